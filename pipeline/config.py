@@ -1,0 +1,310 @@
+"""Settings: what is made (``Recipe``) and how it is made (everything else).
+
+The recipe alone decides pixels, so its fingerprint names the output; ``Compute``, ``Limits``, ``Storage`` and
+``Budget`` decide speed and tolerance and never enter it. Precedence: code defaults < preset < job file < command line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+
+from pipeline.errors import ConfigError
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+"""The bundled presets: one YAML file each."""
+
+RECIPE_VERSION = 1
+"""Part of every fingerprint; raised when the same settings start to give other pixels."""
+
+
+class Section(BaseModel):
+    """Base of all settings: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Recipe(Section):
+    """Everything that changes the pixels of a mask or cutout."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,40}$", description="names the output folder, with the fingerprint")
+    model: Literal["mvanet", "onnx", "fake"] = Field(description="which code runs the weights")
+    weights: str = Field(default="", description="path or URI: local, s3://, hf://owner/repo/file@revision, https://")
+    weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="what the file must hash to")
+
+    frame_px: int = Field(default=1024, ge=32, le=8192, description="side of the square the model sees")
+    frame_resize: Literal["bilinear", "lanczos"] = Field(default="bilinear", description="Pillow filter, image to frame")
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    scale: Literal["255", "max"] = Field(default="255", description="pixels are divided by 255, or by the frame's maximum")
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    activation: Literal["sigmoid", "none"] = Field(default="sigmoid", description="what turns the raw output into alpha")
+    input_name: str | None = Field(default=None, description="ONNX input; the only one when absent")
+    output_name: str | None = Field(default=None, description="ONNX output; the first one when absent")
+
+    box_margin: float = Field(default=0.05, ge=0, le=1, description="share of the box's sides added around it")
+    margin_without_box: bool = Field(default=False, description="no box means the whole image as a box, margin included")
+    outside: Literal["clip", "black"] = Field(default="clip", description="a crop past the image is clipped, or padded black")
+
+    alpha_resize: Literal["antialias", "plain"] = Field(default="antialias", description="bilinear, frame to image")
+    stretch: bool = Field(default=False, description="upstream's per-image min-max; an empty photo becomes a full mask")
+    refiner: Literal["none"] = "none"
+    foreground: Literal["blur_fusion", "ben2", "none"] = Field(
+        default="blur_fusion", description="colours of the cutout's edge"
+    )
+    outputs: tuple[Literal["mask", "cutout"], ...] = ("mask", "cutout")
+    review_below: float = Field(default=0.5, ge=0, le=1, description="items of lower quality get the status review")
+
+    @field_validator("std")
+    @classmethod
+    def _std_is_positive(cls, std: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(std) <= 0:
+            raise ValueError("every std must be above 0")
+        return std
+
+    @field_validator("outputs")
+    @classmethod
+    def _outputs_are_a_set(cls, outputs: tuple[str, ...]) -> tuple[str, ...]:
+        if not outputs or len(set(outputs)) != len(outputs):
+            raise ValueError("name each output once, and at least one")
+        return tuple(sorted(outputs))
+
+    @model_validator(mode="after")
+    def _is_coherent(self) -> Recipe:
+        if self.model != "fake" and not self.weights:
+            raise ValueError("this model needs weights: a path or a URI")
+        if self.model == "mvanet" and self.frame_px % 128:
+            raise ValueError(f"frame_px must be a multiple of 128 for mvanet, not {self.frame_px}")
+        if self.model == "onnx" and self.precision != "fp32":
+            raise ValueError("an ONNX file carries its own precision; leave recipe.precision at fp32")
+        return self
+
+    def fingerprint(self) -> str:
+        """64 hex digits over everything that changes pixels: not the name, and the weights by hash, not by place.
+
+        Raises:
+            ConfigError: the hash of the weights isn't known yet.
+        """
+        if self.model != "fake" and self.weights_sha256 is None:
+            raise ConfigError("the recipe has no weights_sha256 yet; fetch the weights before taking its fingerprint")
+        facts = self.model_dump(mode="json", exclude={"name", "weights"}) | {"version": RECIPE_VERSION}
+        text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def folder(self) -> str:
+        """Name of this recipe's folder in an output: ``<name>-<first 12 digits of the fingerprint>``."""
+        return f"{self.name}-{self.fingerprint()[:12]}"
+
+
+class Compute(Section):
+    """What changes speed only."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    ray_address: str | None = Field(default=None, description="an existing cluster; absent, one is started on this machine")
+    actors: int | None = Field(
+        default=None, ge=1, description="copies of the model; absent, one a GPU, or one on a CPU machine"
+    )
+    gpus_per_actor: float | None = Field(default=None, ge=0, le=8, description="absent, 1 where there are GPUs, else 0")
+    cpus_per_actor: float | None = Field(default=None, ge=0, description="absent, 0 beside a GPU, else 1")
+    threads_per_actor: int | None = Field(
+        default=None, ge=1, description="CPU threads of one model; absent, the node's cores shared out"
+    )
+    batch_size: int = Field(default=4, ge=1, le=256, description="images a forward pass")
+    rows_per_block: int | None = Field(default=None, ge=1, description="items a task; absent, from the manifest's length")
+    rows_per_part: int | None = Field(default=None, ge=1, description="items an index part; absent, from the manifest's length")
+    block_mib: int = Field(default=64, ge=1, le=1024, description="decoded pixels a block")
+    fetch_threads: int = Field(default=8, ge=1, le=128, description="objects read or written at once by one task")
+    no_progress_s: int = Field(default=900, ge=5, description="a run that finishes nothing for so long is given up")
+
+
+class Limits(Section):
+    """What one image may cost; above it the item fails."""
+
+    max_pixels: int = Field(default=100_000_000, ge=1)
+    max_bytes: int = Field(default=100_000_000, ge=1)
+    fetch_s: float = Field(default=60.0, gt=0)
+
+
+class Storage(Section):
+    """Where S3 is and who asks; what is absent comes from the usual AWS variables and files."""
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    profile: str | None = None
+    key: SecretStr | None = None
+    secret: SecretStr | None = None
+    token: SecretStr | None = None
+    anonymous: bool = False
+    http: bool = Field(default=False, description="allow image URIs with http:// and https://")
+
+    @model_validator(mode="after")
+    def _key_has_a_secret(self) -> Storage:
+        if (self.key is None) != (self.secret is None):
+            raise ValueError("key and secret go together")
+        return self
+
+
+class Budget(Section):
+    """How many items may fail before the run stops."""
+
+    max_failed_share: float = Field(default=0.05, ge=0, le=1)
+    judged_after: int = Field(default=64, ge=1)
+
+
+class Preset(Section):
+    """A model as users pick it: the recipe, and what they should know of its weights."""
+
+    about: str
+    licence: str
+    commercial: bool = Field(description="False: runs only with --accept-licence")
+    size_mb: float
+    source: str
+    recipe: Recipe
+
+
+class Job(Section):
+    """One run, whole."""
+
+    manifest: str
+    output: str
+    preset: Preset
+    compute: Compute = Compute()
+    limits: Limits = Limits()
+    storage: Storage = Storage()
+    budget: Budget = Budget()
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.preset.recipe
+
+    def with_weights_hash(self, sha256: str) -> Job:
+        """The same job, its recipe pinned to the weights as they were found."""
+        recipe = self.recipe.model_copy(update={"weights_sha256": sha256})
+        return self.model_copy(update={"preset": self.preset.model_copy(update={"recipe": recipe})})
+
+
+JOB_SECTIONS = ("recipe", "compute", "limits", "storage", "budget")
+S = TypeVar("S", bound=Section)
+
+
+def preset_names() -> list[str]:
+    """Names of the bundled presets, sorted."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file's mapping.
+
+    Raises:
+        ConfigError: unreadable, not YAML, or not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} can't be read as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings")
+    return content
+
+
+def parse_overrides(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """``["recipe.stretch=true"]`` as ``{"recipe": {"stretch": True}}``; values are read as YAML.
+
+    Raises:
+        ConfigError: not of the form section.key=value.
+    """
+    tree: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        section, dot, key = name.strip().partition(".")
+        if not (equals and dot and key) or section not in JOB_SECTIONS:
+            raise ConfigError(f"--set {pair!r} is not section.key=value with a section of {', '.join(JOB_SECTIONS)}")
+        try:
+            tree.setdefault(section, {})[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {pair!r}: the value can't be read: {error}") from error
+    return tree
+
+
+def load_preset(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Preset:
+    """A bundled preset by name, or a user's own by the path of its YAML file, with changes to its recipe.
+
+    Other weights than the preset's own drop the preset's pinned hash: it was the hash of another file.
+
+    Raises:
+        ConfigError: no such preset, an unknown key, a value out of range.
+    """
+    changes = dict(changes or {})
+    path = Path(name_or_path)
+    if path.suffix not in {".yaml", ".yml"}:
+        if name_or_path not in preset_names():
+            raise ConfigError(
+                f"no preset {name_or_path!r}; there are {', '.join(preset_names())}, or give the path of a .yaml file"
+            )
+        path = CONFIGS / f"{name_or_path}.yaml"
+    content = read_yaml(path)
+    recipe = dict(content.get("recipe") or {})
+    recipe.setdefault("name", path.stem)
+    weights = recipe.get("weights", "")
+    if weights and "://" not in str(weights) and not Path(str(weights)).is_absolute():
+        recipe["weights"] = str((path.parent / str(weights)).resolve())
+    if "weights" in changes and "weights_sha256" not in changes:
+        recipe.pop("weights_sha256", None)
+    return build(Preset, content | {"recipe": recipe | changes}, str(path.name))
+
+
+def load_job(
+    *,
+    manifest: str | None = None,
+    output: str | None = None,
+    preset: str | None = None,
+    overrides: Sequence[str] = (),
+    job_file: str | None = None,
+    default_preset: str = "u2netp",
+) -> Job:
+    """The job that a command line describes, on top of a job file if one is named.
+
+    Raises:
+        ConfigError: something is missing, unknown or out of range.
+    """
+    content = read_yaml(Path(job_file)) if job_file else {}
+    unknown = set(content) - {"manifest", "output", "preset", *JOB_SECTIONS}
+    if unknown:
+        raise ConfigError(
+            f"{job_file}: unknown key {sorted(unknown)[0]!r}; there are manifest, output, preset, {', '.join(JOB_SECTIONS)}"
+        )
+    given = parse_overrides(overrides)
+    sections = {name: {**(content.get(name) or {}), **given.get(name, {})} for name in JOB_SECTIONS}
+    recipe = sections.pop("recipe")
+    facts = {
+        "manifest": manifest or content.get("manifest"),
+        "output": output or content.get("output"),
+        "preset": load_preset(preset or content.get("preset") or default_preset, recipe),
+        **sections,
+    }
+    for needed in ("manifest", "output"):
+        if not facts[needed]:
+            raise ConfigError(f"no {needed}: give --{needed} a path or a URI")
+    return build(Job, facts, job_file or "the command line")
+
+
+def build(kind: type[S], facts: Mapping[str, Any], where: str) -> S:
+    """Validate settings, turning pydantic's report into one sentence.
+
+    Raises:
+        ConfigError: naming the place, the key, what is wrong and, for a misspelt key, the nearest right one.
+    """
+    try:
+        return kind.model_validate(facts)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(str(part) for part in first["loc"]) or kind.__name__.lower()
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise ConfigError(f"{where}: {key}: {first['msg'].removeprefix('Value error, ')}{more}") from None

@@ -1,0 +1,117 @@
+"""Everything that can go wrong, drawn once.
+
+An error's class decides its fate: it is refused before work starts, stops the run, or becomes a row of the index::
+
+    PipelineError
+    ├── Refused              before work starts                      exit 2
+    │   ├── ConfigError      a setting, a manifest, the cluster
+    │   ├── WeightsError     a weights file
+    │   └── StorageError     a place that can't be read or written
+    ├── ErrorBudgetExceeded  too many items failed                   exit 3
+    ├── Stopped              deadline or signal; resumable           exit 4
+    ├── LeaseHeld            another run is at this output           exit 5
+    └── ItemError            one item's fault: a row, the run goes on
+        ├── ItemRefused   "item"      the manifest row itself (its box, its URI)
+        ├── FetchError    "fetch"     the image's bytes could not be had
+        ├── DecodeError   "decode"    the bytes are not an image within the limits
+        ├── SegmentError  "segment"   the model failed on it
+        ├── RefineError   "refine"    the refiner failed on it
+        └── WriteError    "write"     its mask or cutout could not be published
+
+Anything else is a bug: traceback, exit 1. Codes are stable: tools filter on them.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PipelineError(Exception):
+    """Root of every error that this package raises on purpose. ``exit_code`` is what a job ends with."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class Refused(PipelineError):
+    """The run can't start as asked."""
+
+    exit_code = 2
+
+
+class ConfigError(Refused):
+    """A setting, a manifest or the cluster makes the run impossible."""
+
+
+class WeightsError(Refused):
+    """A weights file is missing, damaged, of the wrong hash or of no known layout."""
+
+
+class StorageError(Refused):
+    """A place outside of any single item can't be listed, read or written."""
+
+
+class ErrorBudgetExceeded(PipelineError):
+    """More items failed than the budget allows; what is in the index stays valid."""
+
+    exit_code = 3
+
+
+class Stopped(PipelineError):
+    """The run was asked to stop; the same command continues it."""
+
+    exit_code = 4
+
+
+class LeaseHeld(PipelineError):
+    """Another run holds this output."""
+
+    exit_code = 5
+
+
+class ItemError(PipelineError):
+    """One item's fault. ``code`` is stable; ``retryable`` says whether the same input may succeed later."""
+
+    code: ClassVar[str]
+    retryable: ClassVar[bool] = False
+
+
+class ItemRefused(ItemError):
+    """The manifest row itself can't be used: its box or its URI."""
+
+    code = "item"
+
+
+class FetchError(ItemError):
+    """The image's bytes could not be had."""
+
+    code = "fetch"
+    retryable = True
+
+
+class DecodeError(ItemError):
+    """The bytes are not an image within the limits."""
+
+    code = "decode"
+
+
+class SegmentError(ItemError):
+    """The model failed on this image."""
+
+    code = "segment"
+
+
+class RefineError(ItemError):
+    """The refiner failed on this image."""
+
+    code = "refine"
+
+
+class WriteError(ItemError):
+    """The item's mask or cutout could not be published."""
+
+    code = "write"
+    retryable = True
+
+
+ITEM_ERRORS: tuple[type[ItemError], ...] = (ItemRefused, FetchError, DecodeError, SegmentError, RefineError, WriteError)
+"""Every item error, for tables and for looking a code up."""

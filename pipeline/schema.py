@@ -1,0 +1,103 @@
+"""The two tables of a run as Arrow schemas: items (what is to be done) and index (what was done).
+
+Every column says what it is in its field metadata, which travels into the Parquet files. A manifest's further columns
+follow the columns here, under their own name, or ``manifest_<name>`` where that name is taken.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+INDEX_VERSION = "1"
+"""Written into the Parquet metadata as ``matteline.index``; raised when a column changes its meaning."""
+
+
+def _field(name: str, kind: pa.DataType, about: str, *, nullable: bool = True) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"about": about})
+
+
+SIGNALS = pa.struct(
+    [
+        _field("soft_dice", pa.float32(), "2·Σ(p·y) / (Σp + Σy) with y = p > 0.5; [0, 1], 1 = sure (arXiv 2402.10665)"),
+        _field(
+            "stability",
+            pa.float32(),
+            "area(logit > 1) / area(logit > -1); [0, 1], 1 = the contour stands still (segment-anything)",
+        ),
+        _field("uncertain_share", pa.float32(), "share of the frame with 0.04 < p < 0.96; [0, 1]"),
+        _field("area_share", pa.float32(), "share of the frame with p > 0.5; [0, 1]"),
+        _field("border_touch", pa.float32(), "share of the frame's outermost pixels with p > 0.5; [0, 1]"),
+        _field("components", pa.float32(), "connected parts of p > 0.5 larger than 0.2 % of the frame; count"),
+        _field(
+            "box_agreement", pa.float32(), "IoU of the prompt's box and the bounding box of p > 0.5; [0, 1], null without a box"
+        ),
+        _field("empty", pa.bool_(), "no pixel has p > 0.5"),
+        _field("full", pa.bool_(), "every pixel has p > 0.5"),
+        _field("constant", pa.bool_(), "p spans less than 0.001: the model said nothing"),
+    ]
+)
+
+SECONDS = pa.struct(
+    [
+        _field("fetch", pa.float32(), "reading the image's bytes"),
+        _field("decode", pa.float32(), "bytes to upright RGB"),
+        _field("segment", pa.float32(), "this item's share of its batch in the model"),
+        _field("finish", pa.float32(), "colours, PNG encoding"),
+        _field("write", pa.float32(), "publishing mask and cutout"),
+    ]
+)
+
+ITEM = pa.schema(
+    [
+        _field("item_id", pa.string(), "identity of the item, unique in the manifest", nullable=False),
+        _field("image_uri", pa.string(), "where the image was read: an absolute path or a URI"),
+        _field("box", pa.list_(pa.float64()), "x0, y0, x1, y1 in pixels of the upright image, end-exclusive; null = no box"),
+        _field("error_code", pa.string(), "item, fetch, decode, segment, refine or write; null unless failed"),
+        _field("error_detail", pa.string(), "one sentence: what is wrong and how to mend it"),
+    ]
+)
+"""A manifest's row once it is read; ``error_code`` is set where the row itself can't be used."""
+
+INDEX = pa.schema(
+    [
+        ITEM.field("item_id"),
+        _field("status", pa.string(), "ok, review (both objects exist, look at them) or failed (no objects)", nullable=False),
+        ITEM.field("error_code"),
+        ITEM.field("error_detail"),
+        ITEM.field("image_uri"),
+        _field("image_sha256", pa.string(), "of the image's bytes as read"),
+        _field("image_bytes", pa.int64(), "size of the image as read"),
+        _field("height", pa.int32(), "of the upright image and of mask and cutout, in pixels"),
+        _field("width", pa.int32(), "of the upright image and of mask and cutout, in pixels"),
+        ITEM.field("box"),
+        _field("mask_uri", pa.string(), "8-bit alpha PNG: an absolute path or a URI"),
+        _field("mask_bytes", pa.int64(), "size of the mask object"),
+        _field("mask_sha256", pa.string(), "of the mask object"),
+        _field("cutout_uri", pa.string(), "straight RGBA PNG: an absolute path or a URI"),
+        _field("cutout_bytes", pa.int64(), "size of the cutout object"),
+        _field("cutout_sha256", pa.string(), "of the cutout object"),
+        _field("quality", pa.float32(), "[0, 1], higher is better; null for failed items"),
+        _field("quality_calibrated", pa.bool_(), "true: quality is the probability that Dice is at least 0.95"),
+        _field("reasons", pa.list_(pa.string()), "what pulled the quality down, worst first"),
+        _field("signals", SIGNALS, "what the quality was made from, measured on the model's frame"),
+        _field("model", pa.string(), "name of the recipe"),
+        _field("weights_sha256", pa.string(), "of the weights file"),
+        _field("recipe", pa.string(), "fingerprint of the recipe"),
+        _field("run_id", pa.string(), "the run that made this row"),
+        _field("worker", pa.string(), "host and process that finished the item"),
+        _field("seconds", SECONDS, "time of each stage for this item, in seconds"),
+        _field("finished_at", pa.timestamp("ms", tz="UTC"), "when the row was made"),
+    ],
+    metadata={"matteline.index": INDEX_VERSION},
+)
+"""One row an item, always."""
+
+
+def carried_name(name: str) -> str:
+    """The name under which a manifest's further column travels: its own, unless the index has a column of that name."""
+    return f"manifest_{name}" if name in INDEX.names else name
+
+
+def index_schema(carried: pa.Schema) -> pa.Schema:
+    """The index's schema with a manifest's carried columns (already under their travelling names) at the end."""
+    return pa.schema([*INDEX, *carried], metadata=INDEX.metadata)
