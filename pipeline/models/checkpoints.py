@@ -1,0 +1,342 @@
+"""Published MVANet weights, read without running anything in them.
+
+A file is opened as tensors (``open_tensors``), its layout is recognised from its keys and shapes (``recognise``), and
+every key is accounted for: it is a parameter of ours under another name, or a named rule says why it is not needed.
+Anything else, be it a single key, is an error that names it.
+
+Layouts and names: github.com/PramaLLC/BEN2, github.com/qianyu-dlut/MVANet, github.com/finegrain-ai/refiners (all MIT).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from pipeline.errors import WeightsError
+from pipeline.models.mvanet import BEN2, LOCAL, MVANET, MVANet, Variant
+
+Renames = Iterator[tuple[str, str]]
+"""Pairs of a module of ours and the same module in a file."""
+
+MANTLES = ("model_state_dict", "state_dict")
+"""Under these keys a training checkpoint keeps its weights, beside the optimiser and the like."""
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+"""What weights may be stored as."""
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Keys that are not needed, and why."""
+
+    pattern: re.Pattern[str]
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """A published way to write the network down."""
+
+    name: str
+    variant: Variant
+    modules: Mapping[str, str]
+    drops: tuple[Drop, ...]
+
+    def needs(self, key: str) -> bool:
+        """Whether a key of a file is not dropped by rule."""
+        return not any(drop.pattern.search(key) for drop in self.drops)
+
+
+BUFFERS = (
+    Drop(re.compile(r"\.relative_position_index$"), "follows from the window's side; computed here"),
+    Drop(re.compile(r"\.num_batches_tracked$"), "counts training steps; nothing reads it in inference"),
+)
+
+LEFTOVERS = (
+    Drop(re.compile(r"^sideout[1-5]\."), "side outputs, for the training loss only"),
+    Drop(re.compile(r"^multifieldcrossatt\.(linear[56]|attention\.5)\."), "built by the training code, never called"),
+    Drop(re.compile(r"^dec_blk[1-4]\.(linear[12]|attention\.[4-7])\."), "built by the training code, never called"),
+)
+"""Published MVANet files carry what their training code built, not only what it ran (issue 3 of qianyu-dlut/MVANet)."""
+
+
+def _training_modules() -> Renames:
+    """The training code's own names, in BEN2's and MVANet's files; blocks are numbered by position in a Sequential."""
+
+    def block(ours: str, theirs: str, first: int = 0) -> Renames:
+        for place, part in enumerate(("conv", "norm", "act")):
+            yield f"{ours}.{part}", f"{theirs}.{first + place}"
+
+    yield "backbone", "backbone"  # Swin's published names are ours
+    for stage in range(4):
+        yield f"backbone.norms.{stage}", f"backbone.norm{stage}"
+    for level in range(5):  # the features f0..f4 give e1..e5
+        yield from block(f"lateral.{level}", f"output{level + 1}")
+    yield "mclm", "multifieldcrossatt"
+    yield "mclm.attend_pools", "multifieldcrossatt.attention.0"
+    for view in range(LOCAL):
+        yield f"mclm.attend_quarters.{view}", f"multifieldcrossatt.attention.{view + 1}"
+    for place, part in enumerate(("ffn_global.fc1", "ffn_global.fc2", "ffn_local.fc1", "ffn_local.fc2")):
+        yield f"mclm.{part}", f"multifieldcrossatt.linear{place + 1}"
+    for level in range(4):
+        ours, theirs = f"mcrm.{level}", f"dec_blk{level + 1}"
+        yield ours, theirs
+        yield f"{ours}.saliency", f"{theirs}.sal_conv"
+        yield f"{ours}.attend_quarters", f"{theirs}.attention"
+        yield f"{ours}.ffn.fc1", f"{theirs}.linear3"  # linear1 and linear2 are leftovers there
+        yield f"{ours}.ffn.fc2", f"{theirs}.linear4"
+        yield from block(f"smooth.{level}", f"conv{level + 1}")
+    yield from block("merge.0", "insmask_head")
+    yield from block("merge.1", "insmask_head", first=3)
+    yield "merge.2", "insmask_head.6"
+    for name in ("upsample1", "upsample2"):
+        yield from block(name, name)
+    for name in ("shallow", "output"):
+        yield name, f"{name}.0"
+
+
+def _finegrain_modules() -> Renames:
+    """Refiners' names: the path through its tree of chains, where equal neighbours are numbered from 1."""
+
+    def block(ours: str, theirs: str, act: str = "PReLU") -> Renames:
+        for part, name in (("conv", "Conv2d"), ("norm", "BatchNorm2d"), ("act", act)):
+            yield f"{ours}.{part}", f"{theirs}.{name}"
+
+    def quarters(ours: str, theirs: str) -> Renames:
+        for view in range(LOCAL):
+            chain = f"{theirs}.PatchwiseCrossAttention.Concatenate.Chain_{view + 1}"
+            yield f"{ours}.attend_quarters.{view}", f"{chain}.MultiheadAttention"
+
+    swin = "SwinTransformer"
+    yield "backbone.patch_embed.proj", f"{swin}.PatchEmbedding.Conv2d"
+    yield "backbone.patch_embed.norm", f"{swin}.PatchEmbedding.LayerNorm"
+    for stage, depth in enumerate((2, 2, 18, 2)):
+        chain = f"{swin}.Chain_{stage + 1}"
+        yield f"backbone.norms.{stage}", f"{chain}.Passthrough.LayerNorm"
+        yield f"backbone.layers.{stage}.downsample.norm", f"{chain}.PatchMerging.LayerNorm"
+        yield f"backbone.layers.{stage}.downsample.reduction", f"{chain}.PatchMerging.Linear"
+        for number in range(depth):
+            ours, theirs = f"backbone.layers.{stage}.blocks.{number}", f"{chain}.BasicLayer.SwinTransformerBlock_{number + 1}"
+            yield f"{ours}.norm1", f"{theirs}.Residual_1.LayerNorm"
+            yield f"{ours}.attn", f"{theirs}.Residual_1.WindowAttention.WindowSDPA.rpb"  # the bias table
+            yield f"{ours}.attn.qkv", f"{theirs}.Residual_1.WindowAttention.Linear_1"
+            yield f"{ours}.attn.proj", f"{theirs}.Residual_1.WindowAttention.Linear_2"
+            yield f"{ours}.norm2", f"{theirs}.Residual_2.LayerNorm"
+            yield f"{ours}.mlp.fc1", f"{theirs}.Residual_2.Linear_1"
+            yield f"{ours}.mlp.fc2", f"{theirs}.Residual_2.Linear_2"
+
+    pyramid = "Pyramid"  # every level is nested in the finer one, and sums the coarser one with a lateral block
+    for level in range(4):
+        coarser = f"{pyramid}.Sum.PyramidL{level + 2}"
+        yield from block(f"lateral.{level}", f"{pyramid}.Sum.Chain.CBR")
+        yield from block(f"smooth.{level}", f"{pyramid}.CBR")
+        ours, theirs = f"mcrm.{level}", f"{pyramid}.MCRM.Parallel_3.TiledCrossAttention"
+        yield f"{ours}.saliency", f"{pyramid}.MCRM.Parallel_2.Multiply.Chain.Conv2d"
+        yield from quarters(ours, f"{theirs}.Sum.Chain_2")
+        for place in (1, 2):
+            yield f"{ours}.norm{place}", f"{theirs}.LayerNorm_{place}"
+            yield f"{ours}.ffn.fc{place}", f"{theirs}.FeedForward.Linear_{place}"
+        pyramid = coarser
+
+    yield from block("lateral.4", f"{pyramid}.CBR")
+    mclm = f"{pyramid}.MCLM"
+    yield "mclm.attend_pools", f"{mclm}.GlobalAttention.Sum.Chain.MultiheadAttention"
+    yield from quarters("mclm", f"{mclm}.Residual")
+    for place in (1, 2):
+        yield f"mclm.norm{place}", f"{mclm}.LayerNorm_{place}"
+        yield f"mclm.ffn_global.fc{place}", f"{mclm}.FeedForward_1.Linear_{place}"
+        yield f"mclm.ffn_local.fc{place}", f"{mclm}.FeedForward_2.Linear_{place}"
+
+    yield from block("merge.0", "RearrangeMultiView.Chain.CBR_1")
+    yield from block("merge.1", "RearrangeMultiView.Chain.CBR_2")
+    yield "merge.2", "RearrangeMultiView.Chain.Conv2d"
+    yield "shallow", "ComputeShallow.Conv2d"
+    yield from block("upsample1", "ShallowUpscaler.Sum_2.Chain_1.CBG", act="GeLU")
+    yield from block("upsample2", "ShallowUpscaler.CBG", act="GeLU")
+    yield "output", "Conv2d"
+
+
+LAYOUTS = (
+    Layout("ben2", BEN2, dict(_training_modules()), BUFFERS + LEFTOVERS),
+    Layout("mvanet", MVANET, dict(_training_modules()), BUFFERS + LEFTOVERS),
+    Layout("finegrain", MVANET, dict(_finegrain_modules()), BUFFERS),
+)
+
+
+def recognise(path: Path) -> str:
+    """Name of a file's layout, from keys and shapes alone: no number is read, and no model is built.
+
+    Raises:
+        WeightsError: not a weights file, or of no known layout.
+    """
+    return _match(open_tensors(path), path)[0].name
+
+
+def load_mvanet(path: Path, *, device: torch.device, dtype: torch.dtype) -> MVANet:
+    """The network with a file's weights, for inference.
+
+    Raises:
+        WeightsError: not a weights file, of no known layout, or with numbers that are not finite.
+    """
+    layout, tensors = _match(open_tensors(path), path)
+    model = _empty_model(layout.variant)
+    state = {}
+    for ours, slot in model.state_dict().items():
+        if ours.endswith(".num_batches_tracked"):
+            state[ours] = torch.zeros(slot.shape, dtype=slot.dtype, device=device)
+            continue
+        theirs = _their_key(ours, layout)
+        state[ours] = tensors[theirs].to(device=device, dtype=dtype, copy=True)
+        if not torch.isfinite(state[ours]).all():
+            raise WeightsError(f"{path}: {theirs} has numbers that are not finite as {_short(dtype)}; get the file anew")
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def open_tensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a ``.safetensors`` or PyTorch file by its key, mapped from disk: nothing is read until it is used.
+
+    The format is told from the content, not from the name. A PyTorch file must be a state dict, or hold one as
+    ``model_state_dict`` or ``state_dict``; only tensors are unpickled.
+
+    Raises:
+        WeightsError: unreadable, cut off, damaged, or something else altogether.
+    """
+    head = read_head(path)
+    if head[8:9] == b"{":
+        return _open_safetensors(path)
+    if head[:4] == b"PK\x03\x04":
+        return _open_pytorch(path)
+    if head[:1] == b"\x80":
+        raise WeightsError(
+            f"{path} is a bare pickle, which can run code when it is opened; "
+            "save its state dict again with torch.save (PyTorch 1.6 or later) or as .safetensors"
+        )
+    raise WeightsError(f"{path} is neither a .safetensors nor a PyTorch weights file; it begins with {head[:8]!r}")
+
+
+def read_head(path: Path) -> bytes:
+    """The first bytes of a weights file of any kind, if they may be ones.
+
+    Raises:
+        WeightsError: unreadable, empty, a web page, or a Git LFS pointer.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(256)
+    except OSError as error:
+        raise WeightsError(f"{path} can't be read: {error.strerror or error}") from error
+    if not head:
+        raise WeightsError(f"{path} is empty; get the file anew")
+    if re.match(rb"\s*<(!doctype|html|head|\?xml)", head, re.IGNORECASE):
+        raise WeightsError(f"{path} is a web page, not weights; its address led to a login or an error, get the file anew")
+    if head.startswith(b"version https://git-lfs"):
+        raise WeightsError(f"{path} is a Git LFS pointer, not the weights themselves; fetch them with git lfs pull")
+    return head
+
+
+def _open_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it has no other way to list them)
+    except Exception as error:
+        raise WeightsError(f"{path} is cut off or damaged; get the file anew ({error})") from error
+
+
+def _open_pytorch(path: Path) -> dict[str, Tensor]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = next((entry for entry in archive.infolist() if entry.compress_size != entry.file_size), None)
+        if packed is not None:
+            raise WeightsError(f"{path} holds a compressed entry, {packed.filename}; torch.save never writes one")
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except WeightsError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n", 1)[0][:200]
+        raise WeightsError(
+            f"{path} is cut off or damaged, or holds more than tensors; get the file anew, or as .safetensors ({reason})"
+        ) from error
+    for mantle in MANTLES:
+        if isinstance(content, dict) and isinstance(content.get(mantle), dict):
+            content = content[mantle]
+            break
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")
+    for key, value in content.items():
+        if not (isinstance(key, str) and isinstance(value, Tensor)):
+            raise WeightsError(f"{path}: {key!r} is a {type(value).__name__}; a state dict holds tensors only")
+    return content
+
+
+def _match(tensors: dict[str, Tensor], path: Path) -> tuple[Layout, dict[str, Tensor]]:
+    """The layout that fits exactly, and the file's tensors by key without a wrapper's prefix."""
+    if tensors and all(key.startswith("module.") for key in tensors):  # saved from inside DataParallel
+        tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
+
+    nearest, missing, unknown = LAYOUTS[0], list(tensors), list(tensors)
+    for layout in LAYOUTS:
+        expected = _expected(layout)
+        lacks = [key for key in expected if key not in tensors]
+        extra = [key for key in tensors if key not in expected and layout.needs(key)]
+        if layout is LAYOUTS[0] or len(lacks) + len(extra) < len(missing) + len(unknown):
+            nearest, missing, unknown = layout, lacks, extra
+    if missing or unknown:
+        raise WeightsError(_difference(path, nearest, missing, unknown))
+
+    for key, shape in _expected(nearest).items():
+        tensor = tensors[key]
+        if tensor.shape != shape:
+            raise WeightsError(f"{path}: {key} is {list(tensor.shape)}, but {nearest.name} has it {list(shape)}")
+        if tensor.dtype not in DTYPES:
+            kinds = ", ".join(_short(dtype) for dtype in DTYPES)
+            raise WeightsError(f"{path}: {key} is stored as {_short(tensor.dtype)}; weights may be {kinds}")
+    return nearest, tensors
+
+
+def _difference(path: Path, nearest: Layout, missing: list[str], unknown: list[str]) -> str:
+    """One sentence or two: what sets a file apart from the layout that comes nearest."""
+    known = ", ".join(layout.name for layout in LAYOUTS)
+    parts = []
+    if missing:
+        parts.append(f"it lacks {len(missing)} of that layout's keys (first: {missing[0]})")
+    if unknown:
+        parts.append(f"it has {len(unknown)} that the layout doesn't know (first: {unknown[0]})")
+    return (
+        f"{path} is none of the known layouts ({known}). Nearest is {nearest.name}, but {' and '.join(parts)}. "
+        "Use a published file as it is, or train from one and keep its keys"
+    )
+
+
+@functools.cache
+def _expected(layout: Layout) -> dict[str, torch.Size]:
+    """Every key that a file of this layout must have, with its shape."""
+    state = _empty_model(layout.variant).state_dict()
+    return {theirs: slot.shape for ours, slot in state.items() if layout.needs(theirs := _their_key(ours, layout))}
+
+
+def _empty_model(variant: Variant) -> MVANet:
+    """The network's shapes without its numbers."""
+    with torch.device("meta"):
+        return MVANet(variant)
+
+
+def _their_key(ours: str, layout: Layout) -> str:
+    """A key of ours as the layout writes it: by the innermost module that has another name there."""
+    module, rest = ours, ""
+    while module not in layout.modules:
+        module, _, leaf = module.rpartition(".")
+        rest = f".{leaf}{rest}"
+    return layout.modules[module] + rest
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,85 @@
+"""What every model shares: from frames to normalised tensors, and the door where a failed forward becomes an item's error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pipeline.config import Recipe
+from pipeline.errors import ConfigError, SegmentError
+
+Frames = npt.NDArray[np.uint8]
+"""A batch for a model: (N, S, S, 3) uint8 RGB, S = ``frame_px``."""
+
+
+class Normalise:
+    """Frames to what the network was trained on, on the model's device."""
+
+    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+        self.frame_px, self.scale, self.device = recipe.frame_px, recipe.scale, device
+        self.mean = torch.tensor(recipe.mean, device=device).reshape(1, 3, 1, 1)
+        self.std = torch.tensor(recipe.std, device=device).reshape(1, 3, 1, 1)
+
+    def __call__(self, frames: Frames) -> Tensor:
+        """(N, S, S, 3) uint8 to (N, 3, S, S) float32: scaled by 255 or by each frame's own maximum, then (x - mean) / std."""
+        x = upload(frames, self.frame_px, self.device).permute(0, 3, 1, 2).float()  # (N, 3, S, S)
+        # A black frame has no maximum to divide by, and stays black.
+        x = x / (x.amax((1, 2, 3), keepdim=True).clamp_min(1) if self.scale == "max" else 255)
+        return (x - self.mean) / self.std
+
+
+def upload(frames: Frames, frame_px: int, device: torch.device) -> Tensor:
+    """Frames as a (N, S, S, 3) uint8 tensor on a device; to CUDA without waiting for the copy.
+
+    Raises:
+        ValueError: not (N, ``frame_px``, ``frame_px``, 3) uint8: a caller's mistake, not an image's.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or not len(frames) or frames.shape[1:] != (frame_px, frame_px, 3):
+        raise ValueError(f"frames must be (N, {frame_px}, {frame_px}, 3) uint8, not {frames.shape} {frames.dtype}")
+    pixels = torch.from_numpy(frames if frames.flags.writeable else frames.copy())  # torch warns of read-only arrays
+    return pixels.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else pixels.to(device)
+
+
+def to_logits(output: Tensor, activation: str) -> Tensor:
+    """A model's raw output as float32 logits; a probability ("none": nothing is left to apply) is turned back into one."""
+    output = output.float()
+    return output if activation == "sigmoid" else torch.logit(output.clamp(1e-6, 1 - 1e-6))
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is some.
+
+    Raises:
+        ConfigError: ``cuda`` on a machine without.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("compute.device is cuda, but PyTorch finds no CUDA GPU on this machine; use compute.device=cpu")
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if name != "cpu" and torch.cuda.is_available()
+        else torch.device("cpu")
+    )
+
+
+@contextmanager
+def segment_errors(batch: int) -> Iterator[None]:
+    """Turn what PyTorch raises in a forward pass into an item's error.
+
+    Raises:
+        SegmentError: out of memory, or an operation that failed. A broken device is let through: no item is to blame,
+            and no further item can be done in this process.
+    """
+    try:
+        yield
+    except torch.AcceleratorError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise SegmentError(f"out of GPU memory with {batch} frames at once; lower compute.batch_size") from error
+    except (RuntimeError, MemoryError) as error:
+        reason = str(error).strip().split("\n", 1)[0][:200]
+        raise SegmentError(f"the model failed on a batch of {batch}: {reason}") from error

@@ -1,0 +1,116 @@
+"""The one door to every model: ``load_model`` to run one, ``check_weights`` to refuse one in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline.config import Recipe
+from pipeline.errors import ConfigError, WeightsError
+from pipeline.models.checkpoints import load_mvanet, recognise
+from pipeline.models.fake import FakeModel
+from pipeline.models.forward import Frames, Normalise, choose_device, segment_errors, to_logits
+from pipeline.models.mvanet import FRAME_STEP_PX, MVANet
+from pipeline.models.onnx import OnnxModel
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""``recipe.precision`` as the type of parameters and activations."""
+
+
+class Model(Protocol):
+    """A model in memory."""
+
+    frame_px: int
+    device: torch.device
+
+    def __call__(self, frames: Frames) -> Tensor:
+        """Logits of a batch.
+
+        Args:
+            frames: (N, S, S, 3) uint8 RGB, S = ``frame_px``.
+
+        Returns:
+            (N, S, S) float32 on ``device``. They may be not finite; that is the caller's to judge.
+
+        Raises:
+            SegmentError: the forward pass failed.
+        """
+        ...
+
+
+class MvanetModel:
+    """MVANet with its recipe's normalisation and precision. Norms and softmax accumulate in float32 in any precision."""
+
+    def __init__(self, network: MVANet, recipe: Recipe, device: torch.device, dtype: torch.dtype) -> None:
+        self.frame_px, self.device = recipe.frame_px, device
+        self.network, self.dtype, self.activation = network, dtype, recipe.activation
+        self.normalise = Normalise(recipe, device)
+
+    def __call__(self, frames: Frames) -> Tensor:
+        """See ``Model``."""
+        with torch.inference_mode(), segment_errors(len(frames)):
+            x = self.normalise(frames).to(self.dtype)  # (N, 3, S, S)
+            return to_logits(self.network(x)[:, 0], self.activation)  # (N, S, S)
+
+
+def load_model(recipe: Recipe, weights: Path | None, *, device: str = "auto", threads: int | None = None) -> Model:
+    """A recipe's model, ready to run.
+
+    Args:
+        weights: the file that ``recipe.weights`` names, on this machine; None for the fake.
+        device: ``auto`` (CUDA where there is some), ``cpu`` or ``cuda``.
+        threads: CPU threads; PyTorch's are set for the whole process.
+
+    Raises:
+        ConfigError: the device isn't there, or can't compute in the recipe's precision.
+        WeightsError: the file can't be used.
+    """
+    chosen = choose_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if recipe.model == "fake":
+        return FakeModel(recipe.frame_px, chosen)
+    path = _path(recipe, weights)
+    if recipe.model == "onnx":
+        return OnnxModel(path, recipe, device=device, threads=threads)
+    _check_frame(recipe)
+    dtype = DTYPES[recipe.precision]
+    _check_precision(recipe.precision, chosen)
+    if chosen.type == "cuda" and dtype == torch.float32:
+        torch.backends.cudnn.allow_tf32 = False  # else convolutions keep 10 bits of the mantissa, and fp32 isn't
+    return MvanetModel(load_mvanet(path, device=chosen, dtype=dtype), recipe, chosen, dtype)
+
+
+def check_weights(recipe: Recipe, weights: Path | None) -> None:
+    """Refuse a weights file without loading it, on any machine: its layout or graph, and whether the recipe fits it.
+
+    Raises:
+        ConfigError, WeightsError: as ``load_model``, except for the device.
+    """
+    if recipe.model == "mvanet":
+        _check_frame(recipe)
+        recognise(_path(recipe, weights))
+    elif recipe.model == "onnx":
+        OnnxModel(_path(recipe, weights), recipe, device="cpu", threads=1, optimise=False)
+
+
+def _path(recipe: Recipe, weights: Path | None) -> Path:
+    if weights is None:
+        raise WeightsError(f"the model {recipe.model} needs a weights file; set recipe.weights")
+    return weights
+
+
+def _check_frame(recipe: Recipe) -> None:
+    if recipe.frame_px % FRAME_STEP_PX:
+        raise ConfigError(f"recipe.frame_px must be a multiple of {FRAME_STEP_PX} for mvanet, not {recipe.frame_px}")
+
+
+def _check_precision(precision: str, device: torch.device) -> None:
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError("recipe.precision=fp16 is for GPUs; use bf16 or fp32 on a CPU")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        name = torch.cuda.get_device_name(device)
+        raise ConfigError(f"{name} can't compute in bf16; use recipe.precision=fp16 or fp32")

@@ -1,0 +1,266 @@
+"""MVANet: four close-ups and one overview, looked at together (arXiv 2404.07445; BEN2's variant: arXiv 2501.06230).
+
+One image becomes five views: its four quarters at full size (row by row), then the whole at half size. All five pass
+the same backbone. The decoder lets the overview find the object (MCLM) and the close-ups draw its edge (MCRM), stitches
+the close-ups together and enlarges the result with the help of the pixels themselves.
+
+Everywhere below, a tensor of views is (N, 5, C, h, w): images first, so that a batch is nothing but its images.
+The three published layouts are one network in three ``Variant``s.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  (its usual name)
+
+from pipeline.models.swin import Mlp, Swin
+
+LOCAL = 4
+"""Views 0..3 are the quarters: top left, top right, bottom left, bottom right. View 4 is the whole."""
+
+FRAME_STEP_PX = 128
+"""A frame's side is a multiple of this: half of it is the overview, a 32nd of that the coarsest map, of even side."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """In what the published models differ. ``upsample`` blocks always use GELU, whatever ``act`` says."""
+
+    norm: Literal["instance", "batch"]
+    act: Literal["gelu", "prelu"]
+    ffn_act: Literal["gelu", "relu"]
+
+
+BEN2 = Variant(norm="instance", act="gelu", ffn_act="gelu")
+MVANET = Variant(norm="batch", act="prelu", ffn_act="relu")
+
+
+def cut(whole: Tensor) -> Tensor:
+    """(N, C, 2h, 2w) to its quarters (N, 4, C, h, w)."""
+    batch, channels, height, width = whole.shape
+    x = whole.reshape(batch, channels, 2, height // 2, 2, width // 2)
+    return x.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+
+
+def stitch(quarters: Tensor) -> Tensor:
+    """(N, 4, C, h, w) back to the whole (N, C, 2h, 2w)."""
+    batch, _, channels, height, width = quarters.shape
+    x = quarters.reshape(batch, 2, 2, channels, height, width)
+    return x.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels, 2 * height, 2 * width)
+
+
+def tokens(x: Tensor) -> Tensor:
+    """(…, C, h, w) to (…, h·w, C)."""
+    return x.flatten(-2).transpose(-2, -1)
+
+
+def bilinear(x: Tensor, like: Tensor) -> Tensor:
+    """(N, C, h, w) at the height and width of ``like``."""
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def pools(x: Tensor, sides: Sequence[float]) -> list[Tensor]:
+    """(N, C, h, w) averaged down to several square grids.
+
+    A side is rounded half to even, as upstream does; on small frames it may round to nothing, and is left out.
+    """
+    return [F.adaptive_avg_pool2d(x, round(side)) for side in sides if round(side) > 0]
+
+
+@functools.lru_cache(maxsize=32)
+@torch.inference_mode(False)  # a cached inference tensor could not serve a later forward with gradients
+def positions(height: int, width: int, channels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Sine position encoding of a grid, as in DETR (arXiv 2005.12872) but with pixel centres.
+
+    Returns:
+        (h·w, C): C/2 channels of y, then C/2 of x; sine on even and cosine on odd channels, frequencies in pairs.
+    """
+    channel = torch.arange(channels // 2, device=device)
+    period = 10000 ** (2 * (channel // 2) / (channels // 2))  # (C/2,)
+
+    def encode(side: int) -> Tensor:
+        place = (torch.arange(side, device=device) + 0.5) / (side + 1e-6) * 2 * math.pi  # (side,)
+        angle = place[:, None] / period  # (side, C/2)
+        return torch.where(channel % 2 == 0, angle.sin(), angle.cos())
+
+    y = encode(height)[:, None].expand(-1, width, -1)  # (h, w, C/2)
+    x = encode(width)[None].expand(height, -1, -1)  # (h, w, C/2)
+    return torch.cat([y, x], -1).flatten(0, 1).to(dtype)
+
+
+class ConvBlock(nn.Module):
+    """Convolution 3×3, norm, activation."""
+
+    def __init__(self, inputs: int, outputs: int, variant: Variant, act: Literal["gelu", "prelu"] | None = None) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm = nn.InstanceNorm2d(outputs) if variant.norm == "instance" else nn.BatchNorm2d(outputs)
+        self.act = nn.PReLU() if (act or variant.act) == "prelu" else nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, h, w) to (B, outputs, h, w)."""
+        x = self.act(self.norm(self.conv(x)))
+        return x
+
+
+class CrossAttention(nn.Module):
+    """One-headed attention of some tokens to others, with parameters named as in ``nn.MultiheadAttention``.
+
+    That module is not used because it builds the matrix of weights: 16384 × 5376 a view at 1024².
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """query (N, Q, C), key and value (N, K, C) to (N, Q, C)."""
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        q, k, v = (
+            F.linear(x, weight, bias)[:, None]  # (N, 1, Q or K, C)
+            for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
+        )
+        x: Tensor = self.out_proj(F.scaled_dot_product_attention(q, k, v)[:, 0])  # (N, Q, C)
+        return x
+
+
+def attend_by_view(attention: nn.ModuleList, local: Tensor, context: Tensor) -> Tensor:
+    """Every quarter's tokens (N, 4, Q, C) attend to their own context (N, 4, K, C), through weights of their own."""
+    views = zip(attention, local.unbind(1), context.unbind(1), strict=True)
+    return torch.stack([attend(query, seen, seen) for attend, query, seen in views], 1)  # (N, 4, Q, C)
+
+
+class MCLM(nn.Module):
+    """Multi-view complementary localisation: the overview gathers what the close-ups see, then tells them where to look."""
+
+    def __init__(self, dim: int, ffn_act: Literal["gelu", "relu"]) -> None:
+        super().__init__()
+        act = F.gelu if ffn_act == "gelu" else F.relu
+        self.attend_pools = CrossAttention(dim)
+        self.attend_quarters = nn.ModuleList(CrossAttention(dim) for _ in range(LOCAL))
+        self.ffn_global = Mlp(dim, 2 * dim, act)
+        self.ffn_local = Mlp(dim, 2 * dim, act)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+
+    def forward(self, views: Tensor) -> Tensor:
+        """(N, 5, C, h, w) to (N, 5, C, h, w), h and w even."""
+        channels, height, width = views.shape[2:]
+        place = functools.partial(positions, channels=channels, device=views.device, dtype=views.dtype)
+        local, overview = tokens(views[:, :LOCAL]), tokens(views[:, LOCAL])  # (N, 4, h·w, C), (N, h·w, C)
+
+        grids = pools(stitch(views[:, :LOCAL]), [height, height / 4, height / 8])
+        pooled = torch.cat([tokens(grid) for grid in grids], 1)  # (N, K, C)
+        pooled_places = torch.cat([place(*grid.shape[-2:]) for grid in grids])  # (K, C)
+        seen = self.attend_pools(overview + place(height, width), pooled + pooled_places, pooled)
+        overview = self.norm1(overview + seen)  # (N, h·w, C)
+        overview = self.norm2(overview + self.ffn_global(overview))
+        overview = overview.transpose(1, 2).unflatten(2, (height, width))  # (N, C, h, w)
+
+        local = self.norm1(local + attend_by_view(self.attend_quarters, local, tokens(cut(overview))))
+        local = self.norm2(local + self.ffn_local(local))
+        local = local.transpose(2, 3).unflatten(3, (height, width))  # (N, 4, C, h, w)
+        return torch.cat([local, overview[:, None]], 1)  # (N, 5, C, h, w)
+
+
+class MCRM(nn.Module):
+    """Multi-view complementary refinement: the overview dims what is background, the close-ups sharpen the rest."""
+
+    def __init__(self, dim: int, ffn_act: Literal["gelu", "relu"]) -> None:
+        super().__init__()
+        self.saliency = nn.Conv2d(dim, 1, 1)
+        self.attend_quarters = nn.ModuleList(CrossAttention(dim) for _ in range(LOCAL))
+        self.ffn = Mlp(dim, 2 * dim, F.gelu if ffn_act == "gelu" else F.relu)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+
+    def forward(self, views: Tensor) -> Tensor:
+        """(N, 5, C, h, w) to (N, 5, C, h, w), h and w even."""
+        batch, _, channels, height, width = views.shape
+        local, overview = views[:, :LOCAL], views[:, LOCAL]  # (N, 4, C, h, w), (N, C, h, w)
+
+        salient = F.interpolate(self.saliency(overview).sigmoid(), scale_factor=2, mode="nearest")  # (N, 1, 2h, 2w)
+        local = tokens(local * cut(salient))  # (N, 4, h·w, C)
+
+        grids = pools(cut(overview).flatten(0, 1), [height / 2, height / 4, height / 8])
+        context = torch.cat([tokens(grid) for grid in grids], 1).reshape(batch, LOCAL, -1, channels)  # (N, 4, K, C)
+        local = self.norm1(local + attend_by_view(self.attend_quarters, local, context))
+        local = self.norm2(local + self.ffn(local))
+        local = local.transpose(2, 3).unflatten(3, (height, width))  # (N, 4, C, h, w)
+
+        overview = overview + stitch(local)[:, :, ::2, ::2]  # nearest to half size takes every second pixel
+        return torch.cat([local, overview[:, None]], 1)  # (N, 5, C, h, w)
+
+
+class MVANet(nn.Module):
+    """The whole network.
+
+    Args:
+        variant: which published model's norms and activations.
+        backbone: its five features feed the decoder; Swin-B by default.
+        dim: channels of the decoder.
+    """
+
+    def __init__(self, variant: Variant, backbone: Swin | None = None, dim: int = 128) -> None:
+        super().__init__()
+        self.backbone = backbone or Swin()
+        self.lateral = nn.ModuleList(ConvBlock(channels, dim, variant) for channels in self.backbone.channels)
+        self.mclm = MCLM(dim, variant.ffn_act)
+        self.mcrm = nn.ModuleList(MCRM(dim, variant.ffn_act) for _ in self.lateral[1:])
+        self.smooth = nn.ModuleList(ConvBlock(dim, dim, variant) for _ in self.mcrm)
+        self.merge = nn.Sequential(
+            ConvBlock(dim, 3 * dim, variant), ConvBlock(3 * dim, 3 * dim, variant), nn.Conv2d(3 * dim, dim, 3, padding=1)
+        )
+        self.shallow = nn.Conv2d(3, dim, 3, padding=1)
+        self.upsample1 = ConvBlock(dim, dim, variant, act="gelu")
+        self.upsample2 = ConvBlock(dim, dim, variant, act="gelu")
+        self.output = nn.Conv2d(dim, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of a batch of frames.
+
+        Args:
+            x: (N, 3, S, S), normalised RGB; S is a multiple of 128.
+
+        Returns:
+            (N, 1, S, S).
+        """
+        overview = F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=False)  # (N, 3, S/2, S/2)
+        views = torch.cat([cut(x), overview[:, None]], 1).flatten(0, 1)  # (N·5, 3, S/2, S/2)
+        features = [lateral(f) for lateral, f in zip(self.lateral, self.backbone(views), strict=True)]  # 5 × (N·5, C, h, w)
+
+        views = self.mclm(features[-1].unflatten(0, (-1, LOCAL + 1)))  # (N, 5, C, S/64, S/64)
+        for level in range(len(self.mcrm) - 1, -1, -1):
+            views = features[level] + bilinear(views.flatten(0, 1), like=features[level])  # (N·5, C, h, w)
+            views = self.mcrm[level](views.unflatten(0, (-1, LOCAL + 1)))  # (N, 5, C, h, w)
+            views = self.smooth[level](views.flatten(0, 1)).unflatten(0, (-1, LOCAL + 1))  # (N, 5, C, h, w)
+
+        whole = stitch(views[:, :LOCAL])  # (N, C, S/4, S/4)
+        whole = self.merge(whole + bilinear(views[:, LOCAL], like=whole))  # (N, C, S/4, S/4)
+
+        whole = whole + self.shallow_reduced(x, 4)  # (N, C, S/4, S/4)
+        whole = self.upsample1(F.interpolate(whole, scale_factor=2, mode="nearest"))  # (N, C, S/2, S/2)
+        whole = whole + self.shallow_reduced(x, 2)  # (N, C, S/2, S/2)
+        whole = self.upsample2(F.interpolate(whole, scale_factor=2, mode="nearest"))  # (N, C, S, S)
+        logits: Tensor = self.output(whole)  # (N, 1, S, S)
+        return logits
+
+    def shallow_reduced(self, x: Tensor, by: Literal[2, 4]) -> Tensor:
+        """``bilinear(shallow(x))`` at S/by, (N, C, S/by, S/by), without ever holding the (N, C, S, S) map.
+
+        Bilinear reduction by an even factor averages the two middle pixels of every stretch of ``by``, both ways. The
+        mean of four shifted 3×3 kernels is one 4×4 kernel, which starts ``by/2 - 2`` pixels into the stretch.
+        """
+        shifts = [(left, 1 - left, top, 1 - top) for top in (0, 1) for left in (0, 1)]
+        kernel = torch.stack([F.pad(self.shallow.weight, shift) for shift in shifts]).mean(0)  # (C, 3, 4, 4)
+        return F.conv2d(x, kernel, self.shallow.bias, stride=by, padding=2 - by // 2)

@@ -1,0 +1,246 @@
+"""Networks in ONNX files: what they compute, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from pipeline.errors import ConfigError, SegmentError, WeightsError
+from pipeline.models import onnx as ours
+from pipeline.models.onnx import OnnxModel
+
+spec = importlib.util.spec_from_file_location("onnx_files", Path(__file__).with_name("onnx_files.py"))
+assert spec and spec.loader
+files = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(files)
+
+PLAIN = {"mean": (0, 0, 0), "std": (1, 1, 1), "frame_px": 32}
+U2NETP = Path(__file__).resolve().parents[2] / "pipeline" / "weights" / "u2netp.onnx"
+Build = Callable[..., OnnxModel]
+
+
+@pytest.fixture
+def frames() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+
+
+@pytest.fixture
+def build(tmp_path: Path, recipe: Any) -> Build:
+    def make(content: bytes, **settings: Any) -> OnnxModel:
+        path = tmp_path / "network.onnx"
+        path.write_bytes(content)
+        return OnnxModel(path, recipe("onnx", **(PLAIN | settings)), device="cpu", threads=1)
+
+    return make
+
+
+def image_input(*dims: int | str, kind: int = files.FLOAT) -> bytes:
+    return files.value_info("image", dims or ("n", 3, 32, 32), kind)
+
+
+def graph(op: str, out: tuple[int | str, ...], **attributes: Any) -> bytes:
+    """A network of one operation."""
+    return files.model([files.node(op, ["image"], "out", **attributes)], [image_input()], [files.value_info("out", out, 1)])
+
+
+@pytest.mark.parametrize(
+    ("size", "batch"), [(32, "n"), ("side", "n"), (32, 1), ("side", 1)], ids=["batch", "dynamic", "one by one", "dynamic one"]
+)
+def test_logits_are_the_graph_on_normalised_frames(size: int | str, batch: int | str, build: Build, frames: Any) -> None:
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    model = build(files.mean_model(size, batch), mean=mean, std=std)
+    logits = model(frames)
+    assert logits.shape == (3, 32, 32) and logits.dtype == torch.float32
+    assert model.one_by_one == (batch == 1)
+    np.testing.assert_allclose(logits, ((frames / 255 - mean) / std).mean(-1), atol=1e-5)
+
+
+def test_float16_graphs_are_fed_float16(build: Build, frames: Any) -> None:
+    logits = build(files.mean_model(kind=files.FLOAT16))(frames)
+    assert logits.dtype == torch.float32
+    np.testing.assert_allclose(logits, (frames / 255).mean(-1), atol=2e-3)
+
+
+def test_a_probability_becomes_a_logit(build: Build, frames: Any) -> None:
+    frames = np.concatenate([frames, np.zeros_like(frames[:1]), np.full_like(frames[:1], 255)])
+    logits = build(files.mean_model(), activation="none")(frames)
+    assert torch.isfinite(logits).all()
+    np.testing.assert_allclose(logits.sigmoid(), (frames / 255).mean(-1), atol=2e-6)
+
+
+def test_scaling_by_the_maximum_is_by_frame(build: Build) -> None:
+    frames = np.stack([np.full((32, 32, 3), value, np.uint8) for value in (0, 10, 200)])
+    frames[1, 0, 0] = 20
+    logits = build(files.mean_model(), scale="max")(frames)
+    assert logits[:, 16, 16].tolist() == [0.0, 0.5, 1.0]
+
+
+def test_a_map_of_another_size_is_resized(build: Build, frames: Any) -> None:
+    content = files.model(
+        [
+            files.node("ReduceMean", ["image"], "mean", axes=[1], keepdims=1),
+            files.node("AveragePool", ["mean"], "out", kernel_shape=[2, 2], strides=[2, 2]),
+        ],
+        [image_input()],
+        [files.value_info("out", ("n", 1, 16, 16), 1)],
+    )
+    small = F.avg_pool2d(torch.from_numpy((frames / 255).mean(-1, dtype=np.float32))[:, None], 2)
+    wanted = F.interpolate(small, size=(32, 32), mode="bilinear", align_corners=False)[:, 0]
+    torch.testing.assert_close(build(content)(frames), wanted, atol=1e-5, rtol=0)
+
+
+def test_maps_without_a_channel_are_taken(build: Build, frames: Any) -> None:
+    logits = build(graph("ReduceMean", ("n", 32, 32), axes=[1], keepdims=0))(frames)
+    np.testing.assert_allclose(logits, (frames / 255).mean(-1), atol=1e-5)
+
+
+def test_output_is_the_first_or_the_named_one(build: Build, frames: Any) -> None:
+    content = files.model(
+        [
+            files.node("ReduceMin", ["image"], "low", axes=[1], keepdims=1),
+            files.node("ReduceMax", ["image"], "high", axes=[1], keepdims=1),
+        ],
+        [image_input()],
+        [files.value_info(name, ("n", 1, 32, 32), 1) for name in ("low", "high")],
+    )
+    np.testing.assert_allclose(build(content)(frames), frames.min(-1) / 255, atol=1e-6)
+    np.testing.assert_allclose(build(content, input_name="image", output_name="high")(frames), frames.max(-1) / 255, atol=1e-6)
+    with pytest.raises(ConfigError, match=r"recipe\.output_name is 'top', but network\.onnx has low, high"):
+        build(content, output_name="top")
+    with pytest.raises(ConfigError, match=r"recipe\.input_name is 'x', but network\.onnx has image"):
+        build(content, input_name="x")
+
+
+def test_a_fixed_size_must_be_the_frame(build: Build) -> None:
+    with pytest.raises(ConfigError, match=r"recipe\.frame_px is 32, but network\.onnx takes 320 only"):
+        build(files.mean_model(size=320))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ([image_input("n", 4, 32, 32)], "must be .batch, 3, height, width."),
+        ([image_input(3, 32, 32)], "must be .batch, 3, height, width."),
+        ([image_input("n", 3, 32, 48)], "frames are square"),
+        ([image_input(4, 3, 32, 32)], "the batch is fixed at 4"),
+        ([image_input("n", 3, 32, 32, kind=files.INT64)], r"tensor\(int64\); it must be float or float16"),
+        ([image_input(), files.value_info("box", ("n", 4), 1)], "also wants the input 'box'"),
+    ],
+)
+def test_a_graph_that_takes_no_image_is_refused(inputs: list[bytes], says: str, build: Build) -> None:
+    nodes = [files.node("Identity", ["image"], "out")]
+    if len(inputs) == 2:
+        nodes.append(files.node("Identity", ["box"], "unused"))
+    kind = files.INT64 if "int64" in says else files.FLOAT
+    content = files.model(nodes, inputs, [files.value_info("out", ("n", 1, "h", "w") if len(inputs) == 1 else (), kind)])
+    with pytest.raises(WeightsError, match=says):
+        build(content)
+
+
+def test_an_output_that_is_no_map_is_refused(build: Build) -> None:
+    with pytest.raises(ConfigError, match=r"the output 'out' of network\.onnx is .*set recipe\.output_name"):
+        build(graph("Identity", ("n", 3, 32, 32)))
+
+
+def test_an_output_of_undeclared_shape_is_judged_when_it_is_there(build: Build, frames: Any) -> None:
+    content = files.model(
+        [files.node("Transpose", ["image"], "out", perm=[0, 3, 2, 1])],
+        [image_input("n", 3, "h", "w")],
+        [files.value_info("out", ("a", "b", "c", "d"), 1)],
+    )
+    model = build(content)
+    with pytest.raises(SegmentError, match=r"gave \[3, 32, 32, 3\] for 3 images"):
+        model(frames)
+
+
+def test_a_graph_that_fails_on_a_frame_is_the_items_error(build: Build, frames: Any) -> None:
+    content = files.model(
+        [
+            files.node("Reshape", ["image", "shape"], "flat"),
+            files.node("ReduceMean", ["flat"], "out", axes=[1], keepdims=1),
+        ],
+        [image_input()],
+        [files.value_info("out", ("n", 1, 32, 32), 1)],
+        [files.tensor("shape", np.array([1, 3, 32, 32]))],
+    )
+    model = build(content)
+    np.testing.assert_allclose(model(frames[:1])[0], (frames[0] / 255).mean(-1), atol=1e-5)
+    with pytest.raises(SegmentError, match="the ONNX graph failed on a batch of 3"):
+        model(frames)
+
+
+@pytest.mark.parametrize("location", ["weights.bin", "../weights.bin", "/etc/passwd", "missing.bin"])
+def test_weights_in_a_second_file_are_refused(location: str, build: Build, tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(np.ones(1, np.float32).tobytes())
+    content = files.model(
+        [files.node("Mul", ["image", "w"], "product"), files.node("ReduceMean", ["product"], "out", axes=[1], keepdims=1)],
+        [image_input()],
+        [files.value_info("out", ("n", 1, 32, 32), 1)],
+        [files.external_tensor("w", [1], location)],
+    )
+    with pytest.raises(WeightsError, match="keeps weights in a second file"):
+        build(content)
+
+
+def test_a_tensor_may_be_called_location(build: Build, frames: Any) -> None:
+    content = files.model(
+        [
+            files.node("Identity", ["image"], "location"),
+            files.node("ReduceMean", ["location"], "out", axes=[1], keepdims=1),
+        ],
+        [image_input()],
+        [files.value_info("out", ("n", 1, 32, 32), 1)],
+    )
+    assert build(content)(frames).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is empty"),
+        (b"<html>not found</html>", "is a web page"),
+        (bytes(100), "can't be run by ONNX Runtime"),
+        (b"\x08\x08not an onnx file", "can't be run by ONNX Runtime"),
+        (files.mean_model()[:-30], "can't be run by ONNX Runtime"),
+        (graph("Exec", ("n", 1, 32, 32), domain="evil"), "can't be run by ONNX Runtime"),
+    ],
+    ids=["empty", "web page", "zeros", "noise", "cut off", "operator of its own"],
+)
+def test_what_is_no_network_is_refused(content: bytes, says: str, build: Build) -> None:
+    with pytest.raises(WeightsError, match=says):
+        build(content)
+
+
+def test_a_missing_file_is_refused(recipe: Any, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="can't be read: No such file"):
+        OnnxModel(tmp_path / "nothing.onnx", recipe("onnx", **PLAIN))
+
+
+def test_cuda_that_this_runtime_lacks_is_refused(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ConfigError, match="onnxruntime-gpu"):
+        ours._choose_device("cuda")
+    assert ours._choose_device("auto").type == "cpu"
+
+
+@pytest.mark.skipif(not U2NETP.exists(), reason="the bundled u2netp.onnx is not there")
+def test_u2netp_is_run_as_its_authors_run_it(recipe: Any, photo_frames: Any) -> None:
+    """U-2-Net's own code divides by the image's maximum, then by ImageNet's mean and std; its output is a probability."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    model = OnnxModel(U2NETP, recipe("onnx", frame_px=320, scale="max", activation="none"), device="cpu", threads=1)
+    frames = photo_frames(2, 320)
+    x = np.stack([((frame / frame.max() - mean) / std).transpose(2, 0, 1) for frame in frames]).astype(np.float32)
+    session = onnxruntime.InferenceSession(str(U2NETP), providers=["CPUExecutionProvider"])
+    wanted = np.concatenate([session.run(None, {"input.1": one[None]})[0][:, 0] for one in x])
+    assert wanted.std() > 0.01
+    np.testing.assert_allclose(model(frames).sigmoid(), wanted.clip(1e-6, 1 - 1e-6), atol=1e-4)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.models.signals import bounds, box_iou, measure
+
+NO_BOX = np.full((1, 4), np.nan, np.float32)
+
+
+def square(side: int = 64, x0: int = 16, y0: int = 8, x1: int = 48, y1: int = 40, logit: float = 10.0) -> torch.Tensor:
+    logits = torch.full((1, side, side), -logit)
+    logits[:, y0:y1, x0:x1] = logit
+    return logits
+
+
+def test_a_sure_square_scores_high() -> None:
+    (signals,), coarse = measure(square(), NO_BOX)
+    assert signals["soft_dice"] == pytest.approx(1, abs=1e-3)
+    assert signals["stability"] == 1
+    assert signals["uncertain_share"] == 0
+    assert signals["area_share"] == pytest.approx(0.25)
+    assert signals["border_touch"] == 0
+    assert np.isnan(signals["box_agreement"])
+    assert signals["finite"] == 1
+    assert coarse.sum() == 32 * 32
+
+
+def test_formulas_against_plain_numpy() -> None:
+    logits = torch.randn(3, 48, 48, generator=torch.Generator().manual_seed(1)) * 3
+    boxes = np.array([[4, 4, 40, 44], [0, 0, 48, 48], [np.nan] * 4], np.float32)
+    measured, _ = measure(logits, boxes)
+    for row, signals in enumerate(measured):
+        z = logits[row].numpy().astype(np.float64)
+        p, y = 1 / (1 + np.exp(-z)), z > 0
+        rim = np.concatenate([y[0], y[-1], y[1:-1, 0], y[1:-1, -1]])
+        assert signals["soft_dice"] == pytest.approx(2 * (p * y).sum() / (p.sum() + y.sum()), rel=1e-5)
+        assert signals["stability"] == pytest.approx((z > 1).sum() / (z > -1).sum(), rel=1e-5)
+        assert signals["uncertain_share"] == pytest.approx(((p > 0.04) & (p < 0.96)).mean(), abs=1e-6)
+        assert signals["border_touch"] == pytest.approx(rim.mean(), rel=1e-5)
+        assert signals["span"] == pytest.approx(p.max() - p.min(), rel=1e-4)
+
+
+def test_box_agreement_is_the_iou_of_boxes() -> None:
+    (signals,), _ = measure(square(), np.array([[16, 8, 48, 40]], np.float32))
+    assert signals["box_agreement"] == pytest.approx(1)
+    (signals,), _ = measure(square(), np.array([[16, 8, 32, 40]], np.float32))
+    assert signals["box_agreement"] == pytest.approx(0.5)
+    (signals,), _ = measure(square(), np.array([[0, 50, 10, 60]], np.float32))
+    assert signals["box_agreement"] == 0
+
+
+def test_bounds_of_empty_and_full() -> None:
+    masks = torch.zeros(2, 8, 8, dtype=torch.bool)
+    masks[1] = True
+    assert bounds(masks).tolist() == [[0, 0, 0, 0], [0, 0, 8, 8]]
+    assert box_iou(bounds(masks), torch.tensor([[0.0, 0, 8, 8]] * 2)).tolist() == [0, 1]
+
+
+def test_not_finite_is_said_and_does_not_spread() -> None:
+    logits = torch.cat([square(), square()])
+    logits[0, 3, 3] = float("nan")
+    first, second = measure(logits, np.full((2, 4), np.nan, np.float32))[0]
+    assert (first["finite"], second["finite"]) == (0, 1)
+    assert second["soft_dice"] == pytest.approx(1, abs=1e-3)
+
+
+def test_constant_map_has_no_span() -> None:
+    (signals,), _ = measure(torch.zeros(1, 32, 32), NO_BOX)
+    assert signals["span"] == 0
+    assert signals["area_share"] == 0

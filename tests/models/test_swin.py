@@ -1,0 +1,150 @@
+"""The backbone, against the paper's definitions written out the slow way."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.models.swin import (
+    PatchMerging,
+    Swin,
+    WindowAttention,
+    join_windows,
+    relative_position_index,
+    shift_mask,
+    split_windows,
+)
+
+CPU = torch.device("cpu")
+
+
+def small_swin() -> Swin:
+    torch.manual_seed(0)
+    return Swin(dim=16, depths=(2, 2), heads=(2, 4), window=4).eval()
+
+
+def attend_slowly(attention: WindowAttention, x: torch.Tensor) -> torch.Tensor:
+    """One (H, W, C) map, token by token: who shares my window, and was my neighbour before the shift?"""
+    window, shift, heads = attention.window, attention.shift, attention.heads
+    height, width, channels = x.shape
+    rows, columns = (math.ceil(side / window) * window for side in (height, width))
+    padded = torch.zeros(rows, columns, channels)
+    padded[:height, :width] = x
+    q, k, v = attention.qkv(padded).reshape(rows, columns, 3, heads, channels // heads).unbind(2)
+
+    def region(y: int, x: int) -> tuple[int, ...]:
+        """Place after the shift: the window, and on which side of the map's wrapped edge."""
+        moved = (y - shift) % rows, (x - shift) % columns
+        wrapped = (y < shift, x < shift) if shift else (False, False)
+        return moved[0] // window, moved[1] // window, *wrapped
+
+    out = torch.zeros(rows, columns, heads, channels // heads)
+    places = [(y, x) for y in range(rows) for x in range(columns)]
+    for here in places:
+        seen = [there for there in places if region(*there) == region(*here)]
+        for head in range(heads):
+            scores = []
+            for there in seen:
+                # Inside a window of the shifted map, offsets are those between the moved places.
+                dy, dx = (
+                    (a - shift) % side - (b - shift) % side for a, b, side in zip(here, there, (rows, columns), strict=True)
+                )
+                bias = attention.relative_position_bias_table[(dy + window - 1) * (2 * window - 1) + dx + window - 1, head]
+                scores.append(q[here][head] @ k[there][head] / math.sqrt(channels // heads) + bias)
+            weights = torch.stack(scores).softmax(0)
+            out[here][head] = sum(weight * v[there][head] for weight, there in zip(weights, seen, strict=True))
+    return attention.proj(out.flatten(2))[:height, :width]
+
+
+@pytest.mark.parametrize("shift", [0, 2])
+@pytest.mark.parametrize("size", [(8, 8), (6, 9), (4, 4)])
+def test_window_attention_is_the_definition(shift: int, size: tuple[int, int]) -> None:
+    torch.manual_seed(1)
+    attention = WindowAttention(dim=8, heads=2, window=4, shift=shift)
+    torch.nn.init.normal_(attention.relative_position_bias_table)
+    maps = torch.randn(2, *size, 8)
+    with torch.no_grad():
+        slow = torch.stack([attend_slowly(attention, one) for one in maps])
+        torch.testing.assert_close(attention(maps), slow, atol=1e-5, rtol=0)
+
+
+def test_relative_position_index_is_the_published_buffer(golden_weights: ModuleType) -> None:
+    assert np.array_equal(relative_position_index(12, CPU).numpy(), golden_weights.relative_position_index())
+
+
+def test_shift_mask_is_open_in_all_windows_but_the_last_row_and_column() -> None:
+    mask = shift_mask(12, 16, 4, CPU, torch.float32).reshape(3, 4, 16, 16)
+    assert not mask[:2, :3].any()
+    assert set(mask.unique().tolist()) == {0.0, -100.0}
+    # In the corner window every quarter sees itself only: 4 of 16 tokens.
+    assert (mask[-1, -1] == 0).sum(-1).eq(4).all()
+    assert (mask[0, -1] == 0).sum(-1).eq(8).all()
+
+
+def test_windows_split_row_by_row_and_join_again() -> None:
+    x = torch.arange(2 * 8 * 12 * 3.0).reshape(2, 8, 12, 3)
+    windows = split_windows(x, 4)
+    assert windows.shape == (2, 6, 16, 3)
+    assert torch.equal(windows[1, 1].reshape(4, 4, 3), x[1, :4, 4:8])
+    assert torch.equal(join_windows(windows, 4, 8, 12), x)
+
+
+def test_patch_merging_takes_neighbours_column_by_column() -> None:
+    merging = PatchMerging(1)
+    merging.norm = torch.nn.Identity()
+    merging.reduction = torch.nn.Identity()
+    x = torch.tensor([[0.0, 1.0], [2.0, 3.0]])[None, :, :, None]
+    assert merging(x).flatten().tolist() == [0, 2, 1, 3]
+
+
+def test_features_halve_and_double() -> None:
+    with torch.no_grad():
+        features = small_swin()(torch.randn(3, 3, 64, 96))
+    assert [tuple(feature.shape) for feature in features] == [(3, 16, 16, 24), (3, 16, 16, 24), (3, 32, 8, 12)]
+
+
+@pytest.mark.parametrize("change", ["in place", "load", "assign", "dtype"])
+def test_bias_follows_its_table(change: str) -> None:
+    attention = WindowAttention(dim=8, heads=2, window=4, shift=2)
+    x = torch.randn(1, 8, 8, 8)
+    with torch.inference_mode():
+        before = attention(x)
+        assert attention.bias() is attention.bias(), "gathered anew in every forward"
+    state = {key: torch.randn_like(value) for key, value in attention.state_dict().items()}
+    if change == "in place":
+        with torch.no_grad():
+            attention.relative_position_bias_table.normal_()
+    elif change == "dtype":
+        attention.double()
+        x = x.double()
+    else:
+        attention.load_state_dict(state, assign=change == "assign")
+    with torch.inference_mode():
+        after = attention(x)
+    fresh = attention(x)  # with gradients on nothing is cached
+    torch.testing.assert_close(after, fresh, atol=1e-5, rtol=0)
+    assert (change == "dtype") == torch.allclose(before, after.float(), atol=1e-4)
+
+
+def test_a_used_network_can_be_sent_to_another_process() -> None:
+    swin = small_swin()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        before = swin(x)
+        sent = pickle.loads(pickle.dumps(swin))(x)
+    assert all(torch.equal(a, b) for a, b in zip(before, sent, strict=True))
+
+
+def test_training_works_after_inference() -> None:
+    swin = small_swin()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        swin(x)
+    sum(feature.square().mean() for feature in swin(x)).backward()
+    table = swin.layers[0].blocks[1].attn.relative_position_bias_table
+    assert table.grad is not None and table.grad.abs().sum() > 0
