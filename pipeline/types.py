@@ -21,6 +21,11 @@ Mask = npt.NDArray[np.uint8]
 """Opacity at rest: (H, W) uint8, 0 transparent, 255 opaque."""
 
 
+def as_alpha(mask: Mask) -> Alpha:
+    """A mask's 0 to 255 as float32 in [0, 1]."""
+    return mask.astype(np.float32) / np.float32(255)
+
+
 class Size(NamedTuple):
     """Height before width, in pixels."""
 

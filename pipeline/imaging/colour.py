@@ -1,0 +1,93 @@
+"""Any image that Pillow has loaded, as opaque 8-bit sRGB: sample depth, transparency, colour profile."""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from pipeline.errors import DecodeError
+
+_SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+_PROFILED = {"RGB", "L", "CMYK", "LAB"}
+"""Modes that a profile can be made for; the others become RGB first."""
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """A loaded image of any mode as mode RGB: 8 bits, profile applied, transparency laid over white.
+
+    16-bit samples are scaled to 8 bits. A profile that is damaged, or made for another kind of image than this one,
+    is ignored. CMYK without a profile is converted by the plain formula.
+
+    Raises:
+        DecodeError: samples without an agreed white (float, 32-bit integers).
+    """
+    profile = image.info.get("icc_profile")
+    image, opacity = _split(_eight_bits(image))
+    if image.mode not in _PROFILED:
+        image = image.convert("RGB")
+    transform = _transform(profile, image.mode) if isinstance(profile, bytes) or image.mode == "LAB" else None
+    colour = image.convert("RGB") if transform is None else transform.apply(image)
+    if opacity is None:
+        return colour
+    white = Image.new("RGB", colour.size, "white")
+    white.paste(colour, mask=opacity)
+    return white
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 9 to 16 bits as 8 bits, rounded; other 8-bit modes as they are."""
+    if image.mode in {"I", "F"}:
+        kind = "float" if image.mode == "F" else "32-bit or signed integer"
+        raise DecodeError(f"its samples are {kind} numbers, which have no agreed white; save it with 8 or 16 bits a channel")
+    if not image.mode.startswith("I;16"):
+        return image
+    tags = getattr(image, "tag_v2", {})  # of a TIFF: 258 bits a sample, 262 = 0 when white is 0
+    bits = min(16, *tags.get(258, (16,)))
+    scale = np.rint(np.minimum(np.arange(65536) / (2**bits - 1), 1) * 255).astype(np.uint8)
+    if tags.get(262) == 0:
+        scale = 255 - scale
+    samples = np.asarray(image)
+    grey = Image.fromarray(scale[samples])
+    key = image.info.get("transparency")
+    if key is None:
+        return grey
+    return Image.merge("LA", (grey, Image.fromarray(np.where(samples == key, 0, 255).astype(np.uint8))))
+
+
+def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """An opaque image, and its opacity as mode L if any pixel is not opaque."""
+    if not image.has_transparency_data:
+        return image, None
+    grey = image.mode in {"1", "L", "LA", "La"}
+    image = image.convert("LA" if grey else "RGBA")
+    opacity = image.getchannel("A")
+    opaque = image.getchannel("L") if grey else image.convert("RGB")
+    return opaque, None if opacity.getextrema() == (255, 255) else opacity
+
+
+@lru_cache(maxsize=32)
+def _transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From a profile (LAB needs none) to sRGB, perceptual; None where there is nothing to do or to rely on.
+
+    A profile for another mode than the image's is refused by LittleCMS, so it ends here as well.
+    """
+    try:
+        if mode == "LAB":
+            source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+        else:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile or b""))
+        transform = ImageCms.buildTransform(source, _SRGB, mode, "RGB", ImageCms.Intent.PERCEPTUAL)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+    return None if mode == "RGB" and _changes_nothing(transform) else transform
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
+    """Whether a transform moves no colour of a 17x17x17 grid by more than one level: the profile is sRGB by any name."""
+    steps = np.linspace(0, 255, 17).astype(np.uint8)
+    grid = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(17, -1, 3)
+    moved = np.asarray(transform.apply(Image.fromarray(grid)))
+    return int(np.abs(moved.astype(int) - grid).max()) <= 1

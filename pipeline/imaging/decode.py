@@ -1,0 +1,178 @@
+"""The one door through which foreign image bytes come in."""
+
+from __future__ import annotations
+
+import io
+import re
+import zlib
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from pipeline.config import Limits
+from pipeline.errors import DecodeError
+from pipeline.imaging.colour import to_srgb
+from pipeline.imaging.recognise import Format, recognise
+from pipeline.types import Pixels
+
+MAX_SIDE_PX = 1_000_000
+"""libpng writes nothing wider or higher, so neither would the mask."""
+
+MAX_SCANS = 100
+"""Scans of a progressive JPEG. Encoders write about ten; a few bytes a scan can keep a decoder busy for hours."""
+
+# The format's class is called directly: PIL.Image.open would try every registered format and apply a pixel limit of its
+# own that can only be changed for the whole process (its GIF, TIFF and WebP readers hold to that one all the same: above
+# 178 million pixels they refuse, whatever our limits say).
+_OPENERS: dict[Format, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "AVIF": AvifImagePlugin.AvifImageFile,
+}
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(data: bytes, limits: Limits) -> Pixels:
+    """The image in these bytes: the first frame or page, upright, in sRGB, transparency laid over white.
+
+    Returns:
+        (H, W, 3) uint8, C-contiguous, writable.
+
+    Raises:
+        DecodeError: the bytes are no image that is read, cut off, damaged, or above the limits (which are held against
+            the header, before anything is decoded).
+    """
+    if len(data) > limits.max_bytes:
+        raise DecodeError(f"the file has {len(data):,} bytes; limits.max_bytes allows {limits.max_bytes:,}")
+    form = recognise(data)
+    try:
+        image = _open(data, form)
+        _check_size(image, limits)
+        image.load()
+        _check_size(image, limits)
+        return np.array(to_srgb(upright(image)))
+    except DecodeError as error:
+        raise DecodeError(f"this {form} can't be used: {error}") from error.__cause__
+    except MemoryError as error:
+        raise DecodeError(f"this {form} needs more memory than there is; lower limits.max_pixels") from error
+    except Exception as error:
+        # Decoders answer damaged bytes with whatever they tripped over: SyntaxError, struct.error, UnboundLocalError …
+        raise DecodeError(f"this {form} {_complaint(error)}") from error
+
+
+def _open(data: bytes, form: Format) -> ImageFile.ImageFile:
+    """The image with its header read."""
+    if form == "HEIC":
+        return _heif_opener()(io.BytesIO(data))
+    if form == "AVIF" and not AvifImagePlugin.SUPPORTED:
+        raise DecodeError("this build of Pillow reads no AVIF; install Pillow's own wheel")
+    stream = io.BytesIO(data)
+    image = _OPENERS[form](stream)
+    if form == "JPEG" and "progressive" in image.info and _scans(data, stream.tell()) > MAX_SCANS:
+        raise DecodeError(f"it has more than {MAX_SCANS} scans; save it again as an ordinary JPEG")
+    if form == "PNG":
+        _check_sums(data)
+        _scale_transparent_colour(image, depth=data[24])
+    return image
+
+
+def _heif_opener() -> Callable[[io.BytesIO], ImageFile.ImageFile]:
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise DecodeError("reading it needs one more package: pip install 'matteline[heif]'") from error
+    return cast(Callable[[io.BytesIO], ImageFile.ImageFile], HeifImageFile)
+
+
+def _check_size(image: Image.Image, limits: Limits) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise DecodeError(f"it is {width} wide and {height} high")
+    if width * height > limits.max_pixels:
+        raise DecodeError(
+            f"it is {width:,} wide and {height:,} high, {width * height:,} pixels; "
+            f"limits.max_pixels allows {limits.max_pixels:,}"
+        )
+    if max(width, height) > MAX_SIDE_PX:
+        raise DecodeError(f"it is {width:,} wide and {height:,} high; no side may exceed {MAX_SIDE_PX:,} pixels")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A loaded image turned as its EXIF (or XMP) asks; an unreadable orientation counts as none."""
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(0x0112, 1))
+    except Exception:  # noqa: BLE001 - metadata must not cost the picture
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def _scale_transparent_colour(image: Image.Image, depth: int) -> None:
+    """Bring a PNG's transparent colour, given in the file's own sample depth, to the 8 bits of Pillow's samples."""
+    key = image.info.get("transparency")
+    if isinstance(key, int) and image.mode == "L":
+        image.info["transparency"] = key * 255 // (2**depth - 1)
+    elif isinstance(key, tuple) and depth == 16:
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+
+
+def _check_sums(data: bytes) -> None:
+    """Hold a PNG's pixel chunks against their checksums; Pillow doesn't, and gives a half-black picture instead."""
+    view = memoryview(data)
+    start = 8
+    while start + 12 <= len(data):
+        end = start + 8 + int.from_bytes(view[start : start + 4], "big")
+        name, sum_read = data[start + 4 : start + 8], data[end : end + 4]
+        if name == b"IDAT" and len(sum_read) == 4 and zlib.crc32(view[start + 4 : end]) != int.from_bytes(sum_read, "big"):
+            raise DecodeError("its pixels don't match their checksum; fetch it again")
+        start = end + 4
+
+
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+
+
+def _scans(data: bytes, first: int) -> int:
+    """Scans of a JPEG whose first scan's samples start at ``first``; counting ends above the allowed number."""
+    count = 1
+    marker = _MARKER.search(data, first)
+    while marker and data[marker.start() + 1] != 0xD9 and count <= MAX_SCANS:
+        count += data[marker.start() + 1] == 0xDA
+        length = int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+        marker = _MARKER.search(data, marker.end() + length)
+    return count
+
+
+def _complaint(error: Exception) -> str:
+    """What is wrong and how to mend it, from the decoder's own words."""
+    words = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", str(error))).strip()[:160] or type(error).__name__
+    if isinstance(error, Image.DecompressionBombError):
+        return f"is larger than its decoder takes ({words}); save it as PNG or JPEG"
+    if re.search(r"truncat|not enough|insufficient|end of file|outside of file", words, re.IGNORECASE):
+        return f"is cut off ({words}); fetch it again"
+    if re.search(r"unsupported|not supported|cannot handle|unknown|not implemented", words, re.IGNORECASE):
+        return f"is damaged or of a kind that isn't read ({words}); save it again as an 8-bit PNG or JPEG"
+    return f"is damaged ({words}); fetch or export it again"

@@ -1,0 +1,149 @@
+"""Image to model frame and back: which part of the image fills the square that the model sees.
+
+The geometry is the Finegrain box segmenter's (finegrain-ai/refiners, ``solutions/box_segmenter.py``): the box grows by a
+margin, what lies outside the image is black, the crop is squeezed into the square whatever its shape.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from pipeline.config import Recipe
+from pipeline.errors import ItemRefused
+from pipeline.types import Alpha, Box, Mask, Pixels, Size
+
+MAX_PADDED_PX = 16_777_216
+"""A crop that reaches past the image may be this large, or four times the image, whichever is more."""
+
+STRIPE_PX = 16_777_216
+"""Pixels of the image that are enlarged at once."""
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.LANCZOS}
+
+Region = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in whole pixels of the image, end-exclusive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which part of an image of ``size`` fills the frame; ``region`` may reach past the image (black there)."""
+
+    size: Size
+    region: Region
+
+    @property
+    def inside(self) -> Region:
+        """The part of the region that lies on the image; never empty."""
+        x0, y0, x1, y1 = self.region
+        return max(x0, 0), max(y0, 0), min(x1, self.size.width), min(y1, self.size.height)
+
+
+def place(size: tuple[int, int], box: Box | None, recipe: Recipe) -> Placement:
+    """What the model is to see of an image of this (height, width): the box and its margin, or the whole image.
+
+    Raises:
+        ItemRefused: the box lies wholly outside the image, or so far past it that little but black would be seen.
+    """
+    size = Size(*size)
+    if box is None:
+        region = (0, 0, size.width, size.height)
+    else:
+        box.check_inside(size)
+        region = (math.floor(box.x0), math.floor(box.y0), math.ceil(box.x1), math.ceil(box.y1))
+    if box is not None or recipe.margin_without_box:
+        x0, y0, x1, y1 = region
+        right, down = int((x1 - x0) * recipe.box_margin), int((y1 - y0) * recipe.box_margin)
+        region = (x0 - right, y0 - down, x1 + right, y1 + down)
+    placement = Placement(size, region)
+    if recipe.outside == "clip":
+        return Placement(size, placement.inside)
+    area = (region[2] - region[0]) * (region[3] - region[1])
+    if area > max(4 * size.height * size.width, MAX_PADDED_PX):
+        raise ItemRefused(
+            f"box {[] if box is None else list(box)} reaches too far past the image, which is {size.width} wide and "
+            f"{size.height} high; cut the box to the image"
+        )
+    return placement
+
+
+def make_frame(image: Pixels, placement: Placement, recipe: Recipe) -> Pixels:
+    """The model's view: the region, black where it leaves the image, resized by Pillow's antialiasing filter.
+
+    Args:
+        image: (H, W, 3) uint8 of the placement's size.
+
+    Returns:
+        (S, S, 3) uint8 with S = ``recipe.frame_px``.
+    """
+    x0, y0, x1, y1 = placement.region
+    left, top, right, bottom = placement.inside
+    crop = image[top:bottom, left:right]
+    if placement.inside != placement.region:
+        padded = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
+        padded[top - y0 : bottom - y0, left - x0 : right - x0] = crop
+        crop = padded
+    side = recipe.frame_px
+    return np.array(Image.fromarray(crop).resize((side, side), _FILTERS[recipe.frame_resize]))
+
+
+def restore(alpha: Alpha, placement: Placement, recipe: Recipe) -> Alpha:
+    """The frame's alpha at the image's size: resized to the region, laid on the image, zero elsewhere.
+
+    ``recipe.stretch`` spreads what lies on the image over [0, 1] after resizing, as BEN2 does (PramaLLC/BEN2); a
+    constant map stays as it is.
+
+    Args:
+        alpha: (S, S) float32 in [0, 1].
+
+    Returns:
+        (H, W) float32 in [0, 1].
+    """
+    resized = _antialiased(alpha, placement) if recipe.alpha_resize == "antialias" else _plain(alpha, placement)
+    np.clip(resized, 0, 1, out=resized)
+    if recipe.stretch:
+        low, high = resized.min(), resized.max()
+        if high > low:
+            resized -= low
+            resized /= high - low
+    left, top, right, bottom = placement.inside
+    if resized.shape == placement.size:
+        return resized
+    whole = np.zeros(placement.size, np.float32)
+    whole[top:bottom, left:right] = resized
+    return whole
+
+
+def to_mask(alpha: Alpha) -> Mask:
+    """Alpha in [0, 1] as 0 to 255: the one place where opacity is rounded (to the nearest, half to even)."""
+    return np.asarray(cv2.convertScaleAbs(alpha, alpha=255), np.uint8)
+
+
+def _antialiased(alpha: Alpha, placement: Placement) -> Alpha:
+    """The inside of the region by Pillow's bilinear filter, which widens where it shrinks; stripe by stripe."""
+    frame = Image.fromarray(np.ascontiguousarray(alpha, np.float32))
+    x0, y0, x1, y1 = placement.region
+    left, top, right, bottom = placement.inside
+    across, down = frame.width / (x1 - x0), frame.height / (y1 - y0)
+    resized = np.empty((bottom - top, right - left), np.float32)
+    rows = max(1, STRIPE_PX // resized.shape[1])
+    for start in range(top, bottom, rows):
+        end = min(start + rows, bottom)
+        # Pillow refuses a box that rounding has pushed past the frame, hence the min.
+        farthest = (min((right - x0) * across, frame.width), min((end - y0) * down, frame.height))
+        part = ((left - x0) * across, (start - y0) * down, *farthest)
+        stripe = frame.resize((right - left, end - start), Image.Resampling.BILINEAR, box=part)
+        resized[start - top : end - top] = np.asarray(stripe)
+    return resized
+
+
+def _plain(alpha: Alpha, placement: Placement) -> Alpha:
+    """The inside of the region by bilinear interpolation between pixel centres, without antialias."""
+    x0, y0, x1, y1 = placement.region
+    left, top, right, bottom = placement.inside
+    resized = cv2.resize(np.ascontiguousarray(alpha, np.float32), (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized[top - y0 : bottom - y0, left - x0 : right - x0], np.float32)

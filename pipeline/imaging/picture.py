@@ -1,0 +1,41 @@
+"""Pictures as Python users hold them: PIL images and arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from pipeline.errors import DecodeError
+from pipeline.imaging.colour import to_srgb
+from pipeline.imaging.decode import upright
+from pipeline.types import Pixels
+
+Picture = Image.Image | npt.NDArray[Any]
+"""A PIL image of any mode, or a uint8 array: (H, W) or (H, W, 1) grey, (H, W, 3) RGB, (H, W, 4) RGBA."""
+
+
+def is_picture(thing: object) -> bool:
+    """Whether this is one picture, and not a list of them."""
+    return isinstance(thing, Image.Image | np.ndarray)
+
+
+def upright_rgb(picture: Picture) -> Pixels:
+    """The picture as ``decode`` would give it: upright, sRGB, transparency laid over white; (H, W, 3) uint8.
+
+    Raises:
+        DecodeError: an array of another shape or type, or samples without an agreed white.
+    """
+    if isinstance(picture, Image.Image):
+        return np.array(to_srgb(upright(picture)))
+    if picture.dtype != np.uint8 or picture.ndim not in {2, 3} or 0 in picture.shape:
+        raise DecodeError(
+            f"an array of shape {picture.shape} and type {picture.dtype} is no picture; "
+            "give uint8 of shape (H, W), (H, W, 3) RGB or (H, W, 4) RGBA"
+        )
+    flat = picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
+    if flat.ndim == 3 and flat.shape[2] not in {3, 4}:
+        raise DecodeError(f"an array of shape {picture.shape} has {flat.shape[2]} channels; give 1 (grey), 3 (RGB) or 4 (RGBA)")
+    return np.array(to_srgb(Image.fromarray(np.ascontiguousarray(flat))))

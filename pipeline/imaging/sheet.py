@@ -1,0 +1,69 @@
+"""A contact sheet: photo, mask and cutout side by side, for a look at many results at once."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from pipeline.types import Pixels, Size
+
+CELL = Size(height=180, width=240)
+GAP_PX = 8
+CAPTION_PX = 18
+SQUARE_PX = 12
+
+
+class Entry(NamedTuple):
+    """One item: its photo (H, W, 3), the mask's and the cutout's PNG files, the prompt's box, and a caption."""
+
+    photo: Pixels
+    mask: bytes
+    cutout: bytes
+    box: tuple[float, ...] | None
+    caption: str
+
+
+def contact_sheet(entries: Iterable[Entry], columns: int = 2) -> bytes:
+    """The entries in rows of ``columns``, each as photo | mask | cutout on a checkerboard, as a JPEG file."""
+    strips = [_strip(entry) for entry in entries]
+    width, height = 3 * CELL.width + 2 * GAP_PX, CELL.height + CAPTION_PX
+    rows = -(-len(strips) // columns)
+    sheet = Image.new("RGB", (columns * (width + 3 * GAP_PX) + GAP_PX, rows * (height + GAP_PX) + GAP_PX), "white")
+    for number, strip in enumerate(strips):
+        down, across = divmod(number, columns)
+        sheet.paste(strip, (GAP_PX + across * (width + 3 * GAP_PX), GAP_PX + down * (height + GAP_PX)))
+    sink = io.BytesIO()
+    sheet.save(sink, "JPEG", quality=88)
+    return sink.getvalue()
+
+
+def _strip(entry: Entry) -> Image.Image:
+    strip = Image.new("RGB", (3 * CELL.width + 2 * GAP_PX, CELL.height + CAPTION_PX), "white")
+    photo = Image.fromarray(entry.photo)
+    cells = [_cell(photo), _cell(Image.open(io.BytesIO(entry.mask))), _cell(Image.open(io.BytesIO(entry.cutout)))]
+    if entry.box is not None:
+        scale = cells[0].width / photo.width
+        x0, y0, x1, y1 = (value * scale for value in entry.box)
+        ImageDraw.Draw(cells[0]).rectangle((x0, y0, x1, y1), outline=(255, 0, 90), width=2)
+    for number, cell in enumerate(cells):
+        ground = _checkerboard(cell.size) if cell.mode == "RGBA" else None
+        left, top = number * (CELL.width + GAP_PX) + (CELL.width - cell.width) // 2, (CELL.height - cell.height) // 2
+        if ground is not None:
+            ground.paste(cell, mask=cell.getchannel("A"))
+        strip.paste(ground or cell, (left, top))
+    ImageDraw.Draw(strip).text((0, CELL.height + 3), entry.caption[:110], fill=(70, 70, 70))
+    return strip
+
+
+def _cell(image: Image.Image) -> Image.Image:
+    scale = min(CELL.width / image.width, CELL.height / image.height)
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS)
+
+
+def _checkerboard(size: tuple[int, int]) -> Image.Image:
+    y, x = np.mgrid[: size[1], : size[0]] // SQUARE_PX
+    return Image.fromarray(np.where((x + y) % 2, 255, 200).astype(np.uint8)).convert("RGB")

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.types import Pixels
+
+SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of goldens and awkward files beside the repository, where there is one."""
+    if not SHARED.is_dir():
+        pytest.skip("no shared folder beside the repository")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def photo() -> Callable[[int, int], Pixels]:
+    """A maker of pictures of (height, width): no two corners, rows or columns alike, with some grain."""
+
+    def make(height: int, width: int) -> Pixels:
+        y, x = np.mgrid[:height, :width].astype(np.float64)
+        y, x = y / height, x / width
+        waves = np.stack([x, y * (1 - x), np.sin(9 * x + 5 * y) / 4 + (x + y) / 3], axis=-1)
+        grain = np.random.default_rng(height * 10_007 + width).normal(0, 0.02, waves.shape)
+        return np.clip(255 * (0.1 + 0.8 * waves + grain), 0, 255).astype(np.uint8)
+
+    return make

@@ -1,0 +1,629 @@
+from __future__ import annotations
+
+import io
+import re
+import struct
+import sys
+import threading
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import AvifImagePlugin, Image, ImageCms
+
+from pipeline.config import Limits
+from pipeline.errors import DecodeError
+from pipeline.imaging.decode import decode
+from pipeline.types import Pixels
+
+LIMITS = Limits(max_pixels=2_000_000, max_bytes=4_000_000)
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+# The same profile with its red and blue primaries swapped: what is red in the file looks blue.
+SWAPPED = SRGB.replace(b"rXYZ", b"????").replace(b"bXYZ", b"rXYZ").replace(b"????", b"bXYZ")
+
+Maker = Callable[[int, int], Pixels]
+
+
+def saved(image: Image.Image | Pixels, form: str, **options: Any) -> bytes:
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    stream = io.BytesIO()
+    picture.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def heic(image: Image.Image | Pixels, **options: Any) -> bytes:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    stream = io.BytesIO()
+    pillow_heif.from_pillow(picture).save(stream, **options)
+    return stream.getvalue()
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG made by hand; ``rows`` hold a filter byte each."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    middle = b"".join(chunk(name, data) for name, data in chunks)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + middle + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def tiff(width: int, height: int, bits: int, white_is_zero: bool, strip: bytes) -> bytes:
+    """An uncompressed grey little-endian TIFF made by hand."""
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 0 if white_is_zero else 1)]
+    tags += [(273, 8), (277, 1), (278, height), (279, len(strip))]
+    entries = b"".join(struct.pack("<HHII", tag, 4 if tag in {273, 279} else 3, 1, value) for tag, value in tags)
+    return b"II*\x00" + struct.pack("<I", 8 + len(strip)) + strip + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def test_lossless_formats_come_back_exactly(photo: Maker) -> None:
+    image = photo(37, 61)
+    files = {
+        "PNG": saved(image, "PNG"),
+        "WebP": saved(image, "WEBP", lossless=True),
+        "TIFF": saved(image, "TIFF"),
+        "TIFF LZW": saved(image, "TIFF", compression="tiff_lzw"),
+        "TIFF deflate": saved(image, "TIFF", compression="tiff_adobe_deflate"),
+        "BMP": saved(image, "BMP"),
+    }
+    for name, data in files.items():
+        pixels = decode(data, LIMITS)
+        np.testing.assert_array_equal(pixels, image, name)
+        assert pixels.dtype == np.uint8
+        assert pixels.flags.c_contiguous
+        assert pixels.flags.writeable
+
+
+def test_lossy_formats_come_back_nearly(photo: Maker) -> None:
+    image = cv2.GaussianBlur(photo(96, 144), (0, 0), 1.5)
+    files = {
+        "baseline": saved(image, "JPEG", quality=95),
+        "progressive": saved(image, "JPEG", quality=95, progressive=True),
+        "4:4:4": saved(image, "JPEG", quality=95, subsampling=0),
+        "WebP": saved(image, "WEBP", quality=95),
+        "AVIF": saved(image, "AVIF", quality=95),
+        "TIFF JPEG": saved(image, "TIFF", compression="jpeg", quality=95),
+        "HEIC": heic(image, quality=95),
+    }
+    for name, data in files.items():
+        difference = np.abs(decode(data, LIMITS).astype(int) - image)
+        assert difference.mean() < 2, f"{name}: {difference.mean()}"
+
+
+def test_grey_palette_and_bilevel_become_rgb(photo: Maker) -> None:
+    image = Image.fromarray(photo(20, 31))
+    grey = np.asarray(image.convert("L"))
+    palette = image.quantize(32)
+    bilevel = image.convert("1")
+    for data, expected in (
+        (saved(image.convert("L"), "PNG"), np.stack([grey] * 3, axis=-1)),
+        (saved(palette, "PNG"), np.asarray(palette.convert("RGB"))),
+        (saved(palette, "GIF"), np.asarray(palette.convert("RGB"))),
+        (saved(bilevel, "PNG"), np.asarray(bilevel.convert("RGB"))),
+        (saved(bilevel, "TIFF", compression="group4"), np.asarray(bilevel.convert("RGB"))),
+    ):
+        np.testing.assert_array_equal(decode(data, LIMITS), expected)
+    jpeg = decode(saved(image.convert("L"), "JPEG", quality=95), LIMITS)
+    assert np.abs(jpeg[..., 0].astype(int) - grey).mean() < 2
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
+    levels = np.linspace(0, 65535, 256 * 4).astype(np.uint16).reshape(16, 64)
+    expected = np.rint(levels / 257).astype(np.uint8)
+    grey = Image.fromarray(levels)
+    for form in ("PNG", "TIFF"):
+        np.testing.assert_array_equal(decode(saved(grey, form), LIMITS), np.stack([expected] * 3, axis=-1), form)
+    colour = np.stack([levels, levels[::-1], levels[:, ::-1]], axis=-1)
+    written, data = cv2.imencode(".png", colour[..., ::-1])
+    assert written
+    difference = np.abs(decode(data.tobytes(), LIMITS) - colour / 257)
+    assert difference.max() <= 1  # Pillow keeps the upper byte
+
+
+def test_white_of_a_tiff_is_what_its_tags_say() -> None:
+    ramp = np.arange(0, 4096, 16, dtype=np.uint16).reshape(16, 16)
+    pairs = ramp.reshape(-1, 2).astype(np.uint32)
+    packed = (pairs[:, 0] << 12 | pairs[:, 1]).astype(">u4").view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()
+    twelve = decode(tiff(16, 16, 12, False, packed), LIMITS)[..., 0]
+    np.testing.assert_array_equal(twelve, np.rint(ramp / 4095 * 255))
+    sixteen = ramp * 16
+    inverted = decode(tiff(16, 16, 16, True, sixteen.astype("<u2").tobytes()), LIMITS)[..., 0]
+    np.testing.assert_array_equal(inverted, 255 - np.rint(sixteen / 257))
+
+
+@pytest.mark.parametrize("samples", [np.float32, np.int32])
+def test_samples_without_a_white_are_refused(samples: type) -> None:
+    data = saved(Image.fromarray(np.ones((4, 4), samples)), "TIFF")
+    with pytest.raises(DecodeError, match="no agreed white; save it with 8 or 16 bits"):
+        decode(data, LIMITS)
+
+
+def test_cmyk_is_not_inverted(photo: Maker) -> None:
+    image = Image.fromarray(cv2.GaussianBlur(photo(64, 64), (0, 0), 2)).convert("CMYK")
+    expected = np.asarray(image.convert("RGB")).astype(int)
+    adobe = saved(image, "JPEG", quality=95)
+    assert b"Adobe" in adobe
+    assert np.abs(decode(adobe, LIMITS) - expected).mean() < 3
+    assert np.abs(decode(saved(image, "TIFF"), LIMITS) - expected).max() == 0
+
+
+def test_ycck_is_read_as_adobe_writes_it(photo: Maker) -> None:
+    inks = np.asarray(Image.fromarray(cv2.GaussianBlur(photo(64, 64), (0, 0), 3)).convert("CMYK")).copy()
+    inks[..., 3] = np.arange(64, dtype=np.uint8)[:, None] * 2
+    stored = np.array(Image.fromarray(inks[..., :3], "RGB").convert("YCbCr"))
+    # Pillow writes 255 - x and libjpeg turns Y, Cb, Cr into 255 - C, M, Y: both must be undone in the samples.
+    data = saved(Image.fromarray(np.dstack([255 - stored, inks[..., 3]]), "CMYK"), "JPEG", quality=97)
+    at = data.index(b"Adobe") + 11
+    ycck = data[:at] + b"\x02" + data[at + 1 :]
+    expected = np.asarray(Image.fromarray(inks, "CMYK").convert("RGB")).astype(int)
+    assert np.abs(decode(ycck, LIMITS) - expected).mean() < 3
+
+
+def over_white(colours: Pixels, alpha: Pixels) -> Any:
+    share = alpha[..., None] / 255
+    return colours * share + 255 * (1 - share)
+
+
+def test_transparency_lies_on_white(photo: Maker) -> None:
+    image = photo(24, 40)
+    alpha = np.linspace(0, 255, 24 * 40).astype(np.uint8).reshape(24, 40)
+    rgba = Image.fromarray(np.dstack([image, alpha]))
+    for form, options in (("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True, "exact": True})):
+        difference = np.abs(decode(saved(rgba, form, **options), LIMITS) - over_white(image, alpha))
+        assert difference.max() <= 1, form
+    grey = np.asarray(Image.fromarray(image).convert("L"))
+    la = saved(Image.merge("LA", (Image.fromarray(grey), Image.fromarray(alpha))), "PNG")
+    assert np.abs(decode(la, LIMITS) - over_white(np.dstack([grey] * 3), alpha)).max() <= 1
+
+
+def test_transparent_palette_entries_lie_on_white(photo: Maker) -> None:
+    image = Image.fromarray(photo(16, 16)).quantize(8)
+    indices, colours = np.asarray(image), np.asarray(image.convert("RGB"))
+    opacity = np.array([0, 50, 100, 150, 200, 255, 255, 255], np.uint8)
+    data = saved(image, "PNG", transparency=opacity.tobytes())
+    assert np.abs(decode(data, LIMITS) - over_white(colours, opacity[indices])).max() <= 1
+    gif = decode(saved(image, "GIF", transparency=3), LIMITS)
+    np.testing.assert_array_equal(gif[indices == 3], 255)
+    np.testing.assert_array_equal(gif[indices != 3], colours[indices != 3])
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_transparent_grey_of_every_depth_lies_on_white(depth: int) -> None:
+    """tRNS is given in the file's own depth: 5 of 15 must match, 5 of 255 must not."""
+    top = 2**depth - 1
+    key = top // 3  # 0 for bilevel
+    samples = [key, top, 0, key] if depth > 1 else [0, 1, 0, 1]
+    bits = "".join(format(sample, f"0{depth}b") for sample in samples)
+    row = b"\x00" + int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+    pixels = decode(png(4, 1, depth, 0, row, (b"tRNS", struct.pack(">H", key))), LIMITS)
+    expected = [255 if sample == key else round(sample / top * 255) for sample in samples]
+    assert pixels[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_transparent_colour_lies_on_white(depth: int) -> None:
+    scale = 257 if depth == 16 else 1
+    colours = [(10, 20, 30), (200, 20, 30), (10, 20, 30)]
+    kind = ">u2" if depth == 16 else ">u1"
+    row = b"\x00" + (np.array(colours) * scale).astype(kind).tobytes()
+    key = struct.pack(">HHH", *(value * scale for value in colours[0]))
+    pixels = decode(png(3, 1, depth, 2, row, (b"tRNS", key)), LIMITS)
+    assert pixels[0].tolist() == [[255, 255, 255], [200, 20, 30], [255, 255, 255]]
+
+
+def test_an_animation_gives_its_first_frame(photo: Maker) -> None:
+    frames = [Image.fromarray(np.roll(photo(30, 40), shift, axis=1)).quantize(64).convert("RGB") for shift in (0, 9, 20)]
+    expected = np.asarray(frames[0])
+    more = {"save_all": True, "append_images": frames[1:]}
+    for form, options in (("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})):
+        np.testing.assert_array_equal(decode(saved(frames[0], form, **more, **options), LIMITS), expected, form)
+
+
+# What must be stored for the picture to be upright once a reader obeys the tag (EXIF 2.32, table 4).
+STORED: dict[int, Callable[[Pixels], Pixels]] = {
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.transpose(1, 0, 2),
+    6: lambda upright: np.rot90(upright, 1),
+    7: lambda upright: np.rot90(upright, 2).transpose(1, 0, 2),
+    8: lambda upright: np.rot90(upright, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_every_orientation_comes_out_upright(orientation: int, photo: Maker) -> None:
+    upright = cv2.GaussianBlur(photo(48, 80), (0, 0), 2)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
+    for form, options, bound in (
+        ("JPEG", {"quality": 95}, 2),
+        ("PNG", {}, 0),
+        ("WEBP", {"lossless": True}, 0),
+        ("TIFF", {}, 0),
+        ("TIFF", {"compression": "tiff_lzw"}, 0),
+        ("AVIF", {"quality": 95}, 2),
+    ):
+        pixels = decode(saved(stored, form, exif=exif, **options), LIMITS)
+        assert pixels.shape == upright.shape, form
+        assert np.abs(pixels.astype(int) - upright).mean() <= bound, form
+
+
+def test_orientation_survives_transparency_and_a_profile(photo: Maker) -> None:
+    upright = photo(20, 50)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = np.rot90(upright, 1)
+    clear = Image.fromarray(np.dstack([stored, np.where(stored[..., 0] > 0, 255, 254).astype(np.uint8)]))
+    clear.putpixel((0, 0), (0, 0, 0, 0))
+    pixels = decode(saved(clear, "PNG", exif=exif), LIMITS)
+    assert pixels.shape == upright.shape
+    assert np.abs(pixels[1:, :-1].astype(int) - upright[1:, :-1]).max() <= 1
+    profiled = decode(saved(Image.fromarray(stored), "PNG", exif=exif, icc_profile=SWAPPED), LIMITS)
+    assert np.abs(profiled[..., ::-1].astype(int) - upright).max() <= 1
+
+
+def test_unreadable_exif_is_ignored(photo: Maker) -> None:
+    image = photo(10, 12)
+    for exif in (
+        b"Exif\x00\x00II*\x00\xff\xff\xff\xff",
+        b"Exif\x00\x00garbage",
+        b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x09",
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            np.testing.assert_array_equal(decode(saved(image, "PNG", exif=exif), LIMITS), image)
+
+
+def test_profiles_are_applied(photo: Maker) -> None:
+    image = photo(16, 24)
+    swapped = decode(saved(image, "PNG", icc_profile=SWAPPED), LIMITS)
+    assert np.abs(swapped[..., ::-1].astype(int) - image).max() <= 1
+    alpha = np.full(image.shape[:2], 255, np.uint8)
+    alpha[0] = 128
+    clear = decode(saved(Image.fromarray(np.dstack([image, alpha])), "PNG", icc_profile=SWAPPED), LIMITS)
+    assert np.abs(clear[..., ::-1] - over_white(image, alpha)).max() <= 2
+
+
+def icc(kind: bytes, space: bytes, middle: bytes, *data_tags: tuple[bytes, bytes]) -> bytes:
+    """An ICC profile (version 2) made by hand."""
+    daylight = struct.pack(">3i", 63190, 65536, 54061)  # D50
+    text = b"desc" + bytes(4) + struct.pack(">I", 5) + b"test\0" + bytes(78)
+    named = [*data_tags, (b"wtpt", b"XYZ " + bytes(4) + daylight), (b"desc", text)]
+    start, body, tags = 128 + 4 + len(named) * 12, b"", b""
+    for name, data in named:
+        tags += name + struct.pack(">II", start + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    head = struct.pack(">I4sI4s4s4s12x4s", start + len(body), b"lcms", 0x02400000, kind, space, middle, b"acsp")
+    return (head + bytes(28) + daylight).ljust(128, b"\0") + struct.pack(">I", len(named)) + tags + body
+
+
+def test_profiles_of_grey_are_applied() -> None:
+    gamma = b"curv" + bytes(4) + struct.pack(">IH", 1, round(1.8 * 256))
+    profile = icc(b"mntr", b"GRAY", b"XYZ ", (b"kTRC", gamma))
+    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    light = (np.arange(256) / 255) ** 1.8
+    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055) * 255  # IEC 61966-2-1
+    opaque = decode(saved(ramp, "PNG", icc_profile=profile), LIMITS)
+    assert np.abs(opaque[0].astype(int) - encoded[:, None])[16:].max() <= 2  # LittleCMS is coarse near black
+    half = Image.merge("LA", (ramp, Image.new("L", ramp.size, 128)))
+    clear = decode(saved(half, "PNG", icc_profile=profile), LIMITS)
+    assert np.abs(clear[0] - over_white(encoded[:, None], np.full(256, 128)))[16:].max() <= 2
+
+
+def grey_inks() -> bytes:
+    """A printer's profile by which every ink only darkens: C, M and Y by 30 of L* = 100 each, K to black."""
+    corners = np.stack(np.meshgrid(*[[0, 1]] * 4, indexing="ij"), axis=-1).reshape(-1, 4)
+    light = (1 - 0.3 * corners[:, :3].sum(axis=1)) * (1 - corners[:, 3])
+    lab = np.stack([np.rint(light * 255), np.full(16, 128), np.full(16, 128)], axis=-1).astype(np.uint8)
+    identity = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+    straight = bytes(range(256))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + identity + straight * 4 + lab.tobytes() + straight * 3
+    return icc(b"prtr", b"CMYK", b"Lab ", (b"A2B0", table))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "TIFF"])
+def test_profiles_of_inks_are_applied(form: str) -> None:
+    patches = [(0, 0, 0, 0), (255, 0, 0, 0), (0, 255, 0, 0), (0, 0, 255, 0), (0, 0, 0, 255)]
+    inks = Image.new("CMYK", (16 * len(patches), 16))
+    for number, ink in enumerate(patches):
+        inks.paste(ink, (16 * number, 0, 16 * number + 16, 16))
+    pixels = decode(saved(inks, form, icc_profile=grey_inks()), LIMITS)[8, 8::16].astype(int)
+    assert np.ptp(pixels, axis=-1).max() <= 3  # no colour is left
+    assert np.abs(pixels.mean(axis=-1) - [255, 171, 171, 171, 0]).max() <= 4  # L* = 70 is 171
+
+
+def test_profiles_that_say_nothing_change_nothing(photo: Maker) -> None:
+    image = photo(16, 24)
+    gamma = struct.pack(">i", round(2.4 * 65536))
+    assert gamma in SRGB
+    nearly = SRGB.replace(gamma, struct.pack(">i", round(2.42 * 65536)))
+    grey = Image.fromarray(image).convert("L")
+    inks = Image.fromarray(image).convert("CMYK")
+    for picture, profile in (
+        (Image.fromarray(image), SRGB),
+        (Image.fromarray(image), nearly),
+        (Image.fromarray(image), b"not a profile at all"),
+        (Image.fromarray(image), SWAPPED[:200]),
+        (Image.fromarray(image), SWAPPED[:128] + bytes(len(SWAPPED) - 128)),
+        (grey, SWAPPED),  # an RGB profile has no say over grey, nor over inks
+        (inks, SWAPPED),
+    ):
+        form = "TIFF" if picture.mode == "CMYK" else "PNG"
+        expected = np.asarray(picture.convert("RGB"))
+        np.testing.assert_array_equal(decode(saved(picture, form, icc_profile=profile), LIMITS), expected)
+
+
+def test_lab_is_converted() -> None:
+    lab = Image.merge("LAB", [Image.new("L", (5, 5), value) for value in (128, 128, 128)])
+    pixels = decode(saved(lab, "TIFF"), LIMITS).astype(int)
+    assert np.ptp(pixels, axis=-1).max() <= 2  # no colour
+    assert 110 < pixels.mean() < 128  # L* = 50 is 119
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "AVIF"])
+def test_one_pixel_and_panoramas(form: str) -> None:
+    assert decode(saved(Image.new("RGB", (1, 1), (200, 100, 50)), form), LIMITS).shape == (1, 1, 3)
+    for size in ((16000, 2), (2, 16000)):
+        assert decode(saved(Image.new("RGB", size, (9, 9, 9)), form), LIMITS).shape == (size[1], size[0], 3)
+
+
+def test_limits_are_held_against_the_file_and_its_header(photo: Maker) -> None:
+    data = saved(photo(40, 50), "PNG")
+    assert decode(data, Limits(max_bytes=len(data), max_pixels=2000)).shape == (40, 50, 3)
+    with pytest.raises(DecodeError, match=r"limits\.max_bytes allows"):
+        decode(data, Limits(max_bytes=len(data) - 1))
+    with pytest.raises(DecodeError, match=r"50 wide and 40 high, 2,000 pixels; limits\.max_pixels allows 1,999"):
+        decode(data, Limits(max_pixels=1999))
+
+
+def test_bombs_are_refused_by_their_header() -> None:
+    """A few bytes that claim gigapixels; decoding any of them would need gigabytes."""
+    huge = 60_000
+    small = Image.new("RGB", (16, 16))
+    jpeg = saved(small, "JPEG")
+    frame = jpeg.index(b"\xff\xc0") + 5
+    bmp = saved(small, "BMP")
+    gif = saved(small, "GIF")
+    webp = saved(small, "WEBP", save_all=True, append_images=[Image.new("RGB", (16, 16), "red")])
+    assert webp[12:16] == b"VP8X"
+    bombs = {
+        "PNG": png(huge, huge, 8, 2, b"\x00" * 100),
+        "JPEG": jpeg[:frame] + struct.pack(">HH", huge, huge) + jpeg[frame + 4 :],
+        "BMP": bmp[:18] + struct.pack("<ii", huge, huge) + bmp[26:],
+        "GIF": gif[:6] + struct.pack("<HH", huge, huge) + gif[10:],
+        "TIFF": tiff(huge, huge, 8, False, bytes(100)),
+        "WebP": webp[:24] + (11_999).to_bytes(3, "little") * 2 + webp[30:],
+    }
+    for name, data in bombs.items():
+        with pytest.raises(DecodeError, match=r"max_pixels|larger than its decoder takes"):
+            decode(data, Limits())
+        assert len(data) < 5000, name
+
+
+def test_no_side_may_be_longer_than_the_mask_can_be_written() -> None:
+    wide = 1_000_001
+    with pytest.raises(DecodeError, match="no side may exceed 1,000,000"):
+        decode(png(wide, 1, 1, 0, bytes(1 + wide // 8 + 1)), LIMITS)
+
+
+@pytest.mark.parametrize("name", [b"zTXt", b"iTXt", b"iCCP"])
+def test_bombs_in_a_png_s_margins_are_refused(name: bytes) -> None:
+    body = zlib.compress(bytes(64 * 2**20), 9)
+    payload = b"key\x00\x01\x00\x00\x00" + body if name == b"iTXt" else b"key\x00\x00" + body
+    with pytest.raises(DecodeError, match="this PNG"):
+        decode(png(1, 1, 8, 0, b"\x00\x00", (name, payload)), LIMITS)
+
+
+def test_a_jpeg_of_endless_scans_is_refused(photo: Maker) -> None:
+    data = saved(photo(40, 40), "JPEG", progressive=True)
+    last = data.rfind(b"\xff\xc4")
+    assert data[last:].count(b"\xff\xda") == 1
+    many = data[:-2] + data[last:-2] * 200 + b"\xff\xd9"
+    with pytest.raises(DecodeError, match="more than 100 scans"):
+        decode(many, LIMITS)
+    few = decode(data + data[last:] * 200, LIMITS)  # what follows the end of the image doesn't count
+    np.testing.assert_array_equal(few, decode(data, LIMITS))
+
+
+def test_pillow_s_own_pixel_limit_is_neither_used_nor_touched(photo: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    image = photo(20, 20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for form in ("PNG", "BMP"):
+            np.testing.assert_array_equal(decode(saved(image, form), LIMITS), image)
+        for form in ("JPEG", "AVIF"):
+            decode(saved(image, form), LIMITS)
+    with pytest.raises(DecodeError, match="save it as PNG or JPEG"):
+        decode(saved(image, "TIFF"), LIMITS)
+    assert Image.MAX_IMAGE_PIXELS == 10
+
+
+def samples(photo: Maker) -> dict[str, bytes]:
+    image = photo(40, 60)
+    picture = Image.fromarray(image)
+    files = {form: saved(picture, form) for form in ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF")}
+    files |= {
+        "progressive": saved(picture, "JPEG", progressive=True),
+        "CMYK": saved(picture.convert("CMYK"), "JPEG"),
+        "palette": saved(picture.quantize(16), "PNG"),
+        "lossless WebP": saved(picture, "WEBP", lossless=True),
+        "animated WebP": saved(picture, "WEBP", save_all=True, append_images=[picture.rotate(9)]),
+        "LZW": saved(picture, "TIFF", compression="tiff_lzw"),
+        "profile": saved(picture, "JPEG", icc_profile=SWAPPED, exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x00"),
+    }
+    if "pillow_heif" in sys.modules or Path(str(AvifImagePlugin.__file__)).parents[1].joinpath("pillow_heif").is_dir():
+        files["HEIC"] = heic(picture)
+    return files
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_a_file_cut_anywhere_is_an_error_or_the_whole_picture(photo: Maker) -> None:
+    for name, data in samples(photo).items():
+        whole = decode(data, LIMITS)
+        refused = 0
+        cuts = sorted({*range(0, len(data), max(1, len(data) // 60)), *range(max(0, len(data) - 16), len(data))})
+        for cut in cuts:
+            try:
+                pixels = decode(data[:cut], LIMITS)
+            except DecodeError:
+                refused += 1
+            else:
+                np.testing.assert_array_equal(pixels, whole, f"{name} cut at {cut} of {len(data)}")
+        assert refused > len(cuts) / 2, name
+
+
+def test_a_png_that_ends_in_zeros_is_refused(photo: Maker) -> None:
+    data = saved(photo(200, 300), "PNG")
+    for share in (0.2, 0.6, 0.9):
+        kept = int(len(data) * share)
+        with pytest.raises(DecodeError):
+            decode(data[:kept] + bytes(len(data) - kept), LIMITS)
+
+
+def test_damaged_files_raise_nothing_but_decode_errors(photo: Maker) -> None:
+    rng = np.random.default_rng(20)
+    outcomes = {"read": 0, "refused": 0}
+    for data in samples(photo).values():
+        for _ in range(40):
+            damaged = bytearray(data)
+            for _ in range(rng.integers(1, 6)):
+                at = int(rng.integers(len(damaged) if rng.random() < 0.5 else min(200, len(damaged))))
+                damaged[at] = int(rng.integers(256))
+            if rng.random() < 0.2:
+                start = int(rng.integers(len(damaged)))
+                del damaged[start : start + int(rng.integers(1, 50))]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                outcomes[outcome(bytes(damaged))] += 1
+    assert min(outcomes.values()) > 20, outcomes
+
+
+def outcome(data: bytes) -> str:
+    try:
+        pixels = decode(data, LIMITS)
+    except DecodeError as error:
+        assert len(str(error)) < 400
+        assert not re.search(r"0x[0-9a-f]{6}|\n", str(error))
+        return "refused"
+    assert pixels.dtype == np.uint8
+    assert pixels.ndim == 3
+    assert pixels.shape[2] == 3
+    assert pixels.flags.c_contiguous
+    assert pixels.size <= 3 * LIMITS.max_pixels
+    return "read"
+
+
+STARTS = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\x00", b"MM\x00*", b"II+\x00", b"BM"]
+STARTS += [b"RIFF\x00\x01\x00\x00WEBP", b"\x00\x00\x00\x18ftypavif", b"\x00\x00\x00\x18ftypheic"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(start=st.sampled_from(STARTS), rest=st.binary(max_size=400))
+def test_random_bytes_raise_nothing_but_decode_errors(start: bytes, rest: bytes) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outcome(start + rest)
+
+
+def test_heic_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(DecodeError, match=re.escape("pip install 'matteline[heif]'")):
+        decode(b"\x00\x00\x00\x18ftypheic" + bytes(100), LIMITS)
+
+
+def test_avif_without_its_decoder_says_so(photo: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = saved(photo(8, 8), "AVIF")
+    monkeypatch.setattr(AvifImagePlugin, "SUPPORTED", False)
+    with pytest.raises(DecodeError, match="this build of Pillow reads no AVIF"):
+        decode(data, LIMITS)
+
+
+@pytest.mark.parametrize("form", ["JPEG2000", "ICO", "PPM", "TGA", "EPS", "PDF", "PCX", "SGI", "DDS", "ICNS"])
+def test_formats_off_the_list_are_refused(form: str) -> None:
+    with pytest.raises(DecodeError, match="not an image that is read here"):
+        decode(saved(Image.new("RGB", (32, 32), "red"), form), LIMITS)
+
+
+def test_threads_do_not_disturb_one_another(photo: Maker) -> None:
+    files = [saved(photo(60 + n, 70), "PNG", icc_profile=SWAPPED if n % 2 else SRGB) for n in range(8)]
+    expected = [decode(data, LIMITS) for data in files]
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(10):
+            if not np.array_equal(decode(files[number], LIMITS), expected[number]):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(files))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.fixture(scope="module")
+def torture(shared: Path) -> list[dict[str, Any]]:
+    path = shared / "data" / "torture" / "images.parquet"
+    if not path.exists():
+        pytest.skip("no torture set")
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return rows
+
+
+UNREAD = {"JPEG2000", ""}
+
+
+def test_torture_gives_pictures_or_decode_errors(torture: list[dict[str, Any]]) -> None:
+    refused = []
+    for row in torture:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                pixels = decode(row["data"], Limits())
+            except DecodeError as error:
+                refused.append(row)
+                assert str(error), row["file"]
+                continue
+        assert pixels.dtype == np.uint8, row["file"]
+        assert pixels.ndim == 3, row["file"]
+        assert pixels.shape[2] == 3, row["file"]
+    unexpected = {
+        row["file"].rsplit("/", 1)[-1]
+        for row in refused
+        if row["pillow13"] == "ok" and row["format"] not in UNREAD and row["mode"] not in {"I", "F"}
+    }
+    assert "xcsn0g01.png" in unexpected  # its checksum is wrong, which Pillow overlooks
+    assert unexpected <= {"xcsn0g01.png", "crash-74d2a78403a5a59db1fb0a2b8735ac068a75f6e3.tif"}  # Pillow 12 refuses that one
+
+
+def test_torture_orientations_agree(torture: list[dict[str, Any]]) -> None:
+    """The same photo stored in all eight ways."""
+    series: dict[str, list[Pixels]] = {}
+    for row in torture:
+        found = re.search(
+            r"(exif-samples/jpg/orientation/(?:landscape|portrait)|exif-orientation/Portrait)_[1-8]\.jpg", row["file"]
+        )
+        if found:
+            series.setdefault(found[1], []).append(decode(row["data"], Limits()))
+    assert len(series) == 3
+    for name, pictures in series.items():
+        assert len(pictures) >= 7, name
+        assert len({picture.shape for picture in pictures}) == 1, name
+        small = [cv2.resize(picture, (60, 60), interpolation=cv2.INTER_AREA).astype(int) for picture in pictures]
+        for picture in small[1:]:
+            assert np.abs(picture - small[0]).mean() < 12, name
