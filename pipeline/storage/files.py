@@ -1,0 +1,257 @@
+"""The one door to bytes: local paths, S3, every other fsspec scheme, images on the web.
+
+What libraries raise is mapped here and nowhere else: reading fails with ``FetchError``, writing with ``WriteError`` (an
+item's fault, its row says so), everything else with ``StorageError``. Faults that may pass are tried again, waiting
+longer each time, until a deadline.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pipeline.config import Storage
+from pipeline.errors import FetchError, PipelineError, StorageError, WriteError
+from pipeline.storage import uris
+from pipeline.storage.faults import FOREIGN, is_missing, sentence
+from pipeline.storage.local import Local
+from pipeline.storage.patience import PATIENCE_S, persist
+from pipeline.storage.place import FileInfo, Place
+from pipeline.storage.remote import S3, Remote, filesystem
+from pipeline.storage.web import Web
+
+PROBE_S = 15.0
+"""How long a check before the start may take: an endpoint that is wrong should say so soon."""
+
+T = TypeVar("T")
+
+# Connections belong to a process and serve all its threads; unpickled copies of Files find them again here.
+_places: dict[tuple[int, str, Storage], Place] = {}
+_webs: dict[int, Web] = {}
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Files:
+    """Bytes by URI. Holds settings only, so it can be pickled; connections are made on first use in each process.
+
+    Any method may be called from any number of threads at once.
+    """
+
+    storage: Storage = field(default_factory=Storage)
+
+    def absolute(self, uri: str) -> str:
+        """A setting's path or URI in its one form; see ``uris.absolute``."""
+        return uris.absolute(uri)
+
+    def join(self, base: str, *parts: str) -> str:
+        """``base`` and the parts with one slash between them."""
+        return uris.join(base, *parts)
+
+    def resolve(self, uri: str, base: str) -> str:
+        """A manifest's URI against the manifest's folder; see ``uris.resolve``."""
+        return uris.resolve(uri, base)
+
+    def read(self, uri: str, *, max_bytes: int | None = None, timeout_s: float = PATIENCE_S) -> bytes:
+        """A whole object; it may be empty.
+
+        Raises:
+            FetchError: missing, forbidden, larger than ``max_bytes``, unreachable for ``timeout_s`` seconds, or on the web
+                while ``storage.http`` is off.
+        """
+        if uris.scheme(uri) in uris.WEB:
+            if not self.storage.http:
+                raise FetchError(f"{uris.shown(uri)}: images on web servers are not read; set storage.http=true to allow them")
+            web = _web()
+            return persist(uri, FetchError, lambda left: web.read(uri, max_bytes, left), timeout_s)
+        return self._at(uri, FetchError, lambda place, left: place.read(uri, max_bytes, left), timeout_s)
+
+    def stat(self, uri: str) -> FileInfo:
+        """Size, etag and time of an object.
+
+        Raises:
+            StorageError: it is missing or can't be asked about.
+        """
+        return self._at(uri, StorageError, lambda place, left: place.stat(uri, left))
+
+    def exists(self, uri: str) -> bool:
+        """There is a file or an object of this name; a folder is neither.
+
+        Raises:
+            StorageError: the storage can't be asked.
+        """
+
+        def found(place: Place, left: float) -> bool:
+            try:
+                place.stat(uri, left)
+            except FOREIGN as error:
+                if is_missing(error):
+                    return False
+                raise
+            return True
+
+        return self._at(uri, StorageError, found)
+
+    def is_folder(self, uri: str) -> bool:
+        """There is a folder of this name, or an object below this prefix.
+
+        Raises:
+            StorageError: the storage can't be asked.
+        """
+        return self._at(uri, StorageError, lambda place, left: place.is_folder(uri, left))
+
+    def write(self, uri: str, data: bytes) -> None:
+        """Publish an object, replacing one of that name, whole or not at all; local folders are made as needed.
+
+        Raises:
+            WriteError: it could not be written; what was there before is still there.
+        """
+        self._at(uri, WriteError, lambda place, left: place.write(uri, data, left))
+
+    def create(self, uri: str, data: bytes) -> bool:
+        """Publish an object only if there is none of that name: of any number that try, one gets True.
+
+        Raises:
+            WriteError: it could not be written.
+        """
+        tries = 0
+
+        def once(place: Place, left: float) -> bool:
+            nonlocal tries
+            tries += 1
+            # After a fault the object in the way may be the one that the lost attempt made.
+            return place.create(uri, data, left) or (tries > 1 and place.read(uri, None, left) == data)
+
+        return self._at(uri, WriteError, once)
+
+    def delete(self, uri: str) -> None:
+        """Remove an object; one that isn't there is as good as removed.
+
+        Raises:
+            StorageError: it could not be removed.
+        """
+        self._at(uri, StorageError, lambda place, left: place.delete(uri, left))
+
+    def list(self, uri: str, suffixes: tuple[str, ...] = ()) -> Iterator[FileInfo]:
+        """Everything below a folder or prefix, by name in the storage's own order, fetched as it is asked for.
+
+        What begins with a dot is left out: files being written, and the system's. A missing folder is an empty one.
+
+        Args:
+            suffixes: endings in lower case, such as ``(".png",)``; matched without regard to case; none lists all.
+
+        Raises:
+            StorageError: the folder can't be listed.
+        """
+        place = self._place(uri, StorageError)
+        try:
+            for info in place.walk(uri, PATIENCE_S):
+                if not suffixes or info.uri.lower().endswith(suffixes):
+                    yield info
+        except FOREIGN as error:
+            if not isinstance(error, FileNotFoundError) or uris.scheme(uri):
+                raise StorageError(sentence(error, uri)) from error
+
+    def folders(self, uri: str) -> tuple[str, ...]:
+        """The folders or prefixes directly below, sorted; a missing folder has none.
+
+        Raises:
+            StorageError: the folder can't be listed.
+        """
+        if not uris.scheme(uri) and not self.is_folder(uri):
+            return ()
+        return self._at(uri, StorageError, lambda place, left: place.folders(uri, left))
+
+    def glob(self, uri: str) -> tuple[str, ...]:
+        """The files that a pattern with ``*``, ``?``, ``[…]`` or ``**`` names, sorted.
+
+        Raises:
+            StorageError: the part before the first wildcard can't be listed.
+        """
+        return self._at(uri, StorageError, lambda place, left: place.glob(uri, left))
+
+    def open_input(self, uri: str, *, sequential: bool = False) -> Any:
+        """A pyarrow file to read from.
+
+        Args:
+            sequential: it will be read from front to back (read ahead), not by ranges (each read is one request).
+
+        Raises:
+            StorageError: it is missing or forbidden. Reading from it raises what the library raises.
+        """
+        return self._at(uri, StorageError, lambda place, left: place.open(uri, sequential))
+
+    def check_readable(self, uri: str) -> None:
+        """Before the start: there is a file, a folder or a prefix here, and it may be read.
+
+        Raises:
+            StorageError: no such bucket, wrong credentials, no permission, nothing there.
+        """
+
+        def look(place: Place, left: float) -> None:
+            try:
+                place.stat(uri, left)
+            except FOREIGN as error:
+                if not is_missing(error) and not isinstance(error, PermissionError):
+                    raise
+                # S3 answers HEAD without saying why, and a prefix is no object: a listing tells both.
+                if uris.scheme(uri):
+                    place.check_folder(uri, left)
+                if not place.is_folder(uri, left):
+                    raise
+                next(iter(place.walk(uri, left)), None)
+            else:
+                place.open(uri, sequential=False).close()
+
+        self._at(uri, StorageError, look, PROBE_S, tries=1)
+
+    def check_writable(self, folder: str) -> None:
+        """Before the start: objects can be made below this folder and removed again. Makes a local folder, never a bucket.
+
+        Raises:
+            StorageError: no such bucket, wrong credentials, no permission, a read-only folder.
+        """
+        probe = uris.join(folder, f".probe-{secrets.token_hex(8)}")
+
+        def attempt(place: Place, left: float) -> None:
+            place.check_folder(folder, left)
+            place.write(probe, b"May be deleted: written to see whether this place can be written to.\n", left)
+            place.delete(probe, left)
+
+        try:
+            self._at(folder, StorageError, attempt, PROBE_S, tries=1)
+        except StorageError as error:
+            raise StorageError(f"the output can't be written to: {error}") from error.__cause__
+
+    def _at(
+        self,
+        uri: str,
+        fate: type[PipelineError],
+        work: Callable[[Place, float], T],
+        timeout_s: float = PATIENCE_S,
+        tries: int | None = None,
+    ) -> T:
+        place = self._place(uri, fate)
+        return persist(uri, fate, lambda left: work(place, left), timeout_s, tries)
+
+    def _place(self, uri: str, fate: type[PipelineError]) -> Place:
+        kind = uris.scheme(uri)
+        if kind in uris.WEB:
+            raise fate(f"{uris.shown(uri)}: web servers serve images only; use a disk or a bucket")
+        key = (os.getpid(), kind, self.storage)
+        with _lock:
+            if key not in _places:
+                try:
+                    _places[key] = Local() if not kind else S3(self.storage) if kind == "s3" else Remote(filesystem(uri))
+                except FOREIGN as error:
+                    raise fate(sentence(error, uri)) from error
+            return _places[key]
+
+
+def _web() -> Web:
+    with _lock:
+        return _webs.setdefault(os.getpid(), Web())

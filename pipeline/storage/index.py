@@ -1,0 +1,259 @@
+"""The index: one Parquet part a committed task, one row an item. What stands here is done."""
+
+from __future__ import annotations
+
+import heapq
+import io
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import FetchError, StorageError, WriteError
+from pipeline.storage.digests import Digests, contains, digest, gather, repeated
+from pipeline.storage.faults import FOREIGN, is_damage, sentence
+from pipeline.storage.files import Files
+from pipeline.storage.layout import Layout
+from pipeline.storage.place import FileInfo
+from pipeline.storage.uris import join, name, shown
+
+PARTS_AT_ONCE = 16
+"""Parts that are read at the same time."""
+
+WHOLE_BYTES = 4 * 1024 * 1024
+"""A part up to this size is read in one request; of a larger one only the columns asked for."""
+
+T = TypeVar("T")
+
+
+@dataclass
+class Failures:
+    """The failures of one error code."""
+
+    count: int
+    item_id: str
+    """An example, with its detail."""
+    detail: str
+
+
+@dataclass
+class Summary:
+    """An index in numbers."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    """Items by status."""
+    failures: dict[str, Failures] = field(default_factory=dict)
+    """By error code."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """How many items name each reason for a lower quality."""
+    quality_histogram: tuple[int, ...] = ()
+    """Items by quality in 20 equal steps from 0 to 1."""
+    quality_deciles: tuple[float, ...] = ()
+    """Eleven qualities: the least, what a tenth is below, …, the highest. Empty without any."""
+    calibrated: bool = False
+    """Every quality is a calibrated probability."""
+
+
+def write_part(layout: Layout, table: pa.Table, files: Files) -> str:
+    """Commit rows of the index schema as one part; the same items always make the same part.
+
+    Returns:
+        the part's URI.
+
+    Raises:
+        StorageError: it could not be written.
+    """
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    uri = layout.part(table["item_id"].to_pylist())
+    _write(uri, sink.getvalue(), files)
+    return uri
+
+
+def read_index(layout: Layout, files: Files, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The index part by part, in the order of their names.
+
+    Raises:
+        StorageError: a part can't be read, or is damaged.
+    """
+    parts = files.list(layout.index, suffixes=(".parquet",))
+    return _ahead(lambda part: _read_part(part, files, columns), parts)
+
+
+def done_ids(layout: Layout, files: Files, again: Collection[str] = ()) -> Digests:
+    """The sorted digests of the items that need not be done: those in the index, failed ones too.
+
+    Args:
+        again: error codes whose items are to be done again.
+
+    Raises:
+        StorageError: a part can't be read, or is damaged.
+    """
+
+    def digests(part: FileInfo) -> Digests:
+        rows = _read_part(part, files, ["item_id", "error_code"] if again else ["item_id"])
+        if again:
+            rows = rows.filter(pc.invert(pc.is_in(rows["error_code"], pa.array(sorted(again), pa.string()))))
+        return digest(rows["item_id"])
+
+    return gather(_ahead(digests, files.list(layout.index, suffixes=(".parquet",))))
+
+
+def recipes(output: str, files: Files) -> list[str]:
+    """The recipe folders of an output; the output itself, if it is one.
+
+    Raises:
+        StorageError: it can't be listed.
+    """
+
+    def is_recipe(folder: str) -> bool:
+        return files.exists(join(folder, "recipe.json")) or files.is_folder(join(folder, "index"))
+
+    return [output] if is_recipe(output) else [folder for folder in files.folders(output) if is_recipe(folder)]
+
+
+def reconcile(layout: Layout, files: Files) -> int:
+    """Give every item one row again after tasks were repeated or failures done anew: the newest stays.
+
+    Parts with older rows move to ``superseded/``; what they hold besides is written to a new part first, so that an
+    interruption never loses a row, and the next call goes on from there.
+
+    Returns:
+        how many rows were superseded.
+
+    Raises:
+        StorageError: a part can't be read, written or moved.
+    """
+    parts = list(files.list(layout.index, suffixes=(".parquet",)))
+    keys = ["item_id", "finished_at"]
+    found = list(_ahead(lambda part: digest(_read_part(part, files, ["item_id"])["item_id"]), parts))
+    twice = repeated(gather(found))
+    if not len(twice):
+        return 0
+    involved = [part for part, ids in zip(parts, found, strict=True) if contains(twice, ids).any()]
+    newest: dict[str, tuple[int, str, int]] = {}
+    rows_of = dict(zip(involved, _ahead(lambda part: _read_part(part, files, keys), involved), strict=True))
+    for part, rows in rows_of.items():
+        disputed = contains(twice, digest(rows["item_id"]))
+        finished = rows["finished_at"].cast(pa.int64()).fill_null(0).to_numpy()
+        for row in np.flatnonzero(disputed).tolist():
+            item_id, rank = rows["item_id"][row].as_py(), (int(finished[row]), part.uri, row)
+            newest[item_id] = max(newest.get(item_id, rank), rank)
+    superseded = 0
+    kept: dict[str, pa.Table] = {}
+    losers: list[str] = []
+    for part, rows in rows_of.items():
+        ids = rows["item_id"].to_pylist()
+        stays = [newest.get(item_id, (0, part.uri, row))[1:] == (part.uri, row) for row, item_id in enumerate(ids)]
+        if all(stays):
+            continue
+        superseded += len(stays) - sum(stays)
+        losers.append(part.uri)
+        if any(stays):
+            table = _read_part(part, files, None).filter(pa.array(stays))
+            kept[layout.part(table["item_id"].to_pylist())] = table
+    _replace(layout, losers, kept, files)
+    return superseded
+
+
+def summarise(layout: Layout, files: Files) -> Summary:
+    """Count what is in the index.
+
+    Raises:
+        StorageError: a part can't be read, or is damaged.
+    """
+    summary = Summary()
+    qualities: list[npt.NDArray[np.float32]] = []
+    uncalibrated = False
+    columns = ["item_id", "status", "error_code", "error_detail", "quality", "quality_calibrated", "reasons"]
+    for rows in read_index(layout, files, columns):
+        _count(rows["status"], summary.counts)
+        _count(pc.list_flatten(rows["reasons"]), summary.reasons)
+        for row in rows.filter(pc.is_valid(rows["error_code"])).select(["item_id", "error_code", "error_detail"]).to_pylist():
+            seen = summary.failures.setdefault(row["error_code"], Failures(0, row["item_id"], row["error_detail"] or ""))
+            seen.count += 1
+        qualities.append(rows["quality"].drop_null().to_numpy())
+        uncalibrated |= bool(pc.any(pc.invert(rows["quality_calibrated"])).as_py())
+    if any(len(some) for some in qualities):
+        every = np.concatenate(qualities)
+        summary.quality_histogram = tuple(np.histogram(every, bins=20, range=(0, 1))[0].tolist())
+        summary.quality_deciles = tuple(np.quantile(every, np.linspace(0, 1, 11)).round(4).tolist())
+        summary.calibrated = not uncalibrated
+    return summary
+
+
+def worst(layout: Layout, files: Files, count: int) -> list[dict[str, Any]]:
+    """The rows of lowest quality that have both objects, worst first.
+
+    Raises:
+        StorageError: a part can't be read, or is damaged.
+    """
+    columns = ["item_id", "image_uri", "box", "mask_uri", "cutout_uri", "quality", "reasons"]
+
+    def candidates() -> Iterator[dict[str, Any]]:
+        for rows in read_index(layout, files, columns):
+            whole = pc.and_(pc.is_valid(rows["mask_uri"]), pc.is_valid(rows["cutout_uri"]))
+            yield from rows.filter(whole).sort_by("quality").slice(0, count).to_pylist()
+
+    return heapq.nsmallest(count, candidates(), key=lambda row: (row["quality"], row["item_id"]))
+
+
+def _replace(layout: Layout, losers: list[str], kept: dict[str, pa.Table], files: Files) -> None:
+    """Copy the losing parts away, publish what stays of them, and only then remove them."""
+    for uri in losers:
+        try:
+            data = files.read(uri)
+        except FetchError as error:
+            raise StorageError(str(error)) from error
+        _write(join(layout.superseded, name(uri)), data, files)
+    written = {write_part(layout, table, files) for table in kept.values()}
+    for uri in losers:
+        if uri not in written:
+            files.delete(uri)
+
+
+def _read_part(part: FileInfo, files: Files, columns: Sequence[str] | None) -> pa.Table:
+    wanted = None if columns is None else list(columns)
+    try:
+        if part.size <= WHOLE_BYTES:
+            return pq.ParquetFile(pa.BufferReader(files.read(part.uri))).read(wanted, use_threads=False)
+        with files.open_input(part.uri) as source:
+            return pq.ParquetFile(source, pre_buffer=True).read(wanted, use_threads=False)
+    except FetchError as error:
+        raise StorageError(str(error)) from error
+    except (pa.ArrowException, *FOREIGN) as error:
+        if not is_damage(error):
+            raise StorageError(sentence(error, part.uri)) from error
+        raise StorageError(f"{shown(part.uri)} is damaged; remove it, and the next run does its items again") from error
+
+
+def _write(uri: str, data: bytes, files: Files) -> None:
+    try:
+        files.write(uri, data)
+    except WriteError as error:
+        raise StorageError(str(error)) from error
+
+
+def _ahead(work: Callable[[FileInfo], T], parts: Iterable[FileInfo]) -> Iterator[T]:
+    """The results in order, computed some parts ahead and never held all at once."""
+    with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
+        waiting: deque[Future[T]] = deque()
+        for part in parts:
+            waiting.append(pool.submit(work, part))
+            if len(waiting) >= 2 * PARTS_AT_ONCE:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _count(values: pa.ChunkedArray | pa.Array, into: dict[str, int]) -> None:
+    for entry in pc.value_counts(values).to_pylist():
+        if entry["values"] is not None:
+            into[entry["values"]] = into.get(entry["values"], 0) + entry["counts"]

@@ -1,0 +1,120 @@
+"""Where things land below an output.
+
+::
+
+    <root>/<recipe folder>/
+      recipe.json                      what makes these pixels
+      masks/ab/<object name>.png       ab = first two hex digits of sha256(item id): 256 prefixes share S3's load
+      cutouts/ab/<object name>.png
+      index/part-<16 hex digits>.parquet
+      superseded/part-….parquet        parts whose rows a later run replaced
+      runs/<run id>.json               written last
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pipeline.storage.uris import join
+
+LONGEST_NAME = 112
+"""Bytes of an object's name without its suffix: short enough for every file system, encrypted ones too."""
+
+_PLAIN = re.compile(r"[a-z0-9_][a-z0-9._-]*", re.ASCII)
+_UNSAFE = re.compile(rb"[^A-Za-z0-9._-]|^\.")
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:$|\.)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The places of one recipe's results. ``root`` is absolute, as ``uris.absolute`` gives it."""
+
+    root: str
+    recipe_folder: str
+
+    @property
+    def folder(self) -> str:
+        return join(self.root, self.recipe_folder)
+
+    @property
+    def recipe(self) -> str:
+        return join(self.folder, "recipe.json")
+
+    @property
+    def masks(self) -> str:
+        return join(self.folder, "masks")
+
+    @property
+    def cutouts(self) -> str:
+        return join(self.folder, "cutouts")
+
+    @property
+    def index(self) -> str:
+        return join(self.folder, "index")
+
+    @property
+    def superseded(self) -> str:
+        return join(self.folder, "superseded")
+
+    @property
+    def runs(self) -> str:
+        return join(self.folder, "runs")
+
+    def mask(self, item_id: str) -> str:
+        return self._object(self.masks, item_id)
+
+    def cutout(self, item_id: str) -> str:
+        return self._object(self.cutouts, item_id)
+
+    def part(self, item_ids: Iterable[str]) -> str:
+        """The index part that holds these items: a task that is run again writes the same part again."""
+        return join(self.index, part_name(item_ids))
+
+    def run(self, run_id: str) -> str:
+        return join(self.runs, f"{run_id}.json")
+
+    def _object(self, folder: str, item_id: str) -> str:
+        spread = hashlib.sha256(_bytes(item_id)).hexdigest()[:2]
+        return join(folder, spread, f"{object_name(item_id)}.png")
+
+
+def object_name(item_id: str) -> str:
+    """A readable name for an item's objects: two items never share one, not even where case is ignored.
+
+    Ids of ``a-z 0-9 . _ -`` are their own name. Any other character of an id becomes ``~`` and its UTF-8 bytes in hex; such
+    names, long ones and ones with capital letters end in ``~`` and 16 digits of the id's hash, so only a collision of
+    64-bit hashes between ids that also read alike could unite two.
+
+    Returns:
+        at most 112 ASCII characters of ``A-Z a-z 0-9 . _ - ~``, never starting with a dot.
+    """
+    if _PLAIN.fullmatch(item_id) and len(item_id) <= LONGEST_NAME and not _DEVICE.match(item_id):
+        return item_id
+    content = _bytes(item_id)
+    text = _UNSAFE.sub(lambda found: b"~%02X" % found[0][0], content).decode("ascii")
+    if _DEVICE.match(text):
+        text = f"~{ord(text[0]):02X}{text[1:]}"
+    mark = hashlib.sha256(content).hexdigest()[:16]
+    return f"{_cut(text, LONGEST_NAME - 17)}~{mark}"
+
+
+def part_name(item_ids: Iterable[str]) -> str:
+    """``part-<16 hex digits>.parquet``, from what is in the part and not from who wrote it."""
+    content = hashlib.sha256()
+    for item_id in sorted(item_ids):
+        encoded = _bytes(item_id)
+        content.update(len(encoded).to_bytes(8, "big") + encoded)
+    return f"part-{content.hexdigest()[:16]}.parquet"
+
+
+def _bytes(item_id: str) -> bytes:
+    # Lone surrogates can't come out of Arrow, but a name must never fail.
+    return item_id.encode("utf-8", "surrogatepass")
+
+
+def _cut(text: str, length: int) -> str:
+    """The beginning of an encoded name, not ending within an escape."""
+    return re.sub(r"~[0-9A-F]?$", "", text[:length]) if len(text) > length else text

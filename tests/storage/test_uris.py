@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import ConfigError, ItemRefused
+from pipeline.storage import uris
+
+
+@pytest.mark.parametrize(
+    ("written", "absolute"),
+    [
+        ("/a/b", "/a/b"),
+        ("/a/./b/../c/", "/a/c"),
+        ("file:///a/with%20space", "/a/with space"),
+        ("file://localhost/a", "/a"),
+        ("s3://bucket/out/", "s3://bucket/out"),
+        ("S3://bucket/Key", "s3://bucket/Key"),
+        ("s3a://bucket/key", "s3://bucket/key"),
+        ("s3://bucket/a/../b%20c", "s3://bucket/a/../b%20c"),
+        ("https://host/x?id=1", "https://host/x?id=1"),
+    ],
+)
+def test_one_form(written: str, absolute: str) -> None:
+    assert uris.absolute(written) == absolute
+    assert uris.absolute(absolute) == absolute
+
+
+def test_local_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert uris.absolute("out") == f"{tmp_path}/out"
+    assert uris.absolute("~/out") == "/home/someone/out"
+
+
+@pytest.mark.parametrize("written", ["", "  ", "s3://", "s3:///key", "file://elsewhere/a", "s3://key:pass-word@bucket/x"])
+def test_what_is_no_place_is_refused_without_its_secret(written: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        uris.absolute(written)
+    assert "pass-word" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "base", "resolved"),
+    [
+        ("a.jpg", "/data", "/data/a.jpg"),
+        ("../a.jpg", "/data/set", "/data/a.jpg"),
+        ("x//a.jpg", "/data", "/data/x/a.jpg"),
+        ("/a/../b.jpg", "/data", "/a/../b.jpg"),
+        ("a.jpg", "s3://b/p", "s3://b/p/a.jpg"),
+        ("../a.jpg", "s3://b/p/q", "s3://b/p/a.jpg"),
+        ("../../a.jpg", "s3://b/p/q", "s3://b/a.jpg"),
+        ("./x/../a.jpg", "s3://b", "s3://b/a.jpg"),
+        ("s3://c/../odd.jpg", "s3://b/p", "s3://c/../odd.jpg"),
+        ("s3a://c/a.jpg", "/data", "s3://c/a.jpg"),
+        ("file:///x/a%23.jpg", "s3://b", "/x/a#.jpg"),
+        ("/local.jpg", "s3://b/p", "/local.jpg"),
+        ("https://h/a.jpg?x-amz-signature=1", "/data", "https://h/a.jpg?x-amz-signature=1"),
+        ("~a.jpg", "/data", "/data/~a.jpg"),
+    ],
+)
+def test_relative_uris_lie_below_the_base(written: str, base: str, resolved: str) -> None:
+    assert uris.resolve(written, base) == resolved
+
+
+@pytest.mark.parametrize("written", ["", "../../../a.jpg", "..", "file://elsewhere/a.jpg", "s3://", "s3://k:pass-word@b/a.jpg"])
+def test_a_row_with_no_place_is_the_rows_fault(written: str) -> None:
+    with pytest.raises(ItemRefused, match="image_uri") as refused:
+        uris.resolve(written, "s3://b/p")
+    assert "pass-word" not in str(refused.value)
+
+
+def test_what_is_shown_and_kept_holds_no_secret() -> None:
+    signed = "https://me:hunter2@host/a.jpg?id=7&X-Amz-Signature=abc&X-Amz-Credential=AKIA&Expires=1&token=t"
+    assert uris.shown(signed) == "https://host/a.jpg"
+    assert uris.unsigned(signed) == "https://host/a.jpg?id=7"
+    assert uris.unsigned("https://blob/a.png?sv=2022&sig=xx&se=2024&view=front") == "https://blob/a.png?view=front"
+    assert uris.unsigned("https://host/a.jpg?id=7&view=a%20b") == "https://host/a.jpg?id=7&view=a%20b"
+    assert uris.shown("s3://key:secret@bucket/a?b") == "s3://bucket/a?b"
+    assert uris.shown("s3://bucket/a@b.jpg") == "s3://bucket/a@b.jpg"
+    assert uris.unsigned("s3://bucket/a?token=1") == "s3://bucket/a?token=1"
+
+
+@given(st.text(max_size=40), st.sampled_from(["/data", "/", "s3://bucket/p", "s3://bucket"]))
+def test_resolving_gives_an_absolute_place_or_refuses(written: str, base: str) -> None:
+    try:
+        found = uris.resolve(written, base)
+    except ItemRefused:
+        return
+    assert found.startswith("/") or uris.scheme(found)
+    assert uris.resolve(found, "/elsewhere") == found
+
+
+def test_parents_and_names() -> None:
+    assert uris.parent("/a/b.csv") == "/a"
+    assert uris.parent("/b.csv") == "/"
+    assert uris.parent("s3://b/x/m.csv") == "s3://b/x"
+    assert uris.parent("s3://b/m.csv") == "s3://b"
+    assert uris.name("s3://b/x/m.csv") == "m.csv"
+    assert uris.join("s3://b/", "/x/", "", "y") == "s3://b/x/y"
