@@ -1,0 +1,83 @@
+"""The image's recipe: linted, not root, pinned, and built from files that are there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKERFILE = ROOT / "infra" / "Dockerfile"
+
+
+@pytest.fixture
+def text() -> str:
+    return DOCKERFILE.read_text(encoding="utf-8")
+
+
+def lint(text: str) -> list[str]:
+    """hadolint's findings, one a line."""
+    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
+    if hadolint is None:
+        pytest.skip("hadolint is not installed")
+    done = subprocess.run([hadolint, "--no-color", "-"], input=text, capture_output=True, text=True, check=False)
+    return done.stdout.splitlines()
+
+
+def last_user(text: str) -> str:
+    """Whom the finished image runs as; root where nothing is said."""
+    last_stage = re.split(r"^FROM ", text, flags=re.MULTILINE)[-1]
+    return (re.findall(r"^USER (\S+)$", last_stage, re.MULTILINE) or ["root"])[-1]
+
+
+def copied(text: str) -> list[str]:
+    """What is taken from the build's context."""
+    lines = [line for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE) if "--from" not in line]
+    return [source for line in lines for source in line.split()[:-1]]
+
+
+def test_hadolint_finds_nothing(text: str) -> None:
+    assert lint(text) == []
+
+
+def test_runs_as_a_number_that_is_not_root(text: str) -> None:
+    assert last_user(text) == "1000:1000"  # a number: Kubernetes can't tell whether a name is root
+
+
+def test_installs_what_the_lock_pins(text: str) -> None:
+    installs = re.findall(r"pip install (.+?)(?: && |$)", re.sub(r"\s*\\\n\s*", " ", text), re.MULTILINE)
+    assert len(installs) == 2
+    assert all("-c requirements.lock" in line or "--no-deps" in line for line in installs)
+
+
+def test_copies_files_that_exist_and_reach_the_build(text: str) -> None:
+    sources = copied(text)
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    kept = [line[1:] for line in ignored if line.startswith("!")]
+    assert "*" in ignored
+    assert {"pipeline", "jobs", "configs", "requirements.lock"} <= set(sources)
+    for source in sources:
+        assert (ROOT / source).exists(), source
+        assert any(fnmatch(source, pattern) for pattern in kept), f"{source} is kept out by .dockerignore"
+
+
+def test_bakes_no_weights_unless_asked(text: str) -> None:
+    assert 'ARG WEIGHTS=""' in text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "rule"),
+    [("USER root", "DL3002"), ("USER 1000:1000\nRUN cd /tmp && ls", "DL3003"), ("USER 1000:1000\nRUN sudo ls", "DL3004")],
+)
+def test_hadolint_catches(text: str, wrong: str, rule: str) -> None:
+    assert any(rule in line for line in lint(text.replace("USER 1000:1000", wrong)))
+
+
+def test_root_is_seen(text: str) -> None:
+    assert last_user(text.replace("USER 1000:1000", "USER root")) == "root"
+    assert last_user(text.replace("USER 1000:1000\n", "")) == "root"
