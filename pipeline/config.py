@@ -227,9 +227,11 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
         if not (equals and dot and key) or section not in JOB_SECTIONS:
             raise ConfigError(f"--set {pair!r} is not section.key=value with a section of {', '.join(JOB_SECTIONS)}")
         try:
-            tree.setdefault(section, {})[key] = yaml.safe_load(value)
+            read = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {pair!r}: the value can't be read: {error}") from error
+        # Numbers and the like stay text, which pydantic reads by the key's type: a hash may look like a number.
+        tree.setdefault(section, {})[key] = read if read is None or isinstance(read, str | list | dict) else value.strip()
     return tree
 
 

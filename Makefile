@@ -1,0 +1,40 @@
+# Every command a person needs. The first use of any of them sets the virtual environment up.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: demo test check parity lock clean
+.DEFAULT_GOAL := help
+
+help:          ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+
+.venv/core: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed; name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c requirements.lock -e .
+	@touch $@
+
+.venv/dev: .venv/core
+	$(BIN)/pip install --quiet -c requirements.lock -e '.[dev]'
+	@touch $@
+
+demo: .venv/core  ## set up, then cut out the bundled photos into out/demo
+	$(BIN)/matteline run --manifest examples/manifest.csv --output out/demo
+	$(BIN)/matteline show out/demo --sheet out/demo/sheet.jpg --quiet
+
+test: .venv/dev   ## set up, then run the tests
+	$(BIN)/python -m pytest
+
+check: .venv/dev  ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+parity: .venv/dev ## the published models' numbers at full size, all of them
+	$(BIN)/python -m pytest -m parity -rA --tb=short
+
+lock:             ## resolve the dependencies anew (needs uv)
+	uv pip compile --quiet --no-header --all-extras --python-version 3.11 -o requirements.lock pyproject.toml
+
+clean:            ## remove what make and runs have made
+	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,60 @@
+"""Words and tables for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from pipeline.errors import PipelineError
+    from pipeline.report import RecipeReport
+
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def show_error(error: PipelineError) -> None:
+    """One clear sentence on stderr."""
+    err.print(f"[bold red]error:[/] {escape(str(error))}")
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """A plain table; columns starting with ``>`` are right-aligned."""
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+    return made
+
+
+def print_report(reports: Sequence[RecipeReport]) -> None:
+    """Where the results are and how the items fared."""
+    if not reports:
+        out.print("nothing here yet: no recipe has an index under this output")
+    for report in reports:
+        _print_recipe(report)
+
+
+def _print_recipe(report: RecipeReport) -> None:
+    summary, layout, run = report.summary, report.layout, report.last_run
+    counts = {status: summary.counts.get(status, 0) for status in ("ok", "review", "failed")}
+    out.print(f"[bold]{escape(layout.folder)}[/]")
+    out.print(f"  {sum(counts.values())} items: {counts['ok']} ok, {counts['review']} to review, {counts['failed']} failed")
+    if summary.quality_deciles:
+        low, mid = summary.quality_deciles[1], summary.quality_deciles[5]
+        out.print(
+            f"  quality: median {mid:.2f}, a tenth below {low:.2f} ({'calibrated' if summary.calibrated else 'uncalibrated'})"
+        )
+    if run:
+        speed = f", {run['items_per_s']:g} items/s" if run.get("items_per_s") else ""
+        out.print(f"  last run {escape(str(run['run_id']))}: {escape(str(run['outcome']))} in {run['seconds']:g} s{speed}")
+    for name, where in (("masks", layout.masks), ("cutouts", layout.cutouts), ("index", layout.index)):
+        out.print(f"  {name:8} {escape(where)}")
+    if summary.failures:
+        failures = table("code", ">items", "for example", "why")
+        for code, entry in sorted(summary.failures.items()):
+            failures.add_row(code, str(entry.count), escape(entry.item_id), escape(entry.detail))
+        out.print(failures)

@@ -1,0 +1,47 @@
+"""The ``matteline`` command: its subcommands, and how errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from jobs.console import err, show_error
+from jobs.cut_out import run
+from jobs.make_manifest import manifest
+from jobs.one_picture import cut
+from jobs.show import models, show
+from jobs.show_plan import plan
+
+app = typer.Typer(
+    name="matteline",
+    help="Cut objects out of images: one picture, a folder, or ten million.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog="Start with: matteline run --manifest examples/manifest.csv --output out/demo",
+)
+for command in (run, cut, plan, manifest, show, models):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run a command; the exit code is the error's (``pipeline.errors``), 0 without one.
+
+    A broken pipe (``matteline show | head``) is no error.
+    """
+    from pipeline.errors import PipelineError
+
+    try:
+        app()
+    except PipelineError as error:
+        if "--verbose" in sys.argv or "-v" in sys.argv:
+            err.print_exception()
+        show_error(error)
+        raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:
+        raise SystemExit(0) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""``matteline manifest``: build a manifest from a folder, a prefix, or COCO annotations."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobs import options
+from jobs.console import out
+
+
+def manifest(
+    images: Annotated[str, typer.Argument(help="A folder of images, or a prefix such as s3://bucket/photos/.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="The manifest to write: .csv, .parquet or .jsonl.")],
+    coco: Annotated[
+        str | None, typer.Option("--coco", help="COCO annotations (JSON): one item an annotation, with its box.")
+    ] = None,
+    endpoint_url: options.Endpoint = None,
+) -> None:
+    """Build a manifest: every image below a folder or prefix, or every annotated object with its box."""
+    from pipeline.config import Storage
+    from pipeline.storage.build import from_coco, from_folder, write_manifest
+    from pipeline.storage.files import Files
+
+    files = Files(Storage(endpoint_url=endpoint_url))
+    folder, target = files.absolute(images), files.absolute(output)
+    table = from_coco(files.absolute(coco), folder, files) if coco else from_folder(folder, files)
+    write_manifest(table, target, files)
+    boxes = table.num_rows - table["x0"].null_count if "x0" in table.column_names else 0
+    out.print(f"{output}: {table.num_rows} items, {boxes} with a box", markup=False)

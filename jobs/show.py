@@ -1,0 +1,75 @@
+"""``matteline show`` and ``matteline models``: what was done, and what can do it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs import options
+from jobs.console import out, print_report, table
+
+if TYPE_CHECKING:
+    from pipeline.storage.files import Files
+    from pipeline.storage.layout import Layout
+
+SHEET_ITEMS = 24
+
+
+def show(
+    output: Annotated[str, typer.Argument(help="A run's output: a folder or a URI.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    sheet: Annotated[
+        str | None,
+        typer.Option("--sheet", help="Write a contact sheet here, a JPEG: photo, mask and cutout, worst quality first."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but where the sheet is.")] = False,
+    endpoint_url: options.Endpoint = None,
+) -> None:
+    """Print what is in an output: items by status, failures with examples, quality, the last run."""
+    from pipeline.config import Storage
+    from pipeline.errors import ConfigError
+    from pipeline.report import read_report
+    from pipeline.storage.files import Files
+
+    files = Files(Storage(endpoint_url=endpoint_url))
+    where = files.absolute(output)
+    reports = read_report(where, files)
+    if not reports:
+        raise ConfigError(f"no results under {where}; a run writes them there: matteline run --output {output}")
+    if as_json:
+        facts = [{"folder": r.layout.folder, "counts": r.summary.counts, "last_run": r.last_run} for r in reports]
+        out.print_json(json.dumps(facts))
+    elif not quiet:
+        print_report(reports)
+    if sheet:
+        _write_sheet(reports[-1].layout, files.absolute(sheet), files)
+        out.print(f"  sheet    {sheet}", markup=False)
+
+
+def _write_sheet(layout: Layout, target: str, files: Files) -> None:
+    from pipeline.config import Limits
+    from pipeline.imaging.decode import decode
+    from pipeline.imaging.sheet import Entry, contact_sheet
+    from pipeline.storage.index import worst
+
+    entries = []
+    for row in worst(layout, files, SHEET_ITEMS):
+        photo = decode(files.read(row["image_uri"]), Limits())
+        caption = f"{row['item_id']}  quality {row['quality']:.2f}  {', '.join(row['reasons'])}"
+        box = tuple(row["box"]) if row["box"] else None
+        entries.append(Entry(photo, files.read(row["mask_uri"]), files.read(row["cutout_uri"]), box, caption))
+    files.write(target, contact_sheet(entries))
+
+
+def models() -> None:
+    """List the presets: licence, size, and where the weights come from."""
+    from pipeline.config import load_preset, preset_names
+
+    listing = table("preset", "licence", ">MB", "weights", "about")
+    for name in preset_names():
+        preset = load_preset(name)
+        licence = preset.licence if preset.commercial else f"[yellow]{preset.licence}: needs --accept-licence[/]"
+        listing.add_row(name, licence, f"{preset.size_mb:g}", preset.source, preset.about)
+    out.print(listing)

@@ -1,0 +1,68 @@
+"""``matteline plan``: what a run would do, before it does it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobs import options
+from jobs.console import out, table
+
+if TYPE_CHECKING:
+    from pipeline.preflight import Plan, Pool
+    from pipeline.storage.files import Files
+
+
+def plan(
+    manifest: options.Manifest = None,
+    output: options.Output = None,
+    preset: options.Preset = None,
+    set_: options.Set = None,
+    job: options.JobFile = None,
+    endpoint_url: options.Endpoint = None,
+    accept_licence: options.AcceptLicence = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Say what would run: items, what is done already, the cluster, and the time from a quick measurement."""
+    from pipeline.config import load_job
+    from pipeline.examples import bundled
+    from pipeline.flow import ray_cluster
+    from pipeline.log import set_up_logging
+    from pipeline.preflight import fit_pool, make_plan
+    from pipeline.storage.files import Files
+
+    set_up_logging(verbose=verbose)
+    chosen = options.settings(set_, endpoint_url)
+    settled = load_job(
+        manifest=bundled(manifest) if manifest else None, output=output, preset=preset, overrides=chosen, job_file=job
+    )
+    files = Files(settled.storage)
+    made = make_plan(settled, files, accept_licence=accept_licence)
+    with ray_cluster(settled.compute) as cluster:
+        pool = fit_pool(settled.compute, cluster)
+    lines = table("", "")
+    lines.add_row("manifest", made.manifest.uri)
+    lines.add_row("output", made.layout.folder)
+    lines.add_row("items", f"{made.rows}, of which {made.rows - made.todo} are done and {made.todo} to do")
+    if made.refused:
+        lines.add_row("", f"{made.refused} rows can't be used (box or URI) and will be recorded as failed")
+    lines.add_row(
+        "cluster", f"{len(cluster.node_cpus)} nodes, {cluster.cpus:g} CPUs (as Ray counts them), {cluster.gpus:g} GPUs"
+    )
+    where = f"{pool.gpus:g} GPU each" if pool.gpus else "on CPUs"
+    lines.add_row("model", f"{settled.recipe.name}, {pool.actors} {'copy' if pool.actors == 1 else 'copies'}, {where}")
+    if made.todo:
+        lines.add_row("model time", _estimate(made, pool, files))
+    out.print(lines)
+
+
+def _estimate(made: Plan, pool: Pool, files: Files) -> str:
+    from pipeline.bench import seconds_per_item
+    from pipeline.segmenter import local_cpus
+
+    compute = made.job.compute
+    threads = compute.threads_per_actor or max(1, local_cpus() // pool.a_node)
+    each_s = seconds_per_item(made.job.recipe, files, device=pool.device, threads=threads, batch=compute.batch_size)
+    whole_s = each_s * made.todo / pool.actors
+    hours, minutes = divmod(round(whole_s / 60), 60)
+    span = f"{hours} h {minutes:02} min" if hours else f"{minutes} min" if whole_s > 90 else f"{whole_s:.0f} s"
+    return f"about {span}: {each_s:.3g} s an item measured on this machine, {pool.actors} at once"

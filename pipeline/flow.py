@@ -1,0 +1,224 @@
+"""The order of work: the Ray Data graph on one page, and the loop that watches it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+from ray.exceptions import RayError
+from ray.util.annotations import RayDeprecationWarning
+
+from pipeline.config import Budget, Compute
+from pipeline.errors import ConfigError, ErrorBudgetExceeded, PipelineError
+from pipeline.log import Meter
+from pipeline.preflight import Cluster, Plan, Pool
+from pipeline.segmenter import local_cpus
+from pipeline.stages.admit import admit_batch
+from pipeline.stages.commit import commit_batch
+from pipeline.stages.decode import decode_batch
+from pipeline.stages.finish import Finish, finish_batch
+from pipeline.stages.segment import SegmentBatch
+from pipeline.storage.files import Files
+from pipeline.storage.manifest import Manifest, read
+from pipeline.storage.tables import Fragment
+
+TASK_RETRIES = 3
+COMMIT_CPUS = 0.25
+"""Another share than the stage before has, so that Ray doesn't fuse the two: a part's rows would then wait with pixels."""
+
+
+class ManifestSource(Datasource):
+    """Ray's way to a manifest: one read task a fragment, with the reader that the driver's scan used."""
+
+    def __init__(self, manifest: Manifest, files: Files, rows: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.manifest, self.files, self.rows = manifest, files, rows
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Bytes, roughly: ids and URIs."""
+        return 200 * self.rows
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
+    ) -> list[ReadTask]:
+        """Fragments are independent; how many items a later task gets is decided by the repartition after the read."""
+        each = max(1, self.rows // max(1, len(self.manifest.fragments)))
+        known = BlockMetadata(num_rows=each, size_bytes=200 * each, input_files=None, exec_stats=None)
+        return [ReadTask(_Reader(self.manifest, fragment, self.files), known) for fragment in self.manifest.fragments]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    manifest: Manifest
+    fragment: Fragment
+    files: Files
+
+    def __call__(self) -> Iterator[pa.Table]:
+        return read(self.manifest, self.fragment, self.files)
+
+
+def rows_per_block(plan: Plan, pool: Pool) -> int:
+    """Items a task: enough tasks to keep every actor fed, few enough that scheduling costs nothing."""
+    return plan.job.compute.rows_per_block or max(1, min(64, plan.todo // (8 * pool.actors)))
+
+
+def rows_per_part(plan: Plan) -> int:
+    """Items an index part: a fortieth of the run, so that progress is seen and little is redone, at most 256."""
+    return plan.job.compute.rows_per_part or max(1, min(256, plan.todo // 40))
+
+
+def graph(plan: Plan, pool: Pool, run_id: str, files: Files) -> Dataset:
+    """Manifest to index parts: a lazy dataset whose rows tell of committed parts."""
+    # Retries have no other parameter yet than the ones that Ray says will change in 2.64; the dependency is capped there.
+    warnings.filterwarnings("ignore", category=RayDeprecationWarning)
+    job, compute = plan.job, plan.job.compute
+    finish = Finish(job.recipe, plan.layout, run_id, files, plan.manifest.carried, compute.fetch_threads)
+    fetching = {"files": files, "limits": job.limits, "threads": compute.fetch_threads, "block_mib": compute.block_mib}
+    source = ManifestSource(plan.manifest, files, plan.rows)
+    made: Dataset = (
+        ray.data.read_datasource(source, override_num_blocks=len(plan.manifest.fragments))
+        .repartition(target_num_rows_per_block=rows_per_block(plan, pool))
+        .map_batches(
+            admit_batch, batch_format="pyarrow", batch_size=None, fn_kwargs={"done": plan.done}, max_retries=TASK_RETRIES
+        )
+        .map_batches(decode_batch, batch_format="pyarrow", batch_size=None, fn_kwargs=fetching, max_retries=TASK_RETRIES)
+        .map_batches(
+            SegmentBatch,
+            fn_constructor_args=(job.recipe, job.storage, pool.device, compute.threads_per_actor, pool.a_node),
+            batch_format="pyarrow",
+            batch_size=compute.batch_size,
+            compute=ActorPoolStrategy(size=pool.actors),
+            num_gpus=pool.gpus,
+            num_cpus=pool.cpus,
+            max_restarts=TASK_RETRIES,
+            max_task_retries=TASK_RETRIES,
+        )
+        .map_batches(
+            finish_batch, batch_format="pyarrow", batch_size=None, fn_kwargs={"finish": finish}, max_retries=TASK_RETRIES
+        )
+        .map_batches(
+            commit_batch,
+            batch_format="pyarrow",
+            batch_size=rows_per_part(plan),
+            fn_kwargs={"layout": plan.layout, "files": files},
+            num_cpus=COMMIT_CPUS,
+            max_retries=TASK_RETRIES,
+        )
+    )
+    return made
+
+
+def execute(plan: Plan, pool: Pool, run_id: str, files: Files, meter: Meter) -> dict[str, dict[str, Any]]:
+    """Run the graph to its end; gives failures by code, with a count and an example each.
+
+    Raises:
+        ErrorBudgetExceeded: too many items failed; what was committed stays.
+        PipelineError: what a worker refused (weights, settings).
+    """
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = plan.job.compute.block_mib * 2**20
+    context.execution_no_progress_timeout_s = plan.job.compute.no_progress_s
+    failures: dict[str, dict[str, Any]] = {}
+    try:
+        for part in graph(plan, pool, run_id, files).iter_rows():
+            meter.add(part["ok"], part["review"], part["failed"])
+            for code, entry in json.loads(part["failures"]).items():
+                seen = failures.setdefault(code, entry | {"count": 0})
+                seen["count"] += entry["count"]
+            if meter.done >= plan.job.budget.judged_after:
+                judge(meter.counts, plan.job.budget)
+    except RayError as error:
+        refused = _refused(error)
+        if refused is not None:
+            raise refused from error
+        raise
+    return failures
+
+
+def judge(counts: dict[str, int], budget: Budget) -> None:
+    """Refuse to go on when too many items failed.
+
+    Raises:
+        ErrorBudgetExceeded: with the numbers.
+    """
+    done, failed = sum(counts.values()), counts["failed"]
+    if done and failed / done > budget.max_failed_share:
+        raise ErrorBudgetExceeded(
+            f"{failed} of {done} items failed ({failed / done:.1%}); the budget is {budget.max_failed_share:.1%} "
+            "(budget.max_failed_share). What is done stays done; mend the cause and run the same command again"
+        )
+
+
+def _refused(error: BaseException | None) -> PipelineError | None:
+    """The package's own error inside one of Ray's, if there is one."""
+    while error is not None:
+        if isinstance(error, PipelineError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None
+
+
+@contextmanager
+def ray_cluster(compute: Compute) -> Iterator[Cluster]:
+    """Join the cluster that is named (or already joined), or start one on this machine for the run alone.
+
+    Raises:
+        ConfigError: no cluster answers at the address.
+    """
+    joined = ray.is_initialized()
+    if not joined:
+        _start_ray(compute)
+    try:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        node_cpus = tuple(float(node.get("CPU", 0)) for node in nodes)
+        yield Cluster(sum(node_cpus), sum(float(node.get("GPU", 0)) for node in nodes), node_cpus)
+    finally:
+        if not joined:
+            ray.shutdown()
+
+
+def _start_ray(compute: Compute) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's C++ side writes an error to stderr about what Ray Data always does (ray-project/ray#53727).
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = compute.ray_address or os.environ.get("RAY_ADDRESS")
+    try:
+        with _muted_stderr():
+            if address:
+                ray.init(address=address, **quiet)
+            else:
+                # CPUs are Ray's bookkeeping: the model's actors get theirs on top, so that reading and writing never starve.
+                slots = max(2, local_cpus()) + (compute.actors or 1) * (compute.cpus_per_actor or 1)
+                ray.init(address="local", num_cpus=int(slots), include_dashboard=False, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"no Ray cluster could be had at {address or 'this machine'}: {error}") from error
+
+
+@contextmanager
+def _muted_stderr() -> Iterator[None]:
+    """Keep what C++ writes (that its log level was set) out of the JSON lines; errors come as exceptions all the same."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

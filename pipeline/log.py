@@ -1,0 +1,107 @@
+"""What a run says while it works: a live line for a person, JSON lines for a machine."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from datetime import UTC, datetime
+from types import TracebackType
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+
+log = logging.getLogger("matteline")
+"""The package's logger. ``extra={"facts": {...}}`` adds fields to a JSON line."""
+
+JSON_EVERY_S = 10.0
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, event, and the record's facts."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts = getattr(record, "facts", {})
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **facts,
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def set_up_logging(*, verbose: bool = False) -> None:
+    """Send this package's log to stderr: readable on a terminal, JSON lines otherwise."""
+    handler: logging.Handler
+    if sys.stderr.isatty():
+        handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=verbose)
+        handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonLines())
+    log.handlers = [handler]
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    log.propagate = False
+
+
+class Meter:
+    """Counts a run's items as they are committed, and shows them. Use as a context manager.
+
+    On a terminal: a bar with items a second, failed, review and the time left. Otherwise: a JSON line now and then.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.counts = {"ok": 0, "review": 0, "failed": 0}
+        self._start = self._said = time.monotonic()
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Meter:
+        self._start = self._said = time.monotonic()
+        if sys.stderr.isatty():
+            self._progress = Progress(
+                SpinnerColumn(),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[facts]}"),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._progress.start()
+            self._task = self._progress.add_task("", total=self.total, facts="starting")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    @property
+    def done(self) -> int:
+        """Items committed by this run so far."""
+        return sum(self.counts.values())
+
+    @property
+    def items_per_s(self) -> float:
+        """Items committed a second since the start."""
+        return self.done / max(1e-9, time.monotonic() - self._start)
+
+    def add(self, ok: int, review: int, failed: int) -> None:
+        """Count the items of one index part."""
+        for status, count in (("ok", ok), ("review", review), ("failed", failed)):
+            self.counts[status] += count
+        if self._progress is not None and self._task is not None:
+            facts = f"{self.items_per_s:.2f} items/s  {self.counts['failed']} failed  {self.counts['review']} to review"
+            self._progress.update(self._task, completed=self.done, facts=facts)
+        elif time.monotonic() - self._said >= JSON_EVERY_S:
+            self._said = time.monotonic()
+            left_s = (self.total - self.done) / max(1e-9, self.items_per_s)
+            facts_json = {**self.counts, "total": self.total, "items_per_s": round(self.items_per_s, 3), "eta_s": round(left_s)}
+            log.info("progress", extra={"facts": facts_json})

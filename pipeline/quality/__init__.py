@@ -1,0 +1,1 @@
+"""From signals to one number with its reasons."""

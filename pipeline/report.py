@@ -1,0 +1,95 @@
+"""What became of a run: its record, written last, and the index's own account."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from pipeline.errors import FetchError
+from pipeline.storage.files import Files
+from pipeline.storage.index import Summary, recipes, summarise
+from pipeline.storage.layout import Layout
+
+OUTCOMES = {0: "complete", 1: "broken", 2: "refused", 3: "over the error budget", 4: "stopped"}
+
+
+@dataclass
+class RunRecord:
+    """``runs/<run_id>.json``. Counts are of this run; the index counts what all runs of the recipe did."""
+
+    run_id: str
+    manifest: str
+    recipe: str
+    preset: str
+    items: int
+    done_before: int
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    finished_at: str | None = None
+    seconds: float = 0.0
+    ok: int = 0
+    review: int = 0
+    failed: int = 0
+    failures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    items_per_s: float = 0.0
+    exit_code: int | None = None
+    outcome: str | None = None
+    error: str | None = None
+    versions: dict[str, str] = field(
+        default_factory=lambda: {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("matteline", "ray", "torch", "onnxruntime", "pyarrow")},
+        }
+    )
+
+    def close(self, exit_code: int, error: str | None = None) -> None:
+        """Say how it ended."""
+        self.exit_code, self.outcome, self.error = exit_code, OUTCOMES.get(exit_code, "broken"), error
+        finished = datetime.now(UTC)
+        self.finished_at = finished.isoformat(timespec="seconds")
+        self.seconds = round((finished - datetime.fromisoformat(self.started_at)).total_seconds(), 1)
+
+    def write(self, layout: Layout, files: Files) -> None:
+        """Publish the record.
+
+        Raises:
+            WriteError: it could not be written.
+        """
+        files.write(layout.run(self.run_id), json.dumps(asdict(self), indent=2, ensure_ascii=False).encode())
+
+
+@dataclass(frozen=True)
+class RecipeReport:
+    """One recipe's folder of an output: its index in numbers and its last run."""
+
+    layout: Layout
+    summary: Summary
+    last_run: dict[str, Any] | None
+
+
+def read_report(output: str, files: Files) -> list[RecipeReport]:
+    """Every recipe under an output (or the one recipe whose folder is named).
+
+    Raises:
+        StorageError: the output can't be listed.
+    """
+    reports = []
+    for folder in recipes(output, files):
+        root, _, name = folder.rstrip("/").rpartition("/")
+        layout = Layout(root, name)
+        reports.append(RecipeReport(layout, summarise(layout, files), _last_run(layout, files)))
+    return reports
+
+
+def _last_run(layout: Layout, files: Files) -> dict[str, Any] | None:
+    runs = sorted(info.uri for info in files.list(layout.runs, suffixes=(".json",)))
+    for uri in reversed(runs):
+        try:
+            record: dict[str, Any] = json.loads(files.read(uri))
+        except (FetchError, ValueError):
+            continue
+        return record
+    return None

@@ -1,0 +1,235 @@
+"""A picture in, an alpha and a cutout out: the whole of the pixel work, without Ray and without manifests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config import Preset, Recipe, Storage, load_preset
+from pipeline.errors import ConfigError, ItemError, SegmentError
+from pipeline.imaging.components import count_components
+from pipeline.imaging.encode import encode_cutout
+from pipeline.imaging.foreground import estimate_foreground
+from pipeline.imaging.frame import Placement, make_frame, place, restore, to_mask
+from pipeline.imaging.picture import Picture, is_picture, upright_rgb
+from pipeline.models.load import Model, load_model
+from pipeline.models.signals import measure
+from pipeline.quality.score import Score, complete, score
+from pipeline.storage.files import Files
+from pipeline.storage.weights import fetch_weights
+from pipeline.types import Box, Mask, Pixels, as_alpha
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What the model makes of one image: ``mask`` (H, W) uint8 and its score."""
+
+    mask: Mask
+    score: Score
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """One picture, cut out. Unpacks as ``alpha, cutout = result``.
+
+    ``alpha``: (H, W) uint8, 0 transparent, 255 opaque. ``quality``, ``reasons`` and ``signals`` are the index's columns.
+    """
+
+    image: Pixels
+    alpha: Mask
+    score: Score
+    recipe: Recipe
+
+    @property
+    def quality(self) -> float:
+        """[0, 1], higher is better."""
+        return self.score.quality
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What pulled the quality down, worst first."""
+        return self.score.reasons
+
+    @property
+    def signals(self) -> dict[str, float | bool | None]:
+        """What the quality was made from."""
+        return self.score.signals
+
+    @cached_property
+    def cutout(self) -> npt.NDArray[np.uint8]:
+        """(H, W, 4) uint8 straight RGBA: the object's own colours, and the alpha."""
+        return np.dstack([estimate_foreground(self.image, as_alpha(self.alpha), self.recipe.foreground), self.alpha])
+
+    def png(self) -> bytes:
+        """The cutout as a PNG file."""
+        return encode_cutout(self.cutout[..., :3], self.alpha)
+
+    def save(self, path: str | Path) -> None:
+        """Write the cutout as a PNG file."""
+        Path(path).write_bytes(self.png())
+
+    def __iter__(self) -> Any:
+        return iter((self.alpha, self.cutout))
+
+
+class Segmenter:
+    """A model with its recipe, ready to cut out.
+
+    >>> from pipeline import Segmenter
+    >>> result = Segmenter("u2netp")(picture)          # a PIL image, an array, or a list of either
+    >>> result.save("cutout.png")
+    >>> alpha, cutout = result                         # (H, W) and (H, W, 4) uint8
+
+    Args:
+        preset: a bundled preset's name, or the path of a preset's YAML file.
+        device: ``auto`` (CUDA where there is some), ``cpu`` or ``cuda``.
+        threads: CPU threads of the model; absent, the library's own choice.
+        accept_licence: needed for weights that may not be used commercially.
+        storage: where S3 weights are and who asks.
+        recipe: changes to the preset's recipe, such as ``weights="my.safetensors"`` or ``stretch=True``.
+
+    Raises:
+        ConfigError: no such preset or setting, or a licence that wasn't accepted.
+        WeightsError: the weights can't be had or used.
+    """
+
+    def __init__(
+        self,
+        preset: str = "u2netp",
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        accept_licence: bool = False,
+        storage: Storage | None = None,
+        **recipe: Any,
+    ) -> None:
+        chosen = load_preset(preset, recipe)
+        check_licence(chosen, accept_licence)
+        self.recipe, path = pin_weights(chosen.recipe, Files(storage or Storage()))
+        self.model: Model = load_model(self.recipe, path, device=device, threads=threads)
+
+    @classmethod
+    def from_recipe(cls, recipe: Recipe, files: Files, *, device: str = "auto", threads: int | None = None) -> Segmenter:
+        """For a worker: the recipe is already chosen and pinned."""
+        segmenter = cls.__new__(cls)
+        segmenter.recipe, path = pin_weights(recipe, files)
+        segmenter.model = load_model(segmenter.recipe, path, device=device, threads=threads)
+        return segmenter
+
+    @overload
+    def __call__(self, image: Picture, box: Sequence[float] | None = None) -> Cutout: ...
+    @overload
+    def __call__(self, image: Sequence[Picture], box: Sequence[Sequence[float] | None] | None = None) -> list[Cutout]: ...
+    def __call__(self, image: Picture | Sequence[Picture], box: Any = None) -> Cutout | list[Cutout]:
+        """Cut out one picture, or a list of pictures of any sizes.
+
+        Args:
+            image: see ``Picture``. Alpha is composited on white, EXIF orientation is applied, as in the job.
+            box: x0, y0, x1, y1 in pixels of the upright picture, around the object; a list of them (or of None) for a list.
+
+        Raises:
+            ItemError: the first picture that could not be cut out.
+        """
+        several = not is_picture(image)
+        pictures = list(cast(Sequence[Picture], image)) if several else [cast(Picture, image)]
+        boxes = list(box) if several and box is not None else [box] * len(pictures)
+        if len(boxes) != len(pictures):
+            raise ConfigError(f"{len(pictures)} pictures but {len(boxes)} boxes; give one box (or None) a picture")
+        images = [upright_rgb(picture) for picture in pictures]
+        parsed = [None if one is None else Box.parse(one) for one in boxes]
+        results = []
+        for pixels, segment in zip(images, self.segment(images, parsed), strict=True):
+            if isinstance(segment, ItemError):
+                raise segment
+            results.append(Cutout(pixels, segment.mask, segment.score, self.recipe))
+        return results if several else results[0]
+
+    def segment(self, images: Sequence[Pixels], boxes: Sequence[Box | None]) -> list[Segment | ItemError]:
+        """Masks and scores of a batch; an image that fails gives its error and leaves the others alone."""
+        results: dict[int, Segment | ItemError] = {}
+        placements: dict[int, Placement] = {}
+        for number, (image, box) in enumerate(zip(images, boxes, strict=True)):
+            height, width = image.shape[:2]
+            try:
+                placements[number] = place((height, width), box, self.recipe)
+            except ItemError as error:
+                results[number] = error
+        for number, segment in self._forward(images, boxes, placements).items():
+            results[number] = segment
+        return [results[number] for number in range(len(images))]
+
+    def _forward(
+        self, images: Sequence[Pixels], boxes: Sequence[Box | None], placements: dict[int, Placement]
+    ) -> dict[int, Segment | ItemError]:
+        if not placements:
+            return {}
+        numbers = list(placements)
+        frames = np.stack([make_frame(images[number], placements[number], self.recipe) for number in numbers])
+        in_frame = np.array(
+            [_in_frame(boxes[number], placements[number], self.recipe.frame_px) for number in numbers], np.float32
+        )
+        try:
+            logits = self.model(frames)
+        except SegmentError as error:
+            if len(numbers) == 1:
+                return {numbers[0]: error}
+            # One image must not take its batch down: each alone.
+            alone = [self._forward(images, boxes, {number: placements[number]}) for number in numbers]
+            return {number: segment for one in alone for number, segment in one.items()}
+        measured, coarse = measure(logits, in_frame)
+        alphas = logits.sigmoid().cpu().numpy()
+        results: dict[int, Segment | ItemError] = {}
+        for row, number in enumerate(numbers):
+            if not measured[row]["finite"]:
+                results[number] = SegmentError("the model gave numbers that are not finite; try recipe.precision=fp32")
+                continue
+            signals = complete(measured[row], count_components(coarse[row]), boxes[number] is not None)
+            alpha = restore(alphas[row], placements[number], self.recipe)
+            results[number] = Segment(to_mask(alpha), score(signals))
+        return results
+
+
+def local_cpus() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _in_frame(box: Box | None, placement: Placement, frame_px: int) -> tuple[float, float, float, float]:
+    """A box in pixels of the image as one in pixels of the frame; NaN for none."""
+    if box is None:
+        return (float("nan"),) * 4
+    x0, y0, x1, y1 = placement.region
+    across, down = frame_px / (x1 - x0), frame_px / (y1 - y0)
+    return ((box.x0 - x0) * across, (box.y0 - y0) * down, (box.x1 - x0) * across, (box.y1 - y0) * down)
+
+
+def check_licence(preset: Preset, accepted: bool) -> None:
+    """Refuse weights that may not be used commercially unless their licence was accepted.
+
+    Raises:
+        ConfigError: it wasn't.
+    """
+    if not (preset.commercial or accepted):
+        raise ConfigError(
+            f"the weights of {preset.recipe.name} are under {preset.licence}, which doesn't allow free commercial use; "
+            "read it and pass --accept-licence (in Python: accept_licence=True)"
+        )
+
+
+def pin_weights(recipe: Recipe, files: Files) -> tuple[Recipe, Path | None]:
+    """The recipe with the hash of its weights, and where they lie on this machine (None: the model needs none).
+
+    Raises:
+        WeightsError: they can't be had, or don't match the pinned hash.
+    """
+    if recipe.model == "fake":
+        return recipe, None
+    path, sha256 = fetch_weights(recipe.weights, recipe.weights_sha256, files)
+    return recipe.model_copy(update={"weights_sha256": sha256}), path

@@ -1,0 +1,75 @@
+"""Items to pixels: fetch the images' bytes, several at once, and decode them one after another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+
+from pipeline.config import Limits
+from pipeline.errors import ItemError
+from pipeline.imaging.decode import decode
+from pipeline.stages.rows import ahead, attempt, column, errors_of, pack, replace, sha256, with_errors
+from pipeline.storage.files import Files
+from pipeline.types import Pixels
+
+
+def decode_batch(items: pa.Table, *, files: Files, limits: Limits, threads: int, block_mib: int) -> Iterator[pa.Table]:
+    """Items with their pixels, in tables of at most ``block_mib`` (or one image, if it is larger).
+
+    Adds ``pixels`` (H·W·3 bytes, RGB, upright), ``height``, ``width``, ``image_sha256``, ``image_bytes``, ``fetch_s``,
+    ``decode_s``; null where the item failed, with its error in ``error_code`` and ``error_detail``.
+    """
+    errors = errors_of(items)
+    uris = items["image_uri"].to_pylist()
+
+    def fetch(row: int) -> tuple[bytes | None, float]:
+        start = time.perf_counter()
+        data = attempt(errors, row, lambda: files.read(uris[row], max_bytes=limits.max_bytes, timeout_s=limits.fetch_s))
+        return data, time.perf_counter() - start
+
+    part = _Part(items, errors)
+    with ThreadPoolExecutor(threads) as pool:
+        for row, (data, fetch_s) in enumerate(ahead(pool, fetch, range(items.num_rows), 2 * threads)):
+            part.add(row, data, fetch_s, limits)
+            if part.bytes >= block_mib * 2**20:
+                yield part.table()
+                part = _Part(items, errors)
+    if part.rows:
+        yield part.table()
+
+
+class _Part:
+    """Rows that will leave as one table."""
+
+    def __init__(self, items: pa.Table, errors: list[ItemError | None]) -> None:
+        self.items, self.errors = items, errors
+        self.rows: list[int] = []
+        self.images: list[Pixels | None] = []
+        self.facts: list[tuple[str | None, int | None, float, float]] = []
+        self.bytes = 0
+
+    def add(self, row: int, data: bytes | None, fetch_s: float, limits: Limits) -> None:
+        start = time.perf_counter()
+        image = None if data is None else attempt(self.errors, row, lambda: decode(data, limits))
+        self.rows.append(row)
+        self.images.append(image)
+        hashed, size = (None, None) if data is None else (sha256(data), len(data))
+        self.facts.append((hashed, size, fetch_s, time.perf_counter() - start))
+        self.bytes += 0 if image is None else image.nbytes
+
+    def table(self) -> pa.Table:
+        hashes, sizes, fetch_s, decode_s = zip(*self.facts, strict=True)
+        table = with_errors(self.items.take(self.rows), [self.errors[row] for row in self.rows])
+        return replace(
+            table,
+            pixels=pack(self.images),
+            height=column([None if image is None else image.shape[0] for image in self.images], pa.int32()),
+            width=column([None if image is None else image.shape[1] for image in self.images], pa.int32()),
+            image_sha256=column(hashes, pa.string()),
+            image_bytes=column(sizes, pa.int64()),
+            fetch_s=column(fetch_s, pa.float32()),
+            decode_s=column(decode_s, pa.float32()),
+        )

@@ -1,0 +1,102 @@
+"""Pixels in Arrow columns, and rows that carry their error."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.errors import ItemError
+
+DETAIL_CHARS = 500
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def pack(arrays: Sequence[npt.NDArray[np.uint8] | None]) -> pa.LargeBinaryArray:
+    """Arrays of any shape as one column of bytes, copied once; None becomes null. Shapes travel in other columns."""
+    offsets = np.zeros(len(arrays) + 1, np.int64)
+    np.cumsum([0 if array is None else array.nbytes for array in arrays], out=offsets[1:])
+    data = np.empty(int(offsets[-1]), np.uint8)
+    for start, array in zip(offsets, arrays, strict=False):
+        if array is not None:
+            data[start : start + array.nbytes] = array.reshape(-1)
+    valid = pa.array([array is not None for array in arrays], pa.bool_()).buffers()[1]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(arrays), [valid, pa.py_buffer(offsets), pa.py_buffer(data)])
+
+
+def unpack(column: pa.ChunkedArray, row: int, shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:
+    """One row of a packed column as a read-only view, not a copy; None where null."""
+    value = column[row]
+    if not value.is_valid:
+        return None
+    view = np.frombuffer(value.as_buffer(), np.uint8).reshape(shape)
+    view.flags.writeable = False
+    return view
+
+
+def errors_of(table: pa.Table) -> list[ItemError | None]:
+    """A place for each row's error; rows that failed already keep theirs (as a marker that stops further work)."""
+    return [None if code is None else FailedBefore() for code in table["error_code"].to_pylist()]
+
+
+class FailedBefore(ItemError):
+    """The row failed in an earlier stage, which has already written its code and detail."""
+
+    code = "before"
+
+
+def attempt(errors: list[ItemError | None], row: int, step: Callable[[], T]) -> T | None:
+    """The step's result, or None where the row failed, now or before. The error is kept in ``errors``."""
+    if errors[row] is not None:
+        return None
+    try:
+        return step()
+    except ItemError as error:
+        errors[row] = error
+        return None
+
+
+def with_errors(table: pa.Table, errors: Sequence[ItemError | None]) -> pa.Table:
+    """The table with the new errors written into ``error_code`` and ``error_detail``."""
+    codes, details = table["error_code"].to_pylist(), table["error_detail"].to_pylist()
+    for row, error in enumerate(errors):
+        if error is not None and not isinstance(error, FailedBefore):
+            codes[row], details[row] = error.code, str(error)[:DETAIL_CHARS]
+    return replace(table, error_code=pa.array(codes, pa.string()), error_detail=pa.array(details, pa.string()))
+
+
+def replace(table: pa.Table, **columns: pa.Array) -> pa.Table:
+    """The table with these columns set, or added at its end."""
+    for name, column in columns.items():
+        at = table.schema.get_field_index(name)
+        field = pa.field(name, column.type)
+        table = table.append_column(field, column) if at < 0 else table.set_column(at, table.schema.field(at), column)
+    return table
+
+
+def ahead(pool: Executor, step: Callable[[T], R], items: Iterable[T], window: int) -> Iterator[R]:
+    """Results in order, with at most ``window`` of them being worked on or waiting: bounded memory."""
+    waiting: deque[Future[R]] = deque()
+    for item in items:
+        waiting.append(pool.submit(step, item))
+        if len(waiting) >= window:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Python values as an Arrow column of this type; None becomes null."""
+    return pa.array(values, kind)

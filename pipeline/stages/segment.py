@@ -1,0 +1,53 @@
+"""Pixels to masks and scores: the stage that holds the model."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+
+import pyarrow as pa
+
+from pipeline.config import Recipe, Storage
+from pipeline.errors import ItemError
+from pipeline.schema import SIGNALS
+from pipeline.segmenter import Segment, Segmenter, local_cpus
+from pipeline.stages.rows import column, errors_of, pack, replace, unpack, with_errors
+from pipeline.storage.files import Files
+from pipeline.types import Box
+
+
+class SegmentBatch:
+    """One copy of the model, as Ray Data's actor: made once, called for every batch."""
+
+    def __init__(self, recipe: Recipe, storage: Storage, device: str, threads: int | None, a_node: int) -> None:
+        threads = threads or max(1, local_cpus() // a_node)  # of this node, which may not be like the driver's
+        self.segmenter = Segmenter.from_recipe(recipe, Files(storage), device=device, threads=threads)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Adds ``mask`` (H·W bytes), ``quality``, ``quality_calibrated``, ``reasons``, ``signals`` and ``segment_s``."""
+        start = time.perf_counter()
+        errors = errors_of(batch)
+        segments: list[Segment | None] = [None] * batch.num_rows
+        todo = [row for row, error in enumerate(errors) if error is None]
+        for row, segment in zip(todo, self._segment(batch, todo), strict=True):
+            if isinstance(segment, ItemError):
+                errors[row] = segment
+            else:
+                segments[row] = segment
+        scores = [None if segment is None else asdict(segment.score) for segment in segments]
+        share_s = (time.perf_counter() - start) / max(1, len(todo))
+        return replace(
+            with_errors(batch, errors),
+            mask=pack([None if segment is None else segment.mask for segment in segments]),
+            quality=column([score and score["quality"] for score in scores], pa.float32()),
+            quality_calibrated=column([score and score["calibrated"] for score in scores], pa.bool_()),
+            reasons=column([score and score["reasons"] for score in scores], pa.list_(pa.string())),
+            signals=column([score and score["signals"] for score in scores], SIGNALS),
+            segment_s=column([share_s if error is None else None for error in errors], pa.float32()),
+        )
+
+    def _segment(self, batch: pa.Table, rows: list[int]) -> list[Segment | ItemError]:
+        heights, widths, boxes = (batch[name].to_pylist() for name in ("height", "width", "box"))
+        images = [unpack(batch["pixels"], row, (heights[row], widths[row], 3)) for row in rows]
+        parsed = [None if boxes[row] is None else Box(*boxes[row]) for row in rows]
+        return self.segmenter.segment([image for image in images if image is not None], parsed)

@@ -1,0 +1,93 @@
+"""What many tests share: photos made from a seed, a fake model's preset, one Ray and one S3 server a session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+
+# Machines are shared and slow at times; time is not what these tests are about.
+hypothesis.settings.register_profile("matteline", deadline=None)
+hypothesis.settings.load_profile("matteline")
+
+TESTS = Path(__file__).resolve().parent
+
+
+def load_module(name: str, path: Path) -> ModuleType:
+    """A helper module of the tests, by its path: tests are no package."""
+    spec = spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def golden_weights() -> ModuleType:
+    """The maker of stand-in weights files."""
+    return load_module("golden_weights", TESTS / "goldens" / "golden_weights.py")
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray for all tests of the flow: starting it costs seconds."""
+    import ray
+
+    ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False, object_store_memory=400 * 2**20)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real S3 server on loopback that checks credentials."""
+    server = load_module("s3_server", TESTS / "s3_server.py")
+    with server.s3_server(tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
+def photo(seed: int, width: int = 160, height: int = 120) -> np.ndarray:
+    """A bright ellipse on a dim, noisy ground: (H, W, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    cx, cy = width * rng.uniform(0.4, 0.6), height * rng.uniform(0.4, 0.6)
+    inside = ((x - cx) / (width * rng.uniform(0.15, 0.3))) ** 2 + ((y - cy) / (height * rng.uniform(0.15, 0.3))) ** 2 < 1
+    ground = rng.integers(20, 60, (height, width, 3))
+    return np.where(inside[..., None], rng.integers(190, 250, 3), ground).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def make_photos() -> Callable[..., list[Path]]:
+    """``make_photos(folder, count)`` writes ``photo-000.jpg`` …, of different sizes."""
+
+    def make(folder: Path, count: int, first: int = 0) -> list[Path]:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for number in range(first, first + count):
+            path = folder / f"photo-{number:03}.jpg"
+            Image.fromarray(photo(number, 120 + 7 * (number % 9), 90 + 11 * (number % 5))).save(path, quality=90)
+            paths.append(path)
+        return paths
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fake_preset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A preset of one's own for the model that needs no weights."""
+    path = tmp_path_factory.mktemp("presets") / "fake.yaml"
+    path.write_text(
+        "about: for tests\nlicence: none\ncommercial: true\nsize_mb: 0\nsource: none\nrecipe:\n  model: fake\n  frame_px: 64\n"
+    )
+    return str(path)

@@ -1,0 +1,190 @@
+"""The command line as a newcomer meets it. What needs its own process (exit codes, streams) runs in one."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from jobs.main import main
+
+ROOT = Path(__file__).resolve().parents[2]
+MATTELINE = str(Path(sys.executable).with_name("matteline"))
+MakePhotos = Callable[..., list[Path]]
+
+
+def matteline(
+    *arguments: str, cwd: Path, env: dict[str, str] | None = None, command: tuple[str, ...] = (MATTELINE,)
+) -> subprocess.CompletedProcess[str]:
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "RAY_ADDRESS"))} | (env or {})
+    return subprocess.run(
+        [*command, *arguments], cwd=cwd, env=variables, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def test_help_names_every_command_and_where_to_start(tmp_path: Path) -> None:
+    shown = matteline("--help", cwd=tmp_path)
+    assert shown.returncode == 0
+    for word in ("run", "cut", "plan", "manifest", "show", "models", "examples/manifest.csv"):
+        assert word in shown.stdout
+    for command in ("run", "cut", "plan", "manifest", "show", "models"):
+        assert matteline(command, "--help", cwd=tmp_path).returncode == 0
+
+
+def test_models_are_listed_with_their_licences(tmp_path: Path) -> None:
+    shown = matteline("models", cwd=tmp_path, env={"COLUMNS": "200"})
+    assert shown.returncode == 0
+    for name in ("ben2-base", "mvanet-dis", "finegrain-box", "u2netp", "u2net", "isnet", "rmbg-1.4", "birefnet", "ben2-onnx"):
+        assert name in shown.stdout
+    assert "--accept-licence" in shown.stdout
+
+
+def test_the_demo_from_start_to_show(tmp_path: Path) -> None:
+    """The README's first command, then the report, then the rerun that finds all done."""
+    first = matteline("run", "--manifest", "examples/manifest.csv", "--output", "out/demo", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    for line in first.stderr.splitlines():
+        json.loads(line)  # no terminal: JSON lines and nothing else
+    (folder,) = (tmp_path / "out" / "demo").iterdir()
+    for place in ("masks", "cutouts", "index"):
+        assert str(folder / place) in first.stdout
+    table = ds.dataset(folder / "index", format="parquet").to_table()
+    with (ROOT / "pipeline" / "examples" / "manifest.csv").open() as file:
+        assert table.num_rows == len(list(csv.DictReader(file)))
+    assert set(table["status"].to_pylist()) <= {"ok", "review"}
+    assert len(list(folder.rglob("*.png"))) == 2 * table.num_rows
+    again = matteline(
+        "--manifest",
+        "examples/manifest.csv",
+        "--output",
+        "out/demo",
+        cwd=tmp_path,
+        command=(sys.executable, "-m", "jobs.cut_out"),
+    )
+    assert again.returncode == 0, again.stderr
+    assert "0 of" in again.stderr
+    shown = matteline("show", "out/demo", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert f"{table.num_rows} items" in shown.stdout
+    facts = json.loads(matteline("show", "out/demo", "--json", cwd=tmp_path).stdout)
+    assert sum(facts[0]["counts"].values()) == table.num_rows
+
+
+def test_cut_writes_one_cutout_and_its_mask(tmp_path: Path) -> None:
+    done = matteline(
+        "cut", "examples/espresso.jpg", "-o", "cup.png", "--mask", "mask.png", "--box", "70,20,520,395", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    cutout, mask = Image.open(tmp_path / "cup.png"), Image.open(tmp_path / "mask.png")
+    assert cutout.mode == "RGBA"
+    assert mask.mode == "L"
+    assert np.array_equal(np.asarray(cutout)[..., 3], np.asarray(mask))
+    assert "quality" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "--manifest", "nowhere.csv", "--output", "out"), "nowhere.csv"),
+        (("run", "--manifest", "photos", "--output", "out", "--preset", "u3net"), "no preset 'u3net'; there are"),
+        (("run", "--manifest", "photos", "--output", "out", "--set", "recipe.strech=true"), "strech"),
+        (("run", "--manifest", "photos", "--output", "out", "--set", "stretch=true"), "section.key=value"),
+        (("run", "--output", "out"), "no manifest"),
+        (("run", "--manifest", "photos", "--output", "out", "--preset", "rmbg-1.4"), "--accept-licence"),
+        (("run", "--manifest", "photos", "--output", "file.txt/out"), "file.txt"),
+        (("run", "--manifest", "photos", "--output", "out", "--set", "recipe.weights=gone.onnx"), "gone.onnx"),
+        (("run", "--manifest", "photos", "--output", "out", "--set", f"recipe.weights_sha256={'0' * 64}"), "0" * 64),
+        (("cut", "photos/photo-000.jpg", "--box", "1,2,3"), "box"),
+        (("cut", "photos/photo-000.jpg", "-o", "cutout.jpg"), ".png"),
+        (("show", "nowhere"), "nowhere"),
+        (("manifest", "nowhere", "-o", "m.csv"), "nowhere"),
+        (("plan", "--manifest", "empty.csv", "--output", "out"), "empty.csv"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_sentence(
+    tmp_path: Path,
+    make_photos: MakePhotos,
+    arguments: tuple[str, ...],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_photos(tmp_path / "photos", 1)
+    (tmp_path / "file.txt").write_text("in the way")
+    (tmp_path / "empty.csv").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["matteline", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 or (ended.value.code == 1 and arguments[0] == "cut")
+    assert words in said
+    assert "Traceback" not in said
+    assert said.count("error:") == 1
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").rglob("*.p*"))
+
+
+def test_failures_decide_the_exit_code(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    make_photos(tmp_path / "photos", 3)
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"not a picture at all")
+    over = matteline("run", "-m", "photos", "-o", "out", "-p", fake_preset, cwd=tmp_path)
+    assert over.returncode == 3, over.stderr
+    assert "1 of 4 items failed" in over.stderr
+    assert "decode" in over.stdout
+    within = matteline(
+        "run", "-m", "photos", "-o", "out", "-p", fake_preset, "--set", "budget.max_failed_share=0.3", cwd=tmp_path
+    )
+    assert within.returncode == 0, within.stderr
+
+
+def test_a_job_file_says_everything(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    make_photos(tmp_path / "photos", 2)
+    (tmp_path / "nightly.yaml").write_text(
+        f"manifest: photos\noutput: out\npreset: {fake_preset}\ncompute: {{batch_size: 2}}\n"
+    )
+    done = matteline("run", "--job", "nightly.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 items: " in done.stdout
+
+
+def test_plan_says_what_would_run(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    make_photos(tmp_path / "photos", 3)
+    shown = matteline("plan", "-m", "photos", "-o", "out", "-p", fake_preset, cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "3, of which 0 are done and 3 to do" in shown.stdout
+    assert "s an item measured on this machine" in shown.stdout
+    assert "CPUs" in shown.stdout
+
+
+def test_manifest_from_a_folder_and_from_coco(tmp_path: Path, make_photos: MakePhotos) -> None:
+    make_photos(tmp_path / "photos", 3)
+    assert matteline("manifest", "photos", "-o", "all.csv", cwd=tmp_path).returncode == 0
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "all.csv").read_text())))
+    assert sorted(row["image_uri"] for row in rows) == [f"photos/photo-{number:03}.jpg" for number in range(3)]
+    annotations = {
+        "images": [{"id": 7, "file_name": "photo-000.jpg"}, {"id": 8, "file_name": "photo-001.jpg"}],
+        "categories": [{"id": 1, "name": "cup"}],
+        "annotations": [
+            {"id": 70, "image_id": 7, "category_id": 1, "bbox": [10, 20, 30, 40], "iscrowd": 0},
+            {"id": 71, "image_id": 7, "category_id": 1, "bbox": [50, 20, 30, 40], "iscrowd": 0},
+            {"id": 72, "image_id": 8, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": 1},
+        ],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(annotations))
+    made = matteline("manifest", "photos", "--coco", "coco.json", "-o", "objects.parquet", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    objects = pq.read_table(tmp_path / "objects.parquet").to_pylist()
+    assert [(row["x0"], row["y0"], row["x1"], row["y1"]) for row in objects] == [(10, 20, 40, 60), (50, 20, 80, 60)]
+    assert {row["category"] for row in objects} == {"cup"}
+    assert len({row["item_id"] for row in objects}) == 2

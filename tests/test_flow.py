@@ -1,0 +1,235 @@
+"""The flow on real Ray with a model that costs nothing: one row an item, whatever the items are like."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+import ray
+from PIL import Image
+
+from pipeline.config import Compute, load_job
+from pipeline.errors import ConfigError, ErrorBudgetExceeded
+from pipeline.flow import graph
+from pipeline.preflight import Cluster, Pool, fit_pool, make_plan
+from pipeline.run import run_job
+from pipeline.schema import INDEX
+from pipeline.storage.files import Files
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+MakePhotos = Callable[..., list[Path]]
+
+
+def write_manifest(path: Path, rows: list[dict[str, Any]]) -> str:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    return str(path)
+
+
+def read_index(folder: str) -> list[dict[str, Any]]:
+    return ds.dataset(f"{folder}/index", format="parquet").to_table().to_pylist()
+
+
+def check_objects(rows: list[dict[str, Any]]) -> None:
+    """The invariant: objects of done rows exist and match, failed rows have none."""
+    for row in rows:
+        for output in ("mask", "cutout"):
+            if row["status"] == "failed":
+                assert row[f"{output}_uri"] is None
+                continue
+            data = Path(row[f"{output}_uri"]).read_bytes()
+            assert len(data) == row[f"{output}_bytes"]
+            assert hashlib.sha256(data).hexdigest() == row[f"{output}_sha256"]
+            image = Image.open(io.BytesIO(data))
+            assert image.size == (row["width"], row["height"])
+            assert image.mode == ("L" if output == "mask" else "RGBA")
+
+
+def test_every_item_ends_as_one_row(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    photos = make_photos(tmp_path / "photos", 12)
+    (tmp_path / "photos" / "broken.jpg").write_bytes(photos[0].read_bytes()[:700])
+    (tmp_path / "photos" / "empty.jpg").write_bytes(b"")
+    rows: list[dict[str, Any]] = [{"image_uri": f"photos/{path.name}", "title": path.stem.upper()} for path in photos]
+    rows[0] |= {"x0": 20, "y0": 10, "x1": 100, "y1": 80}
+    rows[1] |= {"x0": 100, "y0": 10, "x1": 20, "y1": 80}
+    rows[2] |= {"x0": 5000, "y0": 10, "x1": 6000, "y1": 80}
+    rows[3] |= {"x0": 20, "y0": 10}
+    rows[4] |= {"x0": "nan", "y0": 10, "x1": 100, "y1": 80}
+    rows += [{"image_uri": f"photos/{name}.jpg"} for name in ("broken", "empty", "missing")]
+    rows += [{"image_uri": "photos/photo-011.jpg", "item_id": item} for item in ("../../etc/passwd", "ünï/cøde", "x" * 500)]
+    manifest = write_manifest(tmp_path / "manifest.csv", rows)
+    job = load_job(manifest=manifest, output=str(tmp_path / "out"), preset=fake_preset, overrides=["budget.max_failed_share=1"])
+
+    plan, record = run_job(job)
+
+    index = read_index(plan.layout.folder)
+    assert len(index) == len(rows) == 18
+    assert len({row["item_id"] for row in index}) == 18
+    check_objects(index)
+    codes = {row["image_uri"].rsplit("/", 1)[1]: row["error_code"] for row in index if row["error_code"]}
+    assert codes == {
+        "photo-001.jpg": "item",
+        "photo-002.jpg": "item",
+        "photo-003.jpg": "item",
+        "photo-004.jpg": "item",
+        "broken.jpg": "decode",
+        "empty.jpg": "decode",
+        "missing.jpg": "fetch",
+    }
+    assert all(row["error_detail"] for row in index if row["error_code"])
+    assert (record.failed, record.ok + record.review) == (7, 11)
+    assert record.failures["item"]["count"] == 4
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert all(path.resolve().is_relative_to(tmp_path / "out") for path in written)
+    assert len([path for path in written if path.suffix == ".png"]) == 22
+    by_uri = {row["image_uri"].rsplit("/", 1)[1]: row for row in index if row["item_id"].startswith("photos/")}
+    assert by_uri["photo-005.jpg"]["title"] == "PHOTO-005"
+    assert by_uri["photo-005.jpg"]["image_sha256"] == hashlib.sha256(photos[5].read_bytes()).hexdigest()
+    assert by_uri["photo-000.jpg"]["box"] == [20, 10, 100, 80]
+    assert 0 <= by_uri["photo-005.jpg"]["quality"] <= 1
+    assert by_uri["photo-005.jpg"]["signals"]["area_share"] > 0.01
+    assert json.loads(Path(plan.layout.run(record.run_id)).read_text())["outcome"] == "complete"
+    schema = pq.read_schema(next(Path(plan.layout.index).glob("*.parquet")))
+    assert schema.names == [*INDEX.names, "title"]
+    assert schema.field("quality").metadata[b"about"]
+
+
+def test_a_rerun_finds_everything_done_and_a_grown_manifest_runs_only_what_is_new(
+    tmp_path: Path, make_photos: MakePhotos, fake_preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_photos(tmp_path / "photos", 5)
+    job = load_job(manifest=str(tmp_path / "photos"), output=str(tmp_path / "out"), preset=fake_preset)
+    plan, record = run_job(job)
+    assert (record.items, record.done_before, record.ok + record.review) == (5, 0, 5)
+    first = {row["item_id"]: row["finished_at"] for row in read_index(plan.layout.folder)}
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.run.ray_cluster", lambda _: pytest.fail("a rerun needs no cluster"))
+        plan, record = run_job(job)
+    assert (plan.todo, record.done_before) == (0, 5)
+
+    make_photos(tmp_path / "photos", 3, first=5)
+    plan, record = run_job(job)
+    assert (record.done_before, record.ok + record.review) == (5, 3)
+    index = read_index(plan.layout.folder)
+    assert len(index) == 8
+    assert {row["item_id"]: row["finished_at"] for row in index if row["item_id"] in first} == first
+
+
+def test_another_recipe_is_another_output(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    make_photos(tmp_path / "photos", 2)
+    folders = set()
+    for settings in ([], ["recipe.outputs=[mask]"]):
+        job = load_job(manifest=str(tmp_path / "photos"), output=str(tmp_path / "out"), preset=fake_preset, overrides=settings)
+        plan, record = run_job(job)
+        assert record.ok + record.review == 2
+        folders.add(plan.layout.folder)
+        assert all((row["cutout_uri"] is None) == bool(settings) for row in read_index(plan.layout.folder))
+    assert len(folders) == 2
+
+
+def test_masks_do_not_depend_on_batches(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    """Images of different sizes in one batch give what each gives alone."""
+    make_photos(tmp_path / "photos", 7)
+    hashes = []
+    for batch in (1, 5):
+        settings = [f"compute.batch_size={batch}", "compute.rows_per_block=7"]
+        job = load_job(
+            manifest=str(tmp_path / "photos"), output=str(tmp_path / f"out{batch}"), preset=fake_preset, overrides=settings
+        )
+        plan, _ = run_job(job)
+        hashes.append({row["item_id"]: row["mask_sha256"] for row in read_index(plan.layout.folder)})
+    assert hashes[0] == hashes[1]
+
+
+def test_a_small_parquet_manifest_becomes_many_tasks_and_pixels_never_wait_for_a_part(
+    tmp_path: Path, make_photos: MakePhotos, fake_preset: str
+) -> None:
+    photos = make_photos(tmp_path / "photos", 20)
+    pq.write_table(pa.table({"image_uri": [str(path) for path in photos]}), tmp_path / "manifest.parquet")
+    settings = ["compute.rows_per_block=2", "compute.rows_per_part=10"]
+    job = load_job(
+        manifest=str(tmp_path / "manifest.parquet"), output=str(tmp_path / "out"), preset=fake_preset, overrides=settings
+    )
+    files = Files(job.storage)
+    plan = make_plan(job, files)
+    made = graph(plan, Pool(1, 0, 1, 1, "cpu"), "run", files).materialize()
+    tasks = {names: int(count) for names, count in re.findall(r"Operator \d+ (.*?): (\d+) tasks executed", made.stats())}
+    decode = next(count for names, count in tasks.items() if "decode_batch" in names)
+    assert decode == 10, tasks
+    for stage in ("SegmentBatch", "finish_batch", "commit_batch"):
+        alone = [names for names in tasks if stage in names]
+        assert len(alone) == 1 and "->" not in alone[0], tasks
+    assert sum(part["ok"] + part["review"] for part in made.take_all()) == 20
+    assert len(read_index(plan.layout.folder)) == 20
+
+
+def test_too_many_failures_stop_the_run_with_a_valid_index(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    make_photos(tmp_path / "photos", 4)
+    rows = [{"image_uri": f"photos/photo-{number:03}.jpg"} for number in range(40)]
+    manifest = write_manifest(tmp_path / "manifest.csv", rows)
+    settings = ["budget.judged_after=8", "compute.rows_per_block=4"]
+    job = load_job(manifest=manifest, output=str(tmp_path / "out"), preset=fake_preset, overrides=settings)
+    with pytest.raises(ErrorBudgetExceeded, match="items failed"):
+        run_job(job)
+    (folder,) = (tmp_path / "out").iterdir()
+    check_objects(read_index(str(folder)))
+    (record,) = (json.loads(path.read_text()) for path in (folder / "runs").glob("*.json"))
+    assert record["exit_code"] == 3
+    assert record["failed"] >= 1
+    with pytest.raises(ErrorBudgetExceeded):  # the rerun is no success either
+        run_job(job)
+
+
+def test_more_gpus_than_there_are_is_refused_with_numbers(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    make_photos(tmp_path / "photos", 1)
+    settings = ["compute.actors=4", "compute.gpus_per_actor=0.5"]
+    job = load_job(manifest=str(tmp_path / "photos"), output=str(tmp_path / "out"), preset=fake_preset, overrides=settings)
+    with pytest.raises(ConfigError, match=r"4 actors x 0.5 GPU need 2 GPUs; the cluster has 0"):
+        run_job(job)
+
+
+@pytest.mark.parametrize(
+    ("compute", "cluster", "pool"),
+    [
+        (Compute(), Cluster(8, 2, (8,)), Pool(2, 1.0, 0.0, 2, "auto")),
+        (Compute(gpus_per_actor=0.5), Cluster(8, 2, (8,)), Pool(4, 0.5, 0.0, 4, "auto")),
+        (Compute(), Cluster(12, 0, (4, 4, 4)), Pool(3, 0, 1, 1, "cpu")),
+        (Compute(device="cpu"), Cluster(8, 2, (8,)), Pool(1, 0, 1, 1, "cpu")),
+        (Compute(), Cluster(8, 0, (0, 8)), Pool(1, 0, 1, 1, "cpu")),
+    ],
+)
+def test_the_pool_fits_the_cluster(compute: Compute, cluster: Cluster, pool: Pool) -> None:
+    assert fit_pool(compute, cluster) == pool
+
+
+@pytest.mark.parametrize(
+    ("compute", "cluster", "words"),
+    [
+        (Compute(actors=7), Cluster(8, 0, (8,)), "need 9 CPUs; the cluster has 8"),
+        (Compute(device="cuda"), Cluster(8, 0, (8,)), "has 0 GPUs"),
+        (Compute(gpus_per_actor=2), Cluster(8, 1, (8,)), "need 2 GPUs; the cluster has 1"),
+    ],
+)
+def test_a_pool_that_cannot_be_is_refused(compute: Compute, cluster: Cluster, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        fit_pool(compute, cluster)
+
+
+def test_an_actor_uses_its_share_of_a_fake_gpu() -> None:
+    """Ray's bookkeeping for fractions is what the pool relies on."""
+    assert ray.cluster_resources()["CPU"] == 6
+    assert np.isclose(fit_pool(Compute(gpus_per_actor=0.25), Cluster(8, 1, (8,))).actors, 4)

@@ -1,0 +1,95 @@
+"""Imports run one way, and heavy libraries have one home."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = sorted([*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "jobs").rglob("*.py")])
+
+LAYERS = [
+    {"pipeline.errors"},
+    {"pipeline.types"},
+    {"pipeline.schema"},
+    {"pipeline.config", "pipeline.log", "pipeline.examples"},
+    {"pipeline.imaging", "pipeline.models", "pipeline.storage"},
+    {"pipeline.quality", "pipeline.training"},
+    {"pipeline.segmenter"},
+    {"pipeline.stages", "pipeline.bench", "pipeline.preflight"},
+    {"pipeline.flow", "pipeline.report"},
+    {"pipeline.run"},
+    {"jobs"},
+]
+HOMES = {
+    "torch": ("pipeline.models", "pipeline.training"),
+    "timm": ("pipeline.models", "pipeline.training"),
+    "onnxruntime": ("pipeline.models",),
+    "ray": ("pipeline.flow",),
+    "cv2": ("pipeline.imaging",),
+    "PIL": ("pipeline.imaging",),
+    "fsspec": ("pipeline.storage",),
+    "s3fs": ("pipeline.storage",),
+    "botocore": ("pipeline.storage",),
+    "pydantic": ("pipeline.config",),
+    "typer": ("jobs",),
+}
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def layer_of(module: str) -> tuple[int, str]:
+    for rank, names in enumerate(LAYERS):
+        for name in names:
+            if module == name or module.startswith(name + "."):
+                return rank, name
+    raise AssertionError(f"{module} is in no layer; add it to LAYERS")
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(str(node.module))
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_imports_run_one_way(path: Path) -> None:
+    module = module_of(path)
+    if module == "pipeline":  # the package's front door, which imports on demand
+        return
+    rank, name = layer_of(module)
+    for imported in imports_of(path):
+        if imported.split(".")[0] not in {"pipeline", "jobs"} or imported == "pipeline":
+            continue
+        their_rank, their_name = layer_of(imported)
+        assert their_rank < rank or their_name == name, f"{module} must not import {imported}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_heavy_libraries_have_one_home(path: Path) -> None:
+    module = module_of(path)
+    for imported in imports_of(path):
+        homes = HOMES.get(imported.split(".")[0])
+        assert homes is None or module.startswith(homes), f"{module} imports {imported}, which lives in {homes}"
+
+
+def test_files_and_functions_stay_small() -> None:
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) < 400, f"{path.name} has grown past 400 lines"
+
+
+def test_no_block_is_ever_dropped() -> None:
+    """Ray's max_errored_blocks throws whole blocks away without a word."""
+    for path in FILES:
+        assert "max_errored_blocks" not in path.read_text(encoding="utf-8"), path

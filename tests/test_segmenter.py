@@ -1,0 +1,133 @@
+"""The Python door, on the bundled model and the bundled photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import Segmenter
+from pipeline.errors import ConfigError, DecodeError, ItemRefused, SegmentError, WeightsError
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "pipeline" / "examples"
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return Segmenter("u2netp", threads=2)
+
+
+def test_a_pil_image(segmenter: Segmenter, tmp_path: Path) -> None:
+    image = Image.open(EXAMPLES / "espresso.jpg")
+    result = segmenter(image)
+    alpha, cutout = result
+    assert alpha.shape == (image.height, image.width)
+    assert alpha.dtype == np.uint8
+    assert cutout.shape == (image.height, image.width, 4)
+    assert np.array_equal(cutout[..., 3], alpha)
+    opaque = alpha == 255
+    assert opaque.mean() > 0.2
+    assert np.array_equal(cutout[opaque][:, :3], np.asarray(image)[opaque])
+    assert 0.5 < result.quality <= 1
+    assert result.signals["empty"] is False
+    result.save(tmp_path / "cup.png")
+    saved = np.asarray(Image.open(tmp_path / "cup.png"))
+    assert np.array_equal(saved[..., 3], alpha)
+
+
+def test_arrays_lists_and_boxes_agree_with_single_pictures(segmenter: Segmenter) -> None:
+    one = np.asarray(Image.open(EXAMPLES / "osprey.jpg"))
+    other = Image.open(EXAMPLES / "espresso.jpg")
+    box = (300, 112, 470, 490)
+    several = segmenter([one, other, one], [box, None, None])
+    alone = [segmenter(one, box), segmenter(other), segmenter(one)]
+    for a, b in zip(several, alone, strict=True):
+        assert np.abs(a.alpha.astype(int) - b.alpha).max() <= 1
+    assert several[0].signals["box_agreement"] is not None
+    assert several[1].signals["box_agreement"] is None
+    outside = several[0].alpha.copy()
+    outside[80:520, 280:490] = 0
+    assert outside.max() == 0, "a box's mask stays within the box and its margin"
+
+
+def test_grey_and_rgba_arrays(segmenter: Segmenter) -> None:
+    rgb = np.asarray(Image.open(EXAMPLES / "espresso.jpg"))
+    rgba = np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
+    assert np.array_equal(segmenter(rgba).alpha, segmenter(rgb).alpha)
+    assert segmenter(rgb[..., 0]).alpha.shape == rgb.shape[:2]
+
+
+@pytest.mark.parametrize("picture", [np.zeros((4, 4, 5), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
+def test_what_is_no_picture_is_refused(segmenter: Segmenter, picture: np.ndarray) -> None:
+    with pytest.raises(DecodeError, match="shape"):
+        segmenter(picture)
+
+
+def test_boxes_that_cannot_be_are_refused(segmenter: Segmenter) -> None:
+    picture = np.zeros((40, 60, 3), np.uint8)
+    with pytest.raises(ItemRefused, match="outside the image, which is 60 wide and 40 high"):
+        segmenter(picture, (100, 0, 120, 10))
+    with pytest.raises(ItemRefused, match="no area"):
+        segmenter(picture, (10, 10, 5, 20))
+    with pytest.raises(ConfigError, match="2 pictures but 1 boxes"):
+        segmenter([picture, picture], [None])
+
+
+def test_one_bad_picture_leaves_its_batch_alone(segmenter: Segmenter) -> None:
+    from pipeline.types import Box
+
+    picture = np.asarray(Image.open(EXAMPLES / "espresso.jpg"))
+    results = segmenter.segment([picture, picture, picture], [None, Box(9000, 0, 9001, 1), None])
+    assert isinstance(results[1], ItemRefused)
+    assert not isinstance(results[0], Exception)
+    assert not isinstance(results[2], Exception)
+
+
+def test_a_failing_batch_is_tried_one_by_one(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = segmenter.model
+
+    def fragile(frames: np.ndarray) -> object:
+        if len(frames) > 1 or frames.max() == 0:
+            raise SegmentError("out of memory")
+        return real(frames)
+
+    monkeypatch.setattr(segmenter, "model", fragile)
+    picture = np.asarray(Image.open(EXAMPLES / "espresso.jpg"))
+    results = segmenter.segment([picture, np.zeros_like(picture), picture], [None] * 3)
+    assert [isinstance(result, SegmentError) for result in results] == [False, True, False]
+
+
+def test_numbers_that_are_not_finite_fail_the_item(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = segmenter.model
+
+    def broken(frames: np.ndarray) -> object:
+        logits = real(frames).clone()
+        logits[0, 5, 5] = float("nan")
+        return logits
+
+    monkeypatch.setattr(segmenter, "model", broken)
+    picture = np.asarray(Image.open(EXAMPLES / "espresso.jpg"))
+    first, second = segmenter.segment([picture, picture], [None, None])
+    assert isinstance(first, SegmentError)
+    assert "not finite" in str(first)
+    assert not isinstance(second, Exception)
+
+
+def test_an_empty_photo_has_an_empty_mask_unless_stretched() -> None:
+    """Upstream's min-max makes an object out of nothing; it is there to compare with, and off."""
+    plain = np.full((200, 300, 3), 128, np.uint8)
+    assert Segmenter("u2netp")(plain).alpha.mean() < 40
+    assert Segmenter("u2netp", stretch=True)(plain).alpha.max() == 255
+
+
+def test_licences_and_weights_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="accept_licence=True"):
+        Segmenter("rmbg-1.4")
+    with pytest.raises(WeightsError):
+        Segmenter("u2netp", weights_sha256="0" * 64)
+    with pytest.raises(WeightsError):
+        Segmenter("ben2-base", weights=str(tmp_path / "gone.safetensors"))
+    with pytest.raises(ConfigError, match="no preset"):
+        Segmenter("u3netp")
