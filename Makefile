@@ -31,7 +31,7 @@ check: .venv/dev  ## formatting, lint and types
 	$(BIN)/mypy
 
 parity: .venv/dev ## the published models' numbers at full size, all of them
-	$(BIN)/python -m pytest -m parity -rA --tb=short
+	$(BIN)/python -m pytest -m "parity or not parity" --tb=short tests/models/test_parity.py tests/jobs/test_parity.py
 
 lock:             ## resolve the dependencies anew (needs uv)
 	uv pip compile --quiet --no-header --all-extras --python-version 3.11 -o requirements.lock pyproject.toml

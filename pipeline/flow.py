@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -57,7 +57,8 @@ class ManifestSource(Datasource):
         """Fragments are independent; how many items a later task gets is decided by the repartition after the read."""
         each = max(1, self.rows // max(1, len(self.manifest.fragments)))
         known = BlockMetadata(num_rows=each, size_bytes=200 * each, input_files=None, exec_stats=None)
-        return [ReadTask(_Reader(self.manifest, fragment, self.files), known) for fragment in self.manifest.fragments]
+        bare = replace(self.manifest, fragments=())  # a reader needs its own fragment only; all of them can be large
+        return [ReadTask(_Reader(bare, fragment, self.files), known) for fragment in self.manifest.fragments]
 
 
 @dataclass(frozen=True)

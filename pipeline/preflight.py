@@ -61,6 +61,11 @@ def make_plan(job: Job, files: Files, *, accept_licence: bool = False) -> Plan:
     check_licence(job.preset, accept_licence)
     manifest = open_manifest(job.manifest, files)
     output = files.absolute(job.output)
+    if manifest.uri == manifest.base and f"{output}/".startswith(f"{manifest.base}/"):
+        raise ConfigError(
+            f"the output {output} lies inside the manifest's folder {manifest.base}, so the next run would take its masks for "
+            "images; choose an output beside it"
+        )
     files.check_writable(output)
     recipe, weights = pin_weights(job.recipe, files)
     check_weights(recipe, weights)

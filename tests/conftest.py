@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -28,9 +29,26 @@ def load_module(name: str, path: Path) -> ModuleType:
     """A helper module of the tests, by its path: tests are no package."""
     spec = spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
+    module = sys.modules[name] = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+bars_module = load_module("bars", TESTS / "bars.py")
+
+
+@pytest.fixture
+def bars(request: pytest.FixtureRequest) -> Any:
+    """``bars.at_most(name, value, limit)``: a measured number that has to hold; see ``bars.py``."""
+    return bars_module.Bars(request.config.stash.setdefault(bars_module.KEPT, []))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """After pytest's own last line: the bars, and how many of them hold."""
+    kept = config.stash.get(bars_module.KEPT, [])
+    if kept:
+        print(bars_module.table(kept))
 
 
 @pytest.fixture(scope="session")

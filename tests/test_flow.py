@@ -194,6 +194,26 @@ def test_too_many_failures_stop_the_run_with_a_valid_index(tmp_path: Path, make_
         run_job(job)
 
 
+def test_an_output_inside_the_images_is_refused(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    make_photos(tmp_path / "photos", 1)
+    for output in (tmp_path / "photos", tmp_path / "photos" / "out"):
+        job = load_job(manifest=str(tmp_path / "photos"), output=str(output), preset=fake_preset)
+        with pytest.raises(ConfigError, match="lies inside the manifest's folder"):
+            make_plan(job, Files(job.storage))
+
+
+def test_signatures_of_web_addresses_stay_out_of_the_index(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    make_photos(tmp_path / "photos", 1)
+    rows = [{"image_uri": "photos/photo-000.jpg"}, {"image_uri": "http://127.0.0.1:9/a.jpg?X-Amz-Signature=s3cr3t"}]
+    manifest = write_manifest(tmp_path / "manifest.csv", rows)
+    job = load_job(manifest=manifest, output=str(tmp_path / "out"), preset=fake_preset, overrides=["budget.max_failed_share=1"])
+    plan, record = run_job(job)
+    assert record.failures["fetch"]["count"] == 1, "web addresses are off unless asked for"
+    index = read_index(plan.layout.folder)
+    assert len(index) == 2
+    assert "s3cr3t" not in str(index) + Path(plan.layout.run(record.run_id)).read_text()
+
+
 def test_more_gpus_than_there_are_is_refused_with_numbers(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
     make_photos(tmp_path / "photos", 1)
     settings = ["compute.actors=4", "compute.gpus_per_actor=0.5"]

@@ -21,6 +21,7 @@ from pipeline.schema import INDEX, index_schema
 from pipeline.stages.rows import FailedBefore, attempt, errors_of, sha256, unpack, with_errors
 from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout
+from pipeline.storage.uris import unsigned
 from pipeline.types import as_alpha
 
 
@@ -95,7 +96,8 @@ def _index_row(
         stage: made.get(f"{stage}_s", fact.get(f"{stage}_s")) for stage in ("fetch", "decode", "segment", "finish", "write")
     }
     return {
-        **{name: fact[name] for name in ("item_id", "image_uri", "box", "image_sha256", "image_bytes", "height", "width")},
+        **{name: fact[name] for name in ("item_id", "box", "image_sha256", "image_bytes", "height", "width")},
+        "image_uri": fact["image_uri"] and unsigned(fact["image_uri"]),  # a signature is a secret, and stale tomorrow
         **{name: None if failed else fact[name] for name in judged},
         **objects,
         **error,

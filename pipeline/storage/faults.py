@@ -33,9 +33,15 @@ FOREIGN = (OSError, ValueError, ImportError, BotoCoreError, ClientError, aiohttp
 
 _CREDENTIALS = {
     *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"),
-    *("InvalidSecurity", "NotSignedUp", "AuthorizationHeaderMalformed", "RequestTimeTooSkewed", "UnrecognizedClientException"),
+    *("InvalidSecurity", "NotSignedUp", "UnrecognizedClientException"),
 }
-_REGION = {"PermanentRedirect", "IllegalLocationConstraintException", "301", "TemporaryRedirect"}
+_REGION = {
+    "PermanentRedirect",
+    "TemporaryRedirect",
+    "301",
+    "IllegalLocationConstraintException",
+    "AuthorizationHeaderMalformed",
+}
 _BUSY = {
     *("SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "OperationAborted", "Throttling"),
     *("ConditionalRequestConflict", "BadDigest", "IncompleteBody", "429", "500", "502", "503", "504"),
@@ -54,6 +60,7 @@ _FAILING = "the storage kept failing ({code}); try again later or with fewer thr
 
 _S3 = {
     "NoSuchBucket": "there is no bucket {bucket!r}; create it, or correct the name or storage.endpoint_url",
+    "RequestTimeTooSkewed": "this machine's clock is wrong; set it",
     "InvalidBucketName": "{bucket!r} is no valid bucket name; correct the URI",
     **dict.fromkeys(("NoSuchKey", "404"), "it does not exist; correct the URI"),
     **dict.fromkeys(("AccessDenied", "403", "AllAccessDisabled", "AccountProblem"), _FORBIDDEN),

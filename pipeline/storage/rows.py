@@ -235,15 +235,7 @@ def _text(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _one(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    if isinstance(column, pa.Array):
-        return column
-    return (
-        column.chunk(0)
-        if column.num_chunks == 1
-        else pa.concat_arrays(column.chunks)
-        if column.num_chunks
-        else pa.nulls(0, column.type)
-    )
+    return column if isinstance(column, pa.Array) else column.combine_chunks()
 
 
 def _blank(column: pa.Array) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -35,16 +34,6 @@ LAYOUTS = {
     "mvanet": (".pth", Image.Resampling.BILINEAR, "mvanet_official.npz"),
     "finegrain": (".safetensors", Image.Resampling.BILINEAR, "finegrain.npz"),
 }
-
-
-@pytest.fixture(scope="session")
-def golden_weights() -> ModuleType:
-    """The module ``tests/goldens/golden_weights.py``."""
-    spec = importlib.util.spec_from_file_location("golden_weights", GOLDENS / "golden_weights.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session", params=list(LAYOUTS))
