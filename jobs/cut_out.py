@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from jobs import options
 from jobs.console import print_report, show_error
 
@@ -13,6 +17,9 @@ def run(
     set_: options.Set = None,
     job: options.JobFile = None,
     endpoint_url: options.Endpoint = None,
+    retry: Annotated[
+        str | None, typer.Option("--retry", metavar="CODES", help="Do failed items again by error code, e.g. fetch,write.")
+    ] = None,
     accept_licence: options.AcceptLicence = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -36,13 +43,30 @@ def run(
     )
     files = Files(settled.storage)
     try:
-        plan, _ = run_job(settled, accept_licence=accept_licence)
+        plan, _ = run_job(settled, accept_licence=accept_licence, retry=error_codes(retry))
     except ErrorBudgetExceeded as error:
         # What is in the index is valid, and its table of failures is what a person needs now.
         show_error(error)
         print_report(read_report(files.absolute(settled.output), files))
         raise SystemExit(error.exit_code) from error
     print_report(read_report(plan.layout.folder, files))
+
+
+def error_codes(text: str | None) -> set[str]:
+    """``fetch,write`` as a set.
+
+    Raises:
+        ConfigError: one of them is no error code.
+    """
+    from pipeline.errors import ITEM_ERRORS, ConfigError
+
+    codes = {code.strip() for code in (text or "").split(",") if code.strip()}
+    known = {error.code for error in ITEM_ERRORS}
+    if codes - known:
+        raise ConfigError(
+            f"--retry {text}: there is no error code {min(codes - known)!r}; there are {', '.join(sorted(known))}"
+        )
+    return codes
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def cut(
     verbose: options.Verbose = False,
 ) -> None:
     """Cut out one picture."""
-    from pipeline.config import Limits, Storage, build, parse_overrides
+    from pipeline.config import Compute, Limits, Storage, build, parse_overrides
     from pipeline.errors import ConfigError
     from pipeline.examples import bundled
     from pipeline.imaging.decode import decode
@@ -37,7 +37,7 @@ def cut(
     changes = parse_overrides(set_ or [])
     storage = build(Storage, changes.get("storage", {}), "--set")
     limits = build(Limits, changes.get("limits", {}), "--set")
-    device = changes.get("compute", {}).get("device", "auto")
+    compute = build(Compute, changes.get("compute", {}), "--set")
     files = Files(storage)
     target = output or f"{Path(picture).stem}-cutout.png"
     if not target.lower().endswith(".png"):
@@ -45,7 +45,12 @@ def cut(
     where = None if box is None else Box.parse([part.strip() for part in box.split(",")])
     image = decode(files.read(files.absolute(bundled(picture)), max_bytes=limits.max_bytes), limits)
     segmenter = Segmenter(
-        preset or "u2netp", device=device, accept_licence=accept_licence, storage=storage, **changes.get("recipe", {})
+        preset or "u2netp",
+        device=compute.device,
+        threads=compute.threads_per_actor,
+        accept_licence=accept_licence,
+        storage=storage,
+        **changes.get("recipe", {}),
     )
     result = segmenter(image, where)
     files.write(files.absolute(target), result.png())

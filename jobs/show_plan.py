@@ -27,7 +27,8 @@ def plan(
     from pipeline.examples import bundled
     from pipeline.flow import ray_cluster
     from pipeline.log import set_up_logging
-    from pipeline.preflight import fit_pool, make_plan
+    from pipeline.models.load import can_use_gpu
+    from pipeline.preflight import fit_pool, make_plan, without_done
     from pipeline.storage.files import Files
 
     set_up_logging(verbose=verbose)
@@ -36,18 +37,18 @@ def plan(
         manifest=bundled(manifest) if manifest else None, output=output, preset=preset, overrides=chosen, job_file=job
     )
     files = Files(settled.storage)
-    made = make_plan(settled, files, accept_licence=accept_licence)
+    made = without_done(make_plan(settled, files, accept_licence=accept_licence), files)
     with ray_cluster(settled.compute) as cluster:
-        pool = fit_pool(settled.compute, cluster)
+        pool = fit_pool(settled.compute, cluster, gpu_model=can_use_gpu(settled.recipe))
     lines = table("", "")
     lines.add_row("manifest", made.manifest.uri)
     lines.add_row("output", made.layout.folder)
     lines.add_row("items", f"{made.rows}, of which {made.rows - made.todo} are done and {made.todo} to do")
     if made.refused:
         lines.add_row("", f"{made.refused} rows can't be used (box or URI) and will be recorded as failed")
-    lines.add_row(
-        "cluster", f"{len(cluster.node_cpus)} nodes, {cluster.cpus:g} CPUs (as Ray counts them), {cluster.gpus:g} GPUs"
-    )
+    cpus, gpus = sum(node.cpus for node in cluster), sum(node.gpus for node in cluster)
+    machines = "1 machine" if len(cluster) == 1 else f"{len(cluster)} machines"
+    lines.add_row("cluster", f"{machines}, {cpus:g} CPUs (as Ray counts them), {gpus:g} GPUs")
     where = f"{pool.gpus:g} GPU each" if pool.gpus else "on CPUs"
     lines.add_row("model", f"{settled.recipe.name}, {pool.actors} {'copy' if pool.actors == 1 else 'copies'}, {where}")
     if made.todo:

@@ -207,11 +207,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} can't be read as YAML: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} can't be read as YAML: {_yaml_fault(error)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} can't be read: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping of settings")
     return content
+
+
+def _yaml_fault(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the text itself, which may be a secret."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or "not YAML"
+    return f"{problem}, line {mark.line + 1}" if mark else str(problem)
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -225,11 +233,11 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
         name, equals, value = pair.partition("=")
         section, dot, key = name.strip().partition(".")
         if not (equals and dot and key) or section not in JOB_SECTIONS:
-            raise ConfigError(f"--set {pair!r} is not section.key=value with a section of {', '.join(JOB_SECTIONS)}")
+            raise ConfigError(f"--set {name!r} … is not section.key=value with a section of {', '.join(JOB_SECTIONS)}")
         try:
             read = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--set {pair!r}: the value can't be read: {error}") from error
+            raise ConfigError(f"--set {name}: the value can't be read: {_yaml_fault(error)}") from None
         # Numbers and the like stay text, which pydantic reads by the key's type: a hash may look like a number.
         tree.setdefault(section, {})[key] = read if read is None or isinstance(read, str | list | dict) else value.strip()
     return tree
@@ -282,6 +290,12 @@ def load_job(
         raise ConfigError(
             f"{job_file}: unknown key {sorted(unknown)[0]!r}; there are manifest, output, preset, {', '.join(JOB_SECTIONS)}"
         )
+    for name in JOB_SECTIONS:
+        if not isinstance(content.get(name) or {}, dict):
+            raise ConfigError(f"{job_file}: {name} must be a mapping of settings")
+    for name in ("manifest", "output", "preset"):
+        if not isinstance(content.get(name, ""), str):
+            raise ConfigError(f"{job_file}: {name} must be text, not {content[name]!r}")
     given = parse_overrides(overrides)
     sections = {name: {**(content.get(name) or {}), **given.get(name, {})} for name in JOB_SECTIONS}
     recipe = sections.pop("recipe")

@@ -7,6 +7,7 @@ An error's class decides its fate: it is refused before work starts, stops the r
     │   ├── ConfigError      a setting, a manifest, the cluster
     │   ├── WeightsError     a weights file
     │   └── StorageError     a place that can't be read or written
+    ├── ItemsMissing         the run ended with items undone         exit 1
     ├── ErrorBudgetExceeded  too many items failed                   exit 3
     ├── Stopped              deadline or signal; resumable           exit 4
     ├── LeaseHeld            another run is at this output           exit 5
@@ -48,6 +49,10 @@ class WeightsError(Refused):
 
 class StorageError(Refused):
     """A place outside of any single item can't be listed, read or written."""
+
+
+class ItemsMissing(PipelineError):
+    """The run came to its end, and yet items of the manifest have no row."""
 
 
 class ErrorBudgetExceeded(PipelineError):

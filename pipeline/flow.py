@@ -7,9 +7,10 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 import pyarrow as pa
@@ -18,34 +19,44 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
+from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
 from pipeline.config import Budget, Compute
-from pipeline.errors import ConfigError, ErrorBudgetExceeded, PipelineError
+from pipeline.errors import ConfigError, ErrorBudgetExceeded, PipelineError, Stopped
 from pipeline.log import Meter
-from pipeline.preflight import Cluster, Plan, Pool
+from pipeline.preflight import Cluster, Node, Plan, Pool
 from pipeline.segmenter import local_cpus
 from pipeline.stages.admit import admit_batch
 from pipeline.stages.commit import commit_batch
 from pipeline.stages.decode import decode_batch
 from pipeline.stages.finish import Finish, finish_batch
 from pipeline.stages.segment import SegmentBatch
+from pipeline.storage.digests import Digests
 from pipeline.storage.files import Files
 from pipeline.storage.manifest import Manifest, read
 from pipeline.storage.tables import Fragment
 
 TASK_RETRIES = 3
+ACTOR_RESTARTS = 20
+"""Of one actor over the whole run: a long run loses more than three processes."""
+
 COMMIT_CPUS = 0.25
 """Another share than the stage before has, so that Ray doesn't fuse the two: a part's rows would then wait with pixels."""
 
 
 class ManifestSource(Datasource):
-    """Ray's way to a manifest: one read task a fragment, with the reader that the driver's scan used."""
+    """Ray's way to a manifest: one read task a fragment, with the reader that the driver's scan used.
 
-    def __init__(self, manifest: Manifest, files: Files, rows: int) -> None:
+    Items that are done are dropped here, before the rows are cut into blocks: a manifest that has grown by one item must
+    make one task of it.
+    """
+
+    def __init__(self, plan: Plan, files: Files) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.manifest, self.files, self.rows = manifest, files, rows
+        self.manifest, self.files, self.rows = plan.manifest, files, plan.todo
+        self.done = ray.put(plan.done)  # 16 bytes an item, once for all tasks
 
     def estimate_inmemory_data_size(self) -> int | None:
         """Bytes, roughly: ids and URIs."""
@@ -58,7 +69,7 @@ class ManifestSource(Datasource):
         each = max(1, self.rows // max(1, len(self.manifest.fragments)))
         known = BlockMetadata(num_rows=each, size_bytes=200 * each, input_files=None, exec_stats=None)
         bare = replace(self.manifest, fragments=())  # a reader needs its own fragment only; all of them can be large
-        return [ReadTask(_Reader(bare, fragment, self.files), known) for fragment in self.manifest.fragments]
+        return [ReadTask(_Reader(bare, fragment, self.files, self.done), known) for fragment in self.manifest.fragments]
 
 
 @dataclass(frozen=True)
@@ -66,14 +77,22 @@ class _Reader:
     manifest: Manifest
     fragment: Fragment
     files: Files
+    done: ray.ObjectRef[Digests]
 
     def __call__(self) -> Iterator[pa.Table]:
-        return read(self.manifest, self.fragment, self.files)
+        done: Digests = ray.get(self.done)
+        for items in read(self.manifest, self.fragment, self.files):
+            yield admit_batch(items, done=done)
 
 
 def rows_per_block(plan: Plan, pool: Pool) -> int:
-    """Items a task: enough tasks to keep every actor fed, few enough that scheduling costs nothing."""
-    return plan.job.compute.rows_per_block or max(1, min(64, plan.todo // (8 * pool.actors)))
+    """Items a task: enough tasks to keep every actor fed, few enough that scheduling costs nothing.
+
+    Without GPUs two batches are enough: nothing leaves a task before its block is done, and a model may take half a
+    minute an image there.
+    """
+    most = 64 if pool.gpus else 2 * plan.job.compute.batch_size
+    return plan.job.compute.rows_per_block or max(1, min(most, plan.todo // (8 * pool.actors)))
 
 
 def rows_per_part(plan: Plan) -> int:
@@ -88,13 +107,9 @@ def graph(plan: Plan, pool: Pool, run_id: str, files: Files) -> Dataset:
     job, compute = plan.job, plan.job.compute
     finish = Finish(job.recipe, plan.layout, run_id, files, plan.manifest.carried, compute.fetch_threads)
     fetching = {"files": files, "limits": job.limits, "threads": compute.fetch_threads, "block_mib": compute.block_mib}
-    source = ManifestSource(plan.manifest, files, plan.rows)
     made: Dataset = (
-        ray.data.read_datasource(source, override_num_blocks=len(plan.manifest.fragments))
+        ray.data.read_datasource(ManifestSource(plan, files), override_num_blocks=len(plan.manifest.fragments))
         .repartition(target_num_rows_per_block=rows_per_block(plan, pool))
-        .map_batches(
-            admit_batch, batch_format="pyarrow", batch_size=None, fn_kwargs={"done": plan.done}, max_retries=TASK_RETRIES
-        )
         .map_batches(decode_batch, batch_format="pyarrow", batch_size=None, fn_kwargs=fetching, max_retries=TASK_RETRIES)
         .map_batches(
             SegmentBatch,
@@ -104,7 +119,7 @@ def graph(plan: Plan, pool: Pool, run_id: str, files: Files) -> Dataset:
             compute=ActorPoolStrategy(size=pool.actors),
             num_gpus=pool.gpus,
             num_cpus=pool.cpus,
-            max_restarts=TASK_RETRIES,
+            max_restarts=ACTOR_RESTARTS,
             max_task_retries=TASK_RETRIES,
         )
         .map_batches(
@@ -122,8 +137,13 @@ def graph(plan: Plan, pool: Pool, run_id: str, files: Files) -> Dataset:
     return made
 
 
-def execute(plan: Plan, pool: Pool, run_id: str, files: Files, meter: Meter) -> dict[str, dict[str, Any]]:
+def execute(
+    plan: Plan, pool: Pool, run_id: str, files: Files, meter: Meter, check: Callable[[], None]
+) -> dict[str, dict[str, Any]]:
     """Run the graph to its end; gives failures by code, with a count and an example each.
+
+    Args:
+        check: called for every part; what it raises ends the run.
 
     Raises:
         ErrorBudgetExceeded: too many items failed; what was committed stays.
@@ -133,20 +153,24 @@ def execute(plan: Plan, pool: Pool, run_id: str, files: Files, meter: Meter) -> 
     context.enable_progress_bars = False
     context.target_max_block_size = plan.job.compute.block_mib * 2**20
     context.execution_no_progress_timeout_s = plan.job.compute.no_progress_s
+    context.raise_original_map_exception = True  # else our own errors lose their type on the way to the driver
     failures: dict[str, dict[str, Any]] = {}
     try:
         for part in graph(plan, pool, run_id, files).iter_rows():
+            check()
             meter.add(part["ok"], part["review"], part["failed"])
             for code, entry in json.loads(part["failures"]).items():
                 seen = failures.setdefault(code, entry | {"count": 0})
                 seen["count"] += entry["count"]
             if meter.done >= plan.job.budget.judged_after:
                 judge(meter.counts, plan.job.budget)
+    except ExecutionTimeoutError as error:
+        raise Stopped(
+            f"nothing was finished for {plan.job.compute.no_progress_s} s, so the run was given up; the same command "
+            "continues. If the model is that slow here, raise compute.no_progress_s"
+        ) from error
     except RayError as error:
-        refused = _refused(error)
-        if refused is not None:
-            raise refused from error
-        raise
+        raise _ours(error) or error from error
     return failures
 
 
@@ -164,12 +188,13 @@ def judge(counts: dict[str, int], budget: Budget) -> None:
         )
 
 
-def _refused(error: BaseException | None) -> PipelineError | None:
-    """The package's own error inside one of Ray's, if there is one."""
+def _ours(error: BaseException | None) -> PipelineError | None:
+    """The package's own error inside one of Ray's, if there is one; Ray's wrapper is an instance of both."""
     while error is not None:
-        if isinstance(error, PipelineError):
+        inner = getattr(error, "cause", None) or error.__cause__
+        if isinstance(error, PipelineError) and not isinstance(error, RayError):
             return error
-        error = getattr(error, "cause", None) or error.__cause__
+        error = inner
     return None
 
 
@@ -185,8 +210,7 @@ def ray_cluster(compute: Compute) -> Iterator[Cluster]:
         _start_ray(compute)
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        node_cpus = tuple(float(node.get("CPU", 0)) for node in nodes)
-        yield Cluster(sum(node_cpus), sum(float(node.get("GPU", 0)) for node in nodes), node_cpus)
+        yield tuple(Node(float(node.get("CPU", 0)), float(node.get("GPU", 0))) for node in nodes)
     finally:
         if not joined:
             ray.shutdown()
@@ -206,7 +230,7 @@ def _start_ray(compute: Compute) -> None:
             else:
                 # CPUs are Ray's bookkeeping: the model's actors get theirs on top, so that reading and writing never starve.
                 slots = max(2, local_cpus()) + (compute.actors or 1) * (compute.cpus_per_actor or 1)
-                ray.init(address="local", num_cpus=int(slots), include_dashboard=False, **quiet)
+                ray.init(address="local", num_cpus=ceil(slots), include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"no Ray cluster could be had at {address or 'this machine'}: {error}") from error
 

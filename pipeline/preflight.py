@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from pipeline.config import Compute, Job
 from pipeline.errors import ConfigError
@@ -27,7 +29,10 @@ class Plan:
     layout: Layout
     rows: int
     refused: int
+    ids: Digests
+    """Of all its items, sorted."""
     done: Digests
+    """Of the items that need not be done; see ``without_done``."""
     todo: int
 
 
@@ -43,13 +48,14 @@ class Pool:
     device: str
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """What Ray has: CPUs and GPUs in all, and the CPUs of each node."""
+class Node(NamedTuple):
+    """What one machine of the cluster has, as Ray counts it."""
 
     cpus: float
-    gpus: float
-    node_cpus: tuple[float, ...]
+    gpus: float = 0.0
+
+
+Cluster = tuple[Node, ...]
 
 
 def make_plan(job: Job, files: Files, *, accept_licence: bool = False) -> Plan:
@@ -73,36 +79,77 @@ def make_plan(job: Job, files: Files, *, accept_licence: bool = False) -> Plan:
         job = job.with_weights_hash(recipe.weights_sha256)
     layout = Layout(output, recipe.folder())
     found = scan(manifest, files)
-    done = done_ids(layout, files)
-    already = int(contains(done, found.ids).sum())
-    return Plan(job, manifest, layout, found.rows, found.refused, done, found.rows - already)
+    return Plan(job, manifest, layout, found.rows, found.refused, found.ids, found.ids[:0], found.rows)
 
 
-def fit_pool(compute: Compute, cluster: Cluster) -> Pool:
-    """Spread the model over the cluster as asked, or one copy a GPU, or one a node where there are none.
+def without_done(plan: Plan, files: Files, retry: Collection[str] = ()) -> Plan:
+    """The plan without the items that its recipe's index has, failed ones too, except for those with a code in ``retry``.
+
+    Raises:
+        StorageError: the index can't be read.
+    """
+    done = done_ids(plan.layout, files, retry)
+    return replace(plan, done=done, todo=plan.rows - int(contains(done, plan.ids).sum()))
+
+
+def fit_pool(compute: Compute, cluster: Cluster, *, gpu_model: bool = True) -> Pool:
+    """Spread the model over the cluster as asked, or one copy a GPU, or one a machine where there are none.
+
+    Args:
+        gpu_model: this installation can run the model on a GPU.
 
     Raises:
         ConfigError: the cluster has less than was asked for.
     """
+    cpus, gpus = sum(node.cpus for node in cluster), sum(node.gpus for node in cluster)
     share = compute.gpus_per_actor
     if share is None:
-        share = 1.0 if cluster.gpus > 0 and compute.device != "cpu" else 0.0
-    if compute.device == "cuda" and share == 0:
-        raise ConfigError(f"compute.device is cuda, but the cluster has {cluster.gpus:g} GPUs; use compute.device=auto or cpu")
-    roomy = [cpus for cpus in cluster.node_cpus if cpus > 1] or list(cluster.node_cpus)
-    actors = compute.actors or (int(cluster.gpus / share) if share else len(roomy))
-    if share and (not actors or actors * share > cluster.gpus):
-        asked = max(actors, 1)
+        share = 1.0 if gpus > 0 and compute.device != "cpu" and gpu_model else 0.0
+    if share and not gpu_model:
+        raise ConfigError("this ONNX Runtime has no CUDA; install onnxruntime-gpu, or leave compute.gpus_per_actor at 0")
+    if compute.device == "cuda" and not share:
+        raise ConfigError(f"compute.device is cuda, but the cluster has {gpus:g} GPUs for it; use compute.device=auto or cpu")
+    if share > 1 and share != int(share):
+        raise ConfigError(f"compute.gpus_per_actor={share:g}: use a part of one GPU, up to 1, or whole ones")
+    if share:
+        return _on_gpus(compute, cluster, share)
+    each = compute.cpus_per_actor if compute.cpus_per_actor is not None else 1.0
+    room = _copies(cluster, each, 0) if each else int(cpus)
+    roomy = [node for node in cluster if node.cpus > 1] or [node for node in cluster if node.cpus]
+    actors = compute.actors or max(1, min(len(roomy), int(cpus - FREE_CPUS)))
+    if actors > room or actors * each + FREE_CPUS > cpus:
         raise ConfigError(
-            f"{asked} actors x {share:g} GPU need {asked * share:g} GPUs; the cluster has {cluster.gpus:g}. "
-            "Lower compute.actors or compute.gpus_per_actor"
-        )
-    cpus = compute.cpus_per_actor if compute.cpus_per_actor is not None else (0.0 if share else 1.0)
-    if actors * cpus + FREE_CPUS > cluster.cpus:
-        raise ConfigError(
-            f"{actors} actors x {cpus:g} CPUs, and {FREE_CPUS} for reading and writing, need "
-            f"{actors * cpus + FREE_CPUS:g} CPUs; the cluster has {cluster.cpus:g}. "
+            f"{actors} actors x {each:g} CPUs, and {FREE_CPUS} for reading and writing, need "
+            f"{actors * each + FREE_CPUS:g} CPUs; the cluster has {cpus:g} on {len(cluster)} machines. "
             "Lower compute.actors or compute.cpus_per_actor"
         )
-    a_node = -(-actors // max(1, len(roomy)))
-    return Pool(actors, share, cpus, a_node, "cpu" if share == 0 and compute.device == "auto" else compute.device)
+    return Pool(actors, 0.0, each, -(-actors // max(1, len(roomy))), "cpu")
+
+
+def _on_gpus(compute: Compute, cluster: Cluster, share: float) -> Pool:
+    each = compute.cpus_per_actor or 0.0
+    room = _copies(cluster, each, share)
+    actors = compute.actors or max(1, room)
+    gpus, cpus = sum(node.gpus for node in cluster), sum(node.cpus for node in cluster)
+    if actors > room:
+        raise ConfigError(
+            f"{actors} actors x {share:g} GPU need {actors * share:g} GPUs; the cluster has {gpus:g} on {len(cluster)} "
+            f"machines, room for {room}. Lower compute.actors or compute.gpus_per_actor"
+        )
+    if actors * each + FREE_CPUS > cpus:
+        raise ConfigError(
+            f"{actors} actors x {each:g} CPUs, and {FREE_CPUS} for reading and writing, need "
+            f"{actors * each + FREE_CPUS:g} CPUs; the cluster has {cpus:g}. Lower compute.actors or compute.cpus_per_actor"
+        )
+    machines = sum(node.gpus > 0 for node in cluster)
+    return Pool(actors, share, each, -(-actors // machines), "cpu" if compute.device == "cpu" else "cuda")
+
+
+def _copies(cluster: Cluster, cpus: float, gpus: float) -> int:
+    """How many copies the machines have room for, each on one machine."""
+    room = 0
+    for node in cluster:
+        by_cpu = int(node.cpus / cpus) if cpus else None
+        by_gpu = int(node.gpus) // int(gpus) if gpus >= 1 else int(node.gpus) * int(1 / gpus) if gpus else None
+        room += min(count for count in (by_cpu, by_gpu) if count is not None) if cpus or gpus else 0
+    return room

@@ -93,9 +93,13 @@ INDEX = pa.schema(
 """One row an item, always."""
 
 
+TRAVELLING = ("pixels", "mask", "fetch_s", "decode_s", "segment_s")
+"""Columns between the stages that don't reach the index."""
+
+
 def carried_name(name: str) -> str:
-    """The name under which a manifest's further column travels: its own, unless the index has a column of that name."""
-    return f"manifest_{name}" if name in INDEX.names else name
+    """The name under which a manifest's further column travels: its own, unless that is taken here."""
+    return f"manifest_{name}" if name in INDEX.names or name in TRAVELLING else name
 
 
 def index_schema(carried: pa.Schema) -> pa.Schema:

@@ -140,8 +140,8 @@ class Segmenter:
         several = not is_picture(image)
         pictures = list(cast(Sequence[Picture], image)) if several else [cast(Picture, image)]
         boxes = list(box) if several and box is not None else [box] * len(pictures)
-        if len(boxes) != len(pictures):
-            raise ConfigError(f"{len(pictures)} pictures but {len(boxes)} boxes; give one box (or None) a picture")
+        if len(boxes) != len(pictures) or any(isinstance(one, int | float) for one in boxes):
+            raise ConfigError(f"{len(pictures)} pictures but {len(boxes)} boxes; give a list with one box (or None) a picture")
         images = [upright_rgb(picture) for picture in pictures]
         parsed = [None if one is None else Box.parse(one) for one in boxes]
         results = []

@@ -11,20 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-import ray
 from PIL import Image
 
 from pipeline.config import Compute, load_job
-from pipeline.errors import ConfigError, ErrorBudgetExceeded
-from pipeline.flow import graph
-from pipeline.preflight import Cluster, Pool, fit_pool, make_plan
+from pipeline.errors import ConfigError, ErrorBudgetExceeded, ItemsMissing, StorageError, WeightsError
+from pipeline.flow import execute, graph
+from pipeline.log import Meter
+from pipeline.preflight import Node, Pool, fit_pool, make_plan, without_done
 from pipeline.run import run_job
-from pipeline.schema import INDEX
+from pipeline.schema import INDEX, TRAVELLING, carried_name
 from pipeline.storage.files import Files
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -225,31 +224,113 @@ def test_more_gpus_than_there_are_is_refused_with_numbers(tmp_path: Path, make_p
 @pytest.mark.parametrize(
     ("compute", "cluster", "pool"),
     [
-        (Compute(), Cluster(8, 2, (8,)), Pool(2, 1.0, 0.0, 2, "auto")),
-        (Compute(gpus_per_actor=0.5), Cluster(8, 2, (8,)), Pool(4, 0.5, 0.0, 4, "auto")),
-        (Compute(), Cluster(12, 0, (4, 4, 4)), Pool(3, 0, 1, 1, "cpu")),
-        (Compute(device="cpu"), Cluster(8, 2, (8,)), Pool(1, 0, 1, 1, "cpu")),
-        (Compute(), Cluster(8, 0, (0, 8)), Pool(1, 0, 1, 1, "cpu")),
+        (Compute(), (Node(8, 2),), Pool(2, 1.0, 0.0, 2, "cuda")),
+        (Compute(gpus_per_actor=0.5), (Node(8, 2),), Pool(4, 0.5, 0.0, 4, "cuda")),
+        (Compute(gpus_per_actor=2), (Node(8, 4), Node(8, 1)), Pool(2, 2, 0.0, 1, "cuda")),
+        (Compute(), (Node(4), Node(4), Node(4)), Pool(3, 0, 1, 1, "cpu")),
+        (Compute(device="cpu"), (Node(8, 2),), Pool(1, 0, 1, 1, "cpu")),
+        (Compute(device="cpu", gpus_per_actor=1), (Node(8, 2),), Pool(2, 1, 0, 2, "cpu")),
+        (Compute(), (Node(0), Node(8)), Pool(1, 0, 1, 1, "cpu")),
+        (Compute(), tuple(Node(1) for _ in range(10)), Pool(8, 0, 1, 1, "cpu")),
     ],
 )
-def test_the_pool_fits_the_cluster(compute: Compute, cluster: Cluster, pool: Pool) -> None:
+def test_the_pool_fits_the_cluster(compute: Compute, cluster: tuple[Node, ...], pool: Pool) -> None:
     assert fit_pool(compute, cluster) == pool
 
 
 @pytest.mark.parametrize(
     ("compute", "cluster", "words"),
     [
-        (Compute(actors=7), Cluster(8, 0, (8,)), "need 9 CPUs; the cluster has 8"),
-        (Compute(device="cuda"), Cluster(8, 0, (8,)), "has 0 GPUs"),
-        (Compute(gpus_per_actor=2), Cluster(8, 1, (8,)), "need 2 GPUs; the cluster has 1"),
+        (Compute(actors=7), (Node(8),), "need 9 CPUs; the cluster has 8"),
+        (Compute(cpus_per_actor=4, actors=2), (Node(2),) * 8, "the cluster has 16 on 8 machines"),
+        (Compute(device="cuda"), (Node(8),), "has 0 GPUs"),
+        (Compute(gpus_per_actor=2), (Node(8, 1),), "need 2 GPUs; the cluster has 1"),
+        (Compute(gpus_per_actor=2), (Node(8, 1), Node(8, 1)), "the cluster has 2 on 2 machines, room for 0"),
+        (Compute(gpus_per_actor=1.5), (Node(8, 4),), "up to 1, or whole ones"),
     ],
 )
-def test_a_pool_that_cannot_be_is_refused(compute: Compute, cluster: Cluster, words: str) -> None:
+def test_a_pool_that_cannot_be_is_refused(compute: Compute, cluster: tuple[Node, ...], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         fit_pool(compute, cluster)
 
 
-def test_an_actor_uses_its_share_of_a_fake_gpu() -> None:
-    """Ray's bookkeeping for fractions is what the pool relies on."""
-    assert ray.cluster_resources()["CPU"] == 6
-    assert np.isclose(fit_pool(Compute(gpus_per_actor=0.25), Cluster(8, 1, (8,))).actors, 4)
+def test_an_onnx_model_without_cuda_takes_no_gpu() -> None:
+    assert fit_pool(Compute(), (Node(8, 2),), gpu_model=False) == Pool(1, 0, 1, 1, "cpu")
+    with pytest.raises(ConfigError, match="onnxruntime-gpu"):
+        fit_pool(Compute(gpus_per_actor=1), (Node(8, 2),), gpu_model=False)
+
+
+def test_one_new_item_is_one_task(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    """Done items are dropped before the manifest is cut into blocks: ten million old rows must not become tasks."""
+    make_photos(tmp_path / "photos", 12)
+    job = load_job(manifest=str(tmp_path / "photos"), output=str(tmp_path / "out"), preset=fake_preset)
+    run_job(job)
+    make_photos(tmp_path / "photos", 1, first=12)
+    files = Files(job.storage)
+    plan = without_done(make_plan(job, files), files)
+    made = graph(plan, Pool(1, 0, 1, 1, "cpu"), "run", files).materialize()
+    tasks = re.findall(r"Operator \d+ (.*?): (\d+) tasks executed", made.stats())
+    assert [int(count) for names, count in tasks if "decode_batch" in names] == [1], tasks
+
+
+@pytest.mark.parametrize("name", [*TRAVELLING, "status", "quality"])
+def test_a_manifest_may_use_our_column_names(tmp_path: Path, make_photos: MakePhotos, fake_preset: str, name: str) -> None:
+    assert carried_name(name) == f"manifest_{name}"
+    if name not in {"mask", "fetch_s"}:  # two of them on the whole way
+        return
+    make_photos(tmp_path / "photos", 2)
+    rows = [{"image_uri": f"photos/photo-00{number}.jpg", name: f"{number}.5"} for number in range(2)]
+    manifest = write_manifest(tmp_path / "manifest.csv", rows)
+    plan, _ = run_job(load_job(manifest=manifest, output=str(tmp_path / "out"), preset=fake_preset))
+    assert {row[f"manifest_{name}"] for row in read_index(plan.layout.folder)} == {"0.5", "1.5"}
+
+
+def test_what_a_worker_refuses_keeps_its_type(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    """The weights vanish between the check and the actor's start; the index can't be written."""
+    make_photos(tmp_path / "photos", 2)
+    weights = tmp_path / "u2netp.onnx"
+    weights.write_bytes((Path(__file__).resolve().parents[1] / "pipeline" / "weights" / "u2netp.onnx").read_bytes())
+    where = {"manifest": str(tmp_path / "photos"), "output": str(tmp_path / "out")}
+    job = load_job(**where, preset="u2netp", overrides=[f"recipe.weights={weights}"])
+    files = Files()
+    plan = make_plan(job, files)
+    weights.unlink()
+    with Meter(2) as meter, pytest.raises(WeightsError, match="u2netp.onnx"):
+        execute(plan, Pool(1, 0, 1, 1, "cpu"), "run", files, meter, lambda: None)
+
+    plan = make_plan(load_job(**where, preset=fake_preset), files)
+    Path(plan.layout.folder).mkdir()
+    Path(plan.layout.index).write_text("a file is in the way")
+    with Meter(2) as meter, pytest.raises(StorageError, match="index"):
+        execute(plan, Pool(1, 0, 1, 1, "cpu"), "run", files, meter, lambda: None)
+
+
+def test_items_without_a_row_are_no_success(
+    tmp_path: Path, make_photos: MakePhotos, fake_preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_photos(tmp_path / "photos", 3)
+    job = load_job(manifest=str(tmp_path / "photos"), output=str(tmp_path / "out"), preset=fake_preset)
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.run.execute", lambda *_: {})
+        with pytest.raises(ItemsMissing, match="3 of 3 items have no row"):
+            run_job(job)
+    plan, record = run_job(job)
+    assert record.outcome == "complete"
+
+    (part, *_) = sorted(Path(plan.layout.index).glob("*.parquet"))
+    rows = pq.read_table(part)
+    copy = part.with_name("part-0000000000000000.parquet")
+    pq.write_table(pa.concat_tables([rows]), copy)
+    assert len(read_index(plan.layout.folder)) == 3 + rows.num_rows
+    run_job(job)
+    assert len(read_index(plan.layout.folder)) == 3, "a rerun gives every item one row again"
+
+
+def test_a_run_that_only_fails_is_no_success_beside_old_ones(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    make_photos(tmp_path / "photos", 30)
+    job = load_job(manifest=str(tmp_path / "photos"), output=str(tmp_path / "out"), preset=fake_preset)
+    run_job(job)
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(ErrorBudgetExceeded, match="1 of 1 items failed"):
+        run_job(job)
+    assert run_job(job)[0].todo == 0, "1 of 31 is within the budget of the whole"

@@ -19,7 +19,7 @@ LAYERS = [
     {"pipeline.quality", "pipeline.training"},
     {"pipeline.segmenter"},
     {"pipeline.stages", "pipeline.bench", "pipeline.preflight"},
-    {"pipeline.flow", "pipeline.report"},
+    {"pipeline.flow", "pipeline.report", "pipeline.verify"},
     {"pipeline.run"},
     {"jobs"},
 ]

@@ -64,8 +64,10 @@ def _blur_fusion(image: Pixels, alpha: Alpha) -> Pixels:
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = _in_unit(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
     small_shares = _thrice(cv2.resize(alpha, size, interpolation=cv2.INTER_AREA))
-    wide = _averages(small, small, small_shares, _odd(WIDE_PX * max(size) / SIDE_PX))
-    narrow_px = _odd(NARROW_PX * max(height, width) / SIDE_PX)
+    # Kernels grow with the long side, but not beyond four short ones: think of one pixel by a million.
+    side_px = min(max(height, width), 4 * min(height, width))
+    wide = _averages(small, small, small_shares, _odd(WIDE_PX * side_px * scale / SIDE_PX))
+    narrow_px = _odd(NARROW_PX * side_px / SIDE_PX)
     for tile, seen, kept in _tiles(band, narrow_px // 2):
         colours, shares = _in_unit(image[seen]), _thrice(alpha[seen])
         near, far = (_enlarged(average, seen, (height, width)) for average in wide)

@@ -29,6 +29,10 @@ def upright_rgb(picture: Picture) -> Pixels:
         DecodeError: an array of another shape or type, or samples without an agreed white.
     """
     if isinstance(picture, Image.Image):
+        try:
+            picture.load()
+        except Exception as error:
+            raise DecodeError(f"this picture is cut off or damaged ({error}); open it anew") from error
         return np.array(to_srgb(upright(picture)))
     if picture.dtype != np.uint8 or picture.ndim not in {2, 3} or 0 in picture.shape:
         raise DecodeError(

@@ -55,8 +55,10 @@ def choose_device(name: str) -> torch.device:
     """``auto`` is CUDA where there is some.
 
     Raises:
-        ConfigError: ``cuda`` on a machine without.
+        ConfigError: ``cuda`` on a machine without, or another name.
     """
+    if name not in {"auto", "cpu", "cuda"}:
+        raise ConfigError(f"there is no device {name!r}; use auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("compute.device is cuda, but PyTorch finds no CUDA GPU on this machine; use compute.device=cpu")
     return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+import onnxruntime
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from pipeline.models.checkpoints import load_mvanet, recognise
 from pipeline.models.fake import FakeModel
 from pipeline.models.forward import Frames, Normalise, choose_device, segment_errors, to_logits
 from pipeline.models.mvanet import FRAME_STEP_PX, MVANet
-from pipeline.models.onnx import OnnxModel
+from pipeline.models.onnx import CUDA, OnnxModel
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """``recipe.precision`` as the type of parameters and activations."""
@@ -95,6 +96,11 @@ def check_weights(recipe: Recipe, weights: Path | None) -> None:
         recognise(_path(recipe, weights))
     elif recipe.model == "onnx":
         OnnxModel(_path(recipe, weights), recipe, device="cpu", threads=1, optimise=False)
+
+
+def can_use_gpu(recipe: Recipe) -> bool:
+    """Whether this installation can run the recipe's model on a GPU at all; whether there is one is another question."""
+    return recipe.model != "onnx" or CUDA in onnxruntime.get_available_providers()
 
 
 def _path(recipe: Recipe, weights: Path | None) -> Path:

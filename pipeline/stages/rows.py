@@ -77,7 +77,7 @@ def replace(table: pa.Table, **columns: pa.Array) -> pa.Table:
     for name, column in columns.items():
         at = table.schema.get_field_index(name)
         field = pa.field(name, column.type)
-        table = table.append_column(field, column) if at < 0 else table.set_column(at, table.schema.field(at), column)
+        table = table.append_column(field, column) if at < 0 else table.set_column(at, field, column)
     return table
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pyarrow as pa
 
 from pipeline.config import Recipe, Storage
-from pipeline.errors import ItemError
+from pipeline.errors import ItemError, PipelineError
 from pipeline.schema import SIGNALS
 from pipeline.segmenter import Segment, Segmenter, local_cpus
 from pipeline.stages.rows import column, errors_of, pack, replace, unpack, with_errors
@@ -21,10 +21,16 @@ class SegmentBatch:
 
     def __init__(self, recipe: Recipe, storage: Storage, device: str, threads: int | None, a_node: int) -> None:
         threads = threads or max(1, local_cpus() // a_node)  # of this node, which may not be like the driver's
-        self.segmenter = Segmenter.from_recipe(recipe, Files(storage), device=device, threads=threads)
+        self.refused: PipelineError | None = None
+        try:
+            self.segmenter = Segmenter.from_recipe(recipe, Files(storage), device=device, threads=threads)
+        except PipelineError as error:
+            self.refused = error  # raised here, Ray would tell of a dead actor instead
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Adds ``mask`` (H·W bytes), ``quality``, ``quality_calibrated``, ``reasons``, ``signals`` and ``segment_s``."""
+        if self.refused is not None:
+            raise self.refused
         start = time.perf_counter()
         errors = errors_of(batch)
         segments: list[Segment | None] = [None] * batch.num_rows

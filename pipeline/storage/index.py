@@ -189,6 +189,18 @@ def summarise(layout: Layout, files: Files) -> Summary:
     return summary
 
 
+def tally(layout: Layout, files: Files, ids: Digests) -> dict[str, int]:
+    """Rows by status of the items with these (sorted) digests; ``missing`` counts the digests without a row.
+
+    Raises:
+        StorageError: a part can't be read, or is damaged.
+    """
+    counts: dict[str, int] = {}
+    for rows in read_index(layout, files, ["item_id", "status"]):
+        _count(rows["status"].filter(pa.array(contains(ids, digest(rows["item_id"])))), counts)
+    return counts | {"missing": len(ids) - sum(counts.values())}
+
+
 def worst(layout: Layout, files: Files, count: int) -> list[dict[str, Any]]:
     """The rows of lowest quality that have both objects, worst first.
 

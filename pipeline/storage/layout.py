@@ -9,6 +9,7 @@
       index/part-<16 hex digits>.parquet
       superseded/part-….parquet        parts whose rows a later run replaced
       runs/<run id>.json               written last
+      lease/<number>.json              who is at work here now
 """
 
 from __future__ import annotations
@@ -62,6 +63,10 @@ class Layout:
     @property
     def runs(self) -> str:
         return join(self.folder, "runs")
+
+    @property
+    def lease(self) -> str:
+        return join(self.folder, "lease")
 
     def mask(self, item_id: str) -> str:
         return self._object(self.masks, item_id)

@@ -6,8 +6,10 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,9 +38,9 @@ def matteline(
 def test_help_names_every_command_and_where_to_start(tmp_path: Path) -> None:
     shown = matteline("--help", cwd=tmp_path)
     assert shown.returncode == 0
-    for word in ("run", "cut", "plan", "manifest", "show", "models", "examples/manifest.csv"):
+    for word in ("run", "cut", "plan", "manifest", "show", "verify", "models", "examples/manifest.csv"):
         assert word in shown.stdout
-    for command in ("run", "cut", "plan", "manifest", "show", "models"):
+    for command in ("run", "cut", "plan", "manifest", "show", "verify", "models"):
         assert matteline(command, "--help", cwd=tmp_path).returncode == 0
 
 
@@ -188,3 +190,31 @@ def test_manifest_from_a_folder_and_from_coco(tmp_path: Path, make_photos: MakeP
     assert [(row["x0"], row["y0"], row["x1"], row["y1"]) for row in objects] == [(10, 20, 40, 60), (50, 20, 80, 60)]
     assert {row["category"] for row in objects} == {"cup"}
     assert len({row["item_id"] for row in objects}) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_says_so_and_goes_on(
+    tmp_path: Path, make_photos: MakePhotos, fake_preset: str, number: signal.Signals
+) -> None:
+    (photo,) = make_photos(tmp_path, 1)
+    (tmp_path / "many.csv").write_text("\n".join(["image_uri,item_id", *(f"{photo.name},item-{row}" for row in range(300))]))
+    command = ["run", "-m", "many.csv", "-o", "out", "-p", fake_preset, "--set", "compute.rows_per_part=5"]
+    with subprocess.Popen(
+        [MATTELINE, *command], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as run:
+        while run.poll() is None and not list((tmp_path / "out").rglob("part-*.parquet")):
+            time.sleep(0.05)
+        other = matteline(*command, cwd=tmp_path)
+        assert other.returncode == 5, other.stderr
+        assert "another run is at this output" in other.stderr
+        run.send_signal(number)
+        _, said = run.communicate(timeout=120)
+    assert run.returncode == 4, said
+    assert f"stopped by {number.name}; the same command continues" in said
+    (record,) = (json.loads(path.read_text()) for path in (tmp_path / "out").rglob("runs/*.json"))
+    assert record["outcome"] == "stopped"
+    again = matteline(*command, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    checked = matteline("verify", "out", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout
+    assert "300 rows" in checked.stdout

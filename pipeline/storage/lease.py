@@ -1,0 +1,180 @@
+"""One run at a time: a lease on a recipe's folder, made of nothing but objects that can be created only once.
+
+``lease/<number>.json`` says who holds it and until when. Only its owner ever rewrites that file, to renew it. Whoever
+finds the highest number expired creates the next one, and of any number that try, the store lets one succeed. An owner
+that comes back late finds its own time over, or a higher number beside it, and stops.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pipeline.errors import FetchError, LeaseHeld, PipelineError, StorageError, WriteError
+from pipeline.storage.files import Files
+from pipeline.storage.layout import Layout
+from pipeline.storage.uris import join, name
+
+TTL_S = 120.0
+"""How long a lease lives without being renewed: this long a killed run keeps the next one waiting."""
+
+GRACE_S = 15.0
+"""How much later than its expiry a lease may be taken over: clocks differ."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease."""
+
+    owner: str
+    run_id: str
+    token: str
+    expires_at: float
+    """Seconds since 1970, UTC."""
+
+    def encode(self) -> bytes:
+        """As it is stored, with the time once more for people."""
+        until = datetime.fromtimestamp(self.expires_at, UTC).isoformat(timespec="seconds")
+        return json.dumps(self.__dict__ | {"until": until}).encode()
+
+
+class Lease:
+    """A held lease. Renewed by a thread of its own until it is released; use as a context manager.
+
+    Args:
+        clock: seconds since 1970, for tests.
+
+    Raises:
+        LeaseHeld: another run holds it; the message says who, and until when.
+        StorageError: the store can't be asked or written to.
+    """
+
+    def __init__(
+        self, layout: Layout, run_id: str, files: Files, *, ttl_s: float = TTL_S, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._folder, self._files, self._ttl_s, self._clock = layout.lease, files, ttl_s, clock
+        self._run_id, self._token = run_id, secrets.token_hex(8)
+        self.lost: PipelineError | None = None
+        self._stop = threading.Event()
+        self._number = self._take()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def __enter__(self) -> Lease:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self.lost is None:
+            # Not deleted: numbers must never start again, or a run that slept could take another's lease for its own.
+            self._write(until=0.0)
+
+    def check(self) -> None:
+        """To be called now and then by the work that the lease protects.
+
+        Raises:
+            LeaseHeld: the lease was lost; what was committed stays.
+            StorageError: it could not be renewed in time.
+        """
+        if self.lost is not None:
+            raise self.lost
+
+    def renew(self) -> None:
+        """Live for another while.
+
+        Raises:
+            LeaseHeld: its time was over, or another run has taken it.
+            StorageError: the store could not be asked in time.
+        """
+        if self._clock() >= self._until:
+            raise LeaseHeld("this run's lease ran out before it could be renewed; the same command continues")
+        self._write(self._clock() + self._ttl_s)
+        highest = self._highest()
+        if highest is None or highest[0] != self._number or highest[1].token != self._token:
+            other = "nobody" if highest is None else f"{highest[1].owner} (run {highest[1].run_id})"
+            raise LeaseHeld(f"this run's lease was taken over; it is held by {other}")
+
+    def _take(self) -> int:
+        highest = self._highest()
+        if highest is not None and self._clock() < highest[1].expires_at + GRACE_S:
+            raise LeaseHeld(_held_by(highest[1], self._clock()))
+        number = 1 if highest is None else highest[0] + 1
+        self._until = self._clock() + self._ttl_s
+        try:
+            first = self._files.create(self._uri(number), self._holder(self._until).encode())
+        except WriteError as error:
+            raise StorageError(f"the run's lease can't be written: {error}") from error
+        if not first:
+            winner = self._highest()
+            raise LeaseHeld(_held_by(winner[1], self._clock()) if winner else "another run started at the same moment")
+        for uri in self._all():
+            if _number(uri) < number:
+                self._files.delete(uri)
+        return number
+
+    def _write(self, until: float) -> None:
+        try:
+            self._files.write(self._uri(self._number), self._holder(until).encode())
+        except WriteError as error:
+            raise StorageError(f"the run's lease can't be renewed: {error}") from error
+        self._until = until
+
+    def _keep(self) -> None:
+        while not self._stop.wait(self._ttl_s / 4):
+            try:
+                self.renew()
+            except LeaseHeld as error:
+                self.lost = error
+                return
+            except StorageError as error:
+                if self._clock() >= self._until:
+                    self.lost = error
+                    return
+
+    def _holder(self, until: float) -> Holder:
+        owner = f"{os.environ.get('USER') or 'uid ' + str(os.getuid())}@{socket.gethostname()}, process {os.getpid()}"
+        return Holder(owner, self._run_id, self._token, until)
+
+    def _uri(self, number: int) -> str:
+        return join(self._folder, f"{number:06}.json")
+
+    def _all(self) -> list[str]:
+        return sorted(info.uri for info in self._files.list(self._folder, suffixes=(".json",)))
+
+    def _highest(self) -> tuple[int, Holder] | None:
+        """The lease in force. One that vanishes while it is read was released just now: then there is none."""
+        for uri in reversed(self._all()):
+            try:
+                content = json.loads(self._files.read(uri))
+                holder = Holder(*(content[key] for key in ("owner", "run_id", "token", "expires_at")))
+            except FetchError as error:
+                if self._files.exists(uri):
+                    raise StorageError(f"the run's lease can't be read: {error}") from error
+                continue
+            except (ValueError, KeyError, TypeError) as error:
+                raise StorageError(f"{uri} is no lease; if no run is at work there, delete it") from error
+            return _number(uri), holder
+        return None
+
+
+def _number(uri: str) -> int:
+    try:
+        return int(name(uri).removesuffix(".json"))
+    except ValueError as error:
+        raise StorageError(f"{uri} is no lease; if no run is at work there, delete it") from error
+
+
+def _held_by(holder: Holder, now: float) -> str:
+    left = max(0, holder.expires_at + GRACE_S - now)
+    return (
+        f"another run is at this output: {holder.owner}, run {holder.run_id}. It is renewed while that run lives, and free "
+        f"{left:.0f} s from now if it was killed"
+    )

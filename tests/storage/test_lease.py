@@ -1,0 +1,126 @@
+"""One run at a time, on a disk and on a real S3 server. Time is a number that the tests move."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from pipeline.errors import LeaseHeld, StorageError
+from pipeline.storage.layout import Layout
+from pipeline.storage.lease import GRACE_S, Lease
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def lease(where: Any, clock: Clock) -> Any:
+    layout = Layout(where.root, "recipe")
+    return lambda run_id="run-a", **options: Lease(layout, run_id, where.files, ttl_s=100, clock=clock, **options)
+
+
+def test_the_second_is_told_who_holds_it(lease: Any, clock: Clock) -> None:
+    with lease("run-a") as held:
+        clock.now += 99
+        with pytest.raises(LeaseHeld, match=r"run run-a.*free 16 s from now"):
+            lease("run-b")
+        held.renew()
+        clock.now += 99
+        with pytest.raises(LeaseHeld):
+            lease("run-b")
+        assert LeaseHeld.exit_code == 5
+
+
+def test_a_released_lease_is_free_at_once(lease: Any, where: Any) -> None:
+    for run in ("run-a", "run-b", "run-c"):
+        with lease(run) as held:
+            held.renew()
+    assert len(list(where.files.list(f"{where.root}/recipe/lease"))) == 1
+
+
+def test_a_dead_owner_is_replaced_only_after_its_time(lease: Any, clock: Clock) -> None:
+    lease("killed")  # never released, never renewed
+    clock.now += 100 + GRACE_S - 1
+    with pytest.raises(LeaseHeld, match="killed"):
+        lease("next")
+    clock.now += 2
+    with lease("next") as held:
+        held.renew()
+        with pytest.raises(LeaseHeld, match="run next"):
+            lease("third")
+
+
+def test_an_owner_that_slept_finds_its_lease_gone(lease: Any, clock: Clock) -> None:
+    sleeper = lease("sleeper")
+    clock.now += 200
+    taker = lease("taker")
+    with pytest.raises(LeaseHeld, match="ran out"):
+        sleeper.renew()
+    taker.renew()
+    clock.now -= 150  # its clock is wrong, so it believes that it still has time
+    with pytest.raises(LeaseHeld, match=r"taken over; it is held by .*run taker"):
+        sleeper.renew()
+
+
+def test_a_sleeper_is_not_fooled_when_its_taker_is_done(lease: Any, clock: Clock) -> None:
+    sleeper = lease("sleeper")
+    clock.now += 200
+    with lease("taker"):
+        pass
+    lease("third")
+    clock.now -= 150
+    with pytest.raises(LeaseHeld, match="run third"):
+        sleeper.renew()
+
+
+def test_of_sixteen_starts_in_one_moment_one_wins(lease: Any) -> None:
+    start, winners, losers = threading.Barrier(16), [], []
+
+    def run(number: int) -> None:
+        start.wait()
+        try:
+            winners.append(lease(f"run-{number}"))
+        except LeaseHeld as error:
+            losers.append(str(error))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(winners), len(losers)) == (1, 15)
+    winners[0].renew()
+
+
+def test_a_renewing_thread_keeps_it_and_tells_of_its_loss(where: Any) -> None:
+    layout = Layout(where.root, "recipe")
+    with Lease(layout, "run-a", where.files, ttl_s=2) as held:
+        renewed = threading.Event()
+        write = held._write
+        held._write = lambda until: (write(until), renewed.set())  # type: ignore[method-assign, func-returns-value]
+        assert renewed.wait(30)
+        held.check()
+        where.files.create(
+            f"{layout.lease}/000009.json", where.files.read(f"{layout.lease}/000001.json").replace(b"run-a", b"thief")
+        )
+        held._thread.join(30)
+        with pytest.raises(LeaseHeld, match="taken over"):
+            held.check()
+
+
+def test_what_is_no_lease_is_named(where: Any, lease: Any) -> None:
+    where.put("recipe/lease/000001.json", b"{}")
+    with pytest.raises(StorageError, match=r"000001.json is no lease"):
+        lease()
