@@ -25,15 +25,14 @@ def verify(
     ] = None,
     sample: Annotated[float, typer.Option("--sample", min=0, max=1, help="Share of the items whose objects are read.")] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    set_: options.Set = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
     """Check that every item of the manifest has one row, and every row its objects, whole. Exit code 1 if not."""
-    from pipeline.config import Storage
     from pipeline.errors import ConfigError
     from pipeline.report import read_report
-    from pipeline.storage.files import Files
 
-    files = Files(Storage(endpoint_url=endpoint_url))
+    files = options.files_of(set_, endpoint_url)
     reports = read_report(files.absolute(output), files)
     if not reports:
         raise ConfigError(f"no results under {files.absolute(output)}; nothing to verify")

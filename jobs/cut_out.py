@@ -28,19 +28,14 @@ def run(
     Writes masks, cutouts and an index with quality scores below the output folder. Run the same command again to
     continue where it stopped: items that are done are left alone.
     """
-    from pipeline.config import load_job
     from pipeline.errors import ErrorBudgetExceeded
-    from pipeline.examples import bundled
     from pipeline.log import set_up_logging
     from pipeline.report import read_report
     from pipeline.run import run_job
     from pipeline.storage.files import Files
 
     set_up_logging(verbose=verbose)
-    chosen = options.settings(set_, endpoint_url)
-    settled = load_job(
-        manifest=bundled(manifest) if manifest else None, output=output, preset=preset, overrides=chosen, job_file=job
-    )
+    settled = options.job_of(manifest, output, preset, job, options.settings(set_, endpoint_url))
     files = Files(settled.storage)
     try:
         plan, _ = run_job(settled, accept_licence=accept_licence, retry=error_codes(retry))

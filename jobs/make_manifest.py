@@ -16,14 +16,13 @@ def manifest(
     coco: Annotated[
         str | None, typer.Option("--coco", help="COCO annotations (JSON): one item an annotation, with its box.")
     ] = None,
+    set_: options.Set = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
     """Build a manifest: every image below a folder or prefix, or every annotated object with its box."""
-    from pipeline.config import Storage
     from pipeline.storage.build import from_coco, from_folder, write_manifest
-    from pipeline.storage.files import Files
 
-    files = Files(Storage(endpoint_url=endpoint_url))
+    files = options.files_of(set_, endpoint_url)
     folder, target = files.absolute(images), files.absolute(output)
     table = from_coco(files.absolute(coco), folder, files) if coco else from_folder(folder, files)
     write_manifest(table, target, files)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from pipeline.config import Job
+    from pipeline.storage.files import Files
 
 Preset = Annotated[
     str | None, typer.Option("--preset", "-p", help="Model: a name from `matteline models`, or your own .yaml file.")
@@ -37,6 +41,35 @@ Endpoint = Annotated[str | None, typer.Option("--endpoint-url", help="An S3 serv
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more, and show tracebacks.")]
 
 
+def job_of(manifest: str | None, output: str | None, preset: str | None, job_file: str | None, pairs: list[str]) -> Job:
+    """The job that ``run`` and ``plan`` are asked for.
+
+    Raises:
+        ConfigError: something is missing, unknown or out of range.
+    """
+    from pipeline.config import load_job
+    from pipeline.examples import bundled
+
+    named = bundled(manifest) if manifest else None
+    return load_job(manifest=named, output=output, preset=preset, overrides=pairs, job_file=job_file)
+
+
 def settings(chosen: list[str] | None, endpoint_url: str | None) -> list[str]:
     """All ``section.key=value`` pairs of a command line."""
     return [*(chosen or []), *([f"storage.endpoint_url={endpoint_url}"] if endpoint_url else [])]
+
+
+def files_of(chosen: list[str] | None, endpoint_url: str | None) -> Files:
+    """The door to storage for commands that need nothing else.
+
+    Raises:
+        ConfigError: a setting of another section, unknown, or out of range.
+    """
+    from pipeline.config import Storage, build, parse_overrides
+    from pipeline.errors import ConfigError
+    from pipeline.storage.files import Files
+
+    given = parse_overrides(settings(chosen, endpoint_url))
+    if set(given) - {"storage"}:
+        raise ConfigError(f"this command takes storage settings only, not {min(set(given) - {'storage'})}")
+    return Files(build(Storage, given.get("storage", {}), "--set"))

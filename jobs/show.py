@@ -25,15 +25,14 @@ def show(
         typer.Option("--sheet", help="Write a contact sheet here, a JPEG: photo, mask and cutout, worst quality first."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but where the sheet is.")] = False,
+    set_: options.Set = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
     """Print what is in an output: items by status, failures with examples, quality, the last run."""
-    from pipeline.config import Storage
     from pipeline.errors import ConfigError
     from pipeline.report import read_report
-    from pipeline.storage.files import Files
 
-    files = Files(Storage(endpoint_url=endpoint_url))
+    files = options.files_of(set_, endpoint_url)
     where = files.absolute(output)
     reports = read_report(where, files)
     if not reports:

@@ -23,8 +23,6 @@ def plan(
     verbose: options.Verbose = False,
 ) -> None:
     """Say what would run: items, what is done already, the cluster, and the time from a quick measurement."""
-    from pipeline.config import load_job
-    from pipeline.examples import bundled
     from pipeline.flow import ray_cluster
     from pipeline.log import set_up_logging
     from pipeline.models.load import can_use_gpu
@@ -32,10 +30,7 @@ def plan(
     from pipeline.storage.files import Files
 
     set_up_logging(verbose=verbose)
-    chosen = options.settings(set_, endpoint_url)
-    settled = load_job(
-        manifest=bundled(manifest) if manifest else None, output=output, preset=preset, overrides=chosen, job_file=job
-    )
+    settled = options.job_of(manifest, output, preset, job, options.settings(set_, endpoint_url))
     files = Files(settled.storage)
     made = without_done(make_plan(settled, files, accept_licence=accept_licence), files)
     with ray_cluster(settled.compute) as cluster:

@@ -32,11 +32,16 @@ def pack(arrays: Sequence[npt.NDArray[np.uint8] | None]) -> pa.LargeBinaryArray:
 
 
 def unpack(column: pa.ChunkedArray, row: int, shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:
-    """One row of a packed column as a read-only view, not a copy; None where null."""
-    value = column[row]
-    if not value.is_valid:
+    """One row of a packed column as a read-only view, not a copy (which Arrow's own scalars are); None where null."""
+    for chunk in column.chunks:
+        if row < len(chunk):
+            break
+        row -= len(chunk)
+    if not chunk.is_valid()[row].as_py():
         return None
-    view = np.frombuffer(value.as_buffer(), np.uint8).reshape(shape)
+    _, offsets, data = chunk.buffers()
+    start, end = np.frombuffer(offsets, np.int64)[chunk.offset + row :][:2]
+    view = np.frombuffer(data, np.uint8)[start:end].reshape(shape)
     view.flags.writeable = False
     return view
 
