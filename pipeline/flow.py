@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -223,6 +224,7 @@ def _start_ray(compute: Compute) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = compute.ray_address or os.environ.get("RAY_ADDRESS")
+    _check_answers(address)
     try:
         with _muted_stderr():
             if address:
@@ -233,6 +235,20 @@ def _start_ray(compute: Compute) -> None:
                 ray.init(address="local", num_cpus=ceil(slots), include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"no Ray cluster could be had at {address or 'this machine'}: {error}") from error
+
+
+def _check_answers(address: str | None) -> None:
+    """Ray itself would go on knocking for minutes.
+
+    Raises:
+        ConfigError: nobody answers at host:port.
+    """
+    host, colon, port = (address or "").rpartition("://")[2].rpartition(":")
+    if colon and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise ConfigError(f"no Ray cluster answers at {address} ({error}); see compute.ray_address") from error
 
 
 @contextmanager
