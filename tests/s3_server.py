@@ -85,9 +85,11 @@ class S3:
         )
 
     def make_bucket(self, name: str | None = None) -> str:
-        """A new bucket, under a random name unless told; its name."""
+        """A new bucket under a random name, or the named one, new or not; its name."""
         name = name or f"test-{secrets.token_hex(6)}"
-        self.client().create_bucket(Bucket=name)
+        client = self.client()
+        with contextlib.suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
+            client.create_bucket(Bucket=name)
         return name
 
     def put(self, bucket: str, key: str, data: bytes) -> str:
@@ -114,6 +116,8 @@ class S3:
             *(str(WEED), "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
             *(f"-s3.port={self.port}", f"-s3.config={settings}", "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0"),
             *("-webdav=false", "-admin.ui=false", "-master.telemetry=false"),
+            # Every bucket takes a volume, and the default number of volumes follows the disk's free space.
+            "-volume.max=1000",
         ]
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True)
@@ -148,8 +152,7 @@ class S3:
         while True:
             try:
                 client = self.client()
-                with contextlib.suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
-                    client.create_bucket(Bucket="ready")
+                self.make_bucket("ready")
                 client.put_object(Bucket="ready", Key="ready", Body=b"ready")
                 if client.get_object(Bucket="ready", Key="ready")["Body"].read() == b"ready":
                     return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -36,7 +37,8 @@ def local(tmp_path: Path) -> Where:
 
 @pytest.fixture
 def remote(s3: Any) -> Where:
-    return Where(f"s3://{s3.make_bucket()}/some/root", Files(Storage(**s3.settings)), "s3")
+    s3.make_bucket("storage-tests")
+    return Where(f"s3://storage-tests/{secrets.token_hex(6)}/root", Files(Storage(**s3.settings)), "s3")
 
 
 @pytest.fixture(params=["local", "s3"])
