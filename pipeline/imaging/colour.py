@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +14,10 @@ from pipeline.errors import DecodeError
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 _PROFILED = {"RGB", "L", "CMYK", "LAB"}
 """Modes that a profile can be made for; the others become RGB first."""
+
+_MAX_KEPT_BYTES = 2**20
+_TAGS_END = 132 + 12 * 100
+"""Where a profile's list of tags ends at the latest: LittleCMS takes no more than a hundred."""
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
@@ -28,7 +33,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
     image, opacity = _split(_eight_bits(image))
     if image.mode not in _PROFILED:
         image = image.convert("RGB")
-    transform = _transform(profile, image.mode) if isinstance(profile, bytes) or image.mode == "LAB" else None
+    transform = _transform_for(profile, image.mode) if isinstance(profile, bytes) or image.mode == "LAB" else None
     colour = image.convert("RGB") if transform is None else transform.apply(image)
     if opacity is None:
         return colour
@@ -68,7 +73,13 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     return opaque, None if opacity.getextrema() == (255, 255) else opacity
 
 
-@lru_cache(maxsize=32)
+def _transform_for(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """The transform of a profile; those of small ones are kept."""
+    if profile is None or len(profile) <= _MAX_KEPT_BYTES:
+        return _kept_transform(profile, mode)
+    return _transform(profile, mode)
+
+
 def _transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
     """From a profile (LAB needs none) to sRGB, perceptual; None where there is nothing to do or to rely on.
 
@@ -78,11 +89,23 @@ def _transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform |
         if mode == "LAB":
             source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
         else:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile or b""))
+            source = ImageCms.ImageCmsProfile(io.BytesIO(_without_float_tables(profile or b"")))
         transform = ImageCms.buildTransform(source, _SRGB, mode, "RGB", ImageCms.Intent.PERCEPTUAL)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
     return None if mode == "RGB" and _changes_nothing(transform) else transform
+
+
+_kept_transform = lru_cache(maxsize=32)(_transform)
+
+
+def _without_float_tables(profile: bytes) -> bytes:
+    """A profile whose D2B0 to D2B3 tags go by a name that nobody asks for.
+
+    ICC.1:2022 allows any number of stages in them, and every profile has A2B0 or primaries as well. A megabyte of stages
+    keeps LittleCMS busy for minutes.
+    """
+    return re.sub(rb"D2B(?=[0-3])", b"x2B", profile[:_TAGS_END]) + profile[_TAGS_END:]
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-import zlib
+import warnings
 from collections.abc import Callable
 from typing import cast
 
@@ -25,13 +25,16 @@ from pipeline.config import Limits
 from pipeline.errors import DecodeError
 from pipeline.imaging.colour import to_srgb
 from pipeline.imaging.recognise import Format, recognise
+from pipeline.imaging.screen import screen_gif, screen_jpeg, screen_png, screen_tiff
 from pipeline.types import Pixels
 
 MAX_SIDE_PX = 1_000_000
 """libpng writes nothing wider or higher, so neither would the mask."""
 
-MAX_SCANS = 100
-"""Scans of a progressive JPEG. Encoders write about ten; a few bytes a scan can keep a decoder busy for hours."""
+# A damaged file can set off tens of thousands of warnings, and Python keeps each distinct one for good.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+_SCREENS: dict[Format, Callable[[bytes], None]] = {"JPEG": screen_jpeg, "PNG": screen_png, "GIF": screen_gif}
 
 # The format's class is called directly: PIL.Image.open would try every registered format and apply a pixel limit of its
 # own that can only be changed for the whole process (its GIF, TIFF and WebP readers hold to that one all the same: above
@@ -59,6 +62,11 @@ _UPRIGHT = {
 
 def decode(data: bytes, limits: Limits) -> Pixels:
     """The image in these bytes: the first frame or page, upright, in sRGB, transparency laid over white.
+
+    A picture that isn't all there is an error, though browsers show what is left of it: here nobody looks. A JPEG or PNG
+    must have its end mark; of the other formats only what follows the first frame may be missing, and what follows the end
+    of any file is ignored. Damage is seen as far as a format can show it: in a PNG's pixels always, by their checksums, in
+    other formats where the decoder stumbles.
 
     Returns:
         (H, W, 3) uint8, C-contiguous, writable.
@@ -91,12 +99,12 @@ def _open(data: bytes, form: Format) -> ImageFile.ImageFile:
         return _heif_opener()(io.BytesIO(data))
     if form == "AVIF" and not AvifImagePlugin.SUPPORTED:
         raise DecodeError("this build of Pillow reads no AVIF; install Pillow's own wheel")
-    stream = io.BytesIO(data)
-    image = _OPENERS[form](stream)
-    if form == "JPEG" and "progressive" in image.info and _scans(data, stream.tell()) > MAX_SCANS:
-        raise DecodeError(f"it has more than {MAX_SCANS} scans; save it again as an ordinary JPEG")
+    if form in _SCREENS:
+        _SCREENS[form](data)
+    image = _OPENERS[form](io.BytesIO(data))
+    if form == "TIFF":
+        screen_tiff(image)
     if form == "PNG":
-        _check_sums(data)
         _scale_transparent_colour(image, depth=data[24])
     return image
 
@@ -138,32 +146,6 @@ def _scale_transparent_colour(image: Image.Image, depth: int) -> None:
         image.info["transparency"] = key * 255 // (2**depth - 1)
     elif isinstance(key, tuple) and depth == 16:
         image.info["transparency"] = tuple(value >> 8 for value in key)
-
-
-def _check_sums(data: bytes) -> None:
-    """Hold a PNG's pixel chunks against their checksums; Pillow doesn't, and gives a half-black picture instead."""
-    view = memoryview(data)
-    start = 8
-    while start + 12 <= len(data):
-        end = start + 8 + int.from_bytes(view[start : start + 4], "big")
-        name, sum_read = data[start + 4 : start + 8], data[end : end + 4]
-        if name == b"IDAT" and len(sum_read) == 4 and zlib.crc32(view[start + 4 : end]) != int.from_bytes(sum_read, "big"):
-            raise DecodeError("its pixels don't match their checksum; fetch it again")
-        start = end + 4
-
-
-_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-
-
-def _scans(data: bytes, first: int) -> int:
-    """Scans of a JPEG whose first scan's samples start at ``first``; counting ends above the allowed number."""
-    count = 1
-    marker = _MARKER.search(data, first)
-    while marker and data[marker.start() + 1] != 0xD9 and count <= MAX_SCANS:
-        count += data[marker.start() + 1] == 0xDA
-        length = int.from_bytes(data[marker.end() : marker.end() + 2], "big")
-        marker = _MARKER.search(data, marker.end() + length)
-    return count
 
 
 def _complaint(error: Exception) -> str:

@@ -1,0 +1,121 @@
+"""Decodes files in a process of its own, which may die of them.
+
+Run as ``python trial.py KIND SOURCE FIRST COUNT``: files FIRST to FIRST + COUNT of a seed (``damage SEED``) or of the folder
+of awkward files (``torture FOLDER``); ``planted COMMAS`` plants faults instead, to see that they are found.
+
+Each file gives one line of JSON: its name, what became of it, and how far the process's memory has grown at its peak.
+Limits are the kernel's, so native code can't get round them: address space, and time a file (a signal ends the process).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.config import Limits
+from pipeline.errors import DecodeError
+from pipeline.imaging.decode import decode
+from pipeline.types import Pixels
+
+MAX_MEMORY_MIB = 1024
+MAX_CPU_S = {"damage": 20, "torture": 60, "planted": 1}
+MAX_WAIT_S = {"damage": 300, "torture": 300, "planted": 5}
+LIMITS = {"torture": Limits()}
+SMALL = Limits(max_pixels=1_000_000, max_bytes=2_000_000)
+
+
+def outcome(data: bytes, limits: Limits, decode: Callable[[bytes, Limits], Pixels]) -> str:
+    """``read``, ``refused``, or what must not be: ``memory``, ``wrong`` or an exception's name."""
+    try:
+        pixels = decode(data, limits)
+    except DecodeError as error:
+        if isinstance(error.__cause__, MemoryError):
+            return f"memory: {error}"
+        fine = len(str(error)) < 400 and not re.search(r"0x[0-9a-f]{6}|\n", str(error))
+        return "refused" if fine else f"wrong: the message {error!r}"
+    except BaseException as error:  # noqa: BLE001 - that is what is being looked for
+        return f"{type(error).__name__}: {error}"
+    whole = pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+    fine = whole and pixels.flags.c_contiguous and pixels.flags.writeable and 0 < pixels.size <= 3 * limits.max_pixels
+    return "read" if fine else f"wrong: {pixels.dtype} {pixels.shape}"
+
+
+def memory_mib(field: str) -> float:
+    """What the kernel says of this process: VmSize, VmRSS or VmHWM."""
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found, field
+    return int(found[1]) / 1024
+
+
+def files(kind: str, source: str, first: int, count: int) -> Iterator[tuple[str, bytes]]:
+    if kind == "damage":
+        from damage import damaged
+
+        return damaged(int(source), count, first)
+    if kind == "planted":
+        named = [(name, name.encode()) for name in source.split(",")]
+    else:
+        import pyarrow.parquet as pq
+
+        rows = pq.read_table(Path(source) / "images.parquet", columns=["file", "data"]).to_pylist()
+        named = [(row["file"], row["data"]) for row in rows]
+    return iter(named[first : first + count])
+
+
+def planted(data: bytes, limits: Limits) -> Pixels:
+    """A decoder with every fault."""
+    match data:
+        case b"crash":
+            os.abort()
+        case b"spin":
+            while True:
+                pass
+        case b"sleep":
+            signal.pause()
+        case b"eat":
+            return np.ones((1, 100 * 2**20, 3), np.uint8)
+        case b"overeat":
+            raise DecodeError("no room") from MemoryError()
+        case b"raise":
+            raise ValueError("not what was promised")
+        case b"grey":
+            return np.zeros((2, 2), np.uint8)
+        case b"refuse":
+            raise DecodeError("no image")
+    return np.zeros((2, 2, 3), np.uint8)
+
+
+def warm_up(limits: Limits) -> None:
+    """Load every decoder: what they keep for good is no growth."""
+    from whole import whole
+
+    for data in whole().values():
+        decode(data, limits)
+
+
+def main() -> None:
+    kind, source, first, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    limits = LIMITS.get(kind, SMALL)
+    waiting = files(kind, source, first, count)
+    warm_up(limits)
+    memory = int(memory_mib("VmSize") + MAX_MEMORY_MIB) << 20
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    before = memory_mib("VmRSS")
+    for name, data in waiting:
+        signal.setitimer(signal.ITIMER_PROF, MAX_CPU_S[kind])
+        signal.setitimer(signal.ITIMER_REAL, MAX_WAIT_S[kind])
+        what = outcome(data, limits, planted if kind == "planted" else decode)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(json.dumps([name, what, round(memory_mib("VmHWM") - before, 1)]), flush=True)
+
+
+main()
