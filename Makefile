@@ -1,8 +1,9 @@
 # Every command a person needs. The first use of any of them sets the virtual environment up.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+DATA ?= ../shared
 
-.PHONY: demo test check parity lock clean
+.PHONY: demo test check parity faults fuzz soak lock clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -32,6 +33,16 @@ check: .venv/dev  ## formatting, lint and types
 
 parity: .venv/dev ## the published models' numbers at full size, all of them
 	$(BIN)/python -m pytest -m "parity or not parity" --tb=short tests/models/test_parity.py tests/jobs/test_parity.py
+
+faults: .venv/dev ## kill, throttle and starve real runs; a table of what was lost (none may be)
+	$(BIN)/python -m pytest -m "faults or not faults" --tb=short tests/faults
+
+fuzz: .venv/dev   ## 100,000 damaged and hostile files, SEED=1 …, and the awkward ones in DATA (../shared)
+	@test -f $(DATA)/data/torture/images.parquet || { echo "make fuzz wants $(DATA)/data/torture/images.parquet; name another folder: make fuzz DATA=/path/to/shared"; exit 2; }
+	DATA=$(abspath $(DATA)) SEED=$(or $(SEED),1) $(BIN)/python -m pytest -s -m "fuzz or not fuzz" --tb=short tests/imaging/test_fuzz.py
+
+soak: .venv/dev   ## ITEMS (200000) through one run; memory, files and sockets over time in out/soak/memory.png
+	ITEMS=$(ITEMS) $(BIN)/python -m pytest -m soak --tb=short tests/soak/test_soak.py
 
 lock:             ## resolve the dependencies anew (needs uv)
 	uv pip compile --quiet --no-header --all-extras --python-version 3.11 -o requirements.lock pyproject.toml

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs import options
-from jobs.console import print_report, show_error
+from jobs.console import err, print_report, show_error
+
+if TYPE_CHECKING:
+    from pipeline.config import Job
+    from pipeline.errors import Stopped
+    from pipeline.stopping import Stopping
 
 
 def run(
@@ -17,9 +22,13 @@ def run(
     set_: options.Set = None,
     job: options.JobFile = None,
     endpoint_url: options.Endpoint = None,
+    allow_root: options.AllowRoot = None,
     retry: Annotated[
         str | None, typer.Option("--retry", metavar="CODES", help="Do failed items again by error code, e.g. fetch,write.")
     ] = None,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Do items again whose image, URI or box is another than when they were done.")
+    ] = False,
     accept_licence: options.AcceptLicence = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -28,6 +37,28 @@ def run(
     Writes masks, cutouts and an index with quality scores below the output folder. Run the same command again to
     continue where it stopped: items that are done are left alone.
     """
+    from pipeline.stopping import Stopping
+
+    def say(error: Stopped) -> None:
+        err.show_cursor()  # which the progress bar has hidden
+        show_error(error)
+
+    stopping = Stopping(say)
+    stopping.install()  # before anything heavy is imported
+    try:
+        _run(
+            options.job_of(manifest, output, preset, job, options.settings(set_, endpoint_url), allow_root),
+            stopping,
+            accept_licence=accept_licence,
+            retry=error_codes(retry),
+            changed=changed,
+            verbose=verbose,
+        )
+    finally:
+        stopping.wait_if_leaving()
+
+
+def _run(settled: Job, stopping: Stopping, *, accept_licence: bool, retry: set[str], changed: bool, verbose: bool) -> None:
     from pipeline.errors import ErrorBudgetExceeded
     from pipeline.log import set_up_logging
     from pipeline.report import read_report
@@ -35,10 +66,9 @@ def run(
     from pipeline.storage.files import Files
 
     set_up_logging(verbose=verbose)
-    settled = options.job_of(manifest, output, preset, job, options.settings(set_, endpoint_url))
     files = Files(settled.storage)
     try:
-        plan, _ = run_job(settled, accept_licence=accept_licence, retry=error_codes(retry))
+        plan, _ = run_job(settled, accept_licence=accept_licence, retry=retry, changed=changed, stopping=stopping)
     except ErrorBudgetExceeded as error:
         # What is in the index is valid, and its table of failures is what a person needs now.
         show_error(error)

@@ -13,6 +13,7 @@ from jobs.make_manifest import manifest
 from jobs.one_picture import cut
 from jobs.show import models, show
 from jobs.show_plan import plan
+from jobs.sweep import gc
 
 app = typer.Typer(
     name="matteline",
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Start with: matteline run --manifest examples/manifest.csv --output out/demo",
 )
-for command in (run, cut, plan, manifest, show, verify, models):
+for command in (run, cut, plan, manifest, show, verify, gc, models):
     app.command()(command)
 
 

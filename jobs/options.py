@@ -36,13 +36,28 @@ Manifest = Annotated[
 Output = Annotated[
     str | None, typer.Option("--output", "-o", help="Where results go: a folder, or a URI such as s3://bucket/prefix.")
 ]
+AllowRoot = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-root",
+        metavar="URI",
+        help="A folder, prefix or web address below which images may lie, besides the manifest's own folder. Repeatable.",
+    ),
+]
 AcceptLicence = Annotated[bool, typer.Option("--accept-licence", help="Use weights whose licence restricts commercial use.")]
 Endpoint = Annotated[str | None, typer.Option("--endpoint-url", help="An S3 server that isn't AWS (or set AWS_ENDPOINT_URL).")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more, and show tracebacks.")]
 
 
-def job_of(manifest: str | None, output: str | None, preset: str | None, job_file: str | None, pairs: list[str]) -> Job:
-    """The job that ``run`` and ``plan`` are asked for.
+def job_of(
+    manifest: str | None,
+    output: str | None,
+    preset: str | None,
+    job_file: str | None,
+    pairs: list[str],
+    allow_roots: list[str] | None = None,
+) -> Job:
+    """The job that ``run`` and ``plan`` are asked for; ``allow_roots`` come on top of those of the settings.
 
     Raises:
         ConfigError: something is missing, unknown or out of range.
@@ -51,7 +66,9 @@ def job_of(manifest: str | None, output: str | None, preset: str | None, job_fil
     from pipeline.examples import bundled
 
     named = bundled(manifest) if manifest else None
-    return load_job(manifest=named, output=output, preset=preset, overrides=pairs, job_file=job_file)
+    job = load_job(manifest=named, output=output, preset=preset, overrides=pairs, job_file=job_file)
+    roots = (*job.storage.allow_roots, *(allow_roots or ()))
+    return job.model_copy(update={"storage": job.storage.model_copy(update={"allow_roots": roots})})
 
 
 def settings(chosen: list[str] | None, endpoint_url: str | None) -> list[str]:

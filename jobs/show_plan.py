@@ -19,6 +19,7 @@ def plan(
     set_: options.Set = None,
     job: options.JobFile = None,
     endpoint_url: options.Endpoint = None,
+    allow_root: options.AllowRoot = None,
     accept_licence: options.AcceptLicence = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -30,7 +31,7 @@ def plan(
     from pipeline.storage.files import Files
 
     set_up_logging(verbose=verbose)
-    settled = options.job_of(manifest, output, preset, job, options.settings(set_, endpoint_url))
+    settled = options.job_of(manifest, output, preset, job, options.settings(set_, endpoint_url), allow_root)
     files = Files(settled.storage)
     made = without_done(make_plan(settled, files, accept_licence=accept_licence), files)
     with ray_cluster(settled.compute) as cluster:

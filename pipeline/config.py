@@ -129,7 +129,10 @@ class Limits(Section):
 
     max_pixels: int = Field(default=100_000_000, ge=1)
     max_bytes: int = Field(default=100_000_000, ge=1)
-    fetch_s: float = Field(default=60.0, gt=0)
+    fetch_s: float = Field(default=60.0, gt=0, description="until an image's bytes must be here, with all repeats")
+    item_s: float = Field(
+        default=300.0, gt=0, le=86_400, description="until one stage must be done with an item, fetching aside"
+    )
 
 
 class Storage(Section):
@@ -142,7 +145,10 @@ class Storage(Section):
     secret: SecretStr | None = None
     token: SecretStr | None = None
     anonymous: bool = False
-    http: bool = Field(default=False, description="allow image URIs with http:// and https://")
+    allow_roots: tuple[str, ...] = Field(
+        default=(), description="folders, prefixes and web addresses below which images may lie, besides the manifest's folder"
+    )
+    http: bool = Field(default=False, description="images may lie on any public web server (http:// and https://)")
 
     @model_validator(mode="after")
     def _key_has_a_secret(self) -> Storage:

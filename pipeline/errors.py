@@ -17,7 +17,8 @@ An error's class decides its fate: it is refused before work starts, stops the r
         ├── DecodeError   "decode"    the bytes are not an image within the limits
         ├── SegmentError  "segment"   the model failed on it
         ├── RefineError   "refine"    the refiner failed on it
-        └── WriteError    "write"     its mask or cutout could not be published
+        ├── WriteError    "write"     its mask or cutout could not be published
+        └── ItemCrashed   "crash"     it killed, or blocked, every process that worked on it
 
 Anything else is a bug: traceback, exit 1. Codes are stable: tools filter on them.
 """
@@ -118,5 +119,14 @@ class WriteError(ItemError):
     retryable = True
 
 
-ITEM_ERRORS: tuple[type[ItemError], ...] = (ItemRefused, FetchError, DecodeError, SegmentError, RefineError, WriteError)
+class ItemCrashed(ItemError):
+    """Whatever process worked on it died, or had to be killed at its deadline, again and again."""
+
+    code = "crash"
+    retryable = True
+
+
+ITEM_ERRORS: tuple[type[ItemError], ...] = (
+    *(ItemRefused, FetchError, DecodeError, SegmentError, RefineError, WriteError, ItemCrashed),
+)
 """Every item error, for tables and for looking a code up."""

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import ceil
@@ -23,6 +23,7 @@ from ray.data.datasource import Datasource, ReadTask
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import Budget, Compute
 from pipeline.errors import ConfigError, ErrorBudgetExceeded, PipelineError, Stopped
@@ -30,6 +31,7 @@ from pipeline.log import Meter
 from pipeline.preflight import Cluster, Node, Plan, Pool
 from pipeline.segmenter import local_cpus
 from pipeline.stages.admit import admit_batch
+from pipeline.stages.attempts import Notes
 from pipeline.stages.commit import commit_batch
 from pipeline.stages.decode import decode_batch
 from pipeline.stages.finish import Finish, finish_batch
@@ -39,9 +41,12 @@ from pipeline.storage.files import Files
 from pipeline.storage.manifest import Manifest, read
 from pipeline.storage.tables import Fragment
 
-TASK_RETRIES = 3
-ACTOR_RESTARTS = 20
-"""Of one actor over the whole run: a long run loses more than three processes."""
+FOR_EVER = -1
+"""What dies with its process or machine is repeated as often as it takes: the ledger finds the items that are to blame, and a
+run that finishes nothing for ``compute.no_progress_s`` is given up."""
+
+WORKER_START_S = 120.0
+"""How long a cluster's machine may take to start a process: it may have to unpack an environment first."""
 
 COMMIT_CPUS = 0.25
 """Another share than the stage before has, so that Ray doesn't fuse the two: a part's rows would then wait with pixels."""
@@ -86,6 +91,29 @@ class _Reader:
             yield admit_batch(items, done=done)
 
 
+class RemoteLedger:
+    """The ledger of a run as its workers see it: an actor beside the driver, which dies with it."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+
+    @classmethod
+    def start(cls) -> RemoteLedger:
+        """On the driver's machine: if that is lost, the run is."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        return cls(ray.remote(Notes).options(num_cpus=0, scheduling_strategy=here).remote())
+
+    def begin(self, keys: Sequence[str]) -> list[int]:
+        found: list[int] = ray.get(self.actor.begin.remote(keys))
+        return found
+
+    def begin_alone(self, key: str) -> None:
+        ray.get(self.actor.begin_alone.remote(key))
+
+    def end(self, keys: Sequence[str]) -> None:
+        self.actor.end.remote(keys)  # nobody waits for it: a note too many costs an attempt alone, nothing more
+
+
 def rows_per_block(plan: Plan, pool: Pool) -> int:
     """Items a task: enough tasks to keep every actor fed, few enough that scheduling costs nothing.
 
@@ -106,33 +134,42 @@ def graph(plan: Plan, pool: Pool, run_id: str, files: Files) -> Dataset:
     # Retries have no other parameter yet than the ones that Ray says will change in 2.64; the dependency is capped there.
     warnings.filterwarnings("ignore", category=RayDeprecationWarning)
     job, compute = plan.job, plan.job.compute
-    finish = Finish(job.recipe, plan.layout, run_id, files, plan.manifest.carried, compute.fetch_threads)
-    fetching = {"files": files, "limits": job.limits, "threads": compute.fetch_threads, "block_mib": compute.block_mib}
+    ledger, item_s = RemoteLedger.start(), job.limits.item_s
+    finish = Finish(job.recipe, plan.layout, run_id, files, plan.manifest.carried, compute.fetch_threads, ledger, item_s)
+    fetching = {
+        "files": files,
+        "roots": plan.manifest.roots,
+        "limits": job.limits,
+        "threads": compute.fetch_threads,
+        "block_mib": compute.block_mib,
+        "ledger": ledger,
+    }
     made: Dataset = (
         ray.data.read_datasource(ManifestSource(plan, files), override_num_blocks=len(plan.manifest.fragments))
         .repartition(target_num_rows_per_block=rows_per_block(plan, pool))
-        .map_batches(decode_batch, batch_format="pyarrow", batch_size=None, fn_kwargs=fetching, max_retries=TASK_RETRIES)
+        .map_batches(decode_batch, batch_format="pyarrow", batch_size=None, fn_kwargs=fetching, max_retries=FOR_EVER)
         .map_batches(
             SegmentBatch,
-            fn_constructor_args=(job.recipe, job.storage, pool.device, compute.threads_per_actor, pool.a_node),
+            fn_constructor_args=(
+                *(job.recipe, job.storage, pool.device, compute.threads_per_actor, pool.a_node),
+                *(ledger, item_s),
+            ),
             batch_format="pyarrow",
             batch_size=compute.batch_size,
             compute=ActorPoolStrategy(size=pool.actors),
             num_gpus=pool.gpus,
             num_cpus=pool.cpus,
-            max_restarts=ACTOR_RESTARTS,
-            max_task_retries=TASK_RETRIES,
+            max_restarts=FOR_EVER,
+            max_task_retries=FOR_EVER,
         )
-        .map_batches(
-            finish_batch, batch_format="pyarrow", batch_size=None, fn_kwargs={"finish": finish}, max_retries=TASK_RETRIES
-        )
+        .map_batches(finish_batch, batch_format="pyarrow", batch_size=None, fn_kwargs={"finish": finish}, max_retries=FOR_EVER)
         .map_batches(
             commit_batch,
             batch_format="pyarrow",
             batch_size=rows_per_part(plan),
             fn_kwargs={"layout": plan.layout, "files": files},
             num_cpus=COMMIT_CPUS,
-            max_retries=TASK_RETRIES,
+            max_retries=FOR_EVER,
         )
     )
     return made
@@ -158,8 +195,8 @@ def execute(
     failures: dict[str, dict[str, Any]] = {}
     try:
         for part in graph(plan, pool, run_id, files).iter_rows():
-            check()
             meter.add(part["ok"], part["review"], part["failed"])
+            check()
             for code, entry in json.loads(part["failures"]).items():
                 seen = failures.setdefault(code, entry | {"count": 0})
                 seen["count"] += entry["count"]
@@ -210,11 +247,53 @@ def ray_cluster(compute: Compute) -> Iterator[Cluster]:
     if not joined:
         _start_ray(compute)
     try:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        yield tuple(Node(float(node.get("CPU", 0)), float(node.get("GPU", 0))) for node in nodes)
+        nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        if joined or compute.ray_address or os.environ.get("RAY_ADDRESS"):
+            check_workers([node["NodeID"] for node in nodes])
+        have = [node["Resources"] for node in nodes]
+        yield tuple(Node(float(node.get("CPU", 0)), float(node.get("GPU", 0))) for node in have)
     finally:
         if not joined:
             ray.shutdown()
+
+
+def check_workers(node_ids: Sequence[str], mine: str | None = None) -> None:
+    """A machine with another version of this package would make other pixels, or fail late and strangely.
+
+    Raises:
+        ConfigError: naming the machine, what it has and what this process has.
+    """
+
+    def code() -> str:
+        # A nested function travels as it is: the other side need not have this package to run it.
+        import hashlib
+        import importlib.util
+        from importlib.metadata import version
+        from pathlib import Path
+
+        found = importlib.util.find_spec("pipeline")
+        if found is None or found.origin is None:
+            return "no matteline"
+        content = hashlib.sha256()
+        for path in sorted(Path(found.origin).parent.rglob("*.py")):
+            content.update(path.read_bytes())
+        return f"matteline {version('matteline')} (source {content.hexdigest()[:12]})"
+
+    mine = mine or code()
+    here = {node_id: NodeAffinitySchedulingStrategy(node_id, soft=False) for node_id in node_ids}
+    asked = {
+        node_id: ray.remote(code).options(num_cpus=0, scheduling_strategy=there).remote() for node_id, there in here.items()
+    }
+    for node_id, answer in asked.items():
+        try:
+            theirs = ray.get(answer, timeout=WORKER_START_S)
+        except RayError as error:
+            raise ConfigError(f"the cluster's machine {node_id[:12]} can't run anything: {type(error).__name__}") from error
+        if theirs != mine:
+            raise ConfigError(
+                f"the cluster's machine {node_id[:12]} has {theirs}, this process has {mine}; install the same on all, best as "
+                "one container image"
+            )
 
 
 def _start_ray(compute: Compute) -> None:

@@ -14,7 +14,8 @@ from pipeline.storage.digests import Digests, contains
 from pipeline.storage.files import Files
 from pipeline.storage.index import done_ids
 from pipeline.storage.layout import Layout
-from pipeline.storage.manifest import Manifest, open_manifest, scan
+from pipeline.storage.manifest import Manifest, Scan, open_manifest, scan
+from pipeline.storage.roots import mended, shortened
 
 FREE_CPUS = 2
 """Logical CPUs that the model must leave to reading and writing: with none, Ray Data waits for ever without a word."""
@@ -79,16 +80,40 @@ def make_plan(job: Job, files: Files, *, accept_licence: bool = False) -> Plan:
         job = job.with_weights_hash(recipe.weights_sha256)
     layout = Layout(output, recipe.folder())
     found = scan(manifest, files)
+    _check_strays(job, manifest, found)
     return Plan(job, manifest, layout, found.rows, found.refused, found.ids, found.ids[:0], found.rows)
 
 
-def without_done(plan: Plan, files: Files, retry: Collection[str] = ()) -> Plan:
-    """The plan without the items that its recipe's index has, failed ones too, except for those with a code in ``retry``.
+def _check_strays(job: Job, manifest: Manifest, found: Scan) -> None:
+    """A run that can only end over its error budget, for want of an allowed root, is better not begun.
+
+    Raises:
+        ConfigError: it names the root that most of those images lie below.
+    """
+    strays = found.strays
+    if strays.rows / found.rows <= job.budget.max_failed_share:
+        return
+    root, count = strays.most()
+    most = "all" if count == strays.rows else f"{count} of them"
+    raise ConfigError(
+        f"{strays.rows} of {found.rows} rows of the manifest name images outside the allowed roots ({manifest.roots}), {most} "
+        f"below {shortened(root, quoted=False)}; {mended(root)} if they may be read"
+    )
+
+
+def without_done(plan: Plan, files: Files, retry: Collection[str] = (), changed: Digests | None = None) -> Plan:
+    """The plan without the items that its recipe's index has, failed ones too, except for those to be done again.
+
+    Args:
+        retry: error codes whose items are done again.
+        changed: sorted digests of further items to be done again.
 
     Raises:
         StorageError: the index can't be read.
     """
     done = done_ids(plan.layout, files, retry)
+    if changed is not None:
+        done = done[~contains(changed, done)]
     return replace(plan, done=done, todo=plan.rows - int(contains(done, plan.ids).sum()))
 
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from pipeline.errors import FetchError
+from pipeline.log import Meter
 from pipeline.storage.files import Files
 from pipeline.storage.index import Summary, recipes, summarise
 from pipeline.storage.layout import Layout
@@ -44,6 +45,11 @@ class RunRecord:
             **{name: version(name) for name in ("matteline", "ray", "torch", "onnxruntime", "pyarrow")},
         }
     )
+
+    def count(self, meter: Meter) -> None:
+        """Take over what has been committed so far."""
+        self.ok, self.review, self.failed = (meter.counts[status] for status in ("ok", "review", "failed"))
+        self.items_per_s = round(meter.items_per_s, 3)
 
     def close(self, exit_code: int, error: str | None = None) -> None:
         """Say how it ended."""

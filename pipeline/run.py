@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import secrets
-import signal
-import threading
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
+from contextlib import nullcontext
 from datetime import UTC, datetime
-from types import FrameType
 
 from pipeline.config import Job
 from pipeline.errors import ItemsMissing, PipelineError, Stopped, WriteError
@@ -18,37 +15,59 @@ from pipeline.log import Meter, log
 from pipeline.models.load import can_use_gpu
 from pipeline.preflight import Cluster, Plan, fit_pool, make_plan, without_done
 from pipeline.report import RunRecord
+from pipeline.stopping import Stopping
+from pipeline.storage.changes import changed as find_changed
 from pipeline.storage.digests import repeated
 from pipeline.storage.files import Files
-from pipeline.storage.index import reconcile, tally
+from pipeline.storage.index import compact, reconcile, tally
+from pipeline.storage.layout import Layout
 from pipeline.storage.lease import Lease
 
+PASSES = 2
+"""Over the manifest in one run: the second, if there is one, is over what the first has lost."""
 
-def run_job(job: Job, *, accept_licence: bool = False, retry: Collection[str] = ()) -> tuple[Plan, RunRecord]:
+
+def run_job(
+    job: Job,
+    *,
+    accept_licence: bool = False,
+    retry: Collection[str] = (),
+    changed: bool = False,
+    stopping: Stopping | None = None,
+) -> tuple[Plan, RunRecord]:
     """Do what the job says; items that the index has already are left alone.
 
     Args:
         retry: error codes whose items are done again.
+        changed: items whose manifest row or image is another than when they were done are done again.
+        stopping: what a signal does; absent, the caller's handlers are left as they are.
 
     Raises:
         PipelineError: the run was refused, stopped, or had too many failures; the run record (where the run had begun)
             says the same.
     """
     files = Files(job.storage)
-    with stop_on_signals():
-        plan = without_done(make_plan(job, files, accept_licence=accept_licence), files, retry)
-        recipe = plan.job.recipe
-        record = RunRecord(new_run_id(), plan.manifest.uri, recipe.fingerprint(), recipe.name, plan.rows, plan.rows - plan.todo)
-        facts = {"items": plan.rows, "done_before": record.done_before, "run_id": record.run_id, "output": plan.layout.folder}
-        log.info(f"{plan.todo} of {plan.rows} items to do", extra={"facts": facts})
-        if plan.todo or len(repeated(plan.done)):
-            with Lease(plan.layout, record.run_id, files) as lease:
-                # Whoever held the lease until now may have done some of it.
-                plan = without_done(plan, files, retry)
-                record.done_before = plan.rows - plan.todo
-                _recorded(plan, record, files, lease)
-        else:
-            _judge_index(plan, files)
+    plan = make_plan(job, files, accept_licence=accept_licence)
+    others = find_changed(plan.manifest, plan.layout, files, job.limits.max_bytes) if changed else None
+    plan = without_done(plan, files, retry, others)
+    recipe = plan.job.recipe
+    record = RunRecord(new_run_id(), plan.manifest.uri, recipe.fingerprint(), recipe.name, plan.rows, plan.rows - plan.todo)
+    facts = {"items": plan.rows, "done_before": record.done_before, "run_id": record.run_id, "output": plan.layout.folder}
+    log.info(f"{plan.todo} of {plan.rows} items to do", extra={"facts": facts})
+    if not plan.todo and not len(repeated(plan.done)):
+        _judge_index(plan, files)
+        return plan, record
+    with Lease(plan.layout, record.run_id, files) as lease:
+
+        def leave(reason: str) -> None:
+            lease.release()
+            _write_record(record, Stopped.exit_code, reason, plan.layout, files)
+
+        with stopping.tidying(leave) if stopping is not None else nullcontext():
+            # Whoever held the lease until now may have done some of it.
+            plan = without_done(plan, files, retry, others)
+            record.done_before = plan.rows - plan.todo
+            _recorded(plan, record, files, lease)
     return plan, record
 
 
@@ -56,27 +75,39 @@ def _recorded(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None
     """Work, and say in the run record how it ended, however it did."""
     try:
         describe_recipe(plan, files)
+        _work_until_done(plan, record, files, lease)
+        judge({"ok": record.ok, "review": record.review, "failed": record.failed}, plan.job.budget)
+        _judge_index(plan, files)
+    except PipelineError as error:
+        _write_record(record, error.exit_code, str(error), plan.layout, files)
+        raise
+    except BaseException as error:
+        _write_record(record, 1, f"{type(error).__name__}: {error}"[:2000], plan.layout, files)
+        raise
+    _write_record(record, 0, None, plan.layout, files)
+
+
+def _work_until_done(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None:
+    """Ray can lose rows of a block that it makes again after a machine was lost: they are found missing and done then."""
+    for _ in range(PASSES):
         try:
             if plan.todo:
                 _work(plan, record, files, lease)
         finally:
-            _one_row_an_item(plan, files)
-        judge({"ok": record.ok, "review": record.review, "failed": record.failed}, plan.job.budget)
-        _judge_index(plan, files)
-    except PipelineError as error:
-        record.close(error.exit_code, str(error))
-        raise
-    except BaseException as error:
-        record.close(1, f"{type(error).__name__}: {error}"[:2000])
-        raise
-    else:
-        record.close(0)
-    finally:
-        try:
-            record.write(plan.layout, files)
-        except WriteError as error:
-            # The index decides how the run ended; a record that can't be written must not hide that.
-            log.error(f"the run record can't be written: {error}")
+            _tidy_index(plan, files)
+        plan = without_done(plan, files)
+        if not plan.todo:
+            return
+        log.warning(f"{plan.todo} items have no row yet", extra={"facts": {"missing": plan.todo}})
+
+
+def _write_record(record: RunRecord, exit_code: int, error: str | None, layout: Layout, files: Files) -> None:
+    record.close(exit_code, error)
+    try:
+        record.write(layout, files)
+    except WriteError as fault:
+        # The index decides how the run ended; a record that can't be written must not hide that.
+        log.error(f"the run record can't be written: {fault}")
 
 
 def _check_reach(plan: Plan, cluster: Cluster) -> None:
@@ -86,24 +117,29 @@ def _check_reach(plan: Plan, cluster: Cluster) -> None:
         log.warning(f"{local[0]} is a local path; all {len(cluster)} machines of the cluster must mount it as a share")
 
 
-def _one_row_an_item(plan: Plan, files: Files) -> None:
+def _tidy_index(plan: Plan, files: Files) -> None:
+    """One row an item, and no more parts than are good for its readers."""
     superseded = reconcile(plan.layout, files)
     if superseded:
         log.info("rows of repeated tasks moved out of the index", extra={"facts": {"rows": superseded}})
+    compact(plan.layout, files)
 
 
 def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None:
-    # Ray puts a handler of its own on SIGTERM when it starts; ours goes on top again.
-    with ray_cluster(plan.job.compute) as cluster, stop_on_signals(), Meter(plan.todo) as meter:
+    with ray_cluster(plan.job.compute) as cluster, Meter(plan.todo) as meter:
+
+        def check() -> None:
+            record.count(meter)
+            lease.check()
+
         _check_reach(plan, cluster)
         pool = fit_pool(plan.job.compute, cluster, gpu_model=can_use_gpu(plan.job.recipe))
         facts = {"actors": pool.actors, "gpus_each": pool.gpus, "machines": len(cluster)}
         log.info("model is loading", extra={"facts": facts})
         try:
-            record.failures = execute(plan, pool, record.run_id, files, meter, lease.check)
+            record.failures = execute(plan, pool, record.run_id, files, meter, check)
         finally:
-            record.ok, record.review, record.failed = (meter.counts[status] for status in ("ok", "review", "failed"))
-            record.items_per_s = round(meter.items_per_s, 3)
+            record.count(meter)
 
 
 def _judge_index(plan: Plan, files: Files) -> None:
@@ -132,21 +168,3 @@ def describe_recipe(plan: Plan, files: Files) -> None:
 def new_run_id() -> str:
     """Sorts by time, and is unique: ``20261122T101500Z-3fa9c1``."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the run as ``Stopped``: resumable, exit 4."""
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        raise Stopped(f"stopped by {signal.Signals(number).name}; the same command continues")
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

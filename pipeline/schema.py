@@ -67,6 +67,7 @@ INDEX = pa.schema(
         ITEM.field("image_uri"),
         _field("image_sha256", pa.string(), "of the image's bytes as read"),
         _field("image_bytes", pa.int64(), "size of the image as read"),
+        _field("image_version", pa.string(), "of the image as read: its ETag, or its size and time; null where unknown"),
         _field("height", pa.int32(), "of the upright image and of mask and cutout, in pixels"),
         _field("width", pa.int32(), "of the upright image and of mask and cutout, in pixels"),
         ITEM.field("box"),

@@ -180,9 +180,13 @@ class Segmenter:
         except SegmentError as error:
             if len(numbers) == 1:
                 return {numbers[0]: error}
-            # One image must not take its batch down: each alone.
-            alone = [self._forward(images, boxes, {number: placements[number]}) for number in numbers]
-            return {number: segment for one in alone for number, segment in one.items()}
+            # One image must not take its batch down, and half a batch needs half the memory.
+            half = len(numbers) // 2
+            halves = [
+                self._forward(images, boxes, {number: placements[number] for number in some})
+                for some in (numbers[:half], numbers[half:])
+            ]
+            return {number: segment for one in halves for number, segment in one.items()}
         measured, coarse = measure(logits, in_frame)
         alphas = logits.sigmoid().cpu().numpy()
         results: dict[int, Segment | ItemError] = {}

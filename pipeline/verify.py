@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipeline.config import Limits
-from pipeline.errors import DecodeError, FetchError
-from pipeline.imaging.decode import decode
+from pipeline.errors import FetchError
+from pipeline.imaging.published import png_fault
 from pipeline.storage.digests import Digests, contains, digest, gather, repeated
 from pipeline.storage.files import Files
 from pipeline.storage.index import read_index
@@ -29,8 +29,6 @@ COLUMNS = [
 ]
 CHUNK = 1024
 """Objects that are looked up together."""
-
-BOUNDLESS = Limits(max_pixels=2**40, max_bytes=2**40)
 
 EXAMPLES = 20
 """Findings of one kind that are named; the rest are counted."""
@@ -92,7 +90,7 @@ def verify(
             verdict.rows += part.num_rows
             ids.append(digest(part["item_id"]))
             for output in OUTPUTS:
-                objects.append(digest(part[f"{output}_uri"].drop_null()))
+                objects.append(object_keys(part[f"{output}_uri"]))
             drawn = [rng.random() < sample for _ in range(part.num_rows)]
             for fault in pool.map(partial(_check_row, files), part.to_pylist(), drawn):
                 for kind, what in fault.faults:
@@ -110,7 +108,7 @@ def verify(
 
 
 def orphans(layout: Layout, files: Files, known: Digests) -> Iterator[FileInfo]:
-    """Masks and cutouts that are not among the digests of the URIs that the index names.
+    """Masks and cutouts that are not among the objects that the index names (``object_keys``).
 
     Raises:
         StorageError: a folder can't be listed.
@@ -125,9 +123,14 @@ def orphans(layout: Layout, files: Files, known: Digests) -> Iterator[FileInfo]:
         yield from _unknown(chunk, known)
 
 
+def object_keys(uris: pa.Array | pa.ChunkedArray) -> Digests:
+    """Digests of objects by their place in the recipe's folder: an output that was moved or copied knows its objects still."""
+    return digest(pc.replace_substring_regex(uris.drop_null(), r"^.*/([^/]*/[^/]*/[^/]*)$", r"\1"))
+
+
 def _unknown(chunk: list[FileInfo], known: Digests) -> Iterator[FileInfo]:
     if chunk:
-        found = contains(known, digest(pa.array([info.uri for info in chunk])))
+        found = contains(known, object_keys(pa.array([info.uri for info in chunk])))
         yield from (info for info, is_known in zip(chunk, found, strict=True) if not is_known)
 
 
@@ -155,18 +158,10 @@ def _check_row(files: Files, row: dict[str, Any], read_objects: bool) -> _RowChe
         check.objects, check.bytes = check.objects + 1, check.bytes + len(data)
         if len(data) != row[f"{output}_bytes"] or hashlib.sha256(data).hexdigest() != row[f"{output}_sha256"]:
             check.faults.append(("changed", f"{item_id}: {uri}"))
-        fault = _png_fault(data, row["height"], row["width"])
+        fault = png_fault(data, row["height"], row["width"])
         if fault:
             check.faults.append(("undecodable", f"{item_id}: {uri}: {fault}"))
     return check
-
-
-def _png_fault(data: bytes, height: int, width: int) -> str | None:
-    try:
-        found = decode(data, BOUNDLESS).shape[:2]
-    except DecodeError as error:
-        return str(error)
-    return None if found == (height, width) else f"it is {found[1]} wide and {found[0]} high, the row says {width} and {height}"
 
 
 def _compare(verdict: Verdict, known: Digests, manifest: Manifest, layout: Layout, files: Files) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from pipeline.config import Compute, load_job
 from pipeline.errors import ConfigError, ErrorBudgetExceeded, ItemsMissing, StorageError, WeightsError
-from pipeline.flow import execute, graph
+from pipeline.flow import check_workers, execute, graph
 from pipeline.log import Meter
 from pipeline.preflight import Node, Pool, fit_pool, make_plan, without_done
 from pipeline.run import run_job
@@ -207,7 +207,7 @@ def test_signatures_of_web_addresses_stay_out_of_the_index(tmp_path: Path, make_
     manifest = write_manifest(tmp_path / "manifest.csv", rows)
     job = load_job(manifest=manifest, output=str(tmp_path / "out"), preset=fake_preset, overrides=["budget.max_failed_share=1"])
     plan, record = run_job(job)
-    assert record.failures["fetch"]["count"] == 1, "web addresses are off unless asked for"
+    assert record.failures["item"]["count"] == 1, "web addresses are off unless asked for"
     index = read_index(plan.layout.folder)
     assert len(index) == 2
     assert "s3cr3t" not in str(index) + Path(plan.layout.run(record.run_id)).read_text()
@@ -334,3 +334,36 @@ def test_a_run_that_only_fails_is_no_success_beside_old_ones(tmp_path: Path, mak
     with pytest.raises(ErrorBudgetExceeded, match="1 of 1 items failed"):
         run_job(job)
     assert run_job(job)[0].todo == 0, "1 of 31 is within the budget of the whole"
+
+
+def test_a_cluster_with_another_version_is_refused() -> None:
+    import ray
+
+    node_ids = [node["NodeID"] for node in ray.nodes()]
+    check_workers(node_ids)
+    with pytest.raises(ConfigError, match=r"has matteline \S+ \(source [0-9a-f]{12}\), this process has matteline 0.0.9"):
+        check_workers(node_ids, "matteline 0.0.9")
+    with pytest.raises(ConfigError, match="can't run anything"):
+        check_workers(["0" * 56])
+
+
+def test_rows_that_ray_lost_are_done_in_the_same_run(
+    tmp_path: Path, make_photos: MakePhotos, fake_preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_photos(tmp_path / "photos", 8)
+    settings = ["compute.rows_per_part=2", "compute.rows_per_block=2"]
+    job = load_job(manifest=str(tmp_path / "photos"), output=str(tmp_path / "out"), preset=fake_preset, overrides=settings)
+    passes = []
+
+    def lossy(plan: Any, *rest: Any) -> Any:
+        failures = execute(plan, *rest)
+        passes.append(plan.todo)
+        if len(passes) == 1:
+            next(Path(plan.layout.index).glob("*.parquet")).unlink()
+        return failures
+
+    monkeypatch.setattr("pipeline.run.execute", lossy)
+    plan, record = run_job(job)
+    assert passes == [8, 2]
+    assert len(read_index(plan.layout.folder)) == 8
+    assert record.outcome == "complete"

@@ -14,13 +14,13 @@ LAYERS = [
     {"pipeline.errors"},
     {"pipeline.types"},
     {"pipeline.schema"},
-    {"pipeline.config", "pipeline.log", "pipeline.examples"},
+    {"pipeline.config", "pipeline.log", "pipeline.examples", "pipeline.stopping"},
     {"pipeline.imaging", "pipeline.models", "pipeline.storage"},
     {"pipeline.quality", "pipeline.training"},
     {"pipeline.segmenter"},
     {"pipeline.stages", "pipeline.bench", "pipeline.preflight"},
     {"pipeline.flow", "pipeline.report", "pipeline.verify"},
-    {"pipeline.run"},
+    {"pipeline.run", "pipeline.garbage"},
     {"jobs"},
 ]
 HOMES = {

@@ -85,18 +85,22 @@ def test_one_bad_picture_leaves_its_batch_alone(segmenter: Segmenter) -> None:
     assert not isinstance(results[2], Exception)
 
 
-def test_a_failing_batch_is_tried_one_by_one(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = segmenter.model
+def test_a_failing_batch_is_halved_until_one_is_left(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, sizes = segmenter.model, []
 
     def fragile(frames: np.ndarray) -> object:
-        if len(frames) > 1 or frames.max() == 0:
+        sizes.append(len(frames))
+        if len(frames) > 2 or any(frame.max() == 0 for frame in frames):
             raise SegmentError("out of memory")
         return real(frames)
 
     monkeypatch.setattr(segmenter, "model", fragile)
     picture = np.asarray(Image.open(EXAMPLES / "espresso.jpg"))
-    results = segmenter.segment([picture, np.zeros_like(picture), picture], [None] * 3)
-    assert [isinstance(result, SegmentError) for result in results] == [False, True, False]
+    pictures = [picture] * 6
+    pictures[4] = np.zeros_like(picture)
+    results = segmenter.segment(pictures, [None] * 6)
+    assert [isinstance(result, SegmentError) for result in results] == [False] * 4 + [True, False]
+    assert sizes == [6, 3, 1, 2, 3, 1, 2, 1, 1]
 
 
 def test_numbers_that_are_not_finite_fail_the_item(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,17 +68,21 @@ def choose_device(name: str) -> torch.device:
     )
 
 
+BrokenDevice: type[Exception] = torch.AcceleratorError
+"""The GPU, or what this process has of it, is lost: no item is to blame, and no further one can be done in this process."""
+
+
 @contextmanager
 def segment_errors(batch: int) -> Iterator[None]:
     """Turn what PyTorch raises in a forward pass into an item's error.
 
     Raises:
-        SegmentError: out of memory, or an operation that failed. A broken device is let through: no item is to blame,
-            and no further item can be done in this process.
+        SegmentError: out of memory, or an operation that failed.
+        BrokenDevice: let through.
     """
     try:
         yield
-    except torch.AcceleratorError:
+    except BrokenDevice:
         raise
     except torch.OutOfMemoryError as error:
         raise SegmentError(f"out of GPU memory with {batch} frames at once; lower compute.batch_size") from error

@@ -9,18 +9,21 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.config import Recipe
-from pipeline.errors import ItemError
+from pipeline.errors import FetchError, ItemError, WriteError
 from pipeline.imaging.encode import encode_cutout, encode_mask
 from pipeline.imaging.foreground import estimate_foreground
+from pipeline.imaging.published import png_fault
 from pipeline.schema import INDEX, index_schema
+from pipeline.stages.attempts import Attempts, Ledger
 from pipeline.stages.rows import FailedBefore, attempt, errors_of, sha256, unpack, with_errors
 from pipeline.storage.files import Files
-from pipeline.storage.layout import Layout
+from pipeline.storage.layout import Layout, input_mark
 from pipeline.storage.uris import unsigned
 from pipeline.types import as_alpha
 
@@ -35,19 +38,24 @@ class Finish:
     files: Files
     carried: pa.Schema
     threads: int
+    ledger: Ledger | None = None
+    item_s: float = 300.0
 
 
 def finish_batch(batch: pa.Table, *, finish: Finish) -> pa.Table:
     """Publish the batch's masks and cutouts and give its index rows, without pixels."""
     errors = errors_of(batch)
     facts = batch.drop_columns(["pixels", "mask"]).to_pylist()
+    attempts = Attempts(finish.ledger, "finish", batch["item_id"].to_pylist(), finish.item_s)
     made: list[dict[str, Any]] = []
     with ThreadPoolExecutor(finish.threads) as pool:
         # Encoding keeps this core busy while the pool waits for the store.
-        jobs = [_publish(batch, row, facts[row], errors, finish, pool) for row in range(batch.num_rows)]
-        for row, (objects, finish_s, written) in enumerate(jobs):
-            results = [attempt(errors, row, job.result) for job in written]
-            made.append(objects | {"finish_s": finish_s, "write_s": sum(result or 0.0 for result in results)})
+        jobs = [_publish(batch, row, facts[row], errors, finish, pool, attempts) for row in range(batch.num_rows)]
+        for row, (finish_s, written) in enumerate(jobs):
+            objects = [attempt(errors, row, job.result) or {"write_s": 0.0} for job in written]
+            write_s = sum(one.pop("write_s") for one in objects)
+            made.append({"finish_s": finish_s, "write_s": write_s} | {key: one[key] for one in objects for key in one})
+    attempts.over()
     settled = with_errors(batch, errors).select(["error_code", "error_detail"]).to_pylist()
     rows = [_index_row(fact, new, error, finish) for fact, new, error in zip(facts, made, settled, strict=True)]
     table = pa.Table.from_pylist(rows, INDEX)
@@ -57,32 +65,55 @@ def finish_batch(batch: pa.Table, *, finish: Finish) -> pa.Table:
 
 
 def _publish(
-    batch: pa.Table, row: int, fact: Mapping[str, Any], errors: list[ItemError | None], finish: Finish, pool: ThreadPoolExecutor
-) -> tuple[dict[str, Any], float, list[Future[float]]]:
+    batch: pa.Table,
+    row: int,
+    fact: Mapping[str, Any],
+    errors: list[ItemError | None],
+    finish: Finish,
+    pool: ThreadPoolExecutor,
+    attempts: Attempts,
+) -> tuple[float, list[Future[dict[str, Any]]]]:
     """Encode one item's objects here and hand their writing to the pool."""
     start = time.perf_counter()
     if isinstance(errors[row], FailedBefore):
-        return {}, 0.0, []
-    height, width = fact["height"], fact["width"]
-    image, mask = unpack(batch["pixels"], row, (height, width, 3)), unpack(batch["mask"], row, (height, width))
+        return 0.0, []
+    shape = height, width = fact["height"], fact["width"]
+    image, mask = unpack(batch["pixels"], row, (height, width, 3)), unpack(batch["mask"], row, shape)
     assert image is not None and mask is not None  # a row without them has its error
-    objects: dict[str, Any] = {}
+    made_from = input_mark(fact["image_sha256"], fact["box"])
+
+    def encode(output: str) -> bytes:
+        if output == "mask":
+            return encode_mask(mask)
+        return encode_cutout(estimate_foreground(image, as_alpha(mask), finish.recipe.foreground), mask)
+
     written = []
     for output in finish.recipe.outputs:
-        if output == "mask":
-            uri, data = finish.layout.mask(fact["item_id"]), encode_mask(mask)
-        else:
-            colours = estimate_foreground(image, as_alpha(mask), finish.recipe.foreground)
-            uri, data = finish.layout.cutout(fact["item_id"]), encode_cutout(colours, mask)
-        objects |= {f"{output}_uri": uri, f"{output}_bytes": len(data), f"{output}_sha256": sha256(data)}
-        written.append(pool.submit(_write, finish.files, uri, data))
-    return objects, time.perf_counter() - start, written
+        place = finish.layout.mask if output == "mask" else finish.layout.cutout
+        data = attempt(errors, row, partial(attempts.one, row, partial(encode, output)))
+        if data is not None:
+            written.append(pool.submit(_write, finish.files, output, place(fact["item_id"], made_from), data, shape))
+    return time.perf_counter() - start, written
 
 
-def _write(files: Files, uri: str, data: bytes) -> float:
+def _write(files: Files, output: str, uri: str, data: bytes, shape: tuple[int, int]) -> dict[str, Any]:
+    """Publish an object and say what is there now.
+
+    One that is there already was made from the same input by a task that was repeated since, and its row may be in the
+    index: it stays, and is what this row tells of, unless it is damaged.
+    """
     start = time.perf_counter()
-    files.write(uri, data)
-    return time.perf_counter() - start
+    if not files.create(uri, data):
+        try:
+            found = files.read(uri)
+        except FetchError as error:
+            raise WriteError(str(error)) from error
+        if found != data and png_fault(found, *shape):
+            files.write(uri, data)
+        else:
+            data = found
+    facts = {f"{output}_uri": uri, f"{output}_bytes": len(data), f"{output}_sha256": sha256(data)}
+    return facts | {"write_s": time.perf_counter() - start}
 
 
 def _index_row(
@@ -96,7 +127,7 @@ def _index_row(
         stage: made.get(f"{stage}_s", fact.get(f"{stage}_s")) for stage in ("fetch", "decode", "segment", "finish", "write")
     }
     return {
-        **{name: fact[name] for name in ("item_id", "box", "image_sha256", "image_bytes", "height", "width")},
+        **{name: fact[name] for name in ("item_id", "box", "image_sha256", "image_bytes", "image_version", "height", "width")},
         "image_uri": fact["image_uri"] and unsigned(fact["image_uri"]),  # a signature is a secret, and stale tomorrow
         **{name: None if failed else fact[name] for name in judged},
         **objects,

@@ -9,8 +9,10 @@ import pyarrow as pa
 
 from pipeline.config import Recipe, Storage
 from pipeline.errors import ItemError, PipelineError
+from pipeline.models.forward import BrokenDevice
 from pipeline.schema import SIGNALS
 from pipeline.segmenter import Segment, Segmenter, local_cpus
+from pipeline.stages.attempts import Attempts, Ledger, end_process
 from pipeline.stages.rows import column, errors_of, pack, replace, unpack, with_errors
 from pipeline.storage.files import Files
 from pipeline.types import Box
@@ -19,7 +21,17 @@ from pipeline.types import Box
 class SegmentBatch:
     """One copy of the model, as Ray Data's actor: made once, called for every batch."""
 
-    def __init__(self, recipe: Recipe, storage: Storage, device: str, threads: int | None, a_node: int) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        storage: Storage,
+        device: str,
+        threads: int | None,
+        a_node: int,
+        ledger: Ledger | None = None,
+        item_s: float = 300.0,
+    ) -> None:
+        self.ledger, self.item_s = ledger, item_s
         threads = threads or max(1, local_cpus() // a_node)  # of this node, which may not be like the driver's
         self.refused: PipelineError | None = None
         try:
@@ -35,11 +47,14 @@ class SegmentBatch:
         errors = errors_of(batch)
         segments: list[Segment | None] = [None] * batch.num_rows
         todo = [row for row, error in enumerate(errors) if error is None]
-        for row, segment in zip(todo, self._segment(batch, todo), strict=True):
+        ids = batch["item_id"].to_pylist()
+        attempts = Attempts(self.ledger, "segment", [ids[row] for row in todo], self.item_s)
+        for row, segment in zip(todo, self._attempt(batch, todo, attempts), strict=True):
             if isinstance(segment, ItemError):
                 errors[row] = segment
             else:
                 segments[row] = segment
+        attempts.over()
         scores = [None if segment is None else asdict(segment.score) for segment in segments]
         share_s = (time.perf_counter() - start) / max(1, len(todo))
         return replace(
@@ -51,6 +66,22 @@ class SegmentBatch:
             signals=column([score and score["signals"] for score in scores], SIGNALS),
             segment_s=column([share_s if error is None else None for error in errors], pa.float32()),
         )
+
+    def _attempt(self, batch: pa.Table, todo: list[int], attempts: Attempts) -> list[Segment | ItemError]:
+        try:
+            if not attempts.alone:
+                return attempts.together(lambda: self._segment(batch, todo))
+            return [self._one(batch, row, attempts, number) for number, row in enumerate(todo)]
+        except BrokenDevice:
+            if self.ledger is None:
+                raise
+            end_process()  # nothing works on this GPU in this process any more; the next one finds the batch in the ledger
+
+    def _one(self, batch: pa.Table, row: int, attempts: Attempts, number: int) -> Segment | ItemError:
+        try:
+            return attempts.one(number, lambda: self._segment(batch, [row])[0])
+        except ItemError as error:
+            return error
 
     def _segment(self, batch: pa.Table, rows: list[int]) -> list[Segment | ItemError]:
         heights, widths, boxes = (batch[name].to_pylist() for name in ("height", "width", "box"))

@@ -8,6 +8,7 @@ longer each time, until a deadline.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator
@@ -20,18 +21,21 @@ from pipeline.storage import uris
 from pipeline.storage.faults import FOREIGN, is_missing, sentence
 from pipeline.storage.local import Local
 from pipeline.storage.patience import PATIENCE_S, persist
-from pipeline.storage.place import FileInfo, Place
+from pipeline.storage.place import Content, FileInfo, Place
 from pipeline.storage.remote import S3, Remote, filesystem
+from pipeline.storage.roots import Roots
 from pipeline.storage.web import Web
 
 PROBE_S = 15.0
 """How long a check before the start may take: an endpoint that is wrong should say so soon."""
 
+_LEFTOVER = re.compile(r"\.probe-[0-9a-f]{16}|\..*\.[0-9a-f]{16}\.tmp", re.DOTALL)
+
 T = TypeVar("T")
 
 # Connections belong to a process and serve all its threads; unpickled copies of Files find them again here.
 _places: dict[tuple[int, str, Storage], Place] = {}
-_webs: dict[int, Web] = {}
+_webs: dict[tuple[int, Roots], Web] = {}
 _lock = threading.Lock()
 
 
@@ -60,13 +64,20 @@ class Files:
         """A whole object; it may be empty.
 
         Raises:
-            FetchError: missing, forbidden, larger than ``max_bytes``, unreachable for ``timeout_s`` seconds, or on the web
-                while ``storage.http`` is off.
+            FetchError: see ``fetch``.
+        """
+        return self.fetch(uri, max_bytes=max_bytes, timeout_s=timeout_s).data
+
+    def fetch(self, uri: str, *, max_bytes: int | None = None, timeout_s: float = PATIENCE_S) -> Content:
+        """A whole object and which version of it that is.
+
+        Raises:
+            FetchError: missing, forbidden, larger than ``max_bytes``, unreachable for ``timeout_s`` seconds, or on a web server
+                that the settings don't allow.
+            ConfigError: ``storage.allow_roots`` names what can't be a root.
         """
         if uris.scheme(uri) in uris.WEB:
-            if not self.storage.http:
-                raise FetchError(f"{uris.shown(uri)}: images on web servers are not read; set storage.http=true to allow them")
-            web = _web()
+            web = _web(Roots.of(self.storage))
             return persist(uri, FetchError, lambda left: web.read(uri, max_bytes, left), timeout_s)
         return self._at(uri, FetchError, lambda place, left: place.read(uri, max_bytes, left), timeout_s)
 
@@ -77,6 +88,18 @@ class Files:
             StorageError: it is missing or can't be asked about.
         """
         return self._at(uri, StorageError, lambda place, left: place.stat(uri, left))
+
+    def version(self, uri: str) -> str:
+        """Which version of an object there is now, as ``fetch`` tells it; empty where its storage doesn't say.
+
+        Raises:
+            FetchError: it is on the web and can't be asked about.
+            StorageError: it is elsewhere and can't be.
+        """
+        if uris.scheme(uri) in uris.WEB:
+            web = _web(Roots.of(self.storage))
+            return persist(uri, FetchError, lambda left: web.etag(uri, left), PATIENCE_S)
+        return self.stat(uri).etag
 
     def exists(self, uri: str) -> bool:
         """There is a file or an object of this name; a folder is neither.
@@ -124,7 +147,7 @@ class Files:
             nonlocal tries
             tries += 1
             # After a fault the object in the way may be the one that the lost attempt made.
-            return place.create(uri, data, left) or (tries > 1 and place.read(uri, None, left) == data)
+            return place.create(uri, data, left) or (tries > 1 and place.read(uri, None, left).data == data)
 
         return self._at(uri, WriteError, once)
 
@@ -147,14 +170,23 @@ class Files:
         Raises:
             StorageError: the folder can't be listed.
         """
+        return (info for info in self._walk(uri) if not suffixes or info.uri.lower().endswith(suffixes))
+
+    def _walk(self, uri: str, *, hidden: bool = False) -> Iterator[FileInfo]:
         place = self._place(uri, StorageError)
         try:
-            for info in place.walk(uri, PATIENCE_S):
-                if not suffixes or info.uri.lower().endswith(suffixes):
-                    yield info
+            yield from place.walk(uri, PATIENCE_S, hidden=hidden)
         except FOREIGN as error:
             if not isinstance(error, FileNotFoundError) or uris.scheme(uri):
                 raise StorageError(sentence(error, uri)) from error
+
+    def leftovers(self, uri: str) -> Iterator[FileInfo]:
+        """Temporary files and probes below a folder or prefix that a killed process has left behind.
+
+        Raises:
+            StorageError: the folder can't be listed.
+        """
+        return (info for info in self._walk(uri, hidden=True) if _LEFTOVER.fullmatch(uris.name(info.uri)))
 
     def folders(self, uri: str) -> tuple[str, ...]:
         """The folders or prefixes directly below, sorted; a missing folder has none.
@@ -252,6 +284,9 @@ class Files:
             return _places[key]
 
 
-def _web() -> Web:
+def _web(roots: Roots) -> Web:
+    key = (os.getpid(), roots)
     with _lock:
-        return _webs.setdefault(os.getpid(), Web())
+        if key not in _webs:
+            _webs[key] = Web(roots)
+        return _webs[key]

@@ -30,6 +30,10 @@ PARTS_AT_ONCE = 16
 WHOLE_BYTES = 4 * 1024 * 1024
 """A part up to this size is read in one request; of a larger one only the columns asked for."""
 
+SMALL_PARTS = 1024
+UNITED_BYTES = 16 * 1024 * 1024
+"""About how large a part becomes when small ones are united: some 50,000 rows."""
+
 T = TypeVar("T")
 
 
@@ -161,6 +165,37 @@ def reconcile(layout: Layout, files: Files) -> int:
             kept[layout.part(table["item_id"].to_pylist())] = table
     _replace(layout, losers, kept, files)
     return superseded
+
+
+def compact(layout: Layout, files: Files, *, above: int = SMALL_PARTS) -> int:
+    """Unite small parts once there are more than ``above``: a part is a request for every reader.
+
+    The united part is written before its pieces are removed. An interruption leaves rows twice, which ``reconcile`` mends.
+
+    Returns:
+        how many parts went into larger ones.
+
+    Raises:
+        StorageError: a part can't be read, written or removed.
+    """
+    small = [part for part in files.list(layout.index, suffixes=(".parquet",)) if part.size < UNITED_BYTES // 8]
+    if len(small) <= above:
+        return 0
+    groups: list[list[FileInfo]] = [[]]
+    for part in small:
+        if sum(piece.size for piece in groups[-1]) + part.size > UNITED_BYTES:
+            groups.append([])
+        groups[-1].append(part)
+    for group in groups:
+        tables = list(_ahead(lambda part: _read_part(part, files, None), group))
+        try:
+            united = write_part(layout, pa.concat_tables(tables, promote_options="default"), files)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):  # a manifest's column has changed its type: they stay apart
+            continue
+        for part in group:
+            if part.uri != united:
+                files.delete(part.uri)
+    return len(small)
 
 
 def summarise(layout: Layout, files: Files) -> Summary:

@@ -4,19 +4,22 @@
 
     <root>/<recipe folder>/
       recipe.json                      what makes these pixels
-      masks/ab/<object name>.png       ab = first two hex digits of sha256(item id): 256 prefixes share S3's load
-      cutouts/ab/<object name>.png
+      masks/ab/<object name>.<input>.png   ab = first two hex digits of sha256(item id): 256 prefixes share S3's load
+      cutouts/ab/<object name>.<input>.png
       index/part-<16 hex digits>.parquet
       superseded/part-….parquet        parts whose rows a later run replaced
       runs/<run id>.json               written last
       lease/<number>.json              who is at work here now
+
+Objects are never overwritten: ``<input>`` stands for the image's bytes and the box, so whoever makes the same object again
+finds it there, and a changed image makes another one beside it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.storage.uris import join
@@ -68,11 +71,13 @@ class Layout:
     def lease(self) -> str:
         return join(self.folder, "lease")
 
-    def mask(self, item_id: str) -> str:
-        return self._object(self.masks, item_id)
+    def mask(self, item_id: str, made_from: str) -> str:
+        """Where an item's mask lies; ``made_from`` as ``input_mark`` gives it."""
+        return self._object(self.masks, item_id, made_from)
 
-    def cutout(self, item_id: str) -> str:
-        return self._object(self.cutouts, item_id)
+    def cutout(self, item_id: str, made_from: str) -> str:
+        """Where an item's cutout lies."""
+        return self._object(self.cutouts, item_id, made_from)
 
     def part(self, item_ids: Iterable[str]) -> str:
         """The index part that holds these items: a task that is run again writes the same part again."""
@@ -81,9 +86,15 @@ class Layout:
     def run(self, run_id: str) -> str:
         return join(self.runs, f"{run_id}.json")
 
-    def _object(self, folder: str, item_id: str) -> str:
+    def _object(self, folder: str, item_id: str, made_from: str) -> str:
         spread = hashlib.sha256(_bytes(item_id)).hexdigest()[:2]
-        return join(folder, spread, f"{object_name(item_id)}.png")
+        return join(folder, spread, f"{object_name(item_id)}.{made_from}.png")
+
+
+def input_mark(image_sha256: str, box: Sequence[float] | None) -> str:
+    """12 hex digits for what the recipe is applied to: the image's bytes and the item's box, as the index has them."""
+    corners = "" if box is None else " ".join(repr(float(corner)) for corner in box)
+    return hashlib.sha256(f"{image_sha256} {corners}".encode()).hexdigest()[:12]
 
 
 def object_name(item_id: str) -> str:

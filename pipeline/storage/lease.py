@@ -2,7 +2,8 @@
 
 ``lease/<number>.json`` says who holds it and until when. Only its owner ever rewrites that file, to renew it. Whoever
 finds the highest number expired creates the next one, and of any number that try, the store lets one succeed. An owner
-that comes back late finds its own time over, or a higher number beside it, and stops.
+that comes back late finds its own time over, or a higher number beside it, and stops. Where the owner's process can be looked
+for (it was started on this machine, since its last boot) and is gone, its lease is as good as expired.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pipeline.errors import FetchError, LeaseHeld, PipelineError, StorageError, WriteError
 from pipeline.storage.files import Files
@@ -23,7 +25,7 @@ from pipeline.storage.layout import Layout
 from pipeline.storage.uris import join, name
 
 TTL_S = 120.0
-"""How long a lease lives without being renewed: this long a killed run keeps the next one waiting."""
+"""How long a lease lives without being renewed: this long a run killed on another machine keeps the next one waiting."""
 
 GRACE_S = 15.0
 """How much later than its expiry a lease may be taken over: clocks differ."""
@@ -38,6 +40,8 @@ class Holder:
     token: str
     expires_at: float
     """Seconds since 1970, UTC."""
+    process: str = ""
+    """Which process that is (``this_process``), empty where that can't be told."""
 
     def encode(self) -> bytes:
         """As it is stored, with the time once more for people."""
@@ -73,6 +77,11 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        self.release()
+
+    def release(self) -> None:
+        """Free it for the next run. The work must be over, or about to end with this process."""
+        self._stop.set()
         if self.lost is None:
             # Not deleted: numbers must never start again, or a run that slept could take another's lease for its own.
             self._write(until=0.0)
@@ -104,7 +113,7 @@ class Lease:
 
     def _take(self) -> int:
         highest = self._highest()
-        if highest is not None and self._clock() < highest[1].expires_at + GRACE_S:
+        if highest is not None and self._clock() < highest[1].expires_at + GRACE_S and not is_gone(highest[1].process):
             raise LeaseHeld(_held_by(highest[1], self._clock()))
         number = 1 if highest is None else highest[0] + 1
         self._until = self._clock() + self._ttl_s
@@ -141,7 +150,7 @@ class Lease:
 
     def _holder(self, until: float) -> Holder:
         owner = f"{os.environ.get('USER') or 'uid ' + str(os.getuid())}@{socket.gethostname()}, process {os.getpid()}"
-        return Holder(owner, self._run_id, self._token, until)
+        return Holder(owner, self._run_id, self._token, until, this_process())
 
     def _uri(self, number: int) -> str:
         return join(self._folder, f"{number:06}.json")
@@ -154,7 +163,7 @@ class Lease:
         for uri in reversed(self._all()):
             try:
                 content = json.loads(self._files.read(uri))
-                holder = Holder(*(content[key] for key in ("owner", "run_id", "token", "expires_at")))
+                holder = Holder(*(content[key] for key in ("owner", "run_id", "token", "expires_at", "process")))
             except FetchError as error:
                 if self._files.exists(uri):
                     raise StorageError(f"the run's lease can't be read: {error}") from error
@@ -163,6 +172,30 @@ class Lease:
                 raise StorageError(f"{uri} is no lease; if no run is at work there, delete it") from error
             return _number(uri), holder
         return None
+
+
+def this_process() -> str:
+    """``<boot of this machine>/<PID namespace>/<PID>/<start time>``; empty where the system doesn't tell (not Linux)."""
+    return _process(os.getpid())
+
+
+def is_gone(process: str) -> bool:
+    """It certainly doesn't run any more: it was on this machine, where its PID is nobody's now or another process's."""
+    machine, _, rest = process.rpartition("/")[0].rpartition("/")
+    mine = this_process().rsplit("/", 2)[0]
+    return bool(machine) and machine == mine and rest.isdigit() and _process(int(rest)) != process
+
+
+def _process(pid: int) -> str:
+    proc = Path("/proc")
+    try:
+        boot = (proc / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        namespace = (proc / "self/ns/pid").stat().st_ino
+        # The command's name, in parentheses, may hold spaces; after it come the state and, 19 fields on, the start time.
+        facts = (proc / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if facts[0] in ("Z", "X") else f"{boot}/{namespace}/{pid}/{facts[19]}"
 
 
 def _number(uri: str) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import FetchError
-from pipeline.storage.place import FileInfo, check_size
+from pipeline.storage.place import Content, FileInfo, check_size
 
 
 class Local:
@@ -25,7 +25,7 @@ class Local:
     later by another process, may be there. A run that must survive that belongs on S3.
     """
 
-    def read(self, uri: str, max_bytes: int | None, timeout_s: float) -> bytes:
+    def read(self, uri: str, max_bytes: int | None, timeout_s: float) -> Content:
         # Without O_NONBLOCK the mere opening of a named pipe would wait for ever.
         descriptor = os.open(uri, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
@@ -37,7 +37,7 @@ class Local:
             check_size(uri, status.st_size, max_bytes)
             data = file.read(-1 if max_bytes is None else max_bytes + 1)
         check_size(uri, len(data), max_bytes)
-        return data
+        return Content(data, _entry(uri, status).etag)
 
     def stat(self, uri: str, timeout_s: float) -> FileInfo:
         status = os.stat(uri)  # noqa: PTH116  a third of pathlib's cost
@@ -67,15 +67,15 @@ class Local:
     def delete(self, uri: str, timeout_s: float) -> None:
         Path(uri).unlink(missing_ok=True)
 
-    def walk(self, uri: str, timeout_s: float) -> Iterator[FileInfo]:
-        """Every file below a folder in the order of the paths, not what begins with a dot; links to folders aren't followed."""
+    def walk(self, uri: str, timeout_s: float, *, hidden: bool = False) -> Iterator[FileInfo]:
+        """Every file below a folder in the order of the paths; links to folders aren't followed."""
         with os.scandir(uri) as scan:
-            found = [entry for entry in scan if not entry.name.startswith(".")]
+            found = [entry for entry in scan if hidden or not entry.name.startswith(".")]
         # Folders sort as on S3, where a key continues with the slash.
         for entry in sorted(found, key=lambda entry: entry.name + "/" * entry.is_dir(follow_symlinks=False)):
             if entry.is_dir(follow_symlinks=False):
-                yield from self.walk(entry.path, timeout_s)
-            elif entry.is_file():
+                yield from self.walk(entry.path, timeout_s, hidden=hidden)
+            elif _is_file(entry):
                 yield _entry(entry.path, entry.stat())
 
     def folders(self, uri: str, timeout_s: float) -> tuple[str, ...]:
@@ -93,6 +93,13 @@ class Local:
 
     def check_folder(self, uri: str, timeout_s: float) -> None:
         Path(uri).mkdir(parents=True, exist_ok=True)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # links that go round in a circle
+        return False
 
 
 def _entry(path: str, status: os.stat_result) -> FileInfo:

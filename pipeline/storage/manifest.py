@@ -21,6 +21,7 @@ from pipeline.storage import tables
 from pipeline.storage.digests import Digests, contains, digest, gather, repeated
 from pipeline.storage.files import Files
 from pipeline.storage.place import FileInfo
+from pipeline.storage.roots import Roots, Strays
 from pipeline.storage.rows import OWN, items
 from pipeline.storage.tables import ROWS, Fragment, TableKind
 from pipeline.storage.uris import name, parent, shown
@@ -57,6 +58,8 @@ class Manifest:
     fragments: tuple[Fragment, ...]
     columns: pa.Schema
     """The further columns of all files taken together; of JSON Lines, all columns."""
+    roots: Roots
+    """Where its images may lie."""
 
     @property
     def carried(self) -> pa.Schema:
@@ -84,13 +87,15 @@ class Scan:
     """Rows that can't be used as they are; they become failed items."""
     ids: Digests
     """Sorted."""
+    strays: Strays
+    """Those of them whose image lies outside the allowed roots."""
 
 
 def open_manifest(uri: str, files: Files) -> Manifest:
     """Find a manifest's files, columns and fragments.
 
     Raises:
-        ConfigError: of no known kind, empty, damaged, mixed, or without a column ``image_uri``.
+        ConfigError: of no known kind, empty, damaged, mixed, or without a column ``image_uri``; an allowed root is none.
         StorageError: it is missing or can't be read.
     """
     uri = files.absolute(uri)
@@ -100,8 +105,11 @@ def open_manifest(uri: str, files: Files) -> Manifest:
     return _from_file(uri, files) if files.exists(uri) else _from_folder(uri, files)
 
 
-def read(manifest: Manifest, fragment: Fragment, files: Files) -> Iterator[pa.Table]:
+def read(manifest: Manifest, fragment: Fragment, files: Files, strays: Strays | None = None) -> Iterator[pa.Table]:
     """A fragment's items in tables of about 8192: schema ITEM, then the carried columns.
+
+    Args:
+        strays: counts the rows whose image lies outside the allowed roots.
 
     Raises:
         ConfigError: the file changed or broke since the manifest was opened.
@@ -110,12 +118,12 @@ def read(manifest: Manifest, fragment: Fragment, files: Files) -> Iterator[pa.Ta
     if manifest.kind == "images":
         paths = json.loads(zlib.decompress(fragment.names))
         full = [f"{fragment.uri.rstrip('/')}/{path}" for path in paths]
-        yield items(pa.table({"image_uri": full, "item_id": paths}), manifest.base, carried, "", 1)
+        yield items(pa.table({"image_uri": full, "item_id": paths}), manifest.base, carried, "", 1, manifest.roots, strays)
         return
     row = fragment.first_row
     file = _below(fragment.uri, manifest.base)
     for table in tables.rows(manifest.kind, fragment, manifest.columns, files):
-        yield items(table, manifest.base, carried, file, row)
+        yield items(table, manifest.base, carried, file, row, manifest.roots, strays)
         row += table.num_rows
 
 
@@ -127,7 +135,8 @@ def scan(manifest: Manifest, files: Files) -> Scan:
     """
     with_box = refused = 0
     pieces: list[Digests] = []
-    for table in _read_all(manifest, files):
+    strays = Strays()
+    for table in _read_all(manifest, files, strays):
         pieces.append(digest(table["item_id"]))
         with_box += table.num_rows - table["box"].null_count
         refused += table.num_rows - table["error_code"].null_count
@@ -137,12 +146,12 @@ def scan(manifest: Manifest, files: Files) -> Scan:
     twice = repeated(ids)
     if len(twice):
         raise ConfigError(_about_duplicates(manifest, twice, files))
-    return Scan(len(ids), with_box, refused, ids)
+    return Scan(len(ids), with_box, refused, ids, strays)
 
 
-def _read_all(manifest: Manifest, files: Files) -> Iterator[pa.Table]:
+def _read_all(manifest: Manifest, files: Files, strays: Strays | None = None) -> Iterator[pa.Table]:
     for fragment in manifest.fragments:
-        yield from read(manifest, fragment, files)
+        yield from read(manifest, fragment, files, strays)
 
 
 def _about_duplicates(manifest: Manifest, twice: Digests, files: Files) -> str:
@@ -207,12 +216,12 @@ def _from_folder(uri: str, files: Files) -> Manifest:
         return _from_tables(uri, kind, uri, found, files)
     if not fragments:
         raise ConfigError(f"{shown(uri)} holds neither images nor a manifest; give {_KINDS}")
-    return Manifest(uri, "images", uri, fragments, pa.schema([]))
+    return Manifest(uri, "images", uri, fragments, pa.schema([]), Roots.of(files.storage, uri))
 
 
 def _from_tables(uri: str, kind: TableKind, base: str, found: list[str], files: Files) -> Manifest:
     columns, fragments = tables.columns(kind, found, files)
-    return Manifest(uri, kind, base, tuple(fragments), columns)
+    return Manifest(uri, kind, base, tuple(fragments), columns, Roots.of(files.storage, base))
 
 
 def _below(uri: str, folder: str) -> str:

@@ -19,15 +19,23 @@ class FileInfo(NamedTuple):
     size: int
     """In bytes."""
     etag: str
-    """Changes whenever the content does; empty where the storage has none."""
+    """Changes whenever the content does: the storage's own mark, else size and time; empty where it tells neither."""
     modified: float
     """Seconds since 1970, UTC; 0 where unknown."""
+
+
+class Content(NamedTuple):
+    """What was read, and which version of the object it is."""
+
+    data: bytes
+    etag: str
+    """As in ``FileInfo``."""
 
 
 class Place(Protocol):
     """One kind of storage. ``timeout_s`` bounds one attempt; folders and prefixes are given without a trailing slash."""
 
-    def read(self, uri: str, max_bytes: int | None, timeout_s: float) -> bytes: ...
+    def read(self, uri: str, max_bytes: int | None, timeout_s: float) -> Content: ...
 
     def stat(self, uri: str, timeout_s: float) -> FileInfo: ...
 
@@ -39,7 +47,7 @@ class Place(Protocol):
 
     def delete(self, uri: str, timeout_s: float) -> None: ...
 
-    def walk(self, uri: str, timeout_s: float) -> Iterator[FileInfo]: ...
+    def walk(self, uri: str, timeout_s: float, *, hidden: bool = False) -> Iterator[FileInfo]: ...
 
     def folders(self, uri: str, timeout_s: float) -> tuple[str, ...]: ...
 

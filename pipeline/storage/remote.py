@@ -23,7 +23,7 @@ from pipeline.config import Storage
 from pipeline.errors import StorageError
 from pipeline.storage.faults import s3_code, was_repeated
 from pipeline.storage.patience import persist
-from pipeline.storage.place import FileInfo, check_size, is_hidden
+from pipeline.storage.place import Content, FileInfo, check_size, is_hidden
 from pipeline.storage.uris import bucket_and_key, scheme
 
 SEQUENTIAL_BLOCK = 8 * 1024 * 1024
@@ -39,10 +39,10 @@ class Remote:
     def __init__(self, fs: Any) -> None:
         self.fs = fs
 
-    def read(self, uri: str, max_bytes: int | None, timeout_s: float) -> bytes:
-        if max_bytes is not None:
-            check_size(uri, int(self.fs.info(uri)["size"]), max_bytes)
-        return bytes(self.fs.cat_file(uri))
+    def read(self, uri: str, max_bytes: int | None, timeout_s: float) -> Content:
+        before = self.stat(uri, timeout_s)
+        check_size(uri, before.size, max_bytes)
+        return Content(bytes(self.fs.cat_file(uri)), before.etag)
 
     def stat(self, uri: str, timeout_s: float) -> FileInfo:
         info = self.fs.info(uri)
@@ -67,10 +67,10 @@ class Remote:
         if self.fs.exists(uri):
             self.fs.rm_file(uri)
 
-    def walk(self, uri: str, timeout_s: float) -> Iterator[FileInfo]:
+    def walk(self, uri: str, timeout_s: float, *, hidden: bool = False) -> Iterator[FileInfo]:
         for path, info in sorted(self.fs.find(uri, detail=True).items()):
             found = f"{scheme(uri)}://{path.lstrip('/')}"
-            if not is_hidden(found[len(uri) :].lstrip("/")):
+            if hidden or not is_hidden(found[len(uri) :].lstrip("/")):
                 yield _described(found, info)
 
     def folders(self, uri: str, timeout_s: float) -> tuple[str, ...]:
@@ -100,18 +100,19 @@ class S3(Remote):
     def __init__(self, storage: Storage) -> None:
         super().__init__(_s3_filesystem(storage))
 
-    def read(self, uri: str, max_bytes: int | None, timeout_s: float) -> bytes:
+    def read(self, uri: str, max_bytes: int | None, timeout_s: float) -> Content:
         bucket, key = _object(uri)
 
-        async def get() -> bytes:
+        async def get() -> Content:
             answer = await self.fs._call_s3("get_object", Bucket=bucket, Key=key)
             try:
                 check_size(uri, answer["ContentLength"], max_bytes)
-                return bytes(await answer["Body"].read())
+                return Content(bytes(await answer["Body"].read()), _described(uri, {**answer, "size": 0}).etag)
             finally:
                 answer["Body"].close()
 
-        return bytes(sync(self.fs.loop, get, timeout=timeout_s))
+        found: Content = sync(self.fs.loop, get, timeout=timeout_s)
+        return found
 
     def stat(self, uri: str, timeout_s: float) -> FileInfo:
         bucket, key = _object(uri)
@@ -131,14 +132,14 @@ class S3(Remote):
             if s3_code(error) not in {"PreconditionFailed", "412"}:
                 raise
             # A repeated PUT may have met the object that its first attempt made before the answer was lost.
-            return was_repeated(error) and self.read(uri, None, timeout_s) == data
+            return was_repeated(error) and self.read(uri, None, timeout_s).data == data
         return True
 
     def delete(self, uri: str, timeout_s: float) -> None:
         bucket, key = _object(uri)
         self._call("delete_object", timeout_s, Bucket=bucket, Key=key)
 
-    def walk(self, uri: str, timeout_s: float) -> Iterator[FileInfo]:
+    def walk(self, uri: str, timeout_s: float, *, hidden: bool = False) -> Iterator[FileInfo]:
         bucket, prefix = bucket_and_key(uri)
         more: dict[str, str] = {}
         while True:
@@ -146,7 +147,7 @@ class S3(Remote):
             page = persist(uri, StorageError, partial(self._page, uri, **more), timeout_s)
             for entry in page.get("Contents", []):
                 key = entry["Key"]
-                if not key.endswith("/") and not is_hidden(key[len(prefix) :].lstrip("/")):
+                if not key.endswith("/") and (hidden or not is_hidden(key[len(prefix) :].lstrip("/"))):
                     yield _described(f"s3://{bucket}/{key}", {**entry, "size": entry["Size"]})
             if not page.get("IsTruncated"):
                 return
@@ -229,5 +230,6 @@ def filesystem(uri: str) -> Any:
 def _described(uri: str, info: dict[str, Any]) -> FileInfo:
     modified = info.get("LastModified") or info.get("mtime") or info.get("created") or info.get("updated")
     seconds = modified.timestamp() if isinstance(modified, datetime) else 0.0
-    etag = str(info.get("ETag") or info.get("etag") or "").strip('"')
-    return FileInfo(uri=uri, size=int(info["size"]), etag=etag, modified=seconds)
+    size = int(info["size"])
+    etag = str(info.get("ETag") or info.get("etag") or "").strip('"') or (f"{size:x}-{seconds:.6f}" if seconds else "")
+    return FileInfo(uri=uri, size=size, etag=etag, modified=seconds)

@@ -14,6 +14,7 @@ from pipeline.schema import ITEM, carried_name
 from pipeline.storage import boxes as boxes_of
 from pipeline.storage import uris
 from pipeline.storage.boxes import Boxes
+from pipeline.storage.roots import Roots, Strays
 
 CORNERS = ("x0", "y0", "x1", "y1")
 OWN = ("image_uri", "item_id", "box", "boxes", *CORNERS)
@@ -28,10 +29,10 @@ _NEAR = (
 )
 
 # URIs that are in their final form, and relative ones that only need their folder in front.
-_SETTLED = r"^(?:/|s3://[^/@]+/)"
+_SETTLED = r"^(?:/|s3://[^/@:]+/)"
 _RELATIVE = r"^[^/]"
 _KNOTTY = r"://|//|/$|(?:^|/)\.{1,2}(?:/|$)"
-_SIGNED = r"^(?i:https?)://.*[?@]"
+_SIGNED = r"^(?i:https?)://.*\?|://[^/?#]*@|://[^/@:]*:.*@"
 
 
 class Roles(NamedTuple):
@@ -87,7 +88,15 @@ def roles(schema: pa.Schema, where: str) -> Roles:
     return Roles(boxes=ways[0] if ways else "", has_id="item_id" in names, carried=carried)
 
 
-def items(raw: pa.Table, base: str, carried: pa.Schema, file: str, first_row: int) -> pa.Table:
+def items(
+    raw: pa.Table,
+    base: str,
+    carried: pa.Schema,
+    file: str,
+    first_row: int,
+    roots: Roots,
+    strays: Strays | None = None,
+) -> pa.Table:
     """Items from rows with clean column names.
 
     Args:
@@ -95,6 +104,8 @@ def items(raw: pa.Table, base: str, carried: pa.Schema, file: str, first_row: in
         carried: the further columns as the whole manifest has them, under their travelling names.
         file: names a row without URI and id, together with its number.
         first_row: number of the table's first row in its file, from 1.
+        roots: where images may lie.
+        strays: counts the rows whose image lies elsewhere.
 
     Returns:
         schema ITEM followed by ``carried``; a row that can't be used has ``error_code`` and ``error_detail``.
@@ -115,8 +126,10 @@ def items(raw: pa.Table, base: str, carried: pa.Schema, file: str, first_row: in
         given, written, boxes, suffixes, [f"{file}#row-{first_row + row}" for row in rows] if _blank(written) else []
     )
     uri_column, uri_faults = resolve_all(written, base)
-    faults = {**{row: fault.detail for row, fault in boxes.faults.items()}, **uri_faults}
-    columns = [ids, uri_column, boxes.column(), *_errors(faults, raw.num_rows)]
+    details = _details({**{row: fault.detail for row, fault in boxes.faults.items()}, **uri_faults}, raw.num_rows)
+    uri_column, details = _without_strays(uri_column, details, roots, strays)
+    codes = pc.if_else(details.is_valid(), ItemRefused.code, pa.scalar(None, pa.string()))
+    columns = [ids, uri_column, boxes.column(), codes, details]
     return pa.Table.from_arrays(columns + _carried(raw, plan, carried), schema=pa.schema([*ITEM, *carried]))
 
 
@@ -183,15 +196,26 @@ def _identities(given: pa.Array, written: pa.Array, boxes: Boxes, suffixes: list
     return pa.array(names if suffixes is None else [name + suffix for name, suffix in zip(names, suffixes, strict=True)])
 
 
-def _errors(faults: dict[int, str], rows: int) -> list[pa.Array]:
+def _details(faults: dict[int, str], rows: int) -> pa.Array:
     if not faults:
-        return [pa.nulls(rows, pa.string())] * 2
-    codes: list[str | None] = [None] * rows
+        return pa.nulls(rows, pa.string())
     details: list[str | None] = [None] * rows
     for row, detail in faults.items():
-        codes[row] = ItemRefused.code
         details[row] = detail[:LONGEST_DETAIL]
-    return [pa.array(codes, pa.string()), pa.array(details, pa.string())]
+    return pa.array(details, pa.string())
+
+
+def _without_strays(places: pa.Array, details: pa.Array, roots: Roots, strays: Strays | None) -> tuple[pa.Array, pa.Array]:
+    """URIs outside the roots become null, so that nothing further on can read them, and their rows say why."""
+    flags = roots.outside(places)
+    if not flags.any():
+        return places, details
+    outside = pa.array(flags)
+    found = places.filter(outside)
+    if strays is not None:
+        strays.add(found)
+    sentences = pc.utf8_slice_codeunits(roots.refusals(found), 0, LONGEST_DETAIL)
+    return pc.if_else(outside, pa.scalar(None, pa.string()), places), pc.replace_with_mask(details, outside, sentences)
 
 
 def _carried(raw: pa.Table, plan: Roles, carried: pa.Schema) -> list[pa.Array]:

@@ -16,6 +16,10 @@ from pipeline.errors import ConfigError, ItemRefused
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://")
 WEB = frozenset({"http", "https"})
 
+# User and password before a bucket or host, also where the password, as AWS's often do, has a slash in it that ends the host
+# by the letter of the standard. A colon may as well come before a port, or in an ARN.
+_USER = re.compile(r"(?s)(?:[^/?#]*@|(?!arn:)[^/@:]*:(?!\d+(?:/|$)).*@)")
+
 # Query parameters by which a web address proves that its bearer may read it (AWS, Google, Azure, CloudFront, plain tokens).
 _SIGNING = re.compile(
     r"^(x-amz-.*|x-goog-.*|awsaccesskeyid|googleaccessid|signature|sig|expires|policy|key-pair-id|"
@@ -102,24 +106,30 @@ def shown(uri: str) -> str:
     found = scheme(uri)
     if not found:
         return uri
-    rest = uri.partition("://")[2]
+    rest = _USER.sub("", uri.partition("://")[2], count=1) if has_user(uri) else uri.partition("://")[2]
     if found in WEB:
         rest = re.split(r"[?#]", rest, maxsplit=1)[0]
-    host, slash, path = rest.partition("/")
-    return f"{found}://{host.rpartition('@')[2]}{slash}{path}"
+    return f"{found}://{rest}"
+
+
+def has_user(uri: str) -> bool:
+    """A user name or password stands before the bucket or host, as far as that can be told."""
+    return bool(scheme(uri) and _USER.match(uri.partition("://")[2]))
 
 
 def unsigned(uri: str) -> str:
-    """As it may be kept: a web address without user, password and the query parameters that sign it.
+    """As it may be kept: without user and password, a web address without the query parameters that sign it.
 
     Such a parameter changes from one day to the next, so an identity made of a URI must not hold it either.
     """
     if scheme(uri) not in WEB:
-        return uri
+        return shown(uri)
     try:
         parts = urlsplit(uri)
         kept = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True) if not _SIGNING.match(key)]
     except ValueError:
+        return shown(uri)
+    if parts.username is None and has_user(uri):
         return shown(uri)
     if parts.username is None and len(kept) == len(parse_qsl(parts.query, keep_blank_values=True)):
         return uri
@@ -131,13 +141,13 @@ def _plain(uri: str) -> str:
     if not found:
         return uri
     host, slash, path = uri.partition("://")[2].partition("/")
-    if found == "file":
+    if found in ("file", "local"):  # fsspec knows both names
         if host not in ("", "localhost"):
             raise ValueError("names a file on another machine; use a path of this one")
         return unquote(f"/{path}")
     if not host:
         raise ValueError("has no bucket or host after the //; write for instance s3://bucket/folder")
-    if "@" in host and found not in WEB:
+    if has_user(uri) and found not in WEB:
         raise ValueError("carries credentials; give them in the storage settings or the AWS variables instead")
     return f"{'s3' if found == 's3a' else found}://{host}{slash}{path}"
 

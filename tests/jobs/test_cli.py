@@ -150,6 +150,26 @@ def test_failures_decide_the_exit_code(tmp_path: Path, make_photos: MakePhotos, 
     assert within.returncode == 0, within.stderr
 
 
+def test_images_elsewhere_need_a_root(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    """The refusal says what to add; an option adds to what a job file names."""
+    for folder in ("one", "two"):
+        make_photos(tmp_path / folder, 1)
+    (tmp_path / "here").mkdir()
+    rows = ["image_uri,item_id", f"{tmp_path}/one/photo-000.jpg,1", "../two/photo-000.jpg,2"]
+    (tmp_path / "here" / "m.csv").write_text("\n".join(rows))
+    (tmp_path / "job.yaml").write_text(
+        f"manifest: here/m.csv\noutput: out\npreset: {fake_preset}\nstorage: {{allow_roots: [one]}}\n"
+    )
+    command = ("run", "--job", "job.yaml")
+    refused = matteline(*command, cwd=tmp_path)
+    assert refused.returncode == 2, refused.stderr
+    assert "1 of 2 rows" in refused.stderr
+    assert f"add --allow-root {tmp_path}/two if" in refused.stderr
+    done = matteline(*command, "--allow-root", "two", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 items: " in done.stdout
+
+
 def test_a_job_file_says_everything(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
     make_photos(tmp_path / "photos", 2)
     (tmp_path / "nightly.yaml").write_text(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import pickle
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +22,55 @@ from pipeline.models.load import MvanetModel, check_weights, load_model
 from pipeline.models.mvanet import BEN2, MVANET
 
 CPU = torch.device("cpu")
+
+
+class RunsCode:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.folder),)
+
+
+def _zipped(content: Any, path: Path) -> None:
+    torch.save({"state_dict": {"output.0.bias": content}}, path)
+
+
+def _old_torch(content: Any, path: Path) -> None:
+    torch.save({"state_dict": {"output.0.bias": content}}, path, _use_new_zipfile_serialization=False)
+
+
+def _behind_a_header(content: Any, path: Path) -> None:
+    path.write_bytes((2).to_bytes(8, "little") + b"{}" + pickle.dumps(content))
+
+
+PICKLES: dict[str, Callable[[Any, Path], Any]] = {
+    "bare": lambda content, path: path.write_bytes(pickle.dumps(content)),
+    "of the first protocol": lambda content, path: path.write_bytes(pickle.dumps(content, 0)),
+    "zipped by torch": _zipped,
+    "of an old torch": _old_torch,
+    "behind the header of safetensors": _behind_a_header,
+    "compressed": lambda content, path: path.write_bytes(gzip.compress(pickle.dumps(content))),
+}
+
+
+@pytest.mark.parametrize("kind", PICKLES)
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth", "weights.pt", "weights.bin", "weights.onnx"])
+@pytest.mark.parametrize("model", ["mvanet", "onnx"])
+def test_code_in_a_weights_file_of_any_name_never_runs(recipe: Any, kind: str, name: str, model: str, tmp_path: Path) -> None:
+    path, trap = tmp_path / name, tmp_path / "trap"
+    PICKLES[kind](RunsCode(trap), path)
+    for door in (check_weights, load_model):
+        with pytest.raises(WeightsError, match=str(path)):
+            door(recipe(model, frame_px=128), path)
+    assert not trap.exists()
+    if kind == "bare":
+        pickle.loads(path.read_bytes())
+        assert trap.exists(), "the trap must be a real one"
+
+
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
 

@@ -368,8 +368,8 @@ def test_a_create_whose_answer_was_lost_knows_its_own_object(web: Any, fake_s3: 
 
 
 def test_images_on_the_web_are_read_only_if_allowed(web: Any) -> None:
-    allowed, signed = Files(Storage(http=True)), f"{web.url}/a.jpg?X-Amz-Signature=abc%2Fdef"
-    with pytest.raises(FetchError, match="set storage.http=true") as refused:
+    allowed, signed = Files(Storage(allow_roots=(web.url,))), f"{web.url}/a.jpg?X-Amz-Signature=abc%2Fdef"
+    with pytest.raises(FetchError, match=rf"add --allow-root {web.url}, or storage.http=true") as refused:
         Files().read(signed)
     assert "abc" not in str(refused.value)
     web.say((200, {}, b"jpeg"))
@@ -389,8 +389,34 @@ def test_images_on_the_web_are_read_only_if_allowed(web: Any) -> None:
     with pytest.raises(FetchError, match=r"kept failing \(HTTP 500\)"):
         allowed.read(signed, timeout_s=0.5)
     with pytest.raises(FetchError, match=r"can't be reached|no answer"):
-        allowed.read("http://127.0.0.1:9/a.jpg", timeout_s=0.5)
+        Files(Storage(allow_roots=("http://127.0.0.1:9",))).read("http://127.0.0.1:9/a.jpg", timeout_s=0.5)
     with pytest.raises(StorageError, match="images only"):
         allowed.check_readable(signed)
     with pytest.raises(WriteError, match="images only"):
         allowed.write(signed, b"")
+
+
+def test_links_that_lead_nowhere_are_no_files(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"1")
+    (tmp_path / "circle.jpg").symlink_to("circle.jpg")
+    (tmp_path / "dangling.jpg").symlink_to("nowhere.jpg")
+    assert [info.uri for info in Files().list(str(tmp_path))] == [str(tmp_path / "a.jpg")]
+
+
+def test_versions_change_with_the_content(where: Any) -> None:
+    uri = where.put("x", b"1")
+    first = where.files.fetch(uri)
+    assert first.data == b"1" and first.etag and first.etag == where.files.version(uri)
+    where.put("x", b"2")
+    assert where.files.version(uri) != first.etag
+
+
+@pytest.mark.parametrize(
+    ("headers", "version"),
+    [({"ETag": '"abc"'}, "abc"), ({"ETag": 'W/"abc"'}, "abc"), ({"Last-Modified": "Mon, 01"}, "Mon, 01"), ({}, "")],
+)
+def test_versions_on_the_web(web: Any, headers: dict[str, str], version: str) -> None:
+    files = Files(Storage(allow_roots=(web.url,)))
+    web.say((200, headers, b"1"))
+    assert files.version(f"{web.url}/a.jpg") == version
+    assert files.fetch(f"{web.url}/a.jpg") == (b"1", version)

@@ -18,7 +18,7 @@ from pipeline.schema import INDEX, index_schema
 from pipeline.storage import index as index_module
 from pipeline.storage.digests import contains, digest
 from pipeline.storage.files import Files
-from pipeline.storage.index import done_ids, read_index, recipes, reconcile, summarise, worst, write_part
+from pipeline.storage.index import compact, done_ids, read_index, recipes, reconcile, summarise, worst, write_part
 from pipeline.storage.layout import Layout
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -252,3 +252,35 @@ def test_pyarrow_reads_the_whole_index_as_one_table(local: Any) -> None:
     table = ds.dataset(layout.index, format="parquet").to_table()
     assert sorted(table["item_id"].to_pylist()) == ["a", "b"]
     assert table.schema.names == INDEX.names
+
+
+def test_many_small_parts_become_few(where: Any, layout: Layout) -> None:
+    for number in range(5):
+        extra = {"title": [str(number)] * 3} if number == 4 else {}
+        table = part([f"item-{number}-{row}" for row in range(3)], number)
+        for name, values in extra.items():  # the manifest has grown a column
+            table = table.append_column(name, pa.array(values))
+        write_part(layout, table, where.files)
+    before = sorted(id_ for ids in stored(layout, where.files).values() for id_ in ids)
+    assert compact(layout, where.files, above=5) == 0
+    assert len(stored(layout, where.files)) == 5
+    assert compact(layout, where.files, above=4) == 5
+    ((united, ids),) = stored(layout, where.files).items()
+    assert sorted(ids) == before and len(before) == 15
+    assert not list(where.files.list(layout.superseded))
+    (table,) = read_index(layout, where.files)
+    assert table["title"].to_pylist().count("4") == 3 and table["title"].null_count == 12
+    assert compact(layout, where.files, above=0) == 1 and list(stored(layout, where.files)) == [united]
+
+
+def test_an_interrupted_union_is_mended(where: Any, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        write_part(layout, part([f"item-{number}-{row}" for row in range(3)], number), where.files)
+    with monkeypatch.context() as patched:
+        patched.setattr(Files, "delete", lambda *_: (_ for _ in ()).throw(StorageError("killed")))
+        with pytest.raises(StorageError, match="killed"):
+            compact(layout, where.files, above=0)
+    assert sum(len(ids) for ids in stored(layout, where.files).values()) == 24
+    reconcile(layout, where.files)
+    ids = [id_ for some in stored(layout, where.files).values() for id_ in some]
+    assert len(ids) == len(set(ids)) == 12

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.storage.layout import LONGEST_NAME, Layout, object_name, part_name
+from pipeline.storage.layout import LONGEST_NAME, Layout, input_mark, object_name, part_name
 
 IDS = st.one_of(st.text(max_size=200), st.text(alphabet="abAB.~-_/ %E2", max_size=12))
 
@@ -75,8 +75,8 @@ def test_where_things_land() -> None:
     layout = Layout("s3://bucket/out", "u2netp-0123456789ab")
     folder = "s3://bucket/out/u2netp-0123456789ab"
     spread = hashlib.sha256(b"sku-1").hexdigest()[:2]
-    assert layout.mask("sku-1") == f"{folder}/masks/{spread}/sku-1.png"
-    assert layout.cutout("sku-1") == f"{folder}/cutouts/{spread}/sku-1.png"
+    assert layout.mask("sku-1", "0a1b") == f"{folder}/masks/{spread}/sku-1.0a1b.png"
+    assert layout.cutout("sku-1", "0a1b") == f"{folder}/cutouts/{spread}/sku-1.0a1b.png"
     assert layout.recipe == f"{folder}/recipe.json"
     assert layout.run("r1") == f"{folder}/runs/r1.json"
     assert re.fullmatch(rf"{folder}/index/part-[0-9a-f]{{16}}\.parquet", layout.part(["b", "a"]))
@@ -85,3 +85,14 @@ def test_where_things_land() -> None:
 def test_a_part_is_named_by_its_items_alone() -> None:
     assert part_name(["b", "a"]) == part_name(["a", "b"])
     assert len({part_name(ids) for ids in (["a", "b"], ["ab"], ["a", "b", ""], ["a"], [])}) == 5
+
+
+def test_an_objects_name_tells_what_it_was_made_from() -> None:
+    marks = [
+        input_mark(sha, box)
+        for sha in ("0" * 64, "0" * 63 + "1")
+        for box in (None, [0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.000001], [0, 0, 1, 0.01])
+    ]
+    assert len(set(marks)) == len(marks)
+    assert all(re.fullmatch(r"[0-9a-f]{12}", mark) for mark in marks)
+    assert input_mark("0" * 64, [1, 2, 3, 4]) == input_mark("0" * 64, (1.0, 2.0, 3.0, 4.0))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.errors import LeaseHeld, StorageError
+from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout
-from pipeline.storage.lease import GRACE_S, Lease
+from pipeline.storage.lease import GRACE_S, Lease, is_gone, this_process
 
 
 class Clock:
@@ -124,3 +129,34 @@ def test_what_is_no_lease_is_named(where: Any, lease: Any) -> None:
     where.put("recipe/lease/000001.json", b"{}")
     with pytest.raises(StorageError, match=r"000001.json is no lease"):
         lease()
+
+
+def test_a_killed_process_of_this_machine_blocks_nobody(tmp_path: Path) -> None:
+    """A real process takes the lease and is killed; before that the lease holds, after that it is free at once."""
+    program = (
+        "import sys, time\n"
+        "from pipeline.storage.files import Files\n"
+        "from pipeline.storage.layout import Layout\n"
+        "from pipeline.storage.lease import Lease\n"
+        f"lease = Lease(Layout({str(tmp_path)!r}, 'recipe'), 'killed', Files())\n"
+        "print('held', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    layout = Layout(str(tmp_path), "recipe")
+    holder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    with pytest.raises(LeaseHeld, match="run killed"):
+        Lease(layout, "next", Files())
+    holder.kill()
+    time.sleep(0.2)
+    with Lease(layout, "next", Files()):  # it is a zombie as yet: nobody has asked for its exit status
+        pass
+    holder.wait()
+
+
+def test_only_what_certainly_ended_is_gone() -> None:
+    boot, namespace, pid, started = this_process().split("/")
+    assert not is_gone(this_process())
+    assert is_gone(f"{boot}/{namespace}/{pid}/{int(started) - 1}"), "the PID is another process's now"
+    for elsewhere in ("", "x", f"other/{namespace}/{pid}/1", f"{boot}/1/{pid}/1", f"{boot}/{namespace}/x/1", "a/b/c/d/e"):
+        assert not is_gone(elsewhere)

@@ -72,10 +72,15 @@ def everything(uri: str, files: Files) -> tuple[Manifest, list[dict[str, Any]]]:
     return manifest, found
 
 
+def allowing(files: Files, *roots: str) -> Files:
+    return Files(files.storage.model_copy(update={"allow_roots": roots}))
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_kind_of_file_says_the_same(where: Any, name: str) -> None:
     uri = where.put(f"set/{name}", WRITERS[name](ROWS))
-    manifest, found = everything(uri, where.files)
+    files = allowing(where.files, "s3://elsewhere", "/abs")
+    manifest, found = everything(uri, files)
     assert [row["item_id"] for row in found] == ["00123", "b/ü", "c"]
     assert [row["image_uri"] for row in found] == [f"{where.root}/set/photos/a.jpg", "s3://elsewhere/b.jpg", "/abs/c.jpg"]
     assert [row["box"] for row in found] == [[1, 2, 30, 40], None, None]
@@ -83,7 +88,7 @@ def test_every_kind_of_file_says_the_same(where: Any, name: str) -> None:
     assert [row["sku"] for row in found] == ["007", "8", None]
     price = ["1.5", None, "3.0"] if "csv" in name.lower() else [1.5, None, 3.0]
     assert [row["price"] for row in found] == price
-    result = scan(manifest, where.files)
+    result = scan(manifest, files)
     assert (result.rows, result.with_box, result.refused) == (3, 1, 1)
     assert result.ids.tobytes() == np.sort(digest(pa.array(["00123", "b/ü", "c"]))).tobytes()
 
@@ -95,13 +100,13 @@ def test_a_folder_or_a_pattern_of_files_is_one_manifest(where: Any, suffix: str)
     where.put(f"set/part/2{suffix}", write([{"image_uri": "../2.jpg", "a": 3, "b": "x"}, {"image_uri": "", "a": 2, "b": ""}]))
     where.put("set/part/_SUCCESS", b"")
     where.put("set/part/README.txt", b"")
-    manifest, found = everything(f"{where.root}/set", where.files)
+    manifest, found = everything(f"{where.root}/set", allowing(where.files, where.root))
     assert [row["image_uri"] for row in found] == [f"{where.root}/set/1.jpg", None, f"{where.root}/2.jpg", None]
     assert [row["item_id"] for row in found] == ["1.jpg", f"part/1{suffix}#row-2", "../2.jpg", f"part/2{suffix}#row-2"]
     assert manifest.carried.names == ["a", "b"]
     assert found[0]["b"] is None
     assert scan(manifest, where.files).rows == 4
-    manifest, found = everything(f"{where.root}/set/*/2{suffix}", where.files)
+    manifest, found = everything(f"{where.root}/set/*/2{suffix}", allowing(where.files, where.root))
     assert [row["image_uri"] for row in found] == [f"{where.root}/2.jpg", None]
     manifest, found = everything(f"{where.root}/set/part/[12]{suffix}", where.files)
     assert (len(found), manifest.base) == (4, f"{where.root}/set/part")

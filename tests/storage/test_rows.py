@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from pipeline.errors import ConfigError, ItemRefused
 from pipeline.schema import ITEM
 from pipeline.storage import uris
+from pipeline.storage.roots import Roots
 from pipeline.storage.rows import clean_names, items, resolve_all, roles
 
 NOTHING = pa.schema([])
+ANYWHERE = Roots(("/", "s3://b"), http=True)
 
 
 def rows(**columns: Any) -> list[dict[str, Any]]:
-    table = items(pa.table(columns), "/base", NOTHING, "m.csv", 1)
+    table = items(pa.table(columns), "/base", NOTHING, "m.csv", 1, ANYWHERE)
     assert table.schema.equals(ITEM, check_metadata=True)
     table.validate(full=True)
     return table.to_pylist()
@@ -48,11 +50,14 @@ def test_derived_ids_are_the_uri_as_written_and_the_box() -> None:
     signed = "https://h/a.jpg?id=1&X-Amz-Signature=abc"
     (web,) = rows(image_uri=[signed])
     assert (web["item_id"], web["image_uri"]) == ("https://h/a.jpg?id=1", signed)
+    (s3,) = rows(image_uri=["s3://key:pass-word@b/a@b.jpg"])
+    assert (s3["item_id"], s3["error_code"]) == ("s3://b/a@b.jpg", "item")
+    assert "pass-word" not in s3["error_detail"]
 
 
 def test_a_row_without_a_uri_is_named_by_its_place() -> None:
     table = pa.table({"image_uri": ["a", None, ""], "item_id": ["x", None, "kept"]})
-    found = items(table, "/base", NOTHING, "part/m.csv", 41).to_pylist()
+    found = items(table, "/base", NOTHING, "part/m.csv", 41, ANYWHERE).to_pylist()
     assert [row["item_id"] for row in found] == ["x", "part/m.csv#row-42", "kept"]
     assert [row["error_code"] for row in found] == [None, "item", "item"]
     assert found[1]["error_detail"] == "image_uri is empty; give a path or URI"
@@ -62,7 +67,7 @@ def test_a_row_without_a_uri_is_named_by_its_place() -> None:
 def test_several_boxes_of_a_row_are_items_of_their_own() -> None:
     boxes = pa.array([[[1, 2, 3, 4], [9, 9, 1, 1]], None, []], pa.list_(pa.list_(pa.float64())))
     table = pa.table({"image_uri": ["a", "b", "c"], "item_id": ["A", None, "C"], "boxes": boxes, "sku": [1, 2, 3]})
-    found = items(table, "/base", pa.schema([("sku", pa.int64())]), "m", 1).to_pylist()
+    found = items(table, "/base", pa.schema([("sku", pa.int64())]), "m", 1, ANYWHERE).to_pylist()
     assert [(row["item_id"], row["box"], row["sku"], row["error_code"]) for row in found] == [
         ("A#0", [1, 2, 3, 4], 1, None),
         ("A#1", None, 1, "item"),
@@ -90,7 +95,7 @@ def test_carried_columns_keep_their_types_and_give_way_to_ours() -> None:
     carried = pa.schema(
         [("manifest_status", pa.string()), ("price", pa.float64()), ("tags", pa.list_(pa.string())), ("z", pa.int8())]
     )
-    (row,) = items(table, "/base", carried, "m", 1).to_pylist()
+    (row,) = items(table, "/base", carried, "m", 1, ANYWHERE).to_pylist()
     assert {name: row[name] for name in carried.names} == {"manifest_status": "new", "price": 1.5, "tags": ["x"], "z": None}
 
 
@@ -173,7 +178,7 @@ def test_slices_of_larger_tables_are_read_from_their_own_beginning() -> None:
             "box": pa.array(np.arange(40.0).reshape(10, 4).tolist(), pa.list_(pa.float64())),
         }
     )
-    found = items(table.slice(3, 2), "/base", NOTHING, "m", 1).to_pylist()
+    found = items(table.slice(3, 2), "/base", NOTHING, "m", 1, ANYWHERE).to_pylist()
     assert [(row["image_uri"], row["box"]) for row in found] == [
         ("/base/3.jpg", [12, 13, 14, 15]),
         ("/base/4.jpg", [16, 17, 18, 19]),

@@ -57,6 +57,7 @@ def test_what_is_no_place_is_refused_without_its_secret(written: str) -> None:
         ("s3://c/../odd.jpg", "s3://b/p", "s3://c/../odd.jpg"),
         ("s3a://c/a.jpg", "/data", "s3://c/a.jpg"),
         ("file:///x/a%23.jpg", "s3://b", "/x/a#.jpg"),
+        ("local:///x/a.jpg", "s3://b", "/x/a.jpg"),
         ("/local.jpg", "s3://b/p", "/local.jpg"),
         ("https://h/a.jpg?x-amz-signature=1", "/data", "https://h/a.jpg?x-amz-signature=1"),
         ("~a.jpg", "/data", "/data/~a.jpg"),
@@ -66,7 +67,10 @@ def test_relative_uris_lie_below_the_base(written: str, base: str, resolved: str
     assert uris.resolve(written, base) == resolved
 
 
-@pytest.mark.parametrize("written", ["", "../../../a.jpg", "..", "file://elsewhere/a.jpg", "s3://", "s3://k:pass-word@b/a.jpg"])
+@pytest.mark.parametrize(
+    "written",
+    ["", "../../../a.jpg", "..", "file://elsewhere/a.jpg", "s3://", "s3://k:pass-word@b/a.jpg", "s3://k:pass-word/x@b/a"],
+)
 def test_a_row_with_no_place_is_the_rows_fault(written: str) -> None:
     with pytest.raises(ItemRefused, match="image_uri") as refused:
         uris.resolve(written, "s3://b/p")
@@ -82,6 +86,19 @@ def test_what_is_shown_and_kept_holds_no_secret() -> None:
     assert uris.shown("s3://key:secret@bucket/a?b") == "s3://bucket/a?b"
     assert uris.shown("s3://bucket/a@b.jpg") == "s3://bucket/a@b.jpg"
     assert uris.unsigned("s3://bucket/a?token=1") == "s3://bucket/a?token=1"
+    assert uris.unsigned("s3://key:secret@bucket/a@b") == "s3://bucket/a@b"
+    for slashed in ("s3://key:sec/ret@bucket/a", "https://me:sec/ret@host/a?x=1", "https://me:sec?ret@host/a", "gs://k:/sec@b"):
+        assert uris.has_user(slashed)
+        assert "sec" not in uris.shown(slashed) + uris.unsigned(slashed)
+    for plain in (
+        "hdfs://node:8020/a@b",
+        "https://host:80/a@b",
+        "s3://arn:aws:s3:eu:1:accesspoint/x/a@b",
+        "s3://b/a:b@c",
+        "/a:b@c",
+    ):
+        assert not uris.has_user(plain)
+        assert uris.shown(plain) == uris.unsigned(plain) == plain
 
 
 @given(st.text(max_size=40), st.sampled_from(["/data", "/", "s3://bucket/p", "s3://bucket"]))

@@ -1,0 +1,72 @@
+"""What crashes and changes leave behind, and nothing else: ``matteline gc``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from pipeline.storage.digests import gather
+from pipeline.storage.files import Files
+from pipeline.storage.index import read_index
+from pipeline.storage.layout import Layout
+from pipeline.storage.lease import Lease
+from pipeline.storage.place import FileInfo
+from pipeline.verify import OUTPUTS, object_keys, orphans
+
+KINDS = {
+    "object": "a mask or cutout that no row names: of a task that died before its part, or of an image that has changed",
+    "part": "an index part whose rows were replaced",
+    "temporary": "a file that was being written when its process was killed",
+}
+
+AT_ONCE = 16
+
+
+@dataclass
+class Swept:
+    """What was found, and, unless it was a dry run, removed."""
+
+    files: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+
+
+def sweep(layout: Layout, run_id: str, files: Files, *, delete: bool) -> Swept:
+    """Find a recipe's garbage, and remove it if told to. Holds the recipe's lease meanwhile: no run is disturbed.
+
+    Raises:
+        LeaseHeld: a run is at work there.
+        StorageError: something can't be listed, read or removed.
+    """
+    swept = Swept()
+    with Lease(layout, run_id, files) as lease, ThreadPoolExecutor(AT_ONCE) as pool:
+        for kind, list_all in _LISTS.items():
+            removals = []
+            for info in list_all(layout, files):
+                lease.check()
+                swept.files[kind] += 1
+                swept.bytes[kind] += info.size
+                if delete:
+                    removals.append(pool.submit(files.delete, info.uri))
+                    if len(removals) >= 64 * AT_ONCE:
+                        removals.pop(0).result()
+            for removal in removals:
+                removal.result()
+    return swept
+
+
+def _objects(layout: Layout, files: Files) -> Iterator[FileInfo]:
+    columns = [f"{output}_uri" for output in OUTPUTS]
+    known = gather(object_keys(part[column]) for part in read_index(layout, files, columns) for column in columns)
+    return orphans(layout, files, known)
+
+
+def _parts(layout: Layout, files: Files) -> Iterator[FileInfo]:
+    return files.list(layout.superseded)
+
+
+def _rest(layout: Layout, files: Files) -> Iterator[FileInfo]:
+    return files.leftovers(layout.folder)
+
+
+_LISTS = {"object": _objects, "part": _parts, "temporary": _rest}

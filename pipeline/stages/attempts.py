@@ -1,0 +1,127 @@
+"""Items that kill the process they are worked on: found, given up, and no harm to their neighbours.
+
+Ray repeats what died with its process, for ever if the process always dies. So every batch is noted in a ledger that
+outlives the process, before it is worked on. Whoever gets the batch after a death finds the note and takes its items one by
+one; an item that three processes died of (alone, but for the first time) is given up and recorded as failed. Work that takes
+longer than its deadline ends its own process: no other means stops a loop in foreign code.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn, Protocol, TypeVar
+
+from pipeline.errors import ItemCrashed
+
+DEATHS = 3
+"""Processes that an item may cost. The first may have died of a neighbour, the second of the machine."""
+
+BROKEN = 70
+"""Exit status of a process that ends itself because its GPU is lost."""
+
+STDERR = 2
+
+T = TypeVar("T")
+
+
+class Ledger(Protocol):
+    """What has been begun and not ended, by key; outlives the processes that note it."""
+
+    def begin(self, keys: Sequence[str]) -> list[int]:
+        """How many processes died of each key. If none did, all are begun now."""
+
+    def begin_alone(self, key: str) -> None:
+        """This one is begun now, whatever died of it before."""
+
+    def end(self, keys: Sequence[str]) -> None:
+        """These are over, whatever came of them."""
+
+
+class Notes:
+    """A ledger in memory. In a run it is an actor of its own; memory is bounded by the work in flight."""
+
+    def __init__(self) -> None:
+        self.begun: dict[str, int] = {}
+
+    def begin(self, keys: Sequence[str]) -> list[int]:
+        before = [self.begun.get(key, 0) for key in keys]
+        if not any(before):
+            self.begun |= dict.fromkeys(keys, 1)
+        return before
+
+    def begin_alone(self, key: str) -> None:
+        self.begun[key] = self.begun.get(key, 0) + 1
+
+    def end(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.begun.pop(key, None)
+
+
+class Attempts:
+    """One batch's way through one stage. Without a ledger nothing is noted and nothing has a deadline.
+
+    Args:
+        stage: keeps the stages' notes apart.
+        item_s: after so many seconds on one item the process ends itself.
+    """
+
+    def __init__(self, ledger: Ledger | None, stage: str, item_ids: Sequence[str], item_s: float) -> None:
+        self.ledger, self.item_s = ledger, item_s
+        self.keys = [f"{stage}/{item_id}" for item_id in item_ids]
+        self.deaths = self.ledger.begin(self.keys) if self.ledger is not None and self.keys else [0] * len(self.keys)
+
+    @property
+    def alone(self) -> bool:
+        """A process died of this batch: ``one`` is the way to go on."""
+        return any(self.deaths)
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Work on the whole batch."""
+        with self._deadline(len(self.keys)):
+            return work()
+
+    def one(self, row: int, work: Callable[[], T]) -> T:
+        """Work on one item.
+
+        Raises:
+            ItemCrashed: too many processes have died of it.
+        """
+        if self.deaths[row] >= DEATHS:
+            raise ItemCrashed(
+                f"{self.deaths[row]} processes died while they worked on it, or were ended after {self.item_s:g} s "
+                "(limits.item_s); the image may crash a library or need more memory than there is. --retry crash tries again"
+            )
+        if self.ledger is None or not self.alone:
+            with self._deadline(1):
+                return work()
+        self.ledger.begin_alone(self.keys[row])
+        try:
+            with self._deadline(1):
+                return work()
+        finally:
+            self.ledger.end([self.keys[row]])
+
+    def over(self) -> None:
+        """The whole batch went through."""
+        if self.ledger is not None and self.keys:
+            self.ledger.end(self.keys)
+
+    @contextmanager
+    def _deadline(self, items: int) -> Iterator[None]:
+        if self.ledger is None:
+            yield
+            return
+        # A thread of the interpreter's own C code, which ends the process even while foreign code holds Python's lock.
+        faulthandler.dump_traceback_later(self.item_s * max(1, items), exit=True, file=STDERR)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+def end_process() -> NoReturn:
+    """Leave at once, as a crash would: whoever gets the batch next finds it in the ledger."""
+    os._exit(BROKEN)
