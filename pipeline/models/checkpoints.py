@@ -21,6 +21,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pipeline.errors import WeightsError
+from pipeline.models.fold import fold_batch_norms
 from pipeline.models.mvanet import BEN2, LOCAL, MVANET, MVANet, Variant
 
 Renames = Iterator[tuple[str, str]]
@@ -181,7 +182,7 @@ def recognise(path: Path) -> str:
 
 
 def load_mvanet(path: Path, *, device: torch.device, dtype: torch.dtype) -> MVANet:
-    """The network with a file's weights, for inference.
+    """The network with a file's weights, for inference: batch norms are folded.
 
     Raises:
         WeightsError: not a weights file, of no known layout, or with numbers that are not finite.
@@ -191,14 +192,15 @@ def load_mvanet(path: Path, *, device: torch.device, dtype: torch.dtype) -> MVAN
     state = {}
     for ours, slot in model.state_dict().items():
         if ours.endswith(".num_batches_tracked"):
-            state[ours] = torch.zeros(slot.shape, dtype=slot.dtype, device=device)
+            state[ours] = torch.zeros(slot.shape, dtype=slot.dtype)
             continue
         theirs = _their_key(ours, layout)
-        state[ours] = tensors[theirs].to(device=device, dtype=dtype, copy=True)
-        if not torch.isfinite(state[ours]).all():
+        state[ours] = tensors[theirs].to(dtype=torch.float32, copy=True)
+        if not torch.isfinite(state[ours].to(dtype)).all():
             raise WeightsError(f"{path}: {theirs} has numbers that are not finite as {_short(dtype)}; get the file anew")
     model.load_state_dict(state, strict=True, assign=True)
-    return model.eval().requires_grad_(False)
+    fold_batch_norms(model)
+    return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 
 def open_tensors(path: Path) -> dict[str, Tensor]:

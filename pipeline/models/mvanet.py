@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
+from pipeline.models.enlarge import blank_margins, conv_enlarged, conv_parities, normalise_parities, weave
 from pipeline.models.swin import Mlp, Swin
 
 LOCAL = 4
@@ -101,12 +102,34 @@ class ConvBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, variant: Variant, act: Literal["gelu", "prelu"] | None = None) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm = nn.InstanceNorm2d(outputs) if variant.norm == "instance" else nn.BatchNorm2d(outputs)
+        self.norm: nn.Module = nn.InstanceNorm2d(outputs) if variant.norm == "instance" else nn.BatchNorm2d(outputs)
         self.act = nn.PReLU() if (act or variant.act) == "prelu" else nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, h, w) to (B, outputs, h, w)."""
         x = self.act(self.norm(self.conv(x)))
+        return x
+
+
+class Enlarge(ConvBlock):
+    """Nearest enlargement by two, then a convolution block, computed on the small map (see ``enlarge``)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, h, w) to (N, outputs, 2h, 2w)."""
+        if self.training:  # a batch norm that learns wants the whole map
+            return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return weave(self.parities(x))
+
+    def parities(self, x: Tensor) -> Tensor:
+        """(N, inputs, h, w) to (N, 4·outputs, h+1, w+1), margins not blank; not for training."""
+        x = conv_enlarged(x, self.conv.weight, self.conv.bias)
+        if isinstance(self.norm, nn.BatchNorm2d):
+            mean, var, weight, bias = self.norm.running_mean, self.norm.running_var, self.norm.weight, self.norm.bias
+            assert mean is not None and var is not None
+            x = F.batch_norm(x, mean.repeat(4), var.repeat(4), weight.repeat(4), bias.repeat(4), eps=self.norm.eps)
+        elif isinstance(self.norm, nn.InstanceNorm2d):
+            x = normalise_parities(x, self.norm.eps)
+        x = self.act(x)
         return x
 
 
@@ -222,8 +245,8 @@ class MVANet(nn.Module):
             ConvBlock(dim, 3 * dim, variant), ConvBlock(3 * dim, 3 * dim, variant), nn.Conv2d(3 * dim, dim, 3, padding=1)
         )
         self.shallow = nn.Conv2d(3, dim, 3, padding=1)
-        self.upsample1 = ConvBlock(dim, dim, variant, act="gelu")
-        self.upsample2 = ConvBlock(dim, dim, variant, act="gelu")
+        self.upsample1 = Enlarge(dim, dim, variant, act="gelu")
+        self.upsample2 = Enlarge(dim, dim, variant, act="gelu")
         self.output = nn.Conv2d(dim, 1, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -249,11 +272,13 @@ class MVANet(nn.Module):
         whole = self.merge(whole + bilinear(views[:, LOCAL], like=whole))  # (N, C, S/4, S/4)
 
         whole = whole + self.shallow_reduced(x, 4)  # (N, C, S/4, S/4)
-        whole = self.upsample1(F.interpolate(whole, scale_factor=2, mode="nearest"))  # (N, C, S/2, S/2)
+        whole = self.upsample1(whole)  # (N, C, S/2, S/2)
         whole = whole + self.shallow_reduced(x, 2)  # (N, C, S/2, S/2)
-        whole = self.upsample2(F.interpolate(whole, scale_factor=2, mode="nearest"))  # (N, C, S, S)
-        logits: Tensor = self.output(whole)  # (N, 1, S, S)
-        return logits
+        if self.training:
+            logits: Tensor = self.output(self.upsample2(whole))  # (N, 1, S, S)
+            return logits
+        whole = blank_margins(self.upsample2.parities(whole))  # (N, 4·C, S/2 + 1, S/2 + 1)
+        return conv_parities(whole, self.output.weight, self.output.bias)  # (N, 1, S, S)
 
     def shallow_reduced(self, x: Tensor, by: Literal[2, 4]) -> Tensor:
         """``bilinear(shallow(x))`` at S/by, (N, C, S/by, S/by), without ever holding the (N, C, S, S) map.

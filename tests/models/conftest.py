@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -75,6 +76,16 @@ def small_network() -> Any:
         return network.eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def plain_forward() -> Any:
+    """The network in its plain form: ``plain_forward(network, frames)``."""
+    spec = importlib.util.spec_from_file_location("plain", Path(__file__).with_name("plain.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.plain_forward
 
 
 @pytest.fixture
