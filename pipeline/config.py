@@ -131,7 +131,10 @@ class Limits(Section):
     max_bytes: int = Field(default=100_000_000, ge=1)
     fetch_s: float = Field(default=60.0, gt=0, description="until an image's bytes must be here, with all repeats")
     item_s: float = Field(
-        default=300.0, gt=0, le=86_400, description="until one stage must be done with an item, fetching aside"
+        default=200.0,
+        gt=0,
+        le=86_400,
+        description="for an item in a stage, a batch in the model; then the process is ended",
     )
 
 
@@ -189,6 +192,16 @@ class Job(Section):
     @property
     def recipe(self) -> Recipe:
         return self.preset.recipe
+
+    @model_validator(mode="after")
+    def _hanging_items_end_before_the_run(self) -> Job:
+        if 4 * self.limits.item_s > self.compute.no_progress_s:
+            raise ValueError(
+                f"limits.item_s={self.limits.item_s:g} is more than a quarter of compute.no_progress_s="
+                f"{self.compute.no_progress_s}: an item that hangs costs its batch's time and two more tries, so the run would be "
+                "given up first; lower the one or raise the other"
+            )
+        return self
 
     def with_weights_hash(self, sha256: str) -> Job:
         """The same job, its recipe pinned to the weights as they were found."""

@@ -3,7 +3,7 @@
 An error's class decides its fate: it is refused before work starts, stops the run, or becomes a row of the index::
 
     PipelineError
-    ├── Refused              before work starts                      exit 2
+    ├── Refused              before work starts, or the index can't be written any more   exit 2
     │   ├── ConfigError      a setting, a manifest, the cluster
     │   ├── WeightsError     a weights file
     │   └── StorageError     a place that can't be read or written

@@ -10,16 +10,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
-import pyarrow as pa
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Dataset
-from ray.data.block import BlockMetadata
-from ray.data.datasource import Datasource, ReadTask
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
@@ -28,18 +24,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.config import Budget, Compute
 from pipeline.errors import ConfigError, ErrorBudgetExceeded, PipelineError, Stopped
 from pipeline.log import Meter
-from pipeline.preflight import Cluster, Node, Plan, Pool
+from pipeline.preflight import FREE_CPUS, Cluster, Node, Plan, Pool
 from pipeline.segmenter import local_cpus
-from pipeline.stages.admit import admit_batch
-from pipeline.stages.attempts import Notes
 from pipeline.stages.commit import commit_batch
 from pipeline.stages.decode import decode_batch
 from pipeline.stages.finish import Finish, finish_batch
+from pipeline.stages.ledger import RemoteLedger
 from pipeline.stages.segment import SegmentBatch
-from pipeline.storage.digests import Digests
+from pipeline.stages.source import ManifestSource
 from pipeline.storage.files import Files
-from pipeline.storage.manifest import Manifest, read
-from pipeline.storage.tables import Fragment
 
 FOR_EVER = -1
 """What dies with its process or machine is repeated as often as it takes: the ledger finds the items that are to blame, and a
@@ -50,68 +43,6 @@ WORKER_START_S = 120.0
 
 COMMIT_CPUS = 0.25
 """Another share than the stage before has, so that Ray doesn't fuse the two: a part's rows would then wait with pixels."""
-
-
-class ManifestSource(Datasource):
-    """Ray's way to a manifest: one read task a fragment, with the reader that the driver's scan used.
-
-    Items that are done are dropped here, before the rows are cut into blocks: a manifest that has grown by one item must
-    make one task of it.
-    """
-
-    def __init__(self, plan: Plan, files: Files) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.manifest, self.files, self.rows = plan.manifest, files, plan.todo
-        self.done = ray.put(plan.done)  # 16 bytes an item, once for all tasks
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        """Bytes, roughly: ids and URIs."""
-        return 200 * self.rows
-
-    def get_read_tasks(
-        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
-    ) -> list[ReadTask]:
-        """Fragments are independent; how many items a later task gets is decided by the repartition after the read."""
-        each = max(1, self.rows // max(1, len(self.manifest.fragments)))
-        known = BlockMetadata(num_rows=each, size_bytes=200 * each, input_files=None, exec_stats=None)
-        bare = replace(self.manifest, fragments=())  # a reader needs its own fragment only; all of them can be large
-        return [ReadTask(_Reader(bare, fragment, self.files, self.done), known) for fragment in self.manifest.fragments]
-
-
-@dataclass(frozen=True)
-class _Reader:
-    manifest: Manifest
-    fragment: Fragment
-    files: Files
-    done: ray.ObjectRef[Digests]
-
-    def __call__(self) -> Iterator[pa.Table]:
-        done: Digests = ray.get(self.done)
-        for items in read(self.manifest, self.fragment, self.files):
-            yield admit_batch(items, done=done)
-
-
-class RemoteLedger:
-    """The ledger of a run as its workers see it: an actor beside the driver, which dies with it."""
-
-    def __init__(self, actor: Any) -> None:
-        self.actor = actor
-
-    @classmethod
-    def start(cls) -> RemoteLedger:
-        """On the driver's machine: if that is lost, the run is."""
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        return cls(ray.remote(Notes).options(num_cpus=0, scheduling_strategy=here).remote())
-
-    def begin(self, keys: Sequence[str]) -> list[int]:
-        found: list[int] = ray.get(self.actor.begin.remote(keys))
-        return found
-
-    def begin_alone(self, key: str) -> None:
-        ray.get(self.actor.begin_alone.remote(key))
-
-    def end(self, keys: Sequence[str]) -> None:
-        self.actor.end.remote(keys)  # nobody waits for it: a note too many costs an attempt alone, nothing more
 
 
 def rows_per_block(plan: Plan, pool: Pool) -> int:
@@ -144,8 +75,9 @@ def graph(plan: Plan, pool: Pool, run_id: str, files: Files) -> Dataset:
         "block_mib": compute.block_mib,
         "ledger": ledger,
     }
+    source = ManifestSource(plan.manifest, plan.done, plan.todo, files)
     made: Dataset = (
-        ray.data.read_datasource(ManifestSource(plan, files), override_num_blocks=len(plan.manifest.fragments))
+        ray.data.read_datasource(source, override_num_blocks=len(plan.manifest.fragments))
         .repartition(target_num_rows_per_block=rows_per_block(plan, pool))
         .map_batches(decode_batch, batch_format="pyarrow", batch_size=None, fn_kwargs=fetching, max_retries=FOR_EVER)
         .map_batches(
@@ -298,9 +230,15 @@ def check_workers(node_ids: Sequence[str], mine: str | None = None) -> None:
 
 def _start_ray(compute: Compute) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # What every task did, for a dashboard that isn't there: 10 KB a task in memory, up to 100,000 tasks.
+    os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
     # Ray's C++ side writes an error to stderr about what Ray Data always does (ray-project/ray#53727).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray_data = logging.getLogger("ray.data")
+    ray_data.setLevel(logging.ERROR)
+    for handler in ray_data.handlers:
+        if isinstance(handler, logging.StreamHandler):  # its file keeps the tracebacks; the user gets our sentence
+            handler.setLevel(logging.CRITICAL)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = compute.ray_address or os.environ.get("RAY_ADDRESS")
     _check_answers(address)
@@ -310,7 +248,7 @@ def _start_ray(compute: Compute) -> None:
                 ray.init(address=address, **quiet)
             else:
                 # CPUs are Ray's bookkeeping: the model's actors get theirs on top, so that reading and writing never starve.
-                slots = max(2, local_cpus()) + (compute.actors or 1) * (compute.cpus_per_actor or 1)
+                slots = max(FREE_CPUS, local_cpus()) + (compute.actors or 1) * (compute.cpus_per_actor or 1)
                 ray.init(address="local", num_cpus=ceil(slots), include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"no Ray cluster could be had at {address or 'this machine'}: {error}") from error

@@ -20,6 +20,12 @@ from pipeline.storage.roots import mended, shortened
 FREE_CPUS = 2
 """Logical CPUs that the model must leave to reading and writing: with none, Ray Data waits for ever without a word."""
 
+ROOMY_CPUS = 4
+"""With so many left, each of reading, decoding, finishing and committing has one of its own."""
+
+COMMIT_CPUS = 0.25
+"""Another share than the stage before has, so that Ray doesn't fuse the two: a part's rows would then wait with pixels."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -47,6 +53,10 @@ class Pool:
     a_node: int
     """Copies that share a node's cores, if they are spread evenly."""
     device: str
+    task_cpus: float = 1.0
+    """Of decoding and finishing each, as Ray counts them. Ray Data reserves CPUs from the first stage on and gives a later
+    stage none until the earlier ones are through: where few are left, smaller shares let an item be committed before the last
+    is decoded."""
 
 
 class Node(NamedTuple):
@@ -148,7 +158,7 @@ def fit_pool(compute: Compute, cluster: Cluster, *, gpu_model: bool = True) -> P
             f"{actors * each + FREE_CPUS:g} CPUs; the cluster has {cpus:g} on {len(cluster)} machines. "
             "Lower compute.actors or compute.cpus_per_actor"
         )
-    return Pool(actors, 0.0, each, -(-actors // max(1, len(roomy))), "cpu")
+    return Pool(actors, 0.0, each, -(-actors // max(1, len(roomy))), "cpu", _task_cpus(cpus - actors * each))
 
 
 def _on_gpus(compute: Compute, cluster: Cluster, share: float) -> Pool:
@@ -167,7 +177,19 @@ def _on_gpus(compute: Compute, cluster: Cluster, share: float) -> Pool:
             f"{actors * each + FREE_CPUS:g} CPUs; the cluster has {cpus:g}. Lower compute.actors or compute.cpus_per_actor"
         )
     machines = sum(node.gpus > 0 for node in cluster)
-    return Pool(actors, share, each, -(-actors // machines), "cpu" if compute.device == "cpu" else "cuda")
+    return Pool(
+        actors,
+        share,
+        each,
+        -(-actors // machines),
+        "cpu" if compute.device == "cpu" else "cuda",
+        _task_cpus(cpus - actors * each),
+    )
+
+
+def _task_cpus(free: float) -> float:
+    """Reading takes one CPU whatever is asked, committing its small share; what is left is halved."""
+    return 1.0 if free >= ROOMY_CPUS else (free - 1 - COMMIT_CPUS) / 2
 
 
 def _copies(cluster: Cluster, cpus: float, gpus: float) -> int:

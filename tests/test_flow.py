@@ -231,7 +231,9 @@ def test_more_gpus_than_there_are_is_refused_with_numbers(tmp_path: Path, make_p
         (Compute(device="cpu"), (Node(8, 2),), Pool(1, 0, 1, 1, "cpu")),
         (Compute(device="cpu", gpus_per_actor=1), (Node(8, 2),), Pool(2, 1, 0, 2, "cpu")),
         (Compute(), (Node(0), Node(8)), Pool(1, 0, 1, 1, "cpu")),
-        (Compute(), tuple(Node(1) for _ in range(10)), Pool(8, 0, 1, 1, "cpu")),
+        (Compute(), (Node(4),), Pool(1, 0, 1, 1, "cpu", 0.875)),
+        (Compute(), (Node(3),), Pool(1, 0, 1, 1, "cpu", 0.375)),
+        (Compute(), tuple(Node(1) for _ in range(10)), Pool(8, 0, 1, 1, "cpu", 0.375)),
     ],
 )
 def test_the_pool_fits_the_cluster(compute: Compute, cluster: tuple[Node, ...], pool: Pool) -> None:

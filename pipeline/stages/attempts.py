@@ -79,8 +79,8 @@ class Attempts:
         return any(self.deaths)
 
     def together(self, work: Callable[[], T]) -> T:
-        """Work on the whole batch."""
-        with self._deadline(len(self.keys)):
+        """Work on the whole batch, which has as long as one item: if that is too short, its items get as long each."""
+        with self._deadline():
             return work()
 
     def one(self, row: int, work: Callable[[], T]) -> T:
@@ -95,11 +95,11 @@ class Attempts:
                 "(limits.item_s); the image may crash a library or need more memory than there is. --retry crash tries again"
             )
         if self.ledger is None or not self.alone:
-            with self._deadline(1):
+            with self._deadline():
                 return work()
         self.ledger.begin_alone(self.keys[row])
         try:
-            with self._deadline(1):
+            with self._deadline():
                 return work()
         finally:
             self.ledger.end([self.keys[row]])
@@ -110,12 +110,12 @@ class Attempts:
             self.ledger.end(self.keys)
 
     @contextmanager
-    def _deadline(self, items: int) -> Iterator[None]:
+    def _deadline(self) -> Iterator[None]:
         if self.ledger is None:
             yield
             return
         # A thread of the interpreter's own C code, which ends the process even while foreign code holds Python's lock.
-        faulthandler.dump_traceback_later(self.item_s * max(1, items), exit=True, file=STDERR)
+        faulthandler.dump_traceback_later(self.item_s, exit=True, file=STDERR)
         try:
             yield
         finally:

@@ -57,7 +57,8 @@ def finish_batch(batch: pa.Table, *, finish: Finish) -> pa.Table:
             made.append({"finish_s": finish_s, "write_s": write_s} | {key: one[key] for one in objects for key in one})
     attempts.over()
     settled = with_errors(batch, errors).select(["error_code", "error_detail"]).to_pylist()
-    rows = [_index_row(fact, new, error, finish) for fact, new, error in zip(facts, made, settled, strict=True)]
+    same = {"recipe": finish.recipe.fingerprint(), "worker": f"{socket.gethostname()}/{os.getpid()}"}
+    rows = [_index_row(fact, new, error, finish) | same for fact, new, error in zip(facts, made, settled, strict=True)]
     table = pa.Table.from_pylist(rows, INDEX)
     for field in finish.carried:
         table = table.append_column(field, batch[field.name].cast(field.type))
@@ -135,9 +136,7 @@ def _index_row(
         "status": status,
         "model": finish.recipe.name,
         "weights_sha256": finish.recipe.weights_sha256,
-        "recipe": finish.recipe.fingerprint(),
         "run_id": finish.run_id,
-        "worker": f"{socket.gethostname()}/{os.getpid()}",
         "seconds": seconds,
         "finished_at": datetime.now(UTC),
     }

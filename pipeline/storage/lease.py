@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.errors import FetchError, LeaseHeld, PipelineError, StorageError, WriteError
+from pipeline.log import log
 from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout
 from pipeline.storage.uris import join, name
@@ -77,7 +78,10 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self.release()
+        try:
+            self.release()
+        except StorageError as error:  # it must not hide what the run has to say
+            log.warning(f"{error}; the next run waits until it expires")
 
     def release(self) -> None:
         """Free it for the next run. The work must be over, or about to end with this process."""

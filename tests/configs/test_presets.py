@@ -201,10 +201,12 @@ NOT_PIXELS = [
     "compute.rows_per_part=6",
     "compute.block_mib=8",
     "compute.fetch_threads=3",
-    "compute.no_progress_s=60",
+    "compute.no_progress_s=1000",
     "limits.max_pixels=1000",
     "limits.max_bytes=1000",
     "limits.fetch_s=3",
+    "limits.item_s=3",
+    "storage.allow_roots=[s3://other]",
     "storage.endpoint_url=http://127.0.0.1:9000",
     "storage.region=eu-west-1",
     "storage.profile=other",
@@ -229,3 +231,9 @@ def test_no_other_setting_enters_the_fingerprint(pair: str) -> None:
     assert changed != plain
     assert changed.recipe.fingerprint() == plain.recipe.fingerprint()
     assert changed.recipe.folder() == plain.recipe.folder()
+
+
+def test_a_hanging_item_must_end_before_the_run_is_given_up() -> None:
+    with pytest.raises(ConfigError, match=r"limits.item_s=200 is more than a quarter of compute.no_progress_s=600"):
+        load_job(manifest="m", output="o", overrides=["compute.no_progress_s=600"])
+    load_job(manifest="m", output="o", overrides=["compute.no_progress_s=600", "limits.item_s=150"])
