@@ -21,6 +21,7 @@ def manifest(
 ) -> None:
     """Build a manifest: every image below a folder or prefix, or every annotated object with its box."""
     from pipeline.storage.build import from_coco, from_folder, write_manifest
+    from pipeline.storage.uris import parent
 
     files = options.files_of(set_, endpoint_url)
     folder, target = files.absolute(images), files.absolute(output)
@@ -28,3 +29,5 @@ def manifest(
     write_manifest(table, target, files)
     boxes = table.num_rows - table["x0"].null_count if "x0" in table.column_names else 0
     out.print(f"{output}: {table.num_rows} items, {boxes} with a box", markup=False)
+    if not f"{folder}/".startswith(f"{parent(target).rstrip('/')}/"):
+        out.print(f"the images lie outside the manifest's folder: run it with --allow-root {folder}", markup=False)

@@ -15,6 +15,10 @@ from jobs.console import out, table
 def gc(
     output: Annotated[str, typer.Argument(help="A run's output: a folder or a URI.")],
     delete: Annotated[bool, typer.Option("--delete", help="Remove it; without this, it is only counted.")] = False,
+    min_age: Annotated[
+        float,
+        typer.Option("--min-age", min=0, metavar="HOURS", help="Leave alone what is younger than this."),
+    ] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     set_: options.Set = None,
     endpoint_url: options.Endpoint = None,
@@ -36,7 +40,10 @@ def gc(
     folders = recipes(files.absolute(output), files)
     if not folders:
         raise ConfigError(f"no results under {files.absolute(output)}; nothing to clear away")
-    swept = {folder: sweep(Layout(parent(folder), name(folder)), new_run_id(), files, delete=delete) for folder in folders}
+    swept = {
+        folder: sweep(Layout(parent(folder), name(folder)), new_run_id(), files, delete=delete, min_age_s=3600 * min_age)
+        for folder in folders
+    }
     if as_json:
         out.print_json(json.dumps({folder: asdict(found) | {"deleted": delete} for folder, found in swept.items()}))
         return

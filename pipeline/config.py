@@ -121,7 +121,7 @@ class Compute(Section):
     rows_per_part: int | None = Field(default=None, ge=1, description="items an index part; absent, from the manifest's length")
     block_mib: int = Field(default=64, ge=1, le=1024, description="decoded pixels a block")
     fetch_threads: int = Field(default=8, ge=1, le=128, description="objects read or written at once by one task")
-    no_progress_s: int = Field(default=900, ge=5, description="a run that finishes nothing for so long is given up")
+    no_progress_s: int = Field(default=1800, ge=5, description="a run that finishes nothing for so long is given up")
 
 
 class Limits(Section):
@@ -131,7 +131,7 @@ class Limits(Section):
     max_bytes: int = Field(default=100_000_000, ge=1)
     fetch_s: float = Field(default=60.0, gt=0, description="until an image's bytes must be here, with all repeats")
     item_s: float = Field(
-        default=200.0,
+        default=240.0,
         gt=0,
         le=86_400,
         description="for an item in a stage, a batch in the model; then the process is ended",
@@ -195,10 +195,10 @@ class Job(Section):
 
     @model_validator(mode="after")
     def _hanging_items_end_before_the_run(self) -> Job:
-        if 4 * self.limits.item_s > self.compute.no_progress_s:
+        if 7 * self.limits.item_s > self.compute.no_progress_s:
             raise ValueError(
-                f"limits.item_s={self.limits.item_s:g} is more than a quarter of compute.no_progress_s="
-                f"{self.compute.no_progress_s}: an item that hangs costs its batch's time and two more tries, so the run would be "
+                f"limits.item_s={self.limits.item_s:g} is more than a seventh of compute.no_progress_s="
+                f"{self.compute.no_progress_s}: three items of one batch that hang cost seven such times, and the run would be "
                 "given up first; lower the one or raise the other"
             )
         return self

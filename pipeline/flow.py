@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.config import Budget, Compute
 from pipeline.errors import ConfigError, ErrorBudgetExceeded, PipelineError, Stopped
 from pipeline.log import Meter
-from pipeline.preflight import FREE_CPUS, Cluster, Node, Plan, Pool
+from pipeline.preflight import COMMIT_CPUS, ROOMY_CPUS, Cluster, Node, Plan, Pool
 from pipeline.segmenter import local_cpus
 from pipeline.stages.commit import commit_batch
 from pipeline.stages.decode import decode_batch
@@ -40,9 +40,6 @@ run that finishes nothing for ``compute.no_progress_s`` is given up."""
 
 WORKER_START_S = 120.0
 """How long a cluster's machine may take to start a process: it may have to unpack an environment first."""
-
-COMMIT_CPUS = 0.25
-"""Another share than the stage before has, so that Ray doesn't fuse the two: a part's rows would then wait with pixels."""
 
 
 def rows_per_block(plan: Plan, pool: Pool) -> int:
@@ -79,7 +76,14 @@ def graph(plan: Plan, pool: Pool, run_id: str, files: Files) -> Dataset:
     made: Dataset = (
         ray.data.read_datasource(source, override_num_blocks=len(plan.manifest.fragments))
         .repartition(target_num_rows_per_block=rows_per_block(plan, pool))
-        .map_batches(decode_batch, batch_format="pyarrow", batch_size=None, fn_kwargs=fetching, max_retries=FOR_EVER)
+        .map_batches(
+            decode_batch,
+            batch_format="pyarrow",
+            batch_size=None,
+            fn_kwargs=fetching,
+            num_cpus=pool.task_cpus,
+            max_retries=FOR_EVER,
+        )
         .map_batches(
             SegmentBatch,
             fn_constructor_args=(
@@ -94,7 +98,14 @@ def graph(plan: Plan, pool: Pool, run_id: str, files: Files) -> Dataset:
             max_restarts=FOR_EVER,
             max_task_retries=FOR_EVER,
         )
-        .map_batches(finish_batch, batch_format="pyarrow", batch_size=None, fn_kwargs={"finish": finish}, max_retries=FOR_EVER)
+        .map_batches(
+            finish_batch,
+            batch_format="pyarrow",
+            batch_size=None,
+            fn_kwargs={"finish": finish},
+            num_cpus=pool.task_cpus,
+            max_retries=FOR_EVER,
+        )
         .map_batches(
             commit_batch,
             batch_format="pyarrow",
@@ -154,7 +165,8 @@ def judge(counts: dict[str, int], budget: Budget) -> None:
     if done and failed / done > budget.max_failed_share:
         raise ErrorBudgetExceeded(
             f"{failed} of {done} items failed ({failed / done:.1%}); the budget is {budget.max_failed_share:.1%} "
-            "(budget.max_failed_share). What is done stays done; mend the cause and run the same command again"
+            "(budget.max_failed_share). What is done stays done; mend the cause, then run the same command with --retry and "
+            "the failures' codes"
         )
 
 
@@ -248,7 +260,7 @@ def _start_ray(compute: Compute) -> None:
                 ray.init(address=address, **quiet)
             else:
                 # CPUs are Ray's bookkeeping: the model's actors get theirs on top, so that reading and writing never starve.
-                slots = max(FREE_CPUS, local_cpus()) + (compute.actors or 1) * (compute.cpus_per_actor or 1)
+                slots = max(ROOMY_CPUS, local_cpus()) + (compute.actors or 1) * (compute.cpus_per_actor or 1)
                 ray.init(address="local", num_cpus=ceil(slots), include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"no Ray cluster could be had at {address or 'this machine'}: {error}") from error

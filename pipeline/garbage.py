@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ KINDS = {
 
 AT_ONCE = 16
 
+MIN_AGE_S = 3600.0
+
 
 @dataclass
 class Swept:
@@ -31,8 +34,14 @@ class Swept:
     bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
 
 
-def sweep(layout: Layout, run_id: str, files: Files, *, delete: bool) -> Swept:
+def sweep(
+    layout: Layout, run_id: str, files: Files, *, delete: bool, min_age_s: float = MIN_AGE_S, now: float | None = None
+) -> Swept:
     """Find a recipe's garbage, and remove it if told to. Holds the recipe's lease meanwhile: no run is disturbed.
+
+    Args:
+        min_age_s: what is younger stays: a cluster's workers may outlive a killed run for a while, and still commit.
+        now: seconds since 1970, for tests.
 
     Raises:
         LeaseHeld: a run is at work there.
@@ -44,6 +53,8 @@ def sweep(layout: Layout, run_id: str, files: Files, *, delete: bool) -> Swept:
             removals = []
             for info in list_all(layout, files):
                 lease.check()
+                if (time.time() if now is None else now) - info.modified < min_age_s:
+                    continue
                 swept.files[kind] += 1
                 swept.bytes[kind] += info.size
                 if delete:

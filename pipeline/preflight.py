@@ -12,7 +12,7 @@ from pipeline.models.load import check_weights
 from pipeline.segmenter import check_licence, pin_weights
 from pipeline.storage.digests import Digests, contains
 from pipeline.storage.files import Files
-from pipeline.storage.index import done_ids
+from pipeline.storage.index import done_ids, ids_of_run
 from pipeline.storage.layout import Layout
 from pipeline.storage.manifest import Manifest, Scan, open_manifest, scan
 from pipeline.storage.roots import mended, shortened
@@ -125,6 +125,17 @@ def without_done(plan: Plan, files: Files, retry: Collection[str] = (), changed:
     if changed is not None:
         done = done[~contains(changed, done)]
     return replace(plan, done=done, todo=plan.rows - int(contains(done, plan.ids).sum()))
+
+
+def only_lost(plan: Plan, run_id: str, files: Files) -> Plan:
+    """After a pass: what of its items has no row of this run, and so was lost on the way.
+
+    Raises:
+        StorageError: the index can't be read.
+    """
+    asked = plan.ids[~contains(plan.done, plan.ids)]
+    lost = asked[~contains(ids_of_run(plan.layout, files, run_id), asked)]
+    return replace(plan, done=plan.ids[~contains(lost, plan.ids)], todo=len(lost))
 
 
 def fit_pool(compute: Compute, cluster: Cluster, *, gpu_model: bool = True) -> Pool:

@@ -46,9 +46,10 @@ class RunRecord:
         }
     )
 
-    def count(self, meter: Meter) -> None:
-        """Take over what has been committed so far."""
-        self.ok, self.review, self.failed = (meter.counts[status] for status in ("ok", "review", "failed"))
+    def count(self, meter: Meter, before: tuple[int, int, int]) -> None:
+        """Take over what has been committed so far, on top of what was before this pass."""
+        counts = (meter.counts[status] for status in ("ok", "review", "failed"))
+        self.ok, self.review, self.failed = (more + first for more, first in zip(counts, before, strict=True))
         self.items_per_s = round(meter.items_per_s, 3)
 
     def close(self, exit_code: int, error: str | None = None) -> None:

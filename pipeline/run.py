@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Collection
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 
 from pipeline.config import Job
-from pipeline.errors import ItemsMissing, PipelineError, Stopped, WriteError
+from pipeline.errors import ItemsMissing, PipelineError, Stopped, StorageError, WriteError
 from pipeline.flow import execute, judge, ray_cluster
 from pipeline.log import Meter, log
 from pipeline.models.load import can_use_gpu
-from pipeline.preflight import Cluster, Plan, fit_pool, make_plan, without_done
+from pipeline.preflight import Cluster, Plan, fit_pool, make_plan, only_lost, without_done
 from pipeline.report import RunRecord
 from pipeline.stopping import Stopping
 from pipeline.storage.changes import changed as find_changed
@@ -48,7 +48,7 @@ def run_job(
     """
     files = Files(job.storage)
     plan = make_plan(job, files, accept_licence=accept_licence)
-    others = find_changed(plan.manifest, plan.layout, files, job.limits.max_bytes) if changed else None
+    others = find_changed(plan.manifest, plan.layout, files, job) if changed else None
     plan = without_done(plan, files, retry, others)
     recipe = plan.job.recipe
     record = RunRecord(new_run_id(), plan.manifest.uri, recipe.fingerprint(), recipe.name, plan.rows, plan.rows - plan.todo)
@@ -82,7 +82,7 @@ def _recorded(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None
         _write_record(record, error.exit_code, str(error), plan.layout, files)
         raise
     except BaseException as error:
-        _write_record(record, 1, f"{type(error).__name__}: {error}"[:2000], plan.layout, files)
+        _write_record(record, 1, type(error).__name__, plan.layout, files)
         raise
     _write_record(record, 0, None, plan.layout, files)
 
@@ -93,9 +93,15 @@ def _work_until_done(plan: Plan, record: RunRecord, files: Files, lease: Lease) 
         try:
             if plan.todo:
                 _work(plan, record, files, lease)
-        finally:
-            _tidy_index(plan, files)
-        plan = without_done(plan, files)
+        except BaseException:
+            # Without the lease the index is another run's to tidy; and nothing may hide why this one ended.
+            if lease.lost is None:
+                with suppress(StorageError):
+                    _tidy_index(plan, files)
+            raise
+        lease.check()
+        _tidy_index(plan, files)
+        plan = only_lost(plan, record.run_id, files)
         if not plan.todo:
             return
         log.warning(f"{plan.todo} items have no row yet", extra={"facts": {"missing": plan.todo}})
@@ -127,9 +133,10 @@ def _tidy_index(plan: Plan, files: Files) -> None:
 
 def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None:
     with ray_cluster(plan.job.compute) as cluster, Meter(plan.todo) as meter:
+        before, failures = (record.ok, record.review, record.failed), record.failures  # of an earlier pass
 
         def check() -> None:
-            record.count(meter)
+            record.count(meter, before)
             lease.check()
 
         _check_reach(plan, cluster)
@@ -137,9 +144,12 @@ def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None:
         facts = {"actors": pool.actors, "gpus_each": pool.gpus, "machines": len(cluster)}
         log.info("model is loading", extra={"facts": facts})
         try:
-            record.failures = execute(plan, pool, record.run_id, files, meter, check)
+            found = execute(plan, pool, record.run_id, files, meter, check)
         finally:
-            record.count(meter)
+            record.count(meter, before)
+        for code, entry in failures.items():
+            found[code] = entry | {"count": entry["count"] + found.get(code, {"count": 0})["count"]}
+        record.failures = found
 
 
 def _judge_index(plan: Plan, files: Files) -> None:

@@ -175,11 +175,14 @@ class Segmenter:
         in_frame = np.array(
             [_in_frame(boxes[number], placements[number], self.recipe.frame_px) for number in numbers], np.float32
         )
+        failed = ""
         try:
             logits = self.model(frames)
         except SegmentError as error:
-            if len(numbers) == 1:
-                return {numbers[0]: error}
+            failed = str(error)  # not the error itself: its traceback holds the tensors of the pass that failed
+        if failed and len(numbers) == 1:
+            return {numbers[0]: SegmentError(failed)}
+        if failed:
             # One image must not take its batch down, and half a batch needs half the memory.
             half = len(numbers) // 2
             halves = [

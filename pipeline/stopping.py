@@ -70,6 +70,9 @@ class Stopping:
 
     def _leave(self, error: Stopped) -> None:
         self._leaving.set()
+        last = threading.Timer(TIDY_S + 0.5, os._exit, (error.exit_code,))  # stderr may be a pipe that nobody reads
+        last.daemon = True
+        last.start()
         if self._tidy is not None:
             tidier = threading.Thread(target=self._tidy, args=(str(error),), daemon=True)
             tidier.start()

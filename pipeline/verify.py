@@ -85,6 +85,7 @@ def verify(
     verdict, rng = Verdict(), random.Random(seed)
     ids: list[Digests] = []
     objects: list[Digests] = []
+    believed: list[Digests] = []  # not read, so looked for in the listing
     with ThreadPoolExecutor(threads) as pool:
         for part in read_index(layout, files, COLUMNS):
             verdict.rows += part.num_rows
@@ -92,6 +93,8 @@ def verify(
             for output in OUTPUTS:
                 objects.append(object_keys(part[f"{output}_uri"]))
             drawn = [rng.random() < sample for _ in range(part.num_rows)]
+            unread = part.filter(pa.array([not is_drawn for is_drawn in drawn]))
+            believed += [object_keys(unread[f"{output}_uri"]) for output in OUTPUTS]
             for fault in pool.map(partial(_check_row, files), part.to_pylist(), drawn):
                 for kind, what in fault.faults:
                     verdict.find(kind, what)
@@ -102,13 +105,20 @@ def verify(
         verdict.find("twice", item_id)
     if manifest is not None:
         _compare(verdict, known, manifest, layout, files)
-    for info in orphans(layout, files, gather(objects)):
+    listed: list[Digests] = []
+    for info in orphans(layout, files, gather(objects), listed):
         verdict.find("orphan", info.uri)
+    looked_for = gather(believed)
+    for uri in _uris_of(layout, files, looked_for[~contains(gather(listed), looked_for)]):
+        verdict.find("absent", uri)
     return verdict
 
 
-def orphans(layout: Layout, files: Files, known: Digests) -> Iterator[FileInfo]:
+def orphans(layout: Layout, files: Files, known: Digests, listed: list[Digests] | None = None) -> Iterator[FileInfo]:
     """Masks and cutouts that are not among the objects that the index names (``object_keys``).
+
+    Args:
+        listed: takes the keys of all that is there.
 
     Raises:
         StorageError: a folder can't be listed.
@@ -118,9 +128,9 @@ def orphans(layout: Layout, files: Files, known: Digests) -> Iterator[FileInfo]:
         for info in files.list(folder):
             chunk.append(info)
             if len(chunk) == CHUNK:
-                yield from _unknown(chunk, known)
+                yield from _unknown(chunk, known, listed)
                 chunk = []
-        yield from _unknown(chunk, known)
+        yield from _unknown(chunk, known, listed)
 
 
 def object_keys(uris: pa.Array | pa.ChunkedArray) -> Digests:
@@ -128,9 +138,12 @@ def object_keys(uris: pa.Array | pa.ChunkedArray) -> Digests:
     return digest(pc.replace_substring_regex(uris.drop_null(), r"^.*/([^/]*/[^/]*/[^/]*)$", r"\1"))
 
 
-def _unknown(chunk: list[FileInfo], known: Digests) -> Iterator[FileInfo]:
+def _unknown(chunk: list[FileInfo], known: Digests, listed: list[Digests] | None) -> Iterator[FileInfo]:
     if chunk:
-        found = contains(known, object_keys(pa.array([info.uri for info in chunk])))
+        keys = object_keys(pa.array([info.uri for info in chunk]))
+        found = contains(known, keys)
+        if listed is not None:
+            listed.append(keys)
         yield from (info for info, is_known in zip(chunk, found, strict=True) if not is_known)
 
 
@@ -176,6 +189,15 @@ def _compare(verdict: Verdict, known: Digests, manifest: Manifest, layout: Layou
     surplus = known[~contains(wanted, known)]
     for item_id in _named(layout, files, surplus):
         verdict.find("unknown", item_id)
+
+
+def _uris_of(layout: Layout, files: Files, keys: Digests) -> Iterator[str]:
+    """The objects' URIs in the index behind these keys; a second pass, made only when there is something to name."""
+    if len(keys):
+        for part in read_index(layout, files, [f"{output}_uri" for output in OUTPUTS]):
+            for output in OUTPUTS:
+                uris = part[f"{output}_uri"].drop_null()
+                yield from uris.filter(pa.array(contains(keys, object_keys(uris)))).to_pylist()
 
 
 def _named(layout: Layout, files: Files, digests: Digests) -> Iterator[str]:

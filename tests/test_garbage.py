@@ -100,15 +100,16 @@ def test_gc_removes_exactly_what_nothing_needs(tmp_path: Path, job: Job, make_ph
         (Path(layout.masks) / "00" / name).write_bytes(b"not ours")
 
     files = sorted(Path(layout.folder).rglob("*"))
-    found = sweep(layout, "gc", Files(), delete=False)
+    found = sweep(layout, "gc", Files(), delete=False, min_age_s=0)
     assert found.files["object"] == 2 and found.files["temporary"] == 2 and found.files["part"] >= 1
     assert all(found.bytes[kind] > 0 for kind in found.bytes)
     assert sorted(path for path in Path(layout.folder).rglob("*") if path.parent.name != "lease") == sorted(
         path for path in files if path.parent.name != "lease"
     ), "a dry run removes nothing"
 
-    assert sweep(layout, "gc", Files(), delete=True) == found
-    assert sum(sweep(layout, "gc", Files(), delete=False).files.values()) == 0
+    assert sum(sweep(layout, "gc", Files(), delete=True).files.values()) == 0, "all of it is younger than an hour"
+    assert sweep(layout, "gc", Files(), delete=True, min_age_s=0) == found
+    assert sum(sweep(layout, "gc", Files(), delete=False, min_age_s=0).files.values()) == 0
     assert check(job, layout) == {}
     assert len(list(Path(layout.folder).rglob("*.png"))) == 12 + 1
     assert all((Path(layout.masks) / "00" / name).exists() for name in kept)
@@ -118,11 +119,11 @@ def test_an_output_that_was_moved_keeps_its_objects(tmp_path: Path, job: Job) ->
     plan, _ = run_job(job)
     (tmp_path / "out").rename(tmp_path / "moved")
     moved = Layout(str(tmp_path / "moved"), plan.layout.recipe_folder)
-    assert sum(sweep(moved, "gc", Files(), delete=True).files.values()) == 0
+    assert sum(sweep(moved, "gc", Files(), delete=True, min_age_s=0).files.values()) == 0
     assert len(list(Path(moved.folder).rglob("*.png"))) == 12
 
 
 def test_gc_waits_for_no_run_and_disturbs_none(job: Job) -> None:
     plan, _ = run_job(job)
     with Lease(plan.layout, "run-a", Files()), pytest.raises(LeaseHeld, match="run-a"):
-        sweep(plan.layout, "gc", Files(), delete=True)
+        sweep(plan.layout, "gc", Files(), delete=True, min_age_s=0)

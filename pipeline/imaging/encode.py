@@ -16,6 +16,10 @@ _SETTINGS = (
 )
 
 
+OUT_OF_MEANS = (MemoryError, cv2.error)
+"""What pixel work raises where no image is at fault, or none that was foreseen: memory, or a limit of the library."""
+
+
 def encode_mask(mask: Mask) -> bytes:
     """(H, W) uint8 as an 8-bit grey PNG."""
     return _png(mask)

@@ -12,9 +12,10 @@ import faulthandler
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 from typing import NoReturn, Protocol, TypeVar
 
-from pipeline.errors import ItemCrashed
+from pipeline.errors import ItemCrashed, ItemError
 
 DEATHS = 3
 """Processes that an item may cost. The first may have died of a neighbour, the second of the machine."""
@@ -36,6 +37,9 @@ class Ledger(Protocol):
     def begin_alone(self, key: str) -> None:
         """This one is begun now, whatever died of it before."""
 
+    def survived(self, key: str) -> None:
+        """This one was worked on alone, and its process lives: only the batch's first death counts against it now."""
+
     def end(self, keys: Sequence[str]) -> None:
         """These are over, whatever came of them."""
 
@@ -55,6 +59,9 @@ class Notes:
     def begin_alone(self, key: str) -> None:
         self.begun[key] = self.begun.get(key, 0) + 1
 
+    def survived(self, key: str) -> None:
+        self.begun[key] = 1
+
     def end(self, keys: Sequence[str]) -> None:
         for key in keys:
             self.begun.pop(key, None)
@@ -71,12 +78,16 @@ class Attempts:
     def __init__(self, ledger: Ledger | None, stage: str, item_ids: Sequence[str], item_s: float) -> None:
         self.ledger, self.item_s = ledger, item_s
         self.keys = [f"{stage}/{item_id}" for item_id in item_ids]
-        self.deaths = self.ledger.begin(self.keys) if self.ledger is not None and self.keys else [0] * len(self.keys)
+        # The batch has a note of its own, for processes that die beside the work on any single item.
+        self.keys.append(f"{stage} {blake2b(repr(item_ids).encode(), digest_size=16).hexdigest()}")
+        *self.deaths, self.tries = [0] * len(self.keys) if ledger is None else ledger.begin(self.keys)
+        if ledger is not None and self.alone:
+            ledger.begin_alone(self.keys[-1])
 
     @property
     def alone(self) -> bool:
         """A process died of this batch: ``one`` is the way to go on."""
-        return any(self.deaths)
+        return bool(self.tries or any(self.deaths))
 
     def together(self, work: Callable[[], T]) -> T:
         """Work on the whole batch, which has as long as one item: if that is too short, its items get as long each."""
@@ -89,9 +100,11 @@ class Attempts:
         Raises:
             ItemCrashed: too many processes have died of it.
         """
-        if self.deaths[row] >= DEATHS:
+        # Every item may cost two processes when it is alone; what dies more often dies of the batch as such.
+        deaths = self.tries if self.tries > DEATHS + 2 * len(self.deaths) else self.deaths[row]
+        if deaths >= DEATHS:
             raise ItemCrashed(
-                f"{self.deaths[row]} processes died while they worked on it, or were ended after {self.item_s:g} s "
+                f"{deaths} processes died while they worked on it, or were ended after {self.item_s:g} s "
                 "(limits.item_s); the image may crash a library or need more memory than there is. --retry crash tries again"
             )
         if self.ledger is None or not self.alone:
@@ -100,13 +113,17 @@ class Attempts:
         self.ledger.begin_alone(self.keys[row])
         try:
             with self._deadline():
-                return work()
-        finally:
-            self.ledger.end([self.keys[row]])
+                result = work()
+        except ItemError:
+            self.ledger.survived(self.keys[row])
+            raise
+        # Any other error stays noted: it may be about to end the process.
+        self.ledger.survived(self.keys[row])
+        return result
 
     def over(self) -> None:
         """The whole batch went through."""
-        if self.ledger is not None and self.keys:
+        if self.ledger is not None:
             self.ledger.end(self.keys)
 
     @contextmanager

@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.config import Recipe
 from pipeline.errors import FetchError, ItemError, WriteError
-from pipeline.imaging.encode import encode_cutout, encode_mask
+from pipeline.imaging.encode import OUT_OF_MEANS, encode_cutout, encode_mask
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.published import png_fault
 from pipeline.schema import INDEX, index_schema
@@ -25,7 +24,7 @@ from pipeline.stages.rows import FailedBefore, attempt, errors_of, sha256, unpac
 from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout, input_mark
 from pipeline.storage.uris import unsigned
-from pipeline.types import as_alpha
+from pipeline.types import Mask, Pixels, as_alpha
 
 
 @dataclass(frozen=True)
@@ -83,18 +82,25 @@ def _publish(
     assert image is not None and mask is not None  # a row without them has its error
     made_from = input_mark(fact["image_sha256"], fact["box"])
 
-    def encode(output: str) -> bytes:
-        if output == "mask":
-            return encode_mask(mask)
-        return encode_cutout(estimate_foreground(image, as_alpha(mask), finish.recipe.foreground), mask)
-
+    encoded = attempt(errors, row, lambda: attempts.one(row, lambda: _encode(image, mask, finish.recipe))) or {}
     written = []
-    for output in finish.recipe.outputs:
+    for output, data in encoded.items():
         place = finish.layout.mask if output == "mask" else finish.layout.cutout
-        data = attempt(errors, row, partial(attempts.one, row, partial(encode, output)))
-        if data is not None:
-            written.append(pool.submit(_write, finish.files, output, place(fact["item_id"], made_from), data, shape))
+        written.append(pool.submit(_write, finish.files, output, place(fact["item_id"], made_from), data, shape))
     return time.perf_counter() - start, written
+
+
+def _encode(image: Pixels, mask: Mask, recipe: Recipe) -> dict[str, bytes]:
+    """An item's objects as files, by output."""
+    try:
+        return {
+            output: encode_mask(mask)
+            if output == "mask"
+            else encode_cutout(estimate_foreground(image, as_alpha(mask), recipe.foreground), mask)
+            for output in recipe.outputs
+        }
+    except OUT_OF_MEANS as error:
+        raise WriteError(f"its mask and cutout can't be made ({type(error).__name__}); it may need more memory") from error
 
 
 def _write(files: Files, output: str, uri: str, data: bytes, shape: tuple[int, int]) -> dict[str, Any]:

@@ -34,5 +34,8 @@ class RemoteLedger:
     def begin_alone(self, key: str) -> None:
         ray.get(self.actor.begin_alone.remote(key))
 
+    def survived(self, key: str) -> None:
+        self.actor.survived.remote(key)
+
     def end(self, keys: Sequence[str]) -> None:
         self.actor.end.remote(keys)  # nobody waits for it: a note too many costs an attempt alone, nothing more

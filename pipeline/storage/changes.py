@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.config import Job
 from pipeline.errors import ItemError, StorageError
+from pipeline.log import log
 from pipeline.storage.digests import Digests, contains, digest, gather
 from pipeline.storage.files import Files
 from pipeline.storage.index import read_index
@@ -20,12 +21,27 @@ from pipeline.storage.layout import Layout
 from pipeline.storage.manifest import Manifest, read
 from pipeline.storage.uris import unsigned
 
-COLUMNS = ["item_id", "image_uri", "box", "image_sha256", "image_version", "error_code"]
+COLUMNS = ["item_id", "image_uri", "box", "image_sha256", "image_version"]
 AT_ONCE = 32
 """Images that are asked about at the same time."""
 
 
-def changed(manifest: Manifest, layout: Layout, files: Files, max_bytes: int) -> Digests:
+@dataclass(frozen=True)
+class _Known:
+    """What the index says of its items, as sorted digests of 16 bytes: ten million rows take 800 MB."""
+
+    ids: Digests
+    requests: Digests
+    """Of id, URI and box together."""
+    images: Digests
+    """Of the ids whose image was had."""
+    versions: Digests
+    """Of id and version of the image."""
+    hashes: Digests
+    """Of id and SHA-256 of the image."""
+
+
+def changed(manifest: Manifest, layout: Layout, files: Files, job: Job) -> Digests:
     """The sorted digests of the items in the index whose manifest row, or whose image, is another now.
 
     A row is compared by URI and box. An image is compared by its version (ETag, or size and time), one question an image;
@@ -33,26 +49,47 @@ def changed(manifest: Manifest, layout: Layout, files: Files, max_bytes: int) ->
     are items whose image was never had (``--retry fetch`` does those again).
 
     Raises:
-        StorageError: the index can't be read.
+        StorageError: the index can't be read, or of the images more can't be asked about than the error budget allows.
     """
-    pieces = []
-    for fragment in manifest.fragments:
-        pieces += [_requests(items) for items in read(manifest, fragment, files) if items.num_rows]
-    asked = gather(pieces)
-    found = []
+    known, found, asked, mute = _read_known(layout, files), [], 0, 0
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for rows in read_index(layout, files, COLUMNS):
-            same = pa.array(contains(asked, _requests(rows)))
-            found.append(digest(rows.filter(pc.invert(same))["item_id"]))
-            kept = rows.filter(pc.and_(same, pc.is_valid(rows["image_sha256"])))
-            is_other = pool.map(partial(_is_other, manifest, files, max_bytes), kept.to_pylist())
-            found.append(digest(kept["item_id"])[np.fromiter(is_other, np.bool_, kept.num_rows)])
+        for fragment in manifest.fragments:
+            for items in read(manifest, fragment, files):
+                rows = items.filter(pa.array(contains(known.ids, digest(items["item_id"]))))
+                same = pa.array(contains(known.requests, _requests(rows)))
+                found.append(digest(rows.filter(pc.invert(same))["item_id"]))
+                had = pa.array(contains(known.images, digest(rows["item_id"])))
+                kept = rows.filter(pc.and_(same, had)).select(["item_id", "image_uri"]).to_pylist()
+                verdicts = list(pool.map(lambda row: _is_other(row, known, manifest, files, job.limits.max_bytes), kept))
+                asked, mute = asked + len(verdicts), mute + verdicts.count(None)
+                others = [row["item_id"] for row, is_other in zip(kept, verdicts, strict=True) if is_other]
+                found.append(digest(pa.array(others, pa.string())))
+    if asked and mute / asked > job.budget.max_failed_share:
+        raise StorageError(
+            f"{mute} of {asked} images can't be asked whether they have changed; see that they can be reached and read, "
+            "or leave out --changed"
+        )
+    if mute:
+        log.warning(
+            f"{mute} images can't be asked whether they have changed: left as they are", extra={"facts": {"images": mute}}
+        )
     return gather(found)
 
 
-def _requests(rows: pa.Table) -> Digests:
-    """A digest of each row's id, URI and box together."""
+def _read_known(layout: Layout, files: Files) -> _Known:
+    pieces: tuple[list[Digests], ...] = ([], [], [], [], [])
+    ids, requests, images, versions, hashes = pieces
+    for rows in read_index(layout, files, COLUMNS):
+        ids.append(digest(rows["item_id"]))
+        requests.append(_requests(rows))
+        for column, into in (("image_version", versions), ("image_sha256", hashes)):
+            valid = rows.filter(pc.is_valid(rows[column]))
+            into.append(_paired(valid["item_id"].to_pylist(), valid[column].to_pylist()))
+        images.append(digest(rows.filter(pc.is_valid(rows["image_sha256"]))["item_id"]))
+    return _Known(*(gather(piece) for piece in pieces))
 
+
+def _requests(rows: pa.Table) -> Digests:
     def texts() -> Iterator[str]:
         for row in rows.select(["item_id", "image_uri", "box"]).to_pylist():
             uri = row["image_uri"] and unsigned(row["image_uri"])
@@ -61,12 +98,19 @@ def _requests(rows: pa.Table) -> Digests:
     return digest(pa.array(texts(), pa.string()))
 
 
-def _is_other(manifest: Manifest, files: Files, max_bytes: int, row: dict[str, Any]) -> bool:
-    version, sha256 = row["image_version"], row["image_sha256"]
+def _paired(ids: list[str], facts: list[str]) -> Digests:
+    return digest(pa.array((f"{item_id}\0{fact}" for item_id, fact in zip(ids, facts, strict=True)), pa.string()))
+
+
+def _is_other(row: dict[str, Any], known: _Known, manifest: Manifest, files: Files, max_bytes: int) -> bool | None:
+    """None where it can't be told."""
+    item_id = row["item_id"]
     try:
         uri = manifest.roots.real_path(row["image_uri"])
-        if version is not None and files.version(uri) == version:
+        version = files.version(uri)
+        if version and contains(known.versions, _paired([item_id], [version]))[0]:
             return False
-        return bool(hashlib.sha256(files.read(uri, max_bytes=max_bytes)).hexdigest() != sha256)
+        sha256 = hashlib.sha256(files.read(uri, max_bytes=max_bytes)).hexdigest()
+        return not contains(known.hashes, _paired([item_id], [sha256]))[0]
     except (ItemError, StorageError):
-        return False
+        return None

@@ -110,6 +110,16 @@ def done_ids(layout: Layout, files: Files, again: Collection[str] = ()) -> Diges
     return gather(_ahead(digests, files.list(layout.index, suffixes=(".parquet",))))
 
 
+def ids_of_run(layout: Layout, files: Files, run_id: str) -> Digests:
+    """The sorted digests of the items whose rows this run has made.
+
+    Raises:
+        StorageError: a part can't be read, or is damaged.
+    """
+    rows = read_index(layout, files, ["item_id", "run_id"])
+    return gather(digest(part.filter(pc.equal(part["run_id"], run_id))["item_id"]) for part in rows)
+
+
 def recipes(output: str, files: Files) -> list[str]:
     """The recipe folders of an output; the output itself, if it is one.
 
@@ -136,35 +146,41 @@ def reconcile(layout: Layout, files: Files) -> int:
         StorageError: a part can't be read, written or moved.
     """
     parts = list(files.list(layout.index, suffixes=(".parquet",)))
-    keys = ["item_id", "finished_at"]
     found = list(_ahead(lambda part: digest(_read_part(part, files, ["item_id"])["item_id"]), parts))
     twice = repeated(gather(found))
     if not len(twice):
         return 0
     involved = [part for part, ids in zip(parts, found, strict=True) if contains(twice, ids).any()]
-    newest: dict[str, tuple[int, str, int]] = {}
-    rows_of = dict(zip(involved, _ahead(lambda part: _read_part(part, files, keys), involved), strict=True))
-    for part, rows in rows_of.items():
-        disputed = contains(twice, digest(rows["item_id"]))
-        finished = rows["finished_at"].cast(pa.int64()).fill_null(0).to_numpy()
-        for row in np.flatnonzero(disputed).tolist():
-            item_id, rank = rows["item_id"][row].as_py(), (int(finished[row]), part.uri, row)
-            newest[item_id] = max(newest.get(item_id, rank), rank)
+    newest = _newest(involved, twice, files)
     superseded = 0
-    kept: dict[str, pa.Table] = {}
-    losers: list[str] = []
-    for part, rows in rows_of.items():
-        ids = rows["item_id"].to_pylist()
-        stays = [newest.get(item_id, (0, part.uri, row))[1:] == (part.uri, row) for row, item_id in enumerate(ids)]
+    written: set[str] = set()
+    for part in involved:
+        if part.uri in written:  # what stood there was replaced by rows that stay
+            continue
+        table = _read_part(part, files, None)
+        ids = table["item_id"].to_pylist()
+        stays = [newest.get(item_id, (part.uri, row)) == (part.uri, row) for row, item_id in enumerate(ids)]
         if all(stays):
             continue
         superseded += len(stays) - sum(stays)
-        losers.append(part.uri)
+        _set_aside(part, layout, files)
         if any(stays):
-            table = _read_part(part, files, None).filter(pa.array(stays))
-            kept[layout.part(table["item_id"].to_pylist())] = table
-    _replace(layout, losers, kept, files)
+            written.add(write_part(layout, table.filter(pa.array(stays)), files))
+        if part.uri not in written:
+            files.delete(part.uri)
     return superseded
+
+
+def _newest(parts: Sequence[FileInfo], twice: Digests, files: Files) -> dict[str, tuple[str, int]]:
+    """Where the newest row of every item stands that has several: of the latest run, whatever the workers' clocks say."""
+    best: dict[str, tuple[str, int, str, int]] = {}
+    keys = ["item_id", "run_id", "finished_at"]
+    for part, rows in zip(parts, _ahead(lambda part: _read_part(part, files, keys), parts), strict=True):
+        for row in np.flatnonzero(contains(twice, digest(rows["item_id"]))).tolist():
+            item_id, run_id = rows["item_id"][row].as_py(), rows["run_id"][row].as_py() or ""
+            rank = (run_id, rows["finished_at"][row].value or 0, part.uri, row)
+            best[item_id] = max(best.get(item_id, rank), rank)
+    return {item_id: rank[2:] for item_id, rank in best.items()}
 
 
 def compact(layout: Layout, files: Files, *, above: int = SMALL_PARTS) -> int:
@@ -252,18 +268,13 @@ def worst(layout: Layout, files: Files, count: int) -> list[dict[str, Any]]:
     return heapq.nsmallest(count, candidates(), key=lambda row: (row["quality"], row["item_id"]))
 
 
-def _replace(layout: Layout, losers: list[str], kept: dict[str, pa.Table], files: Files) -> None:
-    """Copy the losing parts away, publish what stays of them, and only then remove them."""
-    for uri in losers:
-        try:
-            data = files.read(uri)
-        except FetchError as error:
-            raise StorageError(str(error)) from error
-        _write(join(layout.superseded, name(uri)), data, files)
-    written = {write_part(layout, table, files) for table in kept.values()}
-    for uri in losers:
-        if uri not in written:
-            files.delete(uri)
+def _set_aside(part: FileInfo, layout: Layout, files: Files) -> None:
+    """Keep a copy of a part that is about to be replaced."""
+    try:
+        data = files.read(part.uri)
+    except FetchError as error:
+        raise StorageError(str(error)) from error
+    _write(join(layout.superseded, name(part.uri)), data, files)
 
 
 def _read_part(part: FileInfo, files: Files, columns: Sequence[str] | None) -> pa.Table:

@@ -28,6 +28,11 @@ from pipeline.storage.uris import join, name
 TTL_S = 120.0
 """How long a lease lives without being renewed: this long a run killed on another machine keeps the next one waiting."""
 
+LISTINGS = 20
+"""Attempts to see a lease folder that is changing."""
+
+_RAN_OUT = "this run's lease ran out before it could be renewed; the same command continues"
+
 GRACE_S = 15.0
 """How much later than its expiry a lease may be taken over: clocks differ."""
 
@@ -67,7 +72,7 @@ class Lease:
         self._folder, self._files, self._ttl_s, self._clock = layout.lease, files, ttl_s, clock
         self._run_id, self._token = run_id, secrets.token_hex(8)
         self.lost: PipelineError | None = None
-        self._stop = threading.Event()
+        self._stop, self._writing = threading.Event(), threading.Lock()
         self._number = self._take()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
@@ -97,6 +102,8 @@ class Lease:
             LeaseHeld: the lease was lost; what was committed stays.
             StorageError: it could not be renewed in time.
         """
+        if self.lost is None and self._clock() >= self._until:
+            self.lost = LeaseHeld(_RAN_OUT)
         if self.lost is not None:
             raise self.lost
 
@@ -108,12 +115,12 @@ class Lease:
             StorageError: the store could not be asked in time.
         """
         if self._clock() >= self._until:
-            raise LeaseHeld("this run's lease ran out before it could be renewed; the same command continues")
-        self._write(self._clock() + self._ttl_s)
-        highest = self._highest()
+            raise LeaseHeld(_RAN_OUT)
+        highest = self._highest()  # before writing: a store that doesn't keep create-if-absent may have let another in
         if highest is None or highest[0] != self._number or highest[1].token != self._token:
             other = "nobody" if highest is None else f"{highest[1].owner} (run {highest[1].run_id})"
             raise LeaseHeld(f"this run's lease was taken over; it is held by {other}")
+        self._write(self._clock() + self._ttl_s)
 
     def _take(self) -> int:
         highest = self._highest()
@@ -125,8 +132,12 @@ class Lease:
             first = self._files.create(self._uri(number), self._holder(self._until).encode())
         except WriteError as error:
             raise StorageError(f"the run's lease can't be written: {error}") from error
-        if not first:
-            winner = self._highest()
+        winner = self._highest()
+        # Not the first, and yet ours: the answer to our own creation was lost on the way.
+        ours = winner is not None and winner[0] == number and winner[1].token == self._token
+        if not ours:
+            if first:  # our number may be an old one: the folder changed while it was listed
+                self._files.delete(self._uri(number))
             raise LeaseHeld(_held_by(winner[1], self._clock()) if winner else "another run started at the same moment")
         for uri in self._all():
             if _number(uri) < number:
@@ -134,11 +145,14 @@ class Lease:
         return number
 
     def _write(self, until: float) -> None:
-        try:
-            self._files.write(self._uri(self._number), self._holder(until).encode())
-        except WriteError as error:
-            raise StorageError(f"the run's lease can't be renewed: {error}") from error
-        self._until = until
+        with self._writing:  # a renewal on its way must not overtake the release
+            if until and self._stop.is_set():
+                return
+            try:
+                self._files.write(self._uri(self._number), self._holder(until).encode())
+            except WriteError as error:
+                raise StorageError(f"the run's lease can't be renewed: {error}") from error
+            self._until = until
 
     def _keep(self) -> None:
         while not self._stop.wait(self._ttl_s / 4):
@@ -163,19 +177,22 @@ class Lease:
         return sorted(info.uri for info in self._files.list(self._folder, suffixes=(".json",)))
 
     def _highest(self) -> tuple[int, Holder] | None:
-        """The lease in force. One that vanishes while it is read was released just now: then there is none."""
-        for uri in reversed(self._all()):
+        """The lease in force; None if there never was one. A file that vanishes meanwhile was replaced by a higher one."""
+        for _ in range(LISTINGS):
+            found = self._all()
+            if not found:
+                return None
             try:
-                content = json.loads(self._files.read(uri))
+                content = json.loads(self._files.read(found[-1]))
                 holder = Holder(*(content[key] for key in ("owner", "run_id", "token", "expires_at", "process")))
             except FetchError as error:
-                if self._files.exists(uri):
+                if self._files.exists(found[-1]):
                     raise StorageError(f"the run's lease can't be read: {error}") from error
                 continue
             except (ValueError, KeyError, TypeError) as error:
-                raise StorageError(f"{uri} is no lease; if no run is at work there, delete it") from error
-            return _number(uri), holder
-        return None
+                raise StorageError(f"{found[-1]} is no lease; if no run is at work there, delete it") from error
+            return _number(found[-1]), holder
+        raise StorageError(f"the lease in {self._folder} changes faster than it can be read")
 
 
 def this_process() -> str:
@@ -187,7 +204,29 @@ def is_gone(process: str) -> bool:
     """It certainly doesn't run any more: it was on this machine, where its PID is nobody's now or another process's."""
     machine, _, rest = process.rpartition("/")[0].rpartition("/")
     mine = this_process().rsplit("/", 2)[0]
-    return bool(machine) and machine == mine and rest.isdigit() and _process(int(rest)) != process
+    if not machine or machine != mine or not rest.isdigit():
+        return False
+    found = _process(int(rest))
+    return found != process if found else not _runs(int(rest))
+
+
+def _runs(pid: int) -> bool:
+    """For what /proc doesn't show: it may hide others' processes (hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return _state(pid) not in ("Z", "X")
+
+
+def _state(pid: int) -> str:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[0]
 
 
 def _process(pid: int) -> str:

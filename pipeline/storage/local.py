@@ -72,11 +72,13 @@ class Local:
         with os.scandir(uri) as scan:
             found = [entry for entry in scan if hidden or not entry.name.startswith(".")]
         # Folders sort as on S3, where a key continues with the slash.
+        # What vanishes while it is listed is left out; only the folder asked for may not be missing.
         for entry in sorted(found, key=lambda entry: entry.name + "/" * entry.is_dir(follow_symlinks=False)):
-            if entry.is_dir(follow_symlinks=False):
-                yield from self.walk(entry.path, timeout_s, hidden=hidden)
-            elif _is_file(entry):
-                yield _entry(entry.path, entry.stat())
+            with contextlib.suppress(FileNotFoundError):
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self.walk(entry.path, timeout_s, hidden=hidden)
+                elif _is_file(entry):
+                    yield _entry(entry.path, entry.stat())
 
     def folders(self, uri: str, timeout_s: float) -> tuple[str, ...]:
         with os.scandir(uri) as scan:

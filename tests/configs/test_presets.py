@@ -201,7 +201,7 @@ NOT_PIXELS = [
     "compute.rows_per_part=6",
     "compute.block_mib=8",
     "compute.fetch_threads=3",
-    "compute.no_progress_s=1000",
+    "compute.no_progress_s=1700",
     "limits.max_pixels=1000",
     "limits.max_bytes=1000",
     "limits.fetch_s=3",
@@ -234,6 +234,6 @@ def test_no_other_setting_enters_the_fingerprint(pair: str) -> None:
 
 
 def test_a_hanging_item_must_end_before_the_run_is_given_up() -> None:
-    with pytest.raises(ConfigError, match=r"limits.item_s=200 is more than a quarter of compute.no_progress_s=600"):
+    with pytest.raises(ConfigError, match=r"limits.item_s=240 is more than a seventh of compute.no_progress_s=600"):
         load_job(manifest="m", output="o", overrides=["compute.no_progress_s=600"])
-    load_job(manifest="m", output="o", overrides=["compute.no_progress_s=600", "limits.item_s=150"])
+    load_job(manifest="m", output="o", overrides=["compute.no_progress_s=600", "limits.item_s=80"])

@@ -121,7 +121,7 @@ class Trial:
         """The command, in a process of its own; its stderr goes to a file."""
         self.runs += 1
         where = ("--manifest", self.manifest, "--output", self.place.output, "--preset", self.preset)
-        settings = ("compute.no_progress_s=200", "limits.item_s=50", *self.settings)
+        settings = ("compute.no_progress_s=200", "limits.item_s=25", *self.settings)
         command = [MATTELINE, "run", *where, "--retry", "fetch,write", *(f"--set={setting}" for setting in settings)]
         with self._log(self.runs).open("wb") as log:
             run = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment, start_new_session=True)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -23,9 +23,13 @@ class Mortal(Notes):
         super().__init__()
         self.dead = False
 
-    def end(self, keys: list[str]) -> None:  # type: ignore[override]
+    def end(self, keys: Sequence[str]) -> None:
         if not self.dead:
             super().end(keys)
+
+    def survived(self, key: str) -> None:
+        if not self.dead:
+            super().survived(key)
 
 
 def process(notes: Mortal, ids: list[str], step: Callable[[str], str]) -> list[str]:
@@ -130,3 +134,36 @@ def test_work_beyond_its_deadline_ends_the_process(work: str) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 1 and "survived" not in done.stdout
     assert "Timeout" in done.stderr, "the traceback tells where it hung"
+
+
+def test_a_process_that_dies_beside_the_items_is_not_repeated_for_ever() -> None:
+    """Packing their pixels, say: every item alone lives, and yet the batch never comes through."""
+    notes, ids = Mortal(), ["a", "b", "c"]
+    for _ in range(DEATHS + 2 * len(ids) + 2):
+        attempts = Attempts(notes, "stage", ids, 60)
+        results = []
+        if attempts.alone:
+            for row in range(len(ids)):
+                try:
+                    results.append(attempts.one(row, lambda: "ok"))
+                except ItemCrashed as error:
+                    results.append(error.code)
+        if results == ["crash"] * 3:
+            break
+    else:
+        raise AssertionError("never given up")
+    attempts.over()
+    assert not notes.begun
+
+
+def test_an_item_that_kills_in_one_of_its_steps_is_found() -> None:
+    """All that a stage does with an item is one attempt: an earlier success doesn't clear it of a later death."""
+    notes = Mortal()
+    notes.begun = {"stage/a": 1}
+    for deaths in range(1, DEATHS):
+        attempts = Attempts(notes, "stage", ["a"], 60)
+        assert attempts.deaths == [deaths]
+        with pytest.raises(Died):
+            attempts.one(0, lambda: (_ for _ in ()).throw(Died))
+    with pytest.raises(ItemCrashed, match="3 processes died"):
+        Attempts(notes, "stage", ["a"], 60).one(0, lambda: "ok")

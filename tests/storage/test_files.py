@@ -420,3 +420,17 @@ def test_versions_on_the_web(web: Any, headers: dict[str, str], version: str) ->
     web.say((200, headers, b"1"))
     assert files.version(f"{web.url}/a.jpg") == version
     assert files.fetch(f"{web.url}/a.jpg") == (b"1", version)
+
+
+def test_files_that_vanish_while_they_are_listed_do_not_end_the_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.jpg", "b.jpg", "c/d.jpg", "e.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    listing = Files().list(str(tmp_path))
+    assert next(listing).uri.endswith("a.jpg")
+    (tmp_path / "b.jpg").unlink()
+    (tmp_path / "c" / "d.jpg").unlink()
+    (tmp_path / "c").rmdir()
+    assert [info.uri for info in listing] == [str(tmp_path / "e.jpg")]

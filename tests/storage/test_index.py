@@ -284,3 +284,23 @@ def test_an_interrupted_union_is_mended(where: Any, layout: Layout, monkeypatch:
     reconcile(layout, where.files)
     ids = [id_ for some in stored(layout, where.files).values() for id_ in some]
     assert len(ids) == len(set(ids)) == 12
+
+
+def test_the_later_run_wins_whatever_the_workers_clocks_say(where: Any, layout: Layout) -> None:
+    """The earlier run's worker was five minutes ahead."""
+    write_part(layout, part(["a", "b"], 5, run_id=["20260101T120000Z-0", "20260101T120000Z-0"]), where.files)
+    write_part(layout, part(["a"], 1, run_id=["20260101T120200Z-0"]), where.files)
+    assert reconcile(layout, where.files) == 1
+    rows = pa.concat_tables(read_index(layout, where.files)).sort_by("item_id").to_pylist()
+    assert [(row["item_id"], row["run_id"]) for row in rows] == [("a", "20260101T120200Z-0"), ("b", "20260101T120000Z-0")]
+
+
+def test_a_kept_rest_may_take_the_name_of_a_part_that_goes(where: Any, layout: Layout) -> None:
+    """{a, b} keeps a; a part {a} of an older run, which is to go, has just that name."""
+    write_part(layout, part(["a"], 1), where.files)
+    write_part(layout, part(["a", "b"], 2), where.files)
+    write_part(layout, part(["b"], 3), where.files)
+    assert reconcile(layout, where.files) == 2
+    rows = pa.concat_tables(read_index(layout, where.files)).sort_by("item_id").to_pylist()
+    assert [(row["item_id"], row["run_id"]) for row in rows] == [("a", "run-2"), ("b", "run-3")]
+    assert reconcile(layout, where.files) == 0

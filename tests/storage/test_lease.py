@@ -160,3 +160,39 @@ def test_only_what_certainly_ended_is_gone() -> None:
     assert is_gone(f"{boot}/{namespace}/{pid}/{int(started) - 1}"), "the PID is another process's now"
     for elsewhere in ("", "x", f"other/{namespace}/{pid}/1", f"{boot}/1/{pid}/1", f"{boot}/{namespace}/x/1", "a/b/c/d/e"):
         assert not is_gone(elsewhere)
+
+
+def test_a_lease_that_moves_on_while_it_is_read_is_not_taken_for_none(
+    lease: Any, where: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B lists the released lease of an earlier run; before B reads it, A takes the next number and removes the old one."""
+    with lease("earlier"):
+        pass
+    real, taken = Files.read, []
+
+    def read(files: Files, uri: str, **how: Any) -> bytes:
+        if not taken and "/lease/" in uri:
+            taken.append(None)
+            taken[0] = lease("run-a")
+        return real(files, uri, **how)
+
+    monkeypatch.setattr(Files, "read", read)
+    with pytest.raises(LeaseHeld, match="run run-a"):
+        lease("run-b")
+    monkeypatch.undo()
+    taken[0].renew()
+
+
+def test_the_answer_to_ones_own_creation_may_be_lost(lease: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Files.create
+    monkeypatch.setattr(Files, "create", lambda files, uri, data: real(files, uri, data) and False)
+    with lease("run-a") as held:
+        held.renew()
+
+
+def test_a_lease_whose_time_is_over_is_lost_at_once(lease: Any, clock: Clock) -> None:
+    held = lease("run-a")
+    held.check()
+    clock.now += 101
+    with pytest.raises(LeaseHeld, match="ran out"):
+        held.check()
