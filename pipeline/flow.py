@@ -53,8 +53,10 @@ def rows_per_block(plan: Plan, pool: Pool) -> int:
 
 
 def rows_per_part(plan: Plan) -> int:
-    """Items an index part: a fortieth of the run, so that progress is seen and little is redone, at most 256."""
-    return plan.job.compute.rows_per_part or max(1, min(256, plan.todo // 40))
+    """Items an index part: a fortieth of the run, so that progress is seen and little is redone, and no more than the error
+    budget is first judged after. Small parts are united when the run ends.
+    """
+    return plan.job.compute.rows_per_part or max(1, min(256, plan.job.budget.judged_after, plan.todo // 40))
 
 
 def graph(plan: Plan, pool: Pool, run_id: str, files: Files) -> Dataset:

@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from PIL import Image
 
 from pipeline.config import Compute, load_job
 from pipeline.errors import ConfigError, ErrorBudgetExceeded, ItemsMissing, StorageError, WeightsError
-from pipeline.flow import check_workers, execute, graph
+from pipeline.flow import check_workers, execute, graph, rows_per_part
 from pipeline.log import Meter
 from pipeline.preflight import Node, Pool, fit_pool, make_plan, without_done
 from pipeline.run import run_job
@@ -369,3 +370,14 @@ def test_rows_that_ray_lost_are_done_in_the_same_run(
     assert passes == [8, 2]
     assert len(read_index(plan.layout.folder)) == 8
     assert record.outcome == "complete"
+
+
+def test_parts_are_no_larger_than_what_the_budget_is_first_judged_after(
+    tmp_path: Path, make_photos: MakePhotos, fake_preset: str
+) -> None:
+    make_photos(tmp_path / "photos", 1)
+    where = {"manifest": str(tmp_path / "photos"), "output": str(tmp_path / "out"), "preset": fake_preset}
+    for settings, rows in ([], 64), (["budget.judged_after=1000"], 256), (["compute.rows_per_part=500"], 500):
+        plan = make_plan(load_job(**where, overrides=settings), Files())
+        assert rows_per_part(replace(plan, todo=10_000_000)) == rows
+        assert rows_per_part(replace(plan, todo=80)) == (500 if rows == 500 else 2)
