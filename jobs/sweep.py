@@ -34,15 +34,13 @@ def gc(
     from pipeline.run import new_run_id
     from pipeline.storage.index import recipes
     from pipeline.storage.layout import Layout
-    from pipeline.storage.uris import name, parent
 
     files = options.files_of(set_, endpoint_url)
     folders = recipes(files.absolute(output), files)
     if not folders:
         raise ConfigError(f"no results under {files.absolute(output)}; nothing to clear away")
     swept = {
-        folder: sweep(Layout(parent(folder), name(folder)), new_run_id(), files, delete=delete, min_age_s=3600 * min_age)
-        for folder in folders
+        folder: sweep(Layout.of(folder), new_run_id(), files, delete=delete, min_age_s=3600 * min_age) for folder in folders
     }
     if as_json:
         out.print_json(json.dumps({folder: asdict(found) | {"deleted": delete} for folder, found in swept.items()}))

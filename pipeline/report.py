@@ -85,8 +85,7 @@ def read_report(output: str, files: Files) -> list[RecipeReport]:
     """
     reports = []
     for folder in recipes(output, files):
-        root, _, name = folder.rstrip("/").rpartition("/")
-        layout = Layout(root, name)
+        layout = Layout.of(folder)
         reports.append(RecipeReport(layout, summarise(layout, files), _last_run(layout, files)))
     return reports
 

@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeline.storage.uris import join
+from pipeline.storage.uris import join, name, parent
 
 LONGEST_NAME = 112
 """Bytes of an object's name without its suffix: short enough for every file system, encrypted ones too."""
@@ -38,6 +38,11 @@ class Layout:
 
     root: str
     recipe_folder: str
+
+    @classmethod
+    def of(cls, folder: str) -> Layout:
+        """The layout whose ``folder`` this is."""
+        return cls(parent(folder), name(folder))
 
     @property
     def folder(self) -> str:

@@ -218,27 +218,28 @@ def _runs(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return _state(pid) not in ("Z", "X")
+    return _stat(pid)[:1] not in (["Z"], ["X"])
 
 
-def _state(pid: int) -> str:
+def _stat(pid: int) -> list[str]:
+    """What /proc says of a process from its state on; empty where it says nothing."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return ""
-    return stat.rpartition(")")[2].split()[0]
+        return []
+    return stat.rpartition(")")[2].split()  # before it stands the command's name, which may hold spaces
 
 
 def _process(pid: int) -> str:
-    proc = Path("/proc")
+    facts = _stat(pid)
+    if not facts or facts[0] in ("Z", "X"):
+        return ""
     try:
-        boot = (proc / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        namespace = (proc / "self/ns/pid").stat().st_ino
-        # The command's name, in parentheses, may hold spaces; after it come the state and, 19 fields on, the start time.
-        facts = (proc / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
     except OSError:
         return ""
-    return "" if facts[0] in ("Z", "X") else f"{boot}/{namespace}/{pid}/{facts[19]}"
+    return f"{boot}/{namespace}/{pid}/{facts[19]}"
 
 
 def _number(uri: str) -> int:

@@ -107,7 +107,7 @@ class S3(Remote):
             answer = await self.fs._call_s3("get_object", Bucket=bucket, Key=key)
             try:
                 check_size(uri, answer["ContentLength"], max_bytes)
-                return Content(bytes(await answer["Body"].read()), _described(uri, {**answer, "size": 0}).etag)
+                return Content(bytes(await answer["Body"].read()), _answered(uri, answer).etag)
             finally:
                 answer["Body"].close()
 
@@ -117,7 +117,7 @@ class S3(Remote):
     def stat(self, uri: str, timeout_s: float) -> FileInfo:
         bucket, key = _object(uri)
         answer = self._call("head_object", timeout_s, Bucket=bucket, Key=key)
-        return _described(uri, {**answer, "size": answer["ContentLength"]})
+        return _answered(uri, answer)
 
     def is_folder(self, uri: str, timeout_s: float) -> bool:
         return bool(self._page(uri, timeout_s, MaxKeys=1).get("Contents"))
@@ -225,6 +225,11 @@ def filesystem(uri: str) -> Any:
         return fsspec.filesystem(scheme(uri), skip_instance_cache=True, use_listings_cache=False)
     except ValueError as error:
         raise ImportError(f"nothing reads {scheme(uri)}://") from error
+
+
+def _answered(uri: str, answer: dict[str, Any]) -> FileInfo:
+    """What GET and HEAD say of an object: both the same."""
+    return _described(uri, {**answer, "size": answer["ContentLength"]})
 
 
 def _described(uri: str, info: dict[str, Any]) -> FileInfo:

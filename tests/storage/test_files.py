@@ -434,3 +434,9 @@ def test_files_that_vanish_while_they_are_listed_do_not_end_the_listing(
     (tmp_path / "c" / "d.jpg").unlink()
     (tmp_path / "c").rmdir()
     assert [info.uri for info in listing] == [str(tmp_path / "e.jpg")]
+
+
+def test_reading_and_asking_name_the_same_version_where_a_store_has_no_etags(web: Any, fake_s3: Any) -> None:
+    web.say((200, {"Last-Modified": "Thu, 01 Jan 2026 12:00:00 GMT"}, b"123"))
+    files = fake_s3()
+    assert files.version("s3://bucket/x") == files.fetch("s3://bucket/x").etag != ""
