@@ -24,7 +24,7 @@ def plan(
     verbose: options.Verbose = False,
 ) -> None:
     """Say what would run: items, what is done already, the cluster, and the time from a quick measurement."""
-    from pipeline.flow import ray_cluster
+    from pipeline.flow import ray_cluster, will_use_gpus
     from pipeline.log import set_up_logging
     from pipeline.models.load import can_use_gpu
     from pipeline.preflight import fit_pool, make_plan, without_done
@@ -33,7 +33,8 @@ def plan(
     set_up_logging(verbose=verbose)
     settled = options.job_of(manifest, output, preset, job, options.settings(set_, endpoint_url), allow_root)
     files = Files(settled.storage)
-    made = without_done(make_plan(settled, files, accept_licence=accept_licence), files)
+    gpu = settled.recipe.precision == "auto" and will_use_gpus(settled.compute)
+    made = without_done(make_plan(settled, files, accept_licence=accept_licence, gpu=gpu), files)
     with ray_cluster(settled.compute) as cluster:
         pool = fit_pool(settled.compute, cluster, gpu_model=can_use_gpu(settled.recipe))
     lines = table("", "")
@@ -53,12 +54,13 @@ def plan(
 
 
 def _estimate(made: Plan, pool: Pool, files: Files) -> str:
-    from pipeline.bench import seconds_per_item
+    from pipeline.bench.alone import seconds_per_item
     from pipeline.segmenter import local_cpus
 
     compute = made.job.compute
     threads = compute.threads_per_actor or max(1, local_cpus() // pool.a_node)
-    each_s = seconds_per_item(made.job.recipe, files, device=pool.device, threads=threads, batch=compute.batch_size)
+    batch = compute.images_a_pass(made.job.recipe.frame_px, pool.device)
+    each_s = seconds_per_item(made.job.recipe, files, device=pool.device, threads=threads, batch=batch)
     whole_s = each_s * made.todo / pool.actors
     hours, minutes = divmod(round(whole_s / 60), 60)
     span = f"{hours} h {minutes:02} min" if hours else f"{minutes} min" if whole_s > 90 else f"{whole_s:.0f} s"

@@ -23,6 +23,15 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 RECIPE_VERSION = 1
 """Part of every fingerprint; raised when the same settings start to give other pixels."""
 
+CUDA_BATCH_MPX = 4.2
+"""Four frames of 1024²: enough work for the smallest maps to fill a GPU, little enough for one of 16 GB."""
+
+CPU_BATCH_MPX = 1.05
+"""One frame of 1024²: a CPU is full with it (MVANet looks at five views), and a second one only takes memory."""
+
+MOST_A_PASS = 16
+"""However small the frames: the images themselves wait in memory at full size."""
+
 
 class Section(BaseModel):
     """Base of all settings: immutable, and an unknown key is an error."""
@@ -43,7 +52,9 @@ class Recipe(Section):
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     scale: Literal["255", "max"] = Field(default="255", description="pixels are divided by 255, or by the frame's maximum")
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="auto: the fastest that keeps alpha, fixed once for all machines of a run"
+    )
 
     activation: Literal["sigmoid", "none"] = Field(default="sigmoid", description="what turns the raw output into alpha")
     input_name: str | None = Field(default=None, description="ONNX input; the only one when absent")
@@ -82,7 +93,7 @@ class Recipe(Section):
             raise ValueError("this model needs weights: a path or a URI")
         if self.model == "mvanet" and self.frame_px % 128:
             raise ValueError(f"frame_px must be a multiple of 128 for mvanet, not {self.frame_px}")
-        if self.model == "onnx" and self.precision != "fp32":
+        if self.model == "onnx" and self.precision not in {"auto", "fp32"}:
             raise ValueError("an ONNX file carries its own precision; leave recipe.precision at fp32")
         return self
 
@@ -90,8 +101,10 @@ class Recipe(Section):
         """64 hex digits over everything that changes pixels: not the name, and the weights by hash, not by place.
 
         Raises:
-            ConfigError: the hash of the weights isn't known yet.
+            ConfigError: the hash of the weights isn't known yet, or the precision not settled.
         """
+        if self.precision == "auto":
+            raise ConfigError("recipe.precision is still auto; settle it before taking the recipe's fingerprint")
         if self.model != "fake" and self.weights_sha256 is None:
             raise ConfigError("the recipe has no weights_sha256 yet; fetch the weights before taking its fingerprint")
         facts = self.model_dump(mode="json", exclude={"name", "weights"}) | {"version": RECIPE_VERSION}
@@ -107,6 +120,9 @@ class Compute(Section):
     """What changes speed only."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    engine: Literal["auto", "torch", "openvino"] = Field(
+        default="auto", description="what computes MVANet; auto: OpenVINO on a CPU, PyTorch on a GPU. ONNX files have their own"
+    )
     ray_address: str | None = Field(default=None, description="an existing cluster; absent, one is started on this machine")
     actors: int | None = Field(
         default=None, ge=1, description="copies of the model; absent, one a GPU, or one on a CPU machine"
@@ -116,12 +132,24 @@ class Compute(Section):
     threads_per_actor: int | None = Field(
         default=None, ge=1, description="CPU threads of one model; absent, the node's cores shared out"
     )
-    batch_size: int = Field(default=4, ge=1, le=256, description="images a forward pass")
+    batch_mpx: float | None = Field(
+        default=None, gt=0, description="megapixels of frames a forward pass; absent, 4.2 on a GPU, 1.05 on a CPU"
+    )
+    batch_size: int | None = Field(
+        default=None, ge=1, le=256, description="images a forward pass; absent, as many as batch_mpx allows, up to 16"
+    )
     rows_per_block: int | None = Field(default=None, ge=1, description="items a task; absent, from the manifest's length")
     rows_per_part: int | None = Field(default=None, ge=1, description="items an index part; absent, from the manifest's length")
     block_mib: int = Field(default=64, ge=1, le=1024, description="decoded pixels a block")
     fetch_threads: int = Field(default=8, ge=1, le=128, description="objects read or written at once by one task")
     no_progress_s: int = Field(default=1800, ge=5, description="a run that finishes nothing for so long is given up")
+
+    def images_a_pass(self, frame_px: int, device: str) -> int:
+        """Images in one forward pass on a device of this type (``cpu`` or ``cuda``), by the size of the frames."""
+        if self.batch_size is not None:
+            return self.batch_size
+        batch_mpx = self.batch_mpx or (CUDA_BATCH_MPX if device == "cuda" else CPU_BATCH_MPX)
+        return min(MOST_A_PASS, max(1, int(batch_mpx * 1e6 / frame_px**2)))
 
 
 class Limits(Section):
@@ -203,9 +231,8 @@ class Job(Section):
             )
         return self
 
-    def with_weights_hash(self, sha256: str) -> Job:
-        """The same job, its recipe pinned to the weights as they were found."""
-        recipe = self.recipe.model_copy(update={"weights_sha256": sha256})
+    def with_recipe(self, recipe: Recipe) -> Job:
+        """The same job with its recipe pinned and settled."""
         return self.model_copy(update={"preset": self.preset.model_copy(update={"recipe": recipe})})
 
 

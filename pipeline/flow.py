@@ -24,6 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.config import Budget, Compute
 from pipeline.errors import ConfigError, ErrorBudgetExceeded, PipelineError, Stopped
 from pipeline.log import Meter
+from pipeline.models.forward import choose_device
 from pipeline.preflight import COMMIT_CPUS, ROOMY_CPUS, Cluster, Node, Plan, Pool
 from pipeline.segmenter import local_cpus
 from pipeline.stages.commit import commit_batch
@@ -38,17 +39,26 @@ FOR_EVER = -1
 """What dies with its process or machine is repeated as often as it takes: the ledger finds the items that are to blame, and a
 run that finishes nothing for ``compute.no_progress_s`` is given up."""
 
+CALLS_A_GPU = 2
+"""Batches in hand at a model on a GPU: one is in the model, while the other is taken from the object store or written to it,
+which takes as long. The model itself is called by one thread of its process alone (Ray sees to it), as deadlines need."""
+
 WORKER_START_S = 120.0
 """How long a cluster's machine may take to start a process: it may have to unpack an environment first."""
+
+
+def images_a_pass(plan: Plan, pool: Pool) -> int:
+    """Images of one forward pass, which is also what Ray hands the model at once: one note in the ledger, one deadline."""
+    return plan.job.compute.images_a_pass(plan.job.recipe.frame_px, pool.device)
 
 
 def rows_per_block(plan: Plan, pool: Pool) -> int:
     """Items a task: enough tasks to keep every actor fed, few enough that scheduling costs nothing.
 
-    Without GPUs two batches are enough: nothing leaves a task before its block is done, and a model may take half a
+    Without GPUs two passes are enough: nothing leaves a task before its block is done, and a model may take half a
     minute an image there.
     """
-    most = 64 if pool.gpus else 2 * plan.job.compute.batch_size
+    most = 64 if pool.gpus else 2 * images_a_pass(plan, pool)
     return plan.job.compute.rows_per_block or max(1, min(most, plan.todo // (8 * pool.actors)))
 
 
@@ -90,11 +100,13 @@ def graph(plan: Plan, pool: Pool, run_id: str, files: Files) -> Dataset:
             SegmentBatch,
             fn_constructor_args=(
                 *(job.recipe, job.storage, pool.device, compute.threads_per_actor, pool.a_node),
-                *(ledger, item_s),
+                *(ledger, item_s, images_a_pass(plan, pool), compute.engine),
             ),
             batch_format="pyarrow",
-            batch_size=compute.batch_size,
-            compute=ActorPoolStrategy(size=pool.actors),
+            batch_size=images_a_pass(plan, pool),
+            compute=ActorPoolStrategy(
+                size=pool.actors, max_concurrent_calls_per_actor=CALLS_A_GPU if pool.device == "cuda" else 1
+            ),
             num_gpus=pool.gpus,
             num_cpus=pool.cpus,
             max_restarts=FOR_EVER,
@@ -201,6 +213,20 @@ def ray_cluster(compute: Compute) -> Iterator[Cluster]:
     finally:
         if not joined:
             ray.shutdown()
+
+
+def will_use_gpus(compute: Compute) -> bool:
+    """Whether the model is going to run on GPUs, by what the cluster has; for this machine alone, by what PyTorch finds.
+
+    Raises:
+        ConfigError: no cluster answers at the address.
+    """
+    if compute.device != "auto":
+        return compute.device == "cuda"
+    if not (ray.is_initialized() or compute.ray_address or os.environ.get("RAY_ADDRESS")):
+        return choose_device("auto").type == "cuda"
+    with ray_cluster(compute) as cluster:
+        return any(node.gpus for node in cluster)
 
 
 def check_workers(node_ids: Sequence[str], mine: str | None = None) -> None:

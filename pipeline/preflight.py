@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pipeline.config import Compute, Job
 from pipeline.errors import ConfigError
-from pipeline.models.load import check_weights
+from pipeline.models.load import check_weights, settle
 from pipeline.segmenter import check_licence, pin_weights
 from pipeline.storage.digests import Digests, contains
 from pipeline.storage.files import Files
@@ -69,8 +69,11 @@ class Node(NamedTuple):
 Cluster = tuple[Node, ...]
 
 
-def make_plan(job: Job, files: Files, *, accept_licence: bool = False) -> Plan:
+def make_plan(job: Job, files: Files, *, accept_licence: bool = False, gpu: bool = False) -> Plan:
     """Check all that needs no cluster.
+
+    Args:
+        gpu: the model will run on GPUs; what ``recipe.precision=auto`` means depends on it.
 
     Raises:
         Refused: with one sentence that says what is wrong and how to mend it.
@@ -85,9 +88,9 @@ def make_plan(job: Job, files: Files, *, accept_licence: bool = False) -> Plan:
         )
     files.check_writable(output)
     recipe, weights = pin_weights(job.recipe, files)
+    recipe = settle(recipe, weights, gpu=gpu)
     check_weights(recipe, weights)
-    if recipe.weights_sha256:
-        job = job.with_weights_hash(recipe.weights_sha256)
+    job = job.with_recipe(recipe)
     layout = Layout(output, recipe.folder())
     found = scan(manifest, files)
     _check_strays(job, manifest, found)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from pipeline.config import Job
 from pipeline.errors import ItemsMissing, PipelineError, Stopped, StorageError, WriteError
-from pipeline.flow import execute, judge, ray_cluster
+from pipeline.flow import execute, judge, ray_cluster, will_use_gpus
 from pipeline.log import Meter, log
 from pipeline.models.load import can_use_gpu
 from pipeline.preflight import Cluster, Plan, fit_pool, make_plan, only_lost, without_done
@@ -47,7 +47,8 @@ def run_job(
             says the same.
     """
     files = Files(job.storage)
-    plan = make_plan(job, files, accept_licence=accept_licence)
+    gpu = job.recipe.precision == "auto" and will_use_gpus(job.compute)
+    plan = make_plan(job, files, accept_licence=accept_licence, gpu=gpu)
     others = find_changed(plan.manifest, plan.layout, files, job) if changed else None
     plan = without_done(plan, files, retry, others)
     recipe = plan.job.recipe

@@ -12,18 +12,20 @@ from typing import Any, cast, overload
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import Preset, Recipe, Storage, load_preset
+from pipeline.config import Compute, Preset, Recipe, Storage, load_preset
 from pipeline.errors import ConfigError, ItemError, SegmentError
 from pipeline.imaging.components import count_components
 from pipeline.imaging.encode import encode_cutout
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import Placement, make_frame, place, restore, to_mask
 from pipeline.imaging.picture import Picture, is_picture, upright_rgb
-from pipeline.models.load import Model, load_model
-from pipeline.models.signals import measure
+from pipeline.models.forward import Logits, choose_device, segment_errors, to_device, to_host
+from pipeline.models.load import Model, load_model, settle
+from pipeline.models.resample import DeviceFrames
+from pipeline.models.signals import measure, named
 from pipeline.quality.score import Score, complete, score
 from pipeline.storage.files import Files
-from pipeline.storage.weights import fetch_weights
+from pipeline.storage.weights import cache_folder, fetch_weights
 from pipeline.types import Box, Mask, Pixels, as_alpha
 
 
@@ -79,6 +81,22 @@ class Cutout:
         return iter((self.alpha, self.cutout))
 
 
+class HostFrames:
+    """Images to frames and back by Pillow and OpenCV, the faster way on a CPU; on a GPU ``DeviceFrames`` does the same."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    def frames(self, images: Sequence[Pixels], placements: Sequence[Placement]) -> npt.NDArray[np.uint8]:
+        """The model's view of every image: (H, W, 3) uint8 of any sizes to (N, S, S, 3) uint8."""
+        return np.stack([make_frame(image, placed, self.recipe) for image, placed in zip(images, placements, strict=True)])
+
+    def masks(self, logits: Logits, placements: Sequence[Placement]) -> list[Mask]:
+        """Masks at the images' sizes: (N, S, S) float32 to (H, W) uint8 each."""
+        (alphas,) = to_host(logits.sigmoid())
+        return [to_mask(restore(alpha, placed, self.recipe)) for alpha, placed in zip(alphas, placements, strict=True)]
+
+
 class Segmenter:
     """A model with its recipe, ready to cut out.
 
@@ -91,6 +109,7 @@ class Segmenter:
         preset: a bundled preset's name, or the path of a preset's YAML file.
         device: ``auto`` (CUDA where there is some), ``cpu`` or ``cuda``.
         threads: CPU threads of the model; absent, the library's own choice.
+        engine: as ``compute.engine``.
         accept_licence: needed for weights that may not be used commercially.
         storage: where S3 weights are and who asks.
         recipe: changes to the preset's recipe, such as ``weights="my.safetensors"`` or ``stretch=True``.
@@ -106,22 +125,44 @@ class Segmenter:
         *,
         device: str = "auto",
         threads: int | None = None,
+        engine: str = "auto",
         accept_licence: bool = False,
         storage: Storage | None = None,
         **recipe: Any,
     ) -> None:
         chosen = load_preset(preset, recipe)
         check_licence(chosen, accept_licence)
-        self.recipe, path = pin_weights(chosen.recipe, Files(storage or Storage()))
-        self.model: Model = load_model(self.recipe, path, device=device, threads=threads)
+        self._load(chosen.recipe, Files(storage or Storage()), device, threads, None, engine)
 
     @classmethod
-    def from_recipe(cls, recipe: Recipe, files: Files, *, device: str = "auto", threads: int | None = None) -> Segmenter:
-        """For a worker: the recipe is already chosen and pinned."""
+    def from_recipe(
+        cls,
+        recipe: Recipe,
+        files: Files,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        batch: int | None = None,
+        engine: str = "auto",
+    ) -> Segmenter:
+        """For a worker: the recipe is already chosen, pinned and settled.
+
+        Args:
+            batch: images a forward pass; absent, as ``Compute`` has it.
+        """
         segmenter = cls.__new__(cls)
-        segmenter.recipe, path = pin_weights(recipe, files)
-        segmenter.model = load_model(segmenter.recipe, path, device=device, threads=threads)
+        segmenter._load(recipe, files, device, threads, batch, engine)
         return segmenter
+
+    def _load(self, recipe: Recipe, files: Files, device: str, threads: int | None, batch: int | None, engine: str) -> None:
+        pinned, path = pin_weights(recipe, files)
+        self.recipe = settle(pinned, path, gpu=choose_device(device).type == "cuda")
+        self.model: Model = load_model(
+            self.recipe, path, device=device, threads=threads, engine=engine, cache=cache_folder("graphs")
+        )
+        where = self.model.device
+        self.batch = batch or Compute().images_a_pass(self.recipe.frame_px, where.type)
+        self.framing = DeviceFrames(self.recipe, where) if where.type == "cuda" else HostFrames(self.recipe)
 
     @overload
     def __call__(self, image: Picture, box: Sequence[float] | None = None) -> Cutout: ...
@@ -161,23 +202,19 @@ class Segmenter:
                 placements[number] = place((height, width), box, self.recipe)
             except ItemError as error:
                 results[number] = error
-        for number, segment in self._forward(images, boxes, placements).items():
-            results[number] = segment
+        numbers = list(placements)
+        for start in range(0, len(numbers), self.batch):
+            some = numbers[start : start + self.batch]
+            results |= self._forward(images, boxes, {number: placements[number] for number in some})
         return [results[number] for number in range(len(images))]
 
     def _forward(
         self, images: Sequence[Pixels], boxes: Sequence[Box | None], placements: dict[int, Placement]
     ) -> dict[int, Segment | ItemError]:
-        if not placements:
-            return {}
         numbers = list(placements)
-        frames = np.stack([make_frame(images[number], placements[number], self.recipe) for number in numbers])
-        in_frame = np.array(
-            [_in_frame(boxes[number], placements[number], self.recipe.frame_px) for number in numbers], np.float32
-        )
         failed = ""
         try:
-            logits = self.model(frames)
+            table, coarse, *masks = self._pass([images[number] for number in numbers], boxes, placements)
         except SegmentError as error:
             failed = str(error)  # not the error itself: its traceback holds the tensors of the pass that failed
         if failed and len(numbers) == 1:
@@ -190,17 +227,32 @@ class Segmenter:
                 for some in (numbers[:half], numbers[half:])
             ]
             return {number: segment for one in halves for number, segment in one.items()}
-        measured, coarse = measure(logits, in_frame)
-        alphas = logits.sigmoid().cpu().numpy()
         results: dict[int, Segment | ItemError] = {}
-        for row, number in enumerate(numbers):
-            if not measured[row]["finite"]:
+        for number, measured, small, mask in zip(numbers, named(table), coarse, masks, strict=True):
+            if not measured["finite"]:
                 results[number] = SegmentError("the model gave numbers that are not finite; try recipe.precision=fp32")
                 continue
-            signals = complete(measured[row], count_components(coarse[row]), boxes[number] is not None)
-            alpha = restore(alphas[row], placements[number], self.recipe)
-            results[number] = Segment(to_mask(alpha), score(signals))
+            results[number] = Segment(mask, score(complete(measured, count_components(small), boxes[number] is not None)))
         return results
+
+    def _pass(
+        self, images: Sequence[Pixels], boxes: Sequence[Box | None], placements: dict[int, Placement]
+    ) -> list[npt.NDArray[Any]]:
+        """One forward pass with the way there and back: signals, coarse masks, and a mask for every image.
+
+        The device is waited for once, at the end.
+
+        Raises:
+            SegmentError: it failed, or was too much for the memory.
+        """
+        placed = list(placements.values())
+        in_frame = np.array(
+            [_in_frame(boxes[number], one, self.recipe.frame_px) for number, one in placements.items()], np.float32
+        )
+        with segment_errors(len(images)):
+            logits = self.model(self.framing.frames(images, placed))
+            signals = measure(logits, to_device(in_frame, logits.device))
+            return to_host(*signals, *self.framing.masks(logits, placed))
 
 
 def local_cpus() -> int:

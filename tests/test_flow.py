@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipeline import flow
 from pipeline.config import Compute, load_job
 from pipeline.errors import ConfigError, ErrorBudgetExceeded, ItemsMissing, StorageError, WeightsError
-from pipeline.flow import check_workers, execute, graph, rows_per_part
+from pipeline.flow import check_workers, execute, graph, rows_per_block, rows_per_part, will_use_gpus
 from pipeline.log import Meter
 from pipeline.preflight import Node, Pool, fit_pool, make_plan, without_done
 from pipeline.run import run_job
 from pipeline.schema import INDEX, TRAVELLING, carried_name
+from pipeline.stages.segment import SegmentBatch
 from pipeline.storage.files import Files
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -153,6 +156,39 @@ def test_masks_do_not_depend_on_batches(tmp_path: Path, make_photos: MakePhotos,
         plan, _ = run_job(job)
         hashes.append({row["item_id"]: row["mask_sha256"] for row in read_index(plan.layout.folder)})
     assert hashes[0] == hashes[1]
+
+
+@pytest.mark.parametrize(
+    ("pool", "settings", "images", "calls", "rows"),
+    [
+        (Pool(1, 1, 0, 1, "cuda"), [], 4, 2, 64),
+        (Pool(1, 0, 1, 1, "cpu"), [], 1, 1, 2),
+        (Pool(1, 0, 1, 1, "cpu"), ["compute.batch_mpx=3.2"], 3, 1, 6),
+        (Pool(1, 1, 0, 1, "cuda"), ["compute.batch_size=9"], 9, 2, 64),
+    ],
+)
+def test_a_batch_is_one_forward_pass_and_a_gpu_has_the_next_one_at_hand(
+    pool: Pool,
+    settings: list[str],
+    images: int,
+    calls: int,
+    rows: int,
+    tmp_path: Path,
+    make_photos: MakePhotos,
+    fake_preset: str,
+) -> None:
+    make_photos(tmp_path / "photos", 1)
+    where = {"manifest": str(tmp_path / "photos"), "output": str(tmp_path / "out"), "preset": fake_preset}
+    job = load_job(**where, overrides=["recipe.frame_px=1024", *settings])
+    files = Files(job.storage)
+    plan = make_plan(job, files)
+    stage = graph(plan, pool, "run", files)._logical_plan.dag
+    while getattr(stage, "fn", None) is not SegmentBatch:
+        (stage,) = stage.input_dependencies
+    assert stage.batch_size == images
+    assert stage.fn_constructor_args[-2:] == (images, "auto")
+    assert stage.compute.max_concurrent_calls_per_actor == calls
+    assert rows_per_block(replace(plan, todo=10_000), pool) == rows
 
 
 def test_a_small_parquet_manifest_becomes_many_tasks_and_pixels_never_wait_for_a_part(
@@ -381,3 +417,13 @@ def test_parts_are_no_larger_than_what_the_budget_is_first_judged_after(
         plan = make_plan(load_job(**where, overrides=settings), Files())
         assert rows_per_part(replace(plan, todo=10_000_000)) == rows
         assert rows_per_part(replace(plan, todo=80)) == (500 if rows == 500 else 2)
+
+
+@pytest.mark.parametrize(("nodes", "gpus"), [((Node(4), Node(8, 1)), True), ((Node(4), Node(8)), False)])
+def test_where_the_model_will_run_is_asked_of_the_cluster(
+    nodes: tuple[Node, ...], gpus: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow, "ray_cluster", lambda _compute: nullcontext(nodes))
+    assert will_use_gpus(Compute(ray_address="head:6379")) is gpus
+    assert will_use_gpus(Compute(ray_address="head:6379", device="cuda"))
+    assert not will_use_gpus(Compute(ray_address="head:6379", device="cpu"))

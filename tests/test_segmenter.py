@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import pipeline.segmenter
 from pipeline import Segmenter
+from pipeline.config import Compute, Recipe
 from pipeline.errors import ConfigError, DecodeError, ItemRefused, SegmentError, WeightsError
+from pipeline.imaging.frame import Placement
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "pipeline" / "examples"
 
@@ -101,6 +105,82 @@ def test_a_failing_batch_is_halved_until_one_is_left(segmenter: Segmenter, monke
     results = segmenter.segment(pictures, [None] * 6)
     assert [isinstance(result, SegmentError) for result in results] == [False] * 4 + [True, False]
     assert sizes == [6, 3, 1, 2, 3, 1, 2, 1, 1]
+
+
+def test_a_device_makes_frames_and_masks_as_the_host_does(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU would do, on the CPU: uint8 images in, uint8 masks out, all else stays there."""
+    import torch
+
+    from pipeline.models.resample import DeviceFrames
+
+    pictures = [np.asarray(Image.open(EXAMPLES / name)) for name in ("espresso.jpg", "osprey.jpg")]
+    boxes = [None, (300, 112, 470, 490)]
+    hosts = segmenter(pictures, boxes)
+    real, given = segmenter.model, []
+
+    def model(frames: object) -> object:
+        given.append(frames)
+        return real(frames)
+
+    monkeypatch.setattr(segmenter, "model", model)
+    monkeypatch.setattr(segmenter, "framing", DeviceFrames(segmenter.recipe, torch.device("cpu")))
+    for device, host in zip(segmenter(pictures, boxes), hosts, strict=True):
+        assert device.signals == host.signals, "frames are equal, so logits are"
+        off = np.abs(device.alpha.astype(int) - host.alpha)
+        assert off.max() <= 1 and off.mean() < 1e-4
+    assert [type(frames) for frames in given] == [torch.Tensor]
+
+
+def test_a_picture_too_large_for_memory_leaves_its_batch_alone(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where frames and masks are made, too: there an image costs as much as its size."""
+    small, large = np.zeros((40, 60, 3), np.uint8), np.zeros((80, 60, 3), np.uint8)
+    for step in ("make_frame", "restore"):
+        real = getattr(pipeline.segmenter, step)
+
+        def tight(pixels: np.ndarray, placed: Placement, recipe: Recipe, real: Any = real) -> np.ndarray:
+            if placed.size.height == 80:
+                raise MemoryError
+            return real(pixels, placed, recipe)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(pipeline.segmenter, step, tight)
+            results = segmenter.segment([small, large, small], [None] * 3)
+        assert [isinstance(result, SegmentError) for result in results] == [False, True, False]
+
+
+def test_a_list_of_any_length_goes_through_in_passes(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, sizes = segmenter.model, []
+
+    def counted(frames: np.ndarray) -> object:
+        sizes.append(len(frames))
+        return real(frames)
+
+    monkeypatch.setattr(segmenter, "model", counted)
+    assert segmenter.batch == 10  # 320 x 320 each
+    segmenter([np.zeros((8, 8, 3), np.uint8)] * 12)
+    assert sizes == [10, 2]
+
+
+@pytest.mark.parametrize(
+    ("compute", "frame_px", "device", "images"),
+    [
+        (Compute(), 1024, "cuda", 4),
+        (Compute(), 1024, "cpu", 1),
+        (Compute(), 2048, "cuda", 1),
+        (Compute(), 8192, "cpu", 1),
+        (Compute(), 512, "cuda", 16),
+        (Compute(), 512, "cpu", 4),
+        (Compute(), 320, "cpu", 10),
+        (Compute(), 64, "cpu", 16),
+        (Compute(batch_mpx=8.4), 1024, "cpu", 8),
+        (Compute(batch_mpx=8.4), 320, "cuda", 16),
+        (Compute(batch_size=64, batch_mpx=8.4), 1024, "cuda", 64),
+    ],
+)
+def test_a_pass_takes_as_many_images_as_their_frames_pixels_allow(
+    compute: Compute, frame_px: int, device: str, images: int
+) -> None:
+    assert compute.images_a_pass(frame_px, device) == images
 
 
 def test_numbers_that_are_not_finite_fail_the_item(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:

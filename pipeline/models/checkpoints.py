@@ -21,7 +21,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pipeline.errors import WeightsError
-from pipeline.models.fold import fold_batch_norms
+from pipeline.models.fold import fold_norms
 from pipeline.models.mvanet import BEN2, LOCAL, MVANET, MVANet, Variant
 
 Renames = Iterator[tuple[str, str]]
@@ -199,7 +199,7 @@ def load_mvanet(path: Path, *, device: torch.device, dtype: torch.dtype) -> MVAN
         if not torch.isfinite(state[ours].to(dtype)).all():
             raise WeightsError(f"{path}: {theirs} has numbers that are not finite as {_short(dtype)}; get the file anew")
     model.load_state_dict(state, strict=True, assign=True)
-    fold_batch_norms(model)
+    fold_norms(model)
     return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 
@@ -286,7 +286,7 @@ def _match(tensors: dict[str, Tensor], path: Path) -> tuple[Layout, dict[str, Te
 
     nearest, missing, unknown = LAYOUTS[0], list(tensors), list(tensors)
     for layout in LAYOUTS:
-        expected = _expected(layout)
+        expected = expected_keys(layout)
         lacks = [key for key in expected if key not in tensors]
         extra = [key for key in tensors if key not in expected and layout.needs(key)]
         if layout is LAYOUTS[0] or len(lacks) + len(extra) < len(missing) + len(unknown):
@@ -294,7 +294,7 @@ def _match(tensors: dict[str, Tensor], path: Path) -> tuple[Layout, dict[str, Te
     if missing or unknown:
         raise WeightsError(_difference(path, nearest, missing, unknown))
 
-    for key, shape in _expected(nearest).items():
+    for key, shape in expected_keys(nearest).items():
         tensor = tensors[key]
         if tensor.shape != shape:
             raise WeightsError(f"{path}: {key} is {list(tensor.shape)}, but {nearest.name} has it {list(shape)}")
@@ -319,7 +319,7 @@ def _difference(path: Path, nearest: Layout, missing: list[str], unknown: list[s
 
 
 @functools.cache
-def _expected(layout: Layout) -> dict[str, torch.Size]:
+def expected_keys(layout: Layout) -> dict[str, torch.Size]:
     """Every key that a file of this layout must have, with its shape."""
     state = _empty_model(layout.variant).state_dict()
     return {theirs: slot.shape for ours, slot in state.items() if layout.needs(theirs := _their_key(ours, layout))}

@@ -3,33 +3,31 @@
 Of the 3×3 pixels under the kernel, some are copies of one another. For an even row 2i the three rows above, at and below
 it are the small map's rows i-1, i, i; for an odd row 2i+1 they are i, i, i+1. So a kernel's three rows become two, its
 outer and the sum of the other two, and likewise its columns: every one of the four *parities* (even or odd row, even or
-odd column) of the large map is one 2×2 convolution of the small one.
-
-The four parities lie beside one another as channels, on a grid that is one longer than the small map both ways: its row
-r is the even row of small row r, and the odd row of small row r - 1. The last even and the first odd row, and columns
-likewise, belong to no pixel; ``blank_margins`` makes them zero, which is what a following convolution's padding would
-have found there.
+odd column) of the large map is one 2×2 convolution of the small one. What follows works on the parities one by one; the
+large map need never be put together.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 PARITIES = ((0, 0), (0, 1), (1, 0), (1, 1))
-"""Odd row, odd column; in the order of the channel groups."""
+"""Odd row, odd column; the order of every list of parities."""
 
 
-def parity_kernel(weight: Tensor) -> Tensor:
-    """(D, C, 3, 3) to (4·D, C, 2, 2): group p of D channels makes parity p."""
-    even = torch.tensor([[1, 0, 0], [0, 1, 1]], dtype=weight.dtype, device=weight.device)  # (2, 3): rows i-1, i
-    odd = torch.tensor([[1, 1, 0], [0, 0, 1]], dtype=weight.dtype, device=weight.device)  # (2, 3): rows i, i+1
-    rows = (even, odd)
-    return torch.cat([rows[y] @ weight @ rows[x].T for y, x in PARITIES])
+def parity_kernel(weight: Tensor, odd_row: int, odd_column: int) -> Tensor:
+    """(D, C, 3, 3) to (D, C, 2, 2): rows (and columns) 0, 1+2 for an even parity, 0+1, 2 for an odd one."""
+    for dim, odd in ((2, odd_row), (3, odd_column)):
+        before, at, after = weight.unbind(dim)
+        weight = torch.stack([before + at, after] if odd else [before, at + after], dim)
+    return weight
 
 
-def conv_enlarged(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def conv_enlarged(x: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
     """``conv2d(nearest(x, 2), weight, bias, padding=1)`` as its four parities.
 
     Args:
@@ -37,70 +35,67 @@ def conv_enlarged(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         weight: (D, C, 3, 3).
 
     Returns:
-        (N, 4·D, h+1, w+1), margins not blank.
+        4 × (N, D, h, w).
     """
-    return F.conv2d(x, parity_kernel(weight), None if bias is None else bias.repeat(4), padding=1)
+    # An even row looks at the row above it, an odd one at the row below.
+    return [F.conv2d(F.pad(x, (1 - c, c, 1 - r, r)), parity_kernel(weight, r, c), bias) for r, c in PARITIES]
 
 
-def normalise_parities(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """Instance norm without parameters over all four parities of a channel together: (N, 4·D, h+1, w+1), same out.
+def normalise_parities(parities: Sequence[Tensor], eps: float = 1e-5) -> list[Tensor]:
+    """Instance norm without parameters over all four parities (N, D, h, w) of a channel together.
 
-    Margins don't count: the variance of a union is the mean of the parts' variances and the variance of their means.
+    The variance of a union of equal parts is the mean of the parts' variances and the variance of their means.
     """
-    parts = [torch.var_mean(part, (2, 3), correction=0) for part in split(x)]  # 4 × 2 × (N, D)
-    variances, means = (torch.stack(some) for some in zip(*parts, strict=True))  # (4, N, D)
+    # As deviations: the variance itself may be more than half precision can hold.
+    moments = [torch.std_mean(part, (2, 3), correction=0) for part in parities]  # 4 × 2 × (N, D)
+    deviations, means = (torch.stack(some).float() for some in zip(*moments, strict=True))  # (4, N, D)
     mean = means.mean(0)
-    variance = variances.mean(0) + (means - mean).square().mean(0)
-    scale = (variance + eps).rsqrt().repeat(1, 4)[..., None, None]  # (N, 4·D, 1, 1)
-    return torch.addcmul(-mean.repeat(1, 4)[..., None, None] * scale, x, scale)
+    variance = deviations.square().mean(0) + (means - mean).square().mean(0)
+    scale = (variance + eps).rsqrt()[..., None, None]  # (N, D, 1, 1)
+    shift = -mean[..., None, None] * scale
+    return [torch.addcmul(shift.to(part.dtype), part, scale.to(part.dtype)) for part in parities]
 
 
-def split(x: Tensor) -> list[Tensor]:
-    """The four parities, each (N, D, h, w), without margins: views of (N, 4·D, h+1, w+1)."""
-    height, width = x.shape[2] - 1, x.shape[3] - 1
-    return [part[:, :, r : r + height, c : c + width] for part, (r, c) in zip(x.chunk(4, 1), PARITIES, strict=True)]
+def weave(parities: Sequence[Tensor]) -> Tensor:
+    """The large map (N, D, 2h, 2w), channels last in memory, from its parities, 4 × (N, D, h, w)."""
+    a, b, c, d = (part.permute(0, 2, 3, 1) for part in parities)  # (N, h, w, D)
+    large = torch.stack([torch.stack([a, b], 3), torch.stack([c, d], 3)], 2)  # (N, h, 2, w, 2, D)
+    return large.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
-def weave(x: Tensor) -> Tensor:
-    """The large map (N, D, 2h, 2w) from its parities (N, 4·D, h+1, w+1)."""
-    batch, channels, height, width = x.shape[0], x.shape[1] // 4, x.shape[2] - 1, x.shape[3] - 1
-    large = x.new_empty(batch, channels, height, 2, width, 2)
-    for part, (r, c) in zip(split(x), PARITIES, strict=True):
-        large[:, :, :, r, :, c] = part
-    return large.reshape(batch, channels, 2 * height, 2 * width)
+def conv_parities(parities: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``conv2d(weave(parities), weight, bias, padding=1)`` without weaving them.
 
-
-def blank_margins(x: Tensor) -> Tensor:
-    """(N, 4·D, h+1, w+1) with zeros where no pixel is, in place."""
-    channels = x.shape[1] // 4
-    for parity, (r, c) in enumerate(PARITIES):
-        group = slice(parity * channels, (parity + 1) * channels)
-        x[:, group, 0 if r else -1] = 0
-        x[:, group, :, 0 if c else -1] = 0
-    return x
-
-
-def conv_parities(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``conv2d(weave(x), weight, bias, padding=1)`` without weaving ``x``, whose margins are blank.
-
-    A pixel of parity q finds its neighbour at distance d in parity (q + d) mod 2, at most one step away; on the shared
-    grid that is the row itself or the next one: again a 2×2 kernel, from all four parities to all four.
+    A pixel of parity q finds its neighbour at distance d in parity (q + d) mod 2, at most one step away: in an even
+    parity at its own place or the next one, in an odd one at its own or the one before. So every parity is read by one
+    2×2 kernel for all four results.
 
     Args:
-        x: (N, 4·C, h+1, w+1).
+        parities: 4 × (N, C, h, w).
         weight: (D, C, 3, 3).
 
     Returns:
         (N, D, 2h, 2w).
     """
+    height, width = parities[0].shape[2:]
+    made = None
+    for part, (r, c) in zip(parities, PARITIES, strict=True):
+        seen = F.conv2d(part, _reading_kernel(weight, r, c), padding=1)  # (N, D·4, h+1, w+1): one place too many
+        seen = seen[:, :, 1 - r : 1 - r + height, 1 - c : 1 - c + width]  # (N, D·4, h, w)
+        made = seen if made is None else made + seen
+    assert made is not None
+    large = F.pixel_shuffle(made, 2)
+    return large if bias is None else large + bias[:, None, None]
+
+
+def _reading_kernel(weight: Tensor, r: int, c: int) -> Tensor:
+    """What the parity (r, c) gives to each of the four results: (D, C, 3, 3) to (D·4, C, 2, 2)."""
     outputs, inputs = weight.shape[:2]
-    kernel = weight.new_zeros(outputs, 4, 4, inputs, 2, 2)  # D, to parity, from parity, C, row, column
+    kernel = weight.new_zeros(outputs, 4, inputs, 2, 2)
     for to, (qy, qx) in enumerate(PARITIES):
         for dy in (-1, 0, 1):
             for dx in (-1, 0, 1):
-                py, px = (qy + dy) % 2, (qx + dx) % 2
-                row, column = (qy + dy - py) // 2 + py, (qx + dx - px) // 2 + px
-                kernel[:, to, 2 * py + px, :, row, column] = weight[:, :, dy + 1, dx + 1]
-    kernel = kernel.reshape(outputs * 4, 4 * inputs, 2, 2)
-    small = F.conv2d(x, kernel, None if bias is None else bias.repeat_interleave(4))  # (N, D·4, h, w)
-    return F.pixel_shuffle(small, 2)
+                if ((qy + dy) % 2, (qx + dx) % 2) == (r, c):
+                    row, column = (qy + dy - r) // 2 + r, (qx + dx - c) // 2 + c
+                    kernel[:, to, :, row, column] = weight[:, :, dy + 1, dx + 1]
+    return kernel.flatten(0, 1)

@@ -19,6 +19,7 @@ class FakeModel:
 
     def __init__(self, frame_px: int, device: torch.device) -> None:
         self.frame_px = frame_px
+        self.engine = "none"
         self.device = device
 
     def __call__(self, frames: Frames) -> Tensor:

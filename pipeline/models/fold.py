@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them: in inference both are one affine map."""
+"""Norms folded into the convolutions before them, as far as inference allows."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ from pipeline.models.mvanet import ConvBlock
 
 
 @torch.no_grad()
-def fold_batch_norms(network: nn.Module) -> None:
-    """Fold every ``ConvBlock``'s batch norm, in place; the network is for inference from then on.
+def fold_norms(network: nn.Module) -> None:
+    """Fold every ``ConvBlock``'s norm, in place; the network is for inference from then on.
 
-    ``γ·(W∗x + b − μ)/√(σ² + ε) + β`` is a convolution with ``W·s`` and ``(b − μ)·s + β``, where ``s = γ/√(σ² + ε)``. Computed
-    in float64, rounded once. Instance norms depend on their input and stay.
+    Batch norm: ``γ·(W∗x + b − μ)/√(σ² + ε) + β`` is a convolution with ``W·s`` and ``(b − μ)·s + β``, where
+    ``s = γ/√(σ² + ε)``. Computed in float64, rounded once.
+
+    Instance norm: it depends on its input and stays, but takes the mean out again, so the convolution's bias goes.
     """
     for block in network.modules():
-        if isinstance(block, ConvBlock) and isinstance(block.norm, nn.BatchNorm2d):
-            conv, norm = block.conv, block.norm
+        if not isinstance(block, ConvBlock):
+            continue
+        conv, norm = block.conv, block.norm
+        if isinstance(norm, nn.BatchNorm2d):
             assert conv.bias is not None and norm.running_mean is not None and norm.running_var is not None
             scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
             bias = (conv.bias.double() - norm.running_mean.double()) * scale + norm.bias.double()
             conv.weight.copy_(conv.weight.double() * scale[:, None, None, None])
             conv.bias.copy_(bias)
             block.norm = nn.Identity()
+        elif isinstance(norm, nn.InstanceNorm2d):
+            conv.bias = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,11 @@ from torch import Tensor
 from pipeline.config import Recipe
 from pipeline.errors import ConfigError, SegmentError
 
-Frames = npt.NDArray[np.uint8]
-"""A batch for a model: (N, S, S, 3) uint8 RGB, S = ``frame_px``."""
+Frames = npt.NDArray[np.uint8] | Tensor
+"""A batch for a model: (N, S, S, 3) uint8 RGB, S = ``frame_px``. As a tensor it may lie on the model's device already."""
+
+Logits = Tensor
+"""What a model gives: (N, S, S) float32 on its device."""
 
 
 class Normalise:
@@ -39,10 +43,25 @@ def upload(frames: Frames, frame_px: int, device: torch.device) -> Tensor:
     Raises:
         ValueError: not (N, ``frame_px``, ``frame_px``, 3) uint8: a caller's mistake, not an image's.
     """
-    if frames.dtype != np.uint8 or frames.ndim != 4 or not len(frames) or frames.shape[1:] != (frame_px, frame_px, 3):
-        raise ValueError(f"frames must be (N, {frame_px}, {frame_px}, 3) uint8, not {frames.shape} {frames.dtype}")
-    pixels = torch.from_numpy(frames if frames.flags.writeable else frames.copy())  # torch warns of read-only arrays
-    return pixels.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else pixels.to(device)
+    kind = str(frames.dtype).removeprefix("torch.")
+    if kind != "uint8" or frames.ndim != 4 or not len(frames) or frames.shape[1:] != (frame_px, frame_px, 3):
+        raise ValueError(f"frames must be (N, {frame_px}, {frame_px}, 3) uint8, not {tuple(frames.shape)} {kind}")
+    return frames.to(device) if isinstance(frames, Tensor) else to_device(frames, device)
+
+
+def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """A copy of an array on a device. To CUDA from pinned memory, which alone can be copied without waiting for all else."""
+    staged = torch.empty(array.shape, dtype=getattr(torch, array.dtype.name), pin_memory=device.type == "cuda")
+    staged.numpy()[...] = array
+    return staged.to(device, non_blocking=True)
+
+
+def to_host(*parts: Tensor | npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """Tensors as arrays: all copied at once, with one wait for the device. Arrays stay as they are."""
+    copies = [part.to("cpu", non_blocking=True) if isinstance(part, Tensor) else part for part in parts]
+    for device in {part.device for part in parts if isinstance(part, Tensor) and part.device.type == "cuda"}:
+        torch.cuda.current_stream(device).synchronize()
+    return [copy.numpy() if isinstance(copy, Tensor) else copy for copy in copies]
 
 
 def to_logits(output: Tensor, activation: str) -> Tensor:
@@ -85,7 +104,7 @@ def segment_errors(batch: int) -> Iterator[None]:
     except BrokenDevice:
         raise
     except torch.OutOfMemoryError as error:
-        raise SegmentError(f"out of GPU memory with {batch} frames at once; lower compute.batch_size") from error
+        raise SegmentError(f"out of GPU memory with {batch} frames at once; lower compute.batch_mpx") from error
     except (RuntimeError, MemoryError) as error:
         reason = str(error).strip().split("\n", 1)[0][:200]
         raise SegmentError(f"the model failed on a batch of {batch}: {reason}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +16,8 @@ from pipeline.errors import ConfigError, WeightsError
 from pipeline.models.checkpoints import load_mvanet, recognise
 from pipeline.models.fake import FakeModel
 from pipeline.models.forward import Frames, Normalise, choose_device, segment_errors, to_logits
-from pipeline.models.mvanet import FRAME_STEP_PX, MVANet
+from pipeline.models.frozen import FrozenNetwork, can_freeze
+from pipeline.models.mvanet import FRAME_STEP_PX
 from pipeline.models.onnx import CUDA, OnnxModel
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -26,6 +29,8 @@ class Model(Protocol):
 
     frame_px: int
     device: torch.device
+    engine: str
+    """``torch``, ``openvino``, ``onnxruntime`` or ``none``."""
 
     def __call__(self, frames: Frames) -> Tensor:
         """Logits of a batch.
@@ -42,11 +47,21 @@ class Model(Protocol):
         ...
 
 
-class MvanetModel:
-    """MVANet with its recipe's normalisation and precision. Norms and softmax accumulate in float32 in any precision."""
+HALF_HOLDS = frozenset({"ben2", "mvanet", "finegrain"})
+"""Layouts whose alpha in fp16 stays within 0.002 of fp32's on average, and 999 of 1000 pixels within 0.02, as the parity tests
+show on the golden weights. In bf16 none does (0.0034 and more), nor does any ONNX file that was tried."""
 
-    def __init__(self, network: MVANet, recipe: Recipe, device: torch.device, dtype: torch.dtype) -> None:
+
+class MvanetModel:
+    """MVANet with its recipe's normalisation and precision. Norms and softmax accumulate in float32 in any precision.
+
+    Args:
+        network: (N, 3, S, S) of ``dtype`` on ``device`` to logits (N, 1, S, S): an ``MVANet``, or one frozen in OpenVINO.
+    """
+
+    def __init__(self, network: Callable[[Tensor], Tensor], recipe: Recipe, device: torch.device, dtype: torch.dtype) -> None:
         self.frame_px, self.device = recipe.frame_px, device
+        self.engine = "openvino" if isinstance(network, FrozenNetwork) else "torch"
         self.network, self.dtype, self.activation = network, dtype, recipe.activation
         self.normalise = Normalise(recipe, device)
 
@@ -57,13 +72,37 @@ class MvanetModel:
             return to_logits(self.network(x)[:, 0], self.activation)  # (N, S, S)
 
 
-def load_model(recipe: Recipe, weights: Path | None, *, device: str = "auto", threads: int | None = None) -> Model:
+def settle(recipe: Recipe, weights: Path | None, *, gpu: bool) -> Recipe:
+    """The recipe with a precision in place of ``auto``: half on GPUs where that keeps alpha, else fp32.
+
+    The same for every CPU, so that a run may go on elsewhere.
+
+    Raises:
+        WeightsError: as ``check_weights``.
+    """
+    if recipe.precision != "auto":
+        return recipe
+    half = gpu and recipe.model == "mvanet" and recognise(_path(recipe, weights)) in HALF_HOLDS
+    return recipe.model_copy(update={"precision": "fp16" if half else "fp32"})
+
+
+def load_model(
+    recipe: Recipe,
+    weights: Path | None,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    engine: str = "auto",
+    cache: Path | None = None,
+) -> Model:
     """A recipe's model, ready to run.
 
     Args:
         weights: the file that ``recipe.weights`` names, on this machine; None for the fake.
         device: ``auto`` (CUDA where there is some), ``cpu`` or ``cuda``.
         threads: CPU threads; PyTorch's are set for the whole process.
+        engine: ``auto``, ``torch`` or ``openvino``; see ``compute.engine``.
+        cache: folder for what an engine makes of weights once, on this machine.
 
     Raises:
         ConfigError: the device isn't there, or can't compute in the recipe's precision.
@@ -80,6 +119,13 @@ def load_model(recipe: Recipe, weights: Path | None, *, device: str = "auto", th
     _check_frame(recipe)
     dtype = DTYPES[recipe.precision]
     _check_precision(recipe.precision, chosen)
+    if _choose_engine(engine, chosen) == "openvino":
+        network = functools.partial(load_mvanet, path, device=chosen, dtype=torch.float32)
+        kept = cache if recipe.weights_sha256 else None  # nothing else would tell two files' graphs apart
+        frozen = FrozenNetwork(
+            network, recipe.weights_sha256 or "", recipe.frame_px, recipe.precision, threads=threads, cache=kept
+        )
+        return MvanetModel(frozen, recipe, chosen, torch.float32)
     if chosen.type == "cuda" and dtype == torch.float32:
         torch.backends.cudnn.allow_tf32 = False  # else convolutions keep 10 bits of the mantissa, and fp32 isn't
     return MvanetModel(load_mvanet(path, device=chosen, dtype=dtype), recipe, chosen, dtype)
@@ -107,6 +153,19 @@ def _path(recipe: Recipe, weights: Path | None) -> Path:
     if weights is None:
         raise WeightsError(f"the model {recipe.model} needs a weights file; set recipe.weights")
     return weights
+
+
+def _choose_engine(name: str, device: torch.device) -> str:
+    """``auto`` is OpenVINO on a CPU, where it is installed.
+
+    Raises:
+        ConfigError: OpenVINO for a GPU, or where it isn't installed.
+    """
+    if name == "openvino" and device.type != "cpu":
+        raise ConfigError("compute.engine=openvino is for CPUs; use compute.engine=torch on a GPU, or compute.device=cpu")
+    if name == "openvino" and not can_freeze():
+        raise ConfigError("compute.engine=openvino needs one more package: pip install openvino; or use compute.engine=torch")
+    return "openvino" if name != "torch" and device.type == "cpu" and can_freeze() else "torch"
 
 
 def _check_frame(recipe: Recipe) -> None:

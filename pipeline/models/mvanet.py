@@ -4,7 +4,8 @@ One image becomes five views: its four quarters at full size (row by row), then 
 the same backbone. The decoder lets the overview find the object (MCLM) and the close-ups draw its edge (MCRM), stitches
 the close-ups together and enlarges the result with the help of the pixels themselves.
 
-Everywhere below, a tensor of views is (N, 5, C, h, w): images first, so that a batch is nothing but its images.
+Everywhere below, a tensor of views is (N, 5, h, w, C): images first, so that a batch is nothing but its images, and
+channels last, so that a map is its tokens and nothing is moved between convolution and attention.
 The three published layouts are one network in three ``Variant``s.
 """
 
@@ -20,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from pipeline.models.enlarge import blank_margins, conv_enlarged, conv_parities, normalise_parities, weave
-from pipeline.models.swin import Mlp, Swin
+from pipeline.models.enlarge import conv_enlarged, conv_parities, normalise_parities, weave
+from pipeline.models.swin import Mlp, Swin, once_a_size
 
 LOCAL = 4
 """Views 0..3 are the quarters: top left, top right, bottom left, bottom right. View 4 is the whole."""
@@ -44,39 +45,48 @@ MVANET = Variant(norm="batch", act="prelu", ffn_act="relu")
 
 
 def cut(whole: Tensor) -> Tensor:
-    """(N, C, 2h, 2w) to its quarters (N, 4, C, h, w)."""
-    batch, channels, height, width = whole.shape
-    x = whole.reshape(batch, channels, 2, height // 2, 2, width // 2)
-    return x.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+    """(N, 2h, 2w, C) to its quarters (N, 4, h, w, C)."""
+    batch, height, width, channels = whole.shape
+    return whole.reshape(batch, 2, height // 2, 2, width // 2, channels).transpose(2, 3).flatten(1, 2)
 
 
 def stitch(quarters: Tensor) -> Tensor:
-    """(N, 4, C, h, w) back to the whole (N, C, 2h, 2w)."""
-    batch, _, channels, height, width = quarters.shape
-    x = quarters.reshape(batch, 2, 2, channels, height, width)
-    return x.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels, 2 * height, 2 * width)
+    """(N, 4, h, w, C) back to the whole (N, 2h, 2w, C)."""
+    batch, _, height, width, channels = quarters.shape
+    return (
+        quarters.reshape(batch, 2, 2, height, width, channels).transpose(2, 3).reshape(batch, 2 * height, 2 * width, channels)
+    )
 
 
-def tokens(x: Tensor) -> Tensor:
-    """(…, C, h, w) to (…, h·w, C)."""
-    return x.flatten(-2).transpose(-2, -1)
+def planar(x: Tensor) -> Tensor:
+    """(N, h, w, C) as (N, C, h, w), which is how PyTorch names the axes of a map; nothing moves in memory."""
+    return x.permute(0, 3, 1, 2)
 
 
-def bilinear(x: Tensor, like: Tensor) -> Tensor:
-    """(N, C, h, w) at the height and width of ``like``."""
-    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+def pixelwise(x: Tensor) -> Tensor:
+    """(N, C, h, w) as (N, h, w, C)."""
+    return x.permute(0, 2, 3, 1)
+
+
+def resize(x: Tensor, like: Tensor) -> Tensor:
+    """(N, h, w, C) at the height and width of ``like`` (N, H, W, C), bilinear."""
+    return pixelwise(F.interpolate(planar(x), size=like.shape[1:3], mode="bilinear", align_corners=False))
+
+
+def by_image(views: Tensor) -> Tensor:
+    """(N·5, h, w, C) to (N, 5, h, w, C)."""
+    return views.reshape(-1, LOCAL + 1, *views.shape[1:])
 
 
 def pools(x: Tensor, sides: Sequence[float]) -> list[Tensor]:
-    """(N, C, h, w) averaged down to several square grids.
+    """(N, h, w, C) averaged down to several square grids (N, side, side, C).
 
     A side is rounded half to even, as upstream does; on small frames it may round to nothing, and is left out.
     """
-    return [F.adaptive_avg_pool2d(x, round(side)) for side in sides if round(side) > 0]
+    return [pixelwise(F.adaptive_avg_pool2d(planar(x), round(side))) for side in sides if round(side) > 0]
 
 
-@functools.lru_cache(maxsize=32)
-@torch.inference_mode(False)  # a cached inference tensor could not serve a later forward with gradients
+@once_a_size
 def positions(height: int, width: int, channels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Sine position encoding of a grid, as in DETR (arXiv 2005.12872) but with pixel centres.
 
@@ -120,17 +130,15 @@ class Enlarge(ConvBlock):
             return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
         return weave(self.parities(x))
 
-    def parities(self, x: Tensor) -> Tensor:
-        """(N, inputs, h, w) to (N, 4·outputs, h+1, w+1), margins not blank; not for training."""
-        x = conv_enlarged(x, self.conv.weight, self.conv.bias)
-        if isinstance(self.norm, nn.BatchNorm2d):
-            mean, var, weight, bias = self.norm.running_mean, self.norm.running_var, self.norm.weight, self.norm.bias
-            assert mean is not None and var is not None
-            x = F.batch_norm(x, mean.repeat(4), var.repeat(4), weight.repeat(4), bias.repeat(4), eps=self.norm.eps)
-        elif isinstance(self.norm, nn.InstanceNorm2d):
-            x = normalise_parities(x, self.norm.eps)
-        x = self.act(x)
-        return x
+    def parities(self, x: Tensor) -> list[Tensor]:
+        """(N, inputs, h, w) to 4 × (N, outputs, h, w); not for training."""
+        parts = conv_enlarged(x, self.conv.weight, self.conv.bias)
+        # Over a whole map, an instance norm is no mere list of its parts' norms.
+        if isinstance(self.norm, nn.InstanceNorm2d):
+            parts = normalise_parities(parts, self.norm.eps)
+        else:
+            parts = [self.norm(part) for part in parts]
+        return [self.act(part) for part in parts]
 
 
 class CrossAttention(nn.Module):
@@ -177,23 +185,23 @@ class MCLM(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
 
     def forward(self, views: Tensor) -> Tensor:
-        """(N, 5, C, h, w) to (N, 5, C, h, w), h and w even."""
-        channels, height, width = views.shape[2:]
+        """(N, 5, h, w, C) to (N, 5, h, w, C), h and w even."""
+        height, width, channels = views.shape[2:]
         place = functools.partial(positions, channels=channels, device=views.device, dtype=views.dtype)
-        local, overview = tokens(views[:, :LOCAL]), tokens(views[:, LOCAL])  # (N, 4, h·w, C), (N, h·w, C)
+        local, overview = views[:, :LOCAL], views[:, LOCAL].flatten(1, 2)  # (N, 4, h, w, C), (N, h·w, C)
 
-        grids = pools(stitch(views[:, :LOCAL]), [height, height / 4, height / 8])
-        pooled = torch.cat([tokens(grid) for grid in grids], 1)  # (N, K, C)
-        pooled_places = torch.cat([place(*grid.shape[-2:]) for grid in grids])  # (K, C)
+        grids = pools(stitch(local), [height, height / 4, height / 8])
+        pooled = torch.cat([grid.flatten(1, 2) for grid in grids], 1)  # (N, K, C)
+        pooled_places = torch.cat([place(*grid.shape[1:3]) for grid in grids])  # (K, C)
         seen = self.attend_pools(overview + place(height, width), pooled + pooled_places, pooled)
         overview = self.norm1(overview + seen)  # (N, h·w, C)
         overview = self.norm2(overview + self.ffn_global(overview))
-        overview = overview.transpose(1, 2).unflatten(2, (height, width))  # (N, C, h, w)
+        overview = overview.unflatten(1, (height, width))  # (N, h, w, C)
 
-        local = self.norm1(local + attend_by_view(self.attend_quarters, local, tokens(cut(overview))))
-        local = self.norm2(local + self.ffn_local(local))
-        local = local.transpose(2, 3).unflatten(3, (height, width))  # (N, 4, C, h, w)
-        return torch.cat([local, overview[:, None]], 1)  # (N, 5, C, h, w)
+        local = local.flatten(2, 3)  # (N, 4, h·w, C)
+        local = self.norm1(local + attend_by_view(self.attend_quarters, local, cut(overview).flatten(2, 3)))
+        local = self.norm2(local + self.ffn_local(local)).unflatten(2, (height, width))
+        return torch.cat([local, overview[:, None]], 1)  # (N, 5, h, w, C)
 
 
 class MCRM(nn.Module):
@@ -208,21 +216,20 @@ class MCRM(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
 
     def forward(self, views: Tensor) -> Tensor:
-        """(N, 5, C, h, w) to (N, 5, C, h, w), h and w even."""
-        batch, _, channels, height, width = views.shape
-        local, overview = views[:, :LOCAL], views[:, LOCAL]  # (N, 4, C, h, w), (N, C, h, w)
+        """(N, 5, h, w, C) to (N, 5, h, w, C), h and w even."""
+        batch, _, height, width, channels = views.shape
+        local, overview = views[:, :LOCAL], views[:, LOCAL]  # (N, 4, h, w, C), (N, h, w, C)
 
-        salient = F.interpolate(self.saliency(overview).sigmoid(), scale_factor=2, mode="nearest")  # (N, 1, 2h, 2w)
-        local = tokens(local * cut(salient))  # (N, 4, h·w, C)
+        salient = F.interpolate(self.saliency(planar(overview)).sigmoid(), scale_factor=2, mode="nearest")  # (N, 1, 2h, 2w)
+        local = (local * cut(pixelwise(salient))).flatten(2, 3)  # (N, 4, h·w, C)
 
         grids = pools(cut(overview).flatten(0, 1), [height / 2, height / 4, height / 8])
-        context = torch.cat([tokens(grid) for grid in grids], 1).reshape(batch, LOCAL, -1, channels)  # (N, 4, K, C)
+        context = torch.cat([grid.flatten(1, 2) for grid in grids], 1).reshape(batch, LOCAL, -1, channels)  # (N, 4, K, C)
         local = self.norm1(local + attend_by_view(self.attend_quarters, local, context))
-        local = self.norm2(local + self.ffn(local))
-        local = local.transpose(2, 3).unflatten(3, (height, width))  # (N, 4, C, h, w)
+        local = self.norm2(local + self.ffn(local)).unflatten(2, (height, width))  # (N, 4, h, w, C)
 
-        overview = overview + stitch(local)[:, :, ::2, ::2]  # nearest to half size takes every second pixel
-        return torch.cat([local, overview[:, None]], 1)  # (N, 5, C, h, w)
+        overview = overview + stitch(local)[:, ::2, ::2]  # nearest to half size takes every second pixel
+        return torch.cat([local, overview[:, None]], 1)  # (N, 5, h, w, C)
 
 
 class MVANet(nn.Module):
@@ -259,17 +266,18 @@ class MVANet(nn.Module):
             (N, 1, S, S).
         """
         overview = F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=False)  # (N, 3, S/2, S/2)
-        views = torch.cat([cut(x), overview[:, None]], 1).flatten(0, 1)  # (N·5, 3, S/2, S/2)
-        features = [lateral(f) for lateral, f in zip(self.lateral, self.backbone(views), strict=True)]  # 5 × (N·5, C, h, w)
+        views = torch.cat([cut(pixelwise(x)), pixelwise(overview)[:, None]], 1).flatten(0, 1)  # (N·5, S/2, S/2, 3)
+        found = zip(self.lateral, self.backbone(planar(views)), strict=True)  # 5 × (N·5, c, h, w)
+        features = [pixelwise(lateral(feature)) for lateral, feature in found]  # 5 × (N·5, h, w, C)
 
-        views = self.mclm(features[-1].unflatten(0, (-1, LOCAL + 1)))  # (N, 5, C, S/64, S/64)
+        views = self.mclm(by_image(features[-1]))  # (N, 5, S/64, S/64, C)
         for level in range(len(self.mcrm) - 1, -1, -1):
-            views = features[level] + bilinear(views.flatten(0, 1), like=features[level])  # (N·5, C, h, w)
-            views = self.mcrm[level](views.unflatten(0, (-1, LOCAL + 1)))  # (N, 5, C, h, w)
-            views = self.smooth[level](views.flatten(0, 1)).unflatten(0, (-1, LOCAL + 1))  # (N, 5, C, h, w)
+            views = features[level] + resize(views.flatten(0, 1), like=features[level])  # (N·5, h, w, C)
+            views = self.mcrm[level](by_image(views))  # (N, 5, h, w, C)
+            views = by_image(pixelwise(self.smooth[level](planar(views.flatten(0, 1)))))
 
-        whole = stitch(views[:, :LOCAL])  # (N, C, S/4, S/4)
-        whole = self.merge(whole + bilinear(views[:, LOCAL], like=whole))  # (N, C, S/4, S/4)
+        whole = stitch(views[:, :LOCAL])  # (N, S/4, S/4, C)
+        whole = self.merge(planar(whole + resize(views[:, LOCAL], like=whole)))  # (N, C, S/4, S/4)
 
         whole = whole + self.shallow_reduced(x, 4)  # (N, C, S/4, S/4)
         whole = self.upsample1(whole)  # (N, C, S/2, S/2)
@@ -277,8 +285,7 @@ class MVANet(nn.Module):
         if self.training:
             logits: Tensor = self.output(self.upsample2(whole))  # (N, 1, S, S)
             return logits
-        whole = blank_margins(self.upsample2.parities(whole))  # (N, 4·C, S/2 + 1, S/2 + 1)
-        return conv_parities(whole, self.output.weight, self.output.bias)  # (N, 1, S, S)
+        return conv_parities(self.upsample2.parities(whole), self.output.weight, self.output.bias)  # (N, 1, S, S)
 
     def shallow_reduced(self, x: Tensor, by: Literal[2, 4]) -> Tensor:
         """``bilinear(shallow(x))`` at S/by, (N, C, S/by, S/by), without ever holding the (N, C, S, S) map.

@@ -56,6 +56,7 @@ class OnnxModel:
         self, path: Path, recipe: Recipe, *, device: str = "auto", threads: int | None = None, optimise: bool = True
     ) -> None:
         self.frame_px = recipe.frame_px
+        self.engine = "onnxruntime"
         self.activation = recipe.activation
         self.device = _choose_device(device)
         self.normalise = Normalise(recipe, torch.device("cpu"))

@@ -14,17 +14,17 @@ UNCERTAIN = (0.04, 0.96)
 """Probabilities between these are neither object nor background."""
 
 
-def measure(logits: torch.Tensor, boxes: npt.NDArray[np.float32]) -> tuple[list[dict[str, float]], npt.NDArray[np.uint8]]:
-    """Signals of a batch, with one transfer from the device.
+def measure(logits: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Signals of a batch, made on the device without waiting for it.
 
     Args:
         logits: (N, S, S) float32 on the model's device.
-        boxes: (N, 4) float32, the prompt's box in pixels of the frame, NaN where there is none.
+        boxes: (N, 4) float32 beside them, the prompt's box in pixels of the frame, NaN where there is none.
 
     Returns:
-        For each item a value for every name in ``NAMES`` (formulas and ranges: ``pipeline.schema.SIGNALS``; ``span`` is
-        max(p) - min(p), ``finite`` is 1 where all logits are, ``box_agreement`` is NaN without a box), and the masks
-        p > 0.5 at about ``COARSE_PX``: (N, s, s) uint8, 0 or 1.
+        On the same device a row of ``NAMES`` for each item (N, len(NAMES)) float32 (formulas and ranges:
+        ``pipeline.schema.SIGNALS``; ``span`` is max(p) - min(p), ``finite`` is 1 where all logits are, ``box_agreement`` is
+        NaN without a box), and the masks p > 0.5 at about ``COARSE_PX``: (N, s, s) uint8, 0 or 1.
     """
     side = logits.shape[-1]
     finite = torch.isfinite(logits).flatten(1).all(1)
@@ -38,12 +38,15 @@ def measure(logits: torch.Tensor, boxes: npt.NDArray[np.float32]) -> tuple[list[
     uncertain = ((p > UNCERTAIN[0]) & (p < UNCERTAIN[1])).float().mean((1, 2))
     rim = torch.cat([y[:, 0], y[:, -1], y[:, 1:-1, 0], y[:, 1:-1, -1]], 1).mean(1)
     span = p.amax((1, 2)) - p.amin((1, 2))
-    agreement = box_iou(bounds(inside), torch.from_numpy(boxes).to(logits.device))
+    agreement = box_iou(bounds(inside), boxes)
     table = torch.stack([soft_dice, stability, uncertain, area / side**2, rim, agreement, span, finite.float()], 1)
     step = max(1, side // COARSE_PX)
-    coarse = inside[:, ::step, ::step].to(torch.uint8)
-    values: list[list[float]] = table.cpu().tolist()
-    return [dict(zip(NAMES, row, strict=True)) for row in values], coarse.cpu().numpy()
+    return table, inside[:, ::step, ::step].to(torch.uint8)
+
+
+def named(table: npt.NDArray[np.float32]) -> list[dict[str, float]]:
+    """For each item a value for every name in ``NAMES``."""
+    return [dict(zip(NAMES, row, strict=True)) for row in table.tolist()]
 
 
 def bounds(inside: torch.Tensor) -> torch.Tensor:
@@ -54,7 +57,7 @@ def bounds(inside: torch.Tensor) -> torch.Tensor:
         first = hit.float().argmax(1)
         last = side - hit.flip(1).float().argmax(1)
         some = hit.any(1)
-        sides.append((torch.where(some, first, 0), torch.where(some, last, 0)))
+        sides.append((first * some, last * some))
     (x0, x1), (y0, y1) = sides
     return torch.stack([x0, y0, x1, y1], 1).float()
 

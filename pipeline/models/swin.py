@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Bias(NamedTuple):
@@ -25,8 +28,22 @@ class Bias(NamedTuple):
     bias: Tensor
 
 
-@functools.lru_cache(maxsize=32)
-@torch.inference_mode(False)  # a cached inference tensor could not serve a later forward with gradients
+def once_a_size(make: Callable[P, T]) -> Callable[P, T]:
+    """Keep what depends on sizes alone: it is made in the first forward pass, and later ones copy nothing to the device.
+
+    Not in inference mode, whose tensors could not serve a later pass with gradients; and not what an export makes, which
+    are placeholders.
+    """
+    kept = functools.lru_cache(maxsize=32)(torch.inference_mode(False)(make))
+
+    @functools.wraps(make)
+    def get(*args: P.args, **kwargs: P.kwargs) -> T:
+        return make(*args, **kwargs) if torch.compiler.is_exporting() else kept(*args, **kwargs)  # type: ignore[arg-type]
+
+    return get
+
+
+@once_a_size
 def relative_position_index(window: int, device: torch.device) -> Tensor:
     """Row of the bias table for every pair of tokens in a window.
 
@@ -39,8 +56,34 @@ def relative_position_index(window: int, device: torch.device) -> Tensor:
     return rows * (2 * window - 1) + columns
 
 
-@functools.lru_cache(maxsize=32)
-@torch.inference_mode(False)
+class WindowOrder(NamedTuple):
+    """Where a map's tokens go in its windows, and where they come back from."""
+
+    inward: Tensor
+    """(windows·L,) int64: the token, as row · W + column, at every place of every window; H·W where padding is."""
+    outward: Tensor
+    """(H·W,) int64: every token's place among the windows'."""
+    size: tuple[int, int]
+    """Height and width with the padding."""
+    padded: bool
+
+
+@once_a_size
+def window_order(height: int, width: int, window: int, shift: int, device: torch.device) -> WindowOrder:
+    """Padding on the right and at the bottom, the cyclic shift and the cut into windows, as one order of tokens.
+
+    Only the order is made once a size; moving whole tokens by it is all that is left of three copies. Padding is zeros
+    *before* the linear layer, so that all of it has one query, key and value: the layer works on one such token.
+    """
+    size = height + -height % window, width + -width % window
+    token = torch.arange(height * width, device=device).reshape(height, width)
+    places = F.pad(token, (0, size[1] - width, 0, size[0] - height), value=height * width).roll((-shift, -shift), (0, 1))
+    inward = split_windows(places[None, :, :, None], window).flatten()
+    outward = inward.argsort()[: height * width]
+    return WindowOrder(inward, outward, size, size != (height, width))
+
+
+@once_a_size
 def shift_mask(height: int, width: int, window: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """What keeps tokens apart that only the cyclic shift brought into one window.
 
@@ -67,13 +110,6 @@ def split_windows(x: Tensor, window: int) -> Tensor:
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // window, window, width // window, window, channels)
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
-
-
-def join_windows(x: Tensor, window: int, height: int, width: int) -> Tensor:
-    """(B, windows, L, C) back to (B, H, W, C)."""
-    batch, channels = x.shape[0], x.shape[3]
-    x = x.reshape(batch, height // window, width // window, window, window, channels)
-    return x.transpose(2, 3).reshape(batch, height, width, channels)
 
 
 class Mlp(nn.Module):
@@ -104,7 +140,7 @@ class WindowAttention(nn.Module):
     def bias(self) -> Tensor:
         """(heads, L, L), gathered from the table: every time while gradients are on, else once per state of the table."""
         table = self.relative_position_bias_table
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_exporting():
             return self._gather(table)
         version = 0 if table.is_inference() else table._version  # weights made in inference mode count no versions
         cached, state = self._cached, (version, table.dtype, table.device)
@@ -119,32 +155,53 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to (B, H, W, C)."""
-        batch, height, width, _ = x.shape
-        x = F.pad(x, (0, 0, 0, -width % self.window, 0, -height % self.window))  # (B, H', W', C)
-        padded = x.shape[1], x.shape[2]
-        if self.shift:
-            x = x.roll((-self.shift, -self.shift), (1, 2))
-        x = split_windows(x, self.window)  # (B, windows, L, C)
-        windows = x.shape[1]
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, windows, L, 3, heads, d)
-        q, k, v = qkv.permute(3, 0, 1, 4, 2, 5)  # each (B, windows, heads, L, d)
+        batch, height, width, channels = x.shape
+        order = window_order(height, width, self.window, self.shift, x.device)
+        x = x.flatten(1, 2)  # (B, H·W, C)
+        if order.padded:
+            x = F.pad(x, (0, 0, 0, 1))  # one token of zeros stands for all the padding
+        weights, biases = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
+        q, k, v = (
+            F.linear(x, weight, bias).index_select(1, order.inward)  # (B, windows·L, C)
+            .reshape(batch, -1, self.window**2, self.heads, channels // self.heads)  # (B, windows, L, heads, d)
+            for weight, bias in zip(weights, biases, strict=True)
+        )  # fmt: skip
+        mask = shift_mask(*order.size, self.window, x.device, x.dtype) if self.shift else None  # (windows, L, L)
+        seen = attend_windows(q, k, v, self.bias(), mask)  # (B, windows, L, heads, d)
+        x = self.proj(seen.flatten(3).flatten(1, 2).index_select(1, order.outward))  # (B, H·W, C)
+        return x.reshape(batch, height, width, channels)
 
-        if self.shift:
-            # Windows lie beside the heads, so that one mask serves every map of the batch.
-            mask = shift_mask(*padded, self.window, x.device, x.dtype)
-            mask = (mask[:, None] + self.bias()).flatten(0, 1)  # (windows·heads, L, L)
-            merged = (1, 2)
-        else:
-            mask = self.bias()  # (heads, L, L)
-            merged = (0, 1)
-        q, k, v = (part.flatten(*merged) for part in (q, k, v))  # (B, windows·heads, L, d) or (B·windows, heads, L, d)
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[None])
-        seen = seen.reshape(batch, windows, self.heads, seen.shape[-2], seen.shape[-1])  # (B, windows, heads, L, d)
 
-        out = join_windows(self.proj(seen.transpose(2, 3).flatten(3)), self.window, *padded)  # (B, H', W', C)
-        if self.shift:
-            out = out.roll((self.shift, self.shift), (1, 2))
-        return out[:, :height, :width]  # (B, H, W, C)
+def attend_windows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention inside windows: softmax(q·kᵀ/√d + bias + mask)·v.
+
+    Args:
+        q, k, v: (B, windows, L, heads, d).
+        bias: (heads, L, L).
+        mask: (windows, L, L), for shifted windows.
+
+    Returns:
+        (B, windows, L, heads, d).
+    """
+    batch, windows = q.shape[:2]
+    if torch.compiler.is_exporting():
+        # As arithmetic, and with bias and mask apart: what a graph compiler fuses to one kernel, without their sum, which
+        # is 180 MB over all blocks.
+        q, k, v = (part.flatten(0, 1).transpose(1, 2) for part in (q, k, v))  # (B·windows, heads, L, d)
+        scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + bias  # (B·windows, heads, L, L)
+        if mask is not None:
+            scores = scores + mask.expand(batch, -1, -1, -1).flatten(0, 1)[:, None]
+        seen = scores.softmax(-1) @ v
+    elif mask is None:
+        q, k, v = (part.flatten(0, 1).transpose(1, 2) for part in (q, k, v))  # (B·windows, heads, L, d)
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
+    else:
+        # Windows lie beside the heads, so that one mask serves every map of the batch.
+        q, k, v = (part.transpose(2, 3).flatten(1, 2) for part in (q, k, v))  # (B, windows·heads, L, d)
+        both = (mask[:, None] + bias).flatten(0, 1)  # (windows·heads, L, L)
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=both[None])
+    x: Tensor = seen.reshape(batch, windows, -1, *seen.shape[2:]).transpose(2, 3)
+    return x
 
 
 class Block(nn.Module):

@@ -30,12 +30,16 @@ class SegmentBatch:
         a_node: int,
         ledger: Ledger | None = None,
         item_s: float = 300.0,
+        batch: int | None = None,
+        engine: str = "auto",
     ) -> None:
         self.ledger, self.item_s = ledger, item_s
         threads = threads or max(1, local_cpus() // a_node)  # of this node, which may not be like the driver's
         self.refused: PipelineError | None = None
         try:
-            self.segmenter = Segmenter.from_recipe(recipe, Files(storage), device=device, threads=threads)
+            self.segmenter = Segmenter.from_recipe(
+                recipe, Files(storage), device=device, threads=threads, batch=batch, engine=engine
+            )
         except PipelineError as error:
             self.refused = error  # raised here, Ray would tell of a dead actor instead
 

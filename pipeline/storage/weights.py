@@ -59,10 +59,23 @@ def fetch_weights(uri: str, sha256: str | None, files: Files) -> tuple[Path, str
     return path, found
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept."""
+def at_hand(uri: str, sha256: str | None, files: Files) -> bool:
+    """Whether ``fetch_weights`` finds the file on this machine, without asking anybody."""
+    kind = scheme(uri)
+    if kind in ("", "file"):
+        return Path(files.absolute(uri)).is_file()
+    if kind != "hf":
+        return _kept(cache_folder(), sha256, uri) is not None
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, file, revision = _hub_names(uri)
+    return isinstance(try_to_load_from_cache(repository, file, cache_dir=_hub_cache(), revision=revision), str)
+
+
+def cache_folder(kind: str = "weights") -> Path:
+    """Where downloads are kept, or (``graphs``) what is made of them."""
     chosen = os.environ.get("MATTELINE_CACHE")
-    return (Path(chosen) if chosen else Path.home() / ".cache" / "matteline") / "weights"
+    return (Path(chosen) if chosen else Path.home() / ".cache" / "matteline") / kind
 
 
 def file_sha256(path: Path) -> str:
@@ -201,24 +214,13 @@ def _web_source(uri: str, known: str, files: Files) -> Iterator[tuple[str, Calla
 
 def _from_hub(uri: str) -> Path:
     """A file of the Hugging Face hub, in the hub's own cache; known revisions need no network."""
-    place, _, revision = uri.partition("://")[2].partition("@")
-    parts = place.split("/", 2)
-    if len(parts) < 3 or not all(parts):
-        raise WeightsError(f"{shown(uri)} is not of the form {_HUB_FORM}")
+    repository, file, revision = _hub_names(uri)
     from huggingface_hub import errors as hub
     from huggingface_hub import hf_hub_download
 
-    chosen = os.environ.get("MATTELINE_CACHE")
     said = f"weights {uri}"
     try:
-        return Path(
-            hf_hub_download(
-                f"{parts[0]}/{parts[1]}",
-                parts[2],
-                revision=revision or "main",
-                cache_dir=Path(chosen) / "huggingface" if chosen else None,
-            )
-        )
+        return Path(hf_hub_download(repository, file, revision=revision, cache_dir=_hub_cache()))
     except hub.GatedRepoError:
         raise WeightsError(f"{said}: its owner must grant access; ask on its page and set HF_TOKEN") from None
     except hub.LocalEntryNotFoundError:
@@ -226,9 +228,23 @@ def _from_hub(uri: str) -> Path:
     except hub.RepositoryNotFoundError:
         raise WeightsError(f"{said}: no such repository, or a private one; correct it, or set HF_TOKEN") from None
     except (hub.RevisionNotFoundError, hub.EntryNotFoundError):
-        raise WeightsError(f"{said}: no such file at revision {revision or 'main'!r}; correct recipe.weights") from None
+        raise WeightsError(f"{said}: no such file at revision {revision!r}; correct recipe.weights") from None
     except (OSError, ValueError, hub.HTTPError) as error:  # type: ignore[attr-defined]  # of whichever httpx the hub uses
         raise WeightsError(f"{said} can't be fetched ({type(error).__name__}); the form is {_HUB_FORM}") from error
+
+
+def _hub_names(uri: str) -> tuple[str, str, str]:
+    """Repository, file and revision."""
+    place, _, revision = uri.partition("://")[2].partition("@")
+    parts = place.split("/", 2)
+    if len(parts) < 3 or not all(parts):
+        raise WeightsError(f"{shown(uri)} is not of the form {_HUB_FORM}")
+    return f"{parts[0]}/{parts[1]}", parts[2], revision or "main"
+
+
+def _hub_cache() -> Path | None:
+    chosen = os.environ.get("MATTELINE_CACHE")
+    return Path(chosen) / "huggingface" if chosen else None
 
 
 def _mismatch(uri: str, found: str, wanted: str) -> WeightsError:

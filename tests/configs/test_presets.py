@@ -61,7 +61,12 @@ def test_no_preset_stretches(name: str) -> None:
 
 def test_hashes_are_all_different() -> None:
     assert len({load_preset(name).recipe.weights_sha256 for name in NAMES}) == len(NAMES)
-    assert len({load_preset(name).recipe.fingerprint() for name in NAMES}) == len(NAMES)
+    assert len({load_preset(name, {"precision": "fp32"}).recipe.fingerprint() for name in NAMES}) == len(NAMES)
+
+
+def test_a_precision_left_to_the_machine_has_no_fingerprint() -> None:
+    with pytest.raises(ConfigError, match="still auto"):
+        load_preset("ben2-base").recipe.fingerprint()
 
 
 def test_bundled_weights_are_found_from_anywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -128,7 +133,7 @@ def test_unknown_preset_is_refused_with_the_known_ones() -> None:
 def test_fingerprints_are_the_same_in_another_process() -> None:
     script = (
         "import json; from pipeline.config import load_preset, preset_names; "
-        "print(json.dumps({name: load_preset(name).recipe.fingerprint() for name in preset_names()}))"
+        "print(json.dumps({name: load_preset(name, {'precision': 'fp32'}).recipe.fingerprint() for name in preset_names()}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -138,7 +143,7 @@ def test_fingerprints_are_the_same_in_another_process() -> None:
         text=True,
         check=True,
     )
-    assert json.loads(done.stdout) == {name: load_preset(name).recipe.fingerprint() for name in NAMES}
+    assert json.loads(done.stdout) == {name: load_preset(name, {"precision": "fp32"}).recipe.fingerprint() for name in NAMES}
 
 
 BASE = {"name": "base", "model": "onnx", "weights": "a.onnx", "weights_sha256": "0" * 64}
@@ -191,11 +196,13 @@ def test_order_of_outputs_does_not() -> None:
 
 NOT_PIXELS = [
     "compute.device=cpu",
+    "compute.engine=torch",
     "compute.ray_address=auto",
     "compute.actors=3",
     "compute.gpus_per_actor=0.5",
     "compute.cpus_per_actor=2",
     "compute.threads_per_actor=7",
+    "compute.batch_mpx=2.5",
     "compute.batch_size=16",
     "compute.rows_per_block=5",
     "compute.rows_per_part=6",

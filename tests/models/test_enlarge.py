@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from pipeline.models.enlarge import blank_margins, conv_enlarged, conv_parities, normalise_parities, weave
-from pipeline.models.fold import fold_batch_norms
+from pipeline.models.enlarge import conv_enlarged, conv_parities, normalise_parities, weave
+from pipeline.models.fold import fold_norms
 from pipeline.models.mvanet import BEN2, MVANET, Variant
 
 SIDES = [(1, 1), (2, 3), (7, 4), (16, 16)]
@@ -42,6 +42,16 @@ def test_norm_over_all_parities(size: tuple[int, int]) -> None:
     close(weave(normalise_parities(conv_enlarged(x, weight, bias))), F.instance_norm(plain(x, weight, bias)))
 
 
+@pytest.mark.parametrize("spread", [1.0, 300.0, 3000.0])
+def test_norm_in_half_precision_of_any_spread(spread: float) -> None:
+    """The variance of such maps is no number of half precision; their deviation is."""
+    torch.manual_seed(3)
+    parts = [torch.randn(1, 4, 16, 16) * spread for _ in range(4)]
+    wanted = F.instance_norm(weave(parts))
+    normed = weave(normalise_parities([part.half() for part in parts]))
+    assert (normed.float() - wanted).abs().max() < 0.02
+
+
 @pytest.mark.parametrize("size", SIDES)
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_a_second_convolution_on_the_parities(size: tuple[int, int], outputs: int) -> None:
@@ -52,7 +62,7 @@ def test_a_second_convolution_on_the_parities(size: tuple[int, int], outputs: in
         torch.randn(outputs, 7, 3, 3),
         torch.randn(outputs),
     )
-    parities = blank_margins(F.gelu(conv_enlarged(x, weight, None)))
+    parities = [F.gelu(part) for part in conv_enlarged(x, weight, None)]
     close(conv_parities(parities, second, bias), F.conv2d(F.gelu(plain(x, weight, None)), second, bias, padding=1))
 
 
@@ -62,7 +72,7 @@ def test_gradients_are_the_plain_forms() -> None:
     x, weight, second = torch.randn(1, 4, 5, 6), torch.randn(3, 4, 3, 3), torch.randn(1, 3, 3, 3)
 
     def rewritten(x: Tensor, weight: Tensor, second: Tensor) -> Tensor:
-        return conv_parities(blank_margins(F.gelu(normalise_parities(conv_enlarged(x, weight, None)))), second, None)
+        return conv_parities([F.gelu(part) for part in normalise_parities(conv_enlarged(x, weight, None))], second, None)
 
     def straight(x: Tensor, weight: Tensor, second: Tensor) -> Tensor:
         return F.conv2d(F.gelu(F.instance_norm(plain(x, weight, None))), second, padding=1)
@@ -76,12 +86,13 @@ def test_gradients_are_the_plain_forms() -> None:
         assert (a - b).abs().max() <= 1e-4 * b.abs().max()
 
 
-def test_folded_batch_norms_change_nothing(small_network: Any) -> None:
-    network = small_network(MVANET)
+@pytest.mark.parametrize("variant", [BEN2, MVANET], ids=["instance", "batch"])
+def test_folded_norms_change_nothing(small_network: Any, variant: Variant) -> None:
+    network = small_network(variant)
     x = torch.randn(2, 3, 128, 128)
     with torch.no_grad():
         before = network(x)
-        fold_batch_norms(network)
+        fold_norms(network)
         assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
         close(network(x), before)
 

@@ -16,9 +16,10 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError, SegmentError, WeightsError
+from pipeline.models import load
 from pipeline.models.fake import SOFTNESS, THRESHOLD, FakeModel
 from pipeline.models.forward import Normalise, choose_device, to_logits
-from pipeline.models.load import MvanetModel, check_weights, load_model
+from pipeline.models.load import MvanetModel, check_weights, load_model, settle
 from pipeline.models.mvanet import BEN2, MVANET
 
 CPU = torch.device("cpu")
@@ -151,6 +152,28 @@ def test_auto_is_the_cpu_without_a_gpu() -> None:
 def test_fp16_on_a_cpu_is_refused_before_the_file_is_read(recipe: Any) -> None:
     with pytest.raises(ConfigError, match=r"recipe\.precision=fp16 is for GPUs"):
         load_model(recipe("mvanet", precision="fp16"), Path("nothing"), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("layout", "gpu", "settled"), [("ben2", False, "fp32"), ("ben2", True, "fp16"), ("mvanet", True, "fp32")]
+)
+def test_auto_is_settled_by_layout_and_device(
+    layout: str, gpu: bool, settled: str, recipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "recognise", lambda _path: layout)
+    monkeypatch.setattr(load, "HALF_HOLDS", frozenset({"ben2"}))
+    assert settle(recipe("mvanet", precision="auto"), Path("file"), gpu=gpu).precision == settled
+    assert settle(recipe("mvanet", precision="bf16"), Path("file"), gpu=gpu).precision == "bf16"
+    assert settle(recipe("onnx", precision="auto"), Path("file"), gpu=gpu).precision == "fp32"
+    assert settle(recipe("fake", precision="auto"), None, gpu=gpu).precision == "fp32"
+
+
+def test_openvino_is_refused_where_it_cannot_be(recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "can_freeze", lambda: False)
+    with pytest.raises(ConfigError, match="pip install openvino"):
+        load_model(recipe("mvanet"), Path("nothing"), device="cpu", engine="openvino")
+    with pytest.raises(WeightsError):  # auto goes on without it, to the file that isn't there
+        load_model(recipe("mvanet"), Path("nothing"), device="cpu")
 
 
 def test_a_model_without_its_file_is_refused(recipe: Any) -> None:

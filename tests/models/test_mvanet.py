@@ -10,27 +10,27 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from pipeline.models.mvanet import BEN2, MVANET, CrossAttention, Variant, cut, pools, positions, stitch
+from pipeline.models.mvanet import BEN2, MVANET, CrossAttention, Variant, cut, pixelwise, planar, pools, positions, stitch
 
 CPU = torch.device("cpu")
 VARIANTS = pytest.mark.parametrize("variant", [BEN2, MVANET], ids=["ben2", "mvanet"])
 
 
 def test_quarters_are_cut_row_by_row_and_stitched_again() -> None:
-    whole = torch.arange(2 * 3 * 8 * 12.0).reshape(2, 3, 8, 12)
+    whole = torch.arange(2 * 8 * 12 * 3.0).reshape(2, 8, 12, 3)
     quarters = cut(whole)
-    assert quarters.shape == (2, 4, 3, 4, 6)
-    assert torch.equal(quarters[1, 1], whole[1, :, :4, 6:])
-    assert torch.equal(quarters[1, 2], whole[1, :, 4:, :6])
+    assert quarters.shape == (2, 4, 4, 6, 3)
+    assert torch.equal(quarters[1, 1], whole[1, :4, 6:])
+    assert torch.equal(quarters[1, 2], whole[1, 4:, :6])
     assert torch.equal(stitch(quarters), whole)
 
 
 @pytest.mark.parametrize(("side", "sides"), [(16, [16, 4, 2]), (12, [12, 3, 2]), (20, [20, 5, 2]), (4, [4, 1]), (2, [2])])
 def test_pools_round_half_to_even_and_leave_out_nothing_to_see(side: int, sides: list[int]) -> None:
-    x = torch.randn(1, 2, 2 * side, 2 * side)
+    x = torch.randn(1, 2 * side, 2 * side, 2)
     pooled = pools(x, [side, side / 4, side / 8])
-    assert [tuple(grid.shape[2:]) for grid in pooled] == [(one, one) for one in sides]
-    torch.testing.assert_close(pooled[0], F.avg_pool2d(x, 2))
+    assert [tuple(grid.shape[1:3]) for grid in pooled] == [(one, one) for one in sides]
+    torch.testing.assert_close(planar(pooled[0]), F.avg_pool2d(planar(x), 2))
 
 
 def test_positions_are_sines_of_pixel_centres() -> None:
@@ -103,7 +103,10 @@ def test_the_views_have_their_own_place(small_network: Any) -> None:
     """Swapping two quarters of the picture must not merely swap the quarters of the result."""
     network = small_network(BEN2)
     frame = torch.randn(1, 3, 128, 128)
-    swapped = stitch(cut(frame)[:, [1, 0, 2, 3]])
+
+    def swap(x: torch.Tensor) -> torch.Tensor:
+        return planar(stitch(cut(pixelwise(x))[:, [1, 0, 2, 3]]))
+
     with torch.inference_mode():
-        difference = stitch(cut(network(frame))[:, [1, 0, 2, 3]]) - network(swapped)
+        difference = swap(network(frame)) - network(swap(frame))
     assert difference.abs().mean() > 1e-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,44 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.models.checkpoints import recognise
-from pipeline.models.load import MvanetModel, load_model
+from pipeline.config import Recipe
+from pipeline.models.checkpoints import load_mvanet, recognise
+from pipeline.models.frozen import can_freeze, has_bf16
+from pipeline.models.load import HALF_HOLDS, MvanetModel, load_model
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
 
 
 @pytest.fixture(scope="session")
-def loaded(golden: Any) -> dict[tuple[int, str], MvanetModel]:
-    """Models of the current layout by frame and precision, so that each is loaded once."""
+def loaded(golden: Any) -> dict[tuple[int, str, str], MvanetModel]:
+    """Models of the current layout by frame, precision and engine, so that each is loaded once."""
     return {}
 
 
-def model_of(golden: Any, recipe: Any, loaded: dict[tuple[int, str], MvanetModel], side: int, precision: str) -> MvanetModel:
-    if (side, precision) not in loaded:
+def model_of(
+    golden: Any,
+    recipe: Any,
+    loaded: dict[tuple[int, str, str], MvanetModel],
+    side: int,
+    precision: str,
+    engine: str = "torch",
+    cache: Path | None = None,
+) -> MvanetModel:
+    if (side, precision, engine) not in loaded:
         loaded.clear()
-        loaded[side, precision] = load_model(recipe("mvanet", frame_px=side, precision=precision), golden.path, device="cpu")
-    return loaded[side, precision]
+        settings = recipe("mvanet", frame_px=side, precision=precision, weights_sha256=sha256(golden.path))
+        loaded[side, precision, engine] = load_model(settings, golden.path, device="cpu", engine=engine, cache=cache)
+    return loaded[side, precision, engine]
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("graphs")
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -68,14 +90,45 @@ def test_full_size(golden: Any, recipe: Any, loaded: Any, bars: Any) -> None:
             bars.at_most(f"{golden.layout}: logits at 1024 px, fp32, mean", difference.mean(), 1e-4)
 
 
-@pytest.mark.parity
-def test_full_size_in_bf16(golden: Any, recipe: Any, loaded: Any, bars: Any) -> None:
-    model = model_of(golden, recipe, loaded, 1024, "bf16")
+def at_full_size(model: Any, golden: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Every 4th pixel of alpha: ours and the published code's."""
     photo = Image.open(GOLDENS / "photo1.png").convert("RGB").resize((1024, 1024), golden.resize)
-    alpha = sigmoid(model(np.asarray(photo)[None])[0, ::4, ::4].numpy())
+    frame = np.asarray(photo)[None]
     with np.load(GOLDENS / golden.numbers) as published:
         wanted = published["alpha"] if "alpha" in published else sigmoid(published["logits"])
+    return sigmoid(model(frame)[0, ::4, ::4].numpy()), wanted
+
+
+@pytest.mark.parity
+def test_full_size_in_bf16(golden: Any, recipe: Any, loaded: Any, bars: Any) -> None:
+    alpha, wanted = at_full_size(model_of(golden, recipe, loaded, 1024, "bf16"), golden)
     bars.at_most(f"{golden.layout}: alpha at 1024 px, bf16, mean", np.abs(alpha - wanted).mean(), 0.015)
+
+
+@pytest.mark.parity
+@pytest.mark.skipif(not can_freeze(), reason="OpenVINO is not installed")
+def test_full_size_in_openvino(golden: Any, recipe: Any, loaded: Any, bars: Any, graphs: Path) -> None:
+    """The limits of PyTorch's fp32, as alpha; in bf16 what is expected of any bf16."""
+    alpha, wanted = at_full_size(model_of(golden, recipe, loaded, 1024, "fp32", "openvino", graphs), golden)
+    bars.at_most(f"{golden.layout}: alpha at 1024 px, OpenVINO fp32, max", np.abs(alpha - wanted).max(), 1e-3)
+    bars.at_most(f"{golden.layout}: alpha at 1024 px, OpenVINO fp32, mean", np.abs(alpha - wanted).mean(), 1e-5)
+    if has_bf16():
+        alpha, wanted = at_full_size(model_of(golden, recipe, loaded, 1024, "bf16", "openvino", graphs), golden)
+        bars.at_most(f"{golden.layout}: alpha at 1024 px, OpenVINO bf16, mean", np.abs(alpha - wanted).mean(), 0.015)
+
+
+@pytest.mark.parity
+def test_half_precision_is_chosen_where_it_keeps_alpha(golden: Any, bars: Any) -> None:
+    """fp16 as on a GPU, but computed here: ``recipe.precision=auto`` takes it for the layouts in ``HALF_HOLDS`` alone."""
+    if golden.layout not in HALF_HOLDS:
+        pytest.skip("auto takes fp32 for this layout")
+    network = load_mvanet(golden.path, device=torch.device("cpu"), dtype=torch.float16)
+    settings = Recipe(name="half", model="mvanet", weights="file", precision="fp16")
+    alpha, wanted = at_full_size(MvanetModel(network, settings, torch.device("cpu"), torch.float16), golden)
+    bars.at_most(f"{golden.layout}: alpha at 1024 px, fp16, mean", np.abs(alpha - wanted).mean(), 2e-3)
+    bars.at_most(
+        f"{golden.layout}: alpha at 1024 px, fp16, 99.9th percentile", np.quantile(np.abs(alpha - wanted), 0.999), 0.02
+    )
 
 
 @pytest.mark.parity

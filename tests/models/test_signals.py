@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from pipeline.models.signals import bounds, box_iou, measure
+from pipeline.models.signals import bounds, box_iou, named
+from pipeline.models.signals import measure as measure_on_device
 
 NO_BOX = np.full((1, 4), np.nan, np.float32)
+
+
+def measure(logits: torch.Tensor, boxes: np.ndarray) -> tuple[list[dict[str, float]], Any]:
+    table, coarse = measure_on_device(logits, torch.from_numpy(boxes))
+    return named(table.numpy()), coarse
 
 
 def square(side: int = 64, x0: int = 16, y0: int = 8, x1: int = 48, y1: int = 40, logit: float = 10.0) -> torch.Tensor:

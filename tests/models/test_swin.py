@@ -14,10 +14,10 @@ from pipeline.models.swin import (
     PatchMerging,
     Swin,
     WindowAttention,
-    join_windows,
     relative_position_index,
     shift_mask,
     split_windows,
+    window_order,
 )
 
 CPU = torch.device("cpu")
@@ -86,12 +86,17 @@ def test_shift_mask_is_open_in_all_windows_but_the_last_row_and_column() -> None
     assert (mask[0, -1] == 0).sum(-1).eq(8).all()
 
 
-def test_windows_split_row_by_row_and_join_again() -> None:
-    x = torch.arange(2 * 8 * 12 * 3.0).reshape(2, 8, 12, 3)
-    windows = split_windows(x, 4)
-    assert windows.shape == (2, 6, 16, 3)
-    assert torch.equal(windows[1, 1].reshape(4, 4, 3), x[1, :4, 4:8])
-    assert torch.equal(join_windows(windows, 4, 8, 12), x)
+@pytest.mark.parametrize("shift", [0, 2])
+@pytest.mark.parametrize("size", [(8, 12), (6, 9), (3, 3)])
+def test_window_order_is_pad_roll_and_split(size: tuple[int, int], shift: int) -> None:
+    x = torch.arange(1.0, 2 * size[0] * size[1] * 3 + 1).reshape(2, *size, 3)
+    order = window_order(*size, 4, shift, CPU)
+    padded = torch.nn.functional.pad(x, (0, 0, 0, -size[1] % 4, 0, -size[0] % 4))
+    wanted = split_windows(padded.roll((-shift, -shift), (1, 2)), 4).flatten(1, 2)
+    tokens = torch.cat([x.flatten(1, 2), torch.zeros(2, 1, 3)], 1)
+    assert torch.equal(tokens[:, order.inward], wanted)
+    assert torch.equal(wanted[:, order.outward], x.flatten(1, 2))
+    assert order.padded == (size != (8, 12)) and order.size == padded.shape[1:3]
 
 
 def test_patch_merging_takes_neighbours_column_by_column() -> None:

@@ -64,6 +64,12 @@ def test_a_batch_goes_through_together_and_leaves_no_note(stage: SegmentBatch, n
     assert not notes.begun
 
 
+def test_a_batch_larger_than_a_pass_is_split(fake_preset: str, notes: Notes) -> None:
+    stage = SegmentBatch(load_preset(fake_preset).recipe, Storage(), "cpu", 1, 1, notes, 60, 2)
+    sizes = counted(stage)
+    assert stage(batch("a", "b", "c"))["error_code"].null_count == 3 and sizes == [2, 1]
+
+
 def test_after_a_death_items_go_alone_and_the_third_death_is_the_last(stage: SegmentBatch, notes: Notes) -> None:
     notes.begun = {"segment/a": 1, "segment/b": DEATHS, "segment/c": DEATHS - 1}
     sizes = counted(stage)

@@ -16,7 +16,7 @@ from pipeline.config import Storage
 from pipeline.errors import WeightsError
 from pipeline.storage import weights as weights_module
 from pipeline.storage.files import Files
-from pipeline.storage.weights import fetch_weights, file_sha256
+from pipeline.storage.weights import at_hand, fetch_weights, file_sha256
 
 DATA = os.urandom(3_000_000)
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -36,6 +36,7 @@ def rests(cache: Path) -> list[str]:
 def test_a_local_file_is_used_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(DATA)
+    assert not at_hand(str(path.with_name("other.onnx")), None, Files()) and at_hand(str(path), None, Files())
     assert fetch_weights(str(path), None, Files()) == (path, SHA)
     assert fetch_weights(f"file://{path}", SHA, Files()) == (path, SHA)
     monkeypatch.chdir(tmp_path)
@@ -83,7 +84,9 @@ def test_a_young_file_is_not_trusted_to_its_time(tmp_path: Path) -> None:
 
 def test_an_object_is_fetched_once(s3: Any, remote: Any, cache: Path) -> None:
     uri = remote.put("models/model.onnx", DATA)
+    assert not at_hand(uri, SHA, remote.files)
     path, found = fetch_weights(uri, None, remote.files)
+    assert at_hand(uri, SHA, remote.files) and not at_hand(uri, OTHER, remote.files)
     assert (path, found) == (cache / "weights" / SHA / "model.onnx", SHA)
     assert path.read_bytes() == DATA
     written = path.stat().st_mtime_ns
@@ -215,12 +218,14 @@ def test_the_hub(hub: Callable[..., None], web: Any, cache: Path) -> None:
         return [(method, path) for method, path, _ in web.seen if path.startswith("/someone")]
 
     hub()
+    assert not at_hand(f"{HUB}@{'a' * 40}", SHA, Files()) and not asked()
     path, found = fetch_weights(f"{HUB}@{'a' * 40}", SHA, Files())
     assert (path.name, found) == ("model.onnx", SHA)
     assert path.is_relative_to(cache / "huggingface")
     where = f"/someone/some-model/resolve/{'a' * 40}/onnx/model.onnx"
     assert asked() == [("HEAD", where), ("GET", where)]
     web.seen.clear()
+    assert at_hand(f"{HUB}@{'a' * 40}", SHA, Files())
     assert fetch_weights(f"{HUB}@{'a' * 40}", SHA, Files()) == (path, SHA)
     assert not asked()
     fetch_weights(HUB, None, Files())

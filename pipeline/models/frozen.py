@@ -1,0 +1,174 @@
+"""MVANet as a frozen graph in OpenVINO: the same numbers, on a CPU several times as fast as PyTorch's own kernels.
+
+The graph is made from the network itself (``torch.export``), so there is one model to read and nothing to keep in step.
+Making it takes some twenty seconds, so it is kept on disk, named by all that it depends on. OpenVINO's frontend is called
+directly: its ``convert_model`` would report its use over the network.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import hashlib
+import importlib.util
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+
+from pipeline.errors import ConfigError
+from pipeline.log import log
+
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+"""``recipe.precision`` as OpenVINO names it."""
+
+SOURCES = ("swin", "mvanet", "enlarge", "fold", "checkpoints", "frozen")
+"""Modules that decide the graph."""
+
+
+def can_freeze() -> bool:
+    """Whether OpenVINO is installed."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+@functools.cache
+def has_bf16() -> bool:
+    """Whether OpenVINO finds bf16 instructions on this machine's CPU; without them it would compute in fp32 unasked."""
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class FrozenNetwork:
+    """A network's forward pass in OpenVINO, image by image: a CPU is full with one.
+
+    Args:
+        make: gives the network, in fp32; only called if its graph isn't kept yet.
+        weights_sha256: of the file that it comes from.
+        frame_px: side of its frames.
+        precision: ``fp32`` or ``bf16`` (matrix products, convolutions and all between them).
+        threads: of one forward pass; absent, all cores.
+        cache: where graphs are kept; absent, nowhere.
+
+    Raises:
+        ConfigError: bf16 on a CPU that has no instructions for it.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], nn.Module],
+        weights_sha256: str,
+        frame_px: int,
+        precision: str,
+        *,
+        threads: int | None,
+        cache: Path | None,
+    ) -> None:
+        if precision == "bf16" and not has_bf16():
+            raise ConfigError("this machine's CPU has no bf16 instructions; use recipe.precision=fp32, or other machines")
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        graph = _graph(make, weights_sha256, frame_px, cache)
+        self.request = _core().compile_model(graph, "CPU", settings).create_infer_request()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, 3, S, S) float32 to logits (N, 1, S, S) float32."""
+        return torch.cat([self._image(image[None]) for image in x])
+
+    def _image(self, x: Tensor) -> Tensor:
+        self.request.infer([x.contiguous().numpy()])
+        return torch.from_numpy(self.request.get_output_tensor(0).data.copy())
+
+
+def _graph(make: Callable[[], nn.Module], weights_sha256: str, frame_px: int, cache: Path | None) -> Any:
+    """The graph from where it is kept, made and kept first if need be, by one process of a machine at a time."""
+    if cache is None:
+        return convert(make(), frame_px)
+    kept = cache / _key(weights_sha256, frame_px)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{kept}.lock"):
+            if not _is_whole(kept):
+                log.info("the network is made ready for this CPU, once for these weights and this frame")
+                _keep(convert(make(), frame_px), kept)
+                gc.collect()
+        return _core().read_model(kept / "graph.xml")
+    except OSError as error:
+        log.warning(f"no graphs can be kept in {cache} ({error}), so each process makes its own")
+        return convert(make(), frame_px)
+
+
+def convert(network: nn.Module, frame_px: int) -> Any:
+    """A network as OpenVINO's model for one frame (1, 3, S, S) in float32."""
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+
+    with torch.inference_mode(False):
+        exported = torch.export.export(network, (torch.zeros(1, 3, frame_px, frame_px),))
+        with _quiet():
+            decoder = TorchFXPythonDecoder.from_exported_program(exported)
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        return frontend.convert(frontend.load(decoder))
+
+
+def _keep(model: Any, kept: Path) -> None:
+    """Write the graph, whole or not at all."""
+    import openvino
+
+    part = Path(tempfile.mkdtemp(prefix=f"{kept.name}.", dir=kept.parent))
+    try:
+        openvino.save_model(model, part / "graph.xml", compress_to_fp16=False)
+        (part / "sha256.json").write_text(json.dumps(_hashes(part)))
+        shutil.rmtree(kept, ignore_errors=True)
+        part.rename(kept)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _is_whole(kept: Path) -> bool:
+    try:
+        return bool(json.loads((kept / "sha256.json").read_text()) == _hashes(kept))
+    except (OSError, ValueError):
+        return False
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    hashes = {}
+    for name in ("graph.xml", "graph.bin"):
+        with (folder / name).open("rb") as file:
+            hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
+
+
+def _key(weights_sha256: str, frame_px: int) -> str:
+    """Name of a graph: its weights and frame, and what made it."""
+    facts = hashlib.sha256(f"{weights_sha256} {frame_px} {version('openvino')} {torch.__version__}".encode())
+    for module in SOURCES:
+        facts.update(Path(__file__).with_name(f"{module}.py").read_bytes())
+    return facts.hexdigest()[:24]
+
+
+@functools.cache
+def _core() -> Any:
+    import openvino
+
+    return openvino.Core()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """OpenVINO's decoder warns of operations that its own table lacks, which is of no consequence."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

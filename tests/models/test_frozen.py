@@ -1,0 +1,96 @@
+"""The network in OpenVINO against itself in PyTorch, and the graphs that are kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.errors import ConfigError
+from pipeline.models import frozen
+from pipeline.models.fold import fold_norms
+from pipeline.models.frozen import FrozenNetwork, can_freeze, has_bf16
+from pipeline.models.mvanet import BEN2, MVANET, MVANet, Variant
+
+pytestmark = pytest.mark.skipif(not can_freeze(), reason="OpenVINO is not installed")
+
+SIDE = 128
+
+
+@pytest.fixture
+def folded(small_network: Any) -> Callable[[Variant], MVANet]:
+    def make(variant: Variant) -> MVANet:
+        network: MVANet = small_network(variant)
+        fold_norms(network)
+        return network.requires_grad_(False)
+
+    return make
+
+
+def freeze(make: Callable[[], Any], cache: Path | None = None, precision: str = "fp32", side: int = SIDE) -> FrozenNetwork:
+    return FrozenNetwork(make, "a" * 64, side, precision, threads=2, cache=cache)
+
+
+def never() -> Any:
+    raise AssertionError("the graph is kept, so the network isn't needed")
+
+
+@pytest.mark.parametrize("variant", [BEN2, MVANET], ids=["instance", "batch"])
+@pytest.mark.parametrize("side", [128, 384])
+def test_frozen_is_the_network(folded: Any, variant: Variant, side: int) -> None:
+    network, x = folded(variant), torch.randn(2, 3, side, side)
+    with torch.inference_mode():
+        before = network(x)
+    logits = freeze(lambda: network, side=side)(x)
+    assert logits.shape == before.shape and logits.dtype == torch.float32
+    assert (logits - before).abs().max() <= 1e-5 * max(1.0, float(before.abs().max()))
+    with torch.inference_mode():
+        assert torch.equal(network(x), before), "an export leaves placeholders in the network's caches"
+
+
+@pytest.mark.skipif(not (can_freeze() and has_bf16()), reason="this CPU has no bf16 instructions")
+def test_bf16_is_close_and_is_bf16(folded: Any) -> None:
+    network, x = folded(MVANET), torch.randn(1, 3, SIDE, SIDE)
+    with torch.inference_mode():
+        exact = network(x).sigmoid()
+    difference = (freeze(lambda: network, precision="bf16")(x).sigmoid() - exact).abs()
+    assert 1e-5 < difference.mean() < 0.02
+
+
+def test_bf16_is_refused_where_it_would_silently_be_fp32(folded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frozen, "has_bf16", lambda: False)
+    with pytest.raises(ConfigError, match="no bf16 instructions"):
+        freeze(never, precision="bf16")
+
+
+def test_a_graph_is_made_once(folded: Any, tmp_path: Path) -> None:
+    x = torch.randn(1, 3, SIDE, SIDE)
+    first = freeze(lambda: folded(BEN2), tmp_path)(x)
+    assert torch.equal(freeze(never, tmp_path)(x), first)
+    (kept,) = [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert sorted(path.name for path in kept.iterdir()) == ["graph.bin", "graph.xml", "sha256.json"]
+
+
+@pytest.mark.parametrize("name", ["graph.bin", "graph.xml", "sha256.json"])
+def test_a_damaged_graph_is_made_anew(folded: Any, tmp_path: Path, name: str) -> None:
+    x = torch.randn(1, 3, SIDE, SIDE)
+    first = freeze(lambda: folded(BEN2), tmp_path)(x)
+    (damaged,) = tmp_path.glob(f"*/{name}")
+    damaged.write_bytes(damaged.read_bytes()[:-5])
+    assert torch.equal(freeze(lambda: folded(BEN2), tmp_path)(x), first)
+    assert torch.equal(freeze(never, tmp_path)(x), first)
+
+
+def test_other_weights_and_frames_have_graphs_of_their_own(folded: Any, tmp_path: Path) -> None:
+    for sha256, side in (("a" * 64, 128), ("b" * 64, 128), ("a" * 64, 256)):
+        FrozenNetwork(lambda: folded(BEN2), sha256, side, "fp32", threads=2, cache=tmp_path)
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 3
+
+
+def test_without_a_place_to_keep_it_the_graph_is_made_all_the_same(folded: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    logits = freeze(lambda: folded(BEN2), tmp_path / "file" / "graphs")(torch.randn(1, 3, SIDE, SIDE))
+    assert logits.shape == (1, 1, SIDE, SIDE)
