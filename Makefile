@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 DATA ?= ../shared
 
-.PHONY: demo test check parity faults fuzz soak lock clean
+.PHONY: demo test check parity faults fuzz soak bench bench-scale bench-gpu lock clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -43,6 +43,22 @@ fuzz: .venv/dev   ## 100,000 damaged and hostile files, SEED=1 …, and the awkw
 
 soak: .venv/dev   ## ITEMS (200000) through one run; memory, files and sockets over time in out/soak/memory.png
 	ITEMS=$(ITEMS) $(BIN)/python -m pytest -m soak --tb=short tests/soak/test_soak.py
+
+.venv/peers: .venv/core  # what ours is compared with, apart from it
+	$(PYTHON) -m venv --clear .venv/peers
+	.venv/peers/bin/pip install --quiet 'rembg[cpu,cli]==2.0.86'
+	@touch $@
+
+bench: .venv/dev  ## speed: the bars, on photos of DATA (../shared); 25 minutes on 2 cores
+	@test -f $(DATA)/data/eval/photos.parquet || { echo "make bench wants $(DATA)/data/eval/photos.parquet; name another folder: make bench DATA=/path/to/shared"; exit 2; }
+	@$(MAKE) --no-print-directory .venv/peers
+	DATA=$(abspath $(DATA)) REMBG=$(abspath .venv/peers/bin/rembg) $(BIN)/python -m pytest -rs -m bench --tb=short tests/bench
+
+bench-scale: .venv/dev ## ITEMS (1000000) manifest rows through the control plane, and how its speed grows with their number
+	ITEMS=$(ITEMS) $(BIN)/python -m pytest -m scale --tb=short tests/scale
+
+bench-gpu: .venv/dev ## MVANet on this machine's GPU: precisions, batches, CUDA graphs, compiled; and the way there and back
+	$(BIN)/python tests/bench/gpu.py
 
 lock:             ## resolve the dependencies anew (needs uv)
 	uv pip compile --quiet --no-header --all-extras --python-version 3.11 -o requirements.lock pyproject.toml

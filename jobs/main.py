@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from jobs.bench import bench
 from jobs.check import verify
 from jobs.console import err, show_error
 from jobs.cut_out import run
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Start with: matteline run --manifest examples/manifest.csv --output out/demo",
 )
-for command in (run, cut, plan, manifest, show, verify, gc, models):
+for command in (run, cut, plan, manifest, show, verify, gc, models, bench):
     app.command()(command)
 
 

@@ -39,7 +39,7 @@ bars_module = load_module("bars", TESTS / "bars.py")
 
 @pytest.fixture
 def bars(request: pytest.FixtureRequest) -> Any:
-    """``bars.at_most(name, value, limit)``: a measured number that has to hold; see ``bars.py``."""
+    """``bars.at_most(name, value, limit)``, ``bars.at_least(…)``: a measured number that has to hold; see ``bars.py``."""
     return bars_module.Bars(request.config.stash.setdefault(bars_module.KEPT, []))
 
 

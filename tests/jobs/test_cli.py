@@ -38,9 +38,9 @@ def matteline(
 def test_help_names_every_command_and_where_to_start(tmp_path: Path) -> None:
     shown = matteline("--help", cwd=tmp_path)
     assert shown.returncode == 0
-    for word in ("run", "cut", "plan", "manifest", "show", "verify", "models", "examples/manifest.csv"):
+    for word in ("run", "cut", "plan", "manifest", "show", "verify", "models", "bench", "examples/manifest.csv"):
         assert word in shown.stdout
-    for command in ("run", "cut", "plan", "manifest", "show", "verify", "models"):
+    for command in ("run", "cut", "plan", "manifest", "show", "verify", "models", "bench"):
         assert matteline(command, "--help", cwd=tmp_path).returncode == 0
 
 
