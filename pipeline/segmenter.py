@@ -26,7 +26,7 @@ from pipeline.models.signals import measure, named
 from pipeline.quality.score import Score, complete, score
 from pipeline.storage.files import Files
 from pipeline.storage.weights import cache_folder, fetch_weights
-from pipeline.types import Box, Mask, Pixels, as_alpha
+from pipeline.types import Box, Mask, Pixels
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Cutout:
     @cached_property
     def cutout(self) -> npt.NDArray[np.uint8]:
         """(H, W, 4) uint8 straight RGBA: the object's own colours, and the alpha."""
-        return np.dstack([estimate_foreground(self.image, as_alpha(self.alpha), self.recipe.foreground), self.alpha])
+        return np.dstack([estimate_foreground(self.image, self.alpha, self.recipe.foreground), self.alpha])
 
     def png(self) -> bytes:
         """The cutout as a PNG file."""

@@ -23,7 +23,7 @@ Mask = npt.NDArray[np.uint8]
 
 def as_alpha(mask: Mask) -> Alpha:
     """A mask's 0 to 255 as float32 in [0, 1]."""
-    return mask.astype(np.float32) / np.float32(255)
+    return np.divide(mask, np.float32(255), dtype=np.float32)
 
 
 class Size(NamedTuple):

@@ -22,7 +22,7 @@ from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import make_frame, place, restore, to_mask
 from pipeline.segmenter import Segmenter
 from pipeline.storage.files import Files
-from pipeline.types import Alpha, Pixels, as_alpha
+from pipeline.types import Alpha, Pixels
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _one(
     image = decode(data, limits)
     whole, alpha = place(image.shape[:2], None, recipe), _alpha(image, recipe, masks)
     mask = to_mask(restore(alpha, whole, recipe))
-    colours = estimate_foreground(image, as_alpha(mask), recipe.foreground)
+    colours = estimate_foreground(image, mask, recipe.foreground)
     objects = {"mask": encode_mask(mask), "cutout": encode_cutout(colours, mask)}
     around = Segmenter.from_recipe(recipe.model_copy(update={"model": "fake"}), files, device="cpu", threads=1)
     around.model = _Known(torch.from_numpy(alpha)[None].logit(1e-6))
@@ -88,7 +88,7 @@ def _one(
         "frame": lambda: make_frame(image, whole, recipe),
         "restore": lambda: to_mask(restore(alpha, whole, recipe)),
         "around the model": lambda: around.segment([image], [None]),
-        "foreground": lambda: estimate_foreground(image, as_alpha(mask), recipe.foreground),
+        "foreground": lambda: estimate_foreground(image, mask, recipe.foreground),
         "encode mask": lambda: encode_mask(mask),
         "encode cutout": lambda: encode_cutout(colours, mask),
         "write": write,

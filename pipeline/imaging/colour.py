@@ -34,7 +34,9 @@ def to_srgb(image: Image.Image) -> Image.Image:
     if image.mode not in _PROFILED:
         image = image.convert("RGB")
     transform = _transform_for(profile, image.mode) if isinstance(profile, bytes) or image.mode == "LAB" else None
-    colour = image.convert("RGB") if transform is None else transform.apply(image)
+    if transform is not None:
+        image = transform.apply(image)
+    colour = image if image.mode == "RGB" else image.convert("RGB")  # convert copies whatever it gets
     if opacity is None:
         return colour
     white = Image.new("RGB", colour.size, "white")

@@ -29,7 +29,10 @@ from pipeline.imaging.screen import screen_gif, screen_jpeg, screen_png, screen_
 from pipeline.types import Pixels
 
 MAX_SIDE_PX = 1_000_000
-"""libpng writes nothing wider or higher, so neither would the mask."""
+"""libpng reads nothing wider or higher, so nobody would read the mask."""
+
+STRIPE_PX = 2**18
+"""Pixels that leave Pillow's memory at once: what stays in a core's cache."""
 
 # A damaged file can set off tens of thousands of warnings, and Python keeps each distinct one for good.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -83,7 +86,7 @@ def decode(data: bytes, limits: Limits) -> Pixels:
         _check_size(image, limits)
         image.load()
         _check_size(image, limits)
-        return np.array(to_srgb(upright(image)))
+        return _copied(to_srgb(upright(image)))
     except DecodeError as error:
         raise DecodeError(f"this {form} can't be used: {error}") from error.__cause__
     except MemoryError as error:
@@ -137,6 +140,16 @@ def upright(image: Image.Image) -> Image.Image:
     except Exception:  # noqa: BLE001 - metadata must not cost the picture
         return image
     return image if turn is None else image.transpose(turn)
+
+
+def _copied(image: Image.Image) -> Pixels:
+    """An RGB image's pixels, stripe by stripe: as a whole they would be copied three times over."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, STRIPE_PX // width)
+    for top in range(0, height, rows):
+        pixels[top : top + rows] = np.asarray(image.crop((0, top, width, min(top + rows, height))))
+    return pixels
 
 
 def _scale_transparent_colour(image: Image.Image, depth: int) -> None:

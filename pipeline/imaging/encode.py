@@ -1,7 +1,7 @@
 """Masks and cutouts as PNG bytes; the same pixels always give the same bytes.
 
 Every row is stored as its difference to the row above (the filter "Up" of the PNG specification) and packed by ISA-L's
-deflate: on photos some twenty times faster than libpng with zlib, in about a tenth more bytes.
+deflate: on photos some fifteen times as fast as Pillow's default, in about a tenth more bytes.
 """
 
 from __future__ import annotations

@@ -20,9 +20,6 @@ from pipeline.types import Alpha, Box, Mask, Pixels, Size
 MAX_PADDED_PX = 16_777_216
 """A crop that reaches past the image may be this large, or four times the image, whichever is more."""
 
-STRIPE_PX = 16_777_216
-"""Pixels of the image that are enlarged at once."""
-
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.LANCZOS}
 
 Region = tuple[int, int, int, int]
@@ -101,12 +98,11 @@ def restore(alpha: Alpha, placement: Placement, recipe: Recipe) -> Alpha:
         alpha: (S, S) float32 in [0, 1].
 
     Returns:
-        (H, W) float32 in [0, 1].
+        (H, W) float32 in [0, 1], but for a last bit.
     """
-    resized = _antialiased(alpha, placement) if recipe.alpha_resize == "antialias" else _plain(alpha, placement)
-    np.clip(resized, 0, 1, out=resized)
+    resized = _resized(alpha, placement, antialias=recipe.alpha_resize == "antialias")
     if recipe.stretch:
-        low, high = resized.min(), resized.max()
+        low, high, _, _ = cv2.minMaxLoc(resized)
         if high > low:
             resized -= low
             resized /= high - low
@@ -123,27 +119,16 @@ def to_mask(alpha: Alpha) -> Mask:
     return np.asarray(cv2.convertScaleAbs(alpha, alpha=255), np.uint8)
 
 
-def _antialiased(alpha: Alpha, placement: Placement) -> Alpha:
-    """The inside of the region by Pillow's bilinear filter, which widens where it shrinks; stripe by stripe."""
-    frame = Image.fromarray(np.ascontiguousarray(alpha, np.float32))
+def _resized(alpha: Alpha, placement: Placement, antialias: bool) -> Alpha:
+    """The inside of the region by bilinear interpolation between pixel centres; with antialias by Pillow's where it shrinks.
+
+    Pillow's filter widens as it shrinks; where it enlarges, it is the plain one, which OpenCV computes ten times faster.
+    """
     x0, y0, x1, y1 = placement.region
     left, top, right, bottom = placement.inside
-    across, down = frame.width / (x1 - x0), frame.height / (y1 - y0)
-    resized = np.empty((bottom - top, right - left), np.float32)
-    rows = max(1, STRIPE_PX // resized.shape[1])
-    for start in range(top, bottom, rows):
-        end = min(start + rows, bottom)
-        # Pillow refuses a box that rounding has pushed past the frame, hence the min.
-        farthest = (min((right - x0) * across, frame.width), min((end - y0) * down, frame.height))
-        part = ((left - x0) * across, (start - y0) * down, *farthest)
-        stripe = frame.resize((right - left, end - start), Image.Resampling.BILINEAR, box=part)
-        resized[start - top : end - top] = np.asarray(stripe)
-    return resized
-
-
-def _plain(alpha: Alpha, placement: Placement) -> Alpha:
-    """The inside of the region by bilinear interpolation between pixel centres, without antialias."""
-    x0, y0, x1, y1 = placement.region
-    left, top, right, bottom = placement.inside
-    resized = cv2.resize(np.ascontiguousarray(alpha, np.float32), (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(resized[top - y0 : bottom - y0, left - x0 : right - x0], np.float32)
+    small = np.ascontiguousarray(alpha, np.float32)
+    if antialias and (x1 - x0 < small.shape[1] or y1 - y0 < small.shape[0]):
+        shrunk = min(x1 - x0, small.shape[1]), min(y1 - y0, small.shape[0])
+        small = np.asarray(Image.fromarray(small).resize(shrunk, Image.Resampling.BILINEAR))
+    region = cv2.resize(small, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(region[top - y0 : bottom - y0, left - x0 : right - x0], np.float32)

@@ -24,7 +24,7 @@ from pipeline.stages.rows import FailedBefore, attempt, errors_of, sha256, unpac
 from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout, input_mark
 from pipeline.storage.uris import unsigned
-from pipeline.types import Mask, Pixels, as_alpha
+from pipeline.types import Mask, Pixels
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _encode(image: Pixels, mask: Mask, recipe: Recipe) -> dict[str, bytes]:
         return {
             output: encode_mask(mask)
             if output == "mask"
-            else encode_cutout(estimate_foreground(image, as_alpha(mask), recipe.foreground), mask)
+            else encode_cutout(estimate_foreground(image, mask, recipe.foreground), mask)
             for output in recipe.outputs
         }
     except OUT_OF_MEANS as error:

@@ -20,13 +20,13 @@ R = TypeVar("R")
 
 
 def pack(arrays: Sequence[npt.NDArray[np.uint8] | None]) -> pa.LargeBinaryArray:
-    """Arrays of any shape as one column of bytes, copied once; None becomes null. Shapes travel in other columns."""
-    offsets = np.zeros(len(arrays) + 1, np.int64)
-    np.cumsum([0 if array is None else array.nbytes for array in arrays], out=offsets[1:])
-    data = np.empty(int(offsets[-1]), np.uint8)
-    for start, array in zip(offsets, arrays, strict=False):
-        if array is not None:
-            data[start : start + array.nbytes] = array.reshape(-1)
+    """Arrays of any shape as one column of bytes; None becomes null. Shapes travel in other columns.
+
+    Several are copied once; one that is alone is not copied, and must not be changed any more.
+    """
+    parts = [array.reshape(-1) for array in arrays if array is not None]
+    data = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.uint8), *parts])
+    offsets = np.cumsum([0, *(0 if array is None else array.size for array in arrays)], dtype=np.int64)
     valid = pa.array([array is not None for array in arrays], pa.bool_()).buffers()[1]
     return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(arrays), [valid, pa.py_buffer(offsets), pa.py_buffer(data)])
 

@@ -32,7 +32,6 @@ from pipeline.imaging.encode import encode_cutout
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.segmenter import Segmenter, local_cpus
 from pipeline.storage.files import Files
-from pipeline.types import as_alpha
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 
@@ -183,7 +182,7 @@ def cutouts(photos: MakePhotos) -> list[np.ndarray]:
     for path in sorted(photos(PHOTO_12MP, 3).iterdir()):
         image = decode(path.read_bytes(), Limits())
         mask = segmenter(image).alpha
-        pixels = np.dstack([estimate_foreground(image, as_alpha(mask), "blur_fusion"), mask])
+        pixels = np.dstack([estimate_foreground(image, mask, "blur_fusion"), mask])
         pixels[mask == 0] = 0
         made.append(pixels)
     return made

@@ -20,7 +20,7 @@ def test_they_cut_out_what_is_bright(tmp_path: Path) -> None:
     path = write_standin("finegrain-box", tmp_path)
     assert recognise(path) == LAYOUT_OF["finegrain-box"]
     recipe = load_preset("finegrain-box", {"weights": str(path), "frame_px": 256, "precision": "fp32"}).recipe
-    model = load_model(recipe, path, device="cpu", threads=2)
+    model = load_model(recipe, path, device="cpu", threads=2, engine="torch")
     photo = np.asarray(Image.open(FOLDER / "astronaut.jpg").convert("RGB").resize((256, 256)))
     alpha = model(photo[None])[0].sigmoid().numpy()
     assert np.isfinite(alpha).all()

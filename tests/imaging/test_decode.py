@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import AvifImagePlugin, Image, ImageCms
 
+import pipeline.imaging.decode
 from pipeline.config import Limits
 from pipeline.errors import DecodeError
 from pipeline.imaging.decode import decode
@@ -64,6 +65,23 @@ def tiff(width: int, height: int, bits: int, white_is_zero: bool, strip: bytes) 
     tags += [(273, 8), (277, 1), (278, height), (279, len(strip))]
     entries = b"".join(struct.pack("<HHII", tag, 4 if tag in {273, 279} else 3, 1, value) for tag, value in tags)
     return b"II*\x00" + struct.pack("<I", 8 + len(strip)) + strip + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("stripe_px", [1, 100, 1000, 10**6])
+def test_stripes_join_without_a_seam(stripe_px: int, photo: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = photo(37, 61)
+    monkeypatch.setattr(pipeline.imaging.decode, "STRIPE_PX", stripe_px)
+    np.testing.assert_array_equal(decode(saved(image, "PNG"), LIMITS), image)
+
+
+def test_freed_memory_serves_the_next_image(photo: Maker) -> None:
+    data = saved(photo(300, 400), "PNG")
+    decode(data, LIMITS)
+    Image.core.reset_stats()  # type: ignore[attr-defined]
+    decode(data, LIMITS)
+    stats = Image.core.get_stats()  # type: ignore[attr-defined]
+    assert stats["reused_blocks"] > 0
+    assert stats["allocated_blocks"] == 0
 
 
 def test_lossless_formats_come_back_exactly(photo: Maker) -> None:

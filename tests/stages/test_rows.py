@@ -29,10 +29,17 @@ def test_pixels_come_back_as_they_went(shapes: list[tuple[int, int] | None], see
 
 def test_unpacking_copies_nothing() -> None:
     image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    packed = pack([image])
+    packed = pack([image, image])
     view = unpack(pa.chunked_array([packed]), 0, (2, 2, 3))
     assert view is not None and not view.flags.writeable
     assert view.__array_interface__["data"][0] == packed.buffers()[2].address
+
+
+def test_packing_one_copies_nothing() -> None:
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    assert pack([None, image]).buffers()[2].address == image.__array_interface__["data"][0]
+    part = image[:, ::-1]
+    assert np.array_equal(unpack(pa.chunked_array([pack([part, None])]), 0, (2, 2, 3)), part)
 
 
 def items(*codes: str | None) -> pa.Table:
