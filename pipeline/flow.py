@@ -144,6 +144,9 @@ def execute(
         ErrorBudgetExceeded: too many items failed; what was committed stays.
         PipelineError: what a worker refused (weights, settings).
     """
+    # Else Ray Data holds no stage back before half of the object store is full, and a manifest's tiny blocks never fill it: all
+    # of them would wait in the driver, which keeps 20 KB for each.
+    os.environ.setdefault("RAY_DATA_DOWNSTREAM_CAPACITY_OBJECT_STORE_BUDGET_UTIL_THRESHOLD", "0")
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = plan.job.compute.block_mib * 2**20
