@@ -60,7 +60,7 @@ def _estimate(made: Plan, pool: Pool, files: Files) -> str:
     compute = made.job.compute
     threads = compute.threads_per_actor or max(1, local_cpus() // pool.a_node)
     batch = compute.images_a_pass(made.job.recipe.frame_px, pool.device)
-    each_s = seconds_per_item(made.job.recipe, files, device=pool.device, threads=threads, batch=batch)
+    each_s = seconds_per_item(made.job.recipe, files, device=pool.device, threads=threads, batch=batch, engine=compute.engine)
     whole_s = each_s * made.todo / pool.actors
     hours, minutes = divmod(round(whole_s / 60), 60)
     span = f"{hours} h {minutes:02} min" if hours else f"{minutes} min" if whole_s > 90 else f"{whole_s:.0f} s"

@@ -20,6 +20,9 @@ Alpha = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
 """Opacity at rest: (H, W) uint8, 0 transparent, 255 opaque."""
 
+Region = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in whole pixels of the image, end-exclusive; it may reach past the image."""
+
 
 def as_alpha(mask: Mask) -> Alpha:
     """A mask's 0 to 255 as float32 in [0, 1]."""

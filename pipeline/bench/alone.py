@@ -95,12 +95,14 @@ def open_model(subject: Subject) -> Model:
     return Segmenter.from_recipe(job.recipe, files, device=device, threads=subject.threads, engine=engine).model
 
 
-def seconds_per_item(recipe: Recipe, files: Files, *, device: str, threads: int | None, batch: int) -> float:
+def seconds_per_item(
+    recipe: Recipe, files: Files, *, device: str, threads: int | None, batch: int, engine: str = "auto"
+) -> float:
     """For an estimate: one batch of noise with its way to the frame and back, after a first image.
 
     From the first one alone, where that took long enough.
     """
-    segmenter = Segmenter.from_recipe(recipe, files, device=device, threads=threads)
+    segmenter = Segmenter.from_recipe(recipe, files, device=device, threads=threads, engine=engine)
     images = list(_noise(batch, recipe.frame_px))
     for number in (1, batch):
         start = time.perf_counter()

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.bench.alone import Alone, models_alone, powers_of_two
-from pipeline.bench.machine import Machine, Rate, describe, has_bf16, matrix_rate
+from pipeline.bench.machine import Machine, Rate, describe, matrix_rate
 from pipeline.bench.peers import SideBySide, side_by_side
 from pipeline.bench.photos import Photos, copy_photos, find_photos
 from pipeline.bench.stages import Stages, stages_alone
@@ -17,6 +17,7 @@ from pipeline.bench.subject import Subject, open_subject
 from pipeline.bench.whole import Whole, run_whole
 from pipeline.config import Storage, build, parse_overrides
 from pipeline.log import log
+from pipeline.models.frozen import has_bf16
 from pipeline.storage.files import Files
 
 SCHEMA = 1

@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from pipeline.bench.clock import seconds
+from pipeline.models.frozen import HINTS, can_freeze
+from pipeline.models.load import DTYPES
 from pipeline.segmenter import local_cpus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +28,6 @@ PACKAGES = (
 )
 """Those of them that are installed are named with their version: they decide how fast things are."""
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CHANNELS, MAP_PX = 128, 512
 """Of the convolution that is timed: as many as in MVANet's decoder at half the frame's side."""
 
@@ -61,11 +61,6 @@ class Rate:
     candidates: dict[str, float] = field(default_factory=dict)
 
 
-def has_bf16() -> bool:
-    """Whether this CPU has instructions for bf16; without, PyTorch is many times slower in it than in fp32."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
 def describe() -> Machine:
     """This machine."""
     return Machine(
@@ -84,7 +79,7 @@ def matrix_rate(precision: str, *, device: str, threads: int, for_s: float = 1.0
     """The best of several products and convolutions, by their fastest repetition: nothing here is slowed down on purpose.
 
     Args:
-        precision: ``fp32`` or ``bf16``. On CUDA fp32 means fp32, without TF32.
+        precision: ``fp32`` or ``bf16``, on CUDA ``fp16`` too. On CUDA fp32 means fp32, without TF32.
         device: ``cpu`` or ``cuda``.
         for_s: how long each candidate is repeated.
     """
@@ -112,7 +107,7 @@ def _candidates(precision: str, device: torch.device, threads: int) -> Iterator[
     kernel = numbers(CHANNELS, CHANNELS, 3, 3).contiguous(memory_format=torch.channels_last)
     gflop = 2e-9 * MAP_PX**2 * CHANNELS**2 * 9
     yield f"torch conv3x3 {CHANNELS} at {MAP_PX}", gflop, functools.partial(_waited, device, F.conv2d, x, kernel, padding=1)
-    if device.type == "cpu" and find_spec("openvino"):
+    if device.type == "cpu" and can_freeze():
         yield _openvino_product(2048, precision, threads)
 
 
@@ -129,7 +124,7 @@ def _openvino_product(side: int, precision: str, threads: int) -> tuple[str, flo
 
     given = ops.parameter([side, side], np.float32)
     weight = ops.constant(np.random.default_rng(0).standard_normal((side, side), np.float32))
-    hints = {"INFERENCE_PRECISION_HINT": {"fp32": "f32"}.get(precision, precision), "INFERENCE_NUM_THREADS": threads}
+    hints = {"INFERENCE_PRECISION_HINT": HINTS[precision], "INFERENCE_NUM_THREADS": threads}
     model = ov.Core().compile_model(ov.Model([ops.matmul(given, weight, False, False)], [given]), "CPU", hints)
     request = model.create_infer_request()
     request.set_input_tensor(ov.Tensor(np.ones((side, side), np.float32)))

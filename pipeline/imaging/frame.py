@@ -15,15 +15,12 @@ from PIL import Image
 
 from pipeline.config import Recipe
 from pipeline.errors import ItemRefused
-from pipeline.types import Alpha, Box, Mask, Pixels, Size
+from pipeline.types import Alpha, Box, Mask, Pixels, Region, Size
 
 MAX_PADDED_PX = 16_777_216
 """A crop that reaches past the image may be this large, or four times the image, whichever is more."""
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.LANCZOS}
-
-Region = tuple[int, int, int, int]
-"""x0, y0, x1, y1 in whole pixels of the image, end-exclusive."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def can_freeze() -> bool:
 @functools.cache
 def has_bf16() -> bool:
     """Whether OpenVINO finds bf16 instructions on this machine's CPU; without them it would compute in fp32 unasked."""
-    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return can_freeze() and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class FrozenNetwork:

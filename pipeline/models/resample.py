@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pipeline.config import Recipe
 from pipeline.models.forward import to_device
-from pipeline.types import Pixels, Size
+from pipeline.types import Pixels, Region, Size
 
 STRIPE_PX = 2**23
 """Pixels in work at once, so that an image of any size fits: about 150 MB on the device while a frame is made."""
@@ -29,9 +29,6 @@ BITS = 22
 
 Kind = Literal["bilinear", "lanczos", "plain"]
 """Pillow's filters, which widen where they shrink; ``plain`` is linear between pixel centres, as OpenCV's INTER_LINEAR."""
-
-Region = tuple[int, int, int, int]
-"""x0, y0, x1, y1 in whole pixels of the image, end-exclusive."""
 
 REACH: dict[Kind, float] = {"bilinear": 1.0, "lanczos": 3.0}
 

@@ -21,7 +21,7 @@ from PIL import Image
 from rounds import alternately, timed
 
 from pipeline.bench.alone import flop_per_item, open_model, time_model
-from pipeline.bench.machine import has_bf16, matrix_rate
+from pipeline.bench.machine import matrix_rate
 from pipeline.bench.peers import SideBySide, find_rembg, side_by_side
 from pipeline.bench.photos import find_photos
 from pipeline.bench.subject import open_subject
@@ -30,6 +30,7 @@ from pipeline.config import Limits, Storage
 from pipeline.imaging.decode import decode
 from pipeline.imaging.encode import encode_cutout
 from pipeline.imaging.foreground import estimate_foreground
+from pipeline.models.frozen import has_bf16
 from pipeline.segmenter import Segmenter, local_cpus
 from pipeline.storage.files import Files
 

@@ -51,6 +51,12 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("graphs")
 
 
+def full_frame(golden: Any) -> np.ndarray:
+    """The golden photo as its publisher's frame, (1, 1024, 1024, 3)."""
+    photo = Image.open(GOLDENS / "photo1.png").convert("RGB").resize((1024, 1024), golden.resize)
+    return np.asarray(photo)[None]
+
+
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-logits.astype(np.float64)))
 
@@ -70,10 +76,9 @@ def test_full_size(golden: Any, recipe: Any, loaded: Any, bars: Any) -> None:
     """Alpha within 1e-3 of BEN2's, mean 1e-5; logits within 5e-3 of the others', mean 1e-4. Features of every view as well."""
     assert recognise(golden.path) == golden.layout
     model = model_of(golden, recipe, loaded, 1024, "fp32")
-    photo = Image.open(GOLDENS / "photo1.png").convert("RGB").resize((1024, 1024), golden.resize)
     features: list[torch.Tensor] = []
     hook = model.network.backbone.register_forward_hook(lambda _module, _inputs, outputs: features.extend(outputs))
-    logits = model(np.asarray(photo)[None])[0, ::4, ::4].numpy()
+    logits = model(full_frame(golden))[0, ::4, ::4].numpy()
     hook.remove()
 
     with np.load(GOLDENS / golden.numbers) as published:
@@ -92,11 +97,9 @@ def test_full_size(golden: Any, recipe: Any, loaded: Any, bars: Any) -> None:
 
 def at_full_size(model: Any, golden: Any) -> tuple[np.ndarray, np.ndarray]:
     """Every 4th pixel of alpha: ours and the published code's."""
-    photo = Image.open(GOLDENS / "photo1.png").convert("RGB").resize((1024, 1024), golden.resize)
-    frame = np.asarray(photo)[None]
     with np.load(GOLDENS / golden.numbers) as published:
         wanted = published["alpha"] if "alpha" in published else sigmoid(published["logits"])
-    return sigmoid(model(frame)[0, ::4, ::4].numpy()), wanted
+    return sigmoid(model(full_frame(golden))[0, ::4, ::4].numpy()), wanted
 
 
 @pytest.mark.parity
