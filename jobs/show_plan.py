@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jobs import options
@@ -24,7 +25,7 @@ def plan(
     verbose: options.Verbose = False,
 ) -> None:
     """Say what would run: items, what is done already, the cluster, and the time from a quick measurement."""
-    from pipeline.flow import ray_cluster, will_use_gpus
+    from pipeline.flow import ray_cluster, will_use_gpus, with_copies
     from pipeline.log import set_up_logging
     from pipeline.models.load import can_use_gpu
     from pipeline.preflight import fit_pool, make_plan, without_done
@@ -35,8 +36,9 @@ def plan(
     files = Files(settled.storage)
     gpu = settled.recipe.precision == "auto" and will_use_gpus(settled.compute)
     made = without_done(make_plan(settled, files, accept_licence=accept_licence, gpu=gpu), files)
-    with ray_cluster(settled.compute) as cluster:
-        pool = fit_pool(settled.compute, cluster, gpu_model=can_use_gpu(settled.recipe))
+    made = replace(made, job=with_copies(made.job, made.todo))
+    with ray_cluster(made.job.compute) as cluster:
+        pool = fit_pool(made.job.compute, cluster, gpu_model=can_use_gpu(settled.recipe))
     lines = table("", "")
     lines.add_row("manifest", made.manifest.uri)
     lines.add_row("output", made.layout.folder)

@@ -67,8 +67,8 @@ class Recipe(Section):
     alpha_resize: Literal["antialias", "plain"] = Field(default="antialias", description="bilinear, frame to image")
     stretch: bool = Field(default=False, description="upstream's per-image min-max; an empty photo becomes a full mask")
     refiner: Literal["none"] = "none"
-    foreground: Literal["blur_fusion", "ben2", "none"] = Field(
-        default="blur_fusion", description="colours of the cutout's edge"
+    foreground: Literal["multilevel", "blur_fusion", "ben2", "none"] = Field(
+        default="multilevel", description="colours of the cutout's edge"
     )
     outputs: tuple[Literal["mask", "cutout"], ...] = ("mask", "cutout")
     review_below: float = Field(default=0.5, ge=0, le=1, description="items of lower quality get the status review")
@@ -120,8 +120,8 @@ class Compute(Section):
     """What changes speed only."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    engine: Literal["auto", "torch", "openvino"] = Field(
-        default="auto", description="what computes MVANet; auto: OpenVINO on a CPU, PyTorch on a GPU. ONNX files have their own"
+    engine: Literal["auto", "torch", "onnxruntime", "openvino"] = Field(
+        default="auto", description="auto: OpenVINO on a CPU; on a GPU PyTorch for MVANet, ONNX Runtime for ONNX files"
     )
     ray_address: str | None = Field(default=None, description="an existing cluster; absent, one is started on this machine")
     actors: int | None = Field(

@@ -9,7 +9,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import ceil
 from typing import Any
 
@@ -21,10 +21,11 @@ from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.config import Budget, Compute
+from pipeline.config import Budget, Compute, Job
 from pipeline.errors import ConfigError, ErrorBudgetExceeded, PipelineError, Stopped
 from pipeline.log import Meter
 from pipeline.models.forward import choose_device
+from pipeline.models.load import can_use_gpu
 from pipeline.preflight import COMMIT_CPUS, ROOMY_CPUS, Cluster, Node, Plan, Pool
 from pipeline.segmenter import local_cpus
 from pipeline.stages.commit import commit_batch
@@ -43,6 +44,18 @@ CALLS_A_GPU = 2
 """Batches in hand at a model on a GPU: one is in the model, while the other is taken from the object store or written to it,
 which takes as long. The model itself is called by one thread of its process alone (Ray sees to it), as deadlines need."""
 
+TRIES = 3
+"""At joining a cluster whose port is open."""
+
+SMALL_FRAME_PX, MOST_COPIES = 512, 4
+"""A network whose frames are no larger is small: as many copies of it on a CPU, each with its share of the cores."""
+
+ITEMS_A_COPY = 32
+"""A copy for fewer items takes longer to start than it saves."""
+
+PASSES_AN_ACTOR = 4
+"""With fewer than so many for each, full ones would leave an actor idle at the end."""
+
 WORKER_START_S = 120.0
 """How long a cluster's machine may take to start a process: it may have to unpack an environment first."""
 
@@ -52,14 +65,32 @@ def images_a_pass(plan: Plan, pool: Pool) -> int:
     return plan.job.compute.images_a_pass(plan.job.recipe.frame_px, pool.device)
 
 
+def with_copies(job: Job, todo: int) -> Job:
+    """On this machine alone, without a GPU: several copies of a small network with fewer threads each, where that pays.
+
+    The threads of one forward pass wait for each other, so all of them for the one whose core decodes or encodes beside it.
+    A large network's memory is worth more than that.
+    """
+    compute, recipe = job.compute, job.recipe
+    small = recipe.model != "fake" and recipe.frame_px <= SMALL_FRAME_PX
+    if not small or compute.actors or compute.gpus_per_actor or _cluster_address(compute) or ray.is_initialized():
+        return job
+    if can_use_gpu(recipe) and choose_device(compute.device).type == "cuda":
+        return job
+    copies = max(1, min(MOST_COPIES, local_cpus(), todo // ITEMS_A_COPY))
+    return job.model_copy(update={"compute": compute.model_copy(update={"actors": copies})})
+
+
 def rows_per_block(plan: Plan, pool: Pool) -> int:
     """Items a task: enough tasks to keep every actor fed, few enough that scheduling costs nothing.
 
     Without GPUs two passes are enough: nothing leaves a task before its block is done, and a model may take half a
-    minute an image there.
+    minute an image there. Where every actor gets several passes, a task has at least one.
     """
-    most = 64 if pool.gpus else 2 * images_a_pass(plan, pool)
-    return plan.job.compute.rows_per_block or max(1, min(most, plan.todo // (8 * pool.actors)))
+    a_pass = images_a_pass(plan, pool)
+    most = 64 if pool.gpus else 2 * a_pass
+    least = a_pass if plan.todo >= PASSES_AN_ACTOR * pool.actors * a_pass else 1
+    return plan.job.compute.rows_per_block or max(least, min(most, plan.todo // (8 * pool.actors)))
 
 
 def rows_per_part(plan: Plan) -> int:
@@ -209,7 +240,7 @@ def ray_cluster(compute: Compute) -> Iterator[Cluster]:
         _start_ray(compute)
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        if joined or compute.ray_address or os.environ.get("RAY_ADDRESS"):
+        if joined or _cluster_address(compute):
             check_workers([node["NodeID"] for node in nodes])
         have = [node["Resources"] for node in nodes]
         yield tuple(Node(float(node.get("CPU", 0)), float(node.get("GPU", 0))) for node in have)
@@ -226,7 +257,7 @@ def will_use_gpus(compute: Compute) -> bool:
     """
     if compute.device != "auto":
         return compute.device == "cuda"
-    if not (ray.is_initialized() or compute.ray_address or os.environ.get("RAY_ADDRESS")):
+    if not (ray.is_initialized() or _cluster_address(compute)):
         return choose_device("auto").type == "cuda"
     with ray_cluster(compute) as cluster:
         return any(node.gpus for node in cluster)
@@ -271,6 +302,11 @@ def check_workers(node_ids: Sequence[str], mine: str | None = None) -> None:
             )
 
 
+def _cluster_address(compute: Compute) -> str | None:
+    """Of the cluster that is there already, if one is named."""
+    return compute.ray_address or os.environ.get("RAY_ADDRESS") or None
+
+
 def _start_ray(compute: Compute) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # What every task did, for a dashboard that isn't there: 10 KB a task in memory, up to 100,000 tasks.
@@ -283,18 +319,34 @@ def _start_ray(compute: Compute) -> None:
         if isinstance(handler, logging.StreamHandler):  # its file keeps the tracebacks; the user gets our sentence
             handler.setLevel(logging.CRITICAL)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = compute.ray_address or os.environ.get("RAY_ADDRESS")
+    address = _cluster_address(compute)
     _check_answers(address)
     try:
         with _muted_stderr():
             if address:
-                ray.init(address=address, **quiet)
+                _join(address, quiet)
             else:
                 # CPUs are Ray's bookkeeping: the model's actors get theirs on top, so that reading and writing never starve.
                 slots = max(ROOMY_CPUS, local_cpus()) + (compute.actors or 1) * (compute.cpus_per_actor or 1)
                 ray.init(address="local", num_cpus=ceil(slots), include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"no Ray cluster could be had at {address or 'this machine'}: {error}") from error
+
+
+def _join(address: str, options: dict[str, Any]) -> None:
+    """Ray gives a head that is busy five seconds to answer, then up; the port has been seen open, so it gets some more.
+
+    Raises:
+        ConnectionError: still no answer, with Ray's own words.
+    """
+    for _ in range(TRIES - 1):
+        with suppress(ConnectionError):
+            ray.init(address=address, **options)
+            return
+    try:
+        ray.init(address=address, **options)
+    except ConnectionError as error:
+        raise ConnectionError(f"{error} ({error.__cause__})") from error
 
 
 def _check_answers(address: str | None) -> None:

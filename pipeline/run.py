@@ -6,11 +6,12 @@ import json
 import secrets
 from collections.abc import Collection
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from pipeline.config import Job
 from pipeline.errors import ItemsMissing, PipelineError, Stopped, StorageError, WriteError
-from pipeline.flow import execute, judge, ray_cluster, will_use_gpus
+from pipeline.flow import execute, judge, ray_cluster, will_use_gpus, with_copies
 from pipeline.log import Meter, log
 from pipeline.models.load import can_use_gpu
 from pipeline.preflight import Cluster, Plan, fit_pool, make_plan, only_lost, without_done
@@ -51,6 +52,7 @@ def run_job(
     plan = make_plan(job, files, accept_licence=accept_licence, gpu=gpu)
     others = find_changed(plan.manifest, plan.layout, files, job) if changed else None
     plan = without_done(plan, files, retry, others)
+    plan = replace(plan, job=with_copies(plan.job, plan.todo))
     recipe = plan.job.recipe
     record = RunRecord(new_run_id(), plan.manifest.uri, recipe.fingerprint(), recipe.name, plan.rows, plan.rows - plan.todo)
     facts = {"items": plan.rows, "done_before": record.done_before, "run_id": record.run_id, "output": plan.layout.folder}

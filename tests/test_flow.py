@@ -17,12 +17,14 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+import ray
+import torch
 from PIL import Image
 
 from pipeline import flow
 from pipeline.config import Compute, load_job
 from pipeline.errors import ConfigError, ErrorBudgetExceeded, ItemsMissing, StorageError, WeightsError
-from pipeline.flow import check_workers, execute, graph, rows_per_block, rows_per_part, will_use_gpus
+from pipeline.flow import check_workers, execute, graph, rows_per_block, rows_per_part, will_use_gpus, with_copies
 from pipeline.log import Meter
 from pipeline.preflight import Node, Pool, fit_pool, make_plan, without_done
 from pipeline.run import run_job
@@ -189,6 +191,8 @@ def test_a_batch_is_one_forward_pass_and_a_gpu_has_the_next_one_at_hand(
     assert stage.fn_constructor_args[-2:] == (images, "auto")
     assert stage.compute.max_concurrent_calls_per_actor == calls
     assert rows_per_block(replace(plan, todo=10_000), pool) == rows
+    assert rows_per_block(replace(plan, todo=4 * images), pool) == images, "a whole pass, as each actor gets four"
+    assert rows_per_block(replace(plan, todo=3), pool) == 1
 
 
 def test_a_small_parquet_manifest_becomes_many_tasks_and_pixels_never_wait_for_a_part(
@@ -427,3 +431,42 @@ def test_where_the_model_will_run_is_asked_of_the_cluster(
     assert will_use_gpus(Compute(ray_address="head:6379")) is gpus
     assert will_use_gpus(Compute(ray_address="head:6379", device="cuda"))
     assert not will_use_gpus(Compute(ray_address="head:6379", device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "todo", "actors"),
+    [
+        ([], 1000, 4),
+        ([], 100, 3),
+        ([], 10, 1),
+        (["compute.actors=2"], 1000, 2),
+        (["compute.gpus_per_actor=0.5"], 1000, None),
+        (["compute.ray_address=head:6379"], 1000, None),
+        (["recipe.frame_px=1024"], 1000, None),
+    ],
+)
+def test_small_networks_have_several_copies_on_one_machine(
+    settings: list[str], todo: int, actors: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow, "local_cpus", lambda: 16)
+    monkeypatch.setattr(flow, "choose_device", lambda _name: torch.device("cpu"))
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    job = load_job(manifest="photos", output="out", preset="u2netp", overrides=settings)
+    assert with_copies(job, todo).compute.actors == actors
+
+
+def test_a_head_that_is_slow_to_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def init(address: str, **_options: Any) -> None:
+        asked.append(address)
+        if len(asked) < answers_at:
+            raise ConnectionError("Failed to connect to Ray cluster") from TimeoutError("no answer within 5 s")
+
+    monkeypatch.setattr(ray, "init", init)
+    answers_at = 3
+    flow._join("head:6379", {})
+    assert len(asked) == 3
+    answers_at = 99
+    with pytest.raises(ConnectionError, match=r"Failed to connect.*no answer within 5 s"):
+        flow._join("head:6379", {})

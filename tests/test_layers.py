@@ -32,7 +32,7 @@ HOMES = {
     "onnxruntime": ("pipeline.models",),
     "openvino": ("pipeline.models", "pipeline.bench"),
     "ray": ("pipeline.flow", "pipeline.stages.ledger", "pipeline.stages.source"),
-    "cv2": ("pipeline.imaging",),
+    "cv2": ("pipeline.imaging", "pipeline.stages.worker"),
     "PIL": ("pipeline.imaging", "pipeline.bench"),
     "fsspec": ("pipeline.storage",),
     "s3fs": ("pipeline.storage",),

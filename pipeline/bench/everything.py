@@ -18,6 +18,7 @@ from pipeline.bench.whole import Whole, run_whole
 from pipeline.config import Storage, build, parse_overrides
 from pipeline.log import log
 from pipeline.models.frozen import has_bf16
+from pipeline.segmenter import local_cpus
 from pipeline.storage.files import Files
 
 SCHEMA = 1
@@ -126,7 +127,7 @@ def _add_preset(bench: Bench, subject: Subject, photos: Photos, items: int | Non
     for precision in PRECISIONS[subject.pool.device]:
         if precision not in bench.rates and (precision != "bf16" or subject.pool.device == "cuda" or has_bf16()):
             log.info(f"the machine's rate in {precision}")
-            rate = matrix_rate(precision, device=subject.pool.device, threads=subject.threads, for_s=effort.rate_s)
+            rate = matrix_rate(precision, device=subject.pool.device, threads=local_cpus(), for_s=effort.rate_s)
             bench.rates[precision] = rate
     log.info(f"{name}: the model alone")
     most = MOST_A_PASS[subject.pool.device] if effort.batches else 1

@@ -9,13 +9,16 @@ from pathlib import Path
 from pipeline.bench.photos import Photos, write_manifest
 from pipeline.bench.standin import write_standin
 from pipeline.config import Job, load_job
-from pipeline.flow import ray_cluster, will_use_gpus
+from pipeline.flow import ray_cluster, will_use_gpus, with_copies
 from pipeline.log import log
 from pipeline.models.load import can_use_gpu
 from pipeline.preflight import Pool, fit_pool, make_plan
 from pipeline.segmenter import local_cpus
 from pipeline.storage.files import Files
 from pipeline.storage.weights import at_hand
+
+LONG_RUN = 10**6
+"""A job here would have so many items: what only a long run pays for is worth it."""
 
 
 @dataclass(frozen=True)
@@ -61,5 +64,6 @@ def open_subject(
     chosen = job.preset.model_copy(update={"recipe": recipe})
     job = job.model_copy(update={"storage": storage, "preset": chosen})
     job = make_plan(job, Files(storage), accept_licence=accept_licence, gpu=will_use_gpus(job.compute)).job
+    job = with_copies(job, LONG_RUN)
     with ray_cluster(job.compute) as cluster:
         return Subject(job, fit_pool(job.compute, cluster, gpu_model=can_use_gpu(job.recipe)), weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,9 @@ import pyarrow as pa
 
 from pipeline.bench.photos import Photos, write_manifest
 from pipeline.bench.subject import Subject
+from pipeline.config import Limits
 from pipeline.errors import ConfigError
+from pipeline.imaging.decode import decode
 from pipeline.run import run_job
 from pipeline.segmenter import local_cpus
 from pipeline.storage.files import Files
@@ -23,6 +26,9 @@ from pipeline.storage.layout import Layout
 
 LEFT_OUT = 0.15
 """Share of the items that come out first, and of those that come out last, which don't count: the stages fill and empty."""
+
+SOME = 16
+"""Images whose reading is measured."""
 
 TOGETHER_S = 0.01
 """A process stamps a block's rows one right after the other; what is further apart is of two blocks."""
@@ -34,7 +40,7 @@ class Steady(NamedTuple):
     items: int
     seconds: float
     ahead_s: float
-    """What reading and decoding these items took, shared over the cores."""
+    """What reading and decoding these items takes, shared over the cores."""
 
     @property
     def items_per_s(self) -> float:
@@ -92,12 +98,23 @@ def read_index_times(layout: Layout, files: Files) -> tuple[Steady, dict[str, fl
     Raises:
         ConfigError: too few items for a steady state.
     """
-    rows = pa.concat_tables(read_index(layout, files, ["finished_at", "worker", "seconds"]))
+    rows = pa.concat_tables(read_index(layout, files, ["finished_at", "worker", "seconds", "image_uri"]))
     finished = rows["finished_at"].cast(pa.int64()).to_numpy() / 1e3
     stages: list[dict[str, Any]] = rows["seconds"].to_pylist()
     means = {stage: float(np.mean([one[stage] or 0.0 for one in stages])) for stage in stages[0]}
     workers = rows["worker"].dictionary_encode().combine_chunks().indices.to_numpy()
-    return steady(finished, workers, (means["fetch"] + means["decode"]) / local_cpus()), means
+    uris = rows["image_uri"].to_pylist()
+    return steady(finished, workers, reading_s(uris[:: len(uris) // SOME + 1], files) / local_cpus()), means
+
+
+def reading_s(uris: Sequence[str], files: Files) -> float:
+    """Processor seconds of reading and decoding one of these images, on average. What a run says of it includes waiting."""
+    times = []
+    for uri in (uris[0], *uris):  # the first one twice: once for the libraries
+        start = time.thread_time()
+        decode(files.read(uri), Limits())
+        times.append(time.thread_time() - start)
+    return float(np.mean(times[1:]))
 
 
 def steady(finished: npt.NDArray[np.float64], workers: npt.NDArray[np.integer[Any]], ahead_s: float = 0.0) -> Steady:

@@ -1,8 +1,8 @@
 """Colours of the object itself where it is half transparent: what the background mixed in is taken out again.
 
-Blur fusion, after Forte and Pitié, "Approximate Fast Foreground Colour Estimation" (ICIP 2021): with α the opacity and
-I the image, both colours are averaged over a neighbourhood, F̄ = blur(Fα)/blur(α) and B̄ = blur(B(1-α))/blur(1-α), and
-F = F̄ + α(I - αF̄ - (1-α)B̄). A wide pass starts from F = B = I, a narrow one from its F and B̄.
+``multilevel`` has a module of its own. Blur fusion, after Forte and Pitié, "Approximate Fast Foreground Colour Estimation"
+(ICIP 2021): with α the opacity and I the image, both colours are averaged over a neighbourhood, F̄ = blur(Fα)/blur(α) and
+B̄ = blur(B(1-α))/blur(1-α), and F = F̄ + α(I - αF̄ - (1-α)B̄). A wide pass starts from F = B = I, a narrow one from its F and B̄.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.imaging.multilevel import apply, estimate_colours
 from pipeline.types import Alpha, Mask, Pixels, as_alpha
 
 OPAQUE = 254
@@ -31,12 +32,12 @@ Colours = npt.NDArray[np.floating[Any]]
 """(H, W, 3), black 0, white 255 or 1."""
 
 
-def estimate_foreground(image: Pixels, mask: Mask, method: Literal["blur_fusion", "ben2", "none"]) -> Pixels:
+def estimate_foreground(image: Pixels, mask: Mask, method: Literal["multilevel", "blur_fusion", "ben2", "none"]) -> Pixels:
     """Straight (not premultiplied) colours of the foreground.
 
-    ``blur_fusion`` changes half-transparent pixels only; its kernels grow with the image. ``ben2`` changes every pixel,
-    exactly as PramaLLC/BEN2 does with its ``refine_foreground``: kernels of 90 and 6 pixels at any size, levels
-    truncated. ``none`` gives the image itself.
+    ``multilevel`` and ``blur_fusion`` change half-transparent pixels only, in the same way at any size of a scene.
+    ``ben2`` changes every pixel, exactly as PramaLLC/BEN2 does with its ``refine_foreground``: kernels of 90 and 6
+    pixels at any size, levels truncated. ``none`` gives the image itself.
 
     Args:
         image: (H, W, 3) uint8.
@@ -47,6 +48,10 @@ def estimate_foreground(image: Pixels, mask: Mask, method: Literal["blur_fusion"
     """
     if method == "none":
         return image
+    if method == "multilevel":
+        foreground = image.copy()
+        apply(estimate_colours(image, mask), image, mask, (1, OPAQUE - 1), foreground)
+        return foreground
     return _blur_fusion(image, mask) if method == "blur_fusion" else _as_ben2(image, mask)
 
 

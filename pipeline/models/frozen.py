@@ -1,6 +1,6 @@
-"""MVANet as a frozen graph in OpenVINO: the same numbers, on a CPU several times as fast as PyTorch's own kernels.
+"""Networks as frozen graphs in OpenVINO: the same numbers, on a CPU faster than by anything else here.
 
-The graph is made from the network itself (``torch.export``), so there is one model to read and nothing to keep in step.
+MVANet's graph is made from the network itself (``torch.export``), so there is one model to read and nothing to keep in step.
 Making it takes some twenty seconds, so it is kept on disk, named by all that it depends on. OpenVINO's frontend is called
 directly: its ``convert_model`` would report its use over the network.
 """
@@ -21,6 +21,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from filelock import FileLock
 from torch import Tensor, nn
@@ -73,11 +75,7 @@ class FrozenNetwork:
     ) -> None:
         if precision == "bf16" and not has_bf16():
             raise ConfigError("this machine's CPU has no bf16 instructions; use recipe.precision=fp32, or other machines")
-        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
-        if threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = threads
-        graph = _graph(make, weights_sha256, frame_px, cache)
-        self.request = _core().compile_model(graph, "CPU", settings).create_infer_request()
+        self.request = _compiled(_graph(make, weights_sha256, frame_px, cache), precision, threads)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(N, 3, S, S) float32 to logits (N, 1, S, S) float32."""
@@ -86,6 +84,49 @@ class FrozenNetwork:
     def _image(self, x: Tensor) -> Tensor:
         self.request.infer([x.contiguous().numpy()])
         return torch.from_numpy(self.request.get_output_tensor(0).data.copy())
+
+
+class FrozenFile:
+    """An ONNX file's network in OpenVINO, in fp32 and image by image.
+
+    Args:
+        path: the file; nothing outside it is read.
+        given, output: names of the graph's input (1, 3, S, S) and of the output that is wanted; others aren't computed.
+        threads: of one forward pass; absent, all cores.
+
+    Raises:
+        RuntimeError: OpenVINO can't read it or run it.
+    """
+
+    def __init__(self, path: Path, given: str, output: str, frame_px: int, threads: int | None) -> None:
+        import openvino
+
+        read = _core().read_model(path)
+        graph = openvino.Model([read.output(output)], read.get_parameters())
+        graph.reshape({given: [1, 3, frame_px, frame_px]})
+        self.request = _compiled(graph, "fp32", threads)
+
+    def __call__(self, x: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+        """(1, 3, S, S) in the graph's type to its output.
+
+        Raises:
+            RuntimeError: it failed.
+        """
+        self.request.infer([x])
+        found: npt.NDArray[np.floating[Any]] = self.request.get_output_tensor(0).data.copy()
+        return found
+
+
+def _compiled(graph: Any, precision: str, threads: int | None) -> Any:
+    """An OpenVINO model as something to call, on the CPU."""
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,  # else every process binds its threads to the same first cores
+    }
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    return _core().compile_model(graph, "CPU", settings).create_infer_request()
 
 
 def _graph(make: Callable[[], nn.Module], weights_sha256: str, frame_px: int, cache: Path | None) -> Any:

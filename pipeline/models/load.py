@@ -101,7 +101,7 @@ def load_model(
         weights: the file that ``recipe.weights`` names, on this machine; None for the fake.
         device: ``auto`` (CUDA where there is some), ``cpu`` or ``cuda``.
         threads: CPU threads; PyTorch's are set for the whole process.
-        engine: ``auto``, ``torch`` or ``openvino``; see ``compute.engine``.
+        engine: see ``compute.engine``.
         cache: folder for what an engine makes of weights once, on this machine.
 
     Raises:
@@ -115,7 +115,7 @@ def load_model(
         return FakeModel(recipe.frame_px, chosen)
     path = _path(recipe, weights)
     if recipe.model == "onnx":
-        return OnnxModel(path, recipe, device=device, threads=threads)
+        return OnnxModel(path, recipe, device=device, threads=threads, engine=engine)
     _check_frame(recipe)
     dtype = DTYPES[recipe.precision]
     _check_precision(recipe.precision, chosen)
@@ -141,7 +141,7 @@ def check_weights(recipe: Recipe, weights: Path | None) -> None:
         _check_frame(recipe)
         recognise(_path(recipe, weights))
     elif recipe.model == "onnx":
-        OnnxModel(_path(recipe, weights), recipe, device="cpu", threads=1, optimise=False)
+        OnnxModel(_path(recipe, weights), recipe, device="cpu", threads=1, check=True)
 
 
 def can_use_gpu(recipe: Recipe) -> bool:
@@ -159,8 +159,10 @@ def _choose_engine(name: str, device: torch.device) -> str:
     """``auto`` is OpenVINO on a CPU, where it is installed.
 
     Raises:
-        ConfigError: OpenVINO for a GPU, or where it isn't installed.
+        ConfigError: ONNX Runtime; or OpenVINO for a GPU, or where it isn't installed.
     """
+    if name == "onnxruntime":
+        raise ConfigError("compute.engine=onnxruntime is for ONNX files; for MVANet use auto, torch or openvino")
     if name == "openvino" and device.type != "cpu":
         raise ConfigError("compute.engine=openvino is for CPUs; use compute.engine=torch on a GPU, or compute.device=cpu")
     if name == "openvino" and not can_freeze():

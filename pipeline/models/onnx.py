@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import mmap
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 import torch
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
@@ -21,8 +23,12 @@ from pipeline.config import Recipe
 from pipeline.errors import ConfigError, SegmentError, WeightsError
 from pipeline.models.checkpoints import read_head
 from pipeline.models.forward import Frames, Normalise, choose_device, to_logits
+from pipeline.models.frozen import FrozenFile, can_freeze
 
 CUDA = "CUDAExecutionProvider"
+
+Images = npt.NDArray[np.floating[Any]]
+"""(N, channels, height, width)."""
 
 KINDS: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 """What a graph may take and give."""
@@ -34,18 +40,20 @@ RUN_ERRORS = (
     runtime.NotImplemented,
     runtime.EPFail,
     MemoryError,
+    RuntimeError,
 )
-"""What ONNX Runtime raises when a frame can't be computed."""
+"""What ONNX Runtime raises when a frame can't be computed, and OpenVINO, which has one kind only."""
 
 
 class OnnxModel:
-    """A graph in ONNX Runtime.
+    """A graph in OpenVINO on a CPU, if it can run it, else in ONNX Runtime, which is also the judge of what the file is.
 
     Args:
         path: the ONNX file.
         device: ``auto`` is CUDA where PyTorch finds a GPU and this ONNX Runtime can use it.
-        threads: of one forward pass on a CPU; absent, ONNX Runtime's own choice.
-        optimise: False opens a large file faster, for a check.
+        threads: of one forward pass on a CPU; absent, the engine's own choice.
+        engine: as ``compute.engine``.
+        check: only whether it can be used; opens a large file faster.
 
     Raises:
         WeightsError: not an ONNX file, or a graph that isn't an image-to-alpha network.
@@ -53,23 +61,34 @@ class OnnxModel:
     """
 
     def __init__(
-        self, path: Path, recipe: Recipe, *, device: str = "auto", threads: int | None = None, optimise: bool = True
+        self,
+        path: Path,
+        recipe: Recipe,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        engine: str = "auto",
+        check: bool = False,
     ) -> None:
         self.frame_px = recipe.frame_px
-        self.engine = "onnxruntime"
         self.activation = recipe.activation
         self.device = _choose_device(device)
         self.normalise = Normalise(recipe, torch.device("cpu"))
-        self.session = _open(path, self.device, threads, optimise=optimise)
-        given = _choose(self.session.get_inputs(), recipe.input_name, "input", path)
-        output = _choose(self.session.get_outputs(), recipe.output_name, "output", path)
+        tries_openvino = self.device.type == "cpu" and engine in {"auto", "openvino"} and can_freeze()
+        session = _open(path, self.device, threads, optimise=not (tries_openvino or check))
+        given = _choose(session.get_inputs(), recipe.input_name, "input", path)
+        output = _choose(session.get_outputs(), recipe.output_name, "output", path)
         self.kind, self.one_by_one = _check_input(given, recipe.frame_px, path)
-        others = [one.name for one in self.session.get_inputs() if one.name != given.name]
+        others = [one.name for one in session.get_inputs() if one.name != given.name]
         if others:
             raise WeightsError(f"{path} also wants the input {others[0]!r}; only networks of one image can be run")
         _check_output(output, path)
-        self.input_name: str = given.name
-        self.output_name: str = output.name
+        frozen = self._frozen(path, given.name, output.name, threads, engine) if tries_openvino and not check else None
+        if tries_openvino and frozen is None and not check:
+            session = _open(path, self.device, threads, optimise=True)
+        self.engine = "onnxruntime" if frozen is None else "openvino"
+        self.one_by_one = self.one_by_one or frozen is not None
+        self.run: Callable[[Images], Images] = frozen or (lambda x: session.run([output.name], {given.name: x})[0])
 
     def __call__(self, frames: Frames) -> Tensor:
         """(N, S, S, 3) uint8 to logits (N, S, S) float32 on the model's device.
@@ -81,11 +100,28 @@ class OnnxModel:
             x = self.normalise(frames).numpy().astype(self.kind)  # (N, 3, S, S)
             parts = np.split(x, len(x)) if self.one_by_one else [x]
             try:
-                outputs = [self.session.run([self.output_name], {self.input_name: part})[0] for part in parts]
+                outputs = [self.run(part) for part in parts]
             except RUN_ERRORS as error:
                 raise SegmentError(f"the ONNX graph failed on a batch of {len(frames)}: {_first_line(error)}") from error
             output = torch.from_numpy(np.concatenate(outputs)).to(self.device)
             return to_logits(_one_map(output, len(frames), self.frame_px), self.activation)
+
+    def _frozen(self, path: Path, given: str, output: str, threads: int | None, engine: str) -> FrozenFile | None:
+        """The graph in OpenVINO; None if that can't run it.
+
+        Raises:
+            ConfigError: it can't, and it was asked for by name.
+        """
+        try:
+            frozen = FrozenFile(path, given, output, self.frame_px, threads)
+            frozen(np.zeros((1, 3, self.frame_px, self.frame_px), self.kind))
+        except RuntimeError as error:
+            if engine == "openvino":
+                raise ConfigError(
+                    f"OpenVINO can't run {path.name} ({_first_line(error)}); use compute.engine=onnxruntime"
+                ) from error
+            return None
+        return frozen
 
 
 def _one_map(output: Tensor, batch: int, frame_px: int) -> Tensor:

@@ -13,6 +13,7 @@ from pipeline.errors import ItemError
 from pipeline.imaging.decode import decode
 from pipeline.stages.attempts import Attempts, Ledger
 from pipeline.stages.rows import ahead, attempt, column, errors_of, pack, replace, sha256, with_errors
+from pipeline.stages.worker import settle_worker
 from pipeline.storage.files import Files
 from pipeline.storage.place import Content
 from pipeline.storage.roots import Roots
@@ -28,6 +29,7 @@ def decode_batch(
     ``fetch_s``, ``decode_s``; null where the item failed, with its error in ``error_code`` and ``error_detail``. An image whose
     symbolic links lead out of ``roots`` is not read.
     """
+    settle_worker()
     errors = errors_of(items)
     uris = items["image_uri"].to_pylist()
 

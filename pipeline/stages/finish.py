@@ -21,6 +21,7 @@ from pipeline.imaging.published import png_fault
 from pipeline.schema import INDEX, index_schema
 from pipeline.stages.attempts import Attempts, Ledger
 from pipeline.stages.rows import FailedBefore, attempt, errors_of, sha256, unpack, with_errors
+from pipeline.stages.worker import settle_worker
 from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout, input_mark
 from pipeline.storage.uris import unsigned
@@ -43,6 +44,7 @@ class Finish:
 
 def finish_batch(batch: pa.Table, *, finish: Finish) -> pa.Table:
     """Publish the batch's masks and cutouts and give its index rows, without pixels."""
+    settle_worker()
     errors = errors_of(batch)
     facts = batch.drop_columns(["pixels", "mask"]).to_pylist()
     attempts = Attempts(finish.ledger, "finish", batch["item_id"].to_pylist(), finish.item_s)

@@ -14,6 +14,7 @@ from pipeline.schema import SIGNALS
 from pipeline.segmenter import Segment, Segmenter, local_cpus
 from pipeline.stages.attempts import Attempts, Ledger, end_process
 from pipeline.stages.rows import column, errors_of, pack, replace, unpack, with_errors
+from pipeline.stages.worker import settle_worker
 from pipeline.storage.files import Files
 from pipeline.types import Box
 
@@ -35,6 +36,7 @@ class SegmentBatch:
     ) -> None:
         self.ledger, self.item_s = ledger, item_s
         threads = threads or max(1, local_cpus() // a_node)  # of this node, which may not be like the driver's
+        settle_worker(threads)
         self.refused: PipelineError | None = None
         try:
             self.segmenter = Segmenter.from_recipe(

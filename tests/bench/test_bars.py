@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 
 FRAME_PX = 1024
 PHOTO_12MP, PHOTO_2MP = (4000, 3000), (1632, 1224)
-PEERS_PHOTOS = 100
+PEERS_PHOTOS = 80
 needs_bf16 = pytest.mark.skipif(not has_bf16(), reason="this CPU has no instructions for bf16")
 
 Keep = Callable[[str, Any], None]
@@ -136,12 +136,12 @@ def efficiency(preset: str, settings: list[str], folder: Path, items: int, tmp: 
 
 
 def test_pipeline_efficiency_of_ben2(weights: Path, photos: MakePhotos, tmp_path: Path, keep: Keep, bars: Any) -> None:
-    share, words = efficiency("ben2-base", [f"recipe.weights={weights}"], photos(PHOTO_12MP, 20), 24, tmp_path, keep)
+    share, words = efficiency("ben2-base", [f"recipe.weights={weights}"], photos(PHOTO_12MP, 16), 16, tmp_path, keep)
     bars.at_least(f"ben2-base, 12-megapixel JPEGs: whole job ÷ model alone {words}", share, 0.95)
 
 
 def test_pipeline_efficiency_of_u2netp(photos: MakePhotos, tmp_path: Path, keep: Keep, bars: Any) -> None:
-    share, words = efficiency("u2netp", [], photos(PHOTO_2MP, 200), 200, tmp_path, keep)
+    share, words = efficiency("u2netp", [], photos(PHOTO_2MP, 160), 160, tmp_path, keep)
     bars.at_least(f"u2netp, 2-megapixel JPEGs: whole job ÷ model alone {words}", share, 0.70)
 
 

@@ -78,7 +78,7 @@ def test_a_peer_beside_ours(tmp_path: Path, make_photos: MakePhotos, fake_preset
     out = tmp_path / "out"
     settings = ["compute.rows_per_block=3", "compute.batch_size=3"]
     plan, _ = run_job(load_job(manifest=str(tmp_path / "photos"), output=str(out), preset=fake_preset, overrides=settings))
-    found = compare("rembg 0.0", theirs, 40.0, plan.layout, 10.0, Files(Storage()))
+    found = compare("rembg 0.0", theirs, 40.0, plan.layout, 10.0, plan.layout, Files(Storage()))
     assert found.rembg == Peer("rembg 0.0", 40.0, 1.5, pytest.approx(2.0))
     assert (found.images, found.ours.whole_s, found.ours.images_per_s_whole, found.times_as_fast_whole) == (60, 10, 6, 4)
     assert found.times_as_fast == pytest.approx(found.ours.images_per_s / 2)

@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from pipeline.errors import ConfigError, SegmentError, WeightsError
 from pipeline.models import onnx as ours
+from pipeline.models.frozen import can_freeze
 from pipeline.models.onnx import OnnxModel
 
 spec = importlib.util.spec_from_file_location("onnx_files", Path(__file__).with_name("onnx_files.py"))
@@ -32,12 +33,19 @@ def frames() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
 
 
+@pytest.fixture(params=["onnxruntime", "openvino"])
+def engine(request: pytest.FixtureRequest) -> str:
+    if request.param == "openvino" and not can_freeze():
+        pytest.skip("OpenVINO is not installed")
+    return str(request.param)
+
+
 @pytest.fixture
-def build(tmp_path: Path, recipe: Any) -> Build:
+def build(tmp_path: Path, recipe: Any, engine: str) -> Build:
     def make(content: bytes, **settings: Any) -> OnnxModel:
         path = tmp_path / "network.onnx"
         path.write_bytes(content)
-        return OnnxModel(path, recipe("onnx", **(PLAIN | settings)), device="cpu", threads=1)
+        return OnnxModel(path, recipe("onnx", **(PLAIN | settings)), device="cpu", threads=1, engine=engine)
 
     return make
 
@@ -54,12 +62,15 @@ def graph(op: str, out: tuple[int | str, ...], **attributes: Any) -> bytes:
 @pytest.mark.parametrize(
     ("size", "batch"), [(32, "n"), ("side", "n"), (32, 1), ("side", 1)], ids=["batch", "dynamic", "one by one", "dynamic one"]
 )
-def test_logits_are_the_graph_on_normalised_frames(size: int | str, batch: int | str, build: Build, frames: Any) -> None:
+def test_logits_are_the_graph_on_normalised_frames(
+    size: int | str, batch: int | str, build: Build, frames: Any, engine: str
+) -> None:
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
     model = build(files.mean_model(size, batch), mean=mean, std=std)
     logits = model(frames)
     assert logits.shape == (3, 32, 32) and logits.dtype == torch.float32
-    assert model.one_by_one == (batch == 1)
+    assert model.engine == engine
+    assert model.one_by_one == (batch == 1 or engine == "openvino")
     np.testing.assert_allclose(logits, ((frames / 255 - mean) / std).mean(-1), atol=1e-5)
 
 
@@ -173,8 +184,33 @@ def test_a_graph_that_fails_on_a_frame_is_the_items_error(build: Build, frames: 
     )
     model = build(content)
     np.testing.assert_allclose(model(frames[:1])[0], (frames[0] / 255).mean(-1), atol=1e-5)
+    if model.engine == "openvino":  # image by image even this graph works
+        np.testing.assert_allclose(model(frames), (frames / 255).mean(-1), atol=1e-5)
+        return
     with pytest.raises(SegmentError, match="the ONNX graph failed on a batch of 3"):
         model(frames)
+
+
+def test_what_openvino_cannot_run_is_left_to_onnx_runtime(tmp_path: Path, recipe: Any, frames: Any) -> None:
+    content = files.model(
+        [
+            files.node("Det", ["image"], "determinants"),
+            files.node("ReduceMean", ["determinants"], "offset", axes=[0, 1], keepdims=0),
+            files.node("ReduceMean", ["image"], "mean", axes=[1], keepdims=1),
+            files.node("Add", ["mean", "offset"], "out"),
+        ],
+        [image_input()],
+        [files.value_info("out", ("n", 1, 32, 32), 1)],
+    )
+    path = tmp_path / "network.onnx"
+    path.write_bytes(content)
+    model = OnnxModel(path, recipe("onnx", **PLAIN), device="cpu")
+    assert model.engine == "onnxruntime"
+    one = frames[:1] / 255
+    offset = np.linalg.det(one.transpose(0, 3, 1, 2)).mean()
+    np.testing.assert_allclose(model(frames[:1]), one.mean(-1) + offset, atol=1e-4)
+    with pytest.raises(ConfigError, match="OpenVINO can't run network.onnx"):
+        OnnxModel(path, recipe("onnx", **PLAIN), device="cpu", engine="openvino")
 
 
 @pytest.mark.parametrize("location", ["weights.bin", "../weights.bin", "/etc/passwd", "missing.bin"])
