@@ -157,7 +157,9 @@ def convert(network: nn.Module, frame_px: int) -> Any:
         with _quiet():
             decoder = TorchFXPythonDecoder.from_exported_program(exported)
         frontend = FrontEndManager().load_by_framework("pytorch")
-        return frontend.convert(frontend.load(decoder))
+        model = frontend.convert(frontend.load(decoder))
+    model.reshape([1, 3, frame_px, frame_px])  # the frontend leaves it open, and what is open can't be planned for
+    return model
 
 
 def _keep(model: Any, kept: Path) -> None:

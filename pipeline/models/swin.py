@@ -184,15 +184,7 @@ def attend_windows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor |
         (B, windows, L, heads, d).
     """
     batch, windows = q.shape[:2]
-    if torch.compiler.is_exporting():
-        # As arithmetic, and with bias and mask apart: what a graph compiler fuses to one kernel, without their sum, which
-        # is 180 MB over all blocks.
-        q, k, v = (part.flatten(0, 1).transpose(1, 2) for part in (q, k, v))  # (B·windows, heads, L, d)
-        scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + bias  # (B·windows, heads, L, L)
-        if mask is not None:
-            scores = scores + mask.expand(batch, -1, -1, -1).flatten(0, 1)[:, None]
-        seen = scores.softmax(-1) @ v
-    elif mask is None:
+    if mask is None:
         q, k, v = (part.flatten(0, 1).transpose(1, 2) for part in (q, k, v))  # (B·windows, heads, L, d)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
     else:

@@ -90,6 +90,12 @@ def test_a_damaged_graph_is_made_anew(tmp_path: Path, name: str) -> None:
     assert torch.equal(freeze(never, tmp_path)(x), first)
 
 
+def test_the_frame_is_fixed(tmp_path: Path) -> None:
+    """What is left open can't be planned for: twice the memory, and slower."""
+    frozen = freeze(Doubled, tmp_path)
+    assert list(frozen.request.model_inputs[0].get_partial_shape().to_shape()) == [1, 3, SIDE, SIDE]
+
+
 def test_other_weights_and_frames_have_graphs_of_their_own(tmp_path: Path) -> None:
     for sha256, side in (("a" * 64, 128), ("b" * 64, 128), ("a" * 64, 256)):
         FrozenNetwork(Doubled, sha256, side, "fp32", threads=2, cache=tmp_path)
