@@ -44,9 +44,6 @@ CALLS_A_GPU = 2
 """Batches in hand at a model on a GPU: one is in the model, while the other is taken from the object store or written to it,
 which takes as long. The model itself is called by one thread of its process alone (Ray sees to it), as deadlines need."""
 
-TRIES = 3
-"""At joining a cluster whose port is open."""
-
 SMALL_FRAME_PX, MOST_COPIES = 512, 4
 """A network whose frames are no larger is small: as many copies of it on a CPU, each with its share of the cores."""
 
@@ -334,15 +331,14 @@ def _start_ray(compute: Compute) -> None:
 
 
 def _join(address: str, options: dict[str, Any]) -> None:
-    """Ray gives a head that is busy five seconds to answer, then up; the port has been seen open, so it gets some more.
+    """Join a cluster whose port is open. Ray asks for a minute; a head that is busy is asked once more.
 
     Raises:
-        ConnectionError: still no answer, with Ray's own words.
+        ConnectionError: no answer, with Ray's own words.
     """
-    for _ in range(TRIES - 1):
-        with suppress(ConnectionError):
-            ray.init(address=address, **options)
-            return
+    with suppress(ConnectionError):
+        ray.init(address=address, **options)
+        return
     try:
         ray.init(address=address, **options)
     except ConnectionError as error:
