@@ -9,7 +9,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from math import ceil
 from typing import Any
 
@@ -321,28 +321,14 @@ def _start_ray(compute: Compute) -> None:
     try:
         with _muted_stderr():
             if address:
-                _join(address, quiet)
+                ray.init(address=address, **quiet)
             else:
                 # CPUs are Ray's bookkeeping: the model's actors get theirs on top, so that reading and writing never starve.
                 slots = max(ROOMY_CPUS, local_cpus()) + (compute.actors or 1) * (compute.cpus_per_actor or 1)
                 ray.init(address="local", num_cpus=ceil(slots), include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"no Ray cluster could be had at {address or 'this machine'}: {error}") from error
-
-
-def _join(address: str, options: dict[str, Any]) -> None:
-    """Join a cluster whose port is open. Ray asks for a minute; a head that is busy is asked once more.
-
-    Raises:
-        ConnectionError: no answer, with Ray's own words.
-    """
-    with suppress(ConnectionError):
-        ray.init(address=address, **options)
-        return
-    try:
-        ray.init(address=address, **options)
-    except ConnectionError as error:
-        raise ConnectionError(f"{error} ({error.__cause__})") from error
+        why = f"{error} ({error.__cause__})" if error.__cause__ else error
+        raise ConfigError(f"no Ray cluster could be had at {address or 'this machine'}: {why}") from error
 
 
 def _check_answers(address: str | None) -> None:
