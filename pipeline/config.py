@@ -125,7 +125,9 @@ class Compute(Section):
     )
     ray_address: str | None = Field(default=None, description="an existing cluster; absent, one is started on this machine")
     actors: int | None = Field(
-        default=None, ge=1, description="copies of the model; absent, one a GPU, or one on a CPU machine"
+        default=None,
+        ge=1,
+        description="copies of the model; absent, one a GPU, or one on a CPU machine (of small networks, several)",
     )
     gpus_per_actor: float | None = Field(default=None, ge=0, le=8, description="absent, 1 where there are GPUs, else 0")
     cpus_per_actor: float | None = Field(default=None, ge=0, description="absent, 0 beside a GPU, else 1")

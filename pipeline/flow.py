@@ -72,7 +72,7 @@ def with_copies(job: Job, todo: int) -> Job:
     small = recipe.model != "fake" and recipe.frame_px <= SMALL_FRAME_PX
     if not small or compute.actors or compute.gpus_per_actor or _cluster_address(compute) or ray.is_initialized():
         return job
-    if can_use_gpu(recipe) and choose_device(compute.device).type == "cuda":
+    if can_use_gpu(recipe) and will_use_gpus(compute):
         return job
     copies = max(1, min(MOST_COPIES, local_cpus(), todo // ITEMS_A_COPY))
     return job.model_copy(update={"compute": compute.model_copy(update={"actors": copies})})

@@ -80,7 +80,7 @@ def run_whole(subject: Subject, photos: Photos, items: int) -> Whole:
     start = time.perf_counter()
     plan, _ = run_job(job, accept_licence=True)  # as the subject was opened
     whole_s = time.perf_counter() - start
-    found, stage_s = read_index_times(plan.layout, Files(job.storage))
+    found, stage_s = read_index_times(plan.layout, Files(job.storage), job.limits)
     return Whole(
         preset=job.recipe.name,
         items=plan.rows,
@@ -92,27 +92,28 @@ def run_whole(subject: Subject, photos: Photos, items: int) -> Whole:
     )
 
 
-def read_index_times(layout: Layout, files: Files) -> tuple[Steady, dict[str, float]]:
+def read_index_times(layout: Layout, files: Files, limits: Limits | None = None) -> tuple[Steady, dict[str, float]]:
     """The steady state of the run that made this index, and the mean seconds of each stage.
 
     Raises:
         ConfigError: too few items for a steady state.
     """
-    rows = pa.concat_tables(read_index(layout, files, ["finished_at", "worker", "seconds", "image_uri"]))
+    rows = pa.concat_tables(read_index(layout, files, ["finished_at", "worker", "seconds", "image_uri", "status"]))
     finished = rows["finished_at"].cast(pa.int64()).to_numpy() / 1e3
     stages: list[dict[str, Any]] = rows["seconds"].to_pylist()
     means = {stage: float(np.mean([one[stage] or 0.0 for one in stages])) for stage in stages[0]}
     workers = rows["worker"].dictionary_encode().combine_chunks().indices.to_numpy()
-    uris = rows["image_uri"].to_pylist()
-    return steady(finished, workers, reading_s(uris[:: len(uris) // SOME + 1], files) / local_cpus()), means
+    read = [row["image_uri"] for row in rows.select(["image_uri", "status"]).to_pylist() if row["status"] != "failed"]
+    ahead_s = reading_s(read[:: len(read) // SOME + 1], files, limits or Limits()) / local_cpus()
+    return steady(finished, workers, ahead_s), means
 
 
-def reading_s(uris: Sequence[str], files: Files) -> float:
+def reading_s(uris: Sequence[str], files: Files, limits: Limits) -> float:
     """Processor seconds of reading and decoding one of these images, on average. What a run says of it includes waiting."""
     times = []
     for uri in (uris[0], *uris):  # the first one twice: once for the libraries
         start = time.thread_time()
-        decode(files.read(uri), Limits())
+        decode(files.read(uri), limits)
         times.append(time.thread_time() - start)
     return float(np.mean(times[1:]))
 

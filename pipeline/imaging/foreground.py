@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.imaging.multilevel import apply, estimate_colours
+from pipeline.imaging.multilevel import apply, beside, estimate_colours, unmixed
 from pipeline.types import Alpha, Mask, Pixels, as_alpha
 
 OPAQUE = 254
@@ -50,6 +50,8 @@ def estimate_foreground(image: Pixels, mask: Mask, method: Literal["multilevel",
         return image
     if method == "multilevel":
         foreground = image.copy()
+        if not cv2.inRange(mask, 1, OPAQUE - 1).any():
+            return foreground
         apply(estimate_colours(image, mask), image, mask, (1, OPAQUE - 1), foreground)
         return foreground
     return _blur_fusion(image, mask) if method == "blur_fusion" else _as_ben2(image, mask)
@@ -83,9 +85,9 @@ def _blur_fusion(image: Pixels, mask: Mask) -> Pixels:
 
     for tile, seen, kept in _tiles(band, narrow_px // 2, TILE_PX):
         colours, shares = image[seen].astype(np.float32), as_alpha(mask[seen])
-        first = _unmixed(colours, shares, _enlarged(near, seen, mask.shape), _enlarged(far, seen, mask.shape))
+        first = unmixed(colours, shares, _enlarged(near, seen, mask.shape), _enlarged(far, seen, mask.shape))
         near_narrow = _average(first, shares, narrow_px)[kept]
-        second = _unmixed(colours[kept], shares[kept], near_narrow, _enlarged(far_narrow, tile, mask.shape))
+        second = unmixed(colours[kept], shares[kept], near_narrow, _enlarged(far_narrow, tile, mask.shape))
         cv2.copyTo(np.rint(second).astype(np.uint8), band[tile], foreground[part][tile])
     return foreground
 
@@ -105,7 +107,7 @@ def _published_pass(
     colours: Colours, foreground: Colours, background: Colours, alpha: Alpha, kernel_px: int
 ) -> tuple[Colours, Colours]:
     """F and B̄, step by step as they were published: where levels are truncated, the last bit decides."""
-    shares, kernel = _beside(alpha.astype(np.float64), 3), (kernel_px, kernel_px)
+    shares, kernel = beside(alpha.astype(np.float64), 3), (kernel_px, kernel_px)
     opacity = cv2.blur(shares, kernel)
     near = cv2.blur(foreground * shares, kernel) / (opacity + 1e-5)
     far = cv2.blur(background * (1 - shares), kernel) / (1 - opacity + 1e-5)
@@ -115,26 +117,9 @@ def _published_pass(
 def _average(colours: npt.NDArray[Any], shares: Alpha, kernel_px: int) -> Colours:
     """Colours (H, W, channels) averaged over a square, weighted by shares (H, W)."""
     kernel, channels = (kernel_px, kernel_px), colours.shape[2]
-    averages = np.asarray(cv2.blur(colours * _beside(shares, channels), kernel), np.float32)
-    averages *= _beside(1 / (cv2.blur(shares, kernel) + np.float32(1e-5)), channels)
+    averages = np.asarray(cv2.blur(colours * beside(shares, channels), kernel), np.float32)
+    averages *= beside(1 / (cv2.blur(shares, kernel) + np.float32(1e-5)), channels)
     return averages
-
-
-def _unmixed(colours: Colours, shares: Alpha, near: Colours, far: Colours) -> Colours:
-    """F̄ + α(I - αF̄ - (1-α)B̄) = F̄ + α(I - B̄ + α(B̄ - F̄)), kept in [0, 255]."""
-    alpha = _beside(shares, 3)
-    found = far - near  # and all else in place: memory that is new costs more than the arithmetic
-    found *= alpha
-    found += colours
-    found -= far
-    found *= alpha
-    found += near
-    return np.clip(found, 0, 255, out=found)
-
-
-def _beside(shares: npt.NDArray[Any], channels: int) -> Colours:
-    """Opacity beside every colour: the arithmetic on (H, W, 3) runs several times faster than with (H, W, 1)."""
-    return np.asarray(cv2.merge([shares] * channels))
 
 
 def _odd(kernel_px: float) -> int:

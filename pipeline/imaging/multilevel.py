@@ -105,16 +105,26 @@ def _apply_at(
     near, far = (_sampled(one, where) for one in colours)
     alpha = mask.take(at).astype(np.float32)
     alpha *= np.float32(1 / 255)
-    shares = cv2.merge([alpha] * 4).reshape(near.shape)
     seen = np.zeros_like(near)
     seen[0, :, :3] = image.take(at, axis=0)
-    found = far - near  # F + α(I - B + α(B - F)), all in place: memory that is new costs more than the arithmetic
-    found *= shares
-    found += seen
+    out[at] = cv2.convertScaleAbs(unmixed(seen, alpha[None], near, far))[0, :, :3]
+
+
+def unmixed(colours: npt.NDArray[np.float32], shares: Alpha, near: Any, far: Any) -> npt.NDArray[np.float32]:
+    """F + α(I - αF - (1-α)B) = F + α(I - B + α(B - F)), kept in [0, 255]; I, F, B (H, W, channels), α (H, W)."""
+    alpha = beside(shares, colours.shape[2])
+    found: npt.NDArray[np.float32] = far - near  # all else in place: memory that is new costs more than the arithmetic
+    found *= alpha
+    found += colours
     found -= far
-    found *= shares
+    found *= alpha
     found += near
-    out[at] = cv2.convertScaleAbs(np.maximum(found, 0, out=found))[0, :, :3]
+    return np.clip(found, 0, 255, out=found)
+
+
+def beside(shares: npt.NDArray[Any], channels: int) -> npt.NDArray[np.floating[Any]]:
+    """Opacity beside every colour: the arithmetic on (H, W, 3) runs several times faster than with (H, W, 1)."""
+    return np.asarray(cv2.merge([shares] * channels))
 
 
 def _sampled(colours: npt.NDArray[np.float32], where: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

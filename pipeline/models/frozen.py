@@ -82,8 +82,7 @@ class FrozenNetwork:
         return torch.cat([self._image(image[None]) for image in x])
 
     def _image(self, x: Tensor) -> Tensor:
-        self.request.infer([x.contiguous().numpy()])
-        return torch.from_numpy(self.request.get_output_tensor(0).data.copy())
+        return torch.from_numpy(_infer(self.request, x.contiguous().numpy()))
 
 
 class FrozenFile:
@@ -112,9 +111,7 @@ class FrozenFile:
         Raises:
             RuntimeError: it failed.
         """
-        self.request.infer([x])
-        found: npt.NDArray[np.floating[Any]] = self.request.get_output_tensor(0).data.copy()
-        return found
+        return _infer(self.request, x)
 
 
 def _compiled(graph: Any, precision: str, threads: int | None) -> Any:
@@ -127,6 +124,13 @@ def _compiled(graph: Any, precision: str, threads: int | None) -> Any:
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     return _core().compile_model(graph, "CPU", settings).create_infer_request()
+
+
+def _infer(request: Any, x: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+    """The first output, as a copy: the next pass writes into the same memory."""
+    request.infer([x])
+    found: npt.NDArray[np.floating[Any]] = request.get_output_tensor(0).data.copy()
+    return found
 
 
 def _graph(make: Callable[[], nn.Module], weights_sha256: str, frame_px: int, cache: Path | None) -> Any:

@@ -74,7 +74,7 @@ class OnnxModel:
         self.activation = recipe.activation
         self.device = _choose_device(device)
         self.normalise = Normalise(recipe, torch.device("cpu"))
-        tries_openvino = self.device.type == "cpu" and engine in {"auto", "openvino"} and can_freeze()
+        tries_openvino = not check and self.device.type == "cpu" and engine in {"auto", "openvino"} and can_freeze()
         session = _open(path, self.device, threads, optimise=not (tries_openvino or check))
         given = _choose(session.get_inputs(), recipe.input_name, "input", path)
         output = _choose(session.get_outputs(), recipe.output_name, "output", path)
@@ -83,8 +83,8 @@ class OnnxModel:
         if others:
             raise WeightsError(f"{path} also wants the input {others[0]!r}; only networks of one image can be run")
         _check_output(output, path)
-        frozen = self._frozen(path, given.name, output.name, threads, engine) if tries_openvino and not check else None
-        if tries_openvino and frozen is None and not check:
+        frozen = self._frozen(path, given.name, output.name, threads, engine) if tries_openvino else None
+        if tries_openvino and frozen is None:
             session = _open(path, self.device, threads, optimise=True)
         self.engine = "onnxruntime" if frozen is None else "openvino"
         self.one_by_one = self.one_by_one or frozen is not None
