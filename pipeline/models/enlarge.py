@@ -47,20 +47,23 @@ def normalise_parities(parities: Sequence[Tensor], eps: float = 1e-5) -> list[Te
     The variance of a union of equal parts is the mean of the parts' variances and the variance of their means.
     """
     # As deviations: the variance itself may be more than half precision can hold.
-    moments = [torch.std_mean(part, (2, 3), correction=0) for part in parities]  # 4 × 2 × (N, D)
-    deviations, means = (torch.stack(some).float() for some in zip(*moments, strict=True))  # (4, N, D)
+    moments = [torch.std_mean(part, (2, 3), correction=0, keepdim=True) for part in parities]
+    deviations, means = (torch.stack(some).float().flatten(2) for some in zip(*moments, strict=True))  # (4, N, D)
     mean = means.mean(0)
     variance = deviations.square().mean(0) + (means - mean).square().mean(0)
-    scale = (variance + eps).rsqrt()[..., None, None]  # (N, D, 1, 1)
-    shift = -mean[..., None, None] * scale
-    return [torch.addcmul(shift.to(part.dtype), part, scale.to(part.dtype)) for part in parities]
+    scale = (variance + eps).rsqrt()
+    shift = -mean * scale
+    scale, shift = (each.to(parities[0].dtype)[..., None, None] for each in (scale, shift))  # (N, D, 1, 1)
+    return [torch.addcmul(shift, part, scale) for part in parities]
 
 
 def weave(parities: Sequence[Tensor]) -> Tensor:
     """The large map (N, D, 2h, 2w), channels last in memory, from its parities, 4 × (N, D, h, w)."""
-    a, b, c, d = (part.permute(0, 2, 3, 1) for part in parities)  # (N, h, w, D)
-    large = torch.stack([torch.stack([a, b], 3), torch.stack([c, d], 3)], 2)  # (N, h, 2, w, 2, D)
-    return large.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+    batch, channels, height, width = parities[0].shape
+    a, b, c, d = (part.permute(0, 2, 3, 1).flatten(0, 1) for part in parities)  # (N·h, w, D)
+    above, below = (torch.cat(pair, 2).flatten(1) for pair in ((a, b), (c, d)))  # (N·h, w·2·D)
+    large = torch.cat([above, below], 1).reshape(batch, 2 * height, 2 * width, channels)
+    return large.permute(0, 3, 1, 2)
 
 
 def conv_parities(parities: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pipeline.models.mvanet import ConvBlock
+from pipeline.models.mvanet import ConvBlock, InstanceNorm
 
 
 @torch.no_grad()
@@ -28,5 +28,5 @@ def fold_norms(network: nn.Module) -> None:
             conv.weight.copy_(conv.weight.double() * scale[:, None, None, None])
             conv.bias.copy_(bias)
             block.norm = nn.Identity()
-        elif isinstance(norm, nn.InstanceNorm2d):
+        elif isinstance(norm, InstanceNorm):
             conv.bias = None

@@ -7,16 +7,18 @@ directly: its ``convert_model`` would report its use over the network.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import gc
 import hashlib
 import importlib.util
 import json
 import logging
+import mmap
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ from pipeline.log import log
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 """``recipe.precision`` as OpenVINO names it."""
 
-SOURCES = ("swin", "mvanet", "enlarge", "fold", "checkpoints", "frozen")
+SOURCES = ("sizes", "windows", "swin", "mvanet", "enlarge", "fold", "checkpoints", "frozen")
 """Modules that decide the graph."""
 
 
@@ -76,6 +78,8 @@ class FrozenNetwork:
         if precision == "bf16" and not has_bf16():
             raise ConfigError("this machine's CPU has no bf16 instructions; use recipe.precision=fp32, or other machines")
         self.request = _compiled(_graph(make, weights_sha256, frame_px, cache), precision, threads)
+        if cache is not None:
+            _forget_pages(cache)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(N, 3, S, S) float32 to logits (N, 1, S, S) float32."""
@@ -155,6 +159,7 @@ def convert(network: nn.Module, frame_px: int) -> Any:
     """A network as OpenVINO's model for one frame (1, 3, S, S) in float32."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+    from openvino.passes import ConstantFolding, Manager
 
     with torch.inference_mode(False):
         exported = torch.export.export(network, (torch.zeros(1, 3, frame_px, frame_px),))
@@ -163,7 +168,24 @@ def convert(network: nn.Module, frame_px: int) -> Any:
         frontend = FrontEndManager().load_by_framework("pytorch")
         model = frontend.convert(frontend.load(decoder))
     model.reshape([1, 3, frame_px, frame_px])  # the frontend leaves it open, and what is open can't be planned for
+    passes = Manager()
+    passes.register_pass(ConstantFolding())  # once here, not in the memory of every process that reads the graph
+    passes.run_passes(model)
     return model
+
+
+def _forget_pages(folder: Path) -> None:
+    """Give back what was read of the mapped files there: their constants lie in OpenVINO's own order by now.
+
+    Until the system is short of memory it would count as this process's. What is wanted again is read again.
+    """
+    with suppress(OSError, AttributeError):  # another system than Linux
+        advise = ctypes.CDLL(None).madvise
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            span, *_, path = line.split(maxsplit=5)
+            if path.startswith(f"{folder}/"):
+                start, end = (int(address, 16) for address in span.split("-"))
+                advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
 
 
 def _keep(model: Any, kept: Path) -> None:

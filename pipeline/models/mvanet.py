@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from pipeline.models.enlarge import conv_enlarged, conv_parities, normalise_parities, weave
-from pipeline.models.swin import Mlp, Swin, once_a_size
+from pipeline.models.sizes import once_a_size
+from pipeline.models.swin import MapNorm, Mlp, Swin
 
 LOCAL = 4
 """Views 0..3 are the quarters: top left, top right, bottom left, bottom right. View 4 is the whole."""
@@ -69,8 +70,8 @@ def pixelwise(x: Tensor) -> Tensor:
 
 
 def resize(x: Tensor, like: Tensor) -> Tensor:
-    """(N, h, w, C) at the height and width of ``like`` (N, H, W, C), bilinear."""
-    return pixelwise(F.interpolate(planar(x), size=like.shape[1:3], mode="bilinear", align_corners=False))
+    """(N, C, h, w) at the height and width of ``like`` (N, C, H, W), bilinear."""
+    return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=False)
 
 
 def by_image(views: Tensor) -> Tensor:
@@ -83,7 +84,15 @@ def pools(x: Tensor, sides: Sequence[float]) -> list[Tensor]:
 
     A side is rounded half to even, as upstream does; on small frames it may round to nothing, and is left out.
     """
-    return [pixelwise(F.adaptive_avg_pool2d(planar(x), round(side))) for side in sides if round(side) > 0]
+    return [pixelwise(pool(planar(x), round(side))) for side in sides if round(side) > 0]
+
+
+def pool(x: Tensor, side: int) -> Tensor:
+    """``adaptive_avg_pool2d``: (N, C, h, h) to (N, C, side, side). Where the sides divide, plain pooling does it faster."""
+    step, rest = divmod(x.shape[-1], side)
+    if rest:
+        return F.adaptive_avg_pool2d(x, side)
+    return x if step == 1 else F.avg_pool2d(x, step)
 
 
 @once_a_size
@@ -106,13 +115,25 @@ def positions(height: int, width: int, channels: int, device: torch.device, dtyp
     return torch.cat([y, x], -1).flatten(0, 1).to(dtype)
 
 
+class InstanceNorm(nn.Module):
+    """Instance norm without parameters: layer norm over every channel's plane. ``nn.InstanceNorm2d`` would merge images and
+    channels into one axis, which moves the whole map in memory where channels lie last.
+    """
+
+    eps = 1e-5
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to the same."""
+        return F.layer_norm(x, x.shape[2:], eps=self.eps)
+
+
 class ConvBlock(nn.Module):
     """Convolution 3×3, norm, activation."""
 
     def __init__(self, inputs: int, outputs: int, variant: Variant, act: Literal["gelu", "prelu"] | None = None) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm: nn.Module = nn.InstanceNorm2d(outputs) if variant.norm == "instance" else nn.BatchNorm2d(outputs)
+        self.norm: nn.Module = InstanceNorm() if variant.norm == "instance" else nn.BatchNorm2d(outputs)
         self.act = nn.PReLU() if (act or variant.act) == "prelu" else nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,7 +155,7 @@ class Enlarge(ConvBlock):
         """(N, inputs, h, w) to 4 × (N, outputs, h, w); not for training."""
         parts = conv_enlarged(x, self.conv.weight, self.conv.bias)
         # Over a whole map, an instance norm is no mere list of its parts' norms.
-        if isinstance(self.norm, nn.InstanceNorm2d):
+        if isinstance(self.norm, InstanceNorm):
             parts = normalise_parities(parts, self.norm.eps)
         else:
             parts = [self.norm(part) for part in parts]
@@ -181,8 +202,8 @@ class MCLM(nn.Module):
         self.attend_quarters = nn.ModuleList(CrossAttention(dim) for _ in range(LOCAL))
         self.ffn_global = Mlp(dim, 2 * dim, act)
         self.ffn_local = Mlp(dim, 2 * dim, act)
-        self.norm1 = nn.LayerNorm(dim)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm1 = MapNorm(dim)
+        self.norm2 = MapNorm(dim)
 
     def forward(self, views: Tensor) -> Tensor:
         """(N, 5, h, w, C) to (N, 5, h, w, C), h and w even."""
@@ -212,8 +233,8 @@ class MCRM(nn.Module):
         self.saliency = nn.Conv2d(dim, 1, 1)
         self.attend_quarters = nn.ModuleList(CrossAttention(dim) for _ in range(LOCAL))
         self.ffn = Mlp(dim, 2 * dim, F.gelu if ffn_act == "gelu" else F.relu)
-        self.norm1 = nn.LayerNorm(dim)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm1 = MapNorm(dim)
+        self.norm2 = MapNorm(dim)
 
     def forward(self, views: Tensor) -> Tensor:
         """(N, 5, h, w, C) to (N, 5, h, w, C), h and w even."""
@@ -268,16 +289,17 @@ class MVANet(nn.Module):
         overview = F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=False)  # (N, 3, S/2, S/2)
         views = torch.cat([cut(pixelwise(x)), pixelwise(overview)[:, None]], 1).flatten(0, 1)  # (N·5, S/2, S/2, 3)
         found = zip(self.lateral, self.backbone(planar(views)), strict=True)  # 5 × (N·5, c, h, w)
-        features = [pixelwise(lateral(feature)) for lateral, feature in found]  # 5 × (N·5, h, w, C)
+        features = [lateral(feature) for lateral, feature in found]  # 5 × (N·5, C, h, w)
 
-        views = self.mclm(by_image(features[-1]))  # (N, 5, S/64, S/64, C)
+        maps = planar(self.mclm(by_image(pixelwise(features[-1]))).flatten(0, 1))  # (N·5, C, S/64, S/64)
         for level in range(len(self.mcrm) - 1, -1, -1):
-            views = features[level] + resize(views.flatten(0, 1), like=features[level])  # (N·5, h, w, C)
-            views = self.mcrm[level](by_image(views))  # (N, 5, h, w, C)
-            views = by_image(pixelwise(self.smooth[level](planar(views.flatten(0, 1)))))
+            maps = features[level] + resize(maps, like=features[level])  # (N·5, C, h, w)
+            views = self.mcrm[level](by_image(pixelwise(maps)))  # (N, 5, h, w, C)
+            maps = self.smooth[level](planar(views.flatten(0, 1)))  # (N·5, C, h, w)
 
-        whole = stitch(views[:, :LOCAL])  # (N, S/4, S/4, C)
-        whole = self.merge(planar(whole + resize(views[:, LOCAL], like=whole)))  # (N, C, S/4, S/4)
+        views = by_image(pixelwise(maps))  # (N, 5, S/8, S/8, C)
+        whole = planar(stitch(views[:, :LOCAL]))  # (N, C, S/4, S/4)
+        whole = self.merge(whole + resize(planar(views[:, LOCAL]), like=whole))  # (N, C, S/4, S/4)
 
         whole = whole + self.shallow_reduced(x, 4)  # (N, C, S/4, S/4)
         whole = self.upsample1(whole)  # (N, C, S/2, S/2)

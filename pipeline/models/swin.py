@@ -8,108 +8,32 @@ output norms ``norm0..3`` are ``norms.0..3``.
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-P = ParamSpec("P")
-T = TypeVar("T")
+from pipeline.models.windows import Windows, find_windows, relative_position_index, window_bias
 
 
-class Bias(NamedTuple):
-    """A gathered bias, and the table it was gathered from as it was then."""
+class Biases(NamedTuple):
+    """Biases for all windows of a map, and the table they were gathered from as it was then."""
 
+    windows: Windows
     table: nn.Parameter
     state: tuple[int, torch.dtype, torch.device]
-    bias: Tensor
+    biases: tuple[Tensor, ...]
 
 
-def once_a_size(make: Callable[P, T]) -> Callable[P, T]:
-    """Keep what depends on sizes alone: it is made in the first forward pass, and later ones copy nothing to the device.
+class MapNorm(nn.LayerNorm):
+    """Layer norm of every token of a map, taken as one row of tokens: OpenVINO has an operation for (B, L, C) alone."""
 
-    Not in inference mode, whose tensors could not serve a later pass with gradients; and not what an export makes, which
-    are placeholders.
-    """
-    kept = functools.lru_cache(maxsize=32)(torch.inference_mode(False)(make))
-
-    @functools.wraps(make)
-    def get(*args: P.args, **kwargs: P.kwargs) -> T:
-        return make(*args, **kwargs) if torch.compiler.is_exporting() else kept(*args, **kwargs)  # type: ignore[arg-type]
-
-    return get
-
-
-@once_a_size
-def relative_position_index(window: int, device: torch.device) -> Tensor:
-    """Row of the bias table for every pair of tokens in a window.
-
-    Returns:
-        (L, L) int64 with L = window²: for tokens at (y, x) and (v, u), ``(y - v + w - 1) * (2w - 1) + x - u + w - 1``.
-    """
-    y, x = (axis.flatten() for axis in torch.meshgrid(*[torch.arange(window, device=device)] * 2, indexing="ij"))
-    rows = y[:, None] - y[None, :] + window - 1  # (L, L)
-    columns = x[:, None] - x[None, :] + window - 1  # (L, L)
-    return rows * (2 * window - 1) + columns
-
-
-class WindowOrder(NamedTuple):
-    """Where a map's tokens go in its windows, and where they come back from."""
-
-    inward: Tensor
-    """(windows·L,) int64: the token, as row · W + column, at every place of every window; H·W where padding is."""
-    outward: Tensor
-    """(H·W,) int64: every token's place among the windows'."""
-    size: tuple[int, int]
-    """Height and width with the padding."""
-    padded: bool
-
-
-@once_a_size
-def window_order(height: int, width: int, window: int, shift: int, device: torch.device) -> WindowOrder:
-    """Padding on the right and at the bottom, the cyclic shift and the cut into windows, as one order of tokens.
-
-    Only the order is made once a size; moving whole tokens by it is all that is left of three copies. Padding is zeros
-    *before* the linear layer, so that all of it has one query, key and value: the layer works on one such token.
-    """
-    size = height + -height % window, width + -width % window
-    token = torch.arange(height * width, device=device).reshape(height, width)
-    places = F.pad(token, (0, size[1] - width, 0, size[0] - height), value=height * width).roll((-shift, -shift), (0, 1))
-    inward = split_windows(places[None, :, :, None], window).flatten()
-    outward = inward.argsort()[: height * width]
-    return WindowOrder(inward, outward, size, size != (height, width))
-
-
-@once_a_size
-def shift_mask(height: int, width: int, window: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """What keeps tokens apart that only the cyclic shift brought into one window.
-
-    Args:
-        height, width: of the padded map, multiples of ``window``.
-
-    Returns:
-        (windows, L, L): 0 inside a region of the map, -100 across regions.
-    """
-    rows, columns = (_regions(side, window, device) for side in (height, width))
-    regions = split_windows((rows[:, None] * 3 + columns)[None, :, :, None], window)[0, :, :, 0]  # (windows, L)
-    apart = regions[:, :, None] != regions[:, None, :]  # (windows, L, L)
-    return torch.zeros(apart.shape, device=device, dtype=dtype).masked_fill_(apart, -100.0)
-
-
-def _regions(side: int, window: int, device: torch.device) -> Tensor:
-    """(side,) 0, 1 or 2: before the last window, and the last window's two halves."""
-    place = torch.arange(side, device=device)
-    return (place >= side - window).long() + (place >= side - window // 2).long()
-
-
-def split_windows(x: Tensor, window: int) -> Tensor:
-    """(B, H, W, C) to (B, windows, L, C); H and W are multiples of the window."""
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height // window, window, width // window, window, channels)
-    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, …, C) to the same."""
+        return super().forward(x.flatten(1, -2)).reshape(x.shape)
 
 
 class Mlp(nn.Module):
@@ -135,65 +59,59 @@ class WindowAttention(nn.Module):
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
-        self._cached: Bias | None = None
+        self._cached: Biases | None = None
 
-    def bias(self) -> Tensor:
-        """(heads, L, L), gathered from the table: every time while gradients are on, else once per state of the table."""
+    def biases(self, windows: Windows) -> tuple[Tensor, ...]:
+        """(heads, Q, K) for every kind of windows: every time while gradients are on, else once per state of the table."""
         table = self.relative_position_bias_table
         if torch.is_grad_enabled() or torch.compiler.is_exporting():
-            return self._gather(table)
+            return self._gather(windows)
         version = 0 if table.is_inference() else table._version  # weights made in inference mode count no versions
         cached, state = self._cached, (version, table.dtype, table.device)
-        if cached is None or cached.table is not table or cached.state != state:
+        if cached is None or cached.windows is not windows or cached.table is not table or cached.state != state:
             with torch.inference_mode(False), torch.no_grad():
-                cached = self._cached = Bias(table, state, self._gather(table))
-        return cached.bias
+                cached = self._cached = Biases(windows, table, state, self._gather(windows))
+        return cached.biases
 
-    def _gather(self, table: Tensor) -> Tensor:
-        index = relative_position_index(self.window, table.device)
-        return table[index].permute(2, 0, 1).contiguous()
+    def _gather(self, windows: Windows) -> tuple[Tensor, ...]:
+        table = self.relative_position_bias_table
+        bias = table[relative_position_index(self.window, table.device)].permute(2, 0, 1)  # (heads, L, L)
+        return tuple(window_bias(bias, kind) for kind in windows.kinds)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) to (B, H, W, C)."""
-        batch, height, width, channels = x.shape
-        order = window_order(height, width, self.window, self.shift, x.device)
-        x = x.flatten(1, 2)  # (B, H·W, C)
-        if order.padded:
-            x = F.pad(x, (0, 0, 0, 1))  # one token of zeros stands for all the padding
+    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        """(B, height·width, C) to the same."""
+        windows = find_windows(height, width, self.window, self.shift, x.device)
         weights, biases = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
-        q, k, v = (
-            F.linear(x, weight, bias).index_select(1, order.inward)  # (B, windows·L, C)
-            .reshape(batch, -1, self.window**2, self.heads, channels // self.heads)  # (B, windows, L, heads, d)
-            for weight, bias in zip(weights, biases, strict=True)
-        )  # fmt: skip
-        mask = shift_mask(*order.size, self.window, x.device, x.dtype) if self.shift else None  # (windows, L, L)
-        seen = attend_windows(q, k, v, self.bias(), mask)  # (B, windows, L, heads, d)
-        x = self.proj(seen.flatten(3).flatten(1, 2).index_select(1, order.outward))  # (B, H·W, C)
-        return x.reshape(batch, height, width, channels)
+        scale = math.sqrt(self.heads / x.shape[-1])  # 1/√d, for the weights, which are fewer than queries or scores
+        q = F.linear(x, weights[0] * scale, biases[0] * scale)  # (B, H·W, C)
+        if windows.padded:
+            x = F.pad(x, (0, 0, 0, 1))  # one token of zeros stands for all the padding
+        k, v = (F.linear(x, weight, bias) for weight, bias in zip(weights[1:], biases[1:], strict=True))
+        found = [
+            attend_windows(q.index_select(1, kind.queries), k.index_select(1, kind.keys), v.index_select(1, kind.keys), bias)
+            for kind, bias in zip(windows.kinds, self.biases(windows), strict=True)
+        ]
+        x = self.proj(torch.cat(found, 1).index_select(1, windows.outward))  # (B, H·W, C)
+        return x
 
 
-def attend_windows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention inside windows: softmax(q·kᵀ/√d + bias + mask)·v.
+def attend_windows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Attention inside windows of one kind: softmax(q·kᵀ + bias)·v.
 
     Args:
-        q, k, v: (B, windows, L, heads, d).
-        bias: (heads, L, L).
-        mask: (windows, L, L), for shifted windows.
+        q: (B, windows·Q, C), window after window.
+        k, v: (B, windows·K, C).
+        bias: (heads, Q, K).
 
     Returns:
-        (B, windows, L, heads, d).
+        (B, windows·Q, C).
     """
-    batch, windows = q.shape[:2]
-    if mask is None:
-        q, k, v = (part.flatten(0, 1).transpose(1, 2) for part in (q, k, v))  # (B·windows, heads, L, d)
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
-    else:
-        # Windows lie beside the heads, so that one mask serves every map of the batch.
-        q, k, v = (part.transpose(2, 3).flatten(1, 2) for part in (q, k, v))  # (B, windows·heads, L, d)
-        both = (mask[:, None] + bias).flatten(0, 1)  # (windows·heads, L, L)
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=both[None])
-    x: Tensor = seen.reshape(batch, windows, -1, *seen.shape[2:]).transpose(2, 3)
-    return x
+    heads, queries, keys = bias.shape
+    parts = zip((q, k, v), (queries, keys, keys), strict=True)
+    by_head = (part.reshape(-1, length, heads, part.shape[-1] // heads).transpose(1, 2) for part, length in parts)
+    query, key, value = by_head  # (B·windows, heads, Q or K, d)
+    seen = F.scaled_dot_product_attention(query, key, value, attn_mask=bias[None], scale=1.0)
+    return seen.transpose(1, 2).reshape(q.shape)
 
 
 class Block(nn.Module):
@@ -206,9 +124,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, 4 * dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) to (B, H, W, C)."""
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        """(B, height·width, C) to the same."""
+        x = x + self.attn(self.norm1(x), height, width)
         x = x + self.mlp(self.norm2(x))
         return x
 
@@ -219,7 +137,7 @@ class PatchEmbed(nn.Module):
     def __init__(self, dim: int, patch: int = 4) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, dim, patch, stride=patch)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = MapNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, 4H, 4W) to (B, H, W, C)."""
@@ -232,7 +150,7 @@ class PatchMerging(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(4 * dim)
+        self.norm = MapNorm(4 * dim)
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -255,8 +173,11 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, H, W, C) to the stage's output (B, H, W, C) and the next stage's input (B, H/2, W/2, 2C)."""
+        height, width = x.shape[1:3]
+        tokens = x.flatten(1, 2)  # (B, H·W, C)
         for block in self.blocks:
-            x = block(x)
+            tokens = block(tokens, height, width)
+        x = tokens.reshape(x.shape)
         return x, x if self.downsample is None else self.downsample(x)
 
 
@@ -286,7 +207,7 @@ class Swin(nn.Module):
             Stage(dims[stage], depths[stage], heads[stage], window, last=stage == len(depths) - 1)
             for stage in range(len(depths))
         )
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in dims)
+        self.norms = nn.ModuleList(MapNorm(width) for width in dims)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Features of a batch of images.

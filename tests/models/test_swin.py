@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import math
 import pickle
-from types import ModuleType
 
-import numpy as np
 import pytest
 import torch
 
-from pipeline.models.swin import (
-    PatchMerging,
-    Swin,
-    WindowAttention,
-    relative_position_index,
-    shift_mask,
-    split_windows,
-    window_order,
-)
+from pipeline.models.swin import PatchMerging, Swin, WindowAttention
+from pipeline.models.windows import find_windows
 
 CPU = torch.device("cpu")
 
@@ -62,7 +53,7 @@ def attend_slowly(attention: WindowAttention, x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shift", [0, 2])
-@pytest.mark.parametrize("size", [(8, 8), (6, 9), (4, 4)])
+@pytest.mark.parametrize("size", [(8, 8), (6, 9), (4, 4), (3, 11), (5, 5)])
 def test_window_attention_is_the_definition(shift: int, size: tuple[int, int]) -> None:
     torch.manual_seed(1)
     attention = WindowAttention(dim=8, heads=2, window=4, shift=shift)
@@ -70,33 +61,7 @@ def test_window_attention_is_the_definition(shift: int, size: tuple[int, int]) -
     maps = torch.randn(2, *size, 8)
     with torch.no_grad():
         slow = torch.stack([attend_slowly(attention, one) for one in maps])
-        torch.testing.assert_close(attention(maps), slow, atol=1e-5, rtol=0)
-
-
-def test_relative_position_index_is_the_published_buffer(golden_weights: ModuleType) -> None:
-    assert np.array_equal(relative_position_index(12, CPU).numpy(), golden_weights.relative_position_index())
-
-
-def test_shift_mask_is_open_in_all_windows_but_the_last_row_and_column() -> None:
-    mask = shift_mask(12, 16, 4, CPU, torch.float32).reshape(3, 4, 16, 16)
-    assert not mask[:2, :3].any()
-    assert set(mask.unique().tolist()) == {0.0, -100.0}
-    # In the corner window every quarter sees itself only: 4 of 16 tokens.
-    assert (mask[-1, -1] == 0).sum(-1).eq(4).all()
-    assert (mask[0, -1] == 0).sum(-1).eq(8).all()
-
-
-@pytest.mark.parametrize("shift", [0, 2])
-@pytest.mark.parametrize("size", [(8, 12), (6, 9), (3, 3)])
-def test_window_order_is_pad_roll_and_split(size: tuple[int, int], shift: int) -> None:
-    x = torch.arange(1.0, 2 * size[0] * size[1] * 3 + 1).reshape(2, *size, 3)
-    order = window_order(*size, 4, shift, CPU)
-    padded = torch.nn.functional.pad(x, (0, 0, 0, -size[1] % 4, 0, -size[0] % 4))
-    wanted = split_windows(padded.roll((-shift, -shift), (1, 2)), 4).flatten(1, 2)
-    tokens = torch.cat([x.flatten(1, 2), torch.zeros(2, 1, 3)], 1)
-    assert torch.equal(tokens[:, order.inward], wanted)
-    assert torch.equal(wanted[:, order.outward], x.flatten(1, 2))
-    assert order.padded == (size != (8, 12)) and order.size == padded.shape[1:3]
+        torch.testing.assert_close(attention(maps.flatten(1, 2), *size), slow.flatten(1, 2), atol=1e-5, rtol=0)
 
 
 def test_patch_merging_takes_neighbours_column_by_column() -> None:
@@ -116,10 +81,10 @@ def test_features_halve_and_double() -> None:
 @pytest.mark.parametrize("change", ["in place", "load", "assign", "dtype"])
 def test_bias_follows_its_table(change: str) -> None:
     attention = WindowAttention(dim=8, heads=2, window=4, shift=2)
-    x = torch.randn(1, 8, 8, 8)
+    x, windows = torch.randn(1, 42, 8), find_windows(6, 7, 4, 2, CPU)
     with torch.inference_mode():
-        before = attention(x)
-        assert attention.bias() is attention.bias(), "gathered anew in every forward"
+        before = attention(x, 6, 7)
+        assert attention.biases(windows) is attention.biases(windows), "gathered anew in every forward"
     state = {key: torch.randn_like(value) for key, value in attention.state_dict().items()}
     if change == "in place":
         with torch.no_grad():
@@ -130,8 +95,8 @@ def test_bias_follows_its_table(change: str) -> None:
     else:
         attention.load_state_dict(state, assign=change == "assign")
     with torch.inference_mode():
-        after = attention(x)
-    fresh = attention(x)  # with gradients on nothing is cached
+        after = attention(x, 6, 7)
+    fresh = attention(x, 6, 7)  # with gradients on nothing is cached
     torch.testing.assert_close(after, fresh, atol=1e-5, rtol=0)
     assert (change == "dtype") == torch.allclose(before, after.float(), atol=1e-4)
 
