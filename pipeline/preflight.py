@@ -89,7 +89,7 @@ def make_plan(job: Job, files: Files, *, accept_licence: bool = False, gpu: bool
     files.check_writable(output)
     recipe, weights = pin_weights(job.recipe, files)
     recipe = settle(recipe, weights, gpu=gpu)
-    check_weights(recipe, weights)
+    check_weights(recipe, weights, job.compute.engine)
     job = job.with_recipe(recipe)
     layout = Layout(output, recipe.folder())
     found = scan(manifest, files)

@@ -50,6 +50,34 @@ def has_bf16() -> bool:
     return can_freeze() and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+def check_engine(name: str, own: str) -> None:
+    """Refuse an engine that no machine could run such weights with.
+
+    Raises:
+        ConfigError: it is for another kind of file.
+    """
+    if name not in ("auto", "openvino", own):
+        raise ConfigError(f"compute.engine={name} can't run weights of this kind; use auto, {own} or openvino")
+
+
+def choose_engine(name: str, own: str, device: torch.device) -> str:
+    """What runs a model here: ``openvino`` on a CPU where it is installed, else its ``own`` engine.
+
+    Args:
+        name: ``compute.engine``; ``auto`` leaves it to this function.
+        own: the engine of such a weights file without OpenVINO.
+
+    Raises:
+        ConfigError: as ``check_engine``; OpenVINO for a GPU, or where it isn't installed.
+    """
+    check_engine(name, own)
+    if name == "openvino" and device.type != "cpu":
+        raise ConfigError(f"compute.engine=openvino is for CPUs; use compute.engine={own} on a GPU, or compute.device=cpu")
+    if name == "openvino" and not can_freeze():
+        raise ConfigError(f"compute.engine=openvino needs one more package: pip install openvino; or use compute.engine={own}")
+    return "openvino" if name != own and device.type == "cpu" and can_freeze() else own
+
+
 class FrozenNetwork:
     """A network's forward pass in OpenVINO, image by image: a CPU is full with one.
 

@@ -16,12 +16,16 @@ from pipeline.errors import ConfigError, WeightsError
 from pipeline.models.checkpoints import load_mvanet, recognise
 from pipeline.models.fake import FakeModel
 from pipeline.models.forward import Frames, Normalise, choose_device, segment_errors, to_logits
-from pipeline.models.frozen import FrozenNetwork, can_freeze
+from pipeline.models.frozen import FrozenNetwork, check_engine, choose_engine
 from pipeline.models.mvanet import FRAME_STEP_PX
 from pipeline.models.onnx import CUDA, OnnxModel
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """``recipe.precision`` as the type of parameters and activations."""
+
+
+OWN_ENGINE = {"mvanet": "torch", "onnx": "onnxruntime"}
+"""What runs a ``recipe.model`` where OpenVINO doesn't."""
 
 
 class Model(Protocol):
@@ -119,7 +123,7 @@ def load_model(
     _check_frame(recipe)
     dtype = DTYPES[recipe.precision]
     _check_precision(recipe.precision, chosen)
-    if _choose_engine(engine, chosen) == "openvino":
+    if choose_engine(engine, OWN_ENGINE[recipe.model], chosen) == "openvino":
         network = functools.partial(load_mvanet, path, device=chosen, dtype=torch.float32)
         kept = cache if recipe.weights_sha256 else None  # nothing else would tell two files' graphs apart
         frozen = FrozenNetwork(
@@ -131,12 +135,14 @@ def load_model(
     return MvanetModel(load_mvanet(path, device=chosen, dtype=dtype), recipe, chosen, dtype)
 
 
-def check_weights(recipe: Recipe, weights: Path | None) -> None:
-    """Refuse a weights file without loading it, on any machine: its layout or graph, and whether the recipe fits it.
+def check_weights(recipe: Recipe, weights: Path | None, engine: str = "auto") -> None:
+    """Refuse a weights file without loading it, on any machine: its layout or graph, and whether recipe and engine fit it.
 
     Raises:
         ConfigError, WeightsError: as ``load_model``, except for the device.
     """
+    if recipe.model in OWN_ENGINE:
+        check_engine(engine, OWN_ENGINE[recipe.model])
     if recipe.model == "mvanet":
         _check_frame(recipe)
         recognise(_path(recipe, weights))
@@ -153,21 +159,6 @@ def _path(recipe: Recipe, weights: Path | None) -> Path:
     if weights is None:
         raise WeightsError(f"the model {recipe.model} needs a weights file; set recipe.weights")
     return weights
-
-
-def _choose_engine(name: str, device: torch.device) -> str:
-    """``auto`` is OpenVINO on a CPU, where it is installed.
-
-    Raises:
-        ConfigError: ONNX Runtime; or OpenVINO for a GPU, or where it isn't installed.
-    """
-    if name == "onnxruntime":
-        raise ConfigError("compute.engine=onnxruntime is for ONNX files; for MVANet use auto, torch or openvino")
-    if name == "openvino" and device.type != "cpu":
-        raise ConfigError("compute.engine=openvino is for CPUs; use compute.engine=torch on a GPU, or compute.device=cpu")
-    if name == "openvino" and not can_freeze():
-        raise ConfigError("compute.engine=openvino needs one more package: pip install openvino; or use compute.engine=torch")
-    return "openvino" if name != "torch" and device.type == "cpu" and can_freeze() else "torch"
 
 
 def _check_frame(recipe: Recipe) -> None:

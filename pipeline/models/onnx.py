@@ -23,7 +23,7 @@ from pipeline.config import Recipe
 from pipeline.errors import ConfigError, SegmentError, WeightsError
 from pipeline.models.checkpoints import read_head
 from pipeline.models.forward import Frames, Normalise, choose_device, to_logits
-from pipeline.models.frozen import FrozenFile, can_freeze
+from pipeline.models.frozen import FrozenFile, choose_engine
 
 CUDA = "CUDAExecutionProvider"
 
@@ -57,7 +57,7 @@ class OnnxModel:
 
     Raises:
         WeightsError: not an ONNX file, or a graph that isn't an image-to-alpha network.
-        ConfigError: the recipe doesn't fit the graph, or the device isn't there.
+        ConfigError: the recipe doesn't fit the graph, the device isn't there, or the engine can't be had for it.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class OnnxModel:
         self.activation = recipe.activation
         self.device = _choose_device(device)
         self.normalise = Normalise(recipe, torch.device("cpu"))
-        tries_openvino = not check and self.device.type == "cpu" and engine in {"auto", "openvino"} and can_freeze()
+        tries_openvino = choose_engine(engine, "onnxruntime", self.device) == "openvino" and not check
         session = _open(path, self.device, threads, optimise=not (tries_openvino or check))
         given = _choose(session.get_inputs(), recipe.input_name, "input", path)
         output = _choose(session.get_outputs(), recipe.output_name, "output", path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,3 +108,16 @@ def test_without_a_place_to_keep_it_the_graph_is_made_all_the_same(tmp_path: Pat
     (tmp_path / "file").write_text("in the way")
     logits = freeze(Doubled, tmp_path / "file" / "graphs")(torch.randn(1, 3, SIDE, SIDE))
     assert logits.shape == (1, 1, SIDE, SIDE)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's /proc")
+def test_the_mapped_weights_of_a_graph_take_no_memory_of_the_process(tmp_path: Path) -> None:
+    kernel = torch.nn.Conv2d(3, 1, 63, padding=31)
+    network = freeze(lambda: torch.nn.Sequential(kernel).requires_grad_(False), tmp_path)
+    (kept,) = tmp_path.glob("*/graph.bin")
+    maps = Path("/proc/self/smaps").read_text()
+    held = [int(rss) for rss in re.findall(rf"^.* {re.escape(str(kept))}\n(?:\S+: .*\n)*?Rss: +(\d+) kB", maps, re.MULTILINE)]
+    assert held and not any(held)
+    x = torch.randn(1, 3, SIDE, SIDE)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(x), kernel(x), atol=1e-4, rtol=0)

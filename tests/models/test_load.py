@@ -16,9 +16,10 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError, SegmentError, WeightsError
-from pipeline.models import load
+from pipeline.models import frozen, load
 from pipeline.models.fake import SOFTNESS, THRESHOLD, FakeModel
 from pipeline.models.forward import Normalise, choose_device, to_logits
+from pipeline.models.frozen import choose_engine
 from pipeline.models.load import MvanetModel, check_weights, load_model, settle
 from pipeline.models.mvanet import BEN2, MVANET
 
@@ -168,12 +169,27 @@ def test_auto_is_settled_by_layout_and_device(
     assert settle(recipe("fake", precision="auto"), None, gpu=gpu).precision == "fp32"
 
 
-def test_openvino_is_refused_where_it_cannot_be(recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "can_freeze", lambda: False)
+@pytest.mark.parametrize("model", ["mvanet", "onnx"])
+def test_openvino_is_refused_where_it_cannot_be(model: str, recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frozen, "can_freeze", lambda: False)
     with pytest.raises(ConfigError, match="pip install openvino"):
-        load_model(recipe("mvanet"), Path("nothing"), device="cpu", engine="openvino")
+        load_model(recipe(model), Path("nothing"), device="cpu", engine="openvino")
     with pytest.raises(WeightsError):  # auto goes on without it, to the file that isn't there
-        load_model(recipe("mvanet"), Path("nothing"), device="cpu")
+        load_model(recipe(model), Path("nothing"), device="cpu")
+
+
+@pytest.mark.parametrize("own", ["torch", "onnxruntime"])
+def test_openvino_is_refused_for_a_gpu(own: str) -> None:
+    with pytest.raises(ConfigError, match=f"is for CPUs; use compute.engine={own}"):
+        choose_engine("openvino", own, torch.device("cuda"))
+    assert choose_engine("auto", own, torch.device("cuda")) == own
+
+
+@pytest.mark.parametrize(("model", "engine", "own"), [("mvanet", "onnxruntime", "torch"), ("onnx", "torch", "onnxruntime")])
+def test_the_other_kinds_engine_is_refused_before_the_run(model: str, engine: str, own: str, recipe: Any) -> None:
+    for refuse in (check_weights, lambda *given: load_model(*given[:2], device="cpu", engine=given[2])):
+        with pytest.raises(ConfigError, match=f"compute.engine={engine} can't run weights of this kind; use auto, {own} or"):
+            refuse(recipe(model), Path("nothing"), engine)
 
 
 def test_a_model_without_its_file_is_refused(recipe: Any) -> None:
