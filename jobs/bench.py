@@ -107,12 +107,21 @@ def _stages(found: Bench) -> None:
 
 
 def _jobs(found: Bench) -> None:
-    columns = ("preset", ">items", ">whole, s", ">items/s", ">model alone", ">pipeline efficiency")
+    columns = (
+        "preset",
+        ">items",
+        ">whole, s",
+        ">items/s",
+        ">model alone",
+        ">pipeline efficiency",
+        ">object store, MiB an item",
+    )
     lines = table(*columns, title="\nwhole job, once it is under way")
     for one in found.jobs:
         whole = one.whole
         speeds = (f"{whole.items_per_s:.3g}", f"{one.model_items_per_s:.3g}", f"{one.efficiency:.2f}")
-        lines.add_row(whole.preset, str(whole.items), f"{whole.whole_s:.1f}", *speeds)
+        store = "" if whole.store_mib_an_item is None else f"{whole.store_mib_an_item:.1f}"
+        lines.add_row(whole.preset, str(whole.items), f"{whole.whole_s:.1f}", *speeds, store)
     out.print(lines)
 
 

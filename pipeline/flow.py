@@ -182,7 +182,8 @@ def execute(
     context.raise_original_map_exception = True  # else our own errors lose their type on the way to the driver
     failures: dict[str, dict[str, Any]] = {}
     try:
-        for part in graph(plan, pool, run_id, files).iter_rows():
+        made = graph(plan, pool, run_id, files)
+        for part in made.iter_rows():
             meter.add(part["ok"], part["review"], part["failed"])
             check()
             for code, entry in json.loads(part["failures"]).items():
@@ -190,6 +191,7 @@ def execute(
                 seen["count"] += entry["count"]
             if meter.done >= plan.job.budget.judged_after:
                 judge(meter.counts, plan.job.budget)
+        meter.store_bytes = sum(_stored(made._get_stats_summary()))  # Ray has no public name for it
     except ExecutionTimeoutError as error:
         raise Stopped(
             f"nothing was finished for {plan.job.compute.no_progress_s} s, so the run was given up; the same command "
@@ -198,6 +200,14 @@ def execute(
     except RayError as error:
         raise _ours(error) or error from error
     return failures
+
+
+def _stored(stats: Any) -> Iterator[int]:
+    """Bytes of the blocks that each stage of a finished dataset put into the object store."""
+    for stage in stats.operators_stats:
+        yield stage.output_size_bytes.sum if stage.output_size_bytes else 0
+    for before in stats.parents:
+        yield from _stored(before)
 
 
 def judge(counts: dict[str, int], budget: Budget) -> None:

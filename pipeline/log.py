@@ -58,6 +58,8 @@ class Meter:
     def __init__(self, total: int) -> None:
         self.total = total
         self.counts = {"ok": 0, "review": 0, "failed": 0}
+        self.store_bytes = 0
+        """What the stages handed one another through Ray's object store; known at the end."""
         self._start = self._said = time.monotonic()
         self._progress: Progress | None = None
         self._task: TaskID | None = None

@@ -97,6 +97,10 @@ def test_every_item_ends_as_one_row(tmp_path: Path, make_photos: MakePhotos, fak
     assert all(row["error_detail"] for row in index if row["error_code"])
     assert (record.failed, record.ok + record.review) == (7, 11)
     assert record.failures["item"]["count"] == 4
+    pixels = sum(row["height"] * row["width"] for row in index if row["status"] != "failed")
+    assert record.store_mib_an_item is not None
+    # Pixels after decoding, pixels and mask after the model; the rows themselves are small.
+    assert 7 * pixels <= record.store_mib_an_item * len(rows) * 2**20 <= 7 * pixels + 100_000 * len(rows)
     written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert all(path.resolve().is_relative_to(tmp_path / "out") for path in written)
     assert len([path for path in written if path.suffix == ".png"]) == 22

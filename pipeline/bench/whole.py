@@ -66,6 +66,8 @@ class Whole:
     """In the steady state; see ``Steady``."""
     stage_s: dict[str, float]
     """What an item's stages took on average, beside everything else that ran."""
+    store_mib_an_item: float | None
+    """What the stages handed one another through Ray's object store."""
 
 
 def run_whole(subject: Subject, photos: Photos, items: int) -> Whole:
@@ -78,7 +80,7 @@ def run_whole(subject: Subject, photos: Photos, items: int) -> Whole:
     job = subject.job
     write_manifest(photos, items, Path(job.manifest))
     start = time.perf_counter()
-    plan, _ = run_job(job, accept_licence=True)  # as the subject was opened
+    plan, record = run_job(job, accept_licence=True)  # as the subject was opened
     whole_s = time.perf_counter() - start
     found, stage_s = read_index_times(plan.layout, Files(job.storage), job.limits)
     return Whole(
@@ -89,6 +91,7 @@ def run_whole(subject: Subject, photos: Photos, items: int) -> Whole:
         seconds=found.seconds,
         items_per_s=found.items_per_s,
         stage_s=stage_s,
+        store_mib_an_item=record.store_mib_an_item,
     )
 
 
