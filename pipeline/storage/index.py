@@ -227,9 +227,10 @@ def summarise(layout: Layout, files: Files) -> Summary:
     for rows in read_index(layout, files, columns):
         _count(rows["status"], summary.counts)
         _count(pc.list_flatten(rows["reasons"]), summary.reasons)
-        for row in rows.filter(pc.is_valid(rows["error_code"])).select(["item_id", "error_code", "error_detail"]).to_pylist():
-            seen = summary.failures.setdefault(row["error_code"], Failures(0, row["item_id"], row["error_detail"] or ""))
-            seen.count += 1
+        failed = rows.filter(pc.is_valid(rows["error_code"])).group_by("error_code", use_threads=False)
+        for row in failed.aggregate([("item_id", "count"), ("item_id", "first"), ("error_detail", "first")]).to_pylist():
+            example = Failures(0, row["item_id_first"], row["error_detail_first"] or "")
+            summary.failures.setdefault(row["error_code"], example).count += row["item_id_count"]
         qualities.append(rows["quality"].drop_null().to_numpy())
         uncalibrated |= bool(pc.any(pc.invert(rows["quality_calibrated"])).as_py())
     if any(len(some) for some in qualities):
