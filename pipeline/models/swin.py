@@ -61,6 +61,13 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self._cached: Biases | None = None
 
+    # Lists of numbers, and a look at the table's history: nothing that torch.compile could read.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def prepared(self, height: int, width: int) -> tuple[Windows, tuple[Tensor, ...]]:
+        """The windows of a map, and the bias of every kind of them."""
+        windows = find_windows(height, width, self.window, self.shift, self.relative_position_bias_table.device)
+        return windows, self.biases(windows)
+
     def biases(self, windows: Windows) -> tuple[Tensor, ...]:
         """(heads, Q, K) for every kind of windows: every time while gradients are on, else once per state of the table."""
         table = self.relative_position_bias_table
@@ -80,7 +87,7 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
         """(B, height·width, C) to the same."""
-        windows = find_windows(height, width, self.window, self.shift, x.device)
+        windows, window_biases = self.prepared(height, width)
         weights, biases = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
         scale = math.sqrt(self.heads / x.shape[-1])  # 1/√d, for the weights, which are fewer than queries or scores
         q = F.linear(x, weights[0] * scale, biases[0] * scale)  # (B, H·W, C)
@@ -89,7 +96,7 @@ class WindowAttention(nn.Module):
         k, v = (F.linear(x, weight, bias) for weight, bias in zip(weights[1:], biases[1:], strict=True))
         found = [
             attend_windows(q.index_select(1, kind.queries), k.index_select(1, kind.keys), v.index_select(1, kind.keys), bias)
-            for kind, bias in zip(windows.kinds, self.biases(windows), strict=True)
+            for kind, bias in zip(windows.kinds, window_biases, strict=True)
         ]
         x = self.proj(torch.cat(found, 1).index_select(1, windows.outward))  # (B, H·W, C)
         return x

@@ -306,7 +306,7 @@ def _ahead(work: Callable[[FileInfo], T], parts: Iterable[FileInfo]) -> Iterator
         waiting: deque[Future[T]] = deque()
         for part in parts:
             waiting.append(pool.submit(work, part))
-            if len(waiting) >= 2 * PARTS_AT_ONCE:
+            if len(waiting) >= PARTS_AT_ONCE:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -110,3 +110,12 @@ def test_the_views_have_their_own_place(small_network: Any) -> None:
     with torch.inference_mode():
         difference = swap(network(frame)) - network(swap(frame))
     assert difference.abs().mean() > 1e-3
+
+
+@pytest.mark.parametrize("variant", [BEN2, MVANET], ids=["ben2", "mvanet"])
+def test_torch_compile_can_read_it(variant: Variant, small_network: Any) -> None:
+    """As far as tracing goes, which is where it has failed; what its compiler makes of it is for ``make bench-gpu``."""
+    network, x = small_network(variant), torch.randn(1, 3, 128, 128)
+    compiled = torch.compile(network, backend="eager")
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(x), network(x), atol=1e-5, rtol=0)
