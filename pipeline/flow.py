@@ -9,7 +9,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import ceil
 from typing import Any
 
@@ -191,7 +191,8 @@ def execute(
                 seen["count"] += entry["count"]
             if meter.done >= plan.job.budget.judged_after:
                 judge(meter.counts, plan.job.budget)
-        meter.store_bytes = sum(_stored(made._get_stats_summary()))  # Ray has no public name for it
+        with suppress(AttributeError):  # Ray calls its statistics a developer's interface; they mustn't fail a run that is done
+            meter.store_bytes = sum(_stored(made.get_stats_summary()))
     except ExecutionTimeoutError as error:
         raise Stopped(
             f"nothing was finished for {plan.job.compute.no_progress_s} s, so the run was given up; the same command "

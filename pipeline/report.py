@@ -37,7 +37,7 @@ class RunRecord:
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)
     items_per_s: float = 0.0
     store_mib_an_item: float | None = None
-    """What the stages handed one another through Ray's object store, shared over the items."""
+    """What the stages handed one another through Ray's object store, shared over the items; of the last pass, if several."""
     exit_code: int | None = None
     outcome: str | None = None
     error: str | None = None
@@ -53,7 +53,7 @@ class RunRecord:
         counts = (meter.counts[status] for status in ("ok", "review", "failed"))
         self.ok, self.review, self.failed = (more + first for more, first in zip(counts, before, strict=True))
         self.items_per_s = round(meter.items_per_s, 3)
-        if meter.store_bytes:
+        if meter.store_bytes and meter.done:
             self.store_mib_an_item = round(meter.store_bytes / 2**20 / meter.done, 3)
 
     def close(self, exit_code: int, error: str | None = None) -> None:

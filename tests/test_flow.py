@@ -246,6 +246,14 @@ def test_an_output_inside_the_images_is_refused(tmp_path: Path, make_photos: Mak
             make_plan(job, Files(job.storage))
 
 
+def test_an_engine_for_another_kind_of_weights_is_refused_before_the_run(tmp_path: Path, make_photos: MakePhotos) -> None:
+    make_photos(tmp_path / "photos", 1)
+    settings = ["compute.engine=torch"]
+    job = load_job(manifest=str(tmp_path / "photos"), output=str(tmp_path / "out"), preset="u2netp", overrides=settings)
+    with pytest.raises(ConfigError, match="compute.engine=torch can't run weights of this kind; use auto, onnxruntime or"):
+        make_plan(job, Files(job.storage))
+
+
 def test_signatures_of_web_addresses_stay_out_of_the_index(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
     make_photos(tmp_path / "photos", 1)
     rows = [{"image_uri": "photos/photo-000.jpg"}, {"image_uri": "http://127.0.0.1:9/a.jpg?X-Amz-Signature=s3cr3t"}]

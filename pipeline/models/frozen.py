@@ -1,7 +1,7 @@
 """Networks as frozen graphs in OpenVINO: the same numbers, on a CPU faster than by anything else here.
 
 MVANet's graph is made from the network itself (``torch.export``), so there is one model to read and nothing to keep in step.
-Making it takes some twenty seconds, so it is kept on disk, named by all that it depends on. OpenVINO's frontend is called
+Making it takes half a minute, so it is kept on disk, named by all that it depends on. OpenVINO's frontend is called
 directly: its ``convert_model`` would report its use over the network.
 """
 
@@ -208,10 +208,11 @@ def _forget_pages(folder: Path) -> None:
     Until the system is short of memory it would count as this process's. What is wanted again is read again.
     """
     with suppress(OSError, AttributeError):  # another system than Linux
-        advise = ctypes.CDLL(None).madvise
-        for line in Path("/proc/self/maps").read_text().splitlines():
-            span, *_, path = line.split(maxsplit=5)
-            if path.startswith(f"{folder}/"):
+        maps = Path("/proc/self/maps").read_text()
+        advise, within = ctypes.CDLL(None).madvise, f"{folder.resolve()}/"
+        for line in maps.splitlines():
+            span, rights, *_, path = line.split(maxsplit=5)
+            if path.startswith(within) and rights[1] == "-":
                 start, end = (int(address, 16) for address in span.split("-"))
                 advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
 

@@ -117,7 +117,7 @@ def positions(height: int, width: int, channels: int, device: torch.device, dtyp
 
 class InstanceNorm(nn.Module):
     """Instance norm without parameters: layer norm over every channel's plane. ``nn.InstanceNorm2d`` would merge images and
-    channels into one axis, which moves the whole map in memory where channels lie last.
+    channels into one axis, for which OpenVINO would move the whole map in memory.
     """
 
     eps = 1e-5

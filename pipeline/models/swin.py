@@ -64,7 +64,7 @@ class WindowAttention(nn.Module):
     # Lists of numbers, and a look at the table's history: nothing that torch.compile could read.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def prepared(self, height: int, width: int) -> tuple[Windows, tuple[Tensor, ...]]:
-        """The windows of a map, and the bias of every kind of them."""
+        """The windows of a map, and the bias of every kind of them; of the last size only. A CUDA graph of another is void."""
         windows = find_windows(height, width, self.window, self.shift, self.relative_position_bias_table.device)
         return windows, self.biases(windows)
 

@@ -228,7 +228,9 @@ def summarise(layout: Layout, files: Files) -> Summary:
         _count(rows["status"], summary.counts)
         _count(pc.list_flatten(rows["reasons"]), summary.reasons)
         failed = rows.filter(pc.is_valid(rows["error_code"])).group_by("error_code", use_threads=False)
-        for row in failed.aggregate([("item_id", "count"), ("item_id", "first"), ("error_detail", "first")]).to_pylist():
+        first = pc.ScalarAggregateOptions(skip_nulls=False)
+        wanted = [("item_id", "count"), ("item_id", "first", first), ("error_detail", "first", first)]
+        for row in failed.aggregate(wanted).to_pylist():
             example = Failures(0, row["item_id_first"], row["error_detail_first"] or "")
             summary.failures.setdefault(row["error_code"], example).count += row["item_id_count"]
         qualities.append(rows["quality"].drop_null().to_numpy())

@@ -44,6 +44,18 @@ def test_help_names_every_command_and_where_to_start(tmp_path: Path) -> None:
         assert matteline(command, "--help", cwd=tmp_path).returncode == 0
 
 
+def test_arrow_takes_its_memory_from_the_system(tmp_path: Path) -> None:
+    """Its own allocator keeps what ended threads had; the choice is lost if something imports Arrow before the command does."""
+    ask = (
+        "import sys, jobs.main; sys.argv = ['matteline', '--help']\n"
+        "try: jobs.main.main()\n"
+        "except SystemExit: pass\n"
+        "import pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    )
+    shown = matteline(ask, cwd=tmp_path, command=(sys.executable, "-c"))
+    assert shown.stdout.splitlines()[-1] == "system", shown.stderr
+
+
 def test_models_are_listed_with_their_licences(tmp_path: Path) -> None:
     shown = matteline("models", cwd=tmp_path, env={"COLUMNS": "200"})
     assert shown.returncode == 0

@@ -113,8 +113,10 @@ def test_without_a_place_to_keep_it_the_graph_is_made_all_the_same(tmp_path: Pat
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux's /proc")
 def test_the_mapped_weights_of_a_graph_take_no_memory_of_the_process(tmp_path: Path) -> None:
     kernel = torch.nn.Conv2d(3, 1, 63, padding=31)
-    network = freeze(lambda: torch.nn.Sequential(kernel).requires_grad_(False), tmp_path)
-    (kept,) = tmp_path.glob("*/graph.bin")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    network = freeze(lambda: torch.nn.Sequential(kernel).requires_grad_(False), tmp_path / "link")
+    (kept,) = tmp_path.glob("real/*/graph.bin")
     maps = Path("/proc/self/smaps").read_text()
     held = [int(rss) for rss in re.findall(rf"^.* {re.escape(str(kept))}\n(?:\S+: .*\n)*?Rss: +(\d+) kB", maps, re.MULTILINE)]
     assert held and not any(held)

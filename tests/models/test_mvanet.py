@@ -10,7 +10,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from pipeline.models.mvanet import BEN2, MVANET, CrossAttention, Variant, cut, pixelwise, planar, pools, positions, stitch
+from pipeline.models.mvanet import (
+    BEN2,
+    MVANET,
+    CrossAttention,
+    InstanceNorm,
+    Variant,
+    cut,
+    pixelwise,
+    planar,
+    pools,
+    positions,
+    stitch,
+)
 
 CPU = torch.device("cpu")
 VARIANTS = pytest.mark.parametrize("variant", [BEN2, MVANET], ids=["ben2", "mvanet"])
@@ -25,12 +37,21 @@ def test_quarters_are_cut_row_by_row_and_stitched_again() -> None:
     assert torch.equal(stitch(quarters), whole)
 
 
-@pytest.mark.parametrize(("side", "sides"), [(16, [16, 4, 2]), (12, [12, 3, 2]), (20, [20, 5, 2]), (4, [4, 1]), (2, [2])])
+@pytest.mark.parametrize(
+    ("side", "sides"), [(16, [16, 4, 2]), (12, [12, 3, 2]), (20, [20, 5, 2]), (22, [22, 6, 3]), (4, [4, 1]), (2, [2])]
+)
 def test_pools_round_half_to_even_and_leave_out_nothing_to_see(side: int, sides: list[int]) -> None:
     x = torch.randn(1, 2 * side, 2 * side, 2)
     pooled = pools(x, [side, side / 4, side / 8])
     assert [tuple(grid.shape[1:3]) for grid in pooled] == [(one, one) for one in sides]
     torch.testing.assert_close(planar(pooled[0]), F.avg_pool2d(planar(x), 2))
+    for grid, one in zip(pooled, sides, strict=True):
+        torch.testing.assert_close(planar(grid), F.adaptive_avg_pool2d(planar(x), one))
+
+
+def test_instance_norm_is_torchs() -> None:
+    x = 3 * torch.randn(2, 5, 7, 6) + 2
+    torch.testing.assert_close(InstanceNorm()(x), F.instance_norm(x))
 
 
 def test_positions_are_sines_of_pixel_centres() -> None:

@@ -101,6 +101,18 @@ def test_bias_follows_its_table(change: str) -> None:
     assert (change == "dtype") == torch.allclose(before, after.float(), atol=1e-4)
 
 
+def test_sizes_may_take_turns() -> None:
+    torch.manual_seed(0)
+    attention = WindowAttention(dim=8, heads=2, window=4, shift=2)
+    torch.nn.init.normal_(attention.relative_position_bias_table)
+    sizes = [(6, 7), (5, 9), (6, 7), (8, 8)]
+    maps = [torch.randn(1, height * width, 8) for height, width in sizes]
+    with torch.inference_mode():
+        found = [attention(x, *size) for x, size in zip(maps, sizes, strict=True)]
+    for seen, x, size in zip(found, maps, sizes, strict=True):
+        torch.testing.assert_close(seen, attention(x, *size), atol=1e-5, rtol=0)  # with gradients on nothing is cached
+
+
 def test_a_used_network_can_be_sent_to_another_process() -> None:
     swin = small_swin()
     x = torch.randn(1, 3, 64, 64)
