@@ -61,10 +61,14 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self._cached: Biases | None = None
 
-    # Lists of numbers, and a look at the table's history: nothing that torch.compile could read.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def prepared(self, height: int, width: int) -> tuple[Windows, tuple[Tensor, ...]]:
-        """The windows of a map, and the bias of every kind of them; of the last size only. A CUDA graph of another is void."""
+        """The windows of a map, and the bias of every kind of them; of the last size only. A CUDA graph of another is void.
+
+        ``torch.compile`` can't read how they are made, so it takes what a pass in inference mode has left: call that first.
+        """
+        cached = self._cached
+        if torch.compiler.is_dynamo_compiling() and cached is not None and cached.windows.size == (height, width):
+            return cached.windows, cached.biases
         windows = find_windows(height, width, self.window, self.shift, self.relative_position_bias_table.device)
         return windows, self.biases(windows)
 

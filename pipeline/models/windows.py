@@ -63,6 +63,8 @@ class Windows(NamedTuple):
     kinds: tuple[Kind, ...]
     outward: Tensor
     """(H·W,) int64: every token's place among all the kinds' queries."""
+    size: tuple[int, int]
+    """Height and width of the map."""
     padded: bool
 
 
@@ -111,7 +113,7 @@ def find_windows(height: int, width: int, window: int, shift: int, device: torch
         here, nowhere = (torch.tensor(places, dtype=torch.int64, device=device) for places in (real, padding))
         kinds.append(Kind(queries.flatten(), keys.flatten(), here, nowhere, copies, apart * APART))
     outward = torch.cat([kind.queries for kind in kinds]).argsort()
-    return Windows(tuple(kinds), outward, bool(height % window or width % window))
+    return Windows(tuple(kinds), outward, (height, width), bool(height % window or width % window))
 
 
 def window_bias(bias: Tensor, kind: Kind) -> Tensor:

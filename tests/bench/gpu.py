@@ -95,6 +95,7 @@ def captured(model: Any, frames: torch.Tensor) -> Work:
 def compiled(model: Any, frames: torch.Tensor) -> Work:
     """The call with its network compiled for this shape; the first one takes minutes."""
     torch.compiler.reset()
+    model(frames)  # leaves the attention windows, which torch.compile takes as they are
     model = copy.copy(model)
     model.network = torch.compile(model.network, dynamic=False)
     return lambda: model(frames)

@@ -139,4 +139,5 @@ def test_torch_compile_can_read_it(variant: Variant, small_network: Any) -> None
     network, x = small_network(variant), torch.randn(1, 3, 128, 128)
     compiled = torch.compile(network, backend="eager")
     with torch.inference_mode():
-        torch.testing.assert_close(compiled(x), network(x), atol=1e-5, rtol=0)
+        before = network(x)  # leaves the windows and their biases
+        torch.testing.assert_close(compiled(x), before, atol=1e-5, rtol=0)
