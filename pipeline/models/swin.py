@@ -67,7 +67,8 @@ class WindowAttention(nn.Module):
         ``torch.compile`` can't read how they are made, so it takes what a pass in inference mode has left: call that first.
         """
         cached = self._cached
-        if torch.compiler.is_dynamo_compiling() and cached is not None and cached.windows.size == (height, width):
+        compiling = torch.compiler.is_dynamo_compiling() and not torch.is_grad_enabled()  # what was left has no gradient
+        if compiling and cached is not None and cached.windows.size == (height, width):
             return cached.windows, cached.biases
         windows = find_windows(height, width, self.window, self.shift, self.relative_position_bias_table.device)
         return windows, self.biases(windows)

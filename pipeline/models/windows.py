@@ -65,7 +65,11 @@ class Windows(NamedTuple):
     """(H·W,) int64: every token's place among all the kinds' queries."""
     size: tuple[int, int]
     """Height and width of the map."""
-    padded: bool
+
+    @property
+    def padded(self) -> bool:
+        """Whether some window has places without a token."""
+        return any(kind.copies for kind in self.kinds)
 
 
 @once_a_size
@@ -113,7 +117,7 @@ def find_windows(height: int, width: int, window: int, shift: int, device: torch
         here, nowhere = (torch.tensor(places, dtype=torch.int64, device=device) for places in (real, padding))
         kinds.append(Kind(queries.flatten(), keys.flatten(), here, nowhere, copies, apart * APART))
     outward = torch.cat([kind.queries for kind in kinds]).argsort()
-    return Windows(tuple(kinds), outward, (height, width), bool(height % window or width % window))
+    return Windows(tuple(kinds), outward, (height, width))
 
 
 def window_bias(bias: Tensor, kind: Kind) -> Tensor:
