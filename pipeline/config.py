@@ -66,7 +66,9 @@ class Recipe(Section):
 
     alpha_resize: Literal["antialias", "plain"] = Field(default="antialias", description="bilinear, frame to image")
     stretch: bool = Field(default=False, description="upstream's per-image min-max; an empty photo becomes a full mask")
-    refiner: Literal["none"] = "none"
+    refiner: Literal["none", "guided"] = Field(
+        default="guided", description="alpha where the model is unsure, at the image's own size; none: the model's, enlarged"
+    )
     foreground: Literal["multilevel", "blur_fusion", "ben2", "none"] = Field(
         default="multilevel", description="colours of the cutout's edge"
     )

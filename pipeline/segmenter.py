@@ -19,8 +19,10 @@ from pipeline.imaging.encode import encode_cutout
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import Placement, make_frame, place, restore, to_mask
 from pipeline.imaging.picture import Picture, is_picture, upright_rgb
-from pipeline.models.forward import Logits, choose_device, segment_errors, to_device, to_host
+from pipeline.models.forward import Probabilities, choose_device, segment_errors, to_device, to_host
 from pipeline.models.load import Model, load_model, settle
+from pipeline.models.redraw import Redraw, redraws
+from pipeline.models.refiners import load_refiner
 from pipeline.models.resample import DeviceFrames
 from pipeline.models.signals import measure, named
 from pipeline.quality.score import Score, complete, score
@@ -91,10 +93,13 @@ class HostFrames:
         """The model's view of every image: (H, W, 3) uint8 of any sizes to (N, S, S, 3) uint8."""
         return np.stack([make_frame(image, placed, self.recipe) for image, placed in zip(images, placements, strict=True)])
 
-    def masks(self, logits: Logits, placements: Sequence[Placement]) -> list[Mask]:
-        """Masks at the images' sizes: (N, S, S) float32 to (H, W) uint8 each."""
-        (alphas,) = to_host(logits.sigmoid())
-        return [to_mask(restore(alpha, placed, self.recipe)) for alpha, placed in zip(alphas, placements, strict=True)]
+    def masks(self, p: Probabilities, placements: Sequence[Placement], redraws: Sequence[Redraw | None]) -> list[Mask]:
+        """Masks at the images' sizes: (N, S, S) float32 in [0, 1] to (H, W) uint8 each, with what a refiner has to say."""
+        (alphas,) = to_host(p)
+        return [
+            to_mask(restore(alpha, placed, self.recipe, redraw and redraw.whole))
+            for alpha, placed, redraw in zip(alphas, placements, redraws, strict=True)
+        ]
 
 
 class Segmenter:
@@ -162,6 +167,7 @@ class Segmenter:
         )
         where = self.model.device
         self.batch = batch or Compute().images_a_pass(self.recipe.frame_px, where.type)
+        self.refiner = load_refiner(self.recipe, where)
         self.framing = DeviceFrames(self.recipe, where) if where.type == "cuda" else HostFrames(self.recipe)
 
     @overload
@@ -240,7 +246,7 @@ class Segmenter:
     ) -> list[npt.NDArray[Any]]:
         """One forward pass with the way there and back: signals, coarse masks, and a mask for every image.
 
-        The device is waited for once, at the end.
+        The device is waited for once, at the end; with a refiner also when it must be known where the bands are.
 
         Raises:
             SegmentError: it failed, or was too much for the memory.
@@ -250,9 +256,11 @@ class Segmenter:
             [_in_frame(boxes[number], one, self.recipe.frame_px) for number, one in placements.items()], np.float32
         )
         with segment_errors(len(images)):
-            logits = self.model(self.framing.frames(images, placed))
+            frames = self.framing.frames(images, placed)
+            logits = self.model(frames)
             signals = measure(logits, to_device(in_frame, logits.device))
-            return to_host(*signals, *self.framing.masks(logits, placed))
+            p = logits.sigmoid()
+            return to_host(*signals, *self.framing.masks(p, placed, redraws(self.refiner, images, placed, frames, p)))
 
 
 def local_cpus() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -76,3 +76,14 @@ class Box(NamedTuple):
                 f"box {list(self)} lies outside the image, which is {size.width} wide and {size.height} high; "
                 "boxes are in pixels of the upright image"
             )
+
+
+class Placed(Protocol):
+    """Which part of an image fills the frame; see ``imaging.frame.Placement``."""
+
+    @property
+    def size(self) -> Size: ...
+    @property
+    def region(self) -> Region: ...
+    @property
+    def inside(self) -> Region: ...

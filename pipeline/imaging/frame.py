@@ -7,6 +7,7 @@ margin, what lies outside the image is black, the crop is squeezed into the squa
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -85,7 +86,9 @@ def make_frame(image: Pixels, placement: Placement, recipe: Recipe) -> Pixels:
     return np.array(Image.fromarray(crop).resize((side, side), _FILTERS[recipe.frame_resize]))
 
 
-def restore(alpha: Alpha, placement: Placement, recipe: Recipe) -> Alpha:
+def restore(
+    alpha: Alpha, placement: Placement, recipe: Recipe, redraw: Callable[[Alpha], None] | None = None
+) -> Alpha:
     """The frame's alpha at the image's size: resized to the region, laid on the image, zero elsewhere.
 
     ``recipe.stretch`` spreads what lies on the image over [0, 1] after resizing, as BEN2 does (PramaLLC/BEN2); a
@@ -93,11 +96,14 @@ def restore(alpha: Alpha, placement: Placement, recipe: Recipe) -> Alpha:
 
     Args:
         alpha: (S, S) float32 in [0, 1].
+        redraw: a refiner's, which changes what lies on the image in place, before all else is done with it.
 
     Returns:
         (H, W) float32 in [0, 1], but for a last bit.
     """
     resized = _resized(alpha, placement, antialias=recipe.alpha_resize == "antialias")
+    if redraw is not None:
+        redraw(resized)
     if recipe.stretch:
         low, high, _, _ = cv2.minMaxLoc(resized)
         if high > low:

@@ -64,6 +64,10 @@ def to_host(*parts: Tensor | npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
     return [copy.numpy() if isinstance(copy, Tensor) else copy for copy in copies]
 
 
+Probabilities = Tensor
+"""(N, S, S) float32 in [0, 1] on the model's device: alpha as the base gave it."""
+
+
 def to_logits(output: Tensor, activation: str) -> Tensor:
     """A model's raw output as float32 logits; a probability ("none": nothing is left to apply) is turned back into one."""
     output = output.float()

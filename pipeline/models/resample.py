@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from pipeline.config import Recipe
 from pipeline.models.forward import to_device
-from pipeline.types import Pixels, Region, Size
+from pipeline.models.redraw import Redraw
+from pipeline.types import Pixels, Placed
 
 STRIPE_PX = 2**23
 """Pixels in work at once, so that an image of any size fits: about 150 MB on the device while a frame is made."""
@@ -31,17 +32,6 @@ Kind = Literal["bilinear", "lanczos", "plain"]
 """Pillow's filters, which widen where they shrink; ``plain`` is linear between pixel centres, as OpenCV's INTER_LINEAR."""
 
 REACH: dict[Kind, float] = {"bilinear": 1.0, "lanczos": 3.0}
-
-
-class Placed(Protocol):
-    """Which part of an image fills the frame; see ``imaging.frame.Placement``."""
-
-    @property
-    def size(self) -> Size: ...
-    @property
-    def region(self) -> Region: ...
-    @property
-    def inside(self) -> Region: ...
 
 
 class Taps(NamedTuple):
@@ -99,37 +89,41 @@ class DeviceFrames:
             frame[rows] = part
 
     @torch.inference_mode()
-    def masks(self, logits: Tensor, placements: Sequence[Placed]) -> list[Tensor]:
+    def masks(self, p: Tensor, placements: Sequence[Placed], redraws: Sequence[Redraw | None]) -> list[Tensor]:
         """Masks at the images' sizes.
 
         Args:
-            logits: (N, S, S) float32 on the device.
+            p: (N, S, S) float32 in [0, 1] on the device.
+            redraws: what a refiner has to say of each.
 
         Returns:
             (H, W) uint8 each, on the device: ``imaging.frame``'s ``to_mask(restore(...))`` within one level.
         """
-        return [self._mask(alpha, placed) for alpha, placed in zip(logits.sigmoid(), placements, strict=True)]
+        return [self._mask(*one) for one in zip(p, placements, redraws, strict=True)]
 
-    def _mask(self, alpha: Tensor, placed: Placed) -> Tensor:
+    def _mask(self, alpha: Tensor, placed: Placed, redraw: Redraw | None) -> Tensor:
         (x0, y0, x1, y1), (left, top, right, bottom) = placed.region, placed.inside
         kind: Kind = "bilinear" if self.recipe.alpha_resize == "antialias" else "plain"
         side = len(alpha)
         across = taps(kind, side, x1 - x0, (0, side), (left - x0, right - x0), False, self.device)
         down = taps(kind, side, y1 - y0, (0, side), (top - y0, bottom - y0), False, self.device)
 
-        def read(first: int, end: int) -> Tensor:
-            return alpha[first:end]
+        def enlarged() -> Iterator[tuple[slice, Tensor]]:
+            for rows, part in resized(lambda first, end: alpha[first:end], across, down):
+                if redraw is not None:
+                    redraw(part, rows)
+                yield rows, part
 
         low, span = torch.zeros((), device=self.device), torch.ones((), device=self.device)
         if self.recipe.stretch:
-            ends = [torch.stack(part.aminmax()) for _, part in resized(read, across, down)]
+            ends = [torch.stack(part.aminmax()) for _, part in enlarged()]
             low, high = torch.stack(ends).clamp(0, 1).unbind(1)
             low, high = low.amin(), high.amax()
             # A constant map stays as it is.
             low, span = low * (high > low), torch.where(high > low, high - low, span)
         mask = torch.zeros(tuple(placed.size), dtype=torch.uint8, device=self.device)
         canvas = mask[top:bottom, left:right]
-        for rows, part in resized(read, across, down):
+        for rows, part in enlarged():
             canvas[rows] = ((part.clamp(0, 1) - low) / span * 255).round().to(torch.uint8)  # half to even
         return mask
 

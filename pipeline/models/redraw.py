@@ -1,0 +1,174 @@
+"""A refiner's answer, laid over the enlarged alpha: in the band only, tile by tile, so that an image of any size fits.
+
+A refiner starts on an image (``Refiner.start``) and is then asked for alpha in the tiles that the band touches. Outside the
+band the base's alpha stays as it is, to the bit.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (its usual name)
+
+from pipeline.models.band import find_band
+from pipeline.models.forward import Frames, Probabilities, to_host
+from pipeline.types import Alpha, Pixels, Placed, Region
+
+TILE_PX = {"cpu": 384, "cuda": 2048}
+"""Side of a tile. On a CPU what a tile needs should stay near the cores; a GPU wants few large operations."""
+
+CELL_PX = 8
+"""Whether the band touches a tile is known to so many pixels of the frame."""
+
+
+class View(NamedTuple):
+    """An image and what the base made of it."""
+
+    image: Pixels
+    """(H, W, 3) uint8."""
+    region: Region
+    """Which part of the image fills the frame; it may reach past the image."""
+    inside: Region
+    """The part of the region that is image."""
+    p: Tensor
+    """(S, S) float32 in [0, 1]: the base's alpha on the frame."""
+    frame: Tensor
+    """(S, S, 3) uint8 beside it: what the base saw."""
+    band: Tensor
+    """(S, S) float32, as ``find_band`` gives it."""
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the image for one of the frame, along a side."""
+        x0, y0, x1, y1 = self.region
+        return float(((x1 - x0) * (y1 - y0)) ** 0.5 / len(self.p))
+
+
+class Axis(NamedTuple):
+    """Some of an image's rows (or columns), and the frame's that they lie on."""
+
+    pixels: slice
+    """Of the image."""
+    cells: slice
+    """Of the frame: those between which the pixels lie, and some more on both sides."""
+    places: Tensor
+    """(n,) float32: where each pixel's centre lies among the cells' centres."""
+
+    def to_pixels(self) -> Tensor:
+        """(n, m) float32: m values at the cells to n at the pixels, linear between centres, as OpenCV's INTER_LINEAR."""
+        cells = torch.arange(self.cells.stop - self.cells.start, device=self.places.device)
+        return (1 - (self.places[:, None] - cells).abs()).clamp_min_(0)
+
+
+Draw = Callable[[Axis, Axis], Tensor]
+"""Alpha of some rows and columns of an image: (h, w) float32 on the view's device; beyond [0, 1] counts as the nearer end."""
+
+
+class Drawing(NamedTuple):
+    """A refiner at work on an image."""
+
+    draw: Draw
+    note: str | None = None
+    """What was done otherwise than the recipe asks, in a sentence for the item's row."""
+
+
+class Refiner(Protocol):
+    """Alpha at the image's own size, where the base was unsure."""
+
+    @property
+    def halo_cells(self) -> int:
+        """How far around a tile it looks, in pixels of the frame."""
+        ...
+
+    def start(self, view: View) -> Drawing:
+        """Make ready for an image."""
+        ...
+
+
+@dataclass
+class Redraw:
+    """One image's band, drawn anew."""
+
+    view: View
+    drawing: Drawing
+    touched: npt.NDArray[np.bool_]
+    """(S / CELL_PX, S / CELL_PX): where the band is."""
+    halo_cells: int
+
+    def whole(self, alpha: Alpha) -> None:
+        """The same for all rows at once, on the host."""
+        self(torch.from_numpy(alpha), slice(0, len(alpha)))
+
+    @torch.inference_mode()
+    def __call__(self, part: Tensor, rows: slice) -> None:
+        """Draw the band anew in some rows of the enlarged alpha, in place.
+
+        Args:
+            part: (rows, W) float32, the base's alpha, enlarged, of the columns in ``view.inside``.
+            rows: counted from the first in ``view.inside``.
+        """
+        left, top, right, _ = self.view.inside
+        side = TILE_PX[part.device.type]
+        for start_y in range(rows.start, rows.stop, side):
+            for start_x in range(0, right - left, side):
+                end_y, end_x = min(start_y + side, rows.stop), min(start_x + side, right - left)
+                down = self._axis(slice(start_y + top, end_y + top), 1)
+                across = self._axis(slice(start_x + left, end_x + left), 0)
+                if not self._touches(down, across):
+                    continue
+                tile = part[start_y - rows.start : end_y - rows.start, start_x:end_x]
+                weight = down.to_pixels() @ self.view.band[down.cells, across.cells] @ across.to_pixels().T
+                drawn = self.drawing.draw(down, across).clamp_(0, 1)
+                # Not lerp_: its rounding may move what has the weight 0.
+                tile += weight * (drawn - tile)
+
+    def _axis(self, pixels: slice, dim: int) -> Axis:
+        start, end, side = self.view.region[dim], self.view.region[dim + 2], len(self.view.p)
+        return axis(pixels, start, end, side, self.halo_cells, self.view.p.device)
+
+    def _touches(self, down: Axis, across: Axis) -> bool:
+        rows, columns = (slice(one.cells.start // CELL_PX, -(-one.cells.stop // CELL_PX)) for one in (down, across))
+        return bool(self.touched[rows, columns].any())
+
+
+@functools.lru_cache(maxsize=512)
+def _places(first: int, last: int, start: int, end: int, side: int, halo: int) -> tuple[int, int, npt.NDArray[np.float32]]:
+    place = np.clip((np.arange(first, last) + 0.5 - start) * (side / (end - start)) - 0.5, 0, side - 1)
+    low, high = max(int(place[0]) - halo, 0), min(int(place[-1]) + 2 + halo, side)
+    return low, high, (place - low).astype(np.float32)
+
+
+def axis(pixels: slice, start: int, end: int, side: int, halo: int, device: torch.device) -> Axis:
+    """Some of an image's pixels on a frame of ``side``, which shows ``start`` to ``end``; what lies past it repeats its border."""
+    low, high, places = _places(pixels.start, pixels.stop, start, end, side, halo)
+    return Axis(pixels, slice(low, high), torch.from_numpy(places).to(device, non_blocking=True))
+
+
+@torch.inference_mode()
+def redraws(
+    refiner: Refiner | None, images: Sequence[Pixels], placements: Sequence[Placed], frames: Frames, p: Probabilities
+) -> list[Redraw | None]:
+    """What is to be drawn anew in each image of a batch; None where there is no band, or no more pixels than in the frame.
+
+    The device is waited for once: which tiles the bands touch must be known here.
+
+    Args:
+        frames: what the base saw.
+    """
+    if refiner is None:
+        return [None] * len(images)
+    bands = find_band(p)
+    (touched,) = to_host(F.max_pool2d(bands[:, None], CELL_PX, CELL_PX, ceil_mode=True)[:, 0] > 0)
+    found: list[Redraw | None] = []
+    for image, placed, maps, cells in zip(images, placements, zip(p, torch.as_tensor(frames), bands, strict=True), touched, strict=True):
+        view = View(image, placed.region, placed.inside, *maps)
+        wanted = view.scale > 1 and bool(cells.any())
+        found.append(Redraw(view, refiner.start(view), cells, refiner.halo_cells) if wanted else None)
+    return found

@@ -1,0 +1,1 @@
+"""What is needed to make weights, and never to use them."""
