@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 DATA ?= ../shared
 
-.PHONY: demo test check parity faults fuzz soak bench bench-scale bench-gpu lock clean
+.PHONY: demo test check parity faults fuzz soak bench bench-refiner bench-scale bench-gpu lock clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -53,6 +53,10 @@ bench: .venv/dev  ## speed: the bars, on photos of DATA (../shared); 25 minutes 
 	@test -f $(DATA)/data/eval/photos.parquet || { echo "make bench wants $(DATA)/data/eval/photos.parquet; name another folder: make bench DATA=/path/to/shared"; exit 2; }
 	@$(MAKE) --no-print-directory .venv/peers
 	DATA=$(abspath $(DATA)) REMBG=$(abspath .venv/peers/bin/rembg) $(BIN)/python -m pytest -rs -m bench --tb=short tests/bench
+
+bench-refiner: .venv/dev ## refiners and colours on scenes with exact alpha out of DATA (../shared); a page in out/refiner
+	@test -f $(DATA)/data/objects/objects.parquet || { echo "make bench-refiner wants $(DATA)/data/objects/objects.parquet; name another folder: make bench-refiner DATA=/path/to/shared"; exit 2; }
+	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m refiner --tb=short tests/refiner
 
 bench-scale: .venv/dev ## ITEMS (1000000) manifest rows through the control plane, and how its speed grows with their number
 	ITEMS=$(ITEMS) $(BIN)/python -m pytest -m scale --tb=short tests/scale

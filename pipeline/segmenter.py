@@ -97,7 +97,7 @@ class HostFrames:
         """Masks at the images' sizes: (N, S, S) float32 in [0, 1] to (H, W) uint8 each, with what a refiner has to say."""
         (alphas,) = to_host(p)
         return [
-            to_mask(restore(alpha, placed, self.recipe, redraw and redraw.whole))
+            to_mask(restore(alpha, placed, self.recipe, None if redraw is None else redraw.whole))
             for alpha, placed, redraw in zip(alphas, placements, redraws, strict=True)
         ]
 

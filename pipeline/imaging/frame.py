@@ -86,9 +86,7 @@ def make_frame(image: Pixels, placement: Placement, recipe: Recipe) -> Pixels:
     return np.array(Image.fromarray(crop).resize((side, side), _FILTERS[recipe.frame_resize]))
 
 
-def restore(
-    alpha: Alpha, placement: Placement, recipe: Recipe, redraw: Callable[[Alpha], None] | None = None
-) -> Alpha:
+def restore(alpha: Alpha, placement: Placement, recipe: Recipe, redraw: Callable[[Alpha], None] | None = None) -> Alpha:
     """The frame's alpha at the image's size: resized to the region, laid on the image, zero elsewhere.
 
     ``recipe.stretch`` spreads what lies on the image over [0, 1] after resizing, as BEN2 does (PramaLLC/BEN2); a

@@ -23,8 +23,8 @@ GROW_PX = 2
 SPECK_PX = 2
 """Unsure pixels of which no more lie together in 3×3 are noise."""
 
-MOSTLY = 0.6
-"""With more unsure pixels than this beside every pixel of the object, the base doesn't know the object."""
+MOSTLY = 2.0
+"""With more unsure pixels than this for every pixel of the object, the base doesn't know the object."""
 
 NEAR_PX = 6
 """Of such an object only what lies so near to its contour is refined, in pixels of the frame."""

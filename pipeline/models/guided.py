@@ -1,7 +1,9 @@
 """Guided upsampling: the base's alpha, enlarged along the edges of the image itself. It needs no weights.
 
 He and Sun's fast guided filter (arXiv 1505.00996) turned to enlarging: in every small window of the frame alpha is fitted as a
-linear function of colour, ``α ≈ a·I + b``, and the coefficients are enlarged; the image is there at full size already.
+linear function of colour, ``α ≈ a·I + b``, and the coefficients are enlarged; the image is there at full size already. What
+the colours don't explain of the base's alpha is the base's error where they explain the rest of it, and is left out; where they
+explain little, it is kept, so that an object on a ground of its own colour is no worse than enlarged.
 
 All that is linear is a product with two small matrices, one for rows and one for columns, at the size of a tile: the mean over
 a window, the enlargement, and the two after one another.
@@ -9,21 +11,21 @@ a window, the enlargement, and the two after one another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from pipeline.models.forward import to_device
 from pipeline.models.redraw import Axis, Drawing, View
 
-RADIUS_PX = 2
-"""Of a window, in pixels of the frame; 1 where the image is less than ``NEAR`` times as large."""
-
-NEAR = 2.5
+RADIUS_PX = 3
+"""Of a window, in pixels of the frame."""
 
 EPS = 1e-4
 """Added to the colours' variance (in [0, 1]²): what is flatter than this is no edge, but noise."""
+
+
+FLAT = 1e-4
+"""Variance of alpha beside which there is nothing to explain."""
 
 
 class Guided:
@@ -34,15 +36,16 @@ class Guided:
 
     def start(self, view: View) -> Drawing:
         """See ``Refiner``."""
-        radius = RADIUS_PX if view.scale >= NEAR else 1
 
         def draw(down: Axis, across: Axis) -> Tensor:
             p = view.p[down.cells, across.cells]
             frame = view.frame[down.cells, across.cells].permute(2, 0, 1).float() / 255
             image = to_device(view.image[down.pixels, across.pixels], view.p.device).permute(2, 0, 1).float() / 255
-            rows, columns = windows(p.shape[0], radius, p.device), windows(p.shape[1], radius, p.device)
-            coefficients = fit(p, frame, rows, columns, EPS)
-            *a, b = both(down.to_pixels() @ rows, coefficients, across.to_pixels() @ columns)
+            rows, columns = windows(p.shape[0], RADIUS_PX, p.device), windows(p.shape[1], RADIUS_PX, p.device)
+            fitted = both(rows, fit(p, frame, rows, columns, EPS), columns)  # (5, h, w)
+            left = p - (fitted[:3] * frame).sum(0) - fitted[3]
+            fitted[3] += left * fitted[4].square()
+            *a, b = both(down.to_pixels(), fitted[:4], across.to_pixels())
             return torch.addcmul(torch.addcmul(torch.addcmul(b, a[0], image[0]), a[1], image[1]), a[2], image[2])
 
         return Drawing(draw)
@@ -57,19 +60,21 @@ def fit(p: Tensor, frame: Tensor, rows: Tensor, columns: Tensor, eps: float) -> 
         rows, columns: as ``windows`` gives them.
 
     Returns:
-        (4, h, w): a for red, green and blue, and b.
+        (5, h, w): a for red, green and blue; b; and the share of alpha's variance that they leave unexplained, in [0, 1].
     """
     r, g, b = frame
-    products = [r * p, g * p, b * p, r * r, r * g, r * b, g * g, g * b, b * b]
-    means = both(rows, torch.stack([r, g, b, p, *products]), columns)  # (13, h, w)
+    products = [r * p, g * p, b * p, r * r, r * g, r * b, g * g, g * b, b * b, p * p]
+    means = both(rows, torch.stack([r, g, b, p, *products]), columns)  # (14, h, w)
     colour, opacity = means[:3], means[3]
     first, second = [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]
-    rr, rg, rb, gg, gb, bb = means[7:] - colour[first] * colour[second]
-    a = solve(rr + eps, rg, rb, gg + eps, gb, bb + eps, means[4:7] - colour * opacity)
-    return torch.stack([*a, opacity - a[0] * colour[0] - a[1] * colour[1] - a[2] * colour[2]])
+    rr, rg, rb, gg, gb, bb = means[7:13] - colour[first] * colour[second]
+    together = means[4:7] - colour * opacity  # (3, h, w)
+    a = torch.stack(solve(rr + eps, rg, rb, gg + eps, gb, bb + eps, together))
+    unexplained = 1 - (a * together).sum(0) / ((means[13] - opacity * opacity).clamp_min(0) + FLAT)
+    return torch.stack([*a, opacity - (a * colour).sum(0), unexplained.clamp(0, 1)])
 
 
-def solve(rr: Tensor, rg: Tensor, rb: Tensor, gg: Tensor, gb: Tensor, bb: Tensor, y: Tensor) -> Sequence[Tensor]:
+def solve(rr: Tensor, rg: Tensor, rb: Tensor, gg: Tensor, gb: Tensor, bb: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Σ·a = y with a symmetric, positive definite Σ of 3×3 at every pixel, by LDLᵀ: y (3, h, w) to three of (h, w)."""
     l_g, l_b = rg / rr, rb / rr
     d_g, s = gg - l_g * rg, gb - l_g * rb

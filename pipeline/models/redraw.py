@@ -50,6 +50,16 @@ class View(NamedTuple):
         x0, y0, x1, y1 = self.region
         return float(((x1 - x0) * (y1 - y0)) ** 0.5 / len(self.p))
 
+    def axis(self, pixels: slice, dim: int, halo: int) -> Axis:
+        """Some of the image's rows (``dim`` 1) or columns (0), and ``halo`` pixels of the frame around them."""
+        return axis(pixels, self.region[dim], self.region[dim + 2], len(self.p), halo, self.p.device)
+
+
+def view_of(image: Pixels, p: Tensor, frame: Tensor, band: Tensor) -> View:
+    """The view of an image that fills the frame."""
+    whole = (0, 0, image.shape[1], image.shape[0])
+    return View(image, whole, whole, p, frame, band)
+
 
 class Axis(NamedTuple):
     """Some of an image's rows (or columns), and the frame's that they lie on."""
@@ -119,8 +129,8 @@ class Redraw:
         for start_y in range(rows.start, rows.stop, side):
             for start_x in range(0, right - left, side):
                 end_y, end_x = min(start_y + side, rows.stop), min(start_x + side, right - left)
-                down = self._axis(slice(start_y + top, end_y + top), 1)
-                across = self._axis(slice(start_x + left, end_x + left), 0)
+                down = self.view.axis(slice(start_y + top, end_y + top), 1, self.halo_cells)
+                across = self.view.axis(slice(start_x + left, end_x + left), 0, self.halo_cells)
                 if not self._touches(down, across):
                     continue
                 tile = part[start_y - rows.start : end_y - rows.start, start_x:end_x]
@@ -128,10 +138,6 @@ class Redraw:
                 drawn = self.drawing.draw(down, across).clamp_(0, 1)
                 # Not lerp_: its rounding may move what has the weight 0.
                 tile += weight * (drawn - tile)
-
-    def _axis(self, pixels: slice, dim: int) -> Axis:
-        start, end, side = self.view.region[dim], self.view.region[dim + 2], len(self.view.p)
-        return axis(pixels, start, end, side, self.halo_cells, self.view.p.device)
 
     def _touches(self, down: Axis, across: Axis) -> bool:
         rows, columns = (slice(one.cells.start // CELL_PX, -(-one.cells.stop // CELL_PX)) for one in (down, across))
@@ -146,7 +152,7 @@ def _places(first: int, last: int, start: int, end: int, side: int, halo: int) -
 
 
 def axis(pixels: slice, start: int, end: int, side: int, halo: int, device: torch.device) -> Axis:
-    """Some of an image's pixels on a frame of ``side``, which shows ``start`` to ``end``; what lies past it repeats its border."""
+    """Some pixels of an image on a frame of ``side`` that shows ``start`` to ``end``; past it, its border is repeated."""
     low, high, places = _places(pixels.start, pixels.stop, start, end, side, halo)
     return Axis(pixels, slice(low, high), torch.from_numpy(places).to(device, non_blocking=True))
 
@@ -166,8 +172,9 @@ def redraws(
         return [None] * len(images)
     bands = find_band(p)
     (touched,) = to_host(F.max_pool2d(bands[:, None], CELL_PX, CELL_PX, ceil_mode=True)[:, 0] > 0)
+    all_maps = zip(p, torch.as_tensor(frames), bands, strict=True)
     found: list[Redraw | None] = []
-    for image, placed, maps, cells in zip(images, placements, zip(p, torch.as_tensor(frames), bands, strict=True), touched, strict=True):
+    for image, placed, maps, cells in zip(images, placements, all_maps, touched, strict=True):
         view = View(image, placed.region, placed.inside, *maps)
         wanted = view.scale > 1 and bool(cells.any())
         found.append(Redraw(view, refiner.start(view), cells, refiner.halo_cells) if wanted else None)

@@ -1,7 +1,8 @@
 """What scenes are made of: objects with exact alpha, and photos to put behind them.
 
-Two Parquet files (``objects/objects.parquet``: ``object_id``, ``licence``, ``rgba`` as WebP bytes; ``backgrounds/backgrounds.parquet``:
-``background_id``, ``image`` as JPEG bytes). Every object and every photo is either for tuning or held out, by its id alone.
+Two Parquet files (``objects/objects.parquet``: ``object_id``, ``licence``, ``rgba`` as WebP bytes;
+``backgrounds/backgrounds.parquet``: ``background_id``, ``image`` as JPEG bytes). Every object and every
+photo is either for tuning or held out, by its id alone.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class Material:
         paths = data / "objects" / "objects.parquet", data / "backgrounds" / "backgrounds.parquet"
         for path in paths:
             if not path.exists():
-                raise ConfigError(f"{path} isn't there; name a folder that has objects/objects.parquet and backgrounds/backgrounds.parquet")
+                raise ConfigError(
+                    f"{path} isn't there; name a folder that has objects/objects.parquet and backgrounds/backgrounds.parquet"
+                )
         objects = pq.read_table(paths[0], columns=["object_id", "licence", "rgba"]).to_pylist()
         photos = pq.read_table(paths[1], columns=["background_id", "image"]).to_pylist()
         chosen = [row for row in objects if licences is None or row["licence"] in licences]
@@ -60,7 +63,7 @@ class Material:
     def object(self, rng: np.random.Generator, part: Part) -> npt.NDArray[np.float32]:
         """(h, w, 4) float32 in [0, 1], straight colours."""
         drawn = self.objects[part][int(rng.integers(len(self.objects[part])))]
-        return np.asarray(Image.open(io.BytesIO(drawn)).convert("RGBA"), np.float32) / 255
+        return np.asarray(Image.open(io.BytesIO(drawn)).convert("RGBA"), np.float32) / np.float32(255)
 
     def background(self, rng: np.random.Generator, part: Part, side: int) -> Pixels:
         """(side, side, 3) uint8: a square of a photo, mirrored at times."""
@@ -72,14 +75,20 @@ class Material:
         resized = cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA if crop > side else cv2.INTER_CUBIC)
         return np.asarray(resized[:, ::-1] if rng.random() < 0.5 else resized, np.uint8)
 
-    def texture(self, rng: np.random.Generator, part: Part, side: int) -> npt.NDArray[np.float32]:
-        """(side, side, 3) float32 in [0, 255]: colours of an object that is drawn: one with some structure of a photo in it."""
+    def texture(
+        self, rng: np.random.Generator, part: Part, side: int, near: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """(side, side, 3) float32 in [0, 255]: colours of an object that is drawn: one with some structure of a photo in it.
+
+        Args:
+            near: about this colour (3,), or any.
+        """
         photo = self.background(rng, part, side).astype(np.float32)
         detail = photo - cv2.GaussianBlur(photo, (0, 0), 24)
         shade = cv2.resize(rng.uniform(-1, 1, (4, 4)).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
-        colour = rng.uniform(10, 245, 3).astype(np.float32)
+        colour = (rng.uniform(10, 245, 3) if near is None else near + rng.normal(0, 25, 3)).astype(np.float32)
         found = colour + rng.uniform(0, 0.9) * detail + rng.uniform(0, 45) * shade[..., None]
-        return np.clip(found, 0, 255).astype(np.float32)
+        return np.asarray(np.clip(found, 0, 255), np.float32)
 
     def _photo(self, rng: np.random.Generator, part: Part) -> Pixels:
         drawn = self.photos[part][int(rng.integers(len(self.photos[part])))]

@@ -8,14 +8,18 @@ place and too sure of itself. So every pixel's truth is known, and the same seed
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.training.material import Material, Part
 from pipeline.training.shapes import Shape, draw_shape
 from pipeline.types import Alpha, Pixels
+
+Colours = npt.NDArray[np.float32]
+"""(H, W, channels)."""
 
 Kind = Literal["object", "hair", "fur", "straps", "glass", "holes"]
 KINDS: tuple[Kind, ...] = ("object", "hair", "fur", "straps", "glass", "holes")
@@ -25,6 +29,9 @@ FINISHES: tuple[Finish, ...] = ("sharp", "blurred", "noisy")
 """``noisy``: a sensor's grain and a JPEG of quality 75 to 95, after a light blur."""
 
 FACTORS = (2, 4, 6)
+
+CAMOUFLAGED = 0.3
+"""So many of the drawn objects have about the background's colour, as white goods on white have."""
 
 SIDE_PX = 576
 """Of a scene: as much as a refiner looks at in one piece, and a whole number of every factor."""
@@ -38,7 +45,7 @@ class Scene:
     """(H, W, 3) uint8."""
     alpha: Alpha
     """(H, W) float32 in [0, 1]: the truth."""
-    foreground: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+    foreground: Colours
     """(H, W, 3) float32 in [0, 255]: the object's own colours, everywhere."""
     base: Alpha
     """(H/factor, W/factor) float32 in [0, 1]: what the base says."""
@@ -62,12 +69,15 @@ def make_scene(
         side: height and width in pixels, a multiple of the factor.
     """
     rng = np.random.default_rng([seed, KINDS.index(kind), FINISHES.index(finish), factor])
+    background = _defocused(material.background(rng, part, side), rng)
     if kind == "object":
         shape = _placed(material.object(rng, part), rng, side)
     else:
-        shape = draw_shape(kind, material.texture(rng, part, side), rng, side)
-    background = _defocused(material.background(rng, part, side), rng)
-    colours, alpha = _through_lens(shape, {"sharp": 0.0, "blurred": rng.uniform(0.7, 2.2), "noisy": rng.uniform(0.4, 1.2)}[finish])
+        near = background.mean((0, 1)) if rng.random() < CAMOUFLAGED else None
+        shape = draw_shape(kind, material.texture(rng, part, side, near), rng, side)
+    colours, alpha = _through_lens(
+        shape, {"sharp": 0.0, "blurred": rng.uniform(0.7, 2.2), "noisy": rng.uniform(0.4, 1.2)}[finish]
+    )
     image = alpha[..., None] * colours + (1 - alpha[..., None]) * background
     image = _grainy(image, rng) if finish == "noisy" else np.clip(np.rint(image), 0, 255).astype(np.uint8)
     return Scene(image, alpha, colours, opinion(alpha, factor, rng), kind, finish, factor)
@@ -79,60 +89,58 @@ def opinion(alpha: Alpha, factor: int, rng: np.random.Generator) -> Alpha:
     Networks blur fine parts, are off by part of a pixel here and there, are surer than they should be, and ripple.
     """
     height, width = alpha.shape[0] // factor, alpha.shape[1] // factor
-    seen = _displaced(alpha, rng, 0.35 * factor)
-    seen = cv2.resize(seen, (width, height), interpolation=cv2.INTER_AREA)
-    seen = cv2.GaussianBlur(seen, (0, 0), rng.uniform(0.4, 0.9))
-    seen = np.clip(seen, 1e-4, 1 - 1e-4)
-    logits = np.log(seen / (1 - seen)) * rng.uniform(0.9, 1.7) + 0.25 * _ripples(seen.shape, rng)
-    return (1 / (1 + np.exp(-logits))).astype(np.float32)
+    small = cv2.resize(_displaced(alpha, rng, 0.35 * factor), (width, height), interpolation=cv2.INTER_AREA)
+    seen = np.clip(cv2.GaussianBlur(small, (0, 0), rng.uniform(0.4, 0.9)), 1e-4, 1 - 1e-4)
+    logits = np.log(seen / (1 - seen)) * rng.uniform(0.9, 1.7) + rng.uniform(0.05, 0.3) * _ripples(seen.shape, rng)
+    return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
 
 
-def _placed(rgba: np.ndarray[tuple[int, ...], np.dtype[np.float32]], rng: np.random.Generator, side: int) -> Shape:
+def _placed(rgba: Colours, rng: np.random.Generator, side: int) -> Shape:
     """An object (h, w, 4) in [0, 1], enlarged up to 2.4 times, turned, and partly outside the picture at times."""
     height, width = rgba.shape[:2]
     scale, angle = rng.uniform(1.0, 2.4), rng.uniform(-30, 30)
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, scale)
     turn[:, 2] += rng.uniform(0.3, 0.7, 2) * side - (width / 2, height / 2)
     straight = np.concatenate([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], 2)
-    laid = cv2.warpAffine(straight, turn, (side, side), flags=cv2.INTER_CUBIC)
+    laid = np.asarray(cv2.warpAffine(straight, turn, (side, side), flags=cv2.INTER_CUBIC), np.float32)
     alpha = np.clip(laid[..., 3], 0, 1)
     if rng.random() < 0.5:
         laid, alpha = laid[:, ::-1], alpha[:, ::-1]
     return Shape(_spread(laid[..., :3], alpha), np.ascontiguousarray(alpha))
 
 
-def _spread(
-    premultiplied: np.ndarray[tuple[int, ...], np.dtype[np.float32]], alpha: Alpha
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _spread(premultiplied: Colours, alpha: Alpha) -> Colours:
     """Straight colours in [0, 255] that go on beyond the object: a true foreground is defined where alpha is 0, too."""
     found = np.zeros_like(premultiplied)
     covered = np.zeros_like(alpha)
     for sigma in (0.0, 1.0, 3.0, 9.0, 27.0, 81.0):
-        colour, weight = (premultiplied, alpha) if sigma == 0 else (cv2.GaussianBlur(x, (0, 0), sigma) for x in (premultiplied, alpha))
+        colour, weight = (
+            (premultiplied, alpha) if sigma == 0 else (cv2.GaussianBlur(x, (0, 0), sigma) for x in (premultiplied, alpha))
+        )
         here = np.where(covered < 1, np.minimum(1 - covered, weight * (1.0 if sigma == 0 else 1e3)), 0)
         found += here[..., None] * colour / np.maximum(weight, 1e-6)[..., None]
         covered += here
     return np.clip(found / np.maximum(covered, 1e-6)[..., None] * 255, 0, 255).astype(np.float32)
 
 
-def _through_lens(shape: Shape, sigma_px: float) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], Alpha]:
+def _through_lens(shape: Shape, sigma_px: float) -> tuple[Colours, Alpha]:
     """Colours and alpha behind a lens that isn't quite in focus: alpha is blurred, and so are premultiplied colours."""
     if sigma_px == 0:
         return shape.colours, shape.alpha
-    alpha = cv2.GaussianBlur(shape.alpha, (0, 0), sigma_px)
+    alpha = np.asarray(np.clip(cv2.GaussianBlur(shape.alpha, (0, 0), sigma_px), 0, 1), np.float32)
     mixed = cv2.GaussianBlur(shape.colours * shape.alpha[..., None], (0, 0), sigma_px)
     far = cv2.GaussianBlur(shape.colours, (0, 0), sigma_px)
     sure = np.clip(alpha * 50, 0, 1)[..., None]
     colours = sure * mixed / np.maximum(alpha, 1e-4)[..., None] + (1 - sure) * far
-    return np.clip(colours, 0, 255).astype(np.float32), alpha
+    return np.asarray(np.clip(colours, 0, 255), np.float32), alpha
 
 
-def _defocused(background: Pixels, rng: np.random.Generator) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _defocused(background: Pixels, rng: np.random.Generator) -> Colours:
     sigma = rng.choice([0.0, 0.0, 2.0, 6.0])
     return np.asarray(cv2.GaussianBlur(background, (0, 0), sigma) if sigma else background, np.float32)
 
 
-def _grainy(image: np.ndarray[tuple[int, ...], np.dtype[np.floating]], rng: np.random.Generator) -> Pixels:  # type: ignore[type-arg]
+def _grainy(image: npt.NDArray[np.floating[Any]], rng: np.random.Generator) -> Pixels:
     """With a sensor's noise and a JPEG's losses."""
     grain = rng.standard_normal(image.shape, np.float32) * rng.uniform(1.5, 5.0)
     noisy = np.clip(np.rint(image + grain), 0, 255).astype(np.uint8)
@@ -146,15 +154,24 @@ def _grainy(image: np.ndarray[tuple[int, ...], np.dtype[np.floating]], rng: np.r
 def _displaced(alpha: Alpha, rng: np.random.Generator, by_px: float) -> Alpha:
     """Smoothly out of place, by about so many pixels."""
     height, width = alpha.shape
-    shifts = [cv2.resize(rng.standard_normal((6, 6)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC) for _ in range(2)]
+    shifts = [
+        cv2.resize(rng.standard_normal((6, 6)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+        for _ in range(2)
+    ]
     across, down = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     nowhere: object = None
     return np.asarray(
-        cv2.remap(alpha, np.dstack([across + by_px * shifts[0], down + by_px * shifts[1]]), nowhere, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+        cv2.remap(
+            alpha,
+            np.dstack([across + by_px * shifts[0], down + by_px * shifts[1]]),
+            nowhere,
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )  # type: ignore[call-overload]
     )
 
 
 def _ripples(shape: tuple[int, ...], rng: np.random.Generator) -> Alpha:
     """Noise of unit size that changes over some pixels, as a network's does."""
-    noise = cv2.GaussianBlur(rng.standard_normal(shape).astype(np.float32), (0, 0), 1.0)
+    noise = cv2.GaussianBlur(rng.standard_normal(shape).astype(np.float32), (0, 0), rng.uniform(1, 3))
     return np.asarray(noise / max(float(noise.std()), 1e-6), np.float32)

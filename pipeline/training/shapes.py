@@ -28,7 +28,10 @@ class Shape(NamedTuple):
 
 
 def draw_shape(
-    kind: Literal["hair", "fur", "straps", "glass", "holes"], texture: npt.NDArray[np.float32], rng: np.random.Generator, side: int
+    kind: Literal["hair", "fur", "straps", "glass", "holes"],
+    texture: npt.NDArray[np.float32],
+    rng: np.random.Generator,
+    side: int,
 ) -> Shape:
     """An object of this kind in the colours of a texture (side, side, 3)."""
     canvas = np.zeros((side * FINER, side * FINER), np.uint8)
@@ -59,7 +62,7 @@ def _outline(rng: np.random.Generator, side: int) -> Points:
         radius += rng.normal(0, 0.25 / wave) * np.cos(wave * angle + rng.uniform(0, 2 * np.pi))
     centre = rng.uniform(0.3, 0.7, 2) * side
     reach = rng.uniform(0.18, 0.34) * side * np.maximum(radius, 0.3)
-    return centre + reach[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+    return np.asarray(centre + reach[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1), np.float64)
 
 
 def _fill(canvas: npt.NDArray[np.uint8], outline: Points) -> None:

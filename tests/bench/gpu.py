@@ -25,6 +25,8 @@ from pipeline.config import load_preset
 from pipeline.errors import PipelineError
 from pipeline.imaging.frame import place
 from pipeline.models.forward import to_device, to_host
+from pipeline.models.guided import Guided
+from pipeline.models.redraw import redraws
 from pipeline.models.resample import DeviceFrames
 from pipeline.segmenter import HostFrames, Segmenter
 from pipeline.storage.files import Files
@@ -132,15 +134,16 @@ def there_and_back(segmenter: Segmenter, for_s: float) -> Iterator[str]:
     placed = [place(PHOTO, None, recipe)]
     ours, hosts = DeviceFrames(recipe, device), HostFrames(recipe)
     frames = ours.frames([image] * segmenter.batch, placed * segmenter.batch)
-    logits = model(frames)
-    (mask,) = ours.masks(logits[:1], placed)
+    p = model(frames).sigmoid()[:1]
+    (mask,) = ours.masks(p, placed, [None])
     steps: dict[str, Callable[[], object]] = {
         "image to the device": lambda: to_device(image, device),
         "image to frame, with it": lambda: ours.frames([image], placed),
         "the same on the host": lambda: hosts.frames([image], placed),
-        "logits to mask": lambda: ours.masks(logits[:1], placed),
+        "alpha to mask": lambda: ours.masks(p, placed, [None]),
+        "alpha to mask, refined": lambda: ours.masks(p, placed, redraws(Guided(), [image], placed, frames[:1], p)),
         "mask to the host": lambda: to_host(mask),
-        "both on the host": lambda: hosts.masks(logits[:1], placed),
+        "both on the host": lambda: hosts.masks(p, placed, [None]),
         "forward": lambda: model(frames),
         "segment: all of it": lambda: segmenter.segment([image] * segmenter.batch, [None] * segmenter.batch),
     }
@@ -150,7 +153,7 @@ def there_and_back(segmenter: Segmenter, for_s: float) -> Iterator[str]:
     yield f"{PHOTO[1]} x {PHOTO[0]} px, {segmenter.batch} at once"
     yield from (f"{name:<26} {1e3 * one_s:8.2f} ms" for name, one_s in took_s.items())
     whole_s = took_s["segment: all of it"]
-    busy = (took_s["image to frame, with it"] + took_s["logits to mask"] + took_s["forward"]) / whole_s
+    busy = (took_s["image to frame, with it"] + took_s["alpha to mask, refined"] + took_s["forward"]) / whole_s
     yield f"{1 / whole_s:.1f} images/s by one process, with the GPU busy for about {min(busy, 1):.0%} of the time"
     if busy < 0.8:
         yield "two copies of the model on it would use the rest: compute.gpus_per_actor=0.5"

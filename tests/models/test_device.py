@@ -138,7 +138,7 @@ def test_frames_and_masks_are_made_without_waiting(recipe: Any, rules: dict[str,
     placed, device = place((150, 90), None, settings), DeviceFrames(settings, torch.device("cpu"))
     with Calls() as calls:  # the tables of a size that was never seen, too
         device.frames([image], [placed])
-        device.masks(torch.randn(1, 64, 64), [placed])
+        device.masks(torch.rand(1, 64, 64), [placed], [None])
     assert calls.found == []
 
 

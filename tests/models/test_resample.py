@@ -10,13 +10,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F  # noqa: N812
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pipeline.models.resample
 from pipeline.config import Recipe
 from pipeline.errors import ItemRefused
 from pipeline.imaging.frame import make_frame, place, restore, to_mask
+from pipeline.models.guided import Guided
+from pipeline.models.redraw import redraws
 from pipeline.models.resample import DeviceFrames, taps
+from pipeline.segmenter import HostFrames
 from pipeline.types import Box
 
 CPU = torch.device("cpu")
@@ -44,7 +48,7 @@ def both_frames(image: Any, box: Any, rules: Recipe) -> tuple[Any, Any]:
 
 def both_masks(size: tuple[int, int], box: Any, rules: Recipe, z: torch.Tensor) -> tuple[Any, Any]:
     placed = place(size, Box(*box) if box else None, rules)
-    (mask,) = DeviceFrames(rules, CPU).masks(z[None], [placed])
+    (mask,) = DeviceFrames(rules, CPU).masks(z[None].sigmoid(), [placed], [None])
     return mask.numpy(), to_mask(restore(z.sigmoid().numpy(), placed, rules))
 
 
@@ -99,7 +103,7 @@ def test_there_and_back_for_any_size_and_box(height: int, width: int, ends: Any,
     device = DeviceFrames(recipe(**rules), CPU)
     image, z = noise(height, width), logits(rules["frame_px"])
     np.testing.assert_array_equal(device.frames([image], [placed])[0], make_frame(image, placed, recipe(**rules)))
-    mask = device.masks(z[None], [placed])[0].numpy()
+    mask = device.masks(z[None].sigmoid(), [placed], [None])[0].numpy()
     wanted = to_mask(restore(z.sigmoid().numpy(), placed, recipe(**rules)))
     assert mask.shape == (height, width) and mask.dtype == np.uint8
     off = np.abs(mask.astype(int) - wanted)
@@ -131,8 +135,8 @@ def test_a_constant_map_is_not_stretched_and_numbers_that_are_not_finite_do_no_h
     assert np.array_equal(ours, hosts) and ours.max() == ours.min() == round(255 / (1 + np.exp(-0.3)))
     placed = place((90, 70), None, rules)
     broken, sound = torch.full((64, 64), float("nan")), logits(64)
-    masks = DeviceFrames(rules, CPU).masks(torch.stack([broken, sound]), [placed, placed])
-    assert torch.equal(masks[1], DeviceFrames(rules, CPU).masks(sound[None], [placed])[0])
+    masks = DeviceFrames(rules, CPU).masks(torch.stack([broken, sound]).sigmoid(), [placed, placed], [None, None])
+    assert torch.equal(masks[1], DeviceFrames(rules, CPU).masks(sound[None].sigmoid(), [placed], [None])[0])
 
 
 def test_a_batch_of_different_images_equals_its_images() -> None:
@@ -141,11 +145,11 @@ def test_a_batch_of_different_images_equals_its_images() -> None:
     placed = [place(image.shape[:2], None, rules) for image in images]
     device = DeviceFrames(rules, CPU)
     z = torch.stack([logits(64, seed) for seed in range(3)])
-    frames, masks = device.frames(images, placed), device.masks(z, placed)
+    frames, masks = device.frames(images, placed), device.masks(z.sigmoid(), placed, [None] * len(placed))
     assert frames.shape == (3, 64, 64, 3) and frames.dtype == torch.uint8
     for number in range(3):
         assert torch.equal(frames[number], device.frames([images[number]], [placed[number]])[0])
-        assert torch.equal(masks[number], device.masks(z[number : number + 1], [placed[number]])[0])
+        assert torch.equal(masks[number], device.masks(z[number : number + 1].sigmoid(), [placed[number]], [None])[0])
 
 
 def test_stripes_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +190,7 @@ def test_images_of_any_shape_go_through_in_stripes(size: tuple[int, int], monkey
     assert largest.bytes <= 16 * stripe_px  # three int32 a pixel, and the rows that stripes share
     assert torch.equal(frame, torch.arange(3).expand(32, 32, 3))
     with Largest() as largest:
-        (mask,) = DeviceFrames(rules, CPU).masks(torch.zeros(1, 32, 32), [placed])
+        (mask,) = DeviceFrames(rules, CPU).masks(torch.full((1, 32, 32), 0.5), [placed], [None])
     assert largest.bytes <= max(16 * stripe_px, mask.nbytes)
     assert mask.shape == size and (mask == 128).all()
 
@@ -206,3 +210,23 @@ def test_taps_are_made_once_for_a_size() -> None:
     made = taps.cache_info().misses
     both_frames(noise(123, 321), None, rules)
     assert taps.cache_info().misses == made
+
+
+@pytest.mark.parametrize(
+    ("size", "box"), [((150, 190), None), ((190, 150), (20, 30, 140, 170)), ((150, 190), (-30, 10, 150, 160))]
+)
+@pytest.mark.parametrize("stretch", [False, True])
+def test_a_refiner_draws_the_same_mask(size: tuple[int, int], box: Any, stretch: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole on the host, some rows at a time on the device."""
+    rules = recipe(outside="black", stretch=stretch)
+    placed = place(size, box and Box(*box), rules)
+    image, p = noise(*size), F.avg_pool2d(logits(64)[None], 5, 1, 2).sigmoid()
+    frames = HostFrames(rules).frames([image], [placed])
+    redrawn = redraws(Guided(), [image], [placed], frames, p)
+    assert redrawn[0] is not None
+    (ours,) = HostFrames(rules).masks(p, [placed], redrawn)
+    (plain,) = HostFrames(rules).masks(p, [placed], [None])
+    monkeypatch.setattr(pipeline.models.resample, "STRIPE_PX", 190 * 40)
+    (theirs,) = DeviceFrames(rules, CPU).masks(p, [placed], redrawn)
+    assert np.abs(ours.astype(int) - theirs.numpy()).max() <= 1
+    assert np.abs(ours.astype(int) - plain).max() > 20

@@ -1,0 +1,67 @@
+"""What ``guided`` and the colours cost for a photo of 12 megapixels with a typical band."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from pipeline.config import Recipe
+from pipeline.imaging.foreground import estimate_foreground
+from pipeline.imaging.frame import make_frame, place, restore, to_mask
+from pipeline.models.band import find_band
+from pipeline.models.guided import Guided
+from pipeline.models.redraw import redraws
+
+SIZE = (3000, 4000)
+FRAME_PX = 1024
+ROUNDS = 5
+
+
+def photo_and_base() -> tuple[Any, Any]:
+    """A photo and a base's alpha whose band has about 5 % of the pixels: a wavy object with some hair."""
+    rng = np.random.default_rng(0)
+    angle = np.linspace(0, 2 * np.pi, 720, endpoint=False)
+    radius = 300 + 30 * np.cos(5 * angle) + 12 * np.cos(23 * angle)
+    points = np.stack([512 + radius * np.cos(angle), 512 + radius * np.sin(angle)], 1)
+    base = np.zeros((FRAME_PX, FRAME_PX), np.float32)
+    cv2.fillPoly(base, [np.rint(points).astype(np.int32)], 1)
+    for start in points[rng.integers(0, 720, 60)]:
+        towards = (start - 512) * rng.uniform(1.05, 1.25) + 512
+        cv2.line(base, np.rint(start).astype(int).tolist(), np.rint(towards).astype(int).tolist(), 0.5, 1)
+    base = cv2.GaussianBlur(base, (0, 0), 1.0)
+    alpha = cv2.resize(base, SIZE[::-1])[..., None]
+    texture = cv2.resize(rng.integers(0, 256, (300, 400, 3), np.uint8), SIZE[::-1], interpolation=cv2.INTER_CUBIC)
+    image = np.clip(alpha * [210, 120, 50] + (1 - alpha) * (0.4 * texture + 40) + rng.normal(0, 3, SIZE)[..., None], 0, 255)
+    return image.astype(np.uint8), base
+
+
+def seconds_of_12_mpx() -> dict[str, float]:
+    """Medians: of the mask with the refiner less that without it, and of the colours."""
+    image, base = photo_and_base()
+    recipe = Recipe(name="cost", model="fake", frame_px=FRAME_PX)
+    placed = place(SIZE, None, recipe)
+    p, frames = torch.from_numpy(base)[None], make_frame(image, placed, recipe)[None]
+    times: dict[str, list[float]] = {"without": [], "with": [], "colour": []}
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        to_mask(restore(base, placed, recipe))
+        plain = time.perf_counter()
+        (redraw,) = redraws(Guided(), [image], [placed], frames, p)
+        assert redraw is not None
+        mask = to_mask(restore(base, placed, recipe, redraw.whole))
+        refined = time.perf_counter()
+        estimate_foreground(image, mask, "multilevel")
+        end = time.perf_counter()
+        for name, seconds in zip(times, (plain - start, refined - plain, end - refined), strict=True):
+            times[name].append(seconds)
+    median = {name: statistics.median(values) for name, values in times.items()}
+    return {
+        "guided_s": median["with"] - median["without"],
+        "colour_s": median["colour"],
+        "band_share": float((find_band(p) > 0).float().mean()),
+    }
