@@ -19,6 +19,7 @@ def run(
     manifest: options.Manifest = None,
     output: options.Output = None,
     preset: options.Preset = None,
+    rendition: options.Renditions = None,
     set_: options.Set = None,
     job: options.JobFile = None,
     endpoint_url: options.Endpoint = None,
@@ -47,7 +48,7 @@ def run(
     stopping.install()  # before anything heavy is imported
     try:
         _run(
-            options.job_of(manifest, output, preset, job, options.settings(set_, endpoint_url), allow_root),
+            options.job_of(manifest, output, preset, job, options.settings(set_, endpoint_url), allow_root, rendition),
             stopping,
             accept_licence=accept_licence,
             retry=error_codes(retry),

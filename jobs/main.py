@@ -11,9 +11,10 @@ from jobs.bench import bench
 from jobs.check import verify
 from jobs.console import err, show_error
 from jobs.cut_out import run
+from jobs.make_dataset import dataset
 from jobs.make_manifest import manifest
 from jobs.one_picture import cut
-from jobs.show import models, show
+from jobs.show import models, renditions, show
 from jobs.show_plan import plan
 from jobs.sweep import gc
 
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Start with: matteline run --manifest examples/manifest.csv --output out/demo",
 )
-for command in (run, cut, plan, manifest, show, verify, gc, models, bench):
+for command in (run, cut, plan, manifest, show, verify, gc, dataset, models, renditions, bench):
     app.command()(command)
 
 

@@ -19,17 +19,21 @@ def cut(
     box: Annotated[str | None, typer.Option("--box", help="x0,y0,x1,y1 in pixels around the object.")] = None,
     mask: Annotated[str | None, typer.Option("--mask", help="Write the mask here too, an 8-bit PNG.")] = None,
     preset: options.Preset = None,
+    rendition: options.Renditions = None,
     set_: options.Set = None,
     accept_licence: options.AcceptLicence = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Cut out one picture."""
-    from pipeline.config import Compute, Limits, Storage, build, parse_overrides
+    """Cut out one picture. Renditions go beside the cutout: cup.png, cup-amazon-main.jpg."""
+    from pipeline.backgrounds import pin_backgrounds
+    from pipeline.config import Compute, Limits, Storage, load_preset, parse_overrides
     from pipeline.errors import ConfigError
     from pipeline.examples import bundled
     from pipeline.imaging.decode import decode
     from pipeline.imaging.encode import encode_mask
+    from pipeline.imaging.renditions import render
     from pipeline.segmenter import Segmenter
+    from pipeline.settings import build
     from pipeline.storage.files import Files
     from pipeline.types import Box
 
@@ -43,6 +47,8 @@ def cut(
     if not target.lower().endswith(".png"):
         raise ConfigError(f"--output {target!r} must end in .png: a cutout has transparency")
     where = None if box is None else Box.parse([part.strip() for part in box.split(",")])
+    recipe = load_preset(preset or "u2netp", changes.get("recipe"), rendition or ()).recipe
+    renditions, backgrounds = pin_backgrounds(recipe.renditions, files, limits)
     image = decode(files.read(files.absolute(bundled(picture)), max_bytes=limits.max_bytes), limits)
     segmenter = Segmenter(
         preset or "u2netp",
@@ -58,3 +64,9 @@ def cut(
         files.write(files.absolute(mask), encode_mask(result.alpha))
     why = f" ({', '.join(result.reasons)})" if result.reasons else ""
     out.print(f"{target}: {image.shape[1]} x {image.shape[0]}, quality {result.quality:.2f}{why}", markup=False)
+    for made in render(renditions, result.cutout[..., :3], result.alpha, backgrounds):
+        beside = f"{target[:-4]}-{made.name}.{made.suffix}"
+        if made.data is not None:
+            files.write(files.absolute(beside), made.data)
+        size = [f"{made.size.width} x {made.size.height}"] if made.size else []
+        out.print(f"{beside}: {', '.join([*size, *([made.note] if made.note else [])])}", markup=False)

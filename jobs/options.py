@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 Preset = Annotated[
     str | None, typer.Option("--preset", "-p", help="Model: a name from `matteline models`, or your own .yaml file.")
 ]
+Renditions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rendition",
+        "-r",
+        metavar="NAME",
+        help="Make this of every cutout too: a name from `matteline renditions`, or your own .yaml file. Repeatable.",
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -56,6 +65,7 @@ def job_of(
     job_file: str | None,
     pairs: list[str],
     allow_roots: list[str] | None = None,
+    renditions: list[str] | None = None,
 ) -> Job:
     """The job that ``run`` and ``plan`` are asked for; ``allow_roots`` come on top of those of the settings.
 
@@ -66,7 +76,9 @@ def job_of(
     from pipeline.examples import bundled
 
     named = bundled(manifest) if manifest else None
-    job = load_job(manifest=named, output=output, preset=preset, overrides=pairs, job_file=job_file)
+    job = load_job(
+        manifest=named, output=output, preset=preset, overrides=pairs, job_file=job_file, renditions=renditions or ()
+    )
     roots = (*job.storage.allow_roots, *(allow_roots or ()))
     return job.model_copy(update={"storage": job.storage.model_copy(update={"allow_roots": roots})})
 
@@ -82,8 +94,9 @@ def files_of(chosen: list[str] | None, endpoint_url: str | None) -> Files:
     Raises:
         ConfigError: a setting of another section, unknown, or out of range.
     """
-    from pipeline.config import Storage, build, parse_overrides
+    from pipeline.config import Storage, parse_overrides
     from pipeline.errors import ConfigError
+    from pipeline.settings import build
     from pipeline.storage.files import Files
 
     given = parse_overrides(settings(chosen, endpoint_url))

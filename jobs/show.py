@@ -1,4 +1,4 @@
-"""``matteline show`` and ``matteline models``: what was done, and what can do it."""
+"""``matteline show``, ``matteline models`` and ``matteline renditions``: what was done, what can do it, what can be made."""
 
 from __future__ import annotations
 
@@ -71,4 +71,15 @@ def models() -> None:
         preset = load_preset(name)
         licence = preset.licence if preset.commercial else f"[yellow]{preset.licence}: needs --accept-licence[/]"
         listing.add_row(name, licence, f"{preset.size_mb:g}", preset.source, preset.about)
+    out.print(listing)
+
+
+def renditions() -> None:
+    """List the bundled renditions: what can be made of every cutout."""
+    from pipeline.rendition import load_rendition, rendition_names
+
+    listing = table("rendition", "file", "about")
+    for name in rendition_names():
+        rendition = load_rendition(name)
+        listing.add_row(name, rendition.suffix, rendition.about)
     out.print(listing)

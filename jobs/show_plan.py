@@ -17,6 +17,7 @@ def plan(
     manifest: options.Manifest = None,
     output: options.Output = None,
     preset: options.Preset = None,
+    rendition: options.Renditions = None,
     set_: options.Set = None,
     job: options.JobFile = None,
     endpoint_url: options.Endpoint = None,
@@ -32,7 +33,7 @@ def plan(
     from pipeline.storage.files import Files
 
     set_up_logging(verbose=verbose)
-    settled = options.job_of(manifest, output, preset, job, options.settings(set_, endpoint_url), allow_root)
+    settled = options.job_of(manifest, output, preset, job, options.settings(set_, endpoint_url), allow_root, rendition)
     files = Files(settled.storage)
     gpu = settled.recipe.precision == "auto" and will_use_gpus(settled.compute)
     made = without_done(make_plan(settled, files, accept_licence=accept_licence, gpu=gpu), files)
@@ -50,6 +51,8 @@ def plan(
     lines.add_row("cluster", f"{machines}, {cpus:g} CPUs (as Ray counts them), {gpus:g} GPUs")
     where = f"{pool.gpus:g} GPU each" if pool.gpus else "on CPUs"
     lines.add_row("model", f"{settled.recipe.name}, {pool.actors} {'copy' if pool.actors == 1 else 'copies'}, {where}")
+    if made.job.recipe.renditions:
+        lines.add_row("renditions", ", ".join(file.name for one in made.job.recipe.renditions for file in one.files))
     if made.todo:
         lines.add_row("model time", _estimate(made, pool, files))
     out.print(lines)

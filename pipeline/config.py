@@ -10,15 +10,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from pipeline.errors import ConfigError
-
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-"""The bundled presets: one YAML file each."""
+from pipeline.rendition import RENDITIONS_VERSION, Rendition, check_apart, load_rendition
+from pipeline.settings import CONFIGS, Section, build, bundled_file, bundled_names, read_yaml, yaml_fault
 
 RECIPE_VERSION = 1
 """Part of every fingerprint; raised when the same settings start to give other pixels."""
@@ -31,12 +30,6 @@ CPU_BATCH_MPX = 1.05
 
 MOST_A_PASS = 16
 """However small the frames: the images themselves wait in memory at full size."""
-
-
-class Section(BaseModel):
-    """Base of all settings: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Recipe(Section):
@@ -73,6 +66,11 @@ class Recipe(Section):
         default="multilevel", description="colours of the cutout's edge"
     )
     outputs: tuple[Literal["mask", "cutout"], ...] = ("mask", "cutout")
+    renditions: tuple[Rendition, ...] = Field(
+        default=(),
+        exclude_if=lambda renditions: not renditions,  # recipes without any keep the fingerprint that they always had
+        description="pictures made from the cutout, by name; each a bundled one's name or a mapping",
+    )
     review_below: float = Field(default=0.5, ge=0, le=1, description="items of lower quality get the status review")
 
     @field_validator("std")
@@ -89,6 +87,19 @@ class Recipe(Section):
             raise ValueError("name each output once, and at least one")
         return tuple(sorted(outputs))
 
+    @field_validator("renditions", mode="before")
+    @classmethod
+    def _names_are_looked_up(cls, renditions: Any) -> Any:
+        if not isinstance(renditions, list | tuple):
+            raise ValueError(f"give a list, as in [amazon-main], not {renditions!r}")  # noqa: TRY004  pydantic reports it
+        return [load_rendition(one) if isinstance(one, str) else one for one in renditions]
+
+    @field_validator("renditions")
+    @classmethod
+    def _renditions_have_names_of_their_own(cls, renditions: tuple[Rendition, ...]) -> tuple[Rendition, ...]:
+        check_apart(renditions)
+        return tuple(sorted(renditions, key=lambda one: one.name))
+
     @model_validator(mode="after")
     def _is_coherent(self) -> Recipe:
         if self.model != "fake" and not self.weights:
@@ -103,15 +114,25 @@ class Recipe(Section):
         """64 hex digits over everything that changes pixels: not the name, and the weights by hash, not by place.
 
         Raises:
-            ConfigError: the hash of the weights isn't known yet, or the precision not settled.
+            ConfigError: the hash of the weights or of a background isn't known yet, or the precision not settled.
         """
         if self.precision == "auto":
             raise ConfigError("recipe.precision is still auto; settle it before taking the recipe's fingerprint")
         if self.model != "fake" and self.weights_sha256 is None:
             raise ConfigError("the recipe has no weights_sha256 yet; fetch the weights before taking its fingerprint")
-        facts = self.model_dump(mode="json", exclude={"name", "weights"}) | {"version": RECIPE_VERSION}
-        text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(self.facts() | {"version": RECIPE_VERSION}, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def facts(self) -> dict[str, Any]:
+        """Everything that changes pixels, as JSON.
+
+        Raises:
+            ConfigError: the hash of a background isn't known yet.
+        """
+        facts = self.model_dump(mode="json", exclude={"name", "weights"})
+        if not self.renditions:
+            return facts
+        return facts | {"renditions": [one.facts() for one in self.renditions], "renditions_version": RENDITIONS_VERSION}
 
     def folder(self) -> str:
         """Name of this recipe's folder in an output: ``<name>-<first 12 digits of the fingerprint>``."""
@@ -241,35 +262,11 @@ class Job(Section):
 
 
 JOB_SECTIONS = ("recipe", "compute", "limits", "storage", "budget")
-S = TypeVar("S", bound=Section)
 
 
 def preset_names() -> list[str]:
     """Names of the bundled presets, sorted."""
-    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file's mapping.
-
-    Raises:
-        ConfigError: unreadable, not YAML, or not a mapping.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} can't be read as YAML: {_yaml_fault(error)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} can't be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold a mapping of settings")
-    return content
-
-
-def _yaml_fault(error: yaml.YAMLError) -> str:
-    """What is wrong and where, without the text itself, which may be a secret."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or "not YAML"
-    return f"{problem}, line {mark.line + 1}" if mark else str(problem)
+    return bundled_names(CONFIGS)
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -287,28 +284,25 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
         try:
             read = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--set {name}: the value can't be read: {_yaml_fault(error)}") from None
+            raise ConfigError(f"--set {name}: the value can't be read: {yaml_fault(error)}") from None
         # Numbers and the like stay text, which pydantic reads by the key's type: a hash may look like a number.
         tree.setdefault(section, {})[key] = read if read is None or isinstance(read, str | list | dict) else value.strip()
     return tree
 
 
-def load_preset(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Preset:
+def load_preset(name_or_path: str, changes: Mapping[str, Any] | None = None, renditions: Sequence[str] = ()) -> Preset:
     """A bundled preset by name, or a user's own by the path of its YAML file, with changes to its recipe.
 
     Other weights than the preset's own drop the preset's pinned hash: it was the hash of another file.
+
+    Args:
+        renditions: names (or paths) of further ones.
 
     Raises:
         ConfigError: no such preset, an unknown key, a value out of range.
     """
     changes = dict(changes or {})
-    path = Path(name_or_path)
-    if path.suffix not in {".yaml", ".yml"}:
-        if name_or_path not in preset_names():
-            raise ConfigError(
-                f"no preset {name_or_path!r}; there are {', '.join(preset_names())}, or give the path of a .yaml file"
-            )
-        path = CONFIGS / f"{name_or_path}.yaml"
+    path = bundled_file(name_or_path, CONFIGS, "preset")
     content = read_yaml(path)
     recipe = dict(content.get("recipe") or {})
     recipe.setdefault("name", path.stem)
@@ -317,7 +311,10 @@ def load_preset(name_or_path: str, changes: Mapping[str, Any] | None = None) -> 
         recipe["weights"] = str((path.parent / str(weights)).resolve())
     if "weights" in changes and "weights_sha256" not in changes:
         recipe.pop("weights_sha256", None)
-    return build(Preset, content | {"recipe": recipe | changes}, str(path.name))
+    recipe |= changes
+    if renditions:
+        recipe["renditions"] = [*(recipe.get("renditions") or ()), *renditions]
+    return build(Preset, content | {"recipe": recipe}, str(path.name))
 
 
 def load_job(
@@ -328,8 +325,12 @@ def load_job(
     overrides: Sequence[str] = (),
     job_file: str | None = None,
     default_preset: str = "u2netp",
+    renditions: Sequence[str] = (),
 ) -> Job:
     """The job that a command line describes, on top of a job file if one is named.
+
+    Args:
+        renditions: names (or paths) of further ones than the recipe has.
 
     Raises:
         ConfigError: something is missing, unknown or out of range.
@@ -352,25 +353,10 @@ def load_job(
     facts = {
         "manifest": manifest or content.get("manifest"),
         "output": output or content.get("output"),
-        "preset": load_preset(preset or content.get("preset") or default_preset, recipe),
+        "preset": load_preset(preset or content.get("preset") or default_preset, recipe, renditions),
         **sections,
     }
     for needed in ("manifest", "output"):
         if not facts[needed]:
             raise ConfigError(f"no {needed}: give --{needed} a path or a URI")
     return build(Job, facts, job_file or "the command line")
-
-
-def build(kind: type[S], facts: Mapping[str, Any], where: str) -> S:
-    """Validate settings, turning pydantic's report into one sentence.
-
-    Raises:
-        ConfigError: naming the place, the key, what is wrong and, for a misspelt key, the nearest right one.
-    """
-    try:
-        return kind.model_validate(facts)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        key = ".".join(str(part) for part in first["loc"]) or kind.__name__.lower()
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ConfigError(f"{where}: {key}: {first['msg'].removeprefix('Value error, ')}{more}") from None

@@ -103,7 +103,8 @@ def graph(plan: Plan, pool: Pool, run_id: str, files: Files) -> Dataset:
     warnings.filterwarnings("ignore", category=RayDeprecationWarning)
     job, compute = plan.job, plan.job.compute
     ledger, item_s = RemoteLedger.start(), job.limits.item_s
-    finish = Finish(job.recipe, plan.layout, run_id, files, plan.manifest.carried, compute.fetch_threads, ledger, item_s)
+    carried, threads = plan.manifest.carried, compute.fetch_threads
+    finish = Finish(job.recipe, plan.layout, run_id, files, carried, threads, ledger, item_s, plan.backgrounds)
     fetching = {
         "files": files,
         "roots": plan.manifest.roots,

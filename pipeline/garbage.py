@@ -13,10 +13,10 @@ from pipeline.storage.index import read_index
 from pipeline.storage.layout import Layout
 from pipeline.storage.lease import Lease
 from pipeline.storage.place import FileInfo
-from pipeline.verify import OUTPUTS, object_keys, orphans
+from pipeline.verify import URIS, object_keys, orphans, uris
 
 KINDS = {
-    "object": "a mask or cutout that no row names: of a task that died before its part, or of an image that has changed",
+    "object": "a mask, cutout or rendition that no row names: its task died before its part, or its image has changed",
     "part": "an index part whose rows were replaced",
     "temporary": "a file that was being written when its process was killed",
 }
@@ -67,8 +67,7 @@ def sweep(
 
 
 def _objects(layout: Layout, files: Files) -> Iterator[FileInfo]:
-    columns = [f"{output}_uri" for output in OUTPUTS]
-    known = gather(object_keys(part[column]) for part in read_index(layout, files, columns) for column in columns)
+    known = gather(object_keys(named) for part in read_index(layout, files, URIS) for named in uris(part))
     return orphans(layout, files, known)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from pipeline.backgrounds import pin_backgrounds
 from pipeline.config import Compute, Job
 from pipeline.errors import ConfigError
 from pipeline.models.load import check_weights, settle
@@ -41,6 +42,8 @@ class Plan:
     done: Digests
     """Of the items that need not be done; see ``without_done``."""
     todo: int
+    backgrounds: Mapping[str, bytes] = field(default_factory=dict)
+    """Files of the pictures that renditions have behind the object, by SHA-256."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +90,15 @@ def make_plan(job: Job, files: Files, *, accept_licence: bool = False, gpu: bool
             "images; choose an output beside it"
         )
     files.check_writable(output)
-    recipe, weights = pin_weights(job.recipe, files)
+    renditions, backgrounds = pin_backgrounds(job.recipe.renditions, files, job.limits)
+    recipe, weights = pin_weights(job.recipe.model_copy(update={"renditions": renditions}), files)
     recipe = settle(recipe, weights, gpu=gpu)
     check_weights(recipe, weights, job.compute.engine)
     job = job.with_recipe(recipe)
     layout = Layout(output, recipe.folder())
     found = scan(manifest, files)
     _check_strays(job, manifest, found)
-    return Plan(job, manifest, layout, found.rows, found.refused, found.ids, found.ids[:0], found.rows)
+    return Plan(job, manifest, layout, found.rows, found.refused, found.ids, found.ids[:0], found.rows, backgrounds)
 
 
 def _check_strays(job: Job, manifest: Manifest, found: Scan) -> None:

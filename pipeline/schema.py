@@ -37,13 +37,25 @@ SIGNALS = pa.struct(
     ]
 )
 
+RENDITION = pa.struct(
+    [
+        _field("name", pa.string(), "of the rendition, with -<size> where it has several sizes"),
+        _field("uri", pa.string(), "an absolute path or a URI; null: not made, and the note says why"),
+        _field("bytes", pa.int64(), "size of the object"),
+        _field("sha256", pa.string(), "of the object"),
+        _field("height", pa.int32(), "of the rendition, in pixels"),
+        _field("width", pa.int32(), "of the rendition, in pixels"),
+        _field("note", pa.string(), "what to know of it, such as that it had to be enlarged; null: nothing"),
+    ]
+)
+
 SECONDS = pa.struct(
     [
         _field("fetch", pa.float32(), "reading the image's bytes"),
         _field("decode", pa.float32(), "bytes to upright RGB"),
         _field("segment", pa.float32(), "this item's share of its batch in the model"),
-        _field("finish", pa.float32(), "colours, PNG encoding"),
-        _field("write", pa.float32(), "publishing mask and cutout"),
+        _field("finish", pa.float32(), "colours, renditions, encoding"),
+        _field("write", pa.float32(), "publishing mask, cutout and renditions"),
     ]
 )
 
@@ -77,6 +89,7 @@ INDEX = pa.schema(
         _field("cutout_uri", pa.string(), "straight RGBA PNG: an absolute path or a URI"),
         _field("cutout_bytes", pa.int64(), "size of the cutout object"),
         _field("cutout_sha256", pa.string(), "of the cutout object"),
+        _field("renditions", pa.list_(RENDITION), "one entry a file that the recipe's renditions ask for; null without any"),
         _field("quality", pa.float32(), "[0, 1], higher is better; null for failed items"),
         _field("quality_calibrated", pa.bool_(), "true: quality is the probability that Dice is at least 0.95"),
         _field("reasons", pa.list_(pa.string()), "what pulled the quality down, worst first"),

@@ -12,13 +12,15 @@ from typing import Any, cast, overload
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import Compute, Preset, Recipe, Storage, load_preset
+from pipeline.backgrounds import pin_backgrounds
+from pipeline.config import Compute, Limits, Preset, Recipe, Storage, load_preset
 from pipeline.errors import ConfigError, ItemError, SegmentError
 from pipeline.imaging.components import count_components
 from pipeline.imaging.encode import encode_cutout
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import Placement, make_frame, place, restore, to_mask
 from pipeline.imaging.picture import Picture, is_picture, upright_rgb
+from pipeline.imaging.renditions import Rendered, render
 from pipeline.models.forward import Probabilities, choose_device, segment_errors, to_device, to_host
 from pipeline.models.load import Model, load_model, settle
 from pipeline.models.redraw import Redraw, redraws
@@ -26,6 +28,7 @@ from pipeline.models.refiners import load_refiner
 from pipeline.models.resample import DeviceFrames
 from pipeline.models.signals import measure, named
 from pipeline.quality.score import Score, complete, score
+from pipeline.rendition import Rendition, load_rendition
 from pipeline.storage.files import Files
 from pipeline.storage.weights import cache_folder, fetch_weights
 from pipeline.types import Box, Mask, Pixels
@@ -78,6 +81,16 @@ class Cutout:
     def save(self, path: str | Path) -> None:
         """Write the cutout as a PNG file."""
         Path(path).write_bytes(self.png())
+
+    def rendition(self, which: str | Rendition) -> list[Rendered]:
+        """Files that are made from the cutout, one a size: of a bundled rendition by its name, of a YAML file, or of one's own.
+
+        Raises:
+            ConfigError: there is no such rendition, or its background can't be had.
+        """
+        chosen = load_rendition(which) if isinstance(which, str) else which
+        pinned, backgrounds = pin_backgrounds([chosen], Files(), Limits())
+        return list(render(pinned, self.cutout[..., :3], self.alpha, backgrounds))
 
     def __iter__(self) -> Any:
         return iter((self.alpha, self.cutout))

@@ -8,25 +8,32 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import FetchError
-from pipeline.imaging.published import png_fault
+from pipeline.imaging.published import fault
 from pipeline.storage.digests import Digests, contains, digest, gather, repeated
 from pipeline.storage.files import Files
 from pipeline.storage.index import read_index
 from pipeline.storage.layout import Layout
 from pipeline.storage.manifest import Manifest, read
 from pipeline.storage.place import FileInfo
+from pipeline.types import Size
 
 OUTPUTS = ("mask", "cutout")
 COLUMNS = [
     *("item_id", "status", "error_code", "height", "width", "quality"),
     *(f"{output}_{fact}" for output in OUTPUTS for fact in ("uri", "bytes", "sha256")),
+    "renditions",
 ]
+URIS = (*(f"{output}_uri" for output in OUTPUTS), "renditions")
+"""Columns in which objects are named; see ``uris``."""
+
+_PLACE = r"^.*/(renditions/[^/]*/[^/]*/[^/]*)$|^.*/([^/]*/[^/]*/[^/]*)$"
+
 CHUNK = 1024
 """Objects that are looked up together."""
 
@@ -40,7 +47,7 @@ KINDS = {
     "incoherent": "a row contradicts itself",
     "absent": "an object can't be read",
     "changed": "an object's size or SHA-256 isn't the row's",
-    "undecodable": "an object is no PNG of the row's size",
+    "undecodable": "an object is no whole file of the row's size and its name's format",
     "orphan": "an object belongs to no row",
 }
 """What can be wrong. Orphans are no fault of a finished run's rows: ``matteline gc`` removes them."""
@@ -90,16 +97,15 @@ def verify(
         for part in read_index(layout, files, COLUMNS):
             verdict.rows += part.num_rows
             ids.append(digest(part["item_id"]))
-            for output in OUTPUTS:
-                objects.append(object_keys(part[f"{output}_uri"]))
+            objects += [object_keys(named) for named in uris(part)]
             drawn = [rng.random() < sample for _ in range(part.num_rows)]
             unread = part.filter(pa.array([not is_drawn for is_drawn in drawn]))
-            believed += [object_keys(unread[f"{output}_uri"]) for output in OUTPUTS]
-            for fault in pool.map(partial(_check_row, files), part.to_pylist(), drawn):
-                for kind, what in fault.faults:
+            believed += [object_keys(named) for named in uris(unread)]
+            for check in pool.map(partial(_check_row, files), part.to_pylist(), drawn):
+                for kind, what in check.faults:
                     verdict.find(kind, what)
-                verdict.objects += fault.objects
-                verdict.object_bytes += fault.bytes
+                verdict.objects += check.objects
+                verdict.object_bytes += check.bytes
     known = gather(ids)
     for item_id in _named(layout, files, repeated(known)):
         verdict.find("twice", item_id)
@@ -115,7 +121,7 @@ def verify(
 
 
 def orphans(layout: Layout, files: Files, known: Digests, listed: list[Digests] | None = None) -> Iterator[FileInfo]:
-    """Masks and cutouts that are not among the objects that the index names (``object_keys``).
+    """Masks, cutouts and renditions that are not among the objects that the index names (``object_keys``).
 
     Args:
         listed: takes the keys of all that is there.
@@ -123,7 +129,7 @@ def orphans(layout: Layout, files: Files, known: Digests, listed: list[Digests] 
     Raises:
         StorageError: a folder can't be listed.
     """
-    for folder in (layout.masks, layout.cutouts):
+    for folder in (layout.masks, layout.cutouts, layout.renditions):
         chunk: list[FileInfo] = []
         for info in files.list(folder):
             chunk.append(info)
@@ -133,9 +139,16 @@ def orphans(layout: Layout, files: Files, known: Digests, listed: list[Digests] 
         yield from _unknown(chunk, known, listed)
 
 
-def object_keys(uris: pa.Array | pa.ChunkedArray) -> Digests:
+def uris(rows: pa.Table) -> Iterator[pa.Array | pa.ChunkedArray]:
+    """The objects that rows (with the columns ``URIS``) name, without nulls."""
+    for output in OUTPUTS:
+        yield rows[f"{output}_uri"].drop_null()
+    yield pc.struct_field(pc.list_flatten(rows["renditions"]), "uri").drop_null()
+
+
+def object_keys(named: pa.Array | pa.ChunkedArray) -> Digests:
     """Digests of objects by their place in the recipe's folder: an output that was moved or copied knows its objects still."""
-    return digest(pc.replace_substring_regex(uris.drop_null(), r"^.*/([^/]*/[^/]*/[^/]*)$", r"\1"))
+    return digest(pc.replace_substring_regex(named, _PLACE, r"\1\2"))
 
 
 def _unknown(chunk: list[FileInfo], known: Digests, listed: list[Digests] | None) -> Iterator[FileInfo]:
@@ -154,27 +167,45 @@ class _RowCheck:
     bytes: int = 0
 
 
+class _Named(NamedTuple):
+    """An object as a row tells of it."""
+
+    uri: str
+    bytes: int
+    sha256: str
+    height: int
+    width: int
+
+
 def _check_row(files: Files, row: dict[str, Any], read_objects: bool) -> _RowCheck:
     """What is wrong with one row and its objects."""
     check, item_id = _RowCheck(), row["item_id"]
-    failed = row["status"] == "failed"
-    named = [output for output in OUTPUTS if row[f"{output}_uri"] is not None]
-    if failed != (row["error_code"] is not None) or failed == bool(named) or failed != (row["quality"] is None):
-        check.faults.append(("incoherent", f"{item_id}: status {row['status']}, error {row['error_code']}, objects {named}"))
-    for output in named if read_objects else ():
-        uri = row[f"{output}_uri"]
-        try:
-            data = files.read(uri)
-        except FetchError as error:
-            check.faults.append(("absent", f"{item_id}: {error}"))
-            continue
-        check.objects, check.bytes = check.objects + 1, check.bytes + len(data)
-        if len(data) != row[f"{output}_bytes"] or hashlib.sha256(data).hexdigest() != row[f"{output}_sha256"]:
-            check.faults.append(("changed", f"{item_id}: {uri}"))
-        fault = png_fault(data, row["height"], row["width"])
-        if fault:
-            check.faults.append(("undecodable", f"{item_id}: {uri}: {fault}"))
+    failed, renditions = row["status"] == "failed", row["renditions"] or []
+    size = (row["height"], row["width"])
+    outputs = [output for output in OUTPUTS if row[f"{output}_uri"] is not None]
+    named = [_Named(row[f"{output}_uri"], row[f"{output}_bytes"], row[f"{output}_sha256"], *size) for output in outputs]
+    named += [_Named(*(one[fact] for fact in _Named._fields)) for one in renditions if one["uri"] is not None]
+    unexplained = [one["name"] for one in renditions if one["uri"] is None and not one["note"]]
+    if failed != (row["error_code"] is not None) or failed == bool(named) or failed != (row["quality"] is None) or unexplained:
+        found = outputs + [one["name"] for one in renditions]
+        check.faults.append(("incoherent", f"{item_id}: status {row['status']}, error {row['error_code']}, objects {found}"))
+    for one in named if read_objects else ():
+        _check_object(files, item_id, one, check)
     return check
+
+
+def _check_object(files: Files, item_id: str, named: _Named, check: _RowCheck) -> None:
+    try:
+        data = files.read(named.uri)
+    except FetchError as error:
+        check.faults.append(("absent", f"{item_id}: {error}"))
+        return
+    check.objects, check.bytes = check.objects + 1, check.bytes + len(data)
+    if len(data) != named.bytes or hashlib.sha256(data).hexdigest() != named.sha256:
+        check.faults.append(("changed", f"{item_id}: {named.uri}"))
+    wrong = fault(data, named.uri.rpartition(".")[2], Size(named.height, named.width))
+    if wrong:
+        check.faults.append(("undecodable", f"{item_id}: {named.uri}: {wrong}"))
 
 
 def _compare(verdict: Verdict, known: Digests, manifest: Manifest, layout: Layout, files: Files) -> None:
@@ -194,10 +225,9 @@ def _compare(verdict: Verdict, known: Digests, manifest: Manifest, layout: Layou
 def _uris_of(layout: Layout, files: Files, keys: Digests) -> Iterator[str]:
     """The objects' URIs in the index behind these keys; a second pass, made only when there is something to name."""
     if len(keys):
-        for part in read_index(layout, files, [f"{output}_uri" for output in OUTPUTS]):
-            for output in OUTPUTS:
-                uris = part[f"{output}_uri"].drop_null()
-                yield from uris.filter(pa.array(contains(keys, object_keys(uris)))).to_pylist()
+        for part in read_index(layout, files, URIS):
+            for named in uris(part):
+                yield from named.filter(pa.array(contains(keys, object_keys(named)))).to_pylist()
 
 
 def _named(layout: Layout, files: Files, digests: Digests) -> Iterator[str]:

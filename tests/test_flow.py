@@ -25,12 +25,16 @@ from pipeline import flow
 from pipeline.config import Compute, load_job
 from pipeline.errors import ConfigError, ErrorBudgetExceeded, ItemsMissing, StorageError, WeightsError
 from pipeline.flow import check_workers, execute, graph, rows_per_block, rows_per_part, will_use_gpus, with_copies
+from pipeline.garbage import sweep
 from pipeline.log import Meter
 from pipeline.preflight import Node, Pool, fit_pool, make_plan, without_done
 from pipeline.run import run_job
 from pipeline.schema import INDEX, TRAVELLING, carried_name
 from pipeline.stages.segment import SegmentBatch
 from pipeline.storage.files import Files
+from pipeline.storage.index import compact
+from pipeline.storage.manifest import open_manifest
+from pipeline.verify import verify
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 MakePhotos = Callable[..., list[Path]]
@@ -475,3 +479,93 @@ def test_why_a_cluster_cannot_be_joined_is_told(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(flow, "_check_answers", lambda _address: None)
     with pytest.raises(ConfigError, match=r"had at head:6379: Failed to connect .* \(InvalidAuthToken\)"):
         flow._start_ray(Compute(ray_address="head:6379"))
+
+
+def test_renditions_are_made_found_whole_and_swept(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    """Two renditions, one of two sizes and on a picture, from the command line's form to verify and gc."""
+    make_photos(tmp_path / "photos", 5)
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
+    Image.new("RGB", (50, 40), (10, 120, 240)).save(tmp_path / "beach.png")
+    own = f"{{name: shop, size_px: [40, 80], fill: 0.8, aspect: '1:1', background: {tmp_path}/beach.png, format: jpeg}}"
+    job = load_job(
+        manifest=str(tmp_path / "photos"),
+        output=str(tmp_path / "out"),
+        preset=fake_preset,
+        overrides=["budget.max_failed_share=1", f"recipe.renditions=[{own}]"],
+        renditions=["transparent"],
+    )
+    plan, record = run_job(job)
+    assert (record.failed, record.ok + record.review) == (1, 5)
+    layout, files = plan.layout, Files()
+    for row in read_index(layout.folder):
+        names = None if row["renditions"] is None else [one["name"] for one in row["renditions"]]
+        assert names == (None if row["status"] == "failed" else ["shop-40", "shop-80", "transparent"])
+        for one in row["renditions"] or ():
+            picture = Image.open(one["uri"])
+            assert picture.size == (one["width"], one["height"])
+            assert one["name"] == "transparent" or (picture.format == "JPEG" and picture.width == int(one["name"][5:]))
+    recipe = json.loads(Path(layout.recipe).read_text())
+    assert [one["name"] for one in recipe["renditions"]] == ["shop", "transparent"]
+    assert recipe["renditions"][0]["background_sha256"] == hashlib.sha256((tmp_path / "beach.png").read_bytes()).hexdigest()
+    manifest = open_manifest(job.manifest, files)
+    verdict = verify(layout, files, manifest)
+    assert verdict.sound and verdict.objects == 5 * (2 + 3), verdict
+    assert run_job(job)[0].todo == 0
+
+    (first, second, third) = sorted(Path(layout.renditions).rglob("*.jpg"))[:3]
+    kept = {path: path.read_bytes() for path in (first, second)}
+    first.unlink()
+    second.write_bytes(kept[second][:-200])
+    third.with_name("stray.jpg").write_bytes(b"of a task that died")
+    assert verify(layout, files, manifest).counts == {"absent": 1, "changed": 1, "undecodable": 1, "orphan": 1}
+    assert verify(layout, files, manifest, sample=0).counts == {"absent": 1, "orphan": 1}
+    assert sweep(layout, "gc", files, delete=True, min_age_s=0).files["object"] == 1
+    for path, data in kept.items():
+        path.write_bytes(data)
+    assert verify(layout, files, manifest).sound
+
+    Image.new("RGB", (50, 40), (10, 121, 240)).save(tmp_path / "beach.png")
+    assert make_plan(job, files).layout != layout, "another picture is another recipe"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "gone.png"), (b"no picture", "not an image"), (b"\x89PNG\r\n\x1a\n", "cut off")],
+    ids=["missing", "no picture", "cut off"],
+)
+def test_a_background_that_cannot_be_used_is_refused_before_the_run(
+    tmp_path: Path, make_photos: MakePhotos, fake_preset: str, content: bytes | None, said: str
+) -> None:
+    make_photos(tmp_path / "photos", 1)
+    if content is not None:
+        (tmp_path / "gone.png").write_bytes(content)
+    overrides = [f"recipe.renditions=[{{name: shop, background: {tmp_path}/gone.png}}]"]
+    job = load_job(manifest=str(tmp_path / "photos"), output=str(tmp_path / "out"), preset=fake_preset, overrides=overrides)
+    with pytest.raises(ConfigError, match=f"the background of rendition shop can't be used: .*{said}"):
+        make_plan(job, Files())
+    pinned = [f"recipe.renditions=[{{name: shop, background: {tmp_path}/b.png, background_sha256: {'f' * 64}}}]"]
+    Image.new("RGB", (5, 4)).save(tmp_path / "b.png")
+    job = load_job(manifest=str(tmp_path / "photos"), output=str(tmp_path / "out"), preset=fake_preset, overrides=pinned)
+    with pytest.raises(ConfigError, match="correct whichever is wrong"):
+        make_plan(job, Files())
+
+
+def test_an_output_made_before_there_were_renditions_is_read_beside_new_parts(
+    tmp_path: Path, make_photos: MakePhotos, fake_preset: str
+) -> None:
+    make_photos(tmp_path / "photos", 4)
+    where = {"manifest": str(tmp_path / "photos"), "output": str(tmp_path / "out"), "preset": fake_preset}
+    job = load_job(**where, overrides=["compute.rows_per_part=1"])
+    plan, _ = run_job(job)
+    for part in Path(plan.layout.index).glob("*.parquet"):
+        pq.write_table(pq.read_table(part).drop_columns(["renditions"]), part)
+    make_photos(tmp_path / "photos", 3, first=4)
+    again, record = run_job(job)
+    assert (again.layout, record.done_before, record.ok + record.review) == (plan.layout, 4, 3)
+    files = Files()
+    assert verify(plan.layout, files, open_manifest(job.manifest, files)).sound
+    assert sum(sweep(plan.layout, "gc", files, delete=False, min_age_s=0).files.values()) == 0
+    assert compact(plan.layout, files, above=1) == 7
+    assert len(read_index(plan.layout.folder)) == 7
+    (united,) = Path(plan.layout.index).glob("*.parquet")
+    assert "renditions" in pq.read_schema(united).names

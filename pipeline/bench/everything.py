@@ -15,10 +15,11 @@ from pipeline.bench.photos import Photos, copy_photos, find_photos
 from pipeline.bench.stages import Stages, stages_alone
 from pipeline.bench.subject import Subject, open_subject
 from pipeline.bench.whole import Whole, run_whole
-from pipeline.config import Storage, build, parse_overrides
+from pipeline.config import Storage, parse_overrides
 from pipeline.log import log
 from pipeline.models.frozen import has_bf16
 from pipeline.segmenter import local_cpus
+from pipeline.settings import build
 from pipeline.storage.files import Files
 
 SCHEMA = 1

@@ -1,18 +1,54 @@
-"""Is a published PNG whole?"""
+"""Is a published object whole, and how large is it?"""
 
 from __future__ import annotations
 
 from pipeline.config import Limits
 from pipeline.errors import DecodeError
 from pipeline.imaging.decode import decode
+from pipeline.imaging.recognise import recognise
+from pipeline.imaging.rle import read_rle
+from pipeline.types import Mask, Size
 
 BOUNDLESS = Limits(max_pixels=2**40, max_bytes=2**40)
 
+_FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WebP"}
 
-def png_fault(data: bytes, height: int, width: int) -> str | None:
-    """What is wrong with a mask or cutout that should be ``height`` x ``width`` pixels; None if nothing is."""
+
+def size_of(data: bytes, suffix: str) -> Size:
+    """The height and width that an object turns out to have when all of it is decoded.
+
+    Args:
+        suffix: how its name ends: ``png``, ``jpg``, ``webp``, or ``json`` for run lengths.
+
+    Raises:
+        DecodeError: it is damaged, or of another format.
+    """
+    if suffix == "json":
+        try:
+            return read_rle(data)[0]
+        except ValueError as error:
+            raise DecodeError(f"these run lengths can't be used: {error}") from error
+    if (form := recognise(data)) != _FORMATS.get(suffix):
+        raise DecodeError(f"it is a {form} in a file called .{suffix}")
+    height, width, _ = decode(data, BOUNDLESS).shape
+    return Size(height, width)
+
+
+def fault(data: bytes, suffix: str, size: Size | None = None) -> str | None:
+    """What is wrong with an object that should be of this format (and size); None if nothing is."""
     try:
-        found = decode(data, BOUNDLESS).shape[:2]
+        found = size_of(data, suffix)
     except DecodeError as error:
         return str(error)
-    return None if found == (height, width) else f"it is {found[1]} wide and {found[0]} high, the row says {width} and {height}"
+    if size is None or found == size:
+        return None
+    return f"it is {found.width} wide and {found.height} high, the row says {size.width} and {size.height}"
+
+
+def decode_mask(data: bytes) -> Mask:
+    """A mask's opacity, (H, W) uint8.
+
+    Raises:
+        DecodeError: it is damaged.
+    """
+    return decode(data, BOUNDLESS)[..., 0]

@@ -1,4 +1,4 @@
-"""Masks to objects: colours, PNG encoding, publishing, and the index row."""
+"""Masks to objects: colours, renditions, encoding, publishing, and the index row."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import socket
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -17,7 +17,8 @@ from pipeline.config import Recipe
 from pipeline.errors import FetchError, ItemError, WriteError
 from pipeline.imaging.encode import OUT_OF_MEANS, encode_cutout, encode_mask
 from pipeline.imaging.foreground import estimate_foreground
-from pipeline.imaging.published import png_fault
+from pipeline.imaging.published import fault, size_of
+from pipeline.imaging.renditions import Rendered, render
 from pipeline.schema import INDEX, index_schema
 from pipeline.stages.attempts import Attempts, Ledger
 from pipeline.stages.rows import FailedBefore, attempt, errors_of, sha256, unpack, with_errors
@@ -25,7 +26,7 @@ from pipeline.stages.worker import settle_worker
 from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout, input_mark
 from pipeline.storage.uris import unsigned
-from pipeline.types import Mask, Pixels
+from pipeline.types import Mask, Pixels, Size
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,15 @@ class Finish:
     threads: int
     ledger: Ledger | None = None
     item_s: float = 300.0
+    backgrounds: Mapping[str, bytes] = field(default_factory=dict)
+    """Files of the pictures that renditions have behind the object, by SHA-256."""
+
+
+class Encoded(NamedTuple):
+    """An item's objects as files."""
+
+    outputs: dict[str, bytes]
+    renditions: list[Rendered]
 
 
 def finish_batch(batch: pa.Table, *, finish: Finish) -> pa.Table:
@@ -55,14 +65,16 @@ def finish_batch(batch: pa.Table, *, finish: Finish) -> pa.Table:
         for row, (finish_s, written) in enumerate(jobs):
             objects = [attempt(errors, row, job.result) or {"write_s": 0.0} for job in written]
             write_s = sum(one.pop("write_s") for one in objects)
-            made.append({"finish_s": finish_s, "write_s": write_s} | {key: one[key] for one in objects for key in one})
+            renditions = [one.pop("rendition") for one in objects if "rendition" in one] if finish.recipe.renditions else None
+            facts_made = {key: one[key] for one in objects for key in one}
+            made.append({"finish_s": finish_s, "write_s": write_s, "renditions": renditions} | facts_made)
     attempts.over()
     settled = with_errors(batch, errors).select(["error_code", "error_detail"]).to_pylist()
     same = {"recipe": finish.recipe.fingerprint(), "worker": f"{socket.gethostname()}/{os.getpid()}"}
     rows = [_index_row(fact, new, error, finish) | same for fact, new, error in zip(facts, made, settled, strict=True)]
     table = pa.Table.from_pylist(rows, INDEX)
-    for field in finish.carried:
-        table = table.append_column(field, batch[field.name].cast(field.type))
+    for column in finish.carried:
+        table = table.append_column(column, batch[column.name].cast(column.type))
     return table.cast(index_schema(finish.carried))
 
 
@@ -79,50 +91,71 @@ def _publish(
     start = time.perf_counter()
     if isinstance(errors[row], FailedBefore):
         return 0.0, []
-    shape = height, width = fact["height"], fact["width"]
-    image, mask = unpack(batch["pixels"], row, (height, width, 3)), unpack(batch["mask"], row, shape)
+    size = Size(fact["height"], fact["width"])
+    image, mask = unpack(batch["pixels"], row, (*size, 3)), unpack(batch["mask"], row, size)
     assert image is not None and mask is not None  # a row without them has its error
     made_from = input_mark(fact["image_sha256"], fact["box"])
 
-    encoded = attempt(errors, row, lambda: attempts.one(row, lambda: _encode(image, mask, finish.recipe))) or {}
+    encoded = attempt(errors, row, lambda: attempts.one(row, lambda: _encode(image, mask, finish)))
     written = []
-    for output, data in encoded.items():
+    for output, data in encoded.outputs.items() if encoded else ():
         place = finish.layout.mask if output == "mask" else finish.layout.cutout
-        written.append(pool.submit(_write, finish.files, output, place(fact["item_id"], made_from), data, shape))
+        written.append(pool.submit(_write_output, finish.files, output, place(fact["item_id"], made_from), data, size))
+    for rendered in encoded.renditions if encoded else ():
+        uri = finish.layout.rendition(rendered.name, fact["item_id"], made_from, rendered.suffix)
+        written.append(pool.submit(_write_rendition, finish.files, uri, rendered))
     return time.perf_counter() - start, written
 
 
-def _encode(image: Pixels, mask: Mask, recipe: Recipe) -> dict[str, bytes]:
-    """An item's objects as files, by output."""
+def _encode(image: Pixels, mask: Mask, finish: Finish) -> Encoded:
+    """An item's objects as files."""
+    recipe = finish.recipe
+    coloured = "cutout" in recipe.outputs or any(one.what == "cutout" for one in recipe.renditions)
     try:
-        return {
-            output: encode_mask(mask)
-            if output == "mask"
-            else encode_cutout(estimate_foreground(image, mask, recipe.foreground), mask)
-            for output in recipe.outputs
-        }
+        foreground = estimate_foreground(image, mask, recipe.foreground) if coloured else image
+        makers = {"mask": lambda: encode_mask(mask), "cutout": lambda: encode_cutout(foreground, mask)}
+        outputs: dict[str, bytes] = {output: makers[output]() for output in recipe.outputs}
+        return Encoded(outputs, list(render(recipe.renditions, foreground, mask, finish.backgrounds)))
     except OUT_OF_MEANS as error:
-        raise WriteError(f"its mask and cutout can't be made ({type(error).__name__}); it may need more memory") from error
+        raise WriteError(f"its objects can't be made ({type(error).__name__}); it may need more memory") from error
 
 
-def _write(files: Files, output: str, uri: str, data: bytes, shape: tuple[int, int]) -> dict[str, Any]:
-    """Publish an object and say what is there now.
-
-    One that is there already was made from the same input by a task that was repeated since, and its row may be in the
-    index: it stays, and is what this row tells of, unless it is damaged.
-    """
+def _write_output(files: Files, output: str, uri: str, data: bytes, size: Size) -> dict[str, Any]:
+    """Publish a mask or cutout and say what is there now."""
     start = time.perf_counter()
-    if not files.create(uri, data):
-        try:
-            found = files.read(uri)
-        except FetchError as error:
-            raise WriteError(str(error)) from error
-        if found != data and png_fault(found, *shape):
-            files.write(uri, data)
-        else:
-            data = found
+    data = _publish_once(files, uri, data, size)
     facts = {f"{output}_uri": uri, f"{output}_bytes": len(data), f"{output}_sha256": sha256(data)}
     return facts | {"write_s": time.perf_counter() - start}
+
+
+def _write_rendition(files: Files, uri: str, rendered: Rendered) -> dict[str, Any]:
+    """Publish a rendition's file, if it was made, and say what is there now."""
+    start = time.perf_counter()
+    if rendered.data is None or rendered.size is None:
+        return {"rendition": {"name": rendered.name, "note": rendered.note}, "write_s": 0.0}
+    data = _publish_once(files, uri, rendered.data)
+    # Where a GPU didn't give the same bits twice, what is trimmed may be a pixel larger or smaller: the object tells its own.
+    height, width = rendered.size if data == rendered.data else size_of(data, rendered.suffix)
+    facts = {"name": rendered.name, "uri": uri, "bytes": len(data), "sha256": sha256(data), "height": height, "width": width}
+    return {"rendition": facts | {"note": rendered.note}, "write_s": time.perf_counter() - start}
+
+
+def _publish_once(files: Files, uri: str, data: bytes, size: Size | None = None) -> bytes:
+    """Publish an object unless there is one, and give what is there now.
+
+    One that is there already was made from the same input by a task that was repeated since, and its row may be in the
+    index: it stays, and is what this row tells of, unless it is damaged, or of another size where that is certain.
+    """
+    if files.create(uri, data):
+        return data
+    try:
+        found = files.read(uri)
+    except FetchError as error:
+        raise WriteError(str(error)) from error
+    if found == data or fault(found, uri.rpartition(".")[2], size) is None:
+        return found
+    files.write(uri, data)
+    return data
 
 
 def _index_row(

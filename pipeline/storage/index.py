@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import FetchError, StorageError, WriteError
+from pipeline.schema import INDEX
 from pipeline.storage.digests import Digests, contains, digest, gather, repeated
 from pipeline.storage.faults import FOREIGN, is_damage, sentence
 from pipeline.storage.files import Files
@@ -284,15 +285,23 @@ def _read_part(part: FileInfo, files: Files, columns: Sequence[str] | None) -> p
     wanted = None if columns is None else list(columns)
     try:
         if part.size <= WHOLE_BYTES:
-            return pq.ParquetFile(pa.BufferReader(files.read(part.uri))).read(wanted, use_threads=False)
+            return _with_all(pq.ParquetFile(pa.BufferReader(files.read(part.uri))).read(wanted, use_threads=False), wanted)
         with files.open_input(part.uri) as source:
-            return pq.ParquetFile(source, pre_buffer=True).read(wanted, use_threads=False)
+            return _with_all(pq.ParquetFile(source, pre_buffer=True).read(wanted, use_threads=False), wanted)
     except FetchError as error:
         raise StorageError(str(error)) from error
     except (pa.ArrowException, *FOREIGN) as error:
         if not is_damage(error):
             raise StorageError(sentence(error, part.uri)) from error
         raise StorageError(f"{shown(part.uri)} is damaged; remove it, and the next run does its items again") from error
+
+
+def _with_all(rows: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    """The rows with nulls in the columns that the index didn't have yet when they were written."""
+    for absent in sorted(set(columns or ()) & set(INDEX.names) - set(rows.column_names)):
+        field = INDEX.field(absent)
+        rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+    return rows
 
 
 def _write(uri: str, data: bytes, files: Files) -> None:

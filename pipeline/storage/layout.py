@@ -6,6 +6,7 @@
       recipe.json                      what makes these pixels
       masks/ab/<object name>.<input>.png   ab = first two hex digits of sha256(item id): 256 prefixes share S3's load
       cutouts/ab/<object name>.<input>.png
+      renditions/<rendition>/ab/<object name>.<input>.jpg    or .png, .webp, .json
       index/part-<16 hex digits>.parquet
       superseded/part-….parquet        parts whose rows a later run replaced
       runs/<run id>.json               written last
@@ -61,6 +62,10 @@ class Layout:
         return join(self.folder, "cutouts")
 
     @property
+    def renditions(self) -> str:
+        return join(self.folder, "renditions")
+
+    @property
     def index(self) -> str:
         return join(self.folder, "index")
 
@@ -84,6 +89,10 @@ class Layout:
         """Where an item's cutout lies."""
         return self._object(self.cutouts, item_id, made_from)
 
+    def rendition(self, rendition: str, item_id: str, made_from: str, suffix: str) -> str:
+        """Where an item's file of a rendition lies; ``rendition`` and ``suffix`` as ``Rendered`` has them."""
+        return self._object(join(self.renditions, rendition), item_id, made_from, suffix)
+
     def part(self, item_ids: Iterable[str]) -> str:
         """The index part that holds these items: a task that is run again writes the same part again."""
         return join(self.index, part_name(item_ids))
@@ -91,9 +100,9 @@ class Layout:
     def run(self, run_id: str) -> str:
         return join(self.runs, f"{run_id}.json")
 
-    def _object(self, folder: str, item_id: str, made_from: str) -> str:
+    def _object(self, folder: str, item_id: str, made_from: str, suffix: str = "png") -> str:
         spread = hashlib.sha256(_bytes(item_id)).hexdigest()[:2]
-        return join(folder, spread, f"{object_name(item_id)}.{made_from}.png")
+        return join(folder, spread, f"{object_name(item_id)}.{made_from}.{suffix}")
 
 
 def input_mark(image_sha256: str, box: Sequence[float] | None) -> str:

@@ -168,6 +168,7 @@ CHANGES: dict[str, Any] = {
     "foreground": "none",
     "outputs": ["mask"],
     "review_below": 0.6,
+    "renditions": ["transparent"],
 }
 
 

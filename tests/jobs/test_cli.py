@@ -20,6 +20,8 @@ import pytest
 from PIL import Image
 
 from jobs.main import main
+from pipeline.config import load_job
+from pipeline.run import run_job
 
 ROOT = Path(__file__).resolve().parents[2]
 MATTELINE = str(Path(sys.executable).with_name("matteline"))
@@ -38,9 +40,9 @@ def matteline(
 def test_help_names_every_command_and_where_to_start(tmp_path: Path) -> None:
     shown = matteline("--help", cwd=tmp_path)
     assert shown.returncode == 0
-    for word in ("run", "cut", "plan", "manifest", "show", "verify", "models", "bench", "examples/manifest.csv"):
+    for word in ("run", "cut", "plan", "manifest", "show", "verify", "models", "bench", "dataset", "examples/manifest.csv"):
         assert word in shown.stdout
-    for command in ("run", "cut", "plan", "manifest", "show", "verify", "models", "bench"):
+    for command in ("run", "cut", "plan", "manifest", "show", "verify", "models", "bench", "dataset", "renditions"):
         assert matteline(command, "--help", cwd=tmp_path).returncode == 0
 
 
@@ -62,6 +64,13 @@ def test_models_are_listed_with_their_licences(tmp_path: Path) -> None:
     for name in ("ben2-base", "mvanet-dis", "finegrain-box", "u2netp", "u2net", "isnet", "rmbg-1.4", "birefnet", "ben2-onnx"):
         assert name in shown.stdout
     assert "--accept-licence" in shown.stdout
+
+
+def test_renditions_are_listed(tmp_path: Path) -> None:
+    shown = matteline("renditions", cwd=tmp_path, env={"COLUMNS": "200"})
+    assert shown.returncode == 0
+    for name in ("amazon-main", "transparent", "dataset-coco", "dataset-indexed", "pure white"):
+        assert name in shown.stdout
 
 
 def test_the_demo_from_start_to_show(tmp_path: Path) -> None:
@@ -107,9 +116,57 @@ def test_cut_writes_one_cutout_and_its_mask(tmp_path: Path) -> None:
     assert "quality" in done.stdout
 
 
+def test_cut_writes_renditions_beside_the_cutout(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text("size_px: [32, 64]\nfill: 0.8\n")
+    done = matteline(
+        *("cut", "examples/espresso.jpg", "-o", "cup.png", "--box", "70,20,520,395"),
+        *("--rendition", "amazon-main", "-r", "small.yaml", "--set", "recipe.renditions=[dataset-coco]"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    made = {path.name for path in tmp_path.iterdir()} - {"small.yaml"}
+    assert made == {"cup.png", "cup-amazon-main.jpg", "cup-small-32.png", "cup-small-64.png", "cup-dataset-coco.json"}
+    main_image = np.asarray(Image.open(tmp_path / "cup-amazon-main.jpg"))
+    assert main_image.shape == (2000, 2000, 3) and (main_image[0] == 255).all()
+    assert "cup-amazon-main.jpg: 2000 x 2000, enlarged" in done.stdout
+    cutout = np.asarray(Image.open(tmp_path / "cup.png"))
+    assert json.loads((tmp_path / "cup-dataset-coco.json").read_text())["area"] == int((cutout[..., 3] > 127).sum())
+
+
+def test_an_output_becomes_a_data_set(
+    ray_session: None, tmp_path: Path, make_photos: MakePhotos, fake_preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two boxes of each image in the manifest: two items, and then one image again."""
+    make_photos(tmp_path / "photos", 2)
+    (tmp_path / "m.jsonl").write_text(
+        "\n".join(
+            json.dumps({"image_uri": f"photos/photo-00{number}.jpg", "boxes": [[10, 10, 60, 80], [40, 10, 110, 80]]})
+            for number in range(2)
+        )
+    )
+    monkeypatch.chdir(tmp_path)
+    run_job(load_job(manifest="m.jsonl", output="out", preset=fake_preset))
+    done = matteline("dataset", "out", "--coco", "coco.json", "--indexed", "labels", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "coco.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == ["photo-000.jpg", "photo-001.jpg"]
+    assert [one["image_id"] for one in content["annotations"]] == [1, 1, 2, 2]
+    assert content["annotations"][0]["item_id"] == "photos/photo-000.jpg#0"
+    for image in content["images"]:
+        labels = Image.open(tmp_path / "labels" / image["file_name"].replace(".jpg", ".png"))
+        assert labels.mode == "P" and labels.size == (image["width"], image["height"])
+        assert set(np.unique(np.asarray(labels))) <= {0, 1, 2}
+    assert "2 images, 4 objects" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (("run", "--manifest", "photos", "--output", "out", "--rendition", "amazn"), "no rendition 'amazn'; there are"),
+        (("run", "-m", "photos", "-o", "out", "--set", "recipe.renditions=[{name: a, background: b.jpg}]"), "b.jpg"),
+        (("cut", "photos/photo-000.jpg", "--rendition", "amazn"), "no rendition"),
+        (("dataset", "nowhere", "--coco", "c.json"), "no results under"),
+        (("dataset", "nowhere"), "--coco FILE.json"),
         (("run", "--manifest", "nowhere.csv", "--output", "out"), "nowhere.csv"),
         (("run", "--manifest", "photos", "--output", "out", "--preset", "u3net"), "no preset 'u3net'; there are"),
         (("run", "--manifest", "photos", "--output", "out", "--set", "recipe.strech=true"), "strech"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -50,6 +51,7 @@ def test_everything_on_s3(s3: Any, bucket: str, tmp_path: Path) -> None:
     command = (
         *("run", "--manifest", f"s3://{bucket}/catalog/manifest.csv", "--output", f"s3://{bucket}/out"),
         *("--set", f"recipe.weights=s3://{bucket}/models/u2netp.onnx", "--set", "budget.max_failed_share=0.2"),
+        *("--rendition", "dataset-coco"),
     )
     env = s3.environment | {"MATTELINE_CACHE": str(tmp_path / "cache")}
     done = matteline(*command, env=env, cwd=tmp_path)
@@ -64,6 +66,11 @@ def test_everything_on_s3(s3: Any, bucket: str, tmp_path: Path) -> None:
                 data = s3.get(bucket, row[f"{output}_uri"].removeprefix(f"s3://{bucket}/"))
                 assert hashlib.sha256(data).hexdigest() == row[f"{output}_sha256"]
                 assert Image.open(io.BytesIO(data)).size == (row["width"], row["height"])
+            (rle,) = row["renditions"]
+            assert json.loads(s3.get(bucket, rle["uri"].removeprefix(f"s3://{bucket}/")))["size"] == [
+                row["height"],
+                row["width"],
+            ]
             assert row["sku"] == f"S-{row['item_id'][-1]}"
     pngs = [key for key in s3.keys(bucket, "out/") if key.endswith(".png")]
     assert len(pngs) == 12
@@ -75,6 +82,9 @@ def test_everything_on_s3(s3: Any, bucket: str, tmp_path: Path) -> None:
     assert "0 of 7 items to do" in again.stderr
     shown = matteline("show", f"s3://{bucket}/out", env=env, cwd=tmp_path)
     assert "7 items: " in shown.stdout
+    united = matteline("dataset", f"s3://{bucket}/out", "--coco", f"s3://{bucket}/coco.json", env=env, cwd=tmp_path)
+    assert united.returncode == 0, united.stderr
+    assert len(json.loads(s3.get(bucket, "coco.json"))["images"]) == 6
 
 
 def test_a_prefix_is_a_manifest(s3: Any, bucket: str, fake_preset: str, tmp_path: Path) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
-from pipeline.config import load_preset
+from pipeline.config import Recipe, load_preset
 from pipeline.schema import SIGNALS
 from pipeline.stages.finish import Finish, finish_batch
 from pipeline.stages.rows import pack
@@ -102,3 +106,87 @@ def test_what_cannot_be_published_fails_its_item_alone(finish: Finish, tmp_path:
     failed, fine = finish_batch(batch(1, "a", "b"), finish=finish).to_pylist()
     assert (failed["status"], failed["error_code"], failed["mask_uri"], failed["cutout_uri"]) == ("failed", "write", None, None)
     assert fine["status"] == "ok" and len(list(objects(fine))) == 2
+
+
+RENDITIONS = [
+    {"name": "thumb", "size_px": [8, 16], "fill": 0.8, "background": "#ffffff", "format": "jpeg"},
+    {"name": "web", "format": "webp"},
+    {"name": "own", "trim": 0.1},
+    "dataset-coco",
+]
+FILES = {"dataset-coco": "json", "own": "png", "thumb-8": "jpg", "thumb-16": "jpg", "web": "webp"}
+
+
+@pytest.fixture
+def with_renditions(finish: Finish) -> Finish:
+    facts = finish.recipe.model_dump(mode="json")
+    return replace(finish, recipe=Recipe.model_validate(facts | {"renditions": RENDITIONS}))
+
+
+def check_renditions(row: dict[str, Any], root: Path) -> dict[str, bytes]:
+    """Every entry tells of what is stored; by name."""
+    found = {}
+    for one in row["renditions"]:
+        path = Path(one["uri"])
+        assert path.parent.parent == root / "fake-0" / "renditions" / one["name"]
+        assert path.suffix == f".{FILES[one['name']]}"
+        data = found[one["name"]] = path.read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (one["bytes"], one["sha256"])
+        size = json.loads(data)["size"] if path.suffix == ".json" else list(Image.open(io.BytesIO(data)).size[::-1])
+        assert size == [one["height"], one["width"]]
+    return found
+
+
+def test_renditions_are_published_and_told_of(with_renditions: Finish, tmp_path: Path) -> None:
+    (row,) = finish_batch(batch(1, "a"), finish=with_renditions).to_pylist()
+    assert row["status"] == "ok" and row["mask_uri"] and row["cutout_uri"]
+    assert list(check_renditions(row, tmp_path)) == list(FILES)
+    assert {one["name"]: (one["height"], one["width"]) for one in row["renditions"]}["dataset-coco"] == SHAPE
+
+
+def test_without_renditions_there_is_nothing_to_tell(finish: Finish) -> None:
+    (row,) = finish_batch(batch(1, "a"), finish=finish).to_pylist()
+    assert row["renditions"] is None
+
+
+def test_a_repeated_task_finds_its_renditions(with_renditions: Finish, tmp_path: Path) -> None:
+    (first,) = finish_batch(batch(1, "a"), finish=with_renditions).to_pylist()
+    stored = check_renditions(first, tmp_path)
+    (second,) = finish_batch(batch(2, "a"), finish=with_renditions).to_pylist()
+    assert check_renditions(second, tmp_path) == stored, "another result for the same input replaces nothing"
+    assert second["renditions"] == first["renditions"]
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut off", "another format"])
+def test_damaged_renditions_are_replaced(with_renditions: Finish, tmp_path: Path, damage: str) -> None:
+    (first,) = finish_batch(batch(1, "a"), finish=with_renditions).to_pylist()
+    stored = check_renditions(first, tmp_path)
+    for one in first["renditions"]:
+        data = stored[one["name"]]
+        other = stored["web"] if one["name"] != "web" else stored["own"]
+        Path(one["uri"]).write_bytes({"empty": b"", "cut off": data[: len(data) // 2], "another format": other}[damage])
+    (again,) = finish_batch(batch(1, "a"), finish=with_renditions).to_pylist()
+    assert check_renditions(again, tmp_path) == stored
+
+
+def test_a_rendition_that_cannot_be_written_fails_its_item_alone(with_renditions: Finish, tmp_path: Path) -> None:
+    (row,) = finish_batch(batch(1, "a"), finish=with_renditions).to_pylist()
+    path = Path(row["renditions"][2]["uri"])
+    path.unlink()
+    path.mkdir()  # in the way
+    (path / "x").touch()
+    failed, fine = finish_batch(batch(1, "a", "b"), finish=with_renditions).to_pylist()
+    assert (failed["status"], failed["error_code"]) == ("failed", "write")
+    assert failed["mask_uri"] is failed["cutout_uri"] is failed["renditions"] is None
+    assert fine["status"] == "ok" and len(check_renditions(fine, tmp_path)) == len(FILES)
+
+
+def test_an_empty_mask_says_what_was_not_made(with_renditions: Finish) -> None:
+    table = batch(1, "a")
+    at = table.schema.get_field_index("mask")
+    table = table.set_column(at, table.schema.field(at), pack([np.zeros(SHAPE, np.uint8)]))
+    (row,) = finish_batch(table, finish=with_renditions).to_pylist()
+    assert row["status"] == "ok" and row["mask_uri"]
+    made = {one["name"]: one["uri"] is not None for one in row["renditions"]}
+    assert made == {"dataset-coco": True, "own": False, "thumb-8": False, "thumb-16": False, "web": False}
+    assert all("no object" in one["note"] for one in row["renditions"] if one["uri"] is None)

@@ -1,0 +1,87 @@
+"""Run lengths against COCO's own library, and damage."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from pycocotools import mask as coco
+
+from pipeline.imaging.rle import decode_rle, encode_rle, is_object, read_rle, run_lengths
+
+MASKS = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=24), elements=st.integers(0, 1))
+
+
+@given(MASKS)
+def test_it_is_cocos_format(inside: np.ndarray) -> None:
+    ours, theirs = run_lengths(inside), coco.encode(np.asfortranarray(inside))
+    assert ours["counts"].encode() == theirs["counts"]
+    assert ours["size"] == theirs["size"]
+    assert ours["area"] == coco.area(theirs)
+    if inside.any():
+        assert ours["bbox"] == coco.toBbox(theirs).tolist()
+    assert np.array_equal(coco.decode({"size": ours["size"], "counts": ours["counts"].encode()}), inside)
+
+
+def test_large_masks_with_long_and_many_runs() -> None:
+    rng = np.random.default_rng(0)
+    inside = np.zeros((1500, 2200), np.uint8)
+    inside[3:1490, 300:2000] = 1
+    inside[400:900, 900:1500] = rng.integers(0, 2, (500, 600))
+    assert run_lengths(inside)["counts"].encode() == coco.encode(np.asfortranarray(inside))["counts"]
+    assert np.array_equal(decode_rle(encode_rle(inside)), inside)
+
+
+@given(MASKS)
+def test_what_was_encoded_comes_back(inside: np.ndarray) -> None:
+    assert np.array_equal(decode_rle(encode_rle(inside)), inside)
+
+
+def test_the_object_is_what_is_more_than_half_opaque() -> None:
+    assert is_object(np.array([[0, 127, 128, 255]], np.uint8)).tolist() == [[0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"counts": ""},
+        {"counts": "~~~~~~~~~~~~"},
+        {"counts": "oooooooooooooooooooooooo0"},
+        {"counts": "0"},
+        {"counts": 7},
+        {"counts": "\u20ac"},
+        {"size": [9, 9]},
+        {"size": [-6, -7]},
+        {"size": [2**40, 2**40]},
+        {"size": [6]},
+        {"size": "ab"},
+        {"area": 1},
+        {"area": None},
+    ],
+)
+def test_damage_is_found(change: dict[str, Any]) -> None:
+    inside = np.random.default_rng(1).integers(0, 2, (6, 7)).astype(np.uint8)
+    content = json.loads(encode_rle(inside)) | change
+    with pytest.raises(ValueError, match="its |it is no"):
+        read_rle(json.dumps(content).encode())
+
+
+@given(st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=30), st.integers(0, 40))
+def test_no_text_is_too_strange(counts: str, area: int) -> None:
+    data = json.dumps({"size": [5, 8], "counts": counts, "area": area}).encode()
+    try:
+        size, runs = read_rle(data)
+    except ValueError:
+        return
+    assert size == (5, 8) and runs.sum() == 40 and runs.min() >= 0
+
+
+def test_no_json_is_no_run_lengths() -> None:
+    for data in (b"", b"[]", b"null", b"{", b"\xff\xfe"):
+        with pytest.raises(ValueError, match="no JSON object with size, counts and area"):
+            read_rle(data)
