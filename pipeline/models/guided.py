@@ -17,8 +17,8 @@ from torch import Tensor
 from pipeline.models.forward import to_device
 from pipeline.models.redraw import Axis, Drawing, View
 
-RADIUS_PX = 3
-"""Of a window, in pixels of the frame."""
+RADIUS_PX, NEAR_RADIUS_PX, NEAR = 3, 2, 3.0
+"""Of a window, in pixels of the frame; less where the image is less than ``NEAR`` times as large, and there is less to gain."""
 
 EPS = 1e-4
 """Added to the colours' variance (in [0, 1]²): what is flatter than this is no edge, but noise."""
@@ -36,12 +36,13 @@ class Guided:
 
     def start(self, view: View) -> Drawing:
         """See ``Refiner``."""
+        radius = RADIUS_PX if view.scale >= NEAR else NEAR_RADIUS_PX
 
         def draw(down: Axis, across: Axis) -> Tensor:
             p = view.p[down.cells, across.cells]
             frame = view.frame[down.cells, across.cells].permute(2, 0, 1).float() / 255
             image = to_device(view.image[down.pixels, across.pixels], view.p.device).permute(2, 0, 1).float() / 255
-            rows, columns = windows(p.shape[0], RADIUS_PX, p.device), windows(p.shape[1], RADIUS_PX, p.device)
+            rows, columns = windows(p.shape[0], radius, p.device), windows(p.shape[1], radius, p.device)
             fitted = both(rows, fit(p, frame, rows, columns, EPS), columns)  # (5, h, w)
             left = p - (fitted[:3] * frame).sum(0) - fitted[3]
             fitted[3] += left * fitted[4].square()
