@@ -174,8 +174,9 @@ def _judge_index(plan: Plan, files: Files) -> None:
 
 def describe_recipe(plan: Plan, files: Files) -> None:
     """Leave the recipe beside its results, once."""
-    recipe = plan.job.recipe.model_dump(mode="json", exclude={"weights"}) | {"fingerprint": plan.job.recipe.fingerprint()}
-    files.create(plan.layout.recipe, json.dumps(recipe, indent=2).encode())
+    recipe = plan.job.recipe.model_dump(mode="json", exclude={"weights", "refiner_weights"})
+    content = recipe | {"fingerprint": plan.job.recipe.fingerprint()}
+    files.create(plan.layout.recipe, json.dumps(content, indent=2).encode())
 
 
 def new_run_id() -> str:
