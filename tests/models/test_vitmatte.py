@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import VitDetConfig, VitMatteConfig, VitMatteForImageMatting, VitMatteImageProcessor
 
 import pipeline.models.vitmatte as module
+from pipeline import Segmenter
+from pipeline.config import load_job
 from pipeline.errors import WeightsError
 from pipeline.models.guided import Guided
 from pipeline.models.vitmatte import NORMALISE, VitMatte, network_input, tiles_at_once
 from pipeline.models.vitmatte_weights import check_vitmatte, load_vitmatte
+from pipeline.preflight import make_plan
+from pipeline.run import describe_recipe
+from pipeline.storage.files import Files
 
 CPU = torch.device("cpu")
 SIZES = {"small": (384, 6, 25.8), "base": (768, 12, 96.7)}
@@ -253,3 +261,23 @@ def test_tiles_at_once_have_room(refiner: VitMatte) -> None:
         networks = {size: VitMatteForImageMatting(published(size)) for size in SIZES}
     assert [tiles_at_once(networks["small"], 1024, room * 10**9) for room in (0, 1, 3, 6, 40)] == [1, 1, 2, 4, 8]
     assert [tiles_at_once(networks["base"], 1024, room * 10**9) for room in (1, 3, 6)] == [1, 1, 2]
+
+
+def test_from_a_recipe_to_a_cutout_and_into_recipe_json(
+    weights: Path, fake_preset: str, tmp_path: Path, make_photos: Any
+) -> None:
+    (photo,) = make_photos(tmp_path / "photos", 1)
+    changes = {"refiner": "vitmatte", "refiner_weights": str(weights), "refiner_licence": "our own weights"}
+    segmenter = Segmenter(fake_preset, device="cpu", **changes)
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert segmenter.recipe.refiner_weights_sha256 == sha256
+    picture = np.asarray(Image.open(photo))
+    drawn, plain = segmenter(picture), Segmenter(fake_preset, device="cpu", refiner="none")(picture)
+    assert drawn.note is None and np.abs(drawn.alpha.astype(int) - plain.alpha).max() > 10
+    pairs = [f"recipe.{key}={value}" for key, value in changes.items()]
+    job = load_job(manifest=f"{tmp_path}/photos", output=f"{tmp_path}/out", preset=fake_preset, overrides=pairs)
+    plan = make_plan(job, Files())
+    describe_recipe(plan, Files())
+    told = json.loads(Path(plan.layout.recipe).read_text())
+    assert told["refiner_licence"] == "our own weights" and told["refiner_weights_sha256"] == sha256
+    assert "refiner_weights" not in told, "an address may hold a secret"
