@@ -59,8 +59,14 @@ class Recipe(Section):
 
     alpha_resize: Literal["antialias", "plain"] = Field(default="antialias", description="bilinear, frame to image")
     stretch: bool = Field(default=False, description="upstream's per-image min-max; an empty photo becomes a full mask")
-    refiner: Literal["none", "guided"] = Field(
+    refiner: Literal["none", "guided", "closed_form", "vitmatte"] = Field(
         default="guided", description="alpha where the model is unsure, at the image's own size; none: the model's, enlarged"
+    )
+    refiner_weights: str = Field(default="", description="vitmatte's, named as the model's are")
+    refiner_weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="what they must hash to")
+    refiner_licence: str = Field(default="", description="the terms under which you use them; kept in recipe.json")
+    refiner_normalise: Literal["imagenet", "half"] = Field(
+        default="imagenet", description="vitmatte's input: as it was trained, or as transformers' processor has it"
     )
     foreground: Literal["multilevel", "blur_fusion", "ben2", "none"] = Field(
         default="multilevel", description="colours of the cutout's edge"
@@ -108,10 +114,18 @@ class Recipe(Section):
             raise ValueError(f"frame_px must be a multiple of 128 for mvanet, not {self.frame_px}")
         if self.model == "onnx" and self.precision not in {"auto", "fp32"}:
             raise ValueError("an ONNX file carries its own precision; leave recipe.precision at fp32")
+        if self.refiner == "vitmatte" and not (self.refiner_weights and self.refiner_licence.strip()):
+            raise ValueError(
+                "refiner=vitmatte needs refiner_weights, a path or a URI, and refiner_licence, the terms of their use"
+            )
+        given = [name for name, field in Recipe.model_fields.items() if getattr(self, name) != field.default]
+        unused = [name for name in given if name.startswith("refiner_")]
+        if self.refiner != "vitmatte" and unused:
+            raise ValueError(f"{unused[0]} is for refiner=vitmatte, not for {self.refiner}; leave it out")
         return self
 
     def fingerprint(self) -> str:
-        """64 hex digits over everything that changes pixels: not the name, and the weights by hash, not by place.
+        """64 hex digits over everything that changes pixels: no name, no licence, and weights by hash, not by place.
 
         Raises:
             ConfigError: the hash of the weights or of a background isn't known yet, or the precision not settled.
@@ -120,16 +134,20 @@ class Recipe(Section):
             raise ConfigError("recipe.precision is still auto; settle it before taking the recipe's fingerprint")
         if self.model != "fake" and self.weights_sha256 is None:
             raise ConfigError("the recipe has no weights_sha256 yet; fetch the weights before taking its fingerprint")
-        text = json.dumps(self.facts() | {"version": RECIPE_VERSION}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        if self.refiner_weights and self.refiner_weights_sha256 is None:
+            raise ConfigError("the recipe has no refiner_weights_sha256 yet; fetch them before taking its fingerprint")
+        facts = self.facts() | {"version": RECIPE_VERSION}
+        facts.pop("refiner_licence")
+        text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def facts(self) -> dict[str, Any]:
-        """Everything that changes pixels, as JSON.
+        """Everything that changes pixels, and the licence of the refiner's weights, as JSON.
 
         Raises:
             ConfigError: the hash of a background isn't known yet.
         """
-        facts = self.model_dump(mode="json", exclude={"name", "weights"})
+        facts = self.model_dump(mode="json", exclude={"name", "weights", "refiner_weights"})
         if not self.renditions:
             return facts
         return facts | {"renditions": [one.facts() for one in self.renditions], "renditions_version": RENDITIONS_VERSION}
@@ -306,11 +324,12 @@ def load_preset(name_or_path: str, changes: Mapping[str, Any] | None = None, ren
     content = read_yaml(path)
     recipe = dict(content.get("recipe") or {})
     recipe.setdefault("name", path.stem)
-    weights = recipe.get("weights", "")
-    if weights and "://" not in str(weights) and not Path(str(weights)).is_absolute():
-        recipe["weights"] = str((path.parent / str(weights)).resolve())
-    if "weights" in changes and "weights_sha256" not in changes:
-        recipe.pop("weights_sha256", None)
+    for key in ("weights", "refiner_weights"):
+        weights = str(recipe.get(key) or "")
+        if weights and "://" not in weights and not Path(weights).is_absolute():
+            recipe[key] = str((path.parent / weights).resolve())
+        if key in changes and f"{key}_sha256" not in changes:
+            recipe.pop(f"{key}_sha256", None)
     recipe |= changes
     if renditions:
         recipe["renditions"] = [*(recipe.get("renditions") or ()), *renditions]

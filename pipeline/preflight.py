@@ -10,7 +10,8 @@ from pipeline.backgrounds import pin_backgrounds
 from pipeline.config import Compute, Job
 from pipeline.errors import ConfigError
 from pipeline.models.load import check_weights, settle
-from pipeline.segmenter import check_licence, pin_weights
+from pipeline.models.refiners import check_extra, check_refiner
+from pipeline.segmenter import check_licence, pin_refiner, pin_weights
 from pipeline.storage.digests import Digests, contains
 from pipeline.storage.files import Files
 from pipeline.storage.index import done_ids, ids_of_run
@@ -82,6 +83,7 @@ def make_plan(job: Job, files: Files, *, accept_licence: bool = False, gpu: bool
         Refused: with one sentence that says what is wrong and how to mend it.
     """
     check_licence(job.preset, accept_licence)
+    check_extra(job.recipe)
     manifest = open_manifest(job.manifest, files)
     output = files.absolute(job.output)
     if manifest.uri == manifest.base and f"{output}/".startswith(f"{manifest.base}/"):
@@ -92,8 +94,10 @@ def make_plan(job: Job, files: Files, *, accept_licence: bool = False, gpu: bool
     files.check_writable(output)
     renditions, backgrounds = pin_backgrounds(job.recipe.renditions, files, job.limits)
     recipe, weights = pin_weights(job.recipe.model_copy(update={"renditions": renditions}), files)
+    recipe, refiner_weights = pin_refiner(recipe, files)
     recipe = settle(recipe, weights, gpu=gpu)
     check_weights(recipe, weights, job.compute.engine)
+    check_refiner(recipe, refiner_weights)
     job = job.with_recipe(recipe)
     layout = Layout(output, recipe.folder())
     found = scan(manifest, files)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pipeline.backgrounds import pin_backgrounds
 from pipeline.config import Compute, Limits, Preset, Recipe, Storage, load_preset
-from pipeline.errors import ConfigError, ItemError, SegmentError
+from pipeline.errors import ConfigError, ItemError, SegmentError, WeightsError
 from pipeline.imaging.components import count_components
 from pipeline.imaging.encode import encode_cutout
 from pipeline.imaging.foreground import estimate_foreground
@@ -24,7 +24,7 @@ from pipeline.imaging.renditions import Rendered, render
 from pipeline.models.forward import Probabilities, choose_device, segment_errors, to_device, to_host
 from pipeline.models.load import Model, load_model, settle
 from pipeline.models.redraw import Redraw, redraws
-from pipeline.models.refiners import load_refiner
+from pipeline.models.refiners import check_extra, load_refiner
 from pipeline.models.resample import DeviceFrames
 from pipeline.models.signals import measure, named
 from pipeline.quality.score import Score, complete, score
@@ -36,23 +36,26 @@ from pipeline.types import Box, Mask, Pixels
 
 @dataclass(frozen=True)
 class Segment:
-    """What the model makes of one image: ``mask`` (H, W) uint8 and its score."""
+    """What the model makes of one image: ``mask`` (H, W) uint8, its score, and what was done otherwise than asked."""
 
     mask: Mask
     score: Score
+    note: str | None = None
 
 
 @dataclass(frozen=True)
 class Cutout:
     """One picture, cut out. Unpacks as ``alpha, cutout = result``.
 
-    ``alpha``: (H, W) uint8, 0 transparent, 255 opaque. ``quality``, ``reasons`` and ``signals`` are the index's columns.
+    ``alpha``: (H, W) uint8, 0 transparent, 255 opaque. ``quality``, ``reasons``, ``signals`` and ``note`` are the index's
+    columns.
     """
 
     image: Pixels
     alpha: Mask
     score: Score
     recipe: Recipe
+    note: str | None = None
 
     @property
     def quality(self) -> float:
@@ -173,14 +176,16 @@ class Segmenter:
         return segmenter
 
     def _load(self, recipe: Recipe, files: Files, device: str, threads: int | None, batch: int | None, engine: str) -> None:
+        check_extra(recipe)
         pinned, path = pin_weights(recipe, files)
+        pinned, refiner_path = pin_refiner(pinned, files)
         self.recipe = settle(pinned, path, gpu=choose_device(device).type == "cuda")
         self.model: Model = load_model(
             self.recipe, path, device=device, threads=threads, engine=engine, cache=cache_folder("graphs")
         )
         where = self.model.device
         self.batch = batch or Compute().images_a_pass(self.recipe.frame_px, where.type)
-        self.refiner = load_refiner(self.recipe, where)
+        self.refiner = load_refiner(self.recipe, refiner_path, where)
         self.framing = DeviceFrames(self.recipe, where) if where.type == "cuda" else HostFrames(self.recipe)
 
     @overload
@@ -208,7 +213,7 @@ class Segmenter:
         for pixels, segment in zip(images, self.segment(images, parsed), strict=True):
             if isinstance(segment, ItemError):
                 raise segment
-            results.append(Cutout(pixels, segment.mask, segment.score, self.recipe))
+            results.append(Cutout(pixels, segment.mask, segment.score, self.recipe, segment.note))
         return results if several else results[0]
 
     def segment(self, images: Sequence[Pixels], boxes: Sequence[Box | None]) -> list[Segment | ItemError]:
@@ -233,7 +238,7 @@ class Segmenter:
         numbers = list(placements)
         failed = ""
         try:
-            table, coarse, *masks = self._pass([images[number] for number in numbers], boxes, placements)
+            (table, coarse, *masks), notes = self._pass([images[number] for number in numbers], boxes, placements)
         except SegmentError as error:
             failed = str(error)  # not the error itself: its traceback holds the tensors of the pass that failed
         if failed and len(numbers) == 1:
@@ -247,17 +252,18 @@ class Segmenter:
             ]
             return {number: segment for one in halves for number, segment in one.items()}
         results: dict[int, Segment | ItemError] = {}
-        for number, measured, small, mask in zip(numbers, named(table), coarse, masks, strict=True):
+        for number, measured, small, mask, note in zip(numbers, named(table), coarse, masks, notes, strict=True):
             if not measured["finite"]:
                 results[number] = SegmentError("the model gave numbers that are not finite; try recipe.precision=fp32")
                 continue
-            results[number] = Segment(mask, score(complete(measured, count_components(small), boxes[number] is not None)))
+            judged = score(complete(measured, count_components(small), boxes[number] is not None))
+            results[number] = Segment(mask, judged, note)
         return results
 
     def _pass(
         self, images: Sequence[Pixels], boxes: Sequence[Box | None], placements: dict[int, Placement]
-    ) -> list[npt.NDArray[Any]]:
-        """One forward pass with the way there and back: signals, coarse masks, and a mask for every image.
+    ) -> tuple[list[npt.NDArray[Any]], list[str | None]]:
+        """One forward pass with the way there and back: signals, coarse masks, and a mask for every image; their notes.
 
         The device is waited for once, at the end; with a refiner also when it must be known where the bands are.
 
@@ -273,7 +279,9 @@ class Segmenter:
             logits = self.model(frames)
             signals = measure(logits, to_device(in_frame, logits.device))
             p = logits.sigmoid()
-            return to_host(*signals, *self.framing.masks(p, placed, redraws(self.refiner, images, placed, frames, p)))
+            redrawn = redraws(self.refiner, images, placed, frames, p)
+            notes = [None if redraw is None else redraw.drawing.note for redraw in redrawn]
+            return to_host(*signals, *self.framing.masks(p, placed, redrawn)), notes
 
 
 def local_cpus() -> int:
@@ -318,3 +326,18 @@ def pin_weights(recipe: Recipe, files: Files) -> tuple[Recipe, Path | None]:
         return recipe, None
     path, sha256 = fetch_weights(recipe.weights, recipe.weights_sha256, files)
     return recipe.model_copy(update={"weights_sha256": sha256}), path
+
+
+def pin_refiner(recipe: Recipe, files: Files) -> tuple[Recipe, Path | None]:
+    """The same for the refiner.
+
+    Raises:
+        WeightsError: as ``pin_weights``.
+    """
+    if not recipe.refiner_weights:
+        return recipe, None
+    try:
+        path, sha256 = fetch_weights(recipe.refiner_weights, recipe.refiner_weights_sha256, files)
+    except WeightsError as error:  # it names the settings of the model's
+        raise WeightsError(str(error).replace("recipe.weights", "recipe.refiner_weights")) from error
+    return recipe.model_copy(update={"refiner_weights_sha256": sha256}), path

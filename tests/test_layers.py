@@ -32,6 +32,8 @@ HOMES = {
     "torch": ("pipeline.models", "pipeline.training", "pipeline.bench"),
     "timm": ("pipeline.models", "pipeline.training"),
     "onnxruntime": ("pipeline.models",),
+    "pymatting": ("pipeline.models.closed_form",),
+    "transformers": ("pipeline.models.vitmatte_weights",),
     "openvino": ("pipeline.models", "pipeline.bench"),
     "ray": ("pipeline.flow", "pipeline.stages.ledger", "pipeline.stages.source"),
     "cv2": ("pipeline.imaging", "pipeline.quality.matting", "pipeline.stages.worker", "pipeline.training"),

@@ -122,7 +122,7 @@ def load_model(
         return OnnxModel(path, recipe, device=device, threads=threads, engine=engine)
     _check_frame(recipe)
     dtype = DTYPES[recipe.precision]
-    _check_precision(recipe.precision, chosen)
+    check_precision(recipe.precision, chosen)
     if choose_engine(engine, OWN_ENGINE[recipe.model], chosen) == "openvino":
         network = functools.partial(load_mvanet, path, device=chosen, dtype=torch.float32)
         kept = cache if recipe.weights_sha256 else None  # nothing else would tell two files' graphs apart
@@ -166,7 +166,12 @@ def _check_frame(recipe: Recipe) -> None:
         raise ConfigError(f"recipe.frame_px must be a multiple of {FRAME_STEP_PX} for mvanet, not {recipe.frame_px}")
 
 
-def _check_precision(precision: str, device: torch.device) -> None:
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse a precision that a device hasn't.
+
+    Raises:
+        ConfigError: naming one that it has.
+    """
     if precision == "fp16" and device.type == "cpu":
         raise ConfigError("recipe.precision=fp16 is for GPUs; use bf16 or fp32 on a CPU")
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):

@@ -117,6 +117,16 @@ def test_other_weights_drop_the_pinned_hash() -> None:
         ({"std": [1, 0, 1]}, {}, "std must be above 0"),
         ({"weights_sha256": "ABC"}, {}, r"recipe\.weights_sha256"),
         ({"model": "mvanet"}, {}, "multiple of 128"),
+        ({"refiner": "vitmatte"}, {}, "needs refiner_weights, a path or a URI, and refiner_licence"),
+        ({"refiner": "vitmatte", "refiner_weights": "a", "refiner_licence": " "}, {}, "the terms of their use"),
+        ({"refiner": "guided", "refiner_weights": "a"}, {}, "refiner_weights is for refiner=vitmatte, not for guided"),
+        (
+            {"refiner": "closed_form", "refiner_licence": "MIT"},
+            {},
+            "refiner_licence is for refiner=vitmatte, not for closed_form",
+        ),
+        ({"refiner_normalise": "half"}, {}, "refiner_normalise is for refiner=vitmatte"),
+        ({"refiner": "closed"}, {}, r"recipe\.refiner"),
         ({}, {"commercial": "perhaps"}, "commercial"),
     ],
 )
@@ -165,6 +175,9 @@ CHANGES: dict[str, Any] = {
     "outside": "black",
     "alpha_resize": "plain",
     "stretch": True,
+    "refiner": "none",
+    "refiner_weights_sha256": "2" * 64,
+    "refiner_normalise": "half",
     "foreground": "none",
     "outputs": ["mask"],
     "review_below": 0.6,
@@ -172,14 +185,22 @@ CHANGES: dict[str, Any] = {
 }
 
 
+MATTED = {
+    "refiner": "vitmatte",
+    "refiner_weights": "a.safetensors",
+    "refiner_weights_sha256": "0" * 64,
+    "refiner_licence": "ours",
+}
+
+
 def test_every_field_that_can_change_is_tried() -> None:
     fixed = {name for name, field in Recipe.model_fields.items() if len(get_args(field.annotation)) == 1}
-    assert set(CHANGES) == set(Recipe.model_fields) - {"name", "weights"} - fixed
+    assert set(CHANGES) == set(Recipe.model_fields) - {"name", "weights", "refiner_weights", "refiner_licence"} - fixed
 
 
 @pytest.mark.parametrize("field", CHANGES)
 def test_every_field_of_the_recipe_changes_its_fingerprint(field: str) -> None:
-    base = BASE | ({"model": "mvanet"} if field == "precision" else {})
+    base = BASE | ({"model": "mvanet"} if field == "precision" else {}) | (MATTED if field.startswith("refiner_") else {})
     before, after = Recipe.model_validate(base), Recipe.model_validate(base | {field: CHANGES[field]})
     assert getattr(before, field) != getattr(after, field)
     assert before.fingerprint() != after.fingerprint()
@@ -188,6 +209,19 @@ def test_every_field_of_the_recipe_changes_its_fingerprint(field: str) -> None:
 def test_name_and_place_of_the_weights_do_not() -> None:
     moved = Recipe.model_validate(BASE | {"name": "other", "weights": "s3://bucket/other.onnx"})
     assert moved.fingerprint() == Recipe.model_validate(BASE).fingerprint()
+    other = {"refiner_weights": "s3://bucket/other.safetensors", "refiner_licence": "MIT"}
+    moved = Recipe.model_validate(BASE | MATTED | other)
+    assert moved.fingerprint() == Recipe.model_validate(BASE | MATTED).fingerprint()
+
+
+def test_weights_of_a_refiner_are_pinned_before_the_fingerprint(tmp_path: Path) -> None:
+    path = own_preset(tmp_path, recipe=MATTED | {"refiner_weights": "here/matte.safetensors"})
+    recipe = load_preset(path).recipe
+    assert recipe.refiner_weights == str(tmp_path / "here" / "matte.safetensors")
+    other = load_preset(path, {"refiner_weights": "s3://bucket/mine.safetensors"}).recipe
+    assert other.refiner_weights_sha256 is None and other.weights_sha256 is not None
+    with pytest.raises(ConfigError, match="no refiner_weights_sha256 yet"):
+        other.fingerprint()
 
 
 def test_order_of_outputs_does_not() -> None:

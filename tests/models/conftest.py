@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -15,8 +16,11 @@ import torch
 from PIL import Image
 
 from pipeline.config import Recipe
+from pipeline.models.band import find_band
 from pipeline.models.mvanet import MVANet, Variant
+from pipeline.models.redraw import Redraw, Refiner, View
 from pipeline.models.swin import Swin
+from pipeline.types import Alpha, Region
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
 
@@ -99,5 +103,61 @@ def photo_frames() -> Any:
             crop = (0, 0, photo.width - 100 * number, photo.height - 50 * number)
             frames.append(np.asarray(photo.resize((side, side), resample, box=crop)))
         return np.stack(frames)
+
+    return make
+
+
+class Star(NamedTuple):
+    """A made photo of an object with fine spikes, what a base made of it, and the truth."""
+
+    view: View
+    alpha: Alpha
+    """(h, w) float32 of what lies in ``view.inside``: the truth."""
+    base: Alpha
+    """(h, w) float32 likewise: the base's alpha, enlarged."""
+
+    def redrawn(self, refiner: Refiner) -> tuple[Alpha, str | None]:
+        """The base's alpha after a refiner, and its note."""
+        drawing = refiner.start(self.view)
+        drawn = self.base.copy()
+        Redraw(self.view, drawing, np.ones((999, 999), bool), refiner.halo_cells).whole(drawn)
+        return drawn, drawing.note
+
+    def error(self, alpha: Alpha) -> float:
+        """Mean squared error in the band."""
+        inside = self.weight() > 0
+        return float(((alpha - self.alpha)[inside] ** 2).mean())
+
+    def weight(self) -> Alpha:
+        """(h, w): how much a refiner counts in each pixel."""
+        (x0, y0, x1, y1), (left, top, right, bottom) = self.view.region, self.view.inside
+        weight = cv2.resize(self.view.band.numpy(), (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(weight[top - y0 : bottom - y0, left - x0 : right - x0])
+
+
+@pytest.fixture(scope="session")
+def star() -> Any:
+    """A factory: ``star(300, 420, cells=64)``."""
+
+    def make(height: int, width: int, cells: int, region: Region | None = None, grain: float = 0) -> Star:
+        rng = np.random.default_rng(0)
+        y, x = np.mgrid[:height, :width].astype(np.float64)
+        across, down = x - 0.52 * width, y - 0.47 * height
+        reach = min(height, width) * (0.3 + 0.08 * np.sin(17 * np.arctan2(down, across)))
+        truth = np.clip((reach - np.hypot(across, down)) / 3 + 0.5, 0, 1)[..., None]
+        colours = [220, 140, 60] + 20 * np.sin(x / 31)[..., None]
+        ground = [50, 90, 150] + 30 * np.sin(y / 43)[..., None]
+        image = truth * colours + (1 - truth) * ground + grain * rng.standard_normal((height, width, 3))
+        image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+        x0, y0, x1, y1 = region = region or (0, 0, width, height)
+        left, top, right, bottom = inside = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+        around = ((top - y0, y1 - bottom), (left - x0, x1 - right), (0, 0))
+        seen, photo = (np.pad(plane[top:bottom, left:right], around) for plane in (truth, image))
+        p = cv2.GaussianBlur(cv2.resize(seen, (cells, cells), interpolation=cv2.INTER_AREA), (0, 0), 0.5).astype(np.float32)
+        frame = cv2.resize(photo, (cells, cells), interpolation=cv2.INTER_AREA)
+        band = find_band(torch.from_numpy(p)[None])[0]
+        base = cv2.resize(p, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)[top - y0 : bottom - y0, left - x0 : right - x0]
+        view = View(image, region, inside, torch.from_numpy(p), torch.from_numpy(frame), band)
+        return Star(view, truth[top:bottom, left:right, 0].astype(np.float32), base)
 
     return make

@@ -273,6 +273,20 @@ def test_many_small_parts_become_few(where: Any, layout: Layout) -> None:
     assert compact(layout, where.files, above=0) == 1 and list(stored(layout, where.files)) == [united]
 
 
+def test_parts_from_before_a_column_are_read_beside_new_ones(local: Any) -> None:
+    layout = Layout(local.root, "r")
+    write_part(layout, part(["a"]).drop_columns(["note"]), local.files)
+    write_part(layout, part(["b"], note=["otherwise"]), local.files)
+    assert {row.get("note") for table in read_index(layout, local.files) for row in table.to_pylist()} == {None, "otherwise"}
+    assert sum(table.num_rows for table in read_index(layout, local.files, ["item_id", "note"])) == 2
+    assert compact(layout, local.files, above=0) == 2
+    (united,) = read_index(layout, local.files)
+    assert sorted(zip(united["item_id"].to_pylist(), united["note"].to_pylist(), strict=True)) == [
+        ("a", None),
+        ("b", "otherwise"),
+    ]
+
+
 def test_an_interrupted_union_is_mended(where: Any, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(4):
         write_part(layout, part([f"item-{number}-{row}" for row in range(3)], number), where.files)
