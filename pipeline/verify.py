@@ -183,7 +183,7 @@ def _check_row(files: Files, row: dict[str, Any], read_objects: bool) -> _RowChe
     failed, renditions = row["status"] == "failed", row["renditions"] or []
     size = (row["height"], row["width"])
     outputs = [output for output in OUTPUTS if row[f"{output}_uri"] is not None]
-    named = [_Named(*(row[f"{output}_{fact}"] for fact in ("uri", "bytes", "sha256")), *size) for output in outputs]
+    named = [_Named(row[f"{output}_uri"], row[f"{output}_bytes"], row[f"{output}_sha256"], *size) for output in outputs]
     named += [_Named(*(one[fact] for fact in _Named._fields)) for one in renditions if one["uri"] is not None]
     unexplained = [one["name"] for one in renditions if one["uri"] is None and not one["note"]]
     if failed != (row["error_code"] is not None) or failed == bool(named) or failed != (row["quality"] is None) or unexplained:

@@ -543,7 +543,7 @@ def test_a_background_that_cannot_be_used_is_refused_before_the_run(
     job = load_job(manifest=str(tmp_path / "photos"), output=str(tmp_path / "out"), preset=fake_preset, overrides=overrides)
     with pytest.raises(ConfigError, match=f"the background of rendition shop can't be used: .*{said}"):
         make_plan(job, Files())
-    pinned = [f"recipe.renditions=[{{name: shop, background: {tmp_path}/b.png, background_sha256: {'0' * 64}}}]"]
+    pinned = [f"recipe.renditions=[{{name: shop, background: {tmp_path}/b.png, background_sha256: {'f' * 64}}}]"]
     Image.new("RGB", (5, 4)).save(tmp_path / "b.png")
     job = load_job(manifest=str(tmp_path / "photos"), output=str(tmp_path / "out"), preset=fake_preset, overrides=pinned)
     with pytest.raises(ConfigError, match="correct whichever is wrong"):

@@ -108,10 +108,14 @@ def _into_gamut(lab: Floats) -> Floats:
     keep = _in_gamut(lab)
     for _ in range(16):
         middle = (least + most) / 2
-        fits = _in_gamut(lab * np.stack([np.ones(len(lab)), middle, middle], axis=-1))
+        fits = _in_gamut(_with_chroma(lab, middle))
         least, most = np.where(fits, middle, least), np.where(fits, most, middle)
     share = np.where(keep, 1.0, least)
-    return lab * np.stack([np.ones(len(lab)), share, share], axis=-1)
+    return _with_chroma(lab, share)
+
+
+def _with_chroma(lab: Floats, share: Floats) -> Floats:
+    return np.asarray(lab * np.stack([np.ones(len(lab)), share, share], axis=-1))
 
 
 def _in_gamut(lab: Floats) -> npt.NDArray[np.bool_]:

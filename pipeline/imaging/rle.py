@@ -28,7 +28,7 @@ Runs = npt.NDArray[np.int64]
 
 def is_object(mask: Mask) -> Mask:
     """Opacity (H, W) uint8 as 0 and 1."""
-    return np.asarray(cv2.inRange(mask, HALF, 255) & 1, np.uint8)
+    return np.asarray(cv2.inRange(mask, HALF, 255), np.uint8) & np.uint8(1)
 
 
 def run_lengths(inside: Mask) -> dict[str, Any]:

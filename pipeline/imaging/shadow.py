@@ -67,7 +67,7 @@ def _strips(alpha: Alpha, half_px: int) -> Alpha:
     gaps = np.where(seen.any(axis=0), np.argmax(seen[::-1], axis=0), np.inf) / len(alpha)
     nearness = np.maximum(0, np.exp(-gaps / HOVER) - FAR).astype(np.float32) / np.float32(1 - FAR)
     away = np.abs(np.arange(2 * half_px, dtype=np.float32) + 0.5 - half_px)[:, None]
-    return nearness * np.clip(half_px * np.sqrt(nearness) - away + 0.5, 0, 1)
+    return np.asarray(nearness * np.clip(half_px * np.sqrt(nearness) - away + 0.5, 0, 1), np.float32)
 
 
 def _blurred(strips: Alpha, sigma: float, reach_px: int) -> Alpha:

@@ -114,7 +114,7 @@ def _encode(image: Pixels, mask: Mask, finish: Finish) -> Encoded:
     try:
         foreground = estimate_foreground(image, mask, recipe.foreground) if coloured else image
         makers = {"mask": lambda: encode_mask(mask), "cutout": lambda: encode_cutout(foreground, mask)}
-        outputs = {output: makers[output]() for output in recipe.outputs}
+        outputs: dict[str, bytes] = {output: makers[output]() for output in recipe.outputs}
         return Encoded(outputs, list(render(recipe.renditions, foreground, mask, finish.backgrounds)))
     except OUT_OF_MEANS as error:
         raise WriteError(f"its objects can't be made ({type(error).__name__}); it may need more memory") from error

@@ -20,6 +20,8 @@ import pytest
 from PIL import Image
 
 from jobs.main import main
+from pipeline.config import load_job
+from pipeline.run import run_job
 
 ROOT = Path(__file__).resolve().parents[2]
 MATTELINE = str(Path(sys.executable).with_name("matteline"))
@@ -131,7 +133,10 @@ def test_cut_writes_renditions_beside_the_cutout(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "cup-dataset-coco.json").read_text())["area"] == int((cutout[..., 3] > 127).sum())
 
 
-def test_an_output_becomes_a_data_set(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+def test_an_output_becomes_a_data_set(
+    ray_session: None, tmp_path: Path, make_photos: MakePhotos, fake_preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two boxes of each image in the manifest: two items, and then one image again."""
     make_photos(tmp_path / "photos", 2)
     (tmp_path / "m.jsonl").write_text(
         "\n".join(
@@ -139,7 +144,8 @@ def test_an_output_becomes_a_data_set(tmp_path: Path, make_photos: MakePhotos, f
             for number in range(2)
         )
     )
-    assert matteline("run", "-m", "m.jsonl", "-o", "out", "-p", fake_preset, cwd=tmp_path).returncode == 0
+    monkeypatch.chdir(tmp_path)
+    run_job(load_job(manifest="m.jsonl", output="out", preset=fake_preset))
     done = matteline("dataset", "out", "--coco", "coco.json", "--indexed", "labels", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "coco.json").read_text())
