@@ -137,10 +137,10 @@ def test_a_picture_too_large_for_memory_leaves_its_batch_alone(segmenter: Segmen
     for step in ("make_frame", "restore"):
         real = getattr(pipeline.segmenter, step)
 
-        def tight(pixels: np.ndarray, placed: Placement, recipe: Recipe, real: Any = real) -> np.ndarray:
+        def tight(pixels: np.ndarray, placed: Placement, recipe: Recipe, redraw: Any = None, real: Any = real) -> np.ndarray:
             if placed.size.height == 80:
                 raise MemoryError
-            return real(pixels, placed, recipe)
+            return real(pixels, placed, recipe, *([] if redraw is None else [redraw]))
 
         with monkeypatch.context() as patched:
             patched.setattr(pipeline.segmenter, step, tight)
