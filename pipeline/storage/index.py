@@ -24,7 +24,7 @@ from pipeline.storage.layout import Layout
 from pipeline.storage.place import FileInfo
 from pipeline.storage.uris import join, name, shown
 
-PARTS_AT_ONCE, BYTES_AT_ONCE = 16, 16 * 1024 * 1024
+PARTS_AT_ONCE, BYTES_AT_ONCE = 16, 8 * 1024 * 1024
 """Parts that are read at the same time: many small ones, few large ones, which take several times their size in memory."""
 
 WHOLE_BYTES = 4 * 1024 * 1024
