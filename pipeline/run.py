@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import secrets
 from collections.abc import Collection
@@ -20,7 +21,7 @@ from pipeline.stopping import Stopping
 from pipeline.storage.changes import changed as find_changed
 from pipeline.storage.digests import repeated
 from pipeline.storage.files import Files
-from pipeline.storage.index import compact, reconcile, tally
+from pipeline.storage.index import compact, give_back, reconcile, tally
 from pipeline.storage.layout import Layout
 from pipeline.storage.lease import Lease
 
@@ -153,6 +154,9 @@ def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None:
         for code, entry in failures.items():
             found[code] = entry | {"count": entry["count"] + found.get(code, {"count": 0})["count"]}
         record.failures = found
+    # Ray Data's account of every block is a ring of references, some 100 MiB of a million rows; the index's tidying comes next.
+    gc.collect()
+    give_back()
 
 
 def _judge_index(plan: Plan, files: Files) -> None:

@@ -25,15 +25,15 @@ from pipeline.storage.layout import Layout
 from pipeline.storage.place import FileInfo
 from pipeline.storage.uris import join, name, shown
 
-PARTS_AT_ONCE = 16
-"""Parts that are read at the same time."""
+PARTS_AT_ONCE, BYTES_AT_ONCE = 16, 8 * 1024 * 1024
+"""Parts that are read at the same time: many small ones, few large ones, which take several times their size in memory."""
 
 WHOLE_BYTES = 4 * 1024 * 1024
 """A part up to this size is read in one request; of a larger one only the columns asked for."""
 
 SMALL_PARTS = 1024
-UNITED_BYTES = 8 * 1024 * 1024
-"""About how large a part becomes when small ones are united: some 25,000 rows. Twice as much takes the driver 90 MiB more."""
+UNITED_BYTES = 4 * 1024 * 1024
+"""About how large a part becomes when small ones are united: some 12,000 rows. Every doubling takes the driver 90 MiB more."""
 
 T = TypeVar("T")
 
@@ -212,6 +212,8 @@ def compact(layout: Layout, files: Files, *, above: int = SMALL_PARTS) -> int:
         for part in group:
             if part.uri != united:
                 files.delete(part.uri)
+        del tables
+        give_back()
     return len(small)
 
 
@@ -228,7 +230,8 @@ def summarise(layout: Layout, files: Files) -> Summary:
     for rows in read_index(layout, files, columns):
         _count(rows["status"], summary.counts)
         _count(pc.list_flatten(rows["reasons"]), summary.reasons)
-        failed = rows.filter(pc.is_valid(rows["error_code"])).group_by("error_code", use_threads=False)
+        about = rows.select(["error_code", "item_id", "error_detail"])
+        failed = about.filter(pc.is_valid(about["error_code"])).group_by("error_code", use_threads=False)
         first = pc.ScalarAggregateOptions(skip_nulls=False)
         wanted = [("item_id", "count"), ("item_id", "first", first), ("error_detail", "first", first)]
         for row in failed.aggregate(wanted).to_pylist():
@@ -272,6 +275,11 @@ def worst(layout: Layout, files: Files, count: int) -> list[dict[str, Any]]:
     return heapq.nsmallest(count, candidates(), key=lambda row: (row["quality"], row["item_id"]))
 
 
+def give_back() -> None:
+    """Unused memory, to the system: many small pieces leave holes everywhere, which glibc's allocator would keep."""
+    pa.default_memory_pool().release_unused()
+
+
 def _set_aside(part: FileInfo, layout: Layout, files: Files) -> None:
     """Keep a copy of a part that is about to be replaced."""
     try:
@@ -312,15 +320,19 @@ def _write(uri: str, data: bytes, files: Files) -> None:
 
 
 def _ahead(work: Callable[[FileInfo], T], parts: Iterable[FileInfo]) -> Iterator[T]:
-    """The results in order, computed some parts ahead and never held all at once."""
+    """The results in order, computed some parts ahead and never held all at once.
+
+    At the end unused memory goes back to the system.
+    """
     with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
-        waiting: deque[Future[T]] = deque()
+        waiting: deque[tuple[int, Future[T]]] = deque()
         for part in parts:
-            waiting.append(pool.submit(work, part))
-            if len(waiting) >= PARTS_AT_ONCE:
-                yield waiting.popleft().result()
+            while waiting and (len(waiting) >= PARTS_AT_ONCE or sum(size for size, _ in waiting) + part.size > BYTES_AT_ONCE):
+                yield waiting.popleft()[1].result()
+            waiting.append((part.size, pool.submit(work, part)))
         while waiting:
-            yield waiting.popleft().result()
+            yield waiting.popleft()[1].result()
+    give_back()
 
 
 def _count(values: pa.ChunkedArray | pa.Array, into: dict[str, int]) -> None:
