@@ -6,7 +6,8 @@ rembg (danielgatis/rembg, MIT) divides a frame by its maximum, resizes with Lanc
 at the image's size, and is rounded once. rembg writes cutouts only, with the background's colours left in half-transparent
 pixels; its mask is their opacity. Ours writes masks and cutouts.
 
-So ours runs as it is, for the time, and once more over a few photos with these two settings, for the masks.
+So ours runs without its refiner, which rembg's command has none of, for the time, and once more over a few photos with these
+two settings, for the masks.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from pipeline.storage.layout import Layout
 
 MODEL = "u2netp"
 AS_REMBG_PHOTOS = 16
-AS_REMBG = ("recipe.stretch=true", "recipe.frame_resize=lanczos")
+UNREFINED = "recipe.refiner=none"
+AS_REMBG = (UNREFINED, "recipe.stretch=true", "recipe.frame_resize=lanczos")
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def side_by_side(rembg: str, photos: Path, folder: Path) -> SideBySide:
     theirs, few = folder / "rembg", folder / "few"
     home = {"U2NET_HOME": str(_weights(folder / "weights"))}
     theirs_s = _run([rembg, "p", "-m", MODEL, str(photos), str(theirs)], home)
-    ours, ours_s = _ours(photos, folder / "ours")
+    ours, ours_s = _ours(photos, folder / "ours", f"--set={UNREFINED}")
     few.mkdir()
     for photo in sorted(photos.iterdir())[:AS_REMBG_PHOTOS]:
         shutil.copy(photo, few)

@@ -20,6 +20,7 @@ from pipeline.imaging.decode import decode
 from pipeline.imaging.encode import encode_cutout, encode_mask
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import make_frame, place, restore, to_mask
+from pipeline.models.redraw import redraws
 from pipeline.segmenter import Segmenter
 from pipeline.storage.files import Files
 from pipeline.types import Alpha, Pixels
@@ -82,11 +83,18 @@ def _one(
         for output, content in objects.items():
             files.create(str(folder / f"{number}.{output}.png"), content)
 
+    frame, p = make_frame(image, whole, recipe), torch.from_numpy(alpha)
+
+    def refined() -> object:
+        (redraw,) = redraws(around.refiner, [image], [whole], frame[None], p[None])
+        return to_mask(restore(alpha, whole, recipe, None if redraw is None else redraw.whole))
+
     stages: dict[str, Callable[[], object]] = {
         "fetch": lambda: files.fetch(uri, max_bytes=limits.max_bytes),
         "decode": lambda: decode(data, limits),
         "frame": lambda: make_frame(image, whole, recipe),
         "restore": lambda: to_mask(restore(alpha, whole, recipe)),
+        "restore, refined": refined,
         "around the model": lambda: around.segment([image], [None]),
         "foreground": lambda: estimate_foreground(image, mask, recipe.foreground),
         "encode mask": lambda: encode_mask(mask),

@@ -205,7 +205,13 @@ def train(data: Path, out: Path, settings: Settings, *, hours: float, producers:
             _keep_all(out, network, averaged, optimiser, step, spent_s + told - start)
             _tell(
                 out / "curve.csv",
-                {"step": step, "seconds": round(spent_s + told - start), "crops": store.filled, "loss": float(loss.detach()), **found},
+                {
+                    "step": step,
+                    "seconds": round(spent_s + told - start),
+                    "crops": store.filled,
+                    "loss": float(loss.detach()),
+                    **found,
+                },
             )
 
 

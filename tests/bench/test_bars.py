@@ -136,12 +136,13 @@ def efficiency(preset: str, settings: list[str], folder: Path, items: int, tmp: 
 
 
 def test_pipeline_efficiency_of_ben2(weights: Path, photos: MakePhotos, tmp_path: Path, keep: Keep, bars: Any) -> None:
-    share, words = efficiency("ben2-base", [f"recipe.weights={weights}"], photos(PHOTO_12MP, 16), 16, tmp_path, keep)
+    settings = [f"recipe.weights={weights}", "recipe.refiner=none"]
+    share, words = efficiency("ben2-base", settings, photos(PHOTO_12MP, 16), 16, tmp_path, keep)
     bars.at_least(f"ben2-base, 12-megapixel JPEGs: whole job ÷ model alone {words}", share, 0.95)
 
 
 def test_pipeline_efficiency_of_u2netp(photos: MakePhotos, tmp_path: Path, keep: Keep, bars: Any) -> None:
-    share, words = efficiency("u2netp", [], photos(PHOTO_2MP, 160), 160, tmp_path, keep)
+    share, words = efficiency("u2netp", ["recipe.refiner=none"], photos(PHOTO_2MP, 160), 160, tmp_path, keep)
     bars.at_least(f"u2netp, 2-megapixel JPEGs: whole job ÷ model alone {words}", share, 0.70)
 
 
