@@ -6,7 +6,7 @@ for, say too little about a noisy photo; here the guided refiner's answer α₀ 
 
     (L_UU + λ·diag(w))·α_U = λ·w·α₀ - L_UK·α_K        w = (2α₀ - 1)² + WEIGHT_LEAST
 
-Of 42 settings these were among the best two on made scenes (``training.scenes``, those for tuning); with the base's confidence
+Of 33 settings these were among the best two on made scenes (``training.scenes``, those for tuning); with the base's confidence
 in place of α₀'s the error was a few hundredths larger.
 
 PyMatting (MIT) makes L, skipping windows that are wholly known, and solves by conjugate gradients. The prior makes the system
