@@ -46,7 +46,7 @@ class SegmentBatch:
             self.refused = error  # raised here, Ray would tell of a dead actor instead
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Adds ``mask`` (H·W bytes), the columns of its score, ``note`` and ``segment_s``."""
+        """Adds ``mask`` (H·W bytes), the columns of its score, ``refiner_note`` and ``segment_s``."""
         if self.refused is not None:
             raise self.refused
         start = time.perf_counter()
@@ -70,7 +70,7 @@ class SegmentBatch:
             quality_calibrated=column([score and score["calibrated"] for score in scores], pa.bool_()),
             reasons=column([score and score["reasons"] for score in scores], pa.list_(pa.string())),
             signals=column([score and score["signals"] for score in scores], SIGNALS),
-            note=column([None if segment is None else segment.note for segment in segments], pa.string()),
+            refiner_note=column([None if segment is None else segment.note for segment in segments], pa.string()),
             segment_s=column([share_s if error is None else None for error in errors], pa.float32()),
         )
 

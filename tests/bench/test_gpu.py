@@ -61,5 +61,5 @@ def test_the_way_there_and_back(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
     segmenter.batch, segmenter.framing = 2, DeviceFrames(segmenter.recipe, CPU)
     lines = list(gpu.there_and_back(segmenter, 0.0))
     assert lines[0] == "400 x 300 px, 2 at once"
-    assert sum(line.endswith(" ms") for line in lines) == 8
+    assert sum(line.endswith(" ms") for line in lines) == 9
     assert any("images/s by one process" in line for line in lines)

@@ -56,7 +56,7 @@ def batch(seed: int, *ids: str, image_sha256: str = "0" * 64) -> pa.Table:
         "quality_calibrated": [False] * count,
         "reasons": pa.array([[]] * count, pa.list_(pa.string())),
         "signals": pa.nulls(count, SIGNALS),
-        "note": ["something was left out"] * count,
+        "refiner_note": ["something was left out"] * count,
         "segment_s": pa.array([0.1] * count, pa.float32()),
     }
     return pa.table(facts)
@@ -85,7 +85,7 @@ def test_a_note_reaches_the_row_unless_the_item_fails(finish: Finish) -> None:
     first, second = finish_batch(
         rows.set_column(rows.schema.get_field_index("error_code"), "error_code", failed), finish=finish
     ).to_pylist()
-    assert first["note"] == "something was left out" and second["note"] is None
+    assert first["refiner_note"] == "something was left out" and second["refiner_note"] is None
 
 
 def test_a_changed_image_makes_objects_beside_the_old_ones(finish: Finish) -> None:

@@ -275,13 +275,16 @@ def test_many_small_parts_become_few(where: Any, layout: Layout) -> None:
 
 def test_parts_from_before_a_column_are_read_beside_new_ones(local: Any) -> None:
     layout = Layout(local.root, "r")
-    write_part(layout, part(["a"]).drop_columns(["note"]), local.files)
-    write_part(layout, part(["b"], note=["otherwise"]), local.files)
-    assert {row.get("note") for table in read_index(layout, local.files) for row in table.to_pylist()} == {None, "otherwise"}
-    assert sum(table.num_rows for table in read_index(layout, local.files, ["item_id", "note"])) == 2
+    write_part(layout, part(["a"]).drop_columns(["refiner_note"]), local.files)
+    write_part(layout, part(["b"], refiner_note=["otherwise"]), local.files)
+    assert {row.get("refiner_note") for table in read_index(layout, local.files) for row in table.to_pylist()} == {
+        None,
+        "otherwise",
+    }
+    assert sum(table.num_rows for table in read_index(layout, local.files, ["item_id", "refiner_note"])) == 2
     assert compact(layout, local.files, above=0) == 2
     (united,) = read_index(layout, local.files)
-    assert sorted(zip(united["item_id"].to_pylist(), united["note"].to_pylist(), strict=True)) == [
+    assert sorted(zip(united["item_id"].to_pylist(), united["refiner_note"].to_pylist(), strict=True)) == [
         ("a", None),
         ("b", "otherwise"),
     ]
