@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from pipeline.errors import ConfigError
 from pipeline.rendition import RENDITIONS_VERSION, Rendition, check_apart, load_rendition
-from pipeline.settings import CONFIGS, Section, build, bundled_file, bundled_names, read_yaml, yaml_fault
+from pipeline.settings import CONFIGS, Section, build, bundled_file, bundled_names, from_beside, read_yaml, yaml_fault
 
 RECIPE_VERSION = 1
 """Part of every fingerprint; raised when the same settings start to give other pixels."""
@@ -325,9 +325,8 @@ def load_preset(name_or_path: str, changes: Mapping[str, Any] | None = None, ren
     recipe = dict(content.get("recipe") or {})
     recipe.setdefault("name", path.stem)
     for key in ("weights", "refiner_weights"):
-        weights = str(recipe.get(key) or "")
-        if weights and "://" not in weights and not Path(weights).is_absolute():
-            recipe[key] = str((path.parent / weights).resolve())
+        if recipe.get(key):
+            recipe[key] = from_beside(path, str(recipe[key]))
         if key in changes and f"{key}_sha256" not in changes:
             recipe.pop(f"{key}_sha256", None)
     recipe |= changes

@@ -8,13 +8,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.errors import ConfigError
-from pipeline.settings import CONFIGS, Section, build, bundled_file, bundled_names, read_yaml
+from pipeline.settings import CONFIGS, Section, build, bundled_file, bundled_names, from_beside, read_yaml
 
 RENDITIONS = CONFIGS / "renditions"
 
@@ -200,10 +199,9 @@ def load_rendition(name_or_path: str) -> Rendition:
     content = read_yaml(path)
     content.setdefault("name", path.stem)
     rendition = build(Rendition, content, path.name)
-    beside = rendition.picture
-    if beside is None or "://" in beside or Path(beside).is_absolute():
+    if rendition.picture is None:
         return rendition
-    return rendition.model_copy(update={"background": str((path.parent / beside).resolve())})
+    return rendition.model_copy(update={"background": from_beside(path, rendition.picture)})
 
 
 def check_apart(renditions: Iterable[Rendition]) -> None:

@@ -76,6 +76,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def from_beside(file: Path, named: str) -> str:
+    """A path that a YAML file names, which starts at the file's own folder; URIs and absolute paths as they are."""
+    return named if "://" in named or Path(named).is_absolute() else str((file.parent / named).resolve())
+
+
 def yaml_fault(error: yaml.YAMLError) -> str:
     """What is wrong and where, without the text itself, which may be a secret."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or "not YAML"

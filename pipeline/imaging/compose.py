@@ -6,15 +6,15 @@ a colour and an opacity of 8 bits has its place in 16 bits without being rounded
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.imaging.encode import STRIPE_BYTES
+from pipeline.imaging.encode import stripes
 from pipeline.imaging.fitting import Fit
+from pipeline.imaging.multilevel import beside
 from pipeline.imaging.shadow import Cast
 from pipeline.types import Alpha, Mask, Pixels, Size
 
@@ -32,8 +32,8 @@ class Layer(NamedTuple):
 def premultiplied(image: Pixels, mask: Mask) -> Layer:
     """Straight colours (h, w, 3) and opacity (h, w), uint8, as a layer: exactly."""
     colours = np.empty(image.shape, np.uint16)
-    for stripe in _stripes(mask):
-        np.multiply(image[stripe], _thrice(mask[stripe]), out=colours[stripe], dtype=np.uint16)
+    for stripe in stripes(mask.shape[0], 4 * mask.shape[1]):
+        np.multiply(image[stripe], beside(mask[stripe]), out=colours[stripe], dtype=np.uint16)
     return Layer(colours, np.multiply(mask, 255, dtype=np.uint16))
 
 
@@ -45,9 +45,9 @@ def layer_at(layer: Layer, size: Size) -> Layer:
         return Layer(resized(layer.colours, size), resized(layer.alpha, size))
     # Bicubic enlarging overshoots at edges: where opacity goes beyond 1, colours go too far by the same factor.
     colours, alpha = (resized(plane.astype(np.float32), size) for plane in layer)
-    colours *= _thrice(FULL / np.maximum(alpha, FULL))
+    colours *= beside(FULL / np.maximum(alpha, FULL))
     alpha = np.clip(alpha, 0, FULL)
-    colours = np.clip(colours, 0, _thrice(alpha))
+    colours = np.clip(colours, 0, beside(alpha))
     return Layer(np.rint(colours).astype(np.uint16), np.rint(alpha).astype(np.uint16))
 
 
@@ -56,10 +56,10 @@ def over(picture: Pixels, layer: Layer, shade: Cast | None, placed: Fit) -> None
     if shade is not None:
         rows, columns = shade.opacity.shape
         part = picture[shade.top : shade.top + rows, shade.left : shade.left + columns]
-        part[:] = np.rint(part * _thrice(1 - shade.opacity))
+        part[:] = np.rint(part * beside(1 - shade.opacity))
     share, inner = opacity(layer), picture[_inside(placed)]
-    for stripe in _stripes(share):
-        mixed = _thrice(1 - share[stripe])
+    for stripe in stripes(share.shape[0], 4 * share.shape[1]):
+        mixed = beside(1 - share[stripe])
         mixed *= inner[stripe]
         mixed += layer.colours[stripe] * np.float32(1 / 255)
         inner[stripe] = np.rint(np.minimum(mixed, 255, out=mixed), out=mixed)
@@ -75,8 +75,8 @@ def straight(layer: Layer, shade: Cast | None, placed: Fit) -> tuple[Pixels, Mas
         part += shade.opacity * (1 - part)
     colours = np.zeros((*placed.size, 3), np.uint8)
     inner, weights = colours[_inside(placed)], alpha[_inside(placed)]
-    for stripe in _stripes(share):
-        found = layer.colours[stripe] / _thrice(np.maximum(weights[stripe], np.float32(1 / FULL)) * np.float32(255))
+    for stripe in stripes(share.shape[0], 4 * share.shape[1]):
+        found = layer.colours[stripe] / beside(np.maximum(weights[stripe], np.float32(1 / FULL)) * np.float32(255))
         inner[stripe] = np.rint(np.minimum(found, 255, out=found), out=found)
     return colours, np.asarray(cv2.convertScaleAbs(alpha, alpha=255), np.uint8)
 
@@ -105,14 +105,3 @@ def on_frame(part: npt.NDArray[Any], placed: Fit) -> npt.NDArray[Any]:
 def _inside(placed: Fit) -> tuple[slice, slice]:
     """Rows and columns of the frame in which the object's part lies."""
     return slice(placed.top, placed.top + placed.inner.height), slice(placed.left, placed.left + placed.inner.width)
-
-
-def _thrice(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """(h, w) beside every colour: (h, w, 3)."""
-    return np.asarray(cv2.merge([plane] * 3)).reshape(*plane.shape, 3)
-
-
-def _stripes(plane: npt.NDArray[Any]) -> Iterator[slice]:
-    """Whole rows, few enough to stay in a core's cache."""
-    rows = max(1, STRIPE_BYTES // (4 * plane.shape[1]))
-    return (slice(start, start + rows) for start in range(0, plane.shape[0], rows))

@@ -34,7 +34,7 @@ _UP = 2
 
 def encode_mask(mask: Mask) -> bytes:
     """(H, W) uint8 as an 8-bit grey PNG."""
-    return _png(_GREY, mask.shape, (mask[rows] for rows in _stripes(*mask.shape)))
+    return _png(_GREY, mask.shape, (mask[rows] for rows in stripes(*mask.shape)))
 
 
 def encode_cutout(image: Pixels, mask: Mask) -> bytes:
@@ -43,20 +43,20 @@ def encode_cutout(image: Pixels, mask: Mask) -> bytes:
     Fully transparent pixels are written black: their colour can't be seen, and one value packs best.
     """
     height, width = mask.shape
-    parts = (_straight(image[rows], mask[rows]) for rows in _stripes(height, 4 * width))
+    parts = (_straight(image[rows], mask[rows]) for rows in stripes(height, 4 * width))
     return _png(_RGBA, mask.shape, (part.reshape(-1, 4 * width) for part in parts))
 
 
 def encode_picture(image: Pixels) -> bytes:
     """(H, W, 3) uint8 as an RGB PNG."""
     height, width = image.shape[:2]
-    parts = (image[rows] for rows in _stripes(height, 3 * width))
+    parts = (image[rows] for rows in stripes(height, 3 * width))
     return _png(_RGB, (height, width), (part.reshape(-1, 3 * width) for part in parts))
 
 
 def encode_labels(labels: Mask) -> bytes:
     """Numbers of objects, (H, W) uint8, 0 where there is none, as a palette PNG with Pascal VOC's colours."""
-    return _png(_INDEXED, labels.shape, (labels[rows] for rows in _stripes(*labels.shape)), voc_palette().tobytes())
+    return _png(_INDEXED, labels.shape, (labels[rows] for rows in stripes(*labels.shape)), voc_palette().tobytes())
 
 
 def voc_palette() -> npt.NDArray[np.uint8]:
@@ -77,7 +77,8 @@ def _straight(image: Pixels, mask: Mask) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.copyTo(rgba, mask), np.uint8)  # zero where the mask is
 
 
-def _stripes(height: int, row_bytes: int) -> Iterator[slice]:
+def stripes(height: int, row_bytes: int) -> Iterator[slice]:
+    """Whole rows, few enough to stay in a core's cache."""
     rows = max(1, STRIPE_BYTES // row_bytes)
     return (slice(start, start + rows) for start in range(0, height, rows))
 

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-LOW, HIGH = 0.04, 0.96
+from pipeline.models.signals import UNCERTAIN
+
+LOW, HIGH = UNCERTAIN
 """Probabilities between these are unsure."""
 
 STEP = 0.5

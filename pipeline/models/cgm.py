@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from pipeline.models.forward import to_device
 from pipeline.models.guided import Guided
-from pipeline.models.redraw import Axis, Drawing, View
+from pipeline.models.redraw import Axis, Draw, Drawing, View, enlarged
 
 WIDTHS = (32, 64, 96)
 """Channels at a half, a quarter and an eighth of the image's size."""
@@ -25,6 +25,9 @@ STEP_PX = 8
 
 HALO_PX = 64
 """How far around a tile it looks: further away next to nothing is left of its 70 pixels of sight."""
+
+BASE, WEIGHT, GUIDED = 3, 4, 5
+"""Which of its inputs are the base's alpha, the band and guided's alpha."""
 
 SCALE_BITS = 3.0
 """The enlargement is told as log2(scale) over this: 8 times is 1."""
@@ -88,6 +91,14 @@ def inputs(image: Tensor, p: Tensor, weight: Tensor, guided: Tensor, scale: Tens
     return torch.cat([image, torch.stack([p, weight, guided, told], 1)], 1)
 
 
+def look(view: View, guided: Draw, down: Axis, across: Axis) -> Tensor:
+    """What the network sees of some rows and columns of an image, in training as in use: (7, h, w)."""
+    image = to_device(view.image[down.pixels, across.pixels], view.p.device).permute(2, 0, 1).float() / 255
+    p, weight, drawn = enlarged(view.p, down, across), enlarged(view.band, down, across), guided(down, across).clamp_(0, 1)
+    scale = torch.full((1,), view.scale, device=view.p.device)
+    return inputs(image[None], p[None], weight[None], drawn[None], scale)[0]
+
+
 class ConfidenceGuided:
     """The refiner ``cgm``.
 
@@ -104,23 +115,17 @@ class ConfidenceGuided:
     def start(self, view: View) -> Drawing:
         """See ``Refiner``."""
         guided = Guided().start(view).draw
-        scale = torch.full((1,), view.scale, device=view.p.device)
 
         def draw(down: Axis, across: Axis) -> Tensor:
             tile = down.pixels, across.pixels
             rows, columns = around(tile[0], view, 1), around(tile[1], view, 0)
             down, across = view.axis(rows, 1, self.halo_cells), view.axis(columns, 0, self.halo_cells)
-            p, weight = (
-                down.to_pixels() @ plane[down.cells, across.cells] @ across.to_pixels().T for plane in (view.p, view.band)
-            )
-            image = to_device(view.image[rows, columns], view.p.device).permute(2, 0, 1)[None].float() / 255
-            drawn = guided(down, across).clamp_(0, 1)
-            seen = inputs(image, p[None], weight[None], drawn[None], scale)
-            height, width = drawn.shape
-            seen = F.pad(seen, (0, -width % STEP_PX, 0, -height % STEP_PX), mode="replicate")
-            change = self.network(seen.to(self.dtype).contiguous(memory_format=torch.channels_last))[0].float()
+            seen = look(view, guided, down, across)
+            height, width = seen.shape[1:]
+            padded = F.pad(seen[None], (0, -width % STEP_PX, 0, -height % STEP_PX), mode="replicate")
+            change = self.network(padded.to(self.dtype).contiguous(memory_format=torch.channels_last))[0].float()
             top, left = tile[0].start - rows.start, tile[1].start - columns.start
-            drawn += change[:height, :width]
+            drawn: Tensor = seen[GUIDED] + change[:height, :width]
             return drawn[top : top + tile[0].stop - tile[0].start, left : left + tile[1].stop - tile[1].start]
 
         return Drawing(draw)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pipeline.models.forward import to_device, to_host
-from pipeline.models.redraw import Axis, Draw, View, axis
+from pipeline.models.redraw import Axis, Draw, View, enlarged
 from pipeline.types import Alpha, Pixels
 
 
@@ -84,15 +84,15 @@ def tiles(view: View, side: int, overlap: int, halo_cells: int) -> Iterator[Tile
         overlap: of neighbours in pixels, at least.
         halo_cells: what the axes reach around a tile, in pixels of the frame.
     """
-    (x0, y0, x1, y1), (left, top, right, bottom), cells = view.region, view.inside, len(view.p)
+    left, top, right, bottom = view.inside
     all_columns = spans(left, right, side, overlap)
     for rows in spans(top, bottom, side, overlap):
-        down = axis(rows.pixels, y0, y1, cells, halo_cells, view.p.device)
+        down = view.axis(rows.pixels, 1, halo_cells)
         for columns in all_columns:
-            across = axis(columns.pixels, x0, x1, cells, halo_cells, view.p.device)
+            across = view.axis(columns.pixels, 0, halo_cells)
             if not view.band[down.cells, across.cells].any():
                 continue
-            p, band = (_enlarged(plane, down, across) for plane in (view.p, view.band))
+            p, band = (enlarged(plane, down, across).numpy() for plane in (view.p, view.band))
             unknown = band > 0
             tile = Tile(rows, columns, down, across, view.image[rows.pixels, columns.pixels], p, unknown)
             if tile.share_px > 0:
@@ -136,8 +136,3 @@ def blend(pieces: Sequence[Piece], otherwise: Draw) -> Draw:
         return said + left.clamp_min(0) * drawn
 
     return draw
-
-
-def _enlarged(plane: Tensor, down: Axis, across: Axis) -> npt.NDArray[np.float32]:
-    enlarged: npt.NDArray[np.float32] = (down.to_pixels() @ plane[down.cells, across.cells] @ across.to_pixels().T).numpy()
-    return enlarged

@@ -77,6 +77,11 @@ class Axis(NamedTuple):
         return (1 - (self.places[:, None] - cells).abs()).clamp_min_(0)
 
 
+def enlarged(plane: Tensor, down: Axis, across: Axis) -> Tensor:
+    """What a plane of the frame (S, S) is at some pixels of the image: (h, w), bilinear."""
+    return down.to_pixels() @ plane[down.cells, across.cells] @ across.to_pixels().T
+
+
 Draw = Callable[[Axis, Axis], Tensor]
 """Alpha of some rows and columns of an image: (h, w) float32 on the view's device; beyond [0, 1] counts as the nearer end."""
 
@@ -134,7 +139,7 @@ class Redraw:
                 if not self._touches(down, across):
                     continue
                 tile = part[start_y - rows.start : end_y - rows.start, start_x:end_x]
-                weight = down.to_pixels() @ self.view.band[down.cells, across.cells] @ across.to_pixels().T
+                weight = enlarged(self.view.band, down, across)
                 drawn = self.drawing.draw(down, across).clamp_(0, 1)
                 # Not lerp_: its rounding may move what has the weight 0.
                 tile += weight * (drawn - tile)

@@ -28,9 +28,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.models.band import find_band
-from pipeline.models.cgm import STEP_PX, Cgm, inputs
+from pipeline.models.cgm import BASE, GUIDED, STEP_PX, WEIGHT, Cgm, look
 from pipeline.models.guided import Guided
-from pipeline.models.redraw import axis, view_of
+from pipeline.models.redraw import view_of
 from pipeline.training.material import Material
 from pipeline.training.scenes import FINISHES, KINDS, Scene, make_scene
 
@@ -71,18 +71,12 @@ class Crop(NamedTuple):
 
 def whole(scene: Scene) -> Crop:
     """A scene as the network sees it, all of it."""
-    side, factor = len(scene.alpha), scene.factor
     p = torch.from_numpy(scene.base)
     view = view_of(scene.image, p, torch.from_numpy(scene.frame), find_band(p[None])[0])
-    guided = Guided()
-    line = axis(slice(0, side), 0, side, len(p), guided.halo_cells, p.device)
-    enlarge = line.to_pixels()
-    drawn = guided.start(view).draw(line, line).clamp(0, 1)
-    part = view.p[line.cells, line.cells], view.band[line.cells, line.cells]
-    enlarged, weight = (enlarge @ one @ enlarge.T for one in part)
-    image = torch.from_numpy(scene.image).permute(2, 0, 1).float() / 255
-    seen = inputs(image[None], enlarged[None], weight[None], drawn[None], torch.tensor([float(factor)]))[0]
-    return Crop(seen, torch.from_numpy(scene.alpha), weight)
+    guided, all_pixels = Guided(), slice(0, len(scene.alpha))
+    down, across = (view.axis(all_pixels, dim, guided.halo_cells) for dim in (1, 0))
+    seen = look(view, guided.start(view).draw, down, across)
+    return Crop(seen, torch.from_numpy(scene.alpha), seen[WEIGHT])
 
 
 def crops(crop: Crop, settings: Settings, rng: np.random.Generator) -> Iterator[Crop]:
@@ -158,7 +152,7 @@ def measure(network: Cgm, scenes: Sequence[Crop]) -> dict[str, float]:
     """Mean squared error in the band: of the base enlarged, of guided, of the network, as means over the scenes."""
     rows = []
     for crop in scenes:
-        base, guided = crop.seen[3], crop.seen[5]
+        base, guided = crop.seen[BASE], crop.seen[GUIDED]
         drawn = (guided + network(crop.seen[None])[0]).clamp(0, 1)
         mixed = [base + crop.weight * (one - base) for one in (base, guided, drawn)]
         inside = crop.weight > 0
@@ -189,7 +183,7 @@ def train(data: Path, out: Path, settings: Settings, *, hours: float, producers:
         batch = store.batch(rng).to(memory_format=torch.channels_last)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             change = network(batch[:, :7].contiguous(memory_format=torch.channels_last))
-        loss = loss_of(batch[:, 5] + change.float(), batch[:, 7], batch[:, 8], settings)
+        loss = loss_of(batch[:, GUIDED] + change.float(), batch[:, 7], batch[:, 8], settings)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
