@@ -53,6 +53,12 @@ ITEMS_A_COPY = 32
 PASSES_AN_ACTOR = 4
 """With fewer than so many for each, full ones would leave an actor idle at the end."""
 
+GPU_ROWS = 64
+"""Items a task at most in an ordinary run on GPUs."""
+
+BLOCKS, LARGER = 8_000, 4
+"""The driver keeps 10 KB for every block until the run ends, so beyond this number they grow: up to so many times larger."""
+
 WORKER_START_S = 120.0
 """How long a cluster's machine may take to start a process: it may have to unpack an environment first."""
 
@@ -85,9 +91,14 @@ def rows_per_block(plan: Plan, pool: Pool) -> int:
     minute an image there. Where every actor gets several passes, a task has at least one.
     """
     a_pass = images_a_pass(plan, pool)
-    most = 64 if pool.gpus else 2 * a_pass
+    most = most_rows(GPU_ROWS if pool.gpus else 2 * a_pass, plan.todo)
     least = a_pass if plan.todo >= PASSES_AN_ACTOR * pool.actors * a_pass else 1
     return plan.job.compute.rows_per_block or max(least, min(most, plan.todo // (8 * pool.actors)))
+
+
+def most_rows(usual: int, todo: int) -> int:
+    """Items a task at most in a run of so many: more than usual only where the blocks would be too many for the driver."""
+    return min(LARGER * usual, max(usual, todo // BLOCKS))
 
 
 def rows_per_part(plan: Plan) -> int:

@@ -199,6 +199,7 @@ def test_a_batch_is_one_forward_pass_and_a_gpu_has_the_next_one_at_hand(
     assert stage.fn_constructor_args[-2:] == (images, "auto")
     assert stage.compute.max_concurrent_calls_per_actor == calls
     assert rows_per_block(replace(plan, todo=10_000), pool) == rows
+    assert rows_per_block(replace(plan, todo=100_000_000), pool) == 4 * rows, "the driver has to bear every block"
     assert rows_per_block(replace(plan, todo=4 * images), pool) == images, "a whole pass, as each actor gets four"
     assert rows_per_block(replace(plan, todo=3), pool) == 1
 

@@ -18,20 +18,21 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipeline.flow import GPU_ROWS, most_rows
+
 OUT = Path(__file__).resolve().parents[2] / "out" / "scale"
 ITEMS = int(os.environ.get("ITEMS") or 1_000_000)
 SIZES = (ITEMS // 16, ITEMS // 4, ITEMS)
 RUN_S = 3600
 
 REAL_EVERY = 64
-"""One row in so many has an image: one a block, so that every stage of every block works. The others' images lie outside the
+"""One row in so many has an image: at least one a block, so that every stage of every block works. The others' images lie outside the
 allowed roots: nothing is read or made for them, and they are carried from manifest to index like any row."""
 
 SIDES_PX = (64, 48)
 SETTINGS = (
     *("recipe.outputs=[mask]", "budget.max_failed_share=1"),
-    # Blocks of the size that a run on GPUs makes: it is their number that Ray keeps account of.
-    *("compute.rows_per_block=64", "compute.batch_size=64", "compute.actors=1", "compute.threads_per_actor=1"),
+    *("compute.batch_size=64", "compute.actors=1", "compute.threads_per_actor=1"),
 )
 """Index parts are of the size that the command chooses."""
 
@@ -79,7 +80,9 @@ def run(rows: int, folder: Path, preset: str) -> Run:
     manifest, output, log = write_manifest(folder, rows), folder / "out", OUT / f"run-{rows}.log"
     matteline = str(Path(sys.executable).with_name("matteline"))
     where = ("--manifest", str(manifest), "--output", str(output), "--preset", preset)
-    command = [matteline, "run", *where, *(f"--set={setting}" for setting in SETTINGS)]
+    # Blocks of the size that a run on GPUs makes: it is their number that Ray keeps account of.
+    settings = (*SETTINGS, f"compute.rows_per_block={most_rows(GPU_ROWS, rows)}")
+    command = [matteline, "run", *where, *(f"--set={setting}" for setting in settings)]
     seconds, peak_mib, heap_mib = watched(command, log)
     again_s, _, _ = watched(command, log)
     parts = list(output.glob("*/index/*.parquet"))
