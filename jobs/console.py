@@ -51,7 +51,7 @@ def _print_recipe(report: RecipeReport) -> None:
     if run:
         speed = f", {run['items_per_s']:g} items/s" if run.get("items_per_s") else ""
         out.print(f"  last run {escape(str(run['run_id']))}: {escape(str(run['outcome']))} in {run['seconds']:g} s{speed}")
-    for name, where in (("masks", layout.masks), ("cutouts", layout.cutouts), ("index", layout.index)):
+    for name, where in (("masks", layout.outputs("mask")), ("cutouts", layout.outputs("cutout")), ("index", layout.index)):
         out.print(f"  {name:8} {escape(where)}")
     if summary.failures:
         failures = table("code", ">items", "for example", "why")

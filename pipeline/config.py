@@ -71,7 +71,9 @@ class Recipe(Section):
     foreground: Literal["multilevel", "blur_fusion", "ben2", "none"] = Field(
         default="multilevel", description="colours of the cutout's edge"
     )
-    outputs: tuple[Literal["mask", "cutout"], ...] = ("mask", "cutout")
+    outputs: tuple[Literal["mask", "cutout", "trimap"], ...] = Field(
+        default=("mask", "cutout"), description="objects an item; in the trimap 128 is where the model was unsure"
+    )
     renditions: tuple[Rendition, ...] = Field(
         default=(),
         exclude_if=lambda renditions: not renditions,  # recipes without any keep the fingerprint that they always had

@@ -55,7 +55,7 @@ SECONDS = pa.struct(
         _field("decode", pa.float32(), "bytes to upright RGB"),
         _field("segment", pa.float32(), "this item's share of its batch in the model"),
         _field("finish", pa.float32(), "colours, renditions, encoding"),
-        _field("write", pa.float32(), "publishing mask, cutout and renditions"),
+        _field("write", pa.float32(), "publishing the objects"),
     ]
 )
 
@@ -73,7 +73,7 @@ ITEM = pa.schema(
 INDEX = pa.schema(
     [
         ITEM.field("item_id"),
-        _field("status", pa.string(), "ok, review (both objects exist, look at them) or failed (no objects)", nullable=False),
+        _field("status", pa.string(), "ok, review (all objects exist, look at them) or failed (no objects)", nullable=False),
         ITEM.field("error_code"),
         ITEM.field("error_detail"),
         ITEM.field("image_uri"),
@@ -89,6 +89,9 @@ INDEX = pa.schema(
         _field("cutout_uri", pa.string(), "straight RGBA PNG: an absolute path or a URI"),
         _field("cutout_bytes", pa.int64(), "size of the cutout object"),
         _field("cutout_sha256", pa.string(), "of the cutout object"),
+        _field("trimap_uri", pa.string(), "8-bit PNG, 0 background, 255 object, 128 unsure: an absolute path or a URI"),
+        _field("trimap_bytes", pa.int64(), "size of the trimap object"),
+        _field("trimap_sha256", pa.string(), "of the trimap object"),
         _field("renditions", pa.list_(RENDITION), "one entry a file that the recipe's renditions ask for; null without any"),
         _field("quality", pa.float32(), "[0, 1], higher is better; null for failed items"),
         _field("quality_calibrated", pa.bool_(), "true: quality is the probability that Dice is at least 0.95"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, NamedTuple, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,10 @@ from pipeline.errors import ConfigError, ItemError, SegmentError, WeightsError
 from pipeline.imaging.components import count_components
 from pipeline.imaging.encode import encode_cutout
 from pipeline.imaging.foreground import estimate_foreground
-from pipeline.imaging.frame import Placement, make_frame, place, restore, to_mask
+from pipeline.imaging.frame import Placement, make_frame, place, restore, to_mask, to_trimap
 from pipeline.imaging.picture import Picture, is_picture, upright_rgb
 from pipeline.imaging.renditions import Rendered, render
+from pipeline.models.band import find_band
 from pipeline.models.forward import Probabilities, choose_device, segment_errors, to_device, to_host
 from pipeline.models.load import Model, load_model, settle
 from pipeline.models.redraw import Redraw, redraws
@@ -36,11 +37,13 @@ from pipeline.types import Box, Mask, Pixels
 
 @dataclass(frozen=True)
 class Segment:
-    """What the model makes of one image: ``mask`` (H, W) uint8, its score, and what was done otherwise than asked."""
+    """What the model makes of one image: ``mask`` (H, W) uint8, its score, what was done otherwise than asked, and the
+    trimap (H, W) uint8 where the recipe asks for it."""
 
     mask: Mask
     score: Score
     note: str | None = None
+    trimap: Mask | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Cutout:
     """One picture, cut out. Unpacks as ``alpha, cutout = result``.
 
     ``alpha``: (H, W) uint8, 0 transparent, 255 opaque. ``quality``, ``reasons``, ``signals`` and ``note`` are the index's
-    columns.
+    columns. ``trimap``: (H, W) uint8, 128 where the model was unsure, if the recipe's outputs name it.
     """
 
     image: Pixels
@@ -56,6 +59,7 @@ class Cutout:
     score: Score
     recipe: Recipe
     note: str | None = None
+    trimap: Mask | None = None
 
     @property
     def quality(self) -> float:
@@ -97,6 +101,17 @@ class Cutout:
 
     def __iter__(self) -> Any:
         return iter((self.alpha, self.cutout))
+
+
+class _Passed(NamedTuple):
+    """What comes back of a forward pass; one entry an image each."""
+
+    table: npt.NDArray[np.float32]
+    """(N, signals), see ``models.signals.named``."""
+    coarse: npt.NDArray[np.uint8]
+    masks: Sequence[Mask]
+    notes: Sequence[str | None]
+    trimaps: Sequence[Mask | None]
 
 
 class HostFrames:
@@ -213,7 +228,7 @@ class Segmenter:
         for pixels, segment in zip(images, self.segment(images, parsed), strict=True):
             if isinstance(segment, ItemError):
                 raise segment
-            results.append(Cutout(pixels, segment.mask, segment.score, self.recipe, segment.note))
+            results.append(Cutout(pixels, segment.mask, segment.score, self.recipe, segment.note, segment.trimap))
         return results if several else results[0]
 
     def segment(self, images: Sequence[Pixels], boxes: Sequence[Box | None]) -> list[Segment | ItemError]:
@@ -238,7 +253,7 @@ class Segmenter:
         numbers = list(placements)
         failed = ""
         try:
-            (table, coarse, *masks), notes = self._pass([images[number] for number in numbers], boxes, placements)
+            table, coarse, *made = self._pass([images[number] for number in numbers], boxes, placements)
         except SegmentError as error:
             failed = str(error)  # not the error itself: its traceback holds the tensors of the pass that failed
         if failed and len(numbers) == 1:
@@ -252,18 +267,16 @@ class Segmenter:
             ]
             return {number: segment for one in halves for number, segment in one.items()}
         results: dict[int, Segment | ItemError] = {}
-        for number, measured, small, mask, note in zip(numbers, named(table), coarse, masks, notes, strict=True):
+        for number, measured, small, mask, note, trimap in zip(numbers, named(table), coarse, *made, strict=True):
             if not measured["finite"]:
                 results[number] = SegmentError("the model gave numbers that are not finite; try recipe.precision=fp32")
                 continue
             judged = score(complete(measured, count_components(small), boxes[number] is not None))
-            results[number] = Segment(mask, judged, note)
+            results[number] = Segment(mask, judged, note, trimap)
         return results
 
-    def _pass(
-        self, images: Sequence[Pixels], boxes: Sequence[Box | None], placements: dict[int, Placement]
-    ) -> tuple[list[npt.NDArray[Any]], list[str | None]]:
-        """One forward pass with the way there and back: signals, coarse masks, and a mask for every image; their notes.
+    def _pass(self, images: Sequence[Pixels], boxes: Sequence[Box | None], placements: dict[int, Placement]) -> _Passed:
+        """One forward pass with the way there and back.
 
         The device is waited for once, at the end; with a refiner also when it must be known where the bands are.
 
@@ -281,7 +294,13 @@ class Segmenter:
             p = logits.sigmoid()
             redrawn = redraws(self.refiner, images, placed, frames, p)
             notes = [None if redraw is None else redraw.drawing.note for redraw in redrawn]
-            return to_host(*signals, *self.framing.masks(p, placed, redrawn)), notes
+            bands = [find_band(p)] if "trimap" in self.recipe.outputs else []
+            table, coarse, *rest = to_host(*signals, *bands, *self.framing.masks(p, placed, redrawn))
+            masks = rest[len(bands) :]
+            trimaps: Sequence[Mask | None] = [None] * len(masks)
+            if bands:
+                trimaps = [to_trimap(*one) for one in zip(rest[0], masks, placed, strict=True)]
+            return _Passed(table, coarse, masks, notes, trimaps)
 
 
 def local_cpus() -> int:

@@ -18,12 +18,11 @@ from pipeline.imaging.published import fault
 from pipeline.storage.digests import Digests, contains, digest, gather, repeated
 from pipeline.storage.files import Files
 from pipeline.storage.index import read_index
-from pipeline.storage.layout import Layout
+from pipeline.storage.layout import OUTPUTS, Layout
 from pipeline.storage.manifest import Manifest, read
 from pipeline.storage.place import FileInfo
 from pipeline.types import Size
 
-OUTPUTS = ("mask", "cutout")
 COLUMNS = [
     *("item_id", "status", "error_code", "height", "width", "quality"),
     *(f"{output}_{fact}" for output in OUTPUTS for fact in ("uri", "bytes", "sha256")),
@@ -121,7 +120,7 @@ def verify(
 
 
 def orphans(layout: Layout, files: Files, known: Digests, listed: list[Digests] | None = None) -> Iterator[FileInfo]:
-    """Masks, cutouts and renditions that are not among the objects that the index names (``object_keys``).
+    """Objects that are not among the objects that the index names (``object_keys``).
 
     Args:
         listed: takes the keys of all that is there.
@@ -129,7 +128,7 @@ def orphans(layout: Layout, files: Files, known: Digests, listed: list[Digests] 
     Raises:
         StorageError: a folder can't be listed.
     """
-    for folder in (layout.masks, layout.cutouts, layout.renditions):
+    for folder in layout.objects:
         chunk: list[FileInfo] = []
         for info in files.list(folder):
             chunk.append(info)

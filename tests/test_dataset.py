@@ -47,7 +47,7 @@ def write(layout: Layout) -> Write:
     def part(masks: dict[str, np.ndarray], **columns: Any) -> None:
         rows = []
         for item_id, alpha in masks.items():
-            uri = layout.mask(item_id, "0" * 12)
+            uri = layout.output("mask", item_id, "0" * 12)
             Files().write(uri, encode_mask(alpha))
             row = {"item_id": item_id, "status": "ok", "image_uri": f"/photos/{item_id.partition('#')[0]}", "quality": 0.75}
             rows.append(
@@ -122,6 +122,6 @@ def test_what_cannot_be_united_is_refused(layout: Layout, tmp_path: Path, write:
     with pytest.raises(ConfigError, match="has 255 objects, a palette numbers 254"):
         unite(layout, Files(), indexed=str(tmp_path / "labels"))
     assert unite(layout, Files(), coco=str(tmp_path / "coco.json")).objects == 255
-    Path(layout.mask("many.jpg#7", "0" * 12)).write_bytes(b"")
+    Path(layout.output("mask", "many.jpg#7", "0" * 12)).write_bytes(b"")
     with pytest.raises(StorageError, match="see matteline verify"):
         unite(layout, Files(), coco=str(tmp_path / "coco.json"))

@@ -92,12 +92,12 @@ def test_gc_removes_exactly_what_nothing_needs(tmp_path: Path, job: Job, make_ph
     layout = plan.layout
     (tmp_path / "photos" / "photo-002.jpg").write_bytes(make_photos(tmp_path / "other", 1, first=10)[0].read_bytes())
     run_job(job, changed=True)
-    (Path(layout.masks) / "00").mkdir(exist_ok=True)
-    (Path(layout.masks) / "00" / ".x.png.0123456789abcdef.tmp").write_bytes(b"half")
+    (Path(layout.outputs("mask")) / "00").mkdir(exist_ok=True)
+    (Path(layout.outputs("mask")) / "00" / ".x.png.0123456789abcdef.tmp").write_bytes(b"half")
     (Path(layout.index) / ".part-0.parquet.0123456789abcdef.tmp").write_bytes(b"half")
     kept = [".hidden.png", ".mine.tmp", ".x.0123456789abcdef.tmp.txt"]
     for name in kept:
-        (Path(layout.masks) / "00" / name).write_bytes(b"not ours")
+        (Path(layout.outputs("mask")) / "00" / name).write_bytes(b"not ours")
 
     files = sorted(Path(layout.folder).rglob("*"))
     found = sweep(layout, "gc", Files(), delete=False, min_age_s=0)
@@ -112,7 +112,7 @@ def test_gc_removes_exactly_what_nothing_needs(tmp_path: Path, job: Job, make_ph
     assert sum(sweep(layout, "gc", Files(), delete=False, min_age_s=0).files.values()) == 0
     assert check(job, layout) == {}
     assert len(list(Path(layout.folder).rglob("*.png"))) == 12 + 1
-    assert all((Path(layout.masks) / "00" / name).exists() for name in kept)
+    assert all((Path(layout.outputs("mask")) / "00" / name).exists() for name in kept)
 
 
 def test_an_output_that_was_moved_keeps_its_objects(tmp_path: Path, job: Job) -> None:

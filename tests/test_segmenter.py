@@ -215,3 +215,17 @@ def test_licences_and_weights_are_checked(tmp_path: Path) -> None:
         Segmenter("ben2-base", weights=str(tmp_path / "gone.safetensors"))
     with pytest.raises(ConfigError, match="no preset"):
         Segmenter("u3netp")
+
+
+def test_a_trimap_leaves_open_what_the_refiner_may_change_and_nothing_else() -> None:
+    photo = np.asarray(Image.open(EXAMPLES / "osprey.jpg"))
+    refined = Segmenter("u2netp", threads=2, outputs=["mask", "trimap"])(photo)
+    plain = Segmenter("u2netp", threads=2, refiner="none")(photo)
+    assert plain.trimap is None
+    assert refined.trimap is not None
+    known = refined.trimap != 128
+    assert 0.5 < known.mean() < 0.99
+    assert np.array_equal(refined.alpha[known], plain.alpha[known]), "what is known stays as the model has it"
+    assert not np.array_equal(refined.alpha, plain.alpha)
+    sure = np.abs(plain.alpha[known].astype(int) - refined.trimap[known])
+    assert (sure > 0.04 * 255 + 1).mean() < 0.001, "only specks are known and yet neither object nor background"

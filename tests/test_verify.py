@@ -21,6 +21,7 @@ from pipeline.storage.manifest import open_manifest
 from pipeline.verify import KINDS, Verdict, verify
 
 MakePhotos = Callable[..., list[Path]]
+SETTINGS = ["recipe.outputs=[mask, cutout, trimap]", "budget.max_failed_share=1"]
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def made(ray_session: None, tmp_path: Path, make_photos: MakePhotos, fake_preset
         manifest=str(tmp_path / "photos"),
         output=str(tmp_path / "out"),
         preset=fake_preset,
-        overrides=["budget.max_failed_share=1", "compute.rows_per_part=2"],
+        overrides=[*SETTINGS, "compute.rows_per_part=2"],
     )
     plan, _ = run_job(job)
     files = Files()
@@ -53,7 +54,7 @@ def test_a_sound_output_and_every_kind_of_damage(made: Any) -> None:
     layout, check = made
     verdict = check()
     assert verdict.sound
-    assert (verdict.rows, verdict.objects) == (6, 10)
+    assert (verdict.rows, verdict.objects) == (6, 15)
     assert verdict.object_bytes == sum(path.stat().st_size for path in objects(layout))
     assert check(sample=0.0).objects == 0
 
@@ -109,7 +110,7 @@ def test_failed_items_are_done_again_by_code(made: Any, tmp_path: Path, make_pho
         manifest=str(tmp_path / "photos"),
         output=str(tmp_path / "out"),
         preset=fake_preset,
-        overrides=["budget.max_failed_share=1"],
+        overrides=SETTINGS,
     )
     assert run_job(job, retry=["fetch"])[0].todo == 0
     (photo,) = make_photos(tmp_path / "other", 1)

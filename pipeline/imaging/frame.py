@@ -21,6 +21,9 @@ from pipeline.types import Alpha, Box, Mask, Pixels, Region, Size
 MAX_PADDED_PX = 16_777_216
 """A crop that reaches past the image may be this large, or four times the image, whichever is more."""
 
+UNSURE = 128
+"""In a trimap."""
+
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.LANCZOS}
 
 
@@ -107,17 +110,33 @@ def restore(alpha: Alpha, placement: Placement, recipe: Recipe, redraw: Callable
         if high > low:
             resized -= low
             resized /= high - low
-    left, top, right, bottom = placement.inside
-    if resized.shape == placement.size:
-        return resized
-    whole = np.zeros(placement.size, np.float32)
-    whole[top:bottom, left:right] = resized
-    return whole
+    return _laid(resized, placement)
+
+
+def to_trimap(band: Alpha, mask: Mask, placement: Placement) -> Mask:
+    """What is known of an image, (H, W) uint8: 0 background, 255 object, 128 where a refiner's answer may count.
+
+    Args:
+        band: (S, S) float32 in [0, 1] on the frame, as ``models.band.find_band`` gives it.
+        mask: (H, W) uint8.
+    """
+    unsure = _laid(_resized(band, placement, antialias=True), placement) > 0
+    return np.where(unsure, np.uint8(UNSURE), np.where(mask > UNSURE, np.uint8(255), np.uint8(0)))
 
 
 def to_mask(alpha: Alpha) -> Mask:
     """Alpha in [0, 1] as 0 to 255: the one place where opacity is rounded (to the nearest, half to even)."""
     return np.asarray(cv2.convertScaleAbs(alpha, alpha=255), np.uint8)
+
+
+def _laid(resized: Alpha, placement: Placement) -> Alpha:
+    """On the image, with zero elsewhere."""
+    if resized.shape == placement.size:
+        return resized
+    left, top, right, bottom = placement.inside
+    whole = np.zeros(placement.size, np.float32)
+    whole[top:bottom, left:right] = resized
+    return whole
 
 
 def _resized(alpha: Alpha, placement: Placement, antialias: bool) -> Alpha:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
 
@@ -27,6 +27,9 @@ from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout, input_mark
 from pipeline.storage.uris import unsigned
 from pipeline.types import Mask, Pixels, Size
+
+PIXELS = {"pixels", "mask", "trimap"}
+"""Columns that go no further."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,10 @@ class Encoded(NamedTuple):
 
 
 def finish_batch(batch: pa.Table, *, finish: Finish) -> pa.Table:
-    """Publish the batch's masks and cutouts and give its index rows, without pixels."""
+    """Publish the batch's objects and give its index rows, without pixels."""
     settle_worker()
     errors = errors_of(batch)
-    facts = batch.drop_columns(["pixels", "mask"]).to_pylist()
+    facts = batch.drop_columns(PIXELS & set(batch.column_names)).to_pylist()
     attempts = Attempts(finish.ledger, "finish", batch["item_id"].to_pylist(), finish.item_s)
     made: list[dict[str, Any]] = []
     with ThreadPoolExecutor(finish.threads) as pool:
@@ -96,24 +99,29 @@ def _publish(
     assert image is not None and mask is not None  # a row without them has its error
     made_from = input_mark(fact["image_sha256"], fact["box"])
 
-    encoded = attempt(errors, row, lambda: attempts.one(row, lambda: _encode(image, mask, finish)))
+    trimap = unpack(batch["trimap"], row, size) if "trimap" in finish.recipe.outputs else None
+    encoded = attempt(errors, row, lambda: attempts.one(row, lambda: _encode(image, mask, trimap, finish)))
     written = []
     for output, data in encoded.outputs.items() if encoded else ():
-        place = finish.layout.mask if output == "mask" else finish.layout.cutout
-        written.append(pool.submit(_write_output, finish.files, output, place(fact["item_id"], made_from), data, size))
+        uri = finish.layout.output(output, fact["item_id"], made_from)
+        written.append(pool.submit(_write_output, finish.files, output, uri, data, size))
     for rendered in encoded.renditions if encoded else ():
         uri = finish.layout.rendition(rendered.name, fact["item_id"], made_from, rendered.suffix)
         written.append(pool.submit(_write_rendition, finish.files, uri, rendered))
     return time.perf_counter() - start, written
 
 
-def _encode(image: Pixels, mask: Mask, finish: Finish) -> Encoded:
+def _encode(image: Pixels, mask: Mask, trimap: Mask | None, finish: Finish) -> Encoded:
     """An item's objects as files."""
     recipe = finish.recipe
     coloured = "cutout" in recipe.outputs or any(one.what == "cutout" for one in recipe.renditions)
     try:
         foreground = estimate_foreground(image, mask, recipe.foreground) if coloured else image
-        makers = {"mask": lambda: encode_mask(mask), "cutout": lambda: encode_cutout(foreground, mask)}
+        makers = {
+            "mask": lambda: encode_mask(mask),
+            "cutout": lambda: encode_cutout(foreground, mask),
+            "trimap": lambda: encode_mask(cast(Mask, trimap)),
+        }
         outputs: dict[str, bytes] = {output: makers[output]() for output in recipe.outputs}
         return Encoded(outputs, list(render(recipe.renditions, foreground, mask, finish.backgrounds)))
     except OUT_OF_MEANS as error:
@@ -121,7 +129,7 @@ def _encode(image: Pixels, mask: Mask, finish: Finish) -> Encoded:
 
 
 def _write_output(files: Files, output: str, uri: str, data: bytes, size: Size) -> dict[str, Any]:
-    """Publish a mask or cutout and say what is there now."""
+    """Publish one of the outputs and say what is there now."""
     start = time.perf_counter()
     data = _publish_once(files, uri, data, size)
     facts = {f"{output}_uri": uri, f"{output}_bytes": len(data), f"{output}_sha256": sha256(data)}

@@ -37,6 +37,7 @@ class SegmentBatch:
         self.ledger, self.item_s = ledger, item_s
         threads = threads or max(1, local_cpus() // a_node)  # of this node, which may not be like the driver's
         settle_worker(threads)
+        self.trimaps = "trimap" in recipe.outputs
         self.refused: PipelineError | None = None
         try:
             self.segmenter = Segmenter.from_recipe(
@@ -46,7 +47,7 @@ class SegmentBatch:
             self.refused = error  # raised here, Ray would tell of a dead actor instead
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Adds ``mask`` (H·W bytes), the columns of its score, ``refiner_note`` and ``segment_s``."""
+        """Adds ``mask`` and, where it is wanted, ``trimap`` (H·W bytes each), the score, ``refiner_note`` and ``segment_s``."""
         if self.refused is not None:
             raise self.refused
         start = time.perf_counter()
@@ -62,6 +63,7 @@ class SegmentBatch:
                 segments[row] = segment
         attempts.over()
         scores = [None if segment is None else asdict(segment.score) for segment in segments]
+        more = {"trimap": pack([None if segment is None else segment.trimap for segment in segments])} if self.trimaps else {}
         share_s = (time.perf_counter() - start) / max(1, len(todo))
         return replace(
             with_errors(batch, errors),
@@ -72,6 +74,7 @@ class SegmentBatch:
             signals=column([score and score["signals"] for score in scores], SIGNALS),
             refiner_note=column([None if segment is None else segment.note for segment in segments], pa.string()),
             segment_s=column([share_s if error is None else None for error in errors], pa.float32()),
+            **more,
         )
 
     def _attempt(self, batch: pa.Table, todo: list[int], attempts: Attempts) -> list[Segment | ItemError]:

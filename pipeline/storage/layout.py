@@ -6,6 +6,7 @@
       recipe.json                      what makes these pixels
       masks/ab/<object name>.<input>.png   ab = first two hex digits of sha256(item id): 256 prefixes share S3's load
       cutouts/ab/<object name>.<input>.png
+      trimaps/ab/<object name>.<input>.png
       renditions/<rendition>/ab/<object name>.<input>.jpg    or .png, .webp, .json
       index/part-<16 hex digits>.parquet
       superseded/part-….parquet        parts whose rows a later run replaced
@@ -27,6 +28,9 @@ from pipeline.storage.uris import join, name, parent
 
 LONGEST_NAME = 112
 """Bytes of an object's name without its suffix: short enough for every file system, encrypted ones too."""
+
+OUTPUTS = ("mask", "cutout", "trimap")
+"""What an item's objects of its image's size are, as ``recipe.outputs`` and the index's columns name them."""
 
 _PLAIN = re.compile(r"[a-z0-9_][a-z0-9._-]*", re.ASCII)
 _UNSAFE = re.compile(rb"[^A-Za-z0-9._-]|^\.")
@@ -54,12 +58,9 @@ class Layout:
         return join(self.folder, "recipe.json")
 
     @property
-    def masks(self) -> str:
-        return join(self.folder, "masks")
-
-    @property
-    def cutouts(self) -> str:
-        return join(self.folder, "cutouts")
+    def objects(self) -> list[str]:
+        """The folders that hold objects."""
+        return [*(self.outputs(output) for output in OUTPUTS), self.renditions]
 
     @property
     def renditions(self) -> str:
@@ -81,13 +82,13 @@ class Layout:
     def lease(self) -> str:
         return join(self.folder, "lease")
 
-    def mask(self, item_id: str, made_from: str) -> str:
-        """Where an item's mask lies; ``made_from`` as ``input_mark`` gives it."""
-        return self._object(self.masks, item_id, made_from)
+    def outputs(self, output: str) -> str:
+        """The folder of one of the ``OUTPUTS``."""
+        return join(self.folder, f"{output}s")
 
-    def cutout(self, item_id: str, made_from: str) -> str:
-        """Where an item's cutout lies."""
-        return self._object(self.cutouts, item_id, made_from)
+    def output(self, output: str, item_id: str, made_from: str) -> str:
+        """Where one of an item's ``OUTPUTS`` lies; ``made_from`` as ``input_mark`` gives it."""
+        return self._object(self.outputs(output), item_id, made_from)
 
     def rendition(self, rendition: str, item_id: str, made_from: str, suffix: str) -> str:
         """Where an item's file of a rendition lies; ``rendition`` and ``suffix`` as ``Rendered`` has them."""

@@ -26,8 +26,8 @@ SIZES = (ITEMS // 16, ITEMS // 4, ITEMS)
 RUN_S = 3600
 
 REAL_EVERY = 64
-"""One row in so many has an image: at least one a block, so that every stage of every block works. The others' images lie outside the
-allowed roots: nothing is read or made for them, and they are carried from manifest to index like any row."""
+"""One row in so many has an image: at least one a block, so that every stage of every block works. The others' images lie
+outside the allowed roots: nothing is read or made for them, and they are carried from manifest to index like any row."""
 
 SIDES_PX = (64, 48)
 SETTINGS = (

@@ -75,8 +75,8 @@ def test_where_things_land() -> None:
     layout = Layout("s3://bucket/out", "u2netp-0123456789ab")
     folder = "s3://bucket/out/u2netp-0123456789ab"
     spread = hashlib.sha256(b"sku-1").hexdigest()[:2]
-    assert layout.mask("sku-1", "0a1b") == f"{folder}/masks/{spread}/sku-1.0a1b.png"
-    assert layout.cutout("sku-1", "0a1b") == f"{folder}/cutouts/{spread}/sku-1.0a1b.png"
+    assert layout.output("mask", "sku-1", "0a1b") == f"{folder}/masks/{spread}/sku-1.0a1b.png"
+    assert layout.output("cutout", "sku-1", "0a1b") == f"{folder}/cutouts/{spread}/sku-1.0a1b.png"
     assert layout.recipe == f"{folder}/recipe.json"
     assert layout.run("r1") == f"{folder}/runs/r1.json"
     assert re.fullmatch(rf"{folder}/index/part-[0-9a-f]{{16}}\.parquet", layout.part(["b", "a"]))
