@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 DATA ?= ../shared
 
-.PHONY: demo test check parity faults fuzz soak bench bench-refiner bench-scale bench-gpu lock clean
+.PHONY: demo test check parity faults fuzz soak bench bench-refiner bench-scale bench-gpu train-refiner lock clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -63,6 +63,10 @@ bench-scale: .venv/dev ## ITEMS (1000000) manifest rows through the control plan
 
 bench-gpu: .venv/dev ## MVANet on this machine's GPU: precisions, batches, CUDA graphs, compiled; and the way there and back
 	$(BIN)/python tests/bench/gpu.py
+
+train-refiner: .venv/dev ## the weights of refiner cgm anew, out of DATA (../shared), into out/cgm; an hour on 2 cores; goes on where it was
+	@test -f $(DATA)/data/objects/objects.parquet || { echo "make train-refiner wants $(DATA)/data/objects/objects.parquet; name another folder: make train-refiner DATA=/path/to/shared"; exit 2; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m pipeline.training.refiner --data $(DATA)/data --out out/cgm --hours 4
 
 lock:             ## resolve the dependencies anew (needs uv)
 	uv pip compile --quiet --no-header --all-extras --python-version 3.11 -o requirements.lock pyproject.toml

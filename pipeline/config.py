@@ -59,10 +59,10 @@ class Recipe(Section):
 
     alpha_resize: Literal["antialias", "plain"] = Field(default="antialias", description="bilinear, frame to image")
     stretch: bool = Field(default=False, description="upstream's per-image min-max; an empty photo becomes a full mask")
-    refiner: Literal["none", "guided", "closed_form", "vitmatte"] = Field(
-        default="guided", description="alpha where the model is unsure, at the image's own size; none: the model's, enlarged"
+    refiner: Literal["none", "guided", "cgm", "closed_form", "vitmatte"] = Field(
+        default="cgm", description="alpha where the model is unsure, at the image's own size; none: the model's, enlarged"
     )
-    refiner_weights: str = Field(default="", description="vitmatte's, named as the model's are")
+    refiner_weights: str = Field(default="", description="vitmatte's, or others than the bundled ones of cgm, as the model's")
     refiner_weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="what they must hash to")
     refiner_licence: str = Field(default="", description="the terms under which you use them; kept in recipe.json")
     refiner_normalise: Literal["imagenet", "half"] = Field(
@@ -121,9 +121,10 @@ class Recipe(Section):
                 "refiner=vitmatte needs refiner_weights, a path or a URI, and refiner_licence, the terms of their use"
             )
         given = [name for name, field in Recipe.model_fields.items() if getattr(self, name) != field.default]
-        unused = [name for name in given if name.startswith("refiner_")]
+        used = {"cgm": {"refiner_weights", "refiner_weights_sha256"}}.get(self.refiner, set())
+        unused = [name for name in given if name.startswith("refiner_") and name not in used]
         if self.refiner != "vitmatte" and unused:
-            raise ValueError(f"{unused[0]} is for refiner=vitmatte, not for {self.refiner}; leave it out")
+            raise ValueError(f"{unused[0]} isn't for refiner={self.refiner}; leave it out")
         return self
 
     def fingerprint(self) -> str:
@@ -136,7 +137,7 @@ class Recipe(Section):
             raise ConfigError("recipe.precision is still auto; settle it before taking the recipe's fingerprint")
         if self.model != "fake" and self.weights_sha256 is None:
             raise ConfigError("the recipe has no weights_sha256 yet; fetch the weights before taking its fingerprint")
-        if self.refiner_weights and self.refiner_weights_sha256 is None:
+        if (self.refiner_weights or self.refiner == "cgm") and self.refiner_weights_sha256 is None:
             raise ConfigError("the recipe has no refiner_weights_sha256 yet; fetch them before taking its fingerprint")
         facts = self.facts() | {"version": RECIPE_VERSION}
         facts.pop("refiner_licence")

@@ -103,9 +103,10 @@ def make_photos() -> Callable[..., list[Path]]:
 
 @pytest.fixture(scope="session")
 def fake_preset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A preset of one's own for the model that needs no weights."""
+    """A preset of one's own for the model that needs no weights, with a refiner as quick."""
     path = tmp_path_factory.mktemp("presets") / "fake.yaml"
     path.write_text(
-        "about: for tests\nlicence: none\ncommercial: true\nsize_mb: 0\nsource: none\nrecipe:\n  model: fake\n  frame_px: 64\n"
+        "about: for tests\nlicence: none\ncommercial: true\nsize_mb: 0\nsource: none\n"
+        "recipe:\n  model: fake\n  frame_px: 64\n  refiner: guided\n"
     )
     return str(path)

@@ -195,12 +195,22 @@ def load_mvanet(path: Path, *, device: torch.device, dtype: torch.dtype) -> MVAN
             state[ours] = torch.zeros(slot.shape, dtype=slot.dtype)
             continue
         theirs = _their_key(ours, layout)
-        state[ours] = tensors[theirs].to(dtype=torch.float32, copy=True)
-        if not torch.isfinite(state[ours].to(dtype)).all():
-            raise WeightsError(f"{path}: {theirs} has numbers that are not finite as {_short(dtype)}; get the file anew")
+        state[ours] = finite(tensors, theirs, path, dtype)
     model.load_state_dict(state, strict=True, assign=True)
     fold_norms(model)
     return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+
+
+def finite(tensors: Mapping[str, Tensor], key: str, path: Path, dtype: torch.dtype) -> Tensor:
+    """A copy of one of a file's tensors, as float32.
+
+    Raises:
+        WeightsError: it has numbers that are not finite in the type that is going to be computed in.
+    """
+    found = tensors[key].to(dtype=torch.float32, copy=True)
+    if not torch.isfinite(found.to(dtype)).all():
+        raise WeightsError(f"{path}: {key} has numbers that are not finite as {_short(dtype)}; get the file anew")
+    return found
 
 
 def open_tensors(path: Path) -> dict[str, Tensor]:

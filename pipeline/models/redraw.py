@@ -7,6 +7,7 @@ band the base's alpha stays as it is, to the bit.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -131,22 +132,42 @@ class Redraw:
         """
         left, top, right, _ = self.view.inside
         side = TILE_PX[part.device.type]
-        for start_y in range(rows.start, rows.stop, side):
-            for start_x in range(0, right - left, side):
-                end_y, end_x = min(start_y + side, rows.stop), min(start_x + side, right - left)
-                down = self.view.axis(slice(start_y + top, end_y + top), 1, self.halo_cells)
-                across = self.view.axis(slice(start_x + left, end_x + left), 0, self.halo_cells)
-                if not self._touches(down, across):
+        for start_y in range(rows.start + top, rows.stop + top, side):
+            for start_x in range(left, right, side):
+                tile = slice(start_y, min(start_y + side, rows.stop + top)), slice(start_x, min(start_x + side, right))
+                touched = self._touched(*tile)
+                if touched is None:
                     continue
-                tile = part[start_y - rows.start : end_y - rows.start, start_x:end_x]
+                down, across = (
+                    self.view.axis(pixels, dim, self.halo_cells) for pixels, dim in zip(touched, (1, 0), strict=True)
+                )
+                first_y, first_x = rows.start + top, left
+                here = part[
+                    touched[0].start - first_y : touched[0].stop - first_y,
+                    touched[1].start - first_x : touched[1].stop - first_x,
+                ]
                 weight = enlarged(self.view.band, down, across)
                 drawn = self.drawing.draw(down, across).clamp_(0, 1)
                 # Not lerp_: its rounding may move what has the weight 0.
-                tile += weight * (drawn - tile)
+                here += weight * (drawn - here)
 
-    def _touches(self, down: Axis, across: Axis) -> bool:
-        rows, columns = (slice(one.cells.start // CELL_PX, -(-one.cells.stop // CELL_PX)) for one in (down, across))
-        return bool(self.touched[rows, columns].any())
+    def _touched(self, rows: slice, columns: slice) -> tuple[slice, slice] | None:
+        """The part of a tile of the image where the band may be; None for nothing."""
+        down, across = (self.view.axis(pixels, dim, 0).cells for pixels, dim in ((rows, 1), (columns, 0)))
+        first = down.start // CELL_PX, across.start // CELL_PX
+        hit = self.touched[first[0] : -(-down.stop // CELL_PX), first[1] : -(-across.stop // CELL_PX)]
+        found = []
+        for pixels, dim, cells, offset in ((rows, 1, hit.any(1), first[0]), (columns, 0, hit.any(0), first[1])):
+            where = np.flatnonzero(cells) + offset
+            if not len(where):
+                return None
+            start, end = self.view.region[dim], self.view.region[dim + 2]
+            pitch = (end - start) / len(self.view.p)
+            # A pixel is made of the cells between whose centres it lies.
+            low = math.floor(start + (where[0] * CELL_PX - 0.5) * pitch - 0.5)
+            high = math.ceil(start + ((where[-1] + 1) * CELL_PX + 0.5) * pitch - 0.5) + 1
+            found.append(slice(max(low, pixels.start), min(high, pixels.stop)))
+        return found[0], found[1]
 
 
 @functools.lru_cache(maxsize=512)

@@ -9,6 +9,7 @@ import torch
 
 from pipeline.config import Recipe
 from pipeline.errors import ConfigError, WeightsError
+from pipeline.models.cgm import ConfidenceGuided, check_cgm, load_cgm
 from pipeline.models.closed_form import ClosedForm
 from pipeline.models.guided import Guided
 from pipeline.models.load import DTYPES, check_precision
@@ -40,7 +41,9 @@ def check_refiner(recipe: Recipe, weights: Path | None) -> None:
         WeightsError: they aren't this refiner's.
     """
     if recipe.refiner == "vitmatte":
-        check_vitmatte(_path(weights))
+        check_vitmatte(_path(recipe, weights))
+    elif recipe.refiner == "cgm":
+        check_cgm(_path(recipe, weights))
 
 
 def load_refiner(recipe: Recipe, weights: Path | None, device: torch.device) -> Refiner | None:
@@ -56,14 +59,18 @@ def load_refiner(recipe: Recipe, weights: Path | None, device: torch.device) -> 
     check_extra(recipe)
     if recipe.refiner == "closed_form":
         return ClosedForm()
-    if recipe.refiner == "vitmatte":
-        check_precision(recipe.precision, device)
-        dtype = DTYPES[recipe.precision]
-        return VitMatte(load_vitmatte(_path(weights), device=device, dtype=dtype), recipe.refiner_normalise, device, dtype)
-    return None if recipe.refiner == "none" else Guided()
+    if recipe.refiner == "guided":
+        return Guided()
+    if recipe.refiner == "none":
+        return None
+    check_precision(recipe.precision, device)
+    path, dtype = _path(recipe, weights), DTYPES[recipe.precision]
+    if recipe.refiner == "cgm":
+        return ConfidenceGuided(load_cgm(path, device=device, dtype=dtype), dtype)
+    return VitMatte(load_vitmatte(path, device=device, dtype=dtype), recipe.refiner_normalise, device, dtype)
 
 
-def _path(weights: Path | None) -> Path:
+def _path(recipe: Recipe, weights: Path | None) -> Path:
     if weights is None:
-        raise WeightsError("the refiner vitmatte needs a weights file; set recipe.refiner_weights")
+        raise WeightsError(f"the refiner {recipe.refiner} needs a weights file; set recipe.refiner_weights")
     return weights

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import WeightsError
-from pipeline.models.checkpoints import open_tensors
+from pipeline.models.checkpoints import finite, open_tensors
 
 COUNTS = re.compile(r"\.num_batches_tracked$")
 """They count training steps; nothing reads them in inference, and a file may do without."""
@@ -38,10 +38,7 @@ def load_vitmatte(path: Path, *, device: torch.device, dtype: torch.dtype) -> nn
         if COUNTS.search(key):
             state[key] = torch.zeros(slot.shape, dtype=slot.dtype)
             continue
-        state[key] = tensors[key].to(dtype=torch.float32, copy=True)
-        if not torch.isfinite(state[key].to(dtype)).all():
-            short = str(dtype).removeprefix("torch.")
-            raise WeightsError(f"{path}: {key} has numbers that are not finite as {short}; get the file anew")
+        state[key] = finite(tensors, key, path, dtype)
     network.load_state_dict(state, strict=True, assign=True)
     return network.to(device=device, dtype=dtype).eval().requires_grad_(False)
 

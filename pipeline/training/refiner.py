@@ -52,7 +52,7 @@ class Settings:
     """Crops that wait; the oldest are replaced."""
     times: float = 3.0
     """How often a crop is seen at most, on average."""
-    steps: int = 20_000
+    steps: int = 12_000
     rate: float = 8e-4
     warm_steps: int = 300
     average: float = 0.999

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import pipeline.models.redraw
-from pipeline.models.cgm import HALO_PX, STEP_PX, Cgm, ConfidenceGuided, inputs
+from pipeline.errors import WeightsError
+from pipeline.models.cgm import BUNDLED, BUNDLED_SHA256, HALO_PX, STEP_PX, Cgm, ConfidenceGuided, check_cgm, inputs, load_cgm
 from pipeline.models.guided import Guided
 from pipeline.models.redraw import redraws
 
@@ -96,3 +103,67 @@ def test_untrained_it_is_guided() -> None:
         redraw.whole(alpha)
         found.append(alpha)
     np.testing.assert_allclose(found[1], found[0], atol=1e-5)
+
+
+CPU = torch.device("cpu")
+
+
+def test_the_bundled_weights_are_the_pinned_ones_and_small() -> None:
+    assert hashlib.sha256(BUNDLED.read_bytes()).hexdigest() == BUNDLED_SHA256
+    assert BUNDLED.stat().st_size < 4_000_000
+    check_cgm(BUNDLED)
+
+
+@pytest.mark.parametrize("soft_px", [0.0, 1.5])
+def test_with_the_bundled_weights_thin_parts_come_back(soft_px: float) -> None:
+    """A grid of bars that the base has blurred to a ramp, on a ground of another colour with some texture."""
+    rng = np.random.default_rng(3)
+    alpha = np.zeros((384, 384), np.float32)
+    for at in range(40, 384, 48):
+        cv2.line(alpha, (at, 20), (at + 30, 360), 1.0, 7, cv2.LINE_AA)
+    if soft_px:
+        alpha = cv2.GaussianBlur(alpha, (0, 0), soft_px)
+    ground = cv2.resize(rng.uniform(60, 200, (24, 24, 3)).astype(np.float32), (384, 384), interpolation=cv2.INTER_CUBIC)
+    image = alpha[..., None] * np.array([170, 60, 40]) + (1 - alpha[..., None]) * ground
+    image = np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
+    p = cv2.GaussianBlur(cv2.resize(alpha, (96, 96), interpolation=cv2.INTER_AREA), (0, 0), 0.8)
+    frame = cv2.resize(image, (96, 96), interpolation=cv2.INTER_AREA)
+    plain = cv2.resize(p, (384, 384), interpolation=cv2.INTER_LINEAR)
+    errors = []
+    for refiner in (Guided(), ConfidenceGuided(load_cgm(BUNDLED, device=CPU, dtype=torch.float32))):
+        (redraw,) = redraws(refiner, [image], [Whole((384, 384))], frame[None], torch.from_numpy(p)[None])  # type: ignore[list-item]
+        assert redraw is not None
+        found = plain.copy()
+        redraw.whole(found)
+        errors.append(float(np.square(found - alpha).mean()))
+    assert errors[1] < 0.5 * errors[0] < 0.5 * float(np.square(plain - alpha).mean())
+
+
+def damaged(change: str, tensors: dict[str, Any]) -> dict[str, Any]:
+    name = "head.weight"
+    changed = {
+        "a key too few": {key: value for key, value in tensors.items() if key != name},
+        "a key too many": tensors | {"more": torch.zeros(1)},
+        "another shape": tensors | {name: torch.zeros(4, 16, 3, 3)},
+        "not finite": tensors | {name: torch.full_like(tensors[name], float("nan"))},
+    }
+    return changed[change]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("a key too few", r"head\.weight is absent, but should be \(4, 32, 3, 3\)"),
+        ("a key too many", "more is .* but should be absent"),
+        ("another shape", r"head\.weight is \(4, 16, 3, 3\)"),
+        ("not finite", "not finite"),
+    ],
+)
+def test_other_weights_are_refused(change: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    save_file(damaged(change, load_file(BUNDLED)), path)
+    with pytest.raises(WeightsError, match=said):
+        load_cgm(path, device=CPU, dtype=torch.float32)
+    path.write_bytes(b"<html>")
+    with pytest.raises(WeightsError, match="web page"):
+        check_cgm(path)

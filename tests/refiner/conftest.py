@@ -44,7 +44,7 @@ class Measured:
     cutouts: dict[str, float] = field(default_factory=dict)
     """The same given the way's own alpha."""
     moved_outside: float = 0.0
-    """The most that guided changes outside the band."""
+    """The most that a refiner changes outside the band."""
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +79,8 @@ def measure(scene: Any, seed: int, *, slow: bool) -> Measured:
     row = Measured(scene.kind, scene.finish, scene.factor, seed, float(where.mean()))
     alphas = alphas_of(scene, slow=slow)
     row.alphas = {name: matting_errors(alpha, scene.alpha, where) for name, alpha in alphas.items()}
-    row.moved_outside = float(np.abs(alphas["guided"] - alphas["bilinear"])[~where].max(initial=0))
+    moved = [np.abs(alphas[name] - alphas["bilinear"])[~where].max(initial=0) for name in methods.refiners()]
+    row.moved_outside = float(max(moved))
     colours = {
         "naive": methods.naive,
         "multilevel": methods.multilevel,
@@ -95,6 +96,7 @@ def measure(scene: Any, seed: int, *, slow: bool) -> Measured:
         "bilinear, naive": ("8 bits, bilinear", methods.naive),
         "bilinear, blur fusion 90/6": ("8 bits, bilinear", methods.blur_fusion),
         "guided, multilevel": ("guided", methods.multilevel),
+        "cgm, multilevel": ("cgm", methods.multilevel),
     }
     if slow:
         cutouts["bilinear, PyMatting multi-level"] = ("8 bits, bilinear", methods.published_multilevel)
@@ -110,13 +112,8 @@ def alphas_of(scene: Any, *, slow: bool) -> dict[str, Any]:
     """By way (H, W) float32."""
     import methods
 
-    from pipeline.models.guided import Guided
-
-    found = {
-        "bilinear": methods.bilinear(scene),
-        "8 bits, bilinear": methods.eight_bits(scene),
-        "guided": methods.refined(scene, Guided()),
-    }
+    found = {"bilinear": methods.bilinear(scene), "8 bits, bilinear": methods.eight_bits(scene)}
+    found |= {name: methods.refined(scene, refiner) for name, refiner in methods.refiners().items()}
     if slow:
         found["rembg closed form"] = methods.rembg_matting(scene)
     return found

@@ -1,21 +1,23 @@
-"""What ``guided`` and the colours cost for a photo of 12 megapixels with a typical band."""
+"""What refiners and the colours cost for a photo of 12 megapixels with a typical band."""
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
+from collections import defaultdict
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from methods import refiners
 
 from pipeline.config import Recipe
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import make_frame, place, restore, to_mask
 from pipeline.models.band import find_band
-from pipeline.models.guided import Guided
-from pipeline.models.redraw import redraws
+from pipeline.models.redraw import Refiner, redraws
 
 SIZE = (3000, 4000)
 FRAME_PX = 1024
@@ -41,27 +43,21 @@ def photo_and_base() -> tuple[Any, Any]:
 
 
 def seconds_of_12_mpx() -> dict[str, float]:
-    """Medians: of the mask with the refiner less that without it, and of the colours."""
+    """Medians: of the mask with each refiner less that without one, and of the colours."""
     image, base = photo_and_base()
     recipe = Recipe(name="cost", model="fake", frame_px=FRAME_PX)
     placed = place(SIZE, None, recipe)
     p, frames = torch.from_numpy(base)[None], make_frame(image, placed, recipe)[None]
-    times: dict[str, list[float]] = {"without": [], "with": [], "colour": []}
-    for _ in range(ROUNDS):
+    times: dict[str, list[float]] = defaultdict(list)
+    ways: dict[str, Refiner | None] = {"none": None, **refiners()}
+    for _, (name, refiner) in itertools.product(range(ROUNDS), ways.items()):
         start = time.perf_counter()
-        to_mask(restore(base, placed, recipe))
-        plain = time.perf_counter()
-        (redraw,) = redraws(Guided(), [image], [placed], frames, p)
-        assert redraw is not None
-        mask = to_mask(restore(base, placed, recipe, redraw.whole))
+        (redraw,) = redraws(refiner, [image], [placed], frames, p)
+        mask = to_mask(restore(base, placed, recipe, None if redraw is None else redraw.whole))
         refined = time.perf_counter()
         estimate_foreground(image, mask, "multilevel")
-        end = time.perf_counter()
-        for name, seconds in zip(times, (plain - start, refined - plain, end - refined), strict=True):
-            times[name].append(seconds)
+        times[name].append(refined - start)
+        times["colour"].append(time.perf_counter() - refined)
     median = {name: statistics.median(values) for name, values in times.items()}
-    return {
-        "guided_s": median["with"] - median["without"],
-        "colour_s": median["colour"],
-        "band_share": float((find_band(p) > 0).float().mean()),
-    }
+    found = {f"{name}_s": median[name] - median["none"] for name in refiners()}
+    return found | {"colour_s": median["colour"], "band_share": float((find_band(p) > 0).float().mean())}

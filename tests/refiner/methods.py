@@ -9,6 +9,8 @@ transparent-background: the mask, and PyMatting's multi-level colours.
 
 from __future__ import annotations
 
+import functools
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,8 @@ import torch
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import to_mask
 from pipeline.models.band import find_band
+from pipeline.models.cgm import BUNDLED, ConfidenceGuided, load_cgm
+from pipeline.models.guided import Guided
 from pipeline.models.redraw import Refiner, redraws
 from pipeline.training.scenes import Scene
 from pipeline.types import Alpha, as_alpha
@@ -31,6 +35,13 @@ class Whole:
     def __init__(self, scene: Scene) -> None:
         self.size = scene.alpha.shape
         self.region = self.inside = (0, 0, scene.alpha.shape[1], scene.alpha.shape[0])
+
+
+@functools.cache
+def refiners() -> dict[str, Refiner]:
+    """Ours, by name."""
+    cpu = torch.device("cpu")
+    return {"guided": Guided(), "cgm": ConfidenceGuided(load_cgm(BUNDLED, device=cpu, dtype=torch.float32))}
 
 
 def band(scene: Scene) -> npt.NDArray[np.bool_]:

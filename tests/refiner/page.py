@@ -14,7 +14,6 @@ from PIL import Image
 
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import to_mask
-from pipeline.models.guided import Guided
 from pipeline.training.scenes import FINISHES, KINDS, make_scene
 from pipeline.types import Alpha, Mask, Pixels, as_alpha
 
@@ -31,7 +30,8 @@ class Sample(NamedTuple):
     image: Pixels
     before: Alpha
     """What everyone does: 8 bits, enlarged, the photo's own colours."""
-    after: Alpha
+    after: dict[str, Alpha]
+    """By refiner."""
 
 
 def scenes(material: Any) -> Iterator[Sample]:
@@ -39,7 +39,8 @@ def scenes(material: Any) -> Iterator[Sample]:
     for number, kind in enumerate(KINDS):
         scene = make_scene(material, 100, kind, FINISHES[number % len(FINISHES)], 4, part="held_out")
         name = f"{kind}, {scene.finish}, {scene.factor}x"
-        yield Sample(name, scene.image, methods.eight_bits(scene), methods.refined(scene, Guided()))
+        after = {refiner: methods.refined(scene, one) for refiner, one in methods.refiners().items()}
+        yield Sample(name, scene.image, methods.eight_bits(scene), after)
 
 
 def photos() -> Iterator[Sample]:
@@ -47,15 +48,16 @@ def photos() -> Iterator[Sample]:
     from pipeline import Segmenter
     from pipeline.examples import FOLDER
 
-    plain, refined = (Segmenter("u2netp", refiner=refiner) for refiner in ("none", "guided"))
+    segmenters = {refiner: Segmenter("u2netp", refiner=refiner) for refiner in ("none", *methods.refiners())}
     for path in sorted(FOLDER.glob("*.jpg"))[:6]:
         image = np.asarray(Image.open(path).convert("RGB"))
-        yield Sample(f"{path.stem}, u2netp", image, as_alpha(plain(image).alpha), as_alpha(refined(image).alpha))
+        alphas = {refiner: as_alpha(segmenter(image).alpha) for refiner, segmenter in segmenters.items()}
+        yield Sample(f"{path.stem}, u2netp", image, alphas.pop("none"), alphas)
 
 
 def busiest(sample: Sample) -> tuple[slice, slice]:
-    """The square where before and after differ the most."""
-    change = cv2.boxFilter(np.abs(sample.after - sample.before), -1, (CROP_PX // 2, CROP_PX // 2))
+    """The square where before and guided differ the most."""
+    change = cv2.boxFilter(np.abs(sample.after["guided"] - sample.before), -1, (CROP_PX // 2, CROP_PX // 2))
     y, x = np.unravel_index(int(change.argmax()), change.shape)
     top, left = (
         int(np.clip(at - CROP_PX // 2, 0, max(0, length - CROP_PX))) for at, length in zip((y, x), change.shape, strict=True)
@@ -72,7 +74,7 @@ def crops(sample: Sample) -> Iterator[tuple[str, Pixels]]:
     """Photo, alphas, and the composites of both."""
     part = busiest(sample)
     yield "photo", sample.image[part]
-    for when, alpha in (("before", sample.before), ("after", sample.after)):
+    for when, alpha in {"before": sample.before, **sample.after}.items():
         mask = to_mask(alpha)
         colours = sample.image if when == "before" else estimate_foreground(sample.image, mask, "multilevel")
         yield f"{when}: alpha", np.repeat(mask[part][..., None], 3, 2)
@@ -108,7 +110,7 @@ PAGE = """<!doctype html>
   img {{ display: block; image-rendering: pixelated }}
 </style>
 <h1>Before and after the refiner, at 1:1</h1>
-<p>Before: the base's alpha at 8 bits, enlarged, with the photo's own colours. After: <code>refiner: guided</code> and
-<code>foreground: multilevel</code>. Each crop shows where the two differ the most.</p>
+<p>Before: the base's alpha at 8 bits, enlarged, with the photo's own colours. guided, cgm: that
+<code>refiner</code> and <code>foreground: multilevel</code>. Each crop shows where guided differs from before the most.</p>
 {rows}
 """
