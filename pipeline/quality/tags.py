@@ -10,15 +10,15 @@ import numpy as np
 from pipeline.types import Mask
 
 HALF = 128
-THIN = 0.015
-"""What is narrower than this share of the diagonal is thin."""
-THIN_SHARE = 0.1
+THIN = 0.04
+"""What is narrower than this share of the object's own diagonal is thin: a person far away isn't, the spokes of a wheel are."""
+THIN_SHARE = 0.15
 """An object is called thin from this share of its area on."""
 
 
 def tags(truth: Mask) -> tuple[str, ...]:
-    """Of a true mask, (H, W) uint8: ``border`` where the object touches the picture's border, ``thin`` where a tenth of it is
-    narrower than 1.5 % of the diagonal: straps, legs, spokes, hair. A truth without an object has none.
+    """Of a true mask, (H, W) uint8: ``border`` where the object touches the picture's border, ``thin`` where 15 % of it is
+    narrower than 4 % of the diagonal of its bounding box: straps, legs, spokes. A truth without an object has none.
     """
     inside = (truth >= HALF).astype(np.uint8)
     if not inside.any():
@@ -34,11 +34,14 @@ def tags(truth: Mask) -> tuple[str, ...]:
 def thin_share(inside: Mask) -> float:
     """The share of an object's area, (H, W) uint8 of 0 and 1, that an opening by a disc of that width takes away; [0, 1].
 
-    Beyond the border the object goes on as it ends: a leg that is cut off is no thinner there.
+    0 where the object is too small to tell. Beyond the picture's border the object goes on as it ends: a leg that is cut off
+    is no thinner there.
     """
-    radius = max(1, round(THIN * math.hypot(*inside.shape) / 2))
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    wide = cv2.copyMakeBorder(inside, *(radius,) * 4, cv2.BORDER_REPLICATE)
-    opened = cv2.morphologyEx(wide, cv2.MORPH_OPEN, disc)[radius:-radius, radius:-radius]
-    area = np.count_nonzero(inside)
-    return 1 - np.count_nonzero(inside[opened > 0]) / area if area else 0.0
+    _, _, width, height = cv2.boundingRect(inside)
+    radius = int(THIN * math.hypot(height, width) / 2)
+    if not radius:
+        return 0.0
+    disc, margin = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1)), 2 * radius
+    wide = cv2.copyMakeBorder(inside, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
+    opened = cv2.morphologyEx(wide, cv2.MORPH_OPEN, disc)[margin:-margin, margin:-margin]
+    return 1 - np.count_nonzero(inside[opened > 0]) / np.count_nonzero(inside)
