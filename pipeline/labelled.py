@@ -16,7 +16,7 @@ from pipeline.imaging.polygons import decode_polygons
 from pipeline.imaging.recognise import recognise
 from pipeline.imaging.rle import decode_counts
 from pipeline.storage import uris
-from pipeline.storage.build import CocoObject, coco_objects, from_coco
+from pipeline.storage.build import CocoObject, coco_objects, coco_table
 from pipeline.storage.files import Files
 from pipeline.storage.layout import object_name
 from pipeline.storage.tables import reading
@@ -40,7 +40,8 @@ def from_coco_masks(annotations: str, folder: str, target: str, files: Files) ->
         FetchError: the annotations can't be read.
         WriteError: a mask can't be written.
     """
-    table, objects = from_coco(annotations, folder, files), coco_objects(annotations, files)
+    objects = coco_objects(annotations, files)
+    table = coco_table(objects, folder)
 
     def write(found: CocoObject) -> str | None:
         try:

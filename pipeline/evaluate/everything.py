@@ -47,7 +47,7 @@ def evaluate(
     """Do the jobs (of one manifest and output, each with a model of its own), then measure what they made.
 
     Writes per item ``<recipe folder>/evaluation/part-….parquet``, in the place of what an earlier evaluation left there, and
-    ``evaluation.json`` and ``evaluation.md`` into the output.
+    ``evaluation.json`` and ``evaluation.md`` into the output. Rows, some 5 KB an item, are held in memory.
 
     Raises:
         PipelineError: a job was refused or stopped; the manifest has no such truth.

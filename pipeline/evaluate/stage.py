@@ -23,7 +23,7 @@ from pipeline.stages.worker import settle_worker
 from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout, part_name
 from pipeline.storage.roots import Roots, shortened
-from pipeline.storage.uris import join
+from pipeline.storage.uris import join, unsigned
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def measure_batch(rows: pa.Table, *, measuring: Measuring) -> pa.Table:
     with ThreadPoolExecutor(measuring.threads) as pool:
         for row, files in enumerate(ahead(pool, fetch, range(len(facts)), 2 * measuring.threads)):
             found = (files and one(row, files)) or {}
-            made.append(facts[row] | found | _fate(facts[row], errors[row]))
+            made.append(facts[row] | found | _fate(facts[row], errors[row]) | {"truth_uri": _kept(facts[row]["truth_uri"])})
     attempts.over()
     return pa.Table.from_pylist(made, EVALUATION)
 
@@ -116,6 +116,11 @@ def _measured(fact: dict[str, Any], truth_file: bytes, mask_file: bytes, measuri
     found = measure(mask, truth, hce=measuring.hce)
     own = [tag for tag in fact["tags"] or [] if tag not in ("border", "thin")]
     return found.values | found.curves | {"tags": [*own, *tags(truth)]}
+
+
+def _kept(uri: str | None) -> str | None:
+    """Without what signs it, as the index keeps its URIs."""
+    return None if uri is None else unsigned(uri)
 
 
 def _fate(fact: dict[str, Any], error: ItemError | None) -> dict[str, Any]:

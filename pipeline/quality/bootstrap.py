@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 RESAMPLES = 1000
+FEWEST, DRAWN = 100, 10_000_000
+"""Resamples at least, and items drawn in all resamples together at most, of a statistic that is costly."""
 LEVEL = 0.95
 SEED = 20261122
 
@@ -48,11 +50,15 @@ def highest_mean(curves: npt.NDArray[np.float32]) -> Interval:
     return _intervals(np.array([wide.mean(0).max()]), np.concatenate(resampled)[:, None])[0]
 
 
-def interval(statistic: Callable[[npt.NDArray[np.int64]], float], count: int, *, resamples: int = RESAMPLES) -> Interval:
-    """Any statistic of ``count`` items, which gets the numbers of the items to look at."""
+def interval(statistic: Callable[[npt.NDArray[np.int64]], float], count: int) -> Interval:
+    """Any statistic of ``count`` items, which gets the numbers of the items to look at.
+
+    Beyond ten thousand items, whose intervals are narrow, resamples are fewer.
+    """
     if not count:
         return Interval(np.nan, np.nan, np.nan)
     rng = np.random.default_rng(SEED)
+    resamples = max(FEWEST, min(RESAMPLES, DRAWN // count))
     drawn = [statistic(rng.integers(0, count, count)) for _ in range(resamples)]
     return _intervals(np.array([statistic(np.arange(count))]), np.array(drawn)[:, None])[0]
 

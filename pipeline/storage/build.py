@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -124,14 +125,23 @@ def from_coco(annotations: str, folder: str, files: Files) -> pa.Table:
         ConfigError: see ``coco_objects``.
         FetchError: it can't be read.
     """
-    try:
-        return pa.Table.from_pylist([_coco_item(found, folder) for found in coco_objects(annotations, files)])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{annotations} is not COCO's JSON with images and annotations: {error!r}") from error
+    return coco_table(coco_objects(annotations, files), folder)
+
+
+def coco_table(objects: Sequence[CocoObject], folder: str) -> pa.Table:
+    """``from_coco`` of objects that are read already.
+
+    Raises:
+        ConfigError: one of them has no box.
+    """
+    return pa.Table.from_pylist([_coco_item(found, folder) for found in objects])
 
 
 def _coco_item(found: CocoObject, folder: str) -> dict[str, Any]:
-    x, y, width, height = (float(value) for value in found.annotation["bbox"])
+    try:
+        x, y, width, height = (float(value) for value in found.annotation["bbox"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"the annotation {found.item_id} has no bbox of x, y, width and height: {error!r}") from error
     corners = dict(zip(BOX, (x, y, x + width, y + height), strict=True))
     image = {"item_id": found.item_id, "image_uri": uris.join(folder, str(found.image["file_name"]))}
     return image | corners | {"category": found.category}

@@ -218,3 +218,21 @@ def test_rows_that_failed_pass_through_the_stage_untouched() -> None:
     rows = rows.append_column("tags", pa.array([["x"]], pa.list_(pa.string())))
     (found,) = measure_batch(rows, measuring=Measuring(Files(), Roots(("/",)), Limits(), 1)).to_pylist()
     assert (found["error_code"], found["error_detail"], found["tags"]) == ("fetch", "gone", ["x"])
+
+
+def test_a_file_that_kills_its_process_is_given_up() -> None:
+    from pipeline.config import Limits
+    from pipeline.evaluate.schema import FACTS
+    from pipeline.stages.attempts import DEATHS, Notes
+    from pipeline.storage.files import Files
+    from pipeline.storage.roots import Roots
+
+    rows = pa.Table.from_pylist([{"item_id": "a", "status": "ok"}], pa.schema([EVALUATION.field(name) for name in FACTS]))
+    rows = rows.append_column("truth_uri", pa.array([__file__])).append_column("truth_fault", pa.array([None], pa.string()))
+    rows = rows.append_column("tags", pa.array([[]], pa.list_(pa.string())))
+    rows = rows.set_column(rows.schema.get_field_index("mask_uri"), "mask_uri", pa.array([__file__]))
+    notes = Notes()
+    notes.begun["measure/a"] = DEATHS
+    (found,) = measure_batch(rows, measuring=Measuring(Files(), Roots(("/",)), Limits(), 1, ledger=notes)).to_pylist()
+    assert found["error_code"] == "crash"
+    assert not notes.begun
