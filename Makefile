@@ -59,7 +59,7 @@ bench-refiner: .venv/dev ## refiners and colours on scenes with exact alpha out 
 	@test -f $(DATA)/data/objects/objects.parquet || { echo "make bench-refiner wants $(DATA)/data/objects/objects.parquet; name another folder: make bench-refiner DATA=/path/to/shared"; exit 2; }
 	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m refiner --tb=short tests/refiner
 
-evaluate: .venv/dev ## u2netp against the true masks of the photos in DATA (../shared): tables in out/evaluate; 5 minutes on 2 cores
+evaluate: .venv/dev ## u2netp against the true masks of photos of DATA (../shared), with boxes and without: tables in out/evaluate; 10 minutes on 2 cores
 	@test -f $(DATA)/data/eval/photos.parquet || { echo "make evaluate wants $(DATA)/data/eval/photos.parquet; name another folder: make evaluate DATA=/path/to/shared"; exit 2; }
 	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m evaluate --tb=short tests/evaluate
 

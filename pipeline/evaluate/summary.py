@@ -14,7 +14,7 @@ from pipeline.quality.bootstrap import Interval, highest_mean, means
 from pipeline.quality.metrics import CURVES, METRICS, THRESHOLDS
 from pipeline.quality.ranking import Ranking, judge
 
-SCORES = ("quality", "soft_dice", "mean_confidence")
+SCORES = ("quality", "soft_dice", "confidence")
 """The quality, and the signals beside which it is judged; those that the index hasn't are left out."""
 
 

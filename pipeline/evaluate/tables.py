@@ -127,7 +127,13 @@ def _risks(summaries: Sequence[Summary]) -> Table:
 
 
 def _judged(summaries: Sequence[Summary]) -> list[tuple[str, Ranking]]:
-    return [(f"{one.model}: {score}", ranking) for one in summaries for score, ranking in one.rankings.items()]
+    """Every score that was judged, with the name of its column."""
+    known = {(one.model, "quality"): "" if one.calibrated else ", uncalibrated" for one in summaries}
+    return [
+        (f"{one.model}: {score}{known.get((one.model, score), '')}", ranking)
+        for one in summaries
+        for score, ranking in one.rankings.items()
+    ]
 
 
 def _number(name: str, one: Interval | None, *, interval: bool = False) -> str:

@@ -55,7 +55,8 @@ def joined(truths: pa.Table, layout: Layout, files: Files) -> pa.Table:
         ItemsMissing: an item has no row in the index.
         StorageError: the index can't be read.
     """
-    index = pa.concat_tables(part.select(FACTS) for part in read_index(layout, files, FACTS))
+    parts = [part.select(FACTS) for part in read_index(layout, files, FACTS)]
+    index = pa.concat_tables(parts, promote_options="permissive")  # older rows may have fewer signals
     places = pc.index_in(truths["item_id"], value_set=index["item_id"].combine_chunks())
     if places.null_count:
         raise ItemsMissing(f"{places.null_count} items have no row in {layout.index}; run the same command again")
