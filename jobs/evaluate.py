@@ -14,7 +14,6 @@ from jobs.console import err, out, show_error, table
 if TYPE_CHECKING:
     from pipeline.config import Job
     from pipeline.errors import Stopped
-    from pipeline.evaluate.everything import Asked
     from pipeline.stopping import Stopping
 
 
@@ -47,8 +46,6 @@ def evaluate(
 
     Items that the output has already are measured as they are.
     """
-    from pipeline.evaluate.everything import Asked
-    from pipeline.log import set_up_logging
     from pipeline.stopping import Stopping
 
     def say(error: Stopped) -> None:
@@ -56,23 +53,27 @@ def evaluate(
         show_error(error)
 
     stopping = Stopping(say)
-    stopping.install()
-    set_up_logging(verbose=verbose)
+    stopping.install()  # before anything heavy is imported
     # Failures are counted in the table: an evaluation isn't given up for them.
     pairs = ["budget.max_failed_share=1", *options.settings(set_, endpoint_url)]
     presets: list[str | None] = list(preset) if preset else [None]
     jobs = [options.job_of(manifest, output, one, job, pairs, allow_root) for one in presets]
     try:
-        _evaluate(jobs, Asked(truth, tags, hce), stopping, accept_licence=accept_licence)
+        _evaluate(jobs, truth, tags, stopping, hce=hce, accept_licence=accept_licence, verbose=verbose)
     finally:
         stopping.wait_if_leaving()
 
 
-def _evaluate(jobs: list[Job], asked: Asked, stopping: Stopping, *, accept_licence: bool) -> None:
-    from pipeline.evaluate.everything import evaluate
+def _evaluate(
+    jobs: list[Job], truth: str, tags: str | None, stopping: Stopping, *, hce: bool, accept_licence: bool, verbose: bool
+) -> None:
+    from pipeline.evaluate.everything import Asked, evaluate
     from pipeline.evaluate.tables import tables
+    from pipeline.log import set_up_logging
     from pipeline.storage.files import Files
 
+    set_up_logging(verbose=verbose)
+    asked = Asked(truth, tags, hce)
     wide = Console(highlight=False, width=None if out.is_terminal else WIDE)
     for title, heads, rows in tables(evaluate(jobs, asked, accept_licence=accept_licence, stopping=stopping)):
         made = table(heads[0], *(f">{head}" for head in heads[1:]), title=title)
