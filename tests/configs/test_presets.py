@@ -122,7 +122,7 @@ def test_other_weights_drop_the_pinned_hash() -> None:
         ({"refiner": "guided", "refiner_weights": "a"}, {}, "refiner_weights isn't for refiner=guided"),
         ({"refiner": "closed_form", "refiner_licence": "MIT"}, {}, "refiner_licence isn't for refiner=closed_form"),
         ({"refiner": "cgm", "refiner_licence": "MIT"}, {}, "refiner_licence isn't for refiner=cgm"),
-        ({"refiner_normalise": "half"}, {}, "refiner_normalise isn't for refiner=guided"),
+        ({"refiner_normalise": "half"}, {}, "refiner_normalise isn't for refiner=cgm"),
         ({"refiner": "closed"}, {}, r"recipe\.refiner"),
         ({}, {"commercial": "perhaps"}, "commercial"),
     ],
