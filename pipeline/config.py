@@ -79,6 +79,9 @@ class Recipe(Section):
         exclude_if=lambda renditions: not renditions,  # recipes without any keep the fingerprint that they always had
         description="pictures made from the cutout, by name; each a bundled one's name or a mapping",
     )
+    flip: bool = Field(
+        default=False, description="ask the model about the mirrored frame, too: one signal in twice the time"
+    )
     review_below: float = Field(default=0.5, ge=0, le=1, description="items of lower quality get the status review")
 
     @field_validator("std")

@@ -117,6 +117,13 @@ class Redraw:
     touched: npt.NDArray[np.bool_]
     """(S / CELL_PX, S / CELL_PX): where the band is."""
     halo_cells: int
+    moved: Tensor
+    """(2,) float32: how much alpha was changed, summed over the pixels, and the band's pixels that were drawn."""
+
+    @property
+    def change(self) -> Tensor:
+        """Mean |change| of alpha in the band by what was drawn so far, in [0, 1], on the view's device."""
+        return self.moved[0] / self.moved[1].clamp_min(1)
 
     def whole(self, alpha: Alpha) -> None:
         """The same for all rows at once, on the host."""
@@ -149,7 +156,9 @@ class Redraw:
                 weight = enlarged(self.view.band, down, across)
                 drawn = self.drawing.draw(down, across).clamp_(0, 1)
                 # Not lerp_: its rounding may move what has the weight 0.
-                here += weight * (drawn - here)
+                change = weight * (drawn - here)
+                here += change
+                self.moved += torch.stack([change.abs().sum(), weight.sum()])
 
     def _touched(self, rows: slice, columns: slice) -> tuple[slice, slice] | None:
         """The part of a tile of the image where the band may be; None for nothing."""
@@ -203,5 +212,6 @@ def redraws(
     for image, placed, maps, cells in zip(images, placements, all_maps, touched, strict=True):
         view = View(image, placed.region, placed.inside, *maps)
         wanted = view.scale > 1 and bool(cells.any())
-        found.append(Redraw(view, refiner.start(view), cells, refiner.halo_cells) if wanted else None)
+        moved = torch.zeros(2, device=p.device)
+        found.append(Redraw(view, refiner.start(view), cells, refiner.halo_cells, moved) if wanted else None)
     return found
