@@ -32,6 +32,10 @@ MOST_A_PASS = 16
 """However small the frames: the images themselves wait in memory at full size."""
 
 
+CGM_SHA256 = "d2a410379fb3b8b9aa2b09081b45c7f6fca3c2e0da196df826993e2c40059d88"
+"""The bundled weights of the refiner cgm."""
+
+
 class Recipe(Section):
     """Everything that changes the pixels of a mask or cutout."""
 
@@ -80,9 +84,18 @@ class Recipe(Section):
         description="pictures made from the cutout, by name; each a bundled one's name or a mapping",
     )
     flip: bool = Field(
-        default=False, description="ask the model about the mirrored frame, too: one signal in twice the time"
+        default=False,
+        exclude_if=lambda flip: not flip,  # as for renditions
+        description="ask the model about the mirrored frame, too: one signal more, in twice the time",
     )
     review_below: float = Field(default=0.5, ge=0, le=1, description="items of lower quality get the status review")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bundled_weights_are_pinned(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("refiner", "cgm") == "cgm" and not given.get("refiner_weights"):
+            return given | {"refiner_weights_sha256": CGM_SHA256}
+        return given
 
     @field_validator("std")
     @classmethod
@@ -140,7 +153,7 @@ class Recipe(Section):
             raise ConfigError("recipe.precision is still auto; settle it before taking the recipe's fingerprint")
         if self.model != "fake" and self.weights_sha256 is None:
             raise ConfigError("the recipe has no weights_sha256 yet; fetch the weights before taking its fingerprint")
-        if (self.refiner_weights or self.refiner == "cgm") and self.refiner_weights_sha256 is None:
+        if self.refiner_weights and self.refiner_weights_sha256 is None:
             raise ConfigError("the recipe has no refiner_weights_sha256 yet; fetch them before taking its fingerprint")
         facts = self.facts() | {"version": RECIPE_VERSION}
         facts.pop("refiner_licence")

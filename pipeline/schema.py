@@ -28,7 +28,7 @@ SIGNALS = pa.struct(
         _field("uncertain_share", pa.float32(), "share of the frame with 0.04 < p < 0.96; [0, 1]"),
         _field("stray", pa.float32(), "Σp outside and away from the contour ÷ area of p > 0.5; from 0 up, 0 = no haze"),
         _field("gaps", pa.float32(), "Σ(1 - p) inside and away from the contour ÷ area of p > 0.5; [0, 1], 0 = no doubt there"),
-        _field("slope", pa.float32(), "mean |∇p| along the contour, on a map of about 160 pixels; from 0 up, 1 = a step"),
+        _field("slope", pa.float32(), "mean |∇p| along the contour, on a map of about 80 pixels; from 0 up, 1 = a step"),
         _field("support", pa.float32(), "the photo's mean gradient along the contour ÷ its mean; from 0 up, 1 = as anywhere"),
         _field("contrast", pa.float32(), "distance of the mean colours just outside and inside the contour; [0, √3]"),
         _field("area_share", pa.float32(), "share of the frame with p > 0.5; [0, 1]"),

@@ -22,7 +22,7 @@ from pipeline.imaging.frame import Placement, make_frame, place, restore, to_mas
 from pipeline.imaging.picture import Picture, is_picture, upright_rgb
 from pipeline.imaging.renditions import Rendered, render
 from pipeline.models.band import find_band
-from pipeline.models.cgm import BUNDLED, BUNDLED_SHA256
+from pipeline.models.cgm import BUNDLED
 from pipeline.models.forward import Probabilities, choose_device, mirror, segment_errors, to_device, to_host
 from pipeline.models.load import Model, load_model, settle
 from pipeline.models.redraw import Redraw, redraws
@@ -357,13 +357,11 @@ def pin_refiner(recipe: Recipe, files: Files) -> tuple[Recipe, Path | None]:
     Raises:
         WeightsError: as ``pin_weights``.
     """
-    uri, sha256 = recipe.refiner_weights, recipe.refiner_weights_sha256
-    if recipe.refiner == "cgm" and not uri:
-        uri, sha256 = str(BUNDLED), BUNDLED_SHA256
+    uri = recipe.refiner_weights or (str(BUNDLED) if recipe.refiner == "cgm" else "")
     if not uri:
         return recipe, None
     try:
-        path, sha256 = fetch_weights(uri, sha256, files)
+        path, sha256 = fetch_weights(uri, recipe.refiner_weights_sha256, files)
     except WeightsError as error:  # it names the settings of the model's
         raise WeightsError(str(error).replace("recipe.weights", "recipe.refiner_weights")) from error
     return recipe.model_copy(update={"refiner_weights_sha256": sha256}), path

@@ -14,7 +14,7 @@ PART, HOLE = 0.002, 0.0005
 
 
 class Parts(NamedTuple):
-    """``parts``: how many 8-connected ones, the ``largest``'s share of all parts' area (0 without any), 4-connected ``holes``."""
+    """How many ``parts`` (8-connected) and ``holes`` (4-connected), and the ``largest`` part's share of their area."""
 
     parts: int
     largest: float

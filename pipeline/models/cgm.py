@@ -22,7 +22,6 @@ from pipeline.models.guided import Guided
 from pipeline.models.redraw import Axis, Draw, Drawing, View, enlarged
 
 BUNDLED = Path(__file__).resolve().parent.parent / "weights" / "cgm.safetensors"
-BUNDLED_SHA256 = "d2a410379fb3b8b9aa2b09081b45c7f6fca3c2e0da196df826993e2c40059d88"
 """The weights in the package, made by ``make train-refiner``; ``cgm.md`` beside them says of what."""
 
 WIDTHS = (32, 64, 96)

@@ -16,7 +16,7 @@ from pipeline.models.forward import Frames
 
 NAMES = ("stray", "gaps", "slope", "support", "contrast")
 
-MAP_PX = 160
+MAP_PX = 80
 """About the reduced map's side."""
 
 NEAR = 0.021
@@ -41,8 +41,9 @@ def measure_contour(p: Tensor, frames: Frames) -> Tensor:
     """
     step = max(1, p.shape[-1] // MAP_PX)
     reduced = F.avg_pool2d(p[:, None], step)  # (N, 1, s, s)
-    photo = torch.as_tensor(frames).to(p.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
-    photo = F.avg_pool2d(photo, step)  # (N, 3, s, s)
+    middle = step // 2  # of its pixels one is enough of the photo
+    photo = torch.as_tensor(frames)[:, middle::step, middle::step][:, : reduced.shape[2], : reduced.shape[3]]
+    photo = photo.to(p.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255  # (N, 3, s, s)
     inside = (reduced > 0.5).float()
     reach = max(1, round(NEAR * reduced.shape[-1]))
     outer, inner = highest(inside, reach) * (1 - inside), highest(1 - inside, reach) * inside

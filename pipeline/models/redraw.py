@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -117,8 +117,11 @@ class Redraw:
     touched: npt.NDArray[np.bool_]
     """(S / CELL_PX, S / CELL_PX): where the band is."""
     halo_cells: int
-    moved: Tensor
+    moved: Tensor = field(init=False)
     """(2,) float32: how much alpha was changed, summed over the pixels, and the band's pixels that were drawn."""
+
+    def __post_init__(self) -> None:
+        self.moved = torch.zeros(2, device=self.view.p.device)
 
     @property
     def change(self) -> Tensor:
@@ -212,6 +215,5 @@ def redraws(
     for image, placed, maps, cells in zip(images, placements, all_maps, touched, strict=True):
         view = View(image, placed.region, placed.inside, *maps)
         wanted = view.scale > 1 and bool(cells.any())
-        moved = torch.zeros(2, device=p.device)
-        found.append(Redraw(view, refiner.start(view), cells, refiner.halo_cells, moved) if wanted else None)
+        found.append(Redraw(view, refiner.start(view), cells, refiner.halo_cells) if wanted else None)
     return found

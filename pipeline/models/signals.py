@@ -63,7 +63,7 @@ def measure(
     outside, fill = 1 - in_box / area.clamp_min(1), in_box / box_area.clamp_min(1)
     about_mask = [soft_dice, stability, confidence, uncertain, area / side**2, rim, *sides]
     flip_dice = logits.new_full((len(logits),), torch.nan) if mirrored is None else dice(inside, mirrored.flip(2) > 0)
-    nothing = logits.new_tensor(torch.nan)
+    nothing = logits.new_full((), torch.nan)
     refined = [nothing if change is None else change for change in changes] or [nothing] * len(logits)
     table = torch.stack([*about_mask, agreement, outside, fill, span, finite.float()], 1)
     table = torch.cat([table, contour.measure_contour(p, frames), torch.stack(refined)[:, None], flip_dice[:, None]], 1)
@@ -96,7 +96,7 @@ def dice(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def in_boxes(y: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Pixels of masks (N, S, S) whose centres lie in boxes (N, 4), and all such pixels: (N,) each, NaN where a box is NaN."""
-    centres = torch.arange(y.shape[-1], device=y.device) + 0.5
+    centres = y.new_ones(y.shape[-1]).cumsum(0) - 0.5  # not counted on the host
     across, down = (((centres >= boxes[:, at, None]) & (centres < boxes[:, at + 2, None])).float() for at in (0, 1))
     nothing = 0 * boxes.sum(1)  # 0, or NaN
     return torch.einsum("nyx,ny,nx->n", y, down, across) + nothing, down.sum(1) * across.sum(1) + nothing

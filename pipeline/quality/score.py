@@ -23,6 +23,10 @@ CONSTANT = 0.001
 FILLED = 0.7
 """Agreement with the box is taken as good from here on: objects need not fill their boxes."""
 
+LOST, LEAST_AREA = 2.9, 0.01
+"""Unsure pixels for every pixel of the object from which on little is left of it: there the band, too, is limited
+(``models.band.MOSTLY``). An object counts as having at least this share of the frame."""
+
 Signals = dict[str, float | bool | None]
 """The index's ``signals`` struct (``pipeline.schema.SIGNALS``)."""
 
@@ -52,7 +56,8 @@ def complete(measured: Mapping[str, float], parts: Parts) -> Signals:
 
 def score(signals: Signals) -> Score:
     """Quality from signals: 0 where a flag is up, else soft-Dice confidence, less what the haze beside the object (half of it)
-    and the doubt inside it take, and no more than the agreement with the box where there is one.
+    and the doubt inside it take; and no more than the agreement with the box, where there is one, allows, or an object that is
+    mostly unsure.
 
     On photos with known masks that ranks failures better than the least of more signals did (``BENCHMARKS.md``).
     """
@@ -60,8 +65,9 @@ def score(signals: Signals) -> Score:
     if flags:
         return Score(0.0, False, flags[:2], signals)
     sure, stray, gaps = (float(signals[name] or 0) for name in ("soft_dice", "stray", "gaps"))
-    terms = {"soft_dice": sure, "stray": 1 - stray / 2, "gaps": 1 - gaps}
-    quality = sure - stray / 2 - gaps
+    unsure = float(signals["uncertain_share"] or 0) / max(float(signals["area_share"] or 0), LEAST_AREA)
+    terms = {"soft_dice": sure, "stray": 1 - stray / 2, "gaps": 1 - gaps, "uncertain_share": LOST - unsure}
+    quality = min(sure - stray / 2 - gaps, terms["uncertain_share"])
     if signals["box_agreement"] is not None:
         terms["box_agreement"] = min(1.0, float(signals["box_agreement"]) / FILLED)
         quality = min(quality, terms["box_agreement"])

@@ -122,7 +122,7 @@ def test_other_weights_drop_the_pinned_hash() -> None:
         ({"refiner": "guided", "refiner_weights": "a"}, {}, "refiner_weights isn't for refiner=guided"),
         ({"refiner": "closed_form", "refiner_licence": "MIT"}, {}, "refiner_licence isn't for refiner=closed_form"),
         ({"refiner": "cgm", "refiner_licence": "MIT"}, {}, "refiner_licence isn't for refiner=cgm"),
-        ({"refiner_normalise": "half"}, {}, "refiner_normalise isn't for refiner=guided"),
+        ({"refiner_normalise": "half"}, {}, "refiner_normalise isn't for refiner=cgm"),
         ({"refiner": "closed"}, {}, r"recipe\.refiner"),
         ({}, {"commercial": "perhaps"}, "commercial"),
     ],
@@ -156,6 +156,7 @@ def test_fingerprints_are_the_same_in_another_process() -> None:
 BASE = {"name": "base", "model": "onnx", "weights": "a.onnx", "weights_sha256": "0" * 64}
 
 CHANGES: dict[str, Any] = {
+    "flip": True,
     "model": "mvanet",
     "weights_sha256": "1" * 64,
     "frame_px": 512,

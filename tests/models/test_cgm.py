@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pipeline.models.redraw
+from pipeline.config import CGM_SHA256
 from pipeline.errors import WeightsError
-from pipeline.models.cgm import BUNDLED, BUNDLED_SHA256, HALO_PX, STEP_PX, Cgm, ConfidenceGuided, check_cgm, inputs, load_cgm
+from pipeline.models.cgm import BUNDLED, HALO_PX, STEP_PX, Cgm, ConfidenceGuided, check_cgm, inputs, load_cgm
 from pipeline.models.guided import Guided
 from pipeline.models.redraw import redraws
 
@@ -109,7 +110,7 @@ CPU = torch.device("cpu")
 
 
 def test_the_bundled_weights_are_the_pinned_ones_and_small() -> None:
-    assert hashlib.sha256(BUNDLED.read_bytes()).hexdigest() == BUNDLED_SHA256
+    assert hashlib.sha256(BUNDLED.read_bytes()).hexdigest() == CGM_SHA256
     assert BUNDLED.stat().st_size < 4_000_000
     check_cgm(BUNDLED)
 

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 
 import pipeline.models.closed_form
 from pipeline import Segmenter
-from pipeline.config import load_job, load_preset
+from pipeline.config import CGM_SHA256, load_job, load_preset
 from pipeline.errors import ConfigError, WeightsError
-from pipeline.models.cgm import BUNDLED, BUNDLED_SHA256, ConfidenceGuided
+from pipeline.models.cgm import BUNDLED, ConfidenceGuided
 from pipeline.models.closed_form import ClosedForm
 from pipeline.models.guided import Guided
 from pipeline.models.refiners import EXTRAS, check_extra, load_refiner
@@ -109,18 +109,24 @@ def test_a_note_comes_with_the_cutout(fake_preset: str, monkeypatch: pytest.Monk
 def test_nothing_is_imported_before_it_is_asked_for() -> None:
     script = "import sys; import pipeline.segmenter; print(*{'transformers', 'pymatting', 'numba'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split() == []
-    assert load_preset("u2netp").recipe.refiner == "guided"
+    assert load_preset("u2netp").recipe.refiner == "cgm"
 
 
 def test_weights_of_one_s_own_for_cgm_make_another_recipe(fake_preset: str, tmp_path: Path) -> None:
     job = load_job(manifest=str(tmp_path), output=str(tmp_path / "out"), preset=fake_preset, overrides=["recipe.refiner=cgm"])
     bundled, path = pin_refiner(job.recipe, Files())
-    assert path == BUNDLED and bundled.refiner_weights_sha256 == BUNDLED_SHA256
-    with pytest.raises(ConfigError, match="no refiner_weights_sha256 yet"):
-        job.recipe.fingerprint()
+    assert path == BUNDLED and bundled.refiner_weights_sha256 == CGM_SHA256
     mine = tmp_path / "mine.safetensors"
     save_file({key: 0.5 * value for key, value in load_file(BUNDLED).items()}, mine)
-    own, path = pin_refiner(job.recipe.model_copy(update={"refiner_weights": str(mine)}), Files())
+    own = load_job(
+        manifest=str(tmp_path),
+        output=str(tmp_path / "out"),
+        preset=fake_preset,
+        overrides=["recipe.refiner=cgm", f"recipe.refiner_weights={mine}"],
+    ).recipe
+    with pytest.raises(ConfigError, match="no refiner_weights_sha256 yet"):
+        own.fingerprint()
+    own, path = pin_refiner(own, Files())
     assert path == mine
     assert own.fingerprint() != bundled.fingerprint()
     assert "refiner_weights_sha256" in bundled.facts() and str(BUNDLED) not in str(bundled.facts())
