@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 DATA ?= ../shared
 
-.PHONY: demo test check parity faults fuzz soak bench bench-refiner bench-scale bench-gpu train-refiner lock clean
+.PHONY: demo test check parity faults fuzz soak bench bench-refiner evaluate bench-scale bench-gpu train-refiner lock clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -17,6 +17,7 @@ help:          ## this list
 
 .venv/dev: .venv/core
 	$(BIN)/pip install --quiet -c requirements.lock -e '.[dev]'
+	$(BIN)/pip install --quiet -c requirements.lock --no-deps pysodmetrics  # whose bounds are older than our numpy
 	@touch $@
 
 demo: .venv/core  ## set up, then cut out the bundled photos into out/demo
@@ -57,6 +58,10 @@ bench: .venv/dev  ## speed: the bars, on photos of DATA (../shared); 25 minutes 
 bench-refiner: .venv/dev ## refiners and colours on scenes with exact alpha out of DATA (../shared); a page in out/refiner
 	@test -f $(DATA)/data/objects/objects.parquet || { echo "make bench-refiner wants $(DATA)/data/objects/objects.parquet; name another folder: make bench-refiner DATA=/path/to/shared"; exit 2; }
 	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m refiner --tb=short tests/refiner
+
+evaluate: .venv/dev ## u2netp against the true masks of photos of DATA (../shared), with boxes and without: tables in out/evaluate; 10 minutes on 2 cores
+	@test -f $(DATA)/data/eval/photos.parquet || { echo "make evaluate wants $(DATA)/data/eval/photos.parquet; name another folder: make evaluate DATA=/path/to/shared"; exit 2; }
+	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m evaluate --tb=short tests/evaluate
 
 bench-scale: .venv/dev ## ITEMS (1000000) manifest rows through the control plane, and how its speed grows with their number
 	ITEMS=$(ITEMS) $(BIN)/python -m pytest -m scale --tb=short tests/scale

@@ -11,6 +11,7 @@ from jobs.bench import bench
 from jobs.check import verify
 from jobs.console import err, show_error
 from jobs.cut_out import run
+from jobs.evaluate import evaluate
 from jobs.make_dataset import dataset
 from jobs.make_manifest import manifest
 from jobs.one_picture import cut
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Start with: matteline run --manifest examples/manifest.csv --output out/demo",
 )
-for command in (run, cut, plan, manifest, show, verify, gc, dataset, models, renditions, bench):
+for command in (run, cut, plan, manifest, show, verify, gc, dataset, evaluate, models, renditions, bench):
     app.command()(command)
 
 

@@ -18,7 +18,9 @@ An error's class decides its fate: it is refused before work starts, stops the r
         ├── SegmentError  "segment"   the model failed on it
         ├── RefineError   "refine"    the refiner failed on it
         ├── WriteError    "write"     its mask or cutout could not be published
-        └── ItemCrashed   "crash"     it killed, or blocked, every process that worked on it
+        ├── ItemCrashed   "crash"     it killed, or blocked, every process that worked on it
+        ├── TruthError    "truth"     its true mask could not be had (evaluate only)
+        └── MaskError     "mask"      its published mask could not be had (evaluate only)
 
 Anything else is a bug: traceback, exit 1. Codes are stable: tools filter on them.
 """
@@ -126,7 +128,19 @@ class ItemCrashed(ItemError):
     retryable = True
 
 
+class TruthError(ItemError):
+    """The item's true mask is missing, can't be read, or is no mask of its image."""
+
+    code = "truth"
+
+
+class MaskError(ItemError):
+    """The mask that the index names can't be read."""
+
+    code = "mask"
+
+
 ITEM_ERRORS: tuple[type[ItemError], ...] = (
     *(ItemRefused, FetchError, DecodeError, SegmentError, RefineError, WriteError, ItemCrashed),
 )
-"""Every item error, for tables and for looking a code up."""
+"""Every item error of a run, for tables and for looking a code up."""

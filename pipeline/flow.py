@@ -211,7 +211,7 @@ def execute(
             "continues. If the model is that slow here, raise compute.no_progress_s"
         ) from error
     except RayError as error:
-        raise _ours(error) or error from error
+        raise ours(error) or error from error
     return failures
 
 
@@ -238,7 +238,7 @@ def judge(counts: dict[str, int], budget: Budget) -> None:
         )
 
 
-def _ours(error: BaseException | None) -> PipelineError | None:
+def ours(error: BaseException | None) -> PipelineError | None:
     """The package's own error inside one of Ray's, if there is one; Ray's wrapper is an instance of both."""
     while error is not None:
         inner = getattr(error, "cause", None) or error.__cause__

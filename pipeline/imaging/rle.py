@@ -56,9 +56,24 @@ def decode_rle(data: bytes) -> Mask:
     Raises:
         ValueError: see ``read_rle``.
     """
-    size, runs = read_rle(data)
-    values = np.arange(len(runs), dtype=np.uint8) & 1
-    return np.asarray(cv2.transpose(np.repeat(values, runs).reshape(size.width, size.height)), np.uint8)
+    return _unrolled(*read_rle(data))
+
+
+def decode_counts(size: Size, counts: object) -> Mask:
+    """COCO's run lengths, as text or as a list of numbers, as a mask: (H, W) uint8, 0 and 1.
+
+    Raises:
+        ValueError: they are neither, or don't fill the size.
+    """
+    if isinstance(counts, str):
+        runs = _numbers(counts.encode("ascii"))
+    elif isinstance(counts, list) and all(isinstance(run, int) and 0 <= run < 2**40 for run in counts):
+        runs = np.array(counts, np.int64)
+    else:
+        raise ValueError("its counts are neither COCO's text nor a list of run lengths")
+    if not _fill(runs, size):
+        raise ValueError(f"its runs don't fill {size.width} x {size.height} pixels")
+    return _unrolled(size, runs)
 
 
 def read_rle(data: bytes) -> tuple[Size, Runs]:
@@ -74,11 +89,20 @@ def read_rle(data: bytes) -> tuple[Size, Runs]:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError("it is no JSON object with size, counts and area") from error
     runs = _numbers(text)
-    if min(height, width) < 1 or runs.min(initial=0) < 0 or float(runs.sum(dtype=np.float64)) != height * width:
+    if not _fill(runs, Size(height, width)):
         raise ValueError(f"its runs don't fill {width} x {height} pixels")
     if int(runs[1::2].sum()) != area:
         raise ValueError("its area isn't that of its runs")
     return Size(height, width), runs
+
+
+def _fill(runs: Runs, size: Size) -> bool:
+    return min(size) >= 1 and runs.min(initial=0) >= 0 and float(runs.sum(dtype=np.float64)) == size.height * size.width
+
+
+def _unrolled(size: Size, runs: Runs) -> Mask:
+    values = (np.arange(len(runs)) & 1).astype(np.uint8)
+    return np.asarray(cv2.transpose(np.repeat(values, runs).reshape(size.width, size.height)), np.uint8)
 
 
 def _runs(inside: Mask) -> Runs:

@@ -40,9 +40,21 @@ def matteline(
 def test_help_names_every_command_and_where_to_start(tmp_path: Path) -> None:
     shown = matteline("--help", cwd=tmp_path)
     assert shown.returncode == 0
-    for word in ("run", "cut", "plan", "manifest", "show", "verify", "models", "bench", "dataset", "examples/manifest.csv"):
+    for word in (
+        "run",
+        "cut",
+        "plan",
+        "manifest",
+        "show",
+        "verify",
+        "models",
+        "bench",
+        "dataset",
+        "evaluate",
+        "examples/manifest.csv",
+    ):
         assert word in shown.stdout
-    for command in ("run", "cut", "plan", "manifest", "show", "verify", "models", "bench", "dataset", "renditions"):
+    for command in ("run", "cut", "plan", "manifest", "show", "verify", "models", "bench", "dataset", "evaluate", "renditions"):
         assert matteline(command, "--help", cwd=tmp_path).returncode == 0
 
 

@@ -1,0 +1,1 @@
+"""Masks against true ones: ``matteline evaluate``."""

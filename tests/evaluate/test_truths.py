@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import ItemsMissing
+from pipeline.evaluate.truths import joined, tags_of
+from pipeline.schema import INDEX
+from pipeline.storage.files import Files
+from pipeline.storage.index import write_part
+from pipeline.storage.layout import Layout
+
+
+def truths(*item_ids: str) -> pa.Table:
+    count = len(item_ids)
+    return pa.table(
+        {
+            "item_id": list(item_ids),
+            "truth_uri": pa.array(["/m.png"] * count),
+            "truth_fault": pa.nulls(count, pa.string()),
+            "tags": pa.array([["a"]] * count),
+        }
+    )
+
+
+def test_truths_meet_their_rows_whatever_the_parts_order(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path), "fake-0")
+    for item_id, quality in (("b", 0.25), ("a", 0.5), ("other", 0.75)):
+        row = {"item_id": item_id, "status": "ok", "quality": quality, "signals": {"soft_dice": quality}}
+        write_part(layout, pa.Table.from_pylist([row], INDEX), Files())
+    older = pa.table({"item_id": ["c"], "status": ["failed"], "signals": [{"soft_dice": 0.125}]})
+    pq.write_table(older, tmp_path / "fake-0" / "index" / "part-0.parquet")
+    rows = joined(truths("c", "a", "b"), layout, Files())
+    assert rows["item_id"].to_pylist() == ["c", "a", "b"]
+    assert rows["quality"].to_pylist() == [None, 0.5, 0.25]
+    assert [one["soft_dice"] for one in rows["signals"].to_pylist()] == [0.125, 0.5, 0.25]
+    with pytest.raises(ItemsMissing, match="1 items have no row"):
+        joined(truths("a", "nobody"), layout, Files())
+
+
+@pytest.mark.parametrize(
+    ("cell", "tags"),
+    [
+        (None, []),
+        ("", []),
+        ("one", ["one"]),
+        (" one ;two;;one", ["one", "two"]),
+        ('["one", "t;wo", null, 3]', ["one", "t;wo", "3"]),
+        ("[one", []),
+        (["one", None, " two "], ["one", "two"]),
+        ([], []),
+        (7, []),
+    ],
+)
+def test_tags_come_in_many_forms(cell: Any, tags: list[str]) -> None:
+    assert tags_of(cell) == tags
