@@ -130,7 +130,8 @@ def test_signals_stay_on_the_device() -> None:
     assert (table.device.type, coarse.device.type) == ("meta", "meta")
     with Calls() as calls:
         frames = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
-        measure(torch.randn(2, 64, 64), torch.full((2, 4), float("nan")), frames, torch.randn(2, 64, 64), [torch.zeros(()), None])
+        logits, boxes = torch.randn(2, 64, 64), torch.full((2, 4), float("nan"))
+        measure(logits, boxes, frames, logits, [torch.zeros(()), None])
     assert calls.found == []
 
 
