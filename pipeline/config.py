@@ -83,6 +83,11 @@ class Recipe(Section):
         exclude_if=lambda renditions: not renditions,  # recipes without any keep the fingerprint that they always had
         description="pictures made from the cutout, by name; each a bundled one's name or a mapping",
     )
+    flip: bool = Field(
+        default=False,
+        exclude_if=lambda flip: not flip,  # as for renditions
+        description="ask the model about the mirrored frame, too: one signal more, in twice the time",
+    )
     review_below: float = Field(default=0.5, ge=0, le=1, description="items of lower quality get the status review")
 
     @model_validator(mode="before")

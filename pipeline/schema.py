@@ -24,13 +24,31 @@ SIGNALS = pa.struct(
             pa.float32(),
             "area(logit > 1) / area(logit > -1); [0, 1], 1 = the contour stands still (segment-anything)",
         ),
+        _field("confidence", pa.float32(), "mean of max(p, 1 - p); [0.5, 1]"),
         _field("uncertain_share", pa.float32(), "share of the frame with 0.04 < p < 0.96; [0, 1]"),
+        _field("stray", pa.float32(), "Σp outside and away from the contour ÷ area of p > 0.5; from 0 up, 0 = no haze"),
+        _field("gaps", pa.float32(), "Σ(1 - p) inside and away from the contour ÷ area of p > 0.5; [0, 1], 0 = no doubt there"),
+        _field("slope", pa.float32(), "mean |∇p| along the contour, on a map of about 80 pixels; from 0 up, 1 = a step"),
+        _field("support", pa.float32(), "the photo's mean gradient along the contour ÷ its mean; from 0 up, 1 = as anywhere"),
+        _field("contrast", pa.float32(), "distance of the mean colours just outside and inside the contour; [0, √3]"),
         _field("area_share", pa.float32(), "share of the frame with p > 0.5; [0, 1]"),
         _field("border_touch", pa.float32(), "share of the frame's outermost pixels with p > 0.5; [0, 1]"),
+        *(
+            _field(f"border_{side}", pa.float32(), f"share of the frame's {side} line with p > 0.5; [0, 1]")
+            for side in ("top", "bottom", "left", "right")
+        ),
         _field("components", pa.float32(), "connected parts of p > 0.5 larger than 0.2 % of the frame; count"),
+        _field("largest_share", pa.float32(), "the largest part's share of all parts' area; [0, 1], 0 without any"),
+        _field("holes", pa.float32(), "enclosed parts of p ≤ 0.5 larger than 0.05 % of the frame; count"),
         _field(
             "box_agreement", pa.float32(), "IoU of the prompt's box and the bounding box of p > 0.5; [0, 1], null without a box"
         ),
+        _field("box_outside", pa.float32(), "share of p > 0.5 that lies outside the box; [0, 1], null without a box"),
+        _field("box_fill", pa.float32(), "share of the box with p > 0.5; [0, 1], null without a box"),
+        _field(
+            "refined", pa.float32(), "mean |change| of alpha in the band by the refiner; [0, 1], null where nothing is drawn"
+        ),
+        _field("flip_dice", pa.float32(), "Dice of p > 0.5 and that of the mirrored frame; [0, 1], null without recipe.flip"),
         _field("empty", pa.bool_(), "no pixel has p > 0.5"),
         _field("full", pa.bool_(), "every pixel has p > 0.5"),
         _field("constant", pa.bool_(), "p spans less than 0.001: the model said nothing"),

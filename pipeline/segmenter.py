@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pipeline.backgrounds import pin_backgrounds
 from pipeline.config import Compute, Limits, Preset, Recipe, Storage, load_preset
 from pipeline.errors import ConfigError, ItemError, SegmentError, WeightsError
-from pipeline.imaging.components import count_components
+from pipeline.imaging.components import measure_parts
 from pipeline.imaging.encode import encode_cutout
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import Placement, make_frame, place, restore, to_mask, to_trimap
@@ -23,7 +23,7 @@ from pipeline.imaging.picture import Picture, is_picture, upright_rgb
 from pipeline.imaging.renditions import Rendered, render
 from pipeline.models.band import find_band
 from pipeline.models.cgm import BUNDLED
-from pipeline.models.forward import Probabilities, choose_device, segment_errors, to_device, to_host
+from pipeline.models.forward import Probabilities, choose_device, mirror, segment_errors, to_device, to_host
 from pipeline.models.load import Model, load_model, settle
 from pipeline.models.redraw import Redraw, redraws
 from pipeline.models.refiners import check_extra, load_refiner
@@ -272,7 +272,7 @@ class Segmenter:
             if not measured["finite"]:
                 results[number] = SegmentError("the model gave numbers that are not finite; try recipe.precision=fp32")
                 continue
-            judged = score(complete(measured, count_components(small), boxes[number] is not None))
+            judged = score(complete(measured, measure_parts(small)))
             results[number] = Segment(mask, judged, note, trimap)
         return results
 
@@ -291,12 +291,15 @@ class Segmenter:
         with segment_errors(len(images)):
             frames = self.framing.frames(images, placed)
             logits = self.model(frames)
-            signals = measure(logits, to_device(in_frame, logits.device))
             p = logits.sigmoid()
+            mirrored = self.model(mirror(frames)) if self.recipe.flip else None
             redrawn = redraws(self.refiner, images, placed, frames, p)
             notes = [None if redraw is None else redraw.drawing.note for redraw in redrawn]
             bands = [find_band(p)] if "trimap" in self.recipe.outputs else []
-            table, coarse, *rest = to_host(*signals, *bands, *self.framing.masks(p, placed, redrawn))
+            made = self.framing.masks(p, placed, redrawn)
+            changes = [None if redraw is None else redraw.change for redraw in redrawn]  # known once the masks are made
+            signals = measure(logits, to_device(in_frame, logits.device), frames, mirrored, changes)
+            table, coarse, *rest = to_host(*signals, *bands, *made)
             masks = rest[len(bands) :]
             trimaps: Sequence[Mask | None] = [None] * len(masks)
             if bands:

@@ -229,3 +229,15 @@ def test_a_trimap_leaves_open_what_the_refiner_may_change_and_nothing_else() -> 
     assert not np.array_equal(refined.alpha, plain.alpha)
     sure = np.abs(plain.alpha[known].astype(int) - refined.trimap[known])
     assert (sure > 0.04 * 255 + 1).mean() < 0.001, "only specks are known and yet neither object nor background"
+
+
+def test_the_mirrored_frame_and_the_refiner_s_change_are_signals() -> None:
+    photo = np.asarray(Image.open(EXAMPLES / "espresso.jpg"))
+    asked = Segmenter("u2netp", threads=2, flip=True)(photo).signals
+    assert asked["flip_dice"] is not None and 0.9 < asked["flip_dice"] <= 1
+    assert asked["refined"] is not None and 0 < asked["refined"] < 0.5
+    plain = Segmenter("u2netp", threads=2, refiner="none")(photo).signals
+    assert plain["flip_dice"] is None and plain["refined"] is None
+    assert {name: plain[name] for name in ("soft_dice", "stray", "gaps")} == pytest.approx(
+        {name: asked[name] for name in ("soft_dice", "stray", "gaps")}, abs=1e-3
+    )

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from pipeline.models.signals import UNCERTAIN
-
-LOW, HIGH = UNCERTAIN
-"""Probabilities between these are unsure."""
+LOW, HIGH = 0.04, 0.96
+"""Probabilities between these are unsure: neither object nor background."""
 
 STEP = 0.5
 """So much between neighbours is an edge, however sure both sides are: enlarged, it would be a ramp."""

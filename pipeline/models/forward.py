@@ -49,6 +49,11 @@ def upload(frames: Frames, frame_px: int, device: torch.device) -> Tensor:
     return frames.to(device) if isinstance(frames, Tensor) else to_device(frames, device)
 
 
+def mirror(frames: Frames) -> Frames:
+    """The same batch, left and right exchanged."""
+    return frames.flip(2) if isinstance(frames, Tensor) else np.ascontiguousarray(frames[:, :, ::-1])
+
+
 def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     """A copy of an array on a device. To CUDA from pinned memory, which alone can be copied without waiting for all else."""
     staged = torch.empty(array.shape, dtype=getattr(torch, array.dtype.name), pin_memory=device.type == "cuda")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -117,6 +117,16 @@ class Redraw:
     touched: npt.NDArray[np.bool_]
     """(S / CELL_PX, S / CELL_PX): where the band is."""
     halo_cells: int
+    moved: Tensor = field(init=False)
+    """(2,) float32: how much alpha was changed, summed over the pixels, and the band's pixels that were drawn."""
+
+    def __post_init__(self) -> None:
+        self.moved = torch.zeros(2, device=self.view.p.device)
+
+    @property
+    def change(self) -> Tensor:
+        """Mean |change| of alpha in the band by what was drawn so far, in [0, 1], on the view's device."""
+        return self.moved[0] / self.moved[1].clamp_min(1)
 
     def whole(self, alpha: Alpha) -> None:
         """The same for all rows at once, on the host."""
@@ -149,7 +159,9 @@ class Redraw:
                 weight = enlarged(self.view.band, down, across)
                 drawn = self.drawing.draw(down, across).clamp_(0, 1)
                 # Not lerp_: its rounding may move what has the weight 0.
-                here += weight * (drawn - here)
+                change = weight * (drawn - here)
+                here += change
+                self.moved += torch.stack([change.abs().sum(), weight.sum()])
 
     def _touched(self, rows: slice, columns: slice) -> tuple[slice, slice] | None:
         """The part of a tile of the image where the band may be; None for nothing."""

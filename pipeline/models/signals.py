@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
-NAMES = ("soft_dice", "stability", "uncertain_share", "area_share", "border_touch", "box_agreement", "span", "finite")
+from pipeline.models import contour
+from pipeline.models.band import HIGH, LOW
+from pipeline.models.forward import Frames
+
+NAMES = (
+    *("soft_dice", "stability", "confidence", "uncertain_share", "area_share"),
+    *("border_touch", "border_top", "border_bottom", "border_left", "border_right"),
+    *("box_agreement", "box_outside", "box_fill", "span", "finite"),
+    *contour.NAMES,
+    *("refined", "flip_dice"),
+)
 COARSE_PX = 256
 """Side of the small mask in which connected parts are counted."""
 
-UNCERTAIN = (0.04, 0.96)
-"""Probabilities between these are neither object nor background."""
 
-
-def measure(logits: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def measure(
+    logits: torch.Tensor,
+    boxes: torch.Tensor,
+    frames: Frames,
+    mirrored: torch.Tensor | None = None,
+    changes: Sequence[torch.Tensor | None] = (),
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Signals of a batch, made on the device without waiting for it.
 
     Args:
         logits: (N, S, S) float32 on the model's device.
         boxes: (N, 4) float32 beside them, the prompt's box in pixels of the frame, NaN where there is none.
+        frames: (N, S, S, 3) uint8, what the model saw.
+        mirrored: (N, S, S), its logits of the mirrored frames.
+        changes: what a refiner did to each, as ``Redraw.change`` has it; empty without one.
 
     Returns:
         On the same device a row of ``NAMES`` for each item (N, len(NAMES)) float32 (formulas and ranges:
-        ``pipeline.schema.SIGNALS``; ``span`` is max(p) - min(p), ``finite`` is 1 where all logits are, ``box_agreement`` is
-        NaN without a box), and the masks p > 0.5 at about ``COARSE_PX``: (N, s, s) uint8, 0 or 1.
+        ``pipeline.schema.SIGNALS``; ``span`` is max(p) - min(p), ``finite`` is 1 where all logits are, and NaN what there
+        is nothing to make of, as without a box), and the masks p > 0.5 at about ``COARSE_PX``: (N, s, s) uint8, 0 or 1.
     """
     side = logits.shape[-1]
     finite = torch.isfinite(logits).flatten(1).all(1)
@@ -35,11 +53,20 @@ def measure(logits: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, to
     area = y.sum((1, 2))
     soft_dice = 2 * (p * y).sum((1, 2)) / (p.sum((1, 2)) + area).clamp_min(1e-6)
     stability = (logits > 1).sum((1, 2)) / (logits > -1).sum((1, 2)).clamp_min(1)
-    uncertain = ((p > UNCERTAIN[0]) & (p < UNCERTAIN[1])).float().mean((1, 2))
+    uncertain = ((p > LOW) & (p < HIGH)).float().mean((1, 2))
+    confidence = torch.maximum(p, 1 - p).mean((1, 2))
     rim = torch.cat([y[:, 0], y[:, -1], y[:, 1:-1, 0], y[:, 1:-1, -1]], 1).mean(1)
+    sides = [line.mean(1) for line in (y[:, 0], y[:, -1], y[:, :, 0], y[:, :, -1])]
     span = p.amax((1, 2)) - p.amin((1, 2))
     agreement = box_iou(bounds(inside), boxes)
-    table = torch.stack([soft_dice, stability, uncertain, area / side**2, rim, agreement, span, finite.float()], 1)
+    in_box, box_area = in_boxes(y, boxes)
+    outside, fill = 1 - in_box / area.clamp_min(1), in_box / box_area.clamp_min(1)
+    about_mask = [soft_dice, stability, confidence, uncertain, area / side**2, rim, *sides]
+    flip_dice = logits.new_full((len(logits),), torch.nan) if mirrored is None else dice(inside, mirrored.flip(2) > 0)
+    nothing = logits.new_full((), torch.nan)
+    refined = [nothing if change is None else change for change in changes] or [nothing] * len(logits)
+    table = torch.stack([*about_mask, agreement, outside, fill, span, finite.float()], 1)
+    table = torch.cat([table, contour.measure_contour(p, frames), torch.stack(refined)[:, None], flip_dice[:, None]], 1)
     step = max(1, side // COARSE_PX)
     return table, inside[:, ::step, ::step].to(torch.uint8)
 
@@ -60,6 +87,19 @@ def bounds(inside: torch.Tensor) -> torch.Tensor:
         sides.append((first * some, last * some))
     (x0, x1), (y0, y1) = sides
     return torch.stack([x0, y0, x1, y1], 1).float()
+
+
+def dice(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """2·|a ∩ b| / (|a| + |b|) of boolean masks (N, S, S), 1 where both are empty: (N,)."""
+    return (2 * (a & b).sum((1, 2)) + 1e-6) / (a.sum((1, 2)) + b.sum((1, 2)) + 1e-6)
+
+
+def in_boxes(y: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pixels of masks (N, S, S) whose centres lie in boxes (N, 4), and all such pixels: (N,) each, NaN where a box is NaN."""
+    centres = y.new_ones(y.shape[-1]).cumsum(0) - 0.5  # not counted on the host
+    across, down = (((centres >= boxes[:, at, None]) & (centres < boxes[:, at + 2, None])).float() for at in (0, 1))
+    nothing = 0 * boxes.sum(1)  # 0, or NaN
+    return torch.einsum("nyx,ny,nx->n", y, down, across) + nothing, down.sum(1) * across.sum(1) + nothing
 
 
 def box_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

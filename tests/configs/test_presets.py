@@ -156,6 +156,7 @@ def test_fingerprints_are_the_same_in_another_process() -> None:
 BASE = {"name": "base", "model": "onnx", "weights": "a.onnx", "weights_sha256": "0" * 64}
 
 CHANGES: dict[str, Any] = {
+    "flip": True,
     "model": "mvanet",
     "weights_sha256": "1" * 64,
     "frame_px": 512,

@@ -13,7 +13,8 @@ NO_BOX = np.full((1, 4), np.nan, np.float32)
 
 
 def measure(logits: torch.Tensor, boxes: np.ndarray) -> tuple[list[dict[str, float]], Any]:
-    table, coarse = measure_on_device(logits, torch.from_numpy(boxes))
+    frames = np.random.default_rng(0).integers(0, 256, (*logits.shape, 3), np.uint8)
+    table, coarse = measure_on_device(logits, torch.from_numpy(boxes), frames)
     return named(table.numpy()), coarse
 
 
@@ -78,3 +79,35 @@ def test_constant_map_has_no_span() -> None:
     (signals,), _ = measure(torch.zeros(1, 32, 32), NO_BOX)
     assert signals["span"] == 0
     assert signals["area_share"] == 0
+
+
+def test_sides_of_the_border_and_the_box() -> None:
+    (signals,), _ = measure(square(64, 0, 8, 32, 64), np.array([[0, 8, 16, 64]], np.float32))
+    found = [signals[f"border_{side}"] for side in ("top", "bottom", "left", "right")]
+    assert found == pytest.approx([0, 0.5, 56 / 64, 0])
+    assert signals["box_outside"] == pytest.approx(0.5)
+    assert signals["box_fill"] == pytest.approx(1)
+    (signals,), _ = measure(square(64, 0, 8, 32, 64), np.array([[0, 0, 64, 64]], np.float32))
+    assert signals["box_outside"] == 0
+    assert signals["box_fill"] == pytest.approx(32 * 56 / 64**2)
+    (signals,), _ = measure(square(), NO_BOX)
+    assert all(np.isnan(signals[name]) for name in ("box_agreement", "box_outside", "box_fill", "refined", "flip_dice"))
+
+
+def test_a_mirrored_opinion_and_a_refiner_s_change_are_told() -> None:
+    logits = square(64, 0, 0, 32, 64)
+    boxes, frames = torch.from_numpy(NO_BOX), np.zeros((1, 64, 64, 3), np.uint8)
+    for mirrored, expected in ((logits.flip(2), 1.0), (logits, 0.0)):
+        table, _ = measure_on_device(logits, boxes, frames, mirrored, [torch.tensor(0.25)])
+        (signals,) = named(table.numpy())
+        assert signals["flip_dice"] == pytest.approx(expected, abs=1e-3)
+        assert signals["refined"] == 0.25
+
+
+def test_numbers_that_are_not_finite_spoil_no_other_item() -> None:
+    logits = torch.cat([square(), square()])
+    logits[0, 3, 3] = float("nan")
+    measured, _ = measure(logits, np.repeat(NO_BOX, 2, 0))
+    assert [one["finite"] for one in measured] == [0, 1]
+    (alone,), _ = measure(square(), NO_BOX)
+    assert measured[1]["soft_dice"] == alone["soft_dice"]
