@@ -12,6 +12,7 @@
       superseded/part-….parquet        parts whose rows a later run replaced
       runs/<run id>.json               written last
       lease/<number>.json              who is at work here now
+      verdicts/verdicts-….parquet      what people said of items; sample.json beside it
 
 Objects are never overwritten: ``<input>`` stands for the image's bytes and the box, so whoever makes the same object again
 finds it there, and a changed image makes another one beside it.
@@ -81,6 +82,10 @@ class Layout:
     @property
     def lease(self) -> str:
         return join(self.folder, "lease")
+
+    @property
+    def verdicts(self) -> str:
+        return join(self.folder, "verdicts")
 
     def outputs(self, output: str) -> str:
         """The folder of one of the ``OUTPUTS``."""
