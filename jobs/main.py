@@ -9,6 +9,7 @@ import typer
 
 from jobs.bench import bench
 from jobs.check import verify
+from jobs.compare import compare
 from jobs.console import err, show_error
 from jobs.cut_out import run
 from jobs.make_dataset import dataset
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Start with: matteline run --manifest examples/manifest.csv --output out/demo",
 )
-for command in (run, cut, plan, manifest, show, verify, gc, dataset, report, models, renditions, bench):
+for command in (run, cut, plan, manifest, show, verify, gc, dataset, report, compare, models, renditions, bench):
     app.command()(command)
 app.add_typer(review, name="review")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from pipeline.gallery import Entry
     from pipeline.report import RecipeReport
     from pipeline.storage.files import Files
-    from pipeline.storage.layout import Layout
     from pipeline.storage.roots import Roots
 
 ITEMS = 300
@@ -159,7 +159,7 @@ def _facts(found: RecipeReport, lines: list[str]) -> dict[str, Any]:
         "histogram": list(summary.quality_histogram),
         "tables": tables,
         "views": VIEWS,
-        "judges": WORDS,
+        "judges": list(WORDS),
     }
 
 
@@ -175,4 +175,4 @@ def _signals(signals: dict[str, Any] | None) -> str:
 
 
 def _number(quality: float | None) -> float | None:
-    return None if quality is None or quality != quality else round(quality, 4)
+    return None if quality is None or math.isnan(quality) else round(quality, 4)

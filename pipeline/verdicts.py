@@ -1,7 +1,8 @@
 """What people said of items, kept beside the index: ``matteline review import``.
 
-Verdicts are parts of their own (``verdicts/verdicts-<16 hex digits>.parquet``), named by what is in them: the same file imported twice
-is there once. On reading, the latest verdict of an item counts. ``verdicts/sample.json`` is the sample that is being judged.
+Verdicts are parts of their own (``verdicts/verdicts-<16 hex digits>.parquet``), named by what is in them: the same file
+imported twice is there once. On reading, the latest verdict of an item counts. ``verdicts/sample.json`` is the sample that
+is being judged.
 """
 
 from __future__ import annotations
@@ -63,10 +64,8 @@ class Judgement:
         """For a person."""
         asked = f"at most {self.plan.at_most:.4g} bad with {self.plan.confidence:.4g} confidence"
         so_far = f"{self.judged} of {self.plan.draw} judged, {self.bad} bad ({self.plan.allowed} allowed)"
-        if self.bad > self.plan.allowed:
-            outcome = "not accepted"
-        else:
-            outcome = "accepted" if self.complete else "open: judge the rest"
+        open_or_accepted = "accepted" if self.complete else "open: judge the rest"
+        outcome = "not accepted" if self.bad > self.plan.allowed else open_or_accepted
         bound = f"; at most {self.upper_bound:.4f} are bad by what was judged (Clopper-Pearson)" if self.judged else ""
         return f"{asked}: {outcome}; {so_far}{bound}"
 

@@ -24,6 +24,9 @@ ZOOM_PX = 128
 THUMB_BYTES = 24_000
 """A picture above this is encoded again, worse: no item makes the page slow."""
 
+GREEN = (40, 200, 90)
+"""The ground on which edges are judged: no photo has much of it."""
+
 CONTOUR_CHARS = 4_000
 """An outline longer than this (hair, nets) is drawn coarser."""
 
@@ -106,7 +109,7 @@ def _zoom(photo: Pixels | None, cut: Pixels) -> Image.Image:
     top, left = least_certain(cut[..., 3])
     window = cut[top : top + ZOOM_PX, left : left + ZOOM_PX]
     alpha = window[..., 3:].astype(np.float32) / 255
-    green = (window[..., :3] * alpha + np.float32([40, 200, 90]) * (1 - alpha)).round().astype(np.uint8)
+    green = (window[..., :3] * alpha + np.array(GREEN, np.float32) * (1 - alpha)).round().astype(np.uint8)
     strips = [np.repeat(window[..., 3:], 3, axis=2), green]
     if photo is not None:
         strips.insert(0, photo[top : top + ZOOM_PX, left : left + ZOOM_PX])

@@ -56,7 +56,10 @@
     for (const given of facts.tables) {
       const box = make("div"), table = make("table"), head = make("tr");
       box.append(make("h2", "", given.title));
-      for (const name of given.columns) head.append(make("th", "", name));
+      given.columns.forEach((name, place) => {
+        const numbers = given.rows.length && typeof given.rows[0][place] === "number";
+        head.append(make("th", numbers ? "number" : "", name));
+      });
       table.append(head);
       for (const row of given.rows) {
         const line = make("tr");
@@ -128,7 +131,7 @@
       const button = make("button", "", word);
       button.type = "button";
       button.addEventListener("click", () => { here = number; decide(word); });
-      if (facts.judges && word !== verdict) judge.append(button, " ");
+      if (facts.judges.length && word !== verdict) judge.append(button, " ");
     }
     top.append(judge);
     made.append(top);
@@ -183,7 +186,7 @@
 
   function decide(word, note) {
     const row = chosen[page * PAGE + here];
-    if (row === undefined || !facts.judges) return;
+    if (row === undefined || !facts.judges.length) return;
     const id = rows.item_id[row], before = verdicts.get(id);
     history.push([id, before]);
     verdicts.set(id, [word || (before ? before[0] : "reject"), note === undefined ? (before ? before[1] : "") : note, now()]);
@@ -231,7 +234,7 @@
   at("export").addEventListener("click", save);
   at("help-button").addEventListener("click", () => at("help").showModal());
   at("help-close").addEventListener("click", () => at("help").close());
-  at("export").hidden = !facts.judges;
+  at("export").hidden = !facts.judges.length;
 
   summary();
   filters();
