@@ -66,7 +66,7 @@ class Judgement:
         so_far = f"{self.judged} of {self.plan.draw} judged, {self.bad} bad ({self.plan.allowed} allowed)"
         open_or_accepted = "accepted" if self.complete else "open: judge the rest"
         outcome = "not accepted" if self.bad > self.plan.allowed else open_or_accepted
-        bound = f"; at most {self.upper_bound:.4f} are bad by what was judged (Clopper-Pearson)" if self.judged else ""
+        bound = f"; at most {self.upper_bound:.4f} are bad (Clopper-Pearson, of an endless lot)" if self.judged else ""
         return f"{asked}: {outcome}; {so_far}{bound}"
 
 
@@ -168,7 +168,7 @@ def _rows(text: str, layout: Layout) -> Iterator[tuple[int, dict[str, Any]]]:
         for row in reader:
             yield reader.line_num, _checked(row, reader.line_num, layout)
     except csv.Error as error:
-        raise ConfigError(f"line {reader.line_num}: this is no CSV ({error}); export the verdicts again") from error
+        raise ConfigError(f"line {reader.reader.line_num}: this is no CSV ({error}); export the verdicts again") from error
 
 
 def _checked(row: dict[str, Any], line: int, layout: Layout) -> dict[str, Any]:

@@ -10,7 +10,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.page import render
+import numpy as np
+
+from pipeline.imaging.views import views
+from pipeline.page import data_uri, render
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -46,10 +49,13 @@ def screenshot(browser: str, page: Path, target: Path, width: int, height: int) 
         _chromium(browser, frame, *options)
 
 
-def synthetic(items: int, pictures: int = 300, picture_bytes: int = 24_000) -> bytes:
-    """A page as large as a real one of so many items can be: every picture at its limit."""
-    webp = "data:image/webp;base64," + "A" * (picture_bytes * 4 // 3)
-    shown = {"width": 256, "height": 192, "contour": "M1 1L9 9Z", "photo": webp, "cutout": webp, "zoom": webp}
+def synthetic(items: int, pictures: int = 300) -> bytes:
+    """A page of so many items; its pictures are noise, which no real ones are larger than."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (600, 800, 3), np.uint8)
+    made = views(noise, None, noise[..., 0])
+    shown = {"width": made.width, "height": made.height, "contour": made.contour}
+    shown |= {name: data_uri(getattr(made, name)) for name in ("photo", "cutout", "zoom")}
     rows: dict[str, list[Any]] = {
         "item_id": [f"catalog/2026/shoes/{number:08}.jpg" for number in range(items)],
         "status": ["review" if number % 9 == 0 else "ok" for number in range(items)],
@@ -58,9 +64,9 @@ def synthetic(items: int, pictures: int = 300, picture_bytes: int = 24_000) -> b
         "tags": [["hair"] if number % 5 == 0 else [] for number in range(items)],
         "detail": [""] * items,
     }
-    views = [["photo", "photo", ""], ["contour", "photo", "outline"], ["on white", "cutout", "white"], ["zoom", "zoom", "wide"]]
+    shows = [["photo", "photo", ""], ["contour", "photo", "outline"], ["on white", "cutout", "white"], ["zoom", "zoom", "wide"]]
     facts = {
-        **{"title": "synthetic", "about": "", "recipe": "synthetic", "lines": [], "tables": [], "views": views},
+        **{"title": "synthetic", "about": "", "recipe": "synthetic", "lines": [], "tables": [], "views": shows},
         **{"counts": [["ok", items]], "histogram": list(range(20)), "judges": ["accept", "reject"]},
     }
     return render(facts, rows, [shown | {"notes": [], "signals": ""} for _ in range(min(pictures, items))])

@@ -6,15 +6,14 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import TESTS, load_module
 from pipeline.page import embedded, render
 
-browser = load_module("browser", TESTS / "browser.py")
 HOSTILE = [
     "</script><script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
@@ -42,7 +41,7 @@ def page_of(text: str) -> str:
         "tags": [[text]],
     }
     facts = {
-        **{name: text for name in ("title", "about", "recipe")},
+        **dict.fromkeys(("title", "about", "recipe"), text),
         **{"counts": [[text, 1]], "lines": [text], "histogram": [1, 2], "judges": ["accept", "reject"]},
         **{"tables": [{"title": text, "columns": [text], "rows": [[text]]}], "views": [[text, "photo", ""]]},
     }
@@ -76,7 +75,7 @@ def test_the_policy_allows_nothing_from_outside() -> None:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> str:
+def chromium(browser: ModuleType) -> str:
     found = browser.find()
     if found is None:
         pytest.skip(f"no browser: none of {', '.join(browser.NAMES)} is installed")
@@ -84,7 +83,7 @@ def chromium() -> str:
 
 
 @pytest.mark.browser
-def test_hostile_texts_in_a_browser(chromium: str, tmp_path: Path) -> None:
+def test_hostile_texts_in_a_browser(browser: ModuleType, chromium: str, tmp_path: Path) -> None:
     for number, text in enumerate(HOSTILE[:2]):
         page = tmp_path / f"{number}.html"
         page.write_text(page_of(text))
@@ -95,7 +94,7 @@ def test_hostile_texts_in_a_browser(chromium: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
-def test_ten_thousand_items_open_within_two_seconds(chromium: str, tmp_path: Path) -> None:
+def test_ten_thousand_items_open_within_two_seconds(browser: ModuleType, chromium: str, tmp_path: Path) -> None:
     page = tmp_path / "large.html"
     page.write_bytes(browser.synthetic(10_000))
     seen = browser.look(chromium, page)

@@ -48,8 +48,8 @@
         bar.append(hint);
         drawn.append(bar);
       });
-      const scale = make("div", "top");
-      scale.append(make("span", "", "0"), make("span", "verdict", "1"));
+      const scale = make("div", "scale");
+      scale.append(make("span", "", "0"), make("span", "", "1"));
       box.append(drawn, scale);
       at("summary").append(box);
     }
@@ -239,5 +239,6 @@
   summary();
   filters();
   filter();
-  document.body.dataset.ready = Math.round(performance.now());
+  // The load event waits for the pictures of the first page.
+  addEventListener("load", () => { document.body.dataset.ready = Math.round(performance.now()); });
 })();
