@@ -9,12 +9,15 @@ import typer
 
 from jobs.bench import bench
 from jobs.check import verify
+from jobs.compare import compare
 from jobs.console import err, show_error
 from jobs.cut_out import run
 from jobs.evaluate import evaluate
 from jobs.make_dataset import dataset
 from jobs.make_manifest import manifest
+from jobs.make_report import report
 from jobs.one_picture import cut
+from jobs.review import review
 from jobs.show import models, renditions, show
 from jobs.show_plan import plan
 from jobs.sweep import gc
@@ -27,8 +30,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Start with: matteline run --manifest examples/manifest.csv --output out/demo",
 )
-for command in (run, cut, plan, manifest, show, verify, gc, dataset, evaluate, models, renditions, bench):
+for command in (run, cut, plan, manifest, show, verify, gc, dataset, evaluate, report, compare, models, renditions, bench):
     app.command()(command)
+app.add_typer(review, name="review")
 
 
 def main() -> None:

@@ -58,6 +58,12 @@ def golden_weights() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def browser() -> ModuleType:
+    """Headless Chromium, if there is one; see ``browser.py``."""
+    return load_module("browser", TESTS / "browser.py")
+
+
+@pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One Ray for all tests of the flow: starting it costs seconds."""
     import ray

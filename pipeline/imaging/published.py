@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+
+import numpy as np
+from PIL import PngImagePlugin
+
 from pipeline.config import Limits
 from pipeline.errors import DecodeError
 from pipeline.imaging.decode import decode
 from pipeline.imaging.recognise import recognise
 from pipeline.imaging.rle import read_rle
-from pipeline.types import Mask, Size
+from pipeline.types import Mask, Pixels, Size
 
 BOUNDLESS = Limits(max_pixels=2**40, max_bytes=2**40)
 
@@ -52,3 +57,16 @@ def decode_mask(data: bytes) -> Mask:
         DecodeError: it is damaged.
     """
     return decode(data, BOUNDLESS)[..., 0]
+
+
+def decode_cutout(data: bytes) -> tuple[Pixels, Mask]:
+    """A cutout's colours, (H, W, 3), and its opacity, (H, W).
+
+    Raises:
+        DecodeError: it is damaged, or no RGBA PNG.
+    """
+    decode(data, BOUNDLESS)  # the one door: it knows what damage looks like
+    if recognise(data) != "PNG" or (image := PngImagePlugin.PngImageFile(io.BytesIO(data))).mode != "RGBA":
+        raise DecodeError("it is no RGBA PNG; see matteline verify")
+    pixels = np.asarray(image)
+    return pixels[..., :3], pixels[..., 3]

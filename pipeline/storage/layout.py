@@ -13,6 +13,7 @@
       runs/<run id>.json               written last
       lease/<number>.json              who is at work here now
       evaluation/part-….parquet        how far the masks are from true ones, if that was asked for
+      verdicts/verdicts-….parquet      what people said of items; sample.json beside it
 
 Objects are never overwritten: ``<input>`` stands for the image's bytes and the box, so whoever makes the same object again
 finds it there, and a changed image makes another one beside it.
@@ -86,6 +87,10 @@ class Layout:
     @property
     def evaluation(self) -> str:
         return join(self.folder, "evaluation")
+
+    @property
+    def verdicts(self) -> str:
+        return join(self.folder, "verdicts")
 
     def outputs(self, output: str) -> str:
         """The folder of one of the ``OUTPUTS``."""

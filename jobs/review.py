@@ -1,0 +1,42 @@
+"""``matteline review``: what people said of an output's items."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobs import options
+from jobs.console import out
+
+review = typer.Typer(help="Keep what people said of items.", no_args_is_help=True)
+
+
+@review.command("import")
+def import_(
+    verdicts: Annotated[str, typer.Argument(help="The CSV that the page of `matteline report` exports.")],
+    output: Annotated[str, typer.Argument(help="The output that was judged, or its recipe's folder.")],
+    set_: options.Set = None,
+    endpoint_url: options.Endpoint = None,
+) -> None:
+    """Keep a page's verdicts beside the index; with a sample drawn, say what follows."""
+    from jobs.make_report import only_recipe
+    from pipeline.errors import ConfigError
+    from pipeline.verdicts import import_verdicts, judge_sample
+
+    files = options.files_of(set_, endpoint_url)
+    layout = only_recipe(output, files).layout
+    try:
+        text = files.read(files.absolute(verdicts)).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{verdicts} is no UTF-8 text; export the verdicts again") from error
+    count, uri = import_verdicts(text, layout, files)
+    out.print(f"{count} verdicts in {uri}", markup=False)
+    judged = judge_sample(layout, files)
+    if judged is not None:
+        out.print(judged.sentence, markup=False)
+
+
+@review.callback()
+def _about() -> None:
+    """Keep what people said of items."""

@@ -1,0 +1,141 @@
+"""Small pictures of one result for a page: the photo, its cutout, the contour, and the least certain place at 1:1.
+
+One cutout serves every ground: it keeps its opacity, and the page lays it on white, black and a checkerboard.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from pipeline.imaging.rle import HALF
+from pipeline.types import Mask, Pixels
+
+THUMB_PX = 256
+"""The longer side of a thumbnail."""
+
+ZOOM_PX = 128
+"""The side of the window that is shown at 1:1."""
+
+THUMB_BYTES = 24_000
+"""A picture above this is encoded again, worse: no item makes the page slow."""
+
+GREEN = (40, 200, 90)
+"""The ground on which edges are judged: no photo has much of it."""
+
+CONTOUR_CHARS = 4_000
+"""An outline longer than this (hair, nets) is drawn coarser."""
+
+QUALITIES = (72, 45, 20, 1)
+
+
+class Views(NamedTuple):
+    """WebP files, and the contour of alpha = 1/2 as an SVG path in pixels of the photo's thumbnail."""
+
+    width: int
+    height: int
+    photo: bytes | None
+    cutout: bytes | None
+    contour: str
+    zoom: bytes | None
+
+
+def views(photo: Pixels | None, colours: Pixels | None, mask: Mask | None) -> Views:
+    """What can be shown of an item: all of its pictures are of one size, or absent.
+
+    Args:
+        photo: (H, W, 3), upright; None where it can't be had.
+        colours: the cutout's own colours, (H, W, 3); None takes the photo's.
+        mask: (H, W) opacity; None where there is none.
+    """
+    photo = photo if photo is None or mask is None or photo.shape[:2] == mask.shape else None
+    shape = next((one.shape[:2] for one in (photo, mask) if one is not None), (1, 1))
+    scale = min(1.0, THUMB_PX / max(shape))
+    width, height = (max(1, round(side * scale)) for side in (shape[1], shape[0]))
+    base = colours if colours is not None and mask is not None and colours.shape[:2] == mask.shape else photo
+    cut = None
+    if mask is not None:
+        cut = np.dstack([np.zeros((*mask.shape, 3), np.uint8) if base is None else base, mask])
+    return Views(
+        width,
+        height,
+        None if photo is None else _webp(_small(photo, width, height)),
+        None if cut is None else _webp(_small_cutout(cut, width, height)),
+        "" if mask is None else contour(_small(mask, width, height)),
+        None if cut is None else _webp(_zoom(photo, cut)),
+    )
+
+
+def least_certain(mask: Mask, side: int = ZOOM_PX) -> tuple[int, int]:
+    """Row and column of the top left corner of the window (of ``side``, within the mask) with most half transparency.
+
+    A pixel counts a·(1 - a), alpha's variance if it were a coin's. The windows are compared at every eighth pixel.
+    """
+    height, width = mask.shape
+    rows, columns = min(side, height), min(side, width)
+    alpha = mask.astype(np.float32) / 255
+    sums = cv2.integral(alpha * (1 - alpha))
+    tops, lefts = np.arange(0, height - rows + 1, 8), np.arange(0, width - columns + 1, 8)
+    within = (
+        sums[np.ix_(tops + rows, lefts + columns)]
+        - sums[np.ix_(tops, lefts + columns)]
+        - sums[np.ix_(tops + rows, lefts)]
+        + sums[np.ix_(tops, lefts)]
+    )
+    top, left = np.unravel_index(int(within.argmax()), within.shape)
+    return int(tops[top]), int(lefts[left])
+
+
+def contour(mask: Mask) -> str:
+    """The outline of alpha >= 1/2 as an SVG path: ``M x y L x y … Z`` for every closed line, in whole pixels."""
+    lines, _ = cv2.findContours((mask >= HALF).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    for coarseness in (0.7, 1.5, 3.0):
+        path = "".join(
+            "M" + "L".join(f"{x} {y}" for [[x, y]] in cv2.approxPolyDP(line, coarseness, True).tolist()) + "Z"
+            for line in lines
+            if len(line) > 2
+        )
+        if len(path) <= CONTOUR_CHARS:
+            return path
+    return path[: path.rfind("Z", 0, CONTOUR_CHARS) + 1]
+
+
+def _zoom(photo: Pixels | None, cut: Pixels) -> Image.Image:
+    """Photo, opacity and cutout on green of the least certain window, side by side at 1:1."""
+    top, left = least_certain(cut[..., 3])
+    window = cut[top : top + ZOOM_PX, left : left + ZOOM_PX]
+    alpha = window[..., 3:].astype(np.float32) / 255
+    green = (window[..., :3] * alpha + np.array(GREEN, np.float32) * (1 - alpha)).round().astype(np.uint8)
+    strips = [np.repeat(window[..., 3:], 3, axis=2), green]
+    if photo is not None:
+        strips.insert(0, photo[top : top + ZOOM_PX, left : left + ZOOM_PX])
+    return Image.fromarray(np.hstack(strips))
+
+
+def _small(pixels: Pixels, width: int, height: int) -> Pixels:
+    same = pixels.shape[:2] == (height, width)
+    return pixels if same else np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _small_cutout(cut: Pixels, width: int, height: int) -> Pixels:
+    """Resized with premultiplied colours, so that what is transparent lends its edge no colour."""
+    alpha = cut[..., 3:].astype(np.float32) / 255
+    lit = cv2.resize(np.dstack([cut[..., :3] * alpha, alpha]), (width, height), interpolation=cv2.INTER_AREA)
+    colours = lit[..., :3] / np.maximum(lit[..., 3:], 1 / 1024)
+    return np.dstack([colours, lit[..., 3:] * 255]).round().clip(0, 255).astype(np.uint8)
+
+
+def _webp(picture: Pixels | Image.Image) -> bytes:
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    data = b""
+    for quality in QUALITIES:
+        sink = io.BytesIO()
+        image.save(sink, "WebP", quality=quality, method=2, alpha_quality=90 if quality > 50 else 50)
+        data = sink.getvalue()
+        if len(data) <= THUMB_BYTES:
+            break
+    return data
