@@ -99,6 +99,11 @@ def test_gc_removes_exactly_what_nothing_needs(tmp_path: Path, job: Job, make_ph
     for name in kept:
         (Path(layout.outputs("mask")) / "00" / name).write_bytes(b"not ours")
 
+    beside = [Path(layout.verdicts) / "verdicts-1.parquet", Path(layout.evaluation) / "part-1.parquet"]
+    for path in beside:
+        path.parent.mkdir()
+        path.write_bytes(b"what people said, and how far it is from the truth")
+
     files = sorted(Path(layout.folder).rglob("*"))
     found = sweep(layout, "gc", Files(), delete=False, min_age_s=0)
     assert found.files["object"] == 2 and found.files["temporary"] == 2 and found.files["part"] >= 1
@@ -113,6 +118,7 @@ def test_gc_removes_exactly_what_nothing_needs(tmp_path: Path, job: Job, make_ph
     assert check(job, layout) == {}
     assert len(list(Path(layout.folder).rglob("*.png"))) == 12 + 1
     assert all((Path(layout.outputs("mask")) / "00" / name).exists() for name in kept)
+    assert all(path.exists() for path in beside)
 
 
 def test_an_output_that_was_moved_keeps_its_objects(tmp_path: Path, job: Job) -> None:
