@@ -88,7 +88,7 @@ class Recipe(Section):
         exclude_if=lambda flip: not flip,  # as for renditions
         description="ask the model about the mirrored frame, too: one signal more, in twice the time",
     )
-    review_below: float = Field(default=0.5, ge=0, le=1, description="items of lower quality get the status review")
+    review_below: float = Field(default=0.85, ge=0, le=1, description="items of lower quality get the status review")
 
     @model_validator(mode="before")
     @classmethod
