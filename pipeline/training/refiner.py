@@ -101,7 +101,18 @@ def produce(data: Path, settings: Settings, worker: int, first: int, out: multip
         kind, finish = KINDS[int(rng.integers(len(KINDS)))], FINISHES[int(rng.integers(len(FINISHES)))]
         scene = make_scene(material, int(rng.integers(MEASURED)), kind, finish, int(rng.choice(FACTORS)))
         for crop in crops(whole(scene), settings, rng):
-            out.put(torch.cat([crop.seen, crop.truth[None], crop.weight[None]]).half().numpy().tobytes())
+            packed = torch.cat([crop.seen, crop.truth[None], crop.weight[None]]).half().numpy().tobytes()
+            while not _taken(out, packed):
+                if not (parent := multiprocessing.parent_process()) or not parent.is_alive():
+                    return  # killed, a training takes nothing with it
+
+
+def _taken(out: multiprocessing.Queue[bytes], data: bytes) -> bool:
+    try:
+        out.put(data, timeout=10)
+    except queue.Full:
+        return False
+    return True
 
 
 class Store:
