@@ -14,8 +14,8 @@ from jobs.console import out, table
 
 if TYPE_CHECKING:
     from pipeline.compare import Comparison
-    from pipeline.report import RecipeReport
     from pipeline.storage.files import Files
+    from pipeline.storage.layout import Layout
 
 VIEWS = (
     *(("photo", "photo", ""), ("mask before", "cutout", "mask"), ("mask after", "cutout_after", "mask")),
@@ -34,12 +34,12 @@ def compare(
     endpoint_url: options.Endpoint = None,
 ) -> None:
     """Say which items have changed between two outputs, by mask and by quality, and how the quality has drifted."""
-    from jobs.make_report import only_recipe
     from pipeline.compare import compare as compare_outputs
+    from pipeline.storage.index import only_recipe
 
     files = options.files_of(set_, endpoint_url)
     before, after = only_recipe(one, files), only_recipe(other, files)
-    found = compare_outputs(before.layout, after.layout, files)
+    found = compare_outputs(before, after, files)
     if as_json:
         out.print_json(json.dumps(asdict(found)))
     else:
@@ -75,13 +75,13 @@ def _print(found: Comparison) -> None:
         out.print(changes)
 
 
-def _page(before: RecipeReport, after: RecipeReport, found: Comparison, allowed: list[str], files: Files) -> bytes:
+def _page(before: Layout, after: Layout, found: Comparison, allowed: list[str], files: Files) -> bytes:
     from jobs.make_report import columns_of, pictures_of, roots_of
     from pipeline.gallery import entries
     from pipeline.page import render
 
     ids = [change.item_id for change in found.worst]
-    olds, news = (entries(side.layout, files, roots_of(side, files, allowed), ids) for side in (before, after))
+    olds, news = (entries(side, files, roots_of(side, files, allowed), ids) for side in (before, after))
     pictures, rows = [], []
     for change, old, new in zip(found.worst, olds, news, strict=True):
         second: dict[str, Any] = pictures_of(new)
@@ -92,9 +92,9 @@ def _page(before: RecipeReport, after: RecipeReport, found: Comparison, allowed:
         pictures.append(first | later | {"notes": list(dict.fromkeys(notes)), "signals": said})
         rows.append(new.row)
     facts = {
-        "title": f"{before.layout.recipe_folder} and {after.layout.recipe_folder}",
-        "about": f"{before.layout.folder} → {after.layout.folder}",
-        "recipe": after.layout.recipe_folder,
+        "title": f"{before.recipe_folder} and {after.recipe_folder}",
+        "about": f"{before.folder} → {after.folder}",
+        "recipe": after.recipe_folder,
         "counts": [[name, getattr(found, name)] for name in ("same", "changed", "appeared", "vanished")],
         "lines": [f"the {len(ids)} most changed items are shown"],
         "histogram": [],

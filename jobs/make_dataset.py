@@ -25,22 +25,13 @@ def dataset(
     """Make a data set of an output's masks: all objects of an image together."""
     from pipeline.dataset import unite
     from pipeline.errors import ConfigError
-    from pipeline.storage.index import recipes
-    from pipeline.storage.layout import Layout
+    from pipeline.storage.index import only_recipe
 
     if coco is None and indexed is None:
         raise ConfigError("say what to write: --coco FILE.json, --indexed FOLDER, or both")
     files = options.files_of(set_, endpoint_url)
-    where = files.absolute(output)
-    found = recipes(where, files)
-    if len(found) != 1:
-        raise ConfigError(
-            f"{where} has the results of {len(found)} recipes; name the folder of one: {', '.join(found)}"
-            if found
-            else f"no results under {where}; a run writes them there: matteline run --output {output}"
-        )
     united = unite(
-        Layout.of(found[0]),
+        only_recipe(output, files),
         files,
         coco=None if coco is None else files.absolute(coco),
         indexed=None if indexed is None else files.absolute(indexed),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pipeline.gallery import Entry
     from pipeline.report import RecipeReport
     from pipeline.storage.files import Files
+    from pipeline.storage.layout import Layout
     from pipeline.storage.roots import Roots
 
 ITEMS = 300
@@ -46,12 +47,14 @@ def report(
     """Write one HTML page: numbers, failures, and the worst items with pictures, to be judged."""
     from pipeline.gallery import LISTED, entries, listing
     from pipeline.page import render
+    from pipeline.report import report_of
+    from pipeline.storage.index import only_recipe
     from pipeline.storage.uris import join
     from pipeline.verdicts import draw_sample, judge_sample
 
     files = options.files_of(set_, endpoint_url)
-    found = only_recipe(output, files)
-    layout = found.layout
+    layout = only_recipe(output, files)
+    found = report_of(layout, files)
     lines: list[str] = []
     rows, total = listing(layout, files)
     if sample:
@@ -65,7 +68,7 @@ def report(
         ids = [row["item_id"] for row in rows if row["status"] != "failed"][:items]
         lines.append(f"pictures of the {len(ids)} of lowest quality; the others are listed" if len(ids) < total else "")
         lines.append(f"{LISTED} of {total} items are listed, the worst ones" if len(rows) < total else "")
-    shown = entries(layout, files, roots_of(found, files, allow_root or ()), ids)
+    shown = entries(layout, files, roots_of(layout, files, allow_root or ()), ids)
     have = {entry.row["item_id"] for entry in shown}
     ordered = [entry.row for entry in shown] + [row for row in rows if row["item_id"] not in have]
     page = render(_facts(found, [line for line in lines if line]), columns_of(ordered), [pictures_of(entry) for entry in shown])
@@ -76,35 +79,15 @@ def report(
     out.print(f"  report   {html or target}, {len(page) / 2**20:.1f} MiB", markup=False)
 
 
-def only_recipe(output: str, files: Files) -> RecipeReport:
-    """The one recipe of an output.
-
-    Raises:
-        ConfigError: there is none, or there are several.
-    """
-    from pipeline.errors import ConfigError
-    from pipeline.report import read_report
-
-    where = files.absolute(output)
-    found = read_report(where, files)
-    if len(found) != 1:
-        raise ConfigError(
-            f"{where} has the results of {len(found)} recipes; name the folder of one: "
-            + ", ".join(one.layout.folder for one in found)
-            if found
-            else f"no results under {where}; a run writes them there: matteline run --output {output}"
-        )
-    return found[0]
-
-
-def roots_of(found: RecipeReport, files: Files, allowed: list[str] | tuple[str, ...]) -> Roots:
+def roots_of(layout: Layout, files: Files, allowed: list[str] | tuple[str, ...]) -> Roots:
     """Where photos may be read: below the manifest of the last run, and what the settings and options name."""
     from pipeline.errors import StorageError
+    from pipeline.report import last_run
     from pipeline.storage.roots import Roots
     from pipeline.storage.uris import parent
 
     storage = files.storage.model_copy(update={"allow_roots": (*files.storage.allow_roots, *allowed)})
-    manifest = (found.last_run or {}).get("manifest")
+    manifest = (last_run(layout, files) or {}).get("manifest")
     if not isinstance(manifest, str) or not manifest:
         return Roots.of(storage)
     try:

@@ -20,12 +20,12 @@ def import_(
     endpoint_url: options.Endpoint = None,
 ) -> None:
     """Keep a page's verdicts beside the index; with a sample drawn, say what follows."""
-    from jobs.make_report import only_recipe
     from pipeline.errors import ConfigError
+    from pipeline.storage.index import only_recipe
     from pipeline.verdicts import import_verdicts, judge_sample
 
     files = options.files_of(set_, endpoint_url)
-    layout = only_recipe(output, files).layout
+    layout = only_recipe(output, files)
     try:
         text = files.read(files.absolute(verdicts)).decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -89,12 +89,21 @@ def read_report(output: str, files: Files) -> list[RecipeReport]:
     """
     reports = []
     for folder in recipes(output, files):
-        layout = Layout.of(folder)
-        reports.append(RecipeReport(layout, summarise(layout, files), _last_run(layout, files)))
+        reports.append(report_of(Layout.of(folder), files))
     return reports
 
 
-def _last_run(layout: Layout, files: Files) -> dict[str, Any] | None:
+def report_of(layout: Layout, files: Files) -> RecipeReport:
+    """One recipe's.
+
+    Raises:
+        StorageError: the index can't be read.
+    """
+    return RecipeReport(layout, summarise(layout, files), last_run(layout, files))
+
+
+def last_run(layout: Layout, files: Files) -> dict[str, Any] | None:
+    """The record of the latest run that left one; None without any."""
     runs = sorted(info.uri for info in files.list(layout.runs, suffixes=(".json",)))
     for uri in reversed(runs):
         try:

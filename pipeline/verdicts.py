@@ -20,11 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import ConfigError, FetchError, StorageError, WriteError
+from pipeline.errors import ConfigError, FetchError, StorageError
 from pipeline.sampling import Plan, drawn, plan, upper_bound
 from pipeline.storage.digests import contains, digest
 from pipeline.storage.files import Files
-from pipeline.storage.index import read_index
+from pipeline.storage.index import put, read_index
 from pipeline.storage.layout import Layout
 from pipeline.storage.uris import join
 
@@ -96,7 +96,7 @@ def import_verdicts(text: str, layout: Layout, files: Files) -> tuple[int, str]:
     uri = join(layout.verdicts, f"verdicts-{hashlib.sha256(content).hexdigest()[:16]}.parquet")
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
-    _write(uri, sink.getvalue(), files)
+    put(uri, sink.getvalue(), files)
     return len(rows), uri
 
 
@@ -135,7 +135,7 @@ def draw_sample(layout: Layout, files: Files, asked: Mapping[str, Any], seed: in
         lot += sum(status != "failed" for status in part["status"].to_pylist())
     made = plan(lot, **asked)
     ids = drawn(_good(layout, files), made.draw, seed)
-    _write(_sample(layout), json.dumps(asdict(made) | {"seed": seed, "ids": ids}).encode(), files)
+    put(_sample(layout), json.dumps(asdict(made) | {"seed": seed, "ids": ids}).encode(), files)
     return ids
 
 
@@ -202,10 +202,3 @@ def _good(layout: Layout, files: Files) -> Iterator[str]:
 
 def _sample(layout: Layout) -> str:
     return join(layout.verdicts, "sample.json")
-
-
-def _write(uri: str, data: bytes, files: Files) -> None:
-    try:
-        files.write(uri, data)
-    except WriteError as error:
-        raise StorageError(str(error)) from error

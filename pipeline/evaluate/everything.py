@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config import Job
-from pipeline.errors import ConfigError, FetchError, StorageError, WriteError
+from pipeline.errors import ConfigError, FetchError, StorageError
 from pipeline.evaluate.flow import measure_rows
 from pipeline.evaluate.schema import EVALUATION
 from pipeline.evaluate.stage import Measuring
@@ -25,7 +25,7 @@ from pipeline.quality.metrics import check_library
 from pipeline.run import run_job
 from pipeline.stopping import Stopping
 from pipeline.storage.files import Files
-from pipeline.storage.index import read_index
+from pipeline.storage.index import put, read_index
 from pipeline.storage.manifest import open_manifest
 from pipeline.storage.uris import join
 
@@ -70,8 +70,8 @@ def evaluate(
             name = recipe.name if names[recipe.name] == 1 else recipe.folder()
             summaries.append(summarise(name, recipe.folder(), rows, calibrated=_calibrated(plan, files)))
     root = plans[0].layout.root
-    _write(join(root, "evaluation.json"), as_json(summaries), files)
-    _write(join(root, "evaluation.md"), markdown(summaries).encode(), files)
+    put(join(root, "evaluation.json"), as_json(summaries), files)
+    put(join(root, "evaluation.md"), markdown(summaries).encode(), files)
     return summaries
 
 
@@ -98,11 +98,4 @@ def _read(part: str, files: Files) -> pa.Table:
     try:
         return pq.read_table(pa.BufferReader(files.read(part))).cast(EVALUATION)
     except FetchError as error:
-        raise StorageError(str(error)) from error
-
-
-def _write(uri: str, data: bytes, files: Files) -> None:
-    try:
-        files.write(uri, data)
-    except WriteError as error:
         raise StorageError(str(error)) from error

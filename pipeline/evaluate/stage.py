@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import Limits
-from pipeline.errors import DecodeError, FetchError, ItemError, ItemRefused, MaskError, StorageError, TruthError, WriteError
+from pipeline.errors import DecodeError, FetchError, ItemError, ItemRefused, MaskError, TruthError
 from pipeline.evaluate.schema import EVALUATION
 from pipeline.imaging.published import decode_mask
 from pipeline.imaging.truth import decode_truth
@@ -21,6 +21,7 @@ from pipeline.stages.attempts import Attempts, Ledger
 from pipeline.stages.rows import DETAIL_CHARS, ahead, attempt, errors_of
 from pipeline.stages.worker import settle_worker
 from pipeline.storage.files import Files
+from pipeline.storage.index import put
 from pipeline.storage.layout import Layout, part_name
 from pipeline.storage.roots import Roots, shortened
 from pipeline.storage.uris import join, unsigned
@@ -72,10 +73,7 @@ def write_rows(rows: pa.Table, *, layout: Layout, files: Files) -> pa.Table:
     sink = io.BytesIO()
     pq.write_table(rows.cast(EVALUATION), sink, compression="zstd")
     uri = join(layout.evaluation, part_name(rows["item_id"].to_pylist()))
-    try:
-        files.write(uri, sink.getvalue())
-    except WriteError as error:
-        raise StorageError(str(error)) from error
+    put(uri, sink.getvalue(), files)
     return pa.table({"part": [uri]})
 
 

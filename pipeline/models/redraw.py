@@ -151,11 +151,7 @@ class Redraw:
                 down, across = (
                     self.view.axis(pixels, dim, self.halo_cells) for pixels, dim in zip(touched, (1, 0), strict=True)
                 )
-                first_y, first_x = rows.start + top, left
-                here = part[
-                    touched[0].start - first_y : touched[0].stop - first_y,
-                    touched[1].start - first_x : touched[1].stop - first_x,
-                ]
+                here = part[_shifted(touched[0], rows.start + top), _shifted(touched[1], left)]
                 weight = enlarged(self.view.band, down, across)
                 drawn = self.drawing.draw(down, across).clamp_(0, 1)
                 # Not lerp_: its rounding may move what has the weight 0.
@@ -180,6 +176,11 @@ class Redraw:
             high = math.ceil(start + ((where[-1] + 1) * CELL_PX + 0.5) * pitch - 0.5) + 1
             found.append(slice(max(low, pixels.start), min(high, pixels.stop)))
         return found[0], found[1]
+
+
+def _shifted(pixels: slice, first: int) -> slice:
+    """The same pixels, counted from the first."""
+    return slice(pixels.start - first, pixels.stop - first)
 
 
 @functools.lru_cache(maxsize=512)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import FetchError, StorageError, WriteError
+from pipeline.errors import ConfigError, FetchError, StorageError, WriteError
 from pipeline.schema import INDEX
 from pipeline.storage.digests import Digests, contains, digest, gather, repeated
 from pipeline.storage.faults import FOREIGN, is_damage, sentence
@@ -78,7 +78,7 @@ def write_part(layout: Layout, table: pa.Table, files: Files) -> str:
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     uri = layout.part(table["item_id"].to_pylist())
-    _write(uri, sink.getvalue(), files)
+    put(uri, sink.getvalue(), files)
     return uri
 
 
@@ -132,6 +132,24 @@ def recipes(output: str, files: Files) -> list[str]:
         return files.exists(join(folder, "recipe.json")) or files.is_folder(join(folder, "index"))
 
     return [output] if is_recipe(output) else [folder for folder in files.folders(output) if is_recipe(folder)]
+
+
+def only_recipe(output: str, files: Files) -> Layout:
+    """The one recipe of an output, or the recipe whose folder it is.
+
+    Raises:
+        ConfigError: there is none, or there are several.
+        StorageError: the output can't be listed.
+    """
+    where = files.absolute(output)
+    found = recipes(where, files)
+    if len(found) != 1:
+        raise ConfigError(
+            f"{where} has the results of {len(found)} recipes; name the folder of one: {', '.join(found)}"
+            if found
+            else f"no results under {where}; a run writes them there: matteline run --output {output}"
+        )
+    return Layout.of(found[0])
 
 
 def reconcile(layout: Layout, files: Files) -> int:
@@ -286,7 +304,7 @@ def _set_aside(part: FileInfo, layout: Layout, files: Files) -> None:
         data = files.read(part.uri)
     except FetchError as error:
         raise StorageError(str(error)) from error
-    _write(join(layout.superseded, name(part.uri)), data, files)
+    put(join(layout.superseded, name(part.uri)), data, files)
 
 
 def _read_part(part: FileInfo, files: Files, columns: Sequence[str] | None) -> pa.Table:
@@ -312,7 +330,12 @@ def _with_all(rows: pa.Table, columns: Sequence[str] | None) -> pa.Table:
     return rows
 
 
-def _write(uri: str, data: bytes, files: Files) -> None:
+def put(uri: str, data: bytes, files: Files) -> None:
+    """Write what is no item's own object.
+
+    Raises:
+        StorageError: it can't be written.
+    """
     try:
         files.write(uri, data)
     except WriteError as error:
