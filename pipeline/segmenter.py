@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backgrounds import pin_backgrounds
-from pipeline.config import Compute, Limits, Preset, Recipe, Storage, load_preset
+from pipeline.config import Compute, Limits, Preset, Storage, load_preset
 from pipeline.errors import ConfigError, ItemError, SegmentError, WeightsError
 from pipeline.imaging.components import measure_parts
 from pipeline.imaging.encode import encode_cutout
@@ -30,6 +30,7 @@ from pipeline.models.refiners import check_extra, load_refiner
 from pipeline.models.resample import DeviceFrames
 from pipeline.models.signals import measure, named
 from pipeline.quality.score import Score, complete, score
+from pipeline.recipe import Recipe
 from pipeline.rendition import Rendition, load_rendition
 from pipeline.storage.files import Files
 from pipeline.storage.weights import cache_folder, fetch_weights

@@ -18,6 +18,7 @@ LAYERS = [
     {"pipeline.schema"},
     {"pipeline.settings"},
     {"pipeline.rendition", "pipeline.page"},
+    {"pipeline.recipe"},
     {"pipeline.config", "pipeline.log", "pipeline.examples", "pipeline.stopping"},
     {"pipeline.imaging", "pipeline.models", "pipeline.storage"},
     {"pipeline.quality", "pipeline.training", "pipeline.backgrounds", "pipeline.labelled", "pipeline.sampling"},
@@ -43,7 +44,7 @@ HOMES = {
     "fsspec": ("pipeline.storage",),
     "s3fs": ("pipeline.storage",),
     "botocore": ("pipeline.storage",),
-    "pydantic": ("pipeline.settings", "pipeline.rendition", "pipeline.config"),
+    "pydantic": ("pipeline.settings", "pipeline.rendition", "pipeline.recipe", "pipeline.config"),
     "typer": ("jobs",),
 }
 

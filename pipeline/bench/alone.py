@@ -15,10 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.bench.clock import seconds
 from pipeline.bench.machine import Rate
 from pipeline.bench.subject import Subject
-from pipeline.config import Recipe
 from pipeline.errors import SegmentError
 from pipeline.models.load import Model
 from pipeline.models.mvanet import BEN2, MVANet
+from pipeline.recipe import Recipe
 from pipeline.segmenter import Segmenter
 from pipeline.storage.files import Files
 

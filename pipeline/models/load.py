@@ -11,7 +11,6 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from pipeline.config import Recipe
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models.checkpoints import load_mvanet, recognise
 from pipeline.models.fake import FakeModel
@@ -19,6 +18,7 @@ from pipeline.models.forward import Frames, Normalise, choose_device, segment_er
 from pipeline.models.frozen import FrozenNetwork, check_engine, choose_engine
 from pipeline.models.mvanet import FRAME_STEP_PX
 from pipeline.models.onnx import CUDA, OnnxModel
+from pipeline.recipe import Recipe
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """``recipe.precision`` as the type of parameters and activations."""

@@ -19,11 +19,11 @@ from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from pipeline.config import Recipe
 from pipeline.errors import ConfigError, SegmentError, WeightsError
 from pipeline.models.checkpoints import read_head
 from pipeline.models.forward import Frames, Normalise, choose_device, to_logits
 from pipeline.models.frozen import FrozenFile, choose_engine
+from pipeline.recipe import Recipe
 
 CUDA = "CUDAExecutionProvider"
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config import Recipe
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models.cgm import ConfidenceGuided, check_cgm, load_cgm
 from pipeline.models.closed_form import ClosedForm
@@ -16,6 +15,7 @@ from pipeline.models.load import DTYPES, check_precision
 from pipeline.models.redraw import Refiner
 from pipeline.models.vitmatte import VitMatte
 from pipeline.models.vitmatte_weights import check_vitmatte, load_vitmatte
+from pipeline.recipe import Recipe
 
 EXTRAS = {"closed_form": ("pymatting", "closed-form"), "vitmatte": ("transformers", "vitmatte")}
 """The library that a refiner needs besides, and the extra that installs it."""

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
 
-from pipeline.config import Recipe
 from pipeline.errors import FetchError, ItemError, WriteError
 from pipeline.imaging.encode import OUT_OF_MEANS, encode_cutout, encode_mask
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.published import fault, size_of
 from pipeline.imaging.renditions import Rendered, render
+from pipeline.recipe import Recipe
 from pipeline.schema import INDEX, index_schema
 from pipeline.stages.attempts import Attempts, Ledger
 from pipeline.stages.rows import FailedBefore, attempt, errors_of, sha256, unpack, with_errors

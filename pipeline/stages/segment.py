@@ -7,9 +7,10 @@ from dataclasses import asdict
 
 import pyarrow as pa
 
-from pipeline.config import Recipe, Storage
+from pipeline.config import Storage
 from pipeline.errors import ItemError, PipelineError
 from pipeline.models.forward import BrokenDevice
+from pipeline.recipe import Recipe
 from pipeline.schema import SIGNALS
 from pipeline.segmenter import Segment, Segmenter, local_cpus
 from pipeline.stages.attempts import Attempts, Ledger, end_process

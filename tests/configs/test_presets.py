@@ -16,8 +16,9 @@ import onnxruntime
 import pytest
 import yaml
 
-from pipeline.config import CONFIGS, JOB_SECTIONS, Recipe, load_job, load_preset, preset_names
+from pipeline.config import CONFIGS, JOB_SECTIONS, load_job, load_preset, preset_names
 from pipeline.errors import ConfigError
+from pipeline.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["ben2-base", "ben2-onnx", "birefnet", "finegrain-box", "isnet", "mvanet-dis", "rmbg-1.4", "u2net", "u2netp"]

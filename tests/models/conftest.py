@@ -15,11 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.config import Recipe
 from pipeline.models.band import find_band
 from pipeline.models.mvanet import MVANet, Variant
 from pipeline.models.redraw import Redraw, Refiner, View
 from pipeline.models.swin import Swin
+from pipeline.recipe import Recipe
 from pipeline.types import Alpha, Region
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"

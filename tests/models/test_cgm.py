@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pipeline.models.redraw
-from pipeline.config import CGM_SHA256
 from pipeline.errors import WeightsError
 from pipeline.models.cgm import BUNDLED, HALO_PX, STEP_PX, Cgm, ConfidenceGuided, check_cgm, inputs, load_cgm
 from pipeline.models.guided import Guided
 from pipeline.models.redraw import redraws
+from pipeline.recipe import CGM_SHA256
 
 
 def lively(seed: int = 0) -> Cgm:

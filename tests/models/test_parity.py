@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.config import Recipe
 from pipeline.models.checkpoints import load_mvanet, recognise
 from pipeline.models.frozen import can_freeze, has_bf16
 from pipeline.models.load import HALF_HOLDS, MvanetModel, load_model
+from pipeline.recipe import Recipe
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
 

@@ -14,13 +14,14 @@ from safetensors.torch import load_file, save_file
 
 import pipeline.models.closed_form
 from pipeline import Segmenter
-from pipeline.config import CGM_SHA256, load_job, load_preset
+from pipeline.config import load_job, load_preset
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models.cgm import BUNDLED, ConfidenceGuided
 from pipeline.models.closed_form import ClosedForm
 from pipeline.models.guided import Guided
 from pipeline.models.refiners import EXTRAS, check_extra, load_refiner
 from pipeline.preflight import make_plan
+from pipeline.recipe import CGM_SHA256
 from pipeline.segmenter import pin_refiner
 from pipeline.storage.files import Files
 

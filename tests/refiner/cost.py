@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from methods import refiners
 
-from pipeline.config import Recipe
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import make_frame, place, restore, to_mask
 from pipeline.models.band import find_band
 from pipeline.models.redraw import Refiner, redraws
+from pipeline.recipe import Recipe
 
 SIZE = (3000, 4000)
 FRAME_PX = 1024

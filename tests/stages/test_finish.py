@@ -15,7 +15,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline.config import Recipe, load_preset
+from pipeline.config import load_preset
+from pipeline.recipe import Recipe
 from pipeline.schema import SIGNALS
 from pipeline.stages.finish import Finish, finish_batch
 from pipeline.stages.rows import pack

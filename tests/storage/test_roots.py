@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Recipe, Storage, load_job
+from pipeline.config import Storage, load_job
 from pipeline.errors import ConfigError, ItemRefused
+from pipeline.recipe import Recipe
 from pipeline.storage.roots import Roots, Strays
 
 CDN = "https://cdn.example.com/photos"
