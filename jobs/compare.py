@@ -44,6 +44,8 @@ def compare(
         out.print_json(json.dumps(asdict(found)))
     else:
         _print(found)
+        if found.drift["drifted"]:
+            out.print(f"  drift    {found.drift['said']}", markup=False)
     if html:
         page = _page(before, after, found, allow_root or [], files)
         files.write(files.absolute(html), page)

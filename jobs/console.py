@@ -51,6 +51,8 @@ def _print_recipe(report: RecipeReport) -> None:
     if run:
         speed = f", {run['items_per_s']:g} items/s" if run.get("items_per_s") else ""
         out.print(f"  last run {escape(str(run['run_id']))}: {escape(str(run['outcome']))} in {run['seconds']:g} s{speed}")
+        if (drift := run.get("drift")) and drift["drifted"]:
+            out.print(f"  [yellow]drift[/]    {escape(drift['said'])}; against {escape(drift['against'])}")
     for name, where in (("masks", layout.outputs("mask")), ("cutouts", layout.outputs("cutout")), ("index", layout.index)):
         out.print(f"  {name:8} {escape(where)}")
     if summary.failures:

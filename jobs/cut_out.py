@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,6 +31,14 @@ def run(
     changed: Annotated[
         bool, typer.Option("--changed", help="Do items again whose image, URI or box is another than when they were done.")
     ] = False,
+    drift_from: Annotated[
+        str | None,
+        typer.Option(
+            "--drift-from",
+            metavar="OUTPUT",
+            help="Warn when quality drifts from what was accepted there, by `matteline review accept`; absent, in --output.",
+        ),
+    ] = None,
     accept_licence: options.AcceptLicence = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -46,9 +55,10 @@ def run(
 
     stopping = Stopping(say)
     stopping.install()  # before anything heavy is imported
+    pairs = options.settings(set_, endpoint_url) + ([f"drift.accepted={json.dumps(drift_from)}"] if drift_from else [])
     try:
         _run(
-            options.job_of(manifest, output, preset, job, options.settings(set_, endpoint_url), allow_root, rendition),
+            options.job_of(manifest, output, preset, job, pairs, allow_root, rendition),
             stopping,
             accept_licence=accept_licence,
             retry=error_codes(retry),

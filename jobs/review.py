@@ -37,6 +37,30 @@ def import_(
         out.print(judged.sentence, markup=False)
 
 
+@review.command()
+def accept(
+    output: Annotated[str, typer.Argument(help="The output that is as it should be, or its recipe's folder.")],
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to", metavar="FILE", help="Keep it here, a .json; absent, beside the index. For run --drift-from FILE."
+        ),
+    ] = None,
+    set_: options.Set = None,
+    endpoint_url: options.Endpoint = None,
+) -> None:
+    """Say that an output is as it should be: later runs warn when their quality drifts from it."""
+    from pipeline.acceptance import accept as accept_output
+    from pipeline.errors import ConfigError
+    from pipeline.storage.index import only_recipe
+
+    if to is not None and not to.endswith(".json"):
+        raise ConfigError(f"--to {to}: the file's name must end in .json")
+    files = options.files_of(set_, endpoint_url)
+    accepted = accept_output(only_recipe(output, files), files, files.absolute(to) if to else None)
+    out.print(f"accepted: {accepted.lot.items} items, kept in {accepted.place}", markup=False)
+
+
 @review.callback()
 def _about() -> None:
     """Keep what people said of items."""

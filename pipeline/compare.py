@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,8 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.config import Drift
 from pipeline.errors import ItemError
 from pipeline.imaging.published import decode_mask
+from pipeline.quality.drift import Lot, kolmogorov_smirnov, shifts, stability_index, verdict
 from pipeline.stages.rows import ahead
 from pipeline.storage.files import Files
 from pipeline.storage.index import read_index
@@ -27,11 +30,7 @@ COLUMNS = ("item_id", "status", "quality", "mask_uri", "mask_sha256")
 CHUNK = 1024
 THREADS = 8
 WORST = 50
-BINS = 10
-"""Of the stability index: tenths of the first one's items."""
-
-LEAST_SHARE = 1e-4
-"""An empty bin counts as this share, or the stability index would be infinite."""
+"""Items that are kept and shown."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,8 @@ class Comparison:
     """Kolmogorov's and Smirnov's statistic of the two qualities, [0, 1]."""
     psi: float | None = None
     """Population stability index; 0 is no drift, above 0.25 is usually called a shift."""
+    drift: dict[str, Any] = field(default_factory=dict)
+    """Whether that is more than chance and the defaults of ``config.Drift`` tolerate (``quality.drift.verdict``)."""
     worst: list[Change] = field(default_factory=list)
 
 
@@ -81,12 +82,14 @@ def compare(one: Layout, other: Layout, files: Files, most: int = WORST) -> Comp
     found, qualities = Comparison(before=before.num_rows), [_qualities(before)]
     met = np.zeros(before.num_rows, np.bool_)
     later: list[npt.NDArray[np.float64]] = []
+    statuses = [Counter(before["status"].to_pylist()), Counter[str]()]
     dices: list[float] = []
     worst: list[tuple[float, str, Change]] = []
     with ThreadPoolExecutor(THREADS) as pool:
         for part in read_index(other, files, COLUMNS):
             found.after += part.num_rows
             later.append(_qualities(part))
+            statuses[1].update(part["status"].to_pylist())
             places = pc.index_in(part["item_id"], value_set=before["item_id"].combine_chunks())
             known = places.is_valid()
             found.appeared += part.num_rows - int(pc.sum(known).as_py() or 0)
@@ -105,22 +108,9 @@ def compare(one: Layout, other: Layout, files: Files, most: int = WORST) -> Comp
     first, second = qualities[0], np.concatenate(later) if later else np.empty(0)
     if len(first) and len(second):
         found.ks, found.psi = kolmogorov_smirnov(first, second), stability_index(first, second)
+    asked, lots = Drift(), [Lot.of(counts, some) for counts, some in zip(statuses, (first, second), strict=True)]
+    found.drift = verdict(shifts(lots[0], lots[1], asked.tolerated, asked.confidence))
     return found
-
-
-def kolmogorov_smirnov(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
-    """The greatest distance between two empirical distributions, [0, 1]; ties are taken together."""
-    values = np.concatenate([one, other])
-    shares = [np.searchsorted(np.sort(some), values, side="right") / len(some) for some in (one, other)]
-    return float(np.abs(shares[0] - shares[1]).max())
-
-
-def stability_index(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
-    """Σ (q - p)·ln(q / p) over bins at the deciles of the first, with p and q the shares of the two."""
-    edges = np.unique(np.quantile(one, np.linspace(0, 1, BINS + 1)[1:-1]))
-    counts = [np.bincount(np.searchsorted(edges, some, side="left"), minlength=len(edges) + 1) for some in (one, other)]
-    p, q = (np.maximum(count / count.sum(), LEAST_SHARE) for count in counts)
-    return float(((q - p) * np.log(q / p)).sum())
 
 
 def dice(one: Mask, other: Mask) -> float:

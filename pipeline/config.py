@@ -1,7 +1,7 @@
 """Settings: what is made (``Recipe``) and how it is made (everything else).
 
-The recipe alone decides pixels, so its fingerprint names the output; ``Compute``, ``Limits``, ``Storage`` and
-``Budget`` decide speed and tolerance and never enter it. Precedence: code defaults < preset < job file < command line.
+The recipe alone decides pixels, so its fingerprint names the output; the other sections decide speed and tolerance and never
+enter it. Precedence: code defaults < preset < job file < command line.
 """
 
 from __future__ import annotations
@@ -108,6 +108,24 @@ class Budget(Section):
     judged_after: int = Field(default=64, ge=1)
 
 
+class Drift(Section):
+    """When a run warns that it isn't like the last accepted one; its exit code stays as it is."""
+
+    accepted: str | None = Field(
+        default=None,
+        description="what it is compared with: an output, or a file of `matteline review accept`; absent, the run's own output",
+    )
+    quality: float = Field(default=0.1, ge=0, le=1, description="tolerated distance of the distributions (Kolmogorov-Smirnov)")
+    review: float = Field(default=0.05, ge=0, le=1, description="tolerated change of the share of review")
+    failed: float = Field(default=0.02, ge=0, le=1, description="tolerated change of the share of failed")
+    confidence: float = Field(default=0.999, gt=0, lt=1, description="with which more than is tolerated must be certain")
+
+    @property
+    def tolerated(self) -> dict[str, float]:
+        """By what may drift."""
+        return {"quality": self.quality, "review": self.review, "failed": self.failed}
+
+
 class Preset(Section):
     """A model as users pick it: the recipe, and what they should know of its weights."""
 
@@ -129,6 +147,7 @@ class Job(Section):
     limits: Limits = Limits()
     storage: Storage = Storage()
     budget: Budget = Budget()
+    drift: Drift = Drift()
 
     @property
     def recipe(self) -> Recipe:
@@ -149,7 +168,7 @@ class Job(Section):
         return self.model_copy(update={"preset": self.preset.model_copy(update={"recipe": recipe})})
 
 
-JOB_SECTIONS = ("recipe", "compute", "limits", "storage", "budget")
+JOB_SECTIONS = ("recipe", "compute", "limits", "storage", "budget", "drift")
 
 
 def preset_names() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -38,6 +39,8 @@ class RunRecord:
     items_per_s: float = 0.0
     store_mib_an_item: float | None = None
     """What the stages handed one another through Ray's object store, shared over the items; of the last pass, if several."""
+    drift: dict[str, Any] | None = None
+    """How far its items are from the accepted ones (``acceptance.drift``); None where nothing was accepted."""
     exit_code: int | None = None
     outcome: str | None = None
     error: str | None = None
@@ -104,11 +107,18 @@ def report_of(layout: Layout, files: Files) -> RecipeReport:
 
 def last_run(layout: Layout, files: Files) -> dict[str, Any] | None:
     """The record of the latest run that left one; None without any."""
-    runs = sorted(info.uri for info in files.list(layout.runs, suffixes=(".json",)))
-    for uri in reversed(runs):
+    return next(records(layout, files), None)
+
+
+def records(layout: Layout, files: Files) -> Iterator[dict[str, Any]]:
+    """Those of all runs that left one, the latest first.
+
+    Raises:
+        StorageError: they can't be listed.
+    """
+    for uri in sorted((info.uri for info in files.list(layout.runs, suffixes=(".json",))), reverse=True):
         try:
             record: dict[str, Any] = json.loads(files.read(uri))
         except (FetchError, ValueError):
             continue
-        return record
-    return None
+        yield record

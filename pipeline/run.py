@@ -9,7 +9,9 @@ from collections.abc import Collection
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
+from pipeline.acceptance import Accepted, baseline, drift
 from pipeline.config import Job
 from pipeline.errors import ItemsMissing, PipelineError, Stopped, StorageError, WriteError
 from pipeline.flow import execute, judge, ray_cluster, will_use_gpus, with_copies
@@ -51,6 +53,7 @@ def run_job(
     files = Files(job.storage)
     gpu = job.recipe.precision == "auto" and will_use_gpus(job.compute)
     plan = make_plan(job, files, accept_licence=accept_licence, gpu=gpu)
+    accepted = baseline(job.drift, job.output, files)
     others = find_changed(plan.manifest, plan.layout, files, job) if changed else None
     plan = without_done(plan, files, retry, others)
     plan = replace(plan, job=with_copies(plan.job, plan.todo))
@@ -71,15 +74,18 @@ def run_job(
             # Whoever held the lease until now may have done some of it.
             plan = without_done(plan, files, retry, others)
             record.done_before = plan.rows - plan.todo
-            _recorded(plan, record, files, lease)
+            _recorded(plan, record, files, lease, accepted)
     return plan, record
 
 
-def _recorded(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None:
+def _recorded(plan: Plan, record: RunRecord, files: Files, lease: Lease, accepted: Accepted | None) -> None:
     """Work, and say in the run record how it ended, however it did."""
     try:
         describe_recipe(plan, files)
         _work_until_done(plan, record, files, lease)
+        if accepted is not None:
+            record.drift = drift(accepted, plan.layout, files, plan.job.drift)
+            _say_drift(record.drift)
         judge({"ok": record.ok, "review": record.review, "failed": record.failed}, plan.job.budget)
         _judge_index(plan, files)
     except PipelineError as error:
@@ -109,6 +115,14 @@ def _work_until_done(plan: Plan, record: RunRecord, files: Files, lease: Lease) 
         if not plan.todo:
             return
         log.warning(f"{plan.todo} items have no row yet", extra={"facts": {"missing": plan.todo}})
+
+
+def _say_drift(found: dict[str, Any]) -> None:
+    """One line of the log, with the same event every night."""
+    if found["drifted"]:
+        log.warning(f"drift: {found['said']}; against {found['against']}", extra={"facts": {"drift": found}})
+    else:
+        log.info(f"no drift against {found['against']}", extra={"facts": {"drift": found}})
 
 
 def _write_record(record: RunRecord, exit_code: int, error: str | None, layout: Layout, files: Files) -> None:

@@ -13,7 +13,7 @@
       runs/<run id>.json               written last
       lease/<number>.json              who is at work here now
       evaluation/part-….parquet        how far the masks are from true ones, if that was asked for
-      verdicts/verdicts-….parquet      what people said of items; sample.json beside it
+      verdicts/verdicts-….parquet      what people said of items; beside it sample.json, and accepted.json of the whole
 
 Objects are never overwritten: ``<input>`` stands for the image's bytes and the box, so whoever makes the same object again
 finds it there, and a changed image makes another one beside it.
