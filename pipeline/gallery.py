@@ -24,6 +24,7 @@ from pipeline.storage.files import Files
 from pipeline.storage.index import read_index
 from pipeline.storage.layout import Layout
 from pipeline.storage.roots import Roots
+from pipeline.storage.tags import tags_of
 from pipeline.types import Mask, Pixels
 
 LISTED = 200_000
@@ -58,18 +59,10 @@ def listing(layout: Layout, files: Files, most: int = LISTED) -> tuple[list[dict
         for part in read_index(layout, files, COLUMNS):
             total += part.num_rows
             for row in part.to_pylist():
-                yield row | {"tags": tags_of(row), "error_detail": (row["error_detail"] or "")[:SHORT]}
+                yield row | {"tags": tags_of(row.get("tags")), "error_detail": (row["error_detail"] or "")[:SHORT]}
 
     kept = heapq.nsmallest(most, every(), key=_rank)
     return kept, total
-
-
-def tags_of(row: dict[str, Any]) -> list[str]:
-    """The manifest's column ``tags``: a list, or a text with commas."""
-    tags = row.get("tags")
-    if isinstance(tags, str):
-        return [tag.strip() for tag in tags.split(",") if tag.strip()]
-    return [str(tag) for tag in tags if tag is not None] if isinstance(tags, list) else []
 
 
 def entries(layout: Layout, files: Files, roots: Roots, ids: Collection[str]) -> list[Entry]:
@@ -82,7 +75,7 @@ def entries(layout: Layout, files: Files, roots: Roots, ids: Collection[str]) ->
     rows: dict[str, dict[str, Any]] = {}
     for part in read_index(layout, files, SHOWN):
         chosen = part.filter(pa.array(contains(wanted, digest(part["item_id"]))))
-        rows |= {row["item_id"]: row | {"tags": tags_of(row)} for row in chosen.to_pylist()}
+        rows |= {row["item_id"]: row | {"tags": tags_of(row.get("tags"))} for row in chosen.to_pylist()}
     with ThreadPoolExecutor(THREADS) as pool:
         found = (rows[item_id] for item_id in ids if item_id in rows)
         return list(ahead(pool, partial(_pictured, files, roots), found, 2 * THREADS))

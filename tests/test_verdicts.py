@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from jobs.main import app
 from pipeline.compare import compare, dice, kolmogorov_smirnov, stability_index
 from pipeline.errors import ConfigError
-from pipeline.gallery import entries, listing, tags_of
+from pipeline.gallery import entries, listing
 from pipeline.imaging.encode import encode_cutout, encode_mask
 from pipeline.imaging.views import contour, least_certain
 from pipeline.schema import INDEX
@@ -109,7 +109,6 @@ def test_a_gallery_shows_what_it_may_and_names_the_rest(tmp_path: Path) -> None:
     assert len(shown[2].notes) == 3 and shown[2].views is None
     (outside,) = entries(layout, Files(), Roots((str(tmp_path / "elsewhere"),)), ["i0"])
     assert "outside the allowed roots" in outside.notes[0]
-    assert tags_of({"tags": "hair, glass,"}) == tags_of({"tags": ["hair", "glass"]}) == ["hair", "glass"]
 
 
 def test_views_find_the_contour_and_the_least_certain_place() -> None:

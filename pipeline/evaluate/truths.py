@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +14,7 @@ from pipeline.storage.index import read_index
 from pipeline.storage.layout import Layout
 from pipeline.storage.manifest import Manifest, read
 from pipeline.storage.rows import resolve_all
+from pipeline.storage.tags import tags_of
 
 
 def check_columns(manifest: Manifest, truth: str, tags: str | None) -> None:
@@ -64,20 +63,6 @@ def joined(truths: pa.Table, layout: Layout, files: Files) -> pa.Table:
     for name in ("truth_uri", "truth_fault", "tags"):
         facts = facts.append_column(name, truths[name])
     return facts.combine_chunks()
-
-
-def tags_of(value: object) -> list[str]:
-    """A cell's tags: a list, a JSON list as text, or text with ``;`` between them."""
-    if isinstance(value, str):
-        if value.lstrip().startswith("["):
-            try:
-                value = json.loads(value)
-            except ValueError:
-                value = None
-        else:
-            value = value.split(";")
-    named = [str(tag).strip() for tag in value if tag is not None] if isinstance(value, list) else []
-    return list(dict.fromkeys(tag for tag in named if tag))
 
 
 def _truths_of(items: pa.Table, manifest: Manifest, truth: str, tags: str | None) -> pa.Table:

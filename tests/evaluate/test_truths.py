@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ItemsMissing
-from pipeline.evaluate.truths import joined, tags_of
+from pipeline.evaluate.truths import joined
 from pipeline.schema import INDEX
 from pipeline.storage.files import Files
 from pipeline.storage.index import write_part
@@ -40,21 +39,3 @@ def test_truths_meet_their_rows_whatever_the_parts_order(tmp_path: Path) -> None
     assert [one["soft_dice"] for one in rows["signals"].to_pylist()] == [0.125, 0.5, 0.25]
     with pytest.raises(ItemsMissing, match="1 items have no row"):
         joined(truths("a", "nobody"), layout, Files())
-
-
-@pytest.mark.parametrize(
-    ("cell", "tags"),
-    [
-        (None, []),
-        ("", []),
-        ("one", ["one"]),
-        (" one ;two;;one", ["one", "two"]),
-        ('["one", "t;wo", null, 3]', ["one", "t;wo", "3"]),
-        ("[one", []),
-        (["one", None, " two "], ["one", "two"]),
-        ([], []),
-        (7, []),
-    ],
-)
-def test_tags_come_in_many_forms(cell: Any, tags: list[str]) -> None:
-    assert tags_of(cell) == tags
