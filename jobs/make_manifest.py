@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from pipeline.storage.files import Files
 
+REASONS = 10
+"""Why copies were left out: the most frequent ones are said."""
+
 
 def manifest(
     images: Annotated[
@@ -39,6 +42,15 @@ def manifest(
             "--unpack", metavar="FOLDER", help="Parquet with columns image and mask (bytes): write them as files here."
         ),
     ] = None,
+    copies: Annotated[
+        str | None,
+        typer.Option(
+            "--copies",
+            metavar="KINDS",
+            help="With true masks: write harder copies of the photos, too, into copies/ beside the manifest. Some of blur, "
+            "low_light, jpeg, noise, distractor, shadow, reflection; or all.",
+        ),
+    ] = None,
     set_: options.Set = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
@@ -46,9 +58,13 @@ def manifest(
 
     With true masks, as `matteline evaluate` wants them, in a column truth_uri.
     """
+    from pipeline.copies import kinds_of, with_copies
     from pipeline.errors import ConfigError
     from pipeline.storage.build import write_manifest
+    from pipeline.storage.roots import Roots
+    from pipeline.storage.uris import join, parent
 
+    kinds = kinds_of(copies or "")
     ways = {"--coco": coco, "--masks": masks, "--dis5k": dis5k, "--unpack": unpack}
     chosen = [name for name, given in ways.items() if given]
     if len(chosen) > 1:
@@ -58,13 +74,22 @@ def manifest(
     files = options.files_of(set_, endpoint_url)
     folder, target = files.absolute(images), files.absolute(output)
     table = _built(folder, files, coco=coco, write_masks=write_masks, masks=masks, dis5k=dis5k, unpack=unpack)
+    read = [files.absolute(one) for one in (images, masks, write_masks) if one]
+    read = [files.absolute(unpack)] if unpack else read
+    left_out: dict[str, int] = {}
+    if kinds:
+        place = join(parent(target), "copies")
+        if f"{place}/".startswith(f"{folder}/"):
+            raise ConfigError(f"the copies would lie in {place}, among the photos; write the manifest beside their folder")
+        table, left_out = with_copies(table, kinds, place, Roots(tuple(read)), files)
     write_manifest(table, target, files)
     boxed = next((name for name in ("x0", "box") if name in table.column_names), None)
     boxes = table.num_rows - table[boxed].null_count if boxed else 0
     truths = f", {table.num_rows - table['truth_uri'].null_count} with a true mask" if "truth_uri" in table.column_names else ""
     out.print(f"{output}: {table.num_rows} items, {boxes} with a box{truths}", markup=False)
-    read = [folder, *([files.absolute(masks)] if masks else [])]
-    _say_roots([files.absolute(unpack)] if unpack else [*read, *([files.absolute(write_masks)] if write_masks else [])], target)
+    for reason, count in sorted(left_out.items(), key=lambda pair: -pair[1])[:REASONS]:
+        out.print(f"  {count} {'copy' if count == 1 else 'copies'} left out: {reason}", markup=False)
+    _say_roots(read, target)
 
 
 def _built(

@@ -7,7 +7,7 @@ import re
 
 
 def tags_of(cell: object) -> list[str]:
-    """A cell's tags, each once: a list, a JSON list as text, or text with ``;`` or ``,`` between them; anything else is none."""
+    """A cell's tags, each once: a list, a JSON list as text, or text with ``;`` or ``,`` between; anything else is none."""
     if isinstance(cell, str):
         cell = _listed(cell) if cell.lstrip().startswith("[") else re.split("[;,]", cell)
     named = [str(tag).strip() for tag in cell if tag is not None] if isinstance(cell, list) else []
