@@ -113,6 +113,18 @@ def compare(one: Layout, other: Layout, files: Files, most: int = WORST) -> Comp
     return found
 
 
+def numbers(found: Comparison) -> list[tuple[str, str]]:
+    """Its counts and the drift, named and written out for a table."""
+    counts = ("before", "after", "same", "changed", "appeared", "vanished", "newly_failed", "mended", "incomparable")
+    said = [(name.replace("_", " "), str(getattr(found, name))) for name in counts]
+    drift = (
+        ("mean Dice of changed masks", found.mean_dice),
+        ("drift of quality, Kolmogorov-Smirnov", found.ks),
+        ("stability index", found.psi),
+    )
+    return said + [(name, f"{value:.4f}") for name, value in drift if value is not None]
+
+
 def dice(one: Mask, other: Mask) -> float:
     """2·Σ min(a, b) / (Σ a + Σ b) of two masks of one size, [0, 1]; 1 if both are empty."""
     total = int(one.sum(dtype=np.int64)) + int(other.sum(dtype=np.int64))

@@ -120,19 +120,17 @@ def read_verdicts(layout: Layout, files: Files) -> dict[str, dict[str, Any]]:
     return latest
 
 
-def draw_sample(layout: Layout, files: Files, asked: Mapping[str, Any], seed: int) -> list[str]:
+def draw_sample(layout: Layout, files: Files, asked: Mapping[str, Any], seed: int, lot: int) -> list[str]:
     """Draw the items to judge among those with objects, and keep which they are in ``verdicts/sample.json``.
 
     Args:
         asked: ``at_most``, ``confidence`` and ``allowed`` of ``sampling.plan``.
+        lot: how many items have objects.
 
     Raises:
         ConfigError: no such sample can be drawn.
         StorageError: the index can't be read, or the sample can't be written.
     """
-    lot = 0
-    for part in read_index(layout, files, ["status"]):
-        lot += sum(status != "failed" for status in part["status"].to_pylist())
     made = plan(lot, **asked)
     ids = drawn(_good(layout, files), made.draw, seed)
     put(_sample(layout), json.dumps(asdict(made) | {"seed": seed, "ids": ids}).encode(), files)

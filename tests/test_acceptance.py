@@ -95,7 +95,7 @@ def test_what_says_nothing_is_refused(layout: Layout, text: str) -> None:
 
 
 def test_a_sample_that_was_drawn_must_be_accepted_first(layout: Layout) -> None:
-    draw_sample(layout, FILES, {"at_most": 0.1, "confidence": 0.9, "allowed": 0}, seed=1)
+    draw_sample(layout, FILES, {"at_most": 0.1, "confidence": 0.9, "allowed": 0}, seed=1, lot=2000)
     with pytest.raises(ConfigError, match="it isn't accepted .*open: judge the rest"):
         accept(layout, FILES)
     with pytest.raises(ConfigError, match="has no items to accept"):

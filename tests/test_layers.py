@@ -33,7 +33,7 @@ LAYERS = [
     {"pipeline.stages", "pipeline.preflight"},
     {"pipeline.flow", "pipeline.report", "pipeline.verify", "pipeline.dataset", "pipeline.gallery", "pipeline.verdicts"},
     {"pipeline.acceptance", "pipeline.garbage", "pipeline.compare"},
-    {"pipeline.run"},
+    {"pipeline.run", "pipeline.pages"},
     {"pipeline.evaluate"},
     {"pipeline.bench"},
     {"jobs"},
