@@ -12,6 +12,7 @@ from typing import Any
 
 import hypothesis
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -116,3 +117,40 @@ def fake_preset(tmp_path_factory: pytest.TempPathFactory) -> str:
         "recipe:\n  model: fake\n  frame_px: 64\n  refiner: guided\n"
     )
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def make_output() -> Callable[..., None]:
+    """``make_output(layout, count)``: an index of so many items ``i0`` … and a failed one; ``grow`` widens the mask of the
+    first. Only the first three have objects.
+    """
+    from pipeline.imaging.encode import encode_cutout, encode_mask
+    from pipeline.schema import INDEX
+    from pipeline.storage.files import Files
+    from pipeline.storage.index import write_part
+
+    def make(layout: Any, count: int = 60, *, grow: int = 0, photos: Path | None = None, failed: int = 1) -> None:
+        rows = []
+        for number in range(count):
+            mask = np.zeros((30, 40), np.uint8)
+            mask[5:25, 5 : 25 + (grow if number == 0 else 0)] = 255
+            uris = {output: layout.output(output, f"i{number}", "0" * 12) for output in ("mask", "cutout")}
+            if number < 3:
+                Files().write(uris["mask"], encode_mask(mask))
+                Files().write(uris["cutout"], encode_cutout(np.full((30, 40, 3), 90, np.uint8), mask))
+            photo = f"{photos}/{number}.png" if photos else None
+            hashed = f"{grow if number == 0 else 0}-{number}"
+            row = {
+                "item_id": f"i{number}",
+                "status": "ok",
+                "quality": number / count,
+                "image_uri": photo,
+                "mask_sha256": hashed,
+            }
+            row |= {"mask_uri": uris["mask"], "cutout_uri": uris["cutout"], "reasons": [], "finished_at": 1}
+            rows.append(row)
+        gone = {"status": "failed", "error_code": "fetch", "error_detail": "<b>gone</b>", "finished_at": 1}
+        rows += [gone | {"item_id": f"bad{number or ''}"} for number in range(failed)]
+        write_part(layout, pa.Table.from_pylist(rows, INDEX), Files())
+
+    return make
