@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from pipeline.config import Drift
 from pipeline.errors import ItemError
 from pipeline.imaging.published import decode_mask
+from pipeline.imaging.views import most_changed
 from pipeline.quality.drift import Lot, kolmogorov_smirnov, shifts, stability_index, verdict
 from pipeline.stages.rows import ahead
 from pipeline.storage.files import Files
@@ -32,6 +33,9 @@ THREADS = 8
 WORST = 50
 """Items that are kept and shown."""
 
+Pair = tuple[dict[str, Any], dict[str, Any]]
+"""An item's rows of the two indexes."""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -42,6 +46,8 @@ class Change:
     quality_before: float | None
     quality_after: float | None
     note: str = ""
+    place: tuple[int, int] | None = None
+    """Row and column of the corner of the window, as ``views`` shows it at 1:1, that has changed most; of the worst ones."""
 
 
 @dataclass
@@ -84,7 +90,7 @@ def compare(one: Layout, other: Layout, files: Files, most: int = WORST) -> Comp
     later: list[npt.NDArray[np.float64]] = []
     statuses = [Counter(before["status"].to_pylist()), Counter[str]()]
     dices: list[float] = []
-    worst: list[tuple[float, str, Change]] = []
+    worst: list[tuple[float, str, Change, Pair]] = []
     with ThreadPoolExecutor(THREADS) as pool:
         for part in read_index(other, files, COLUMNS):
             found.after += part.num_rows
@@ -95,16 +101,16 @@ def compare(one: Layout, other: Layout, files: Files, most: int = WORST) -> Comp
             found.appeared += part.num_rows - int(pc.sum(known).as_py() or 0)
             rows, was = part.filter(known), before.take(places.drop_null())
             met[places.drop_null().to_numpy()] = True
-            for change in ahead(pool, partial(_change, files), _pairs(was, rows, found), 2 * THREADS):
+            for change, pair in ahead(pool, partial(_change, files), _pairs(was, rows, found), 2 * THREADS):
                 found.incomparable += change.dice is None
                 dices += [] if change.dice is None else [change.dice]
                 # A heap of the worst: its first is the least changed of them, and gives way.
-                heapq.heappush(worst, (-_rank(change), change.item_id, change))
+                heapq.heappush(worst, (-_rank(change), change.item_id, change, pair))
                 if len(worst) > most:
                     heapq.heappop(worst)
+        found.worst = list(pool.map(partial(_placed, files), sorted(worst, key=lambda entry: (-entry[0], entry[1]))))
     found.vanished = int((~met).sum())
     found.mean_dice = float(np.mean(dices)) if dices else None
-    found.worst = [change for *_, change in sorted(worst, key=lambda entry: (-entry[0], entry[1]))]
     first, second = qualities[0], np.concatenate(later) if later else np.empty(0)
     if len(first) and len(second):
         found.ks, found.psi = kolmogorov_smirnov(first, second), stability_index(first, second)
@@ -140,7 +146,7 @@ def _qualities(rows: pa.Table) -> npt.NDArray[np.float64]:
     return np.asarray(rows["quality"].cast(pa.float64()).drop_null().to_numpy(), np.float64)
 
 
-def _pairs(was: pa.Table, rows: pa.Table, found: Comparison) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def _pairs(was: pa.Table, rows: pa.Table, found: Comparison) -> Iterator[Pair]:
     """The items of both whose masks may differ; the others are counted."""
     for start in range(0, rows.num_rows, CHUNK):
         pairs = zip(was.slice(start, CHUNK).to_pylist(), rows.slice(start, CHUNK).to_pylist(), strict=True)
@@ -157,19 +163,33 @@ def _pairs(was: pa.Table, rows: pa.Table, found: Comparison) -> Iterator[tuple[d
             yield old, new
 
 
-def _change(files: Files, pair: tuple[dict[str, Any], dict[str, Any]]) -> Change:
-    old, new = pair
+def _change(files: Files, pair: Pair) -> tuple[Change, Pair]:
+    return _changed(files, *pair), pair
+
+
+def _changed(files: Files, old: dict[str, Any], new: dict[str, Any]) -> Change:
     qualities = (old["quality"], new["quality"])
     if old["mask_uri"] is None or new["mask_uri"] is None:
         return Change(new["item_id"], None, *qualities, "one of the recipes makes no masks")
     try:
-        one, other = (decode_mask(files.read(row["mask_uri"])) for row in pair)
+        one, other = (decode_mask(files.read(row["mask_uri"])) for row in (old, new))
     except ItemError as error:
         return Change(new["item_id"], None, *qualities, f"a mask can't be read: {error}"[:300])
     if one.shape != other.shape:
         sizes = f"{one.shape[1]} × {one.shape[0]} and {other.shape[1]} × {other.shape[0]}"
         return Change(new["item_id"], None, *qualities, f"the masks have other sizes: {sizes}")
     return Change(new["item_id"], dice(one, other), *qualities)
+
+
+def _placed(files: Files, entry: tuple[float, str, Change, Pair]) -> Change:
+    *_, change, pair = entry
+    if change.dice is None:
+        return change
+    try:
+        one, other = (decode_mask(files.read(row["mask_uri"])) for row in pair)
+    except ItemError:  # it could be read a moment ago; the page shows its own place, then
+        return change
+    return replace(change, place=most_changed(one, other))
 
 
 def _rank(change: Change) -> float:

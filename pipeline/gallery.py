@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -65,8 +66,17 @@ def listing(layout: Layout, files: Files, most: int = LISTED) -> tuple[list[dict
     return kept, total
 
 
-def entries(layout: Layout, files: Files, roots: Roots, ids: Collection[str]) -> list[Entry]:
+def entries(
+    layout: Layout,
+    files: Files,
+    roots: Roots,
+    ids: Collection[str],
+    places: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+) -> list[Entry]:
     """These items with pictures, in the order of the ids; a picture that can't be had is named in ``notes``, never raised.
+
+    Args:
+        places: what to show at 1:1, by id, as ``views`` takes it.
 
     Raises:
         StorageError: a part of the index can't be read, or is damaged.
@@ -78,7 +88,7 @@ def entries(layout: Layout, files: Files, roots: Roots, ids: Collection[str]) ->
         rows |= {row["item_id"]: row | {"tags": tags_of(row.get("tags"))} for row in chosen.to_pylist()}
     with ThreadPoolExecutor(THREADS) as pool:
         found = (rows[item_id] for item_id in ids if item_id in rows)
-        return list(ahead(pool, partial(_pictured, files, roots), found, 2 * THREADS))
+        return list(ahead(pool, partial(_pictured, files, roots, places), found, 2 * THREADS))
 
 
 def _rank(row: dict[str, Any]) -> tuple[float, str]:
@@ -86,7 +96,7 @@ def _rank(row: dict[str, Any]) -> tuple[float, str]:
     return (-1.0 if quality is None or math.isnan(quality) else quality, row["item_id"])
 
 
-def _pictured(files: Files, roots: Roots, row: dict[str, Any]) -> Entry:
+def _pictured(files: Files, roots: Roots, places: Mapping[str, tuple[int, int]], row: dict[str, Any]) -> Entry:
     entry = Entry(row)
     photo, (colours, mask) = _photo(files, roots, entry), _cutout(files, entry)
     if mask is None and row["mask_uri"] is not None:
@@ -94,7 +104,7 @@ def _pictured(files: Files, roots: Roots, row: dict[str, Any]) -> Entry:
     if photo is not None and mask is not None and photo.shape[:2] != mask.shape:
         entry.notes.append("the photo has another size than the mask: it has changed since")
     try:
-        entry.views = None if photo is None and mask is None else views(photo, colours, mask)
+        entry.views = None if photo is None and mask is None else views(photo, colours, mask, places.get(row["item_id"]))
     except OUT_OF_MEANS as error:
         entry.notes.append(f"too large to be shown: {error}"[:SHORT])
     return entry

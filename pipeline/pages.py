@@ -24,10 +24,11 @@ VIEWS = (
     ("least certain place at 1:1: photo, mask, cutout", "zoom", "wide"),
 )
 COMPARED = (
-    *(("photo", "photo", ""), ("mask before", "cutout", "mask"), ("mask after", "cutout_after", "mask")),
-    *(("cutout before", "cutout", "checker"), ("cutout after", "cutout_after", "checker")),
-    *(("before, least certain place at 1:1", "zoom", "wide"), ("after", "zoom_after", "wide")),
+    *(("mask before", "cutout", "mask"), ("mask after", "cutout_after", "mask")),
+    *(("cutout before", "cutout", "checker"), ("cutout after", "cutout_after", "checker"), ("photo", "photo", "")),
+    *(("before, most changed place at 1:1", "zoom", "wide"), ("after, the same place", "zoom_after", "wide")),
 )
+UNCALIBRATED = "the quality isn't calibrated: it ranks the items, and is no probability"
 REASONS = 12
 """Reasons that are counted on the page, the most frequent ones."""
 
@@ -90,7 +91,8 @@ def compare_page(before: Layout, after: Layout, found: Comparison, allowed: Sequ
         StorageError: an index can't be read.
     """
     ids = [change.item_id for change in found.worst]
-    olds, news = (entries(side, files, roots_of(side, files, allowed), ids) for side in (before, after))
+    places = {change.item_id: change.place for change in found.worst if change.place is not None}
+    olds, news = (entries(side, files, roots_of(side, files, allowed), ids, places) for side in (before, after))
     pictures, rows = [], []
     for change, old, new in zip(found.worst, olds, news, strict=True):
         first, second = _pictures(old), _pictures(new)
@@ -103,6 +105,7 @@ def compare_page(before: Layout, after: Layout, found: Comparison, allowed: Sequ
         "title": f"{before.recipe_folder} and {after.recipe_folder}",
         "about": f"{before.folder} → {after.folder}",
         "recipe": after.recipe_folder,
+        "folder": after.folder,
         "counts": [[name, getattr(found, name)] for name in ("same", "changed", "appeared", "vanished")],
         "lines": [f"the {len(ids)} most changed items are shown", *_drift(found.drift)],
         "histogram": [],
@@ -169,8 +172,9 @@ def _facts(found: RecipeReport, lines: Sequence[str]) -> dict[str, Any]:
         "title": layout.recipe_folder,
         "about": about,
         "recipe": layout.recipe_folder,
+        "folder": layout.folder,
         "counts": [[status, summary.counts.get(status, 0)] for status in ("ok", "review", "failed")],
-        "lines": [*lines, *_drift(run.get("drift"))],
+        "lines": [*lines, *_drift(run.get("drift")), *([] if summary.calibrated else [UNCALIBRATED])],
         "histogram": list(summary.quality_histogram),
         "tables": [table for table in tables if table["rows"]],
         "views": VIEWS,

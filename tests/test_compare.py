@@ -22,6 +22,7 @@ def test_two_outputs_are_compared(tmp_path: Path, make_output: MakeOutput) -> No
     found = compare(one, other, Files())
     assert (found.before, found.after, found.same, found.changed, found.vanished) == (61, 51, 49, 1, 10)
     assert [(change.item_id, change.dice) for change in found.worst] == [("i0", pytest.approx(800 / 1000))]
+    assert found.worst[0].place == (0, 0), "a small picture is one window"
     assert found.ks is not None and 0 <= found.ks < 0.1
     assert not found.drift["drifted"] and set(found.drift["shifts"]) == {"quality", "review", "failed"}
     assert dice(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8)) == 1

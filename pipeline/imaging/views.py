@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.imaging.rle import HALF
-from pipeline.types import Mask, Pixels
+from pipeline.types import Alpha, Mask, Pixels, as_alpha
 
 THUMB_PX = 256
 """The longer side of a thumbnail."""
@@ -44,13 +44,14 @@ class Views(NamedTuple):
     zoom: bytes | None
 
 
-def views(photo: Pixels | None, colours: Pixels | None, mask: Mask | None) -> Views:
+def views(photo: Pixels | None, colours: Pixels | None, mask: Mask | None, place: tuple[int, int] | None = None) -> Views:
     """What can be shown of an item: all of its pictures are of one size, or absent.
 
     Args:
         photo: (H, W, 3), upright; None where it can't be had.
         colours: the cutout's own colours, (H, W, 3); None takes the photo's.
         mask: (H, W) opacity; None where there is none.
+        place: row and column of the corner of what is shown at 1:1; None finds the least certain place.
     """
     photo = photo if photo is None or mask is None or photo.shape[:2] == mask.shape else None
     shape = next((one.shape[:2] for one in (photo, mask) if one is not None), (1, 1))
@@ -66,7 +67,7 @@ def views(photo: Pixels | None, colours: Pixels | None, mask: Mask | None) -> Vi
         None if photo is None else _webp(_small(photo, width, height)),
         None if cut is None else _webp(_small_cutout(cut, width, height)),
         "" if mask is None else contour(_small(mask, width, height)),
-        None if cut is None else _webp(_zoom(photo, cut)),
+        None if cut is None else _webp(_zoom(photo, cut, place or least_certain(cut[..., 3]))),
     )
 
 
@@ -75,10 +76,19 @@ def least_certain(mask: Mask, side: int = ZOOM_PX) -> tuple[int, int]:
 
     A pixel counts a·(1 - a), alpha's variance if it were a coin's. The windows are compared at every eighth pixel.
     """
-    height, width = mask.shape
+    alpha = as_alpha(mask)
+    return _heaviest(alpha * (1 - alpha), side)
+
+
+def most_changed(one: Mask, other: Mask, side: int = ZOOM_PX) -> tuple[int, int]:
+    """The same of the window in which two masks of one size, (H, W), differ most."""
+    return _heaviest(as_alpha(np.asarray(cv2.absdiff(one, other), np.uint8)), side)
+
+
+def _heaviest(weights: Alpha, side: int) -> tuple[int, int]:
+    height, width = weights.shape
     rows, columns = min(side, height), min(side, width)
-    alpha = mask.astype(np.float32) / 255
-    sums = cv2.integral(alpha * (1 - alpha))
+    sums = cv2.integral(weights)
     tops, lefts = np.arange(0, height - rows + 1, 8), np.arange(0, width - columns + 1, 8)
     within = (
         sums[np.ix_(tops + rows, lefts + columns)]
@@ -104,9 +114,9 @@ def contour(mask: Mask) -> str:
     return path[: path.rfind("Z", 0, CONTOUR_CHARS) + 1]
 
 
-def _zoom(photo: Pixels | None, cut: Pixels) -> Image.Image:
-    """Photo, opacity and cutout on green of the least certain window, side by side at 1:1."""
-    top, left = least_certain(cut[..., 3])
+def _zoom(photo: Pixels | None, cut: Pixels, place: tuple[int, int]) -> Image.Image:
+    """Photo, opacity and cutout on green of the window there, side by side at 1:1."""
+    top, left = place
     window = cut[top : top + ZOOM_PX, left : left + ZOOM_PX]
     alpha = window[..., 3:].astype(np.float32) / 255
     green = (window[..., :3] * alpha + np.array(GREEN, np.float32) * (1 - alpha)).round().astype(np.uint8)

@@ -10,15 +10,19 @@
     for (const key in attributes) made.setAttribute(key, attributes[key]);
     return made;
   };
+  // What can't be seen, or turns the text around it, is written out: an id must not look like another one.
+  const plain = (text) => String(text).replace(/[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g,
+    (sign) => "\\u" + sign.charCodeAt(0).toString(16).padStart(4, "0"));
   const make = (name, className, text) => {
     const made = document.createElement(name);
     if (className) made.className = className;
-    if (text !== undefined) made.textContent = text;
+    if (text !== undefined) made.textContent = plain(text);
     return made;
   };
 
-  // Verdicts: {item id: [verdict, note, time]}. A browser may refuse to keep them (opened from disk, private windows).
-  const place = "matteline verdicts " + facts.recipe;
+  // Verdicts: {item id: [verdict, note, time]}, kept by output: pages opened from disk all have one storage, and nights have
+  // one recipe. A browser may refuse to keep them (private windows).
+  const place = "matteline verdicts " + facts.folder;
   let verdicts = new Map(), history = [];
   try { verdicts = new Map(JSON.parse(localStorage.getItem(place) || "[]")); } catch { /* they live as long as the page */ }
   const keep = () => { try { localStorage.setItem(place, JSON.stringify([...verdicts])); } catch { /* as above */ } };
@@ -27,8 +31,8 @@
   let chosen = [], page = 0, here = 0;
 
   function summary() {
-    document.title = at("title").textContent = facts.title;
-    at("subtitle").textContent = facts.about;
+    document.title = at("title").textContent = plain(facts.title);
+    at("subtitle").textContent = plain(facts.about);
     const counts = make("div");
     counts.append(make("h2", "", "Items"));
     for (const [name, count] of facts.counts) {
@@ -55,15 +59,13 @@
     }
     for (const given of facts.tables) {
       const box = make("div"), table = make("table"), head = make("tr");
+      const look = (cell) => (/^-?[0-9.]+$/.test(cell) ? "number" : "");
       box.append(make("h2", "", given.title));
-      given.columns.forEach((name, place) => {
-        const numbers = given.rows.length && typeof given.rows[0][place] === "number";
-        head.append(make("th", numbers ? "number" : "", name));
-      });
+      given.columns.forEach((name, place) => head.append(make("th", given.rows.length ? look(given.rows[0][place]) : "", name)));
       table.append(head);
       for (const row of given.rows) {
         const line = make("tr");
-        for (const cell of row) line.append(make("td", typeof cell === "number" ? "number" : "", cell));
+        for (const cell of row) line.append(make("td", look(cell), cell));
         table.append(line);
       }
       box.append(table);
@@ -72,7 +74,7 @@
   }
 
   function options(select, first, values) {
-    select.replaceChildren(new Option(first, ""), ...values.map((value) => new Option(value, "=" + value)));
+    select.replaceChildren(new Option(first, ""), ...values.map((value) => new Option(plain(value), "=" + value)));
     select.hidden = !values.length;
     select.addEventListener("change", filter);
   }
@@ -82,7 +84,7 @@
     options(at("status"), "any status", distinct(rows.status));
     options(at("reason"), "any reason", distinct(rows.reasons));
     options(at("tag"), "any tag", distinct(rows.tags));
-    options(at("judged"), "judged or not", ["not judged", "accept", "reject"]);
+    options(at("judged"), "judged or not", facts.judges.length ? ["not judged", "accept", "reject"] : []);
     at("search").addEventListener("input", filter);
   }
 
@@ -160,7 +162,11 @@
 
   function mark(move) {
     [...at("items").children].forEach((one, number) => one.classList.toggle("here", number === here));
-    if (move && at("items").children[here]) at("items").children[here].scrollIntoView({block: "start"});
+    const current = at("items").children[here], nav = document.querySelector("nav");
+    if (!move || !current) return;
+    const covered = getComputedStyle(nav).position === "sticky" ? nav.offsetHeight : 0;
+    current.style.scrollMarginTop = covered + 8 + "px";
+    current.scrollIntoView({block: "start"});
   }
 
   function turn(pages, last) {
@@ -222,11 +228,17 @@
     ArrowRight: () => turn(1), ArrowLeft: () => turn(-1),
     a: () => { decide("accept"); step(1); }, r: () => { decide("reject"); step(1); }, u: undo,
     n: () => { const said = prompt("Note"); if (said !== null) decide("", said); },
-    "/": () => at("search").focus(), "?": () => at("help").showModal(),
+    e: () => { if (facts.judges.length) save(); }, "/": () => at("search").focus(), "?": () => at("help").showModal(),
   };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || at("help").open) return;
-    if (/^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) { if (event.key === "Escape") event.target.blur(); return; }
+    if (/^(INPUT|SELECT)$/.test(event.target.tagName)) {
+      // Enter leaves the search as it is, Escape empties it; either leaves a filter as it is.
+      const search = event.target === at("search");
+      if (search && event.key === "Escape") { event.target.value = ""; filter(); }
+      if (event.key === "Escape" || (search && event.key === "Enter")) event.target.blur();
+      return;
+    }
     if (Object.hasOwn(keys, event.key)) { event.preventDefault(); keys[event.key](); }
   });
   at("before").addEventListener("click", () => turn(-1));
