@@ -69,9 +69,9 @@ bench-scale: .venv/dev ## ITEMS (1000000) manifest rows through the control plan
 bench-gpu: .venv/dev ## MVANet on this machine's GPU: precisions, batches, CUDA graphs, compiled; and the way there and back
 	$(BIN)/python tests/bench/gpu.py
 
-report-demo: demo .venv/dev ## the demo's page in out/report, looked at in Chromium: screenshots, script errors, time to the first view
+report-demo: demo .venv/dev ## the demo's page in out/report, in Chromium: screenshots, and bars on the first view, keys, phones, hostile texts
 	$(BIN)/matteline report out/demo --html out/report/report.html
-	$(BIN)/python tests/browser.py out/report
+	$(BIN)/python -m pytest -s -m report --tb=short tests/test_report_demo.py
 
 train-refiner: .venv/dev ## the weights of refiner cgm anew, out of DATA (../shared), into out/cgm; an hour on 2 cores; goes on where it was
 	@test -f $(DATA)/data/objects/objects.parquet || { echo "make train-refiner wants $(DATA)/data/objects/objects.parquet; name another folder: make train-refiner DATA=/path/to/shared"; exit 2; }
