@@ -50,18 +50,17 @@ def accept(layout: Layout, files: Files, target: str | None = None) -> Accepted:
         target: a file; absent, ``verdicts/accepted.json`` beside the index.
 
     Raises:
-        ConfigError: there are no items, or a sample was drawn that isn't accepted.
+        ConfigError: there are no items, or a sample was drawn that isn't accepted, or was of fewer items.
         StorageError: the index can't be read, or the file can't be written.
     """
-    judged = judge_sample(layout, files)
-    if judged is not None and not judged.accepted:
-        raise ConfigError(
-            f"a sample of {layout.folder} was drawn, and it isn't accepted ({judged.sentence}); "
-            "draw another one if it was drawn by mistake"
-        )
     lot, run_id = _lot(read_index(layout, files, COLUMNS))
     if not lot.items:
         raise ConfigError(f"{layout.folder} has no items to accept")
+    judged, again = judge_sample(layout, files), "draw another one: matteline report --sample"
+    if judged is not None and not judged.accepted:
+        raise ConfigError(f"the sample drawn of {layout.folder} isn't accepted ({judged.sentence}); judge it, or {again}")
+    if judged is not None and (since := lot.items - lot.counts["failed"] - judged.plan.lot):
+        raise ConfigError(f"the sample was drawn of {judged.plan.lot} items, and {since} have come since; {again}")
     now = datetime.now(UTC).isoformat(timespec="seconds")
     made = Accepted(layout.folder, run_id, now, lot, target or _place(layout))
     put(made.place, json.dumps(asdict(made), ensure_ascii=False).encode(), files)

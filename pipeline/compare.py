@@ -88,14 +88,14 @@ def compare(one: Layout, other: Layout, files: Files, most: int = WORST) -> Comp
     found, qualities = Comparison(before=before.num_rows), [_qualities(before)]
     met = np.zeros(before.num_rows, np.bool_)
     later: list[npt.NDArray[np.float64]] = []
-    statuses = [Counter(before["status"].to_pylist()), Counter[str]()]
+    statuses = [_statuses(before), Counter[str]()]
     dices: list[float] = []
     worst: list[tuple[float, str, Change, Pair]] = []
     with ThreadPoolExecutor(THREADS) as pool:
         for part in read_index(other, files, COLUMNS):
             found.after += part.num_rows
             later.append(_qualities(part))
-            statuses[1].update(part["status"].to_pylist())
+            statuses[1].update(_statuses(part))
             places = pc.index_in(part["item_id"], value_set=before["item_id"].combine_chunks())
             known = places.is_valid()
             found.appeared += part.num_rows - int(pc.sum(known).as_py() or 0)
@@ -144,6 +144,10 @@ def _table(layout: Layout, files: Files) -> pa.Table:
 
 def _qualities(rows: pa.Table) -> npt.NDArray[np.float64]:
     return np.asarray(rows["quality"].cast(pa.float64()).drop_null().to_numpy(), np.float64)
+
+
+def _statuses(rows: pa.Table) -> Counter[str]:
+    return Counter({entry["values"]: entry["counts"] for entry in pc.value_counts(rows["status"]).to_pylist()})
 
 
 def _pairs(was: pa.Table, rows: pa.Table, found: Comparison) -> Iterator[Pair]:

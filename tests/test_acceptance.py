@@ -20,7 +20,7 @@ from pipeline.schema import INDEX
 from pipeline.storage.files import Files
 from pipeline.storage.index import write_part
 from pipeline.storage.layout import Layout
-from pipeline.verdicts import draw_sample
+from pipeline.verdicts import draw_sample, import_verdicts
 
 MakePhotos = Callable[..., list[Path]]
 FILES = Files()
@@ -96,7 +96,13 @@ def test_what_says_nothing_is_refused(layout: Layout, text: str) -> None:
 
 def test_a_sample_that_was_drawn_must_be_accepted_first(layout: Layout) -> None:
     draw_sample(layout, FILES, {"at_most": 0.1, "confidence": 0.9, "allowed": 0}, seed=1, lot=2000)
-    with pytest.raises(ConfigError, match="it isn't accepted .*open: judge the rest"):
+    with pytest.raises(ConfigError, match="isn't accepted .*open: judge the rest"):
+        accept(layout, FILES)
+    ids = json.loads(Path(layout.verdicts, "sample.json").read_text())["ids"]
+    import_verdicts("item_id,verdict\n" + "".join(f"{item_id},accept\n" for item_id in ids), layout, FILES)
+    assert accept(layout, FILES).lot.items == 2000
+    night(layout, "20260102T000000Z-b", 5)
+    with pytest.raises(ConfigError, match="drawn of 2000 items, and 5 have come since; draw another"):
         accept(layout, FILES)
     with pytest.raises(ConfigError, match="has no items to accept"):
         accept(Layout(layout.root, "empty"), FILES)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from jobs.main import app
@@ -14,14 +17,15 @@ MakeOutput = Callable[..., None]
 HEAD = "item_id,verdict,note,recipe,time\n"
 
 
+def matteline(*words: str) -> str:
+    done = CliRunner().invoke(app, [*words])
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.output
+
+
 def test_the_commands(tmp_path: Path, make_output: MakeOutput) -> None:
     layout = Layout(str(tmp_path / "out"), "fake-0")
     make_output(layout)
-
-    def matteline(*words: str) -> str:
-        done = CliRunner().invoke(app, [*words])
-        assert done.exit_code == 0, (done.output, done.exception)
-        return done.output
 
     output = str(tmp_path / "out")
     matteline("report", output)
@@ -33,3 +37,23 @@ def test_the_commands(tmp_path: Path, make_output: MakeOutput) -> None:
     assert "1 verdicts" in matteline("review", "import", str(verdicts), output)
     assert '"same": 60' in matteline("compare", output, output, "--json")
     matteline("compare", output, output, "--html", str(tmp_path / "compare.html"))
+
+
+def test_an_output_on_s3_is_looked_at_and_accepted(
+    s3: Any, tmp_path: Path, make_output: MakeOutput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = s3.make_bucket()
+    layout = Layout(f"s3://{bucket}/out", "fake-0")
+    make_output(layout)
+
+    matteline("report", layout.root)
+    page = s3.get(bucket, "out/fake-0/report.html").decode()
+    assert page.count("data:image/webp") == 3 * 2 and "<b>gone" not in page, "cutout and zoom of the three that have objects"
+    s3.put(bucket, "verdicts.csv", (HEAD + "i1,reject,,,\n").encode())
+    assert "1 verdicts" in matteline("review", "import", f"s3://{bucket}/verdicts.csv", layout.root)
+    assert "accepted: 61 items" in matteline("review", "accept", layout.root, "--to", f"s3://{bucket}/accepted.json")
+    assert json.loads(s3.get(bucket, "accepted.json"))["lot"]["counts"] == {"ok": 60, "review": 0, "failed": 1}
+    matteline("compare", layout.root, layout.root, "--html", f"s3://{bucket}/compare.html")
+    assert s3.get(bucket, "compare.html").startswith(b"<!doctype html>")
