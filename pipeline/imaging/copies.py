@@ -58,8 +58,8 @@ def make_copy(photo: Pixels, truth: Mask, kind: Kind, seed: int, other: tuple[Pi
 
 
 def _blurred(photo: Pixels, rng: np.random.Generator) -> Pixels:
-    """Out of focus, or moved: a disc or a line of 2 to 5 % of the longer side."""
-    reach = max(1, round(max(photo.shape) * rng.uniform(0.01, 0.025)))
+    """Out of focus, or moved: a disc or a line of 1 to 5 % of the longer side."""
+    reach = max(1, round(max(photo.shape) * rng.uniform(0.005, 0.025)))
     side = 2 * reach + 1
     kernel = np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), np.float32)
     if rng.random() < 0.5:
@@ -79,11 +79,11 @@ def _dark(photo: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _squeezed(photo: Pixels, rng: np.random.Generator) -> Pixels:
-    """JPEG of quality 2 to 8, with halved colours, at up to half of the size."""
+    """JPEG of quality 4 to 30, with halved colours, at up to half of the size."""
     height, width = photo.shape[:2]
     scale = rng.uniform(0.5, 1.0)
     small = cv2.resize(photo, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA)
-    options = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(2, 9))]
+    options = [cv2.IMWRITE_JPEG_QUALITY, round(_between(4, 30, rng))]
     options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
     _, data = cv2.imencode(".jpg", small[..., ::-1], options)
     again = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)[..., ::-1]
@@ -91,11 +91,16 @@ def _squeezed(photo: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _noisy(photo: Pixels, rng: np.random.Generator) -> Pixels:
-    """Grain of 30 to 70 levels, of one pixel or a few."""
+    """Grain of 6 to 50 levels, of one pixel or a few."""
     grain = rng.standard_normal(photo.shape).astype(np.float32)
     if rng.random() < 0.5:
         grain = np.asarray(cv2.GaussianBlur(grain, (0, 0), rng.uniform(0.6, 1.5)), np.float32)
-    return _rounded(photo + grain * np.float32(rng.uniform(30, 70) / grain.std()))
+    return _rounded(photo + grain * np.float32(_between(6, 50, rng) / grain.std()))
+
+
+def _between(low: float, high: float, rng: np.random.Generator) -> float:
+    """Every factor as often as every other: some copies are nearly as good as the photo, few are hopeless."""
+    return float(low * (high / low) ** rng.random())
 
 
 _WORSE: dict[str, Callable[[Pixels, np.random.Generator], Pixels]] = {
