@@ -255,6 +255,11 @@ NOT_PIXELS = [
     "storage.http=true",
     "budget.max_failed_share=0.5",
     "budget.judged_after=7",
+    "drift.accepted=s3://shop/accepted.json",
+    "drift.quality=0.2",
+    "drift.review=0.1",
+    "drift.failed=0.01",
+    "drift.confidence=0.9",
 ]
 
 
