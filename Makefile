@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 DATA ?= ../shared
 
-.PHONY: demo test check parity faults fuzz soak bench bench-refiner evaluate bench-scale bench-gpu report-demo train-refiner lock clean
+.PHONY: demo test check parity faults fuzz soak bench bench-refiner evaluate bench-scale bench-gpu report-demo train-refiner train-estimator lock clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -76,6 +76,11 @@ report-demo: demo .venv/dev ## the demo's page in out/report, in Chromium: scree
 train-refiner: .venv/dev ## the weights of refiner cgm anew, out of DATA (../shared), into out/cgm; an hour on 2 cores; goes on where it was
 	@test -f $(DATA)/data/objects/objects.parquet || { echo "make train-refiner wants $(DATA)/data/objects/objects.parquet; name another folder: make train-refiner DATA=/path/to/shared"; exit 2; }
 	OMP_NUM_THREADS=1 $(BIN)/python -m pipeline.training.refiner --data $(DATA)/data --out out/cgm --hours 4
+
+train-estimator: .venv/dev ## the weights of the signal expected_dice anew, from photos with masks in DATA (../shared), into out/estimator; BACKBONE=FILE
+	@test -f $(DATA)/data/train/duts-tr-00.parquet || { echo "make train-estimator wants $(DATA)/data/train; name another folder: make train-estimator DATA=/path/to/shared"; exit 2; }
+	@test -f "$(BACKBONE)" || { echo "make train-estimator wants the ImageNet weights of timm's tf_efficientnet_lite0: BACKBONE=/path/to/efficientnet-lite0.safetensors"; exit 2; }
+	$(BIN)/python -m pipeline.training.estimator --photos $(DATA)/data/train --backbone $(BACKBONE)
 
 lock:             ## resolve the dependencies anew (needs uv)
 	uv pip compile --quiet --no-header --all-extras --python-version 3.11 -o requirements.lock pyproject.toml

@@ -32,7 +32,7 @@ def evaluate(
     ] = "truth_uri",
     tags: Annotated[
         str | None,
-        typer.Option("--tags", metavar="COLUMN", help="A column of tags (a list, or text with ; between): one line each."),
+        typer.Option("--tags", metavar="COLUMN", help="A column of tags (a list, or text with ; or , between): one line each."),
     ] = None,
     hce: Annotated[bool, typer.Option("--hce", help="Human correction efforts too; slow on large pictures.")] = False,
     set_: options.Set = None,

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from jobs.bench import bench
+from jobs.calibrate import calibrate
 from jobs.check import verify
 from jobs.compare import compare
 from jobs.console import err, show_error
@@ -30,7 +31,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Start with: matteline run --manifest examples/manifest.csv --output out/demo",
 )
-for command in (run, cut, plan, manifest, show, verify, gc, dataset, evaluate, report, compare, models, renditions, bench):
+WORK = (run, cut, plan, manifest, show, verify, gc, dataset)
+JUDGEMENT = (evaluate, calibrate, report, compare)
+for command in (*WORK, *JUDGEMENT, models, renditions, bench):
     app.command()(command)
 app.add_typer(review, name="review")
 

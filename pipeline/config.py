@@ -213,7 +213,10 @@ def load_preset(name_or_path: str, changes: Mapping[str, Any] | None = None, ren
     content = read_yaml(path)
     recipe = dict(content.get("recipe") or {})
     recipe.setdefault("name", path.stem)
-    for key in ("weights", "refiner_weights"):
+    if "weights" in changes and "calibration" not in changes:
+        recipe.pop("calibration", None)  # it was of other masks
+        recipe.pop("calibration_sha256", None)
+    for key in ("weights", "refiner_weights", "calibration"):
         if recipe.get(key):
             recipe[key] = from_beside(path, str(recipe[key]))
         if key in changes and f"{key}_sha256" not in changes:

@@ -11,7 +11,8 @@ from pipeline.config import Compute, Job
 from pipeline.errors import ConfigError
 from pipeline.models.load import check_weights, settle
 from pipeline.models.refiners import check_extra, check_refiner
-from pipeline.segmenter import check_licence, pin_refiner, pin_weights
+from pipeline.quality.calibration import load_calibration
+from pipeline.segmenter import check_licence, pin_recipe
 from pipeline.storage.digests import Digests, contains
 from pipeline.storage.files import Files
 from pipeline.storage.index import done_ids, ids_of_run
@@ -93,11 +94,11 @@ def make_plan(job: Job, files: Files, *, accept_licence: bool = False, gpu: bool
         )
     files.check_writable(output)
     renditions, backgrounds = pin_backgrounds(job.recipe.renditions, files, job.limits)
-    recipe, weights = pin_weights(job.recipe.model_copy(update={"renditions": renditions}), files)
-    recipe, refiner_weights = pin_refiner(recipe, files)
-    recipe = settle(recipe, weights, gpu=gpu)
-    check_weights(recipe, weights, job.compute.engine)
-    check_refiner(recipe, refiner_weights)
+    pinned = pin_recipe(job.recipe.model_copy(update={"renditions": renditions}), files)
+    recipe = settle(pinned.recipe, pinned.weights, gpu=gpu)
+    check_weights(recipe, pinned.weights, job.compute.engine)
+    check_refiner(recipe, pinned.refiner)
+    load_calibration(recipe, pinned.calibration)
     job = job.with_recipe(recipe)
     layout = Layout(output, recipe.folder())
     found = scan(manifest, files)

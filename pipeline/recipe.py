@@ -15,6 +15,9 @@ from pipeline.settings import Section
 RECIPE_VERSION = 1
 """Part of every fingerprint; raised when the same settings start to give other pixels."""
 
+ESTIMATOR_SHA256 = "d213643257ab5ced7e953744a5b26656bf5778ea6d6802519900d88b7bfa809b"
+"""The bundled weights of the network that makes the signal ``expected_dice``."""
+
 CGM_SHA256 = "d2a410379fb3b8b9aa2b09081b45c7f6fca3c2e0da196df826993e2c40059d88"
 """The bundled weights of the refiner cgm."""
 
@@ -70,6 +73,22 @@ class Recipe(Section):
         default=False,
         exclude_if=lambda flip: not flip,  # as for renditions
         description="ask the model about the mirrored frame, too: one signal more, in twice the time",
+    )
+    estimate: bool = Field(
+        default=True,
+        exclude_if=lambda estimate: estimate,
+        description="a small network looks at photo and mask, too: the signal expected_dice",
+    )
+    calibration: str = Field(
+        default="",
+        exclude_if=lambda calibration: not calibration,
+        description="what makes the quality a probability: path or URI of a file of matteline calibrate; empty: nothing",
+    )
+    calibration_sha256: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{64}$",
+        exclude_if=lambda sha256: sha256 is None,
+        description="what it must hash to",
     )
     review_below: float = Field(default=0.85, ge=0, le=1, description="items of lower quality get the status review")
 
@@ -138,6 +157,8 @@ class Recipe(Section):
             raise ConfigError("the recipe has no weights_sha256 yet; fetch the weights before taking its fingerprint")
         if self.refiner_weights and self.refiner_weights_sha256 is None:
             raise ConfigError("the recipe has no refiner_weights_sha256 yet; fetch them before taking its fingerprint")
+        if self.calibration and self.calibration_sha256 is None:
+            raise ConfigError("the recipe has no calibration_sha256 yet; fetch the calibration before taking its fingerprint")
         facts = self.facts() | {"version": RECIPE_VERSION}
         facts.pop("refiner_licence")
         text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -149,7 +170,7 @@ class Recipe(Section):
         Raises:
             ConfigError: the hash of a background isn't known yet.
         """
-        facts = self.model_dump(mode="json", exclude={"name", "weights", "refiner_weights"})
+        facts = self.model_dump(mode="json", exclude={"name", "weights", "refiner_weights", "calibration"})
         if not self.renditions:
             return facts
         return facts | {"renditions": [one.facts() for one in self.renditions], "renditions_version": RENDITIONS_VERSION}

@@ -49,6 +49,12 @@ SIGNALS = pa.struct(
             "refined", pa.float32(), "mean |change| of alpha in the band by the refiner; [0, 1], null where nothing is drawn"
         ),
         _field("flip_dice", pa.float32(), "Dice of p > 0.5 and that of the mirrored frame; [0, 1], null without recipe.flip"),
+        _field(
+            "expected_dice",
+            pa.float32(),
+            "what a small network makes of photo and mask: the mean of the Dice that it expects and of how probable 0.9 and "
+            "0.95 are; [0, 1], null without recipe.estimate",
+        ),
         _field("empty", pa.bool_(), "no pixel has p > 0.5"),
         _field("full", pa.bool_(), "every pixel has p > 0.5"),
         _field("constant", pa.bool_(), "p spans less than 0.001: the model said nothing"),

@@ -23,12 +23,14 @@ from pipeline.imaging.picture import Picture, is_picture, upright_rgb
 from pipeline.imaging.renditions import Rendered, render
 from pipeline.models.band import find_band
 from pipeline.models.cgm import BUNDLED
+from pipeline.models.estimator import expected_dice, load_estimator
 from pipeline.models.forward import Probabilities, choose_device, mirror, segment_errors, to_device, to_host
 from pipeline.models.load import Model, load_model, settle
 from pipeline.models.redraw import Redraw, redraws
 from pipeline.models.refiners import check_extra, load_refiner
 from pipeline.models.resample import DeviceFrames
 from pipeline.models.signals import measure, named
+from pipeline.quality.calibration import load_calibration
 from pipeline.quality.score import Score, complete, score
 from pipeline.recipe import Recipe
 from pipeline.rendition import Rendition, load_rendition
@@ -194,15 +196,16 @@ class Segmenter:
 
     def _load(self, recipe: Recipe, files: Files, device: str, threads: int | None, batch: int | None, engine: str) -> None:
         check_extra(recipe)
-        pinned, path = pin_weights(recipe, files)
-        pinned, refiner_path = pin_refiner(pinned, files)
-        self.recipe = settle(pinned, path, gpu=choose_device(device).type == "cuda")
+        pinned = pin_recipe(recipe, files)
+        self.recipe = settle(pinned.recipe, pinned.weights, gpu=choose_device(device).type == "cuda")
         self.model: Model = load_model(
-            self.recipe, path, device=device, threads=threads, engine=engine, cache=cache_folder("graphs")
+            self.recipe, pinned.weights, device=device, threads=threads, engine=engine, cache=cache_folder("graphs")
         )
         where = self.model.device
         self.batch = batch or Compute().images_a_pass(self.recipe.frame_px, where.type)
-        self.refiner = load_refiner(self.recipe, refiner_path, where)
+        self.refiner = load_refiner(self.recipe, pinned.refiner, where)
+        self.calibration = load_calibration(self.recipe, pinned.calibration)
+        self.look = load_estimator(where, threads=threads, cache=cache_folder("graphs")) if self.recipe.estimate else None
         self.framing = DeviceFrames(self.recipe, where) if where.type == "cuda" else HostFrames(self.recipe)
 
     @overload
@@ -273,7 +276,7 @@ class Segmenter:
             if not measured["finite"]:
                 results[number] = SegmentError("the model gave numbers that are not finite; try recipe.precision=fp32")
                 continue
-            judged = score(complete(measured, measure_parts(small)))
+            judged = score(complete(measured, measure_parts(small)), self.calibration)
             results[number] = Segment(mask, judged, note, trimap)
         return results
 
@@ -299,7 +302,8 @@ class Segmenter:
             bands = [find_band(p)] if "trimap" in self.recipe.outputs else []
             made = self.framing.masks(p, placed, redrawn)
             changes = [None if redraw is None else redraw.change for redraw in redrawn]  # known once the masks are made
-            signals = measure(logits, to_device(in_frame, logits.device), frames, mirrored, changes)
+            estimate = None if self.look is None else expected_dice(self.look, p, frames)
+            signals = measure(logits, to_device(in_frame, logits.device), frames, mirrored, changes, estimate)
             table, coarse, *rest = to_host(*signals, *bands, *made)
             masks = rest[len(bands) :]
             trimaps: Sequence[Mask | None] = [None] * len(masks)
@@ -340,29 +344,37 @@ def check_licence(preset: Preset, accepted: bool) -> None:
         )
 
 
-def pin_weights(recipe: Recipe, files: Files) -> tuple[Recipe, Path | None]:
-    """The recipe with the hash of its weights, and where they lie on this machine (None: the model needs none).
+class Pinned(NamedTuple):
+    """A recipe that knows the hashes of its files, and where they lie on this machine; None for what it has none of."""
+
+    recipe: Recipe
+    weights: Path | None
+    refiner: Path | None
+    calibration: Path | None
+
+
+def pin_recipe(recipe: Recipe, files: Files) -> Pinned:
+    """Fetch all files that a recipe names.
 
     Raises:
-        WeightsError: they can't be had, or don't match the pinned hash.
+        WeightsError: one can't be had, or doesn't match its pinned hash.
     """
-    if recipe.model == "fake":
-        return recipe, None
-    path, sha256 = fetch_weights(recipe.weights, recipe.weights_sha256, files)
-    return recipe.model_copy(update={"weights_sha256": sha256}), path
+    named = {
+        "weights": "" if recipe.model == "fake" else recipe.weights,
+        "refiner_weights": recipe.refiner_weights or (str(BUNDLED) if recipe.refiner == "cgm" else ""),
+        "calibration": recipe.calibration,
+    }
+    paths: dict[str, Path | None] = {}
+    hashes = {}
+    for setting, uri in named.items():
+        paths[setting] = None
+        if uri:
+            paths[setting], hashes[f"{setting}_sha256"] = _fetched(setting, uri, getattr(recipe, f"{setting}_sha256"), files)
+    return Pinned(recipe.model_copy(update=hashes), *paths.values())
 
 
-def pin_refiner(recipe: Recipe, files: Files) -> tuple[Recipe, Path | None]:
-    """The same for the refiner.
-
-    Raises:
-        WeightsError: as ``pin_weights``.
-    """
-    uri = recipe.refiner_weights or (str(BUNDLED) if recipe.refiner == "cgm" else "")
-    if not uri:
-        return recipe, None
+def _fetched(setting: str, uri: str, sha256: str | None, files: Files) -> tuple[Path, str]:
     try:
-        path, sha256 = fetch_weights(uri, recipe.refiner_weights_sha256, files)
+        return fetch_weights(uri, sha256, files)
     except WeightsError as error:  # it names the settings of the model's
-        raise WeightsError(str(error).replace("recipe.weights", "recipe.refiner_weights")) from error
-    return recipe.model_copy(update={"refiner_weights_sha256": sha256}), path
+        raise WeightsError(str(error).replace("recipe.weights", f"recipe.{setting}")) from error

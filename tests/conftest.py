@@ -114,7 +114,7 @@ def fake_preset(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("presets") / "fake.yaml"
     path.write_text(
         "about: for tests\nlicence: none\ncommercial: true\nsize_mb: 0\nsource: none\n"
-        "recipe:\n  model: fake\n  frame_px: 64\n  refiner: guided\n"
+        "recipe:\n  model: fake\n  frame_px: 64\n  refiner: guided\n  estimate: false\n"
     )
     return str(path)
 

@@ -21,6 +21,9 @@ EVALUATION = pa.schema(
         _field("error_code", pa.string(), "why there are no metrics: the index's code, or truth or mask; null: there are"),
         _field("error_detail", pa.string(), "one sentence: what is wrong and how to mend it"),
         _field("truth_uri", pa.string(), "where the true mask was read: an absolute path or a URI"),
+        _field(
+            "group", pa.string(), "the manifest's: items that share it, as the copies of a photo, are drawn as one; or the id"
+        ),
         _field("tags", pa.list_(pa.string()), "the manifest's, and those that the truth gives: border, thin"),
         *(_field(metric.name, pa.float64(), metric.about) for metric in METRICS),
         *(

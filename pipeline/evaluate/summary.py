@@ -14,7 +14,7 @@ from pipeline.quality.bootstrap import Interval, highest_mean, means
 from pipeline.quality.metrics import CURVES, METRICS, THRESHOLDS
 from pipeline.quality.ranking import Ranking, judge
 
-SCORES = ("quality", "soft_dice", "confidence")
+SCORES = ("quality", "expected_dice", "soft_dice", "confidence")
 """The quality, and the signals beside which it is judged; those that the index hasn't are left out."""
 
 
@@ -55,6 +55,7 @@ def summarise(model: str, recipe_folder: str, rows: pa.Table, *, calibrated: boo
     labels = measured["tags"].to_pylist()
     every = sorted({tag for tags in labels for tag in tags or []})
     values, curves = _values(measured), {name: _curves(measured[name]) for name in CURVES}
+    groups = groups_of(measured)
     by_tag = {tag: np.array([tag in (tags or []) for tags in labels], bool) for tag in every}
     return Summary(
         model,
@@ -63,21 +64,32 @@ def summarise(model: str, recipe_folder: str, rows: pa.Table, *, calibrated: boo
         failed,
         rows.num_rows - measured.num_rows - failed,
         _errors(rows),
-        _means(values, curves, np.ones(len(values), bool)),
-        {tag: _means(values, curves, chosen) for tag, chosen in by_tag.items()},
-        _rankings(measured),
+        _means(values, curves, groups, np.ones(len(values), bool)),
+        {tag: _means(values, curves, groups, chosen) for tag, chosen in by_tag.items()},
+        _rankings(measured, groups),
         calibrated,
     )
 
 
-def _means(values: npt.NDArray[np.float64], curves: dict[str, npt.NDArray[np.float32]], chosen: npt.NDArray[np.bool_]) -> Means:
-    found = dict(zip((metric.name for metric in METRICS), means(values[chosen]), strict=True))
+def groups_of(rows: pa.Table) -> npt.NDArray[np.int64]:
+    """(N,) numbers from 0: items of one number are copies of one photo."""
+    return np.asarray(np.unique(rows["group"].to_pylist(), return_inverse=True)[1], np.int64)
+
+
+def _means(
+    values: npt.NDArray[np.float64],
+    curves: dict[str, npt.NDArray[np.float32]],
+    groups: npt.NDArray[np.int64],
+    chosen: npt.NDArray[np.bool_],
+) -> Means:
+    groups = groups[chosen]
+    found = dict(zip((metric.name for metric in METRICS), means(values[chosen], groups), strict=True))
     # One threshold for the whole data set: the mean of every item's own maximum would be another, rosier number.
-    found |= {metric: highest_mean(curves[name][chosen]) for name, metric in CURVES.items()}
+    found |= {metric: highest_mean(curves[name][chosen], groups) for name, metric in CURVES.items()}
     return Means(int(chosen.sum()), {name: one for name, one in found.items() if np.isfinite(one.value)})
 
 
-def _rankings(measured: pa.Table) -> dict[str, Ranking]:
+def _rankings(measured: pa.Table, groups: npt.NDArray[np.int64]) -> dict[str, Ranking]:
     dice = measured["dice_binary"].to_numpy()
     found = {}
     for name in SCORES:
@@ -85,7 +97,7 @@ def _rankings(measured: pa.Table) -> dict[str, Ranking]:
         if scores is not None and measured.num_rows:
             values = scores.to_numpy(zero_copy_only=False).astype(np.float64)
             known = np.isfinite(values)
-            found[name] = judge(values[known], dice[known])
+            found[name] = judge(values[known], dice[known], groups[known])
     return found
 
 

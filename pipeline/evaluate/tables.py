@@ -25,7 +25,7 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 def tables(summaries: Sequence[Summary]) -> list[Table]:
     """The comparison, every metric, every tag, every score."""
     whole = [_comparison(summaries), _failures(summaries), _every_metric(summaries)]
-    found = [*whole, *map(_by_tag, summaries), _rankings(summaries), _risks(summaries)]
+    found = [*whole, *map(_by_tag, summaries), ranking_table(_judged(summaries)), _risks(summaries)]
     return [table for table in found if table[2]]
 
 
@@ -106,8 +106,8 @@ def _by_tag(summary: Summary) -> Table:
     return f"{summary.model} by tag", heads, [*rows, row("all", summary.whole)] if rows else []
 
 
-def _rankings(summaries: Sequence[Summary]) -> Table:
-    judged = _judged(summaries)
+def ranking_table(judged: Sequence[tuple[str, Ranking]]) -> Table:
+    """How good some scores are, each under its own name."""
     rows = [
         ["items", *(str(ranking.items) for _, ranking in judged)],
         ["failures", *(str(ranking.failures) for _, ranking in judged)],

@@ -37,7 +37,8 @@ def check_columns(manifest: Manifest, truth: str, tags: str | None) -> None:
 
 
 def read_truths(manifest: Manifest, files: Files, truth: str, tags: str | None) -> pa.Table:
-    """One row an item: ``item_id``, ``truth_uri`` (absolute, null where it can't be used), ``truth_fault`` (why), ``tags``.
+    """One row an item: ``item_id``, ``truth_uri`` (absolute, null where it can't be used), ``truth_fault`` (why), ``group`` and
+    ``tags``.
 
     Text alone, some 200 bytes an item, is held in memory.
     """
@@ -60,7 +61,7 @@ def joined(truths: pa.Table, layout: Layout, files: Files) -> pa.Table:
     if places.null_count:
         raise ItemsMissing(f"{places.null_count} items have no row in {layout.index}; run the same command again")
     facts = index.take(places)
-    for name in ("truth_uri", "truth_fault", "tags"):
+    for name in ("truth_uri", "truth_fault", "group", "tags"):
         facts = facts.append_column(name, truths[name])
     return facts.combine_chunks()
 
@@ -81,6 +82,15 @@ def _truths_of(items: pa.Table, manifest: Manifest, truth: str, tags: str | None
             "item_id": items["item_id"],
             "truth_uri": places,
             "truth_fault": pa.array(named, pa.string()),
+            "group": _groups_of(items),
             "tags": pa.array(cells, pa.list_(pa.string())),
         }
     )
+
+
+def _groups_of(items: pa.Table) -> pa.ChunkedArray:
+    """The manifest's own column of that name; an item without one is a group of its own."""
+    name = carried_name("group")
+    if name not in items.column_names:
+        return items["item_id"]
+    return pc.coalesce(items[name].cast(pa.string()), items["item_id"])

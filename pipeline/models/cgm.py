@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from pipeline.errors import WeightsError
-from pipeline.models.checkpoints import finite, open_tensors
+from pipeline.models.checkpoints import fill, matched
 from pipeline.models.forward import to_device
 from pipeline.models.guided import Guided
 from pipeline.models.redraw import Axis, Draw, Drawing, View, enlarged
@@ -90,9 +89,8 @@ def load_cgm(path: Path, *, device: torch.device, dtype: torch.dtype) -> Cgm:
     Raises:
         WeightsError: not a weights file, not this network's, or with numbers that are not finite.
     """
-    tensors = _matched(path)
     network = Cgm()
-    network.load_state_dict({key: finite(tensors, key, path, dtype) for key in tensors}, strict=True)
+    fill(network, _matched(path, network), path, dtype)
     return network.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 
@@ -102,21 +100,14 @@ def check_cgm(path: Path) -> None:
     Raises:
         WeightsError: not a weights file, or not this network's.
     """
-    _matched(path)
-
-
-def _matched(path: Path) -> dict[str, Tensor]:
-    tensors = open_tensors(path)
     with torch.device("meta"):
-        wanted = {key: tuple(slot.shape) for key, slot in Cgm().state_dict().items()}
-    for key in sorted(wanted.keys() | tensors.keys()):
-        have = tuple(tensors[key].shape) if key in tensors else "absent"
-        if have != wanted.get(key):
-            raise WeightsError(
-                f"{path} isn't cgm's: {key} is {have}, but should be {wanted.get(key, 'absent')}; leave recipe.refiner_weights "
-                "empty for the bundled weights, or train some with python -m pipeline.training.refiner"
-            )
-    return tensors
+        network = Cgm()
+    _matched(path, network)
+
+
+def _matched(path: Path, network: Cgm) -> dict[str, Tensor]:
+    mend = "leave recipe.refiner_weights empty for the bundled weights, or train some with python -m pipeline.training.refiner"
+    return matched(path, network, "cgm's", mend)
 
 
 def inputs(image: Tensor, p: Tensor, weight: Tensor, guided: Tensor, scale: Tensor) -> Tensor:

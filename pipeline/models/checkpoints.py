@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import WeightsError
 from pipeline.models.fold import fold_norms
@@ -32,6 +32,10 @@ MANTLES = ("model_state_dict", "state_dict")
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 """What weights may be stored as."""
+
+
+COUNTS = ".num_batches_tracked"
+"""Of batch norms in training; no file of ours has them."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +195,7 @@ def load_mvanet(path: Path, *, device: torch.device, dtype: torch.dtype) -> MVAN
     model = _empty_model(layout.variant)
     state = {}
     for ours, slot in model.state_dict().items():
-        if ours.endswith(".num_batches_tracked"):
+        if ours.endswith(COUNTS):
             state[ours] = torch.zeros(slot.shape, dtype=slot.dtype)
             continue
         theirs = _their_key(ours, layout)
@@ -211,6 +215,34 @@ def finite(tensors: Mapping[str, Tensor], key: str, path: Path, dtype: torch.dty
     if not torch.isfinite(found.to(dtype)).all():
         raise WeightsError(f"{path}: {key} has numbers that are not finite as {_short(dtype)}; get the file anew")
     return found
+
+
+def matched(path: Path, network: nn.Module, whose: str, mend: str) -> dict[str, Tensor]:
+    """The tensors of a file of ours: all that the network has, and no others; not yet read.
+
+    Args:
+        whose, mend: for the error: the network's name, and what to do.
+
+    Raises:
+        WeightsError: not a weights file, or a tensor is absent, unknown or of another shape.
+    """
+    tensors = open_tensors(path)
+    wanted = {key: tuple(slot.shape) for key, slot in network.state_dict().items() if not key.endswith(COUNTS)}
+    for key in sorted(wanted.keys() | tensors.keys()):
+        have = tuple(tensors[key].shape) if key in tensors else "absent"
+        if have != wanted.get(key):
+            raise WeightsError(f"{path} isn't {whose}: {key} is {have}, but should be {wanted.get(key, 'absent')}; {mend}")
+    return tensors
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
+    """Put a file's tensors, as ``matched`` gives them, into the network.
+
+    Raises:
+        WeightsError: as ``finite``.
+    """
+    counts = {key: slot for key, slot in network.state_dict().items() if key.endswith(COUNTS)}
+    network.load_state_dict(counts | {key: finite(tensors, key, path, dtype) for key in tensors}, strict=True)
 
 
 def open_tensors(path: Path) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ from pipeline.log import log
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 """``recipe.precision`` as OpenVINO names it."""
 
-SOURCES = ("sizes", "windows", "swin", "mvanet", "enlarge", "fold", "checkpoints", "frozen")
+SOURCES = ("sizes", "windows", "swin", "mvanet", "enlarge", "fold", "checkpoints", "estimator", "frozen")
 """Modules that decide the graph."""
 
 
@@ -88,6 +88,7 @@ class FrozenNetwork:
         precision: ``fp32`` or ``bf16`` (matrix products, convolutions and all between them).
         threads: of one forward pass; absent, all cores.
         cache: where graphs are kept; absent, nowhere.
+        channels: of its frames.
 
     Raises:
         ConfigError: bf16 on a CPU that has no instructions for it.
@@ -102,15 +103,16 @@ class FrozenNetwork:
         *,
         threads: int | None,
         cache: Path | None,
+        channels: int = 3,
     ) -> None:
         if precision == "bf16" and not has_bf16():
             raise ConfigError("this machine's CPU has no bf16 instructions; use recipe.precision=fp32, or other machines")
-        self.request = _compiled(_graph(make, weights_sha256, frame_px, cache), precision, threads)
+        self.request = _compiled(_graph(make, weights_sha256, (channels, frame_px), cache), precision, threads)
         if cache is not None:
             _forget_pages(cache)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(N, 3, S, S) float32 to logits (N, 1, S, S) float32."""
+        """(N, C, S, S) float32 to what the network makes of it, float32."""
         return torch.cat([self._image(image[None]) for image in x])
 
     def _image(self, x: Tensor) -> Tensor:
@@ -165,37 +167,37 @@ def _infer(request: Any, x: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.flo
     return found
 
 
-def _graph(make: Callable[[], nn.Module], weights_sha256: str, frame_px: int, cache: Path | None) -> Any:
+def _graph(make: Callable[[], nn.Module], weights_sha256: str, seen: tuple[int, int], cache: Path | None) -> Any:
     """The graph from where it is kept, made and kept first if need be, by one process of a machine at a time."""
     if cache is None:
-        return convert(make(), frame_px)
-    kept = cache / _key(weights_sha256, frame_px)
+        return convert(make(), *seen)
+    kept = cache / _key(weights_sha256, seen)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{kept}.lock"):
             if not _is_whole(kept):
                 log.info("the network is made ready for this CPU, once for these weights and this frame")
-                _keep(convert(make(), frame_px), kept)
+                _keep(convert(make(), *seen), kept)
                 gc.collect()
         return _core().read_model(kept / "graph.xml")
     except OSError as error:
         log.warning(f"no graphs can be kept in {cache} ({error}), so each process makes its own")
-        return convert(make(), frame_px)
+        return convert(make(), *seen)
 
 
-def convert(network: nn.Module, frame_px: int) -> Any:
-    """A network as OpenVINO's model for one frame (1, 3, S, S) in float32."""
+def convert(network: nn.Module, channels: int, frame_px: int) -> Any:
+    """A network as OpenVINO's model for one frame (1, C, S, S) in float32."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
     from openvino.passes import ConstantFolding, Manager
 
     with torch.inference_mode(False):
-        exported = torch.export.export(network, (torch.zeros(1, 3, frame_px, frame_px),))
+        exported = torch.export.export(network, (torch.zeros(1, channels, frame_px, frame_px),))
         with _quiet():
             decoder = TorchFXPythonDecoder.from_exported_program(exported)
         frontend = FrontEndManager().load_by_framework("pytorch")
         model = frontend.convert(frontend.load(decoder))
-    model.reshape([1, 3, frame_px, frame_px])  # the frontend leaves it open, and what is open can't be planned for
+    model.reshape([1, channels, frame_px, frame_px])  # the frontend leaves it open, and what is open can't be planned for
     passes = Manager()
     passes.register_pass(ConstantFolding())  # once here, not in the memory of every process that reads the graph
     passes.run_passes(model)
@@ -246,9 +248,9 @@ def _hashes(folder: Path) -> dict[str, str]:
     return hashes
 
 
-def _key(weights_sha256: str, frame_px: int) -> str:
+def _key(weights_sha256: str, seen: tuple[int, int]) -> str:
     """Name of a graph: its weights and frame, and what made it."""
-    facts = hashlib.sha256(f"{weights_sha256} {frame_px} {version('openvino')} {torch.__version__}".encode())
+    facts = hashlib.sha256(f"{weights_sha256} {seen} {version('openvino')} {torch.__version__}".encode())
     for module in SOURCES:
         facts.update(Path(__file__).with_name(f"{module}.py").read_bytes())
     return facts.hexdigest()[:24]

@@ -17,7 +17,7 @@ NAMES = (
     *("border_touch", "border_top", "border_bottom", "border_left", "border_right"),
     *("box_agreement", "box_outside", "box_fill", "span", "finite"),
     *contour.NAMES,
-    *("refined", "flip_dice"),
+    *("refined", "flip_dice", "expected_dice"),
 )
 COARSE_PX = 256
 """Side of the small mask in which connected parts are counted."""
@@ -29,6 +29,7 @@ def measure(
     frames: Frames,
     mirrored: torch.Tensor | None = None,
     changes: Sequence[torch.Tensor | None] = (),
+    estimate: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Signals of a batch, made on the device without waiting for it.
 
@@ -38,6 +39,7 @@ def measure(
         frames: (N, S, S, 3) uint8, what the model saw.
         mirrored: (N, S, S), its logits of the mirrored frames.
         changes: what a refiner did to each, as ``Redraw.change`` has it; empty without one.
+        estimate: (N,), what ``estimator.expected_dice`` makes of them.
 
     Returns:
         On the same device a row of ``NAMES`` for each item (N, len(NAMES)) float32 (formulas and ranges:
@@ -66,7 +68,10 @@ def measure(
     nothing = logits.new_full((), torch.nan)
     refined = [nothing if change is None else change for change in changes] or [nothing] * len(logits)
     table = torch.stack([*about_mask, agreement, outside, fill, span, finite.float()], 1)
-    table = torch.cat([table, contour.measure_contour(p, frames), torch.stack(refined)[:, None], flip_dice[:, None]], 1)
+    expected = nothing.expand(len(logits)) if estimate is None else estimate
+    table = torch.cat(
+        [table, contour.measure_contour(p, frames), torch.stack([torch.stack(refined), flip_dice, expected], 1)], 1
+    )
     step = max(1, side // COARSE_PX)
     return table, inside[:, ::step, ::step].to(torch.uint8)
 

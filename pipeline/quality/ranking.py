@@ -38,9 +38,11 @@ class Ranking:
     """Coverage and the mean of 1 - Dice over the best-scored items up to it."""
 
 
-def judge(score: Floats, dice: Floats) -> Ranking:
-    """Everything about one score, (N,) each, with 95 % intervals by resampling items."""
-    found = {name: interval(partial(_of_some, number, score, dice), len(score)) for name, (number, _) in NUMBERS.items()}
+def judge(score: Floats, dice: Floats, groups: npt.NDArray[np.int64] | None = None) -> Ranking:
+    """Everything about one score, (N,) each, with 95 % intervals by resampling items, or groups of them (``bootstrap``)."""
+    found = {
+        name: interval(partial(_of_some, number, score, dice), len(score), groups) for name, (number, _) in NUMBERS.items()
+    }
     risks = selective_risks(score, 1 - dice)
     at = [max(1, round(coverage * len(score))) - 1 for coverage in COVERAGES] if len(score) else []
     curve = tuple((coverage, float(risks[row])) for coverage, row in zip(COVERAGES, at, strict=False))

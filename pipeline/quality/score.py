@@ -1,6 +1,7 @@
 """One number for a mask, with the signals that pulled it down.
 
-Uncalibrated: the least of a few terms in [0, 1], none of which needs ground truth. It ranks; it is not a probability.
+With a calibration the probability that Dice is at least 0.95. Without, the least of a few terms in [0, 1], none of which needs
+ground truth: it ranks, and is not a probability.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.imaging.components import Parts
+from pipeline.quality.calibration import Calibration
 
 FLAGS = ("empty", "full", "constant")
 """Any of these makes the quality 0, whatever the other signals say."""
@@ -54,8 +56,10 @@ def complete(measured: Mapping[str, float], parts: Parts) -> Signals:
     }
 
 
-def score(signals: Signals) -> Score:
-    """Quality from signals: 0 where a flag is up, else soft-Dice confidence, less what the haze beside the object (half of it)
+def score(signals: Signals, calibration: Calibration | None = None) -> Score:
+    """Quality from signals: 0 where a flag is up, else what the calibration makes of them.
+
+    Without one, soft-Dice confidence, less what the haze beside the object (half of it)
     and the doubt inside it take; and no more than the agreement with the box, where there is one, allows, or an object that is
     mostly unsure.
 
@@ -63,7 +67,9 @@ def score(signals: Signals) -> Score:
     """
     flags = tuple(flag for flag in FLAGS if signals[flag])
     if flags:
-        return Score(0.0, False, flags[:2], signals)
+        return Score(0.0, calibration is not None, flags[:2], signals)
+    if calibration is not None:
+        return Score(calibration.probability(signals), True, calibration.reasons(signals), signals)
     sure, stray, gaps = (float(signals[name] or 0) for name in ("soft_dice", "stray", "gaps"))
     unsure = float(signals["uncertain_share"] or 0) / max(float(signals["area_share"] or 0), LEAST_AREA)
     terms = {"soft_dice": sure, "stray": 1 - stray / 2, "gaps": 1 - gaps, "uncertain_share": LOST - unsure}

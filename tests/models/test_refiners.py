@@ -22,7 +22,7 @@ from pipeline.models.guided import Guided
 from pipeline.models.refiners import EXTRAS, check_extra, load_refiner
 from pipeline.preflight import make_plan
 from pipeline.recipe import CGM_SHA256
-from pipeline.segmenter import pin_refiner
+from pipeline.segmenter import pin_recipe
 from pipeline.storage.files import Files
 
 CPU = torch.device("cpu")
@@ -115,7 +115,7 @@ def test_nothing_is_imported_before_it_is_asked_for() -> None:
 
 def test_weights_of_one_s_own_for_cgm_make_another_recipe(fake_preset: str, tmp_path: Path) -> None:
     job = load_job(manifest=str(tmp_path), output=str(tmp_path / "out"), preset=fake_preset, overrides=["recipe.refiner=cgm"])
-    bundled, path = pin_refiner(job.recipe, Files())
+    bundled, _, path, _ = pin_recipe(job.recipe, Files())
     assert path == BUNDLED and bundled.refiner_weights_sha256 == CGM_SHA256
     mine = tmp_path / "mine.safetensors"
     save_file({key: 0.5 * value for key, value in load_file(BUNDLED).items()}, mine)
@@ -127,7 +127,7 @@ def test_weights_of_one_s_own_for_cgm_make_another_recipe(fake_preset: str, tmp_
     ).recipe
     with pytest.raises(ConfigError, match="no refiner_weights_sha256 yet"):
         own.fingerprint()
-    own, path = pin_refiner(own, Files())
+    own, _, path, _ = pin_recipe(own, Files())
     assert path == mine
     assert own.fingerprint() != bundled.fingerprint()
     assert "refiner_weights_sha256" in bundled.facts() and str(BUNDLED) not in str(bundled.facts())

@@ -57,3 +57,23 @@ def test_the_maximum_of_a_data_set_has_one_threshold() -> None:
 
 def test_one_item_has_no_spread() -> None:
     assert means(np.array([[0.25]])) == [Interval(0.25, 0.25, 0.25)]
+
+
+def test_copies_of_a_photo_are_drawn_together() -> None:
+    """A hundred values ten times over tell no more of the mean than the hundred."""
+    once = np.random.default_rng(5).random((100, 1))
+    groups = np.repeat(np.arange(100), 10)
+    (alone,), (copied,) = means(once), means(np.repeat(once, 10, 0), groups)
+    (naive,) = means(np.repeat(once, 10, 0))
+    assert copied.high - copied.low == pytest.approx(alone.high - alone.low, rel=0.1)
+    assert naive.high - naive.low < 0.5 * (copied.high - copied.low)
+    values = np.repeat(once[:, 0], 10)
+    again = interval(lambda drawn: float(values[drawn].mean()), 1000, groups)
+    assert again.high - again.low == pytest.approx(copied.high - copied.low, rel=0.1)
+    assert again.value == pytest.approx(copied.value)
+
+
+def test_groups_of_their_own_change_nothing_but_the_draw() -> None:
+    values = np.random.default_rng(6).random((40, 2))
+    np.testing.assert_allclose(means(values, np.arange(40)), means(values))
+    assert highest_mean(values.astype(np.float32), np.arange(40)).value == highest_mean(values.astype(np.float32)).value
