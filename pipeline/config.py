@@ -214,8 +214,8 @@ def load_preset(name_or_path: str, changes: Mapping[str, Any] | None = None, ren
     recipe = dict(content.get("recipe") or {})
     recipe.setdefault("name", path.stem)
     if "weights" in changes and "calibration" not in changes:
-        recipe.pop("calibration", None)  # it was of other masks
-        recipe.pop("calibration_sha256", None)
+        for key in ("calibration", "calibration_sha256", "review_below"):
+            recipe.pop(key, None)  # they were of other masks
     for key in ("weights", "refiner_weights", "calibration"):
         if recipe.get(key):
             recipe[key] = from_beside(path, str(recipe[key]))

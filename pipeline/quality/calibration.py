@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.recipe import ESTIMATOR_SHA256, Recipe
 from pipeline.settings import Section, build
 
-PULLS = 0.25
+PULLS = 0.5
 """A signal is a reason if it takes so much from the log odds that good masks have of it."""
 
 SURE = 1e-4

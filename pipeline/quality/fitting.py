@@ -141,7 +141,7 @@ def _curves(boosted: Boosting, values: Floats, good: Flags, names: list[str], li
     terms = {}
     for column, name in enumerate(names):
         own = values[:, column]
-        at = np.unique(np.quantile(own[np.isfinite(own)], np.linspace(0, 1, POINTS)).astype(np.float32)).astype(np.float64)
+        at = np.unique(np.quantile(own[np.isfinite(own)], np.linspace(0, 1, POINTS)).round(5))
         asked = np.repeat(base[None], len(at) + 1, 0)
         asked[:, column] = [*at, np.nan]
         *adds, missing = (slope * (boosted.decision_function(asked) - middle)).round(5).tolist()

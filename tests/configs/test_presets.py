@@ -108,6 +108,18 @@ def test_other_weights_drop_the_pinned_hash() -> None:
     assert load_preset("u2netp", {"weights": "s3://bucket/mine.onnx"}).recipe.weights_sha256 is None
 
 
+def test_a_calibration_is_for_the_weights_that_it_was_fitted_on() -> None:
+    bundled = load_preset("u2netp").recipe
+    assert Path(bundled.calibration).is_file() and bundled.review_below == 0.5
+    own = load_preset("u2netp", {"weights": "s3://bucket/mine.onnx"}).recipe
+    assert own.calibration == "" and own.calibration_sha256 is None
+    assert own.review_below == Recipe.model_fields["review_below"].default
+    other = load_preset("u2netp", {"calibration": "mine.json"}).recipe
+    assert other.calibration == "mine.json" and other.calibration_sha256 is None
+    with pytest.raises(ConfigError, match="no calibration_sha256 yet"):
+        other.fingerprint()
+
+
 @pytest.mark.parametrize(
     ("recipe", "changes", "said"),
     [

@@ -7,11 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ItemsMissing
-from pipeline.evaluate.truths import joined
+from pipeline.evaluate.truths import joined, read_truths
 from pipeline.schema import INDEX
 from pipeline.storage.files import Files
 from pipeline.storage.index import write_part
 from pipeline.storage.layout import Layout
+from pipeline.storage.manifest import open_manifest
 
 
 def truths(*item_ids: str) -> pa.Table:
@@ -21,6 +22,7 @@ def truths(*item_ids: str) -> pa.Table:
             "item_id": list(item_ids),
             "truth_uri": pa.array(["/m.png"] * count),
             "truth_fault": pa.nulls(count, pa.string()),
+            "group": list(item_ids),
             "tags": pa.array([["a"]] * count),
         }
     )
@@ -39,3 +41,12 @@ def test_truths_meet_their_rows_whatever_the_parts_order(tmp_path: Path) -> None
     assert [one["soft_dice"] for one in rows["signals"].to_pylist()] == [0.125, 0.5, 0.25]
     with pytest.raises(ItemsMissing, match="1 items have no row"):
         joined(truths("a", "nobody"), layout, Files())
+
+
+@pytest.mark.parametrize(("column", "groups"), [(None, ["a", "b", "c"]), (["x", None, "x"], ["x", "b", "x"])])
+def test_copies_of_a_photo_share_a_group(tmp_path: Path, column: list[str | None] | None, groups: list[str]) -> None:
+    """The manifest's column of that name; an item without one is alone."""
+    rows = {"item_id": ["a", "b", "c"], "image_uri": ["a.jpg", "b.jpg", "c.jpg"], "truth_uri": ["a.png", "b.png", "c.png"]}
+    pq.write_table(pa.table(rows | ({} if column is None else {"group": column})), tmp_path / "m.parquet")
+    found = read_truths(open_manifest(str(tmp_path / "m.parquet"), Files()), Files(), "truth_uri", None)
+    assert found["group"].to_pylist() == groups
