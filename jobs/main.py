@@ -21,6 +21,7 @@ from jobs.review import review
 from jobs.show import models, renditions, show
 from jobs.show_plan import plan
 from jobs.sweep import gc
+from jobs.train import train
 
 app = typer.Typer(
     name="matteline",
@@ -30,7 +31,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Start with: matteline run --manifest examples/manifest.csv --output out/demo",
 )
-for command in (run, cut, plan, manifest, show, verify, gc, dataset, evaluate, report, compare, models, renditions, bench):
+for command in (
+    run,
+    cut,
+    plan,
+    manifest,
+    show,
+    verify,
+    gc,
+    dataset,
+    evaluate,
+    report,
+    compare,
+    models,
+    renditions,
+    bench,
+    train,
+):
     app.command()(command)
 app.add_typer(review, name="review")
 

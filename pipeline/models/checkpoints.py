@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pipeline.errors import WeightsError
 from pipeline.models.fold import fold_norms
-from pipeline.models.mvanet import BEN2, LOCAL, MVANET, MVANet, Variant
+from pipeline.models.mvanet import BEN2, LITE, LOCAL, MVANET, MVANet, Variant
 
 Renames = Iterator[tuple[str, str]]
 """Pairs of a module of ours and the same module in a file."""
@@ -169,6 +169,7 @@ LAYOUTS = (
     Layout("ben2", BEN2, dict(_training_modules()), BUFFERS + LEFTOVERS),
     Layout("mvanet", MVANET, dict(_training_modules()), BUFFERS + LEFTOVERS),
     Layout("finegrain", MVANET, dict(_finegrain_modules()), BUFFERS),
+    Layout("mvanet-lite", LITE, {"": ""}, BUFFERS),
 )
 
 
@@ -189,16 +190,33 @@ def load_mvanet(path: Path, *, device: torch.device, dtype: torch.dtype) -> MVAN
     """
     layout, tensors = _match(open_tensors(path), path)
     model = _empty_model(layout.variant)
+    model.load_state_dict(_state(model, layout, tensors, path, dtype), strict=True, assign=True)
+    fold_norms(model)
+    return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+
+
+def read_state(path: Path, variant: Variant) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """A file's weights in float32 as this variant's state dict, to train from, and the keys that it doesn't need.
+
+    Raises:
+        WeightsError: as ``load_mvanet``, or of another variant.
+    """
+    layout, tensors = _match(open_tensors(path), path)
+    if layout.variant != variant:
+        raise WeightsError(f"{path} holds {layout.name}, which is another network; change the recipe's variant or its start")
+    state = _state(_empty_model(variant), layout, tensors, path, torch.float32)
+    return state, tuple(key for key in tensors if not layout.needs(key))
+
+
+def _state(model: MVANet, layout: Layout, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The file's tensors under our names."""
     state = {}
     for ours, slot in model.state_dict().items():
         if ours.endswith(".num_batches_tracked"):
             state[ours] = torch.zeros(slot.shape, dtype=slot.dtype)
-            continue
-        theirs = _their_key(ours, layout)
-        state[ours] = finite(tensors, theirs, path, dtype)
-    model.load_state_dict(state, strict=True, assign=True)
-    fold_norms(model)
-    return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        else:
+            state[ours] = finite(tensors, _their_key(ours, layout), path, dtype)
+    return state
 
 
 def finite(tensors: Mapping[str, Tensor], key: str, path: Path, dtype: torch.dtype) -> Tensor:
@@ -347,7 +365,7 @@ def _their_key(ours: str, layout: Layout) -> str:
     while module not in layout.modules:
         module, _, leaf = module.rpartition(".")
         rest = f".{leaf}{rest}"
-    return layout.modules[module] + rest
+    return (layout.modules[module] + rest).removeprefix(".")
 
 
 def _short(dtype: torch.dtype) -> str:
