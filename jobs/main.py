@@ -13,6 +13,7 @@ from jobs.compare import compare
 from jobs.console import err, show_error
 from jobs.cut_out import run
 from jobs.evaluate import evaluate
+from jobs.export import export
 from jobs.make_dataset import dataset
 from jobs.make_manifest import manifest
 from jobs.make_report import report
@@ -47,6 +48,7 @@ for command in (
     renditions,
     bench,
     train,
+    export,
 ):
     app.command()(command)
 app.add_typer(review, name="review")

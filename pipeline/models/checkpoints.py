@@ -13,7 +13,7 @@ import functools
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,6 +29,9 @@ Renames = Iterator[tuple[str, str]]
 
 MANTLES = ("model_state_dict", "state_dict")
 """Under these keys a training checkpoint keeps its weights, beside the optimiser and the like."""
+
+WIDTHS = range(8, 513, 4)
+"""Of a decoder; a file that says otherwise is damaged."""
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 """What weights may be stored as."""
@@ -169,8 +172,21 @@ LAYOUTS = (
     Layout("ben2", BEN2, dict(_training_modules()), BUFFERS + LEFTOVERS),
     Layout("mvanet", MVANET, dict(_training_modules()), BUFFERS + LEFTOVERS),
     Layout("finegrain", MVANET, dict(_finegrain_modules()), BUFFERS),
-    Layout("mvanet-lite", LITE, {"": ""}, BUFFERS),
 )
+
+
+VARIANTS = {"mvanet-lite": LITE, "mvanet": MVANET, "ben2": BEN2}
+"""What ``matteline train`` makes, under our own names and at any width."""
+
+TRAINED = "trained-"
+"""Begins the names of their layouts."""
+
+
+@functools.lru_cache(maxsize=32)
+def own_layouts(dim: int | None) -> tuple[Layout, ...]:
+    """Layouts of our own training, for a width of the decoder; None for the usual ones."""
+    variants = {name: variant if dim is None else replace(variant, dim=dim) for name, variant in VARIANTS.items()}
+    return tuple(Layout(f"{TRAINED}{name}", variant, {"": ""}, BUFFERS) for name, variant in variants.items())
 
 
 def recognise(path: Path) -> str:
@@ -312,8 +328,10 @@ def _match(tensors: dict[str, Tensor], path: Path) -> tuple[Layout, dict[str, Te
     if tensors and all(key.startswith("module.") for key in tensors):  # saved from inside DataParallel
         tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
 
+    width = tensors["shallow.weight"].shape[:1] if "shallow.weight" in tensors else ()
+    layouts = LAYOUTS + own_layouts(width[0] if width and width[0] in WIDTHS else None)
     nearest, missing, unknown = LAYOUTS[0], list(tensors), list(tensors)
-    for layout in LAYOUTS:
+    for layout in layouts:
         expected = expected_keys(layout)
         lacks = [key for key in expected if key not in tensors]
         extra = [key for key in tensors if key not in expected and layout.needs(key)]
@@ -334,7 +352,7 @@ def _match(tensors: dict[str, Tensor], path: Path) -> tuple[Layout, dict[str, Te
 
 def _difference(path: Path, nearest: Layout, missing: list[str], unknown: list[str]) -> str:
     """One sentence or two: what sets a file apart from the layout that comes nearest."""
-    known = ", ".join(layout.name for layout in LAYOUTS)
+    known = ", ".join(layout.name for layout in LAYOUTS + own_layouts(None))
     parts = []
     if missing:
         parts.append(f"it lacks {len(missing)} of that layout's keys (first: {missing[0]})")

@@ -10,12 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.mvanet import BEN2, LITE, LOCAL, MVANET, MVANet, Variant, by_image, pixelwise, planar, stitch
+from pipeline.models.checkpoints import VARIANTS
+from pipeline.models.mvanet import LOCAL, MVANet, Variant, by_image, pixelwise, planar, stitch
 from pipeline.training.lora import learn_changes
 from pipeline.training.losses import alpha_loss, shape_loss
 from pipeline.training.recipe import TrainRecipe
-
-VARIANTS: dict[str, Variant] = {"mvanet-lite": LITE, "mvanet": MVANET, "ben2": BEN2}
 
 PARTS = ("loss", "final", "l1", "slope", "local", "overview", "saliency")
 """What ``Trained`` gives: the sum, and what it is made of before the recipe's weights."""

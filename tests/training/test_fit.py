@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 
 from pipeline.errors import ConfigError, WeightsError
-from pipeline.models.checkpoints import load_mvanet
+from pipeline.models.checkpoints import load_mvanet, recognise
 from pipeline.models.mvanet import LITE, MVANet
 from pipeline.storage.files import Files
 from pipeline.training import keep
@@ -178,12 +178,13 @@ def test_samples_are_the_same_alone_in_batches_and_in_other_processes(training: 
 
 
 def test_a_batch_equals_its_items_and_the_weights_run_as_a_model(training: Any, recipe: Any, tmp_path: Path) -> None:
-    wide = recipe(dim=LITE.dim, stages=[{"frame_px": 128, "batch": 2, "steps": 1}], warm_steps=0, decay_steps=0)
-    training(wide, tmp_path).run()
+    one = recipe(stages=[{"frame_px": 128, "batch": 2, "steps": 1}], warm_steps=0, decay_steps=0)
+    training(one, tmp_path).run()
     network = load_mvanet(tmp_path / WEIGHTS, device=torch.device("cpu"), dtype=torch.float32)
     x = torch.randn(3, 3, 256, 256)
     with torch.inference_mode():
         together, one_by_one = network(x), torch.cat([network(one[None]) for one in x])
+    assert recognise(tmp_path / WEIGHTS) == "trained-mvanet-lite"
     assert (together - one_by_one).abs().max() < 1e-4 * together.abs().max()
 
 
