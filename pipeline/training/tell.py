@@ -51,5 +51,5 @@ def _plot(curve: Path, target: Path) -> None:
         for name in names:
             axis.plot([row["step"] for row in rows], [row[name] for row in rows], label=name)
         axis.set_xlabel("step")
-        axis.legend()
+        axis.legend(loc="upper right")
     figure.savefig(target)

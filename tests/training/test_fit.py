@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -32,25 +31,8 @@ PHOTOS = 12
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bright discs on dark noise, with their true masks."""
-    folder = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    rows = []
-    for number in range(PHOTOS):
-        height, width = (int(side) for side in rng.integers(90, 140, 2))
-        image = rng.integers(0, 90, (height, width, 3), np.uint8)
-        mask = np.zeros((height, width), np.uint8)
-        centre = (int(rng.integers(40, width - 40)), int(rng.integers(40, height - 40)))
-        cv2.circle(mask, centre, int(rng.integers(18, 38)), 255, -1)
-        image[mask > 0] = rng.integers(150, 255, 3)
-        cv2.imwrite(str(folder / f"{number}.png"), image)
-        cv2.imwrite(str(folder / f"{number}.mask.png"), mask)
-        rows.append([f"item{number}", f"{number}.png", f"{number}.mask.png"])
-    path = folder / "manifest.csv"
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([["item_id", "image_uri", "truth_uri"], *rows])
-    return path
+def manifest(disc_manifest: Callable[[int], Path]) -> Path:
+    return disc_manifest(PHOTOS)
 
 
 @pytest.fixture
@@ -204,3 +186,4 @@ def test_the_bundled_recipes_are_read() -> None:
     lite = load_training("mvanet-lite")
     assert lite.variant == "mvanet-lite"
     assert lite.mean == lite.std == (0.5, 0.5, 0.5)
+    assert load_training("finetune-mvanet").lora_rank == 8
