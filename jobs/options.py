@@ -88,8 +88,8 @@ def settings(chosen: list[str] | None, endpoint_url: str | None) -> list[str]:
     return [*(chosen or []), *([f"storage.endpoint_url={endpoint_url}"] if endpoint_url else [])]
 
 
-def files_of(chosen: list[str] | None, endpoint_url: str | None) -> Files:
-    """The door to storage for commands that need nothing else.
+def files_of(chosen: list[str] | None, endpoint_url: str | None, allow_roots: list[str] | None = None) -> Files:
+    """The door to storage for commands that need nothing else; ``allow_roots`` come on top of those of the settings.
 
     Raises:
         ConfigError: a setting of another section, unknown, or out of range.
@@ -102,4 +102,6 @@ def files_of(chosen: list[str] | None, endpoint_url: str | None) -> Files:
     given = parse_overrides(settings(chosen, endpoint_url))
     if set(given) - {"storage"}:
         raise ConfigError(f"this command takes storage settings only, not {min(set(given) - {'storage'})}")
-    return Files(build(Storage, given.get("storage", {}), "--set"))
+    storage = build(Storage, given.get("storage", {}), "--set")
+    roots = (*storage.allow_roots, *(allow_roots or ()))
+    return Files(storage.model_copy(update={"allow_roots": roots}))

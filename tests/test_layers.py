@@ -42,12 +42,13 @@ HOMES = {
     "openvino": ("pipeline.models", "pipeline.bench"),
     "py_sod_metrics": ("pipeline.quality.metrics",),
     "ray": ("pipeline.flow", "pipeline.evaluate.flow", "pipeline.stages.ledger", "pipeline.stages.source"),
+    "matplotlib": ("pipeline.training.tell",),
     "cv2": ("pipeline.imaging", "pipeline.quality", "pipeline.stages.worker", "pipeline.training"),
     "PIL": ("pipeline.imaging", "pipeline.bench", "pipeline.training"),
     "fsspec": ("pipeline.storage",),
     "s3fs": ("pipeline.storage",),
     "botocore": ("pipeline.storage",),
-    "pydantic": ("pipeline.settings", "pipeline.rendition", "pipeline.recipe", "pipeline.config"),
+    "pydantic": ("pipeline.settings", "pipeline.rendition", "pipeline.recipe", "pipeline.config", "pipeline.training.recipe"),
     "typer": ("jobs",),
 }
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from pipeline.models.checkpoints import fill, matched
 from pipeline.models.forward import to_device
 from pipeline.models.guided import Guided
 from pipeline.models.redraw import Axis, Draw, Drawing, View, enlarged
+from pipeline.models.tensors import fill, matched
 
 BUNDLED = Path(__file__).resolve().parent.parent / "weights" / "cgm.safetensors"
 """The weights in the package, made by ``make train-refiner``; ``cgm.md`` beside them says of what."""

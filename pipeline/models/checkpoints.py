@@ -1,6 +1,6 @@
 """Published MVANet weights, read without running anything in them.
 
-A file is opened as tensors (``open_tensors``), its layout is recognised from its keys and shapes (``recognise``), and
+A file is opened as tensors (``models.tensors``), its layout is recognised from its keys and shapes (``recognise``), and
 every key is accounted for: it is a parameter of ours under another name, or a named rule says why it is not needed.
 Anything else, be it a single key, is an error that names it.
 
@@ -11,31 +11,23 @@ from __future__ import annotations
 
 import functools
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.errors import WeightsError
 from pipeline.models.fold import fold_norms
-from pipeline.models.mvanet import BEN2, LOCAL, MVANET, MVANet, Variant
+from pipeline.models.mvanet import BEN2, LITE, LOCAL, MVANET, MVANet, Variant
+from pipeline.models.tensors import COUNTS, DTYPES, finite, open_tensors, short
 
 Renames = Iterator[tuple[str, str]]
 """Pairs of a module of ours and the same module in a file."""
 
-MANTLES = ("model_state_dict", "state_dict")
-"""Under these keys a training checkpoint keeps its weights, beside the optimiser and the like."""
-
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-"""What weights may be stored as."""
-
-
-COUNTS = ".num_batches_tracked"
-"""Of batch norms in training; no file of ours has them."""
+WIDTHS = range(8, 513, 4)
+"""Of a decoder; a file that says otherwise is damaged."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +168,20 @@ LAYOUTS = (
 )
 
 
+VARIANTS = {"mvanet-lite": LITE, "mvanet": MVANET, "ben2": BEN2}
+"""What ``matteline train`` makes, under our own names and at any width."""
+
+TRAINED = "trained-"
+"""Begins the names of their layouts."""
+
+
+@functools.lru_cache(maxsize=32)
+def own_layouts(dim: int | None) -> tuple[Layout, ...]:
+    """Layouts of our own training, for a width of the decoder; None for the usual ones."""
+    variants = {name: variant if dim is None else replace(variant, dim=dim) for name, variant in VARIANTS.items()}
+    return tuple(Layout(f"{TRAINED}{name}", variant, {"": ""}, BUFFERS) for name, variant in variants.items())
+
+
 def recognise(path: Path) -> str:
     """Name of a file's layout, from keys and shapes alone: no number is read, and no model is built.
 
@@ -193,132 +199,33 @@ def load_mvanet(path: Path, *, device: torch.device, dtype: torch.dtype) -> MVAN
     """
     layout, tensors = _match(open_tensors(path), path)
     model = _empty_model(layout.variant)
-    state = {}
-    for ours, slot in model.state_dict().items():
-        if ours.endswith(COUNTS):
-            state[ours] = torch.zeros(slot.shape, dtype=slot.dtype)
-            continue
-        theirs = _their_key(ours, layout)
-        state[ours] = finite(tensors, theirs, path, dtype)
-    model.load_state_dict(state, strict=True, assign=True)
+    model.load_state_dict(_state(model, layout, tensors, path, dtype), strict=True, assign=True)
     fold_norms(model)
     return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 
-def finite(tensors: Mapping[str, Tensor], key: str, path: Path, dtype: torch.dtype) -> Tensor:
-    """A copy of one of a file's tensors, as float32.
+def read_state(path: Path, variant: Variant) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """A file's weights in float32 as this variant's state dict, to train from, and the keys that it doesn't need.
 
     Raises:
-        WeightsError: it has numbers that are not finite in the type that is going to be computed in.
+        WeightsError: as ``load_mvanet``, or of another variant.
     """
-    found = tensors[key].to(dtype=torch.float32, copy=True)
-    if not torch.isfinite(found.to(dtype)).all():
-        raise WeightsError(f"{path}: {key} has numbers that are not finite as {_short(dtype)}; get the file anew")
-    return found
+    layout, tensors = _match(open_tensors(path), path)
+    if layout.variant != variant:
+        raise WeightsError(f"{path} holds {layout.name}, which is another network; change the recipe's variant or its start")
+    state = _state(_empty_model(variant), layout, tensors, path, torch.float32)
+    return state, tuple(key for key in tensors if not layout.needs(key))
 
 
-def matched(path: Path, network: nn.Module, whose: str, mend: str) -> dict[str, Tensor]:
-    """The tensors of a file of ours: all that the network has, and no others; not yet read.
-
-    Args:
-        whose, mend: for the error: the network's name, and what to do.
-
-    Raises:
-        WeightsError: not a weights file, or a tensor is absent, unknown or of another shape.
-    """
-    tensors = open_tensors(path)
-    wanted = {key: tuple(slot.shape) for key, slot in network.state_dict().items() if not key.endswith(COUNTS)}
-    for key in sorted(wanted.keys() | tensors.keys()):
-        have = tuple(tensors[key].shape) if key in tensors else "absent"
-        if have != wanted.get(key):
-            raise WeightsError(f"{path} isn't {whose}: {key} is {have}, but should be {wanted.get(key, 'absent')}; {mend}")
-    return tensors
-
-
-def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
-    """Put a file's tensors, as ``matched`` gives them, into the network.
-
-    Raises:
-        WeightsError: as ``finite``.
-    """
-    counts = {key: slot for key, slot in network.state_dict().items() if key.endswith(COUNTS)}
-    network.load_state_dict(counts | {key: finite(tensors, key, path, dtype) for key in tensors}, strict=True)
-
-
-def open_tensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a ``.safetensors`` or PyTorch file by its key, mapped from disk: nothing is read until it is used.
-
-    The format is told from the content, not from the name. A PyTorch file must be a state dict, or hold one as
-    ``model_state_dict`` or ``state_dict``; only tensors are unpickled.
-
-    Raises:
-        WeightsError: unreadable, cut off, damaged, or something else altogether.
-    """
-    head = read_head(path)
-    if head[8:9] == b"{":
-        return _open_safetensors(path)
-    if head[:4] == b"PK\x03\x04":
-        return _open_pytorch(path)
-    if head[:1] == b"\x80":
-        raise WeightsError(
-            f"{path} is a bare pickle, which can run code when it is opened; "
-            "save its state dict again with torch.save (PyTorch 1.6 or later) or as .safetensors"
-        )
-    raise WeightsError(f"{path} is neither a .safetensors nor a PyTorch weights file; it begins with {head[:8]!r}")
-
-
-def read_head(path: Path) -> bytes:
-    """The first bytes of a weights file of any kind, if they may be ones.
-
-    Raises:
-        WeightsError: unreadable, empty, a web page, or a Git LFS pointer.
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(256)
-    except OSError as error:
-        raise WeightsError(f"{path} can't be read: {error.strerror or error}") from error
-    if not head:
-        raise WeightsError(f"{path} is empty; get the file anew")
-    if re.match(rb"\s*<(!doctype|html|head|\?xml)", head, re.IGNORECASE):
-        raise WeightsError(f"{path} is a web page, not weights; its address led to a login or an error, get the file anew")
-    if head.startswith(b"version https://git-lfs"):
-        raise WeightsError(f"{path} is a Git LFS pointer, not the weights themselves; fetch them with git lfs pull")
-    return head
-
-
-def _open_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it has no other way to list them)
-    except Exception as error:
-        raise WeightsError(f"{path} is cut off or damaged; get the file anew ({error})") from error
-
-
-def _open_pytorch(path: Path) -> dict[str, Tensor]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            packed = next((entry for entry in archive.infolist() if entry.compress_size != entry.file_size), None)
-        if packed is not None:
-            raise WeightsError(f"{path} holds a compressed entry, {packed.filename}; torch.save never writes one")
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except WeightsError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().split("\n", 1)[0][:200]
-        raise WeightsError(
-            f"{path} is cut off or damaged, or holds more than tensors; get the file anew, or as .safetensors ({reason})"
-        ) from error
-    for mantle in MANTLES:
-        if isinstance(content, dict) and isinstance(content.get(mantle), dict):
-            content = content[mantle]
-            break
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")
-    for key, value in content.items():
-        if not (isinstance(key, str) and isinstance(value, Tensor)):
-            raise WeightsError(f"{path}: {key!r} is a {type(value).__name__}; a state dict holds tensors only")
-    return content
+def _state(model: MVANet, layout: Layout, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The file's tensors under our names."""
+    state = {}
+    for ours, slot in model.state_dict().items():
+        if ours.endswith(COUNTS):
+            state[ours] = torch.zeros(slot.shape, dtype=slot.dtype)
+        else:
+            state[ours] = finite(tensors, _their_key(ours, layout), path, dtype)
+    return state
 
 
 def _match(tensors: dict[str, Tensor], path: Path) -> tuple[Layout, dict[str, Tensor]]:
@@ -326,8 +233,10 @@ def _match(tensors: dict[str, Tensor], path: Path) -> tuple[Layout, dict[str, Te
     if tensors and all(key.startswith("module.") for key in tensors):  # saved from inside DataParallel
         tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
 
+    width = tensors["shallow.weight"].shape[:1] if "shallow.weight" in tensors else ()
+    layouts = LAYOUTS + own_layouts(width[0] if width and width[0] in WIDTHS else None)
     nearest, missing, unknown = LAYOUTS[0], list(tensors), list(tensors)
-    for layout in LAYOUTS:
+    for layout in layouts:
         expected = expected_keys(layout)
         lacks = [key for key in expected if key not in tensors]
         extra = [key for key in tensors if key not in expected and layout.needs(key)]
@@ -341,14 +250,14 @@ def _match(tensors: dict[str, Tensor], path: Path) -> tuple[Layout, dict[str, Te
         if tensor.shape != shape:
             raise WeightsError(f"{path}: {key} is {list(tensor.shape)}, but {nearest.name} has it {list(shape)}")
         if tensor.dtype not in DTYPES:
-            kinds = ", ".join(_short(dtype) for dtype in DTYPES)
-            raise WeightsError(f"{path}: {key} is stored as {_short(tensor.dtype)}; weights may be {kinds}")
+            kinds = ", ".join(short(dtype) for dtype in DTYPES)
+            raise WeightsError(f"{path}: {key} is stored as {short(tensor.dtype)}; weights may be {kinds}")
     return nearest, tensors
 
 
 def _difference(path: Path, nearest: Layout, missing: list[str], unknown: list[str]) -> str:
     """One sentence or two: what sets a file apart from the layout that comes nearest."""
-    known = ", ".join(layout.name for layout in LAYOUTS)
+    known = ", ".join(layout.name for layout in LAYOUTS + own_layouts(None))
     parts = []
     if missing:
         parts.append(f"it lacks {len(missing)} of that layout's keys (first: {missing[0]})")
@@ -379,8 +288,4 @@ def _their_key(ours: str, layout: Layout) -> str:
     while module not in layout.modules:
         module, _, leaf = module.rpartition(".")
         rest = f".{leaf}{rest}"
-    return layout.modules[module] + rest
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+    return (layout.modules[module] + rest).removeprefix(".")

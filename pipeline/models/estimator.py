@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from pipeline.models.checkpoints import fill, matched
 from pipeline.models.forward import Frames
 from pipeline.models.frozen import FrozenNetwork, can_freeze
+from pipeline.models.tensors import fill, matched
 from pipeline.recipe import ESTIMATOR_SHA256
 
 BUNDLED = Path(__file__).resolve().parent.parent / "weights" / "estimator.safetensors"

@@ -35,7 +35,10 @@ from pipeline.log import log
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 """``recipe.precision`` as OpenVINO names it."""
 
-SOURCES = ("sizes", "windows", "swin", "mvanet", "enlarge", "fold", "checkpoints", "estimator", "frozen")
+SOURCES = (
+    *("sizes", "windows", "swin", "backbones", "mvanet", "enlarge", "fold", "tensors", "checkpoints"),
+    *("estimator", "frozen"),
+)
 """Modules that decide the graph."""
 
 

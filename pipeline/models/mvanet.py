@@ -6,7 +6,7 @@ the close-ups together and enlarges the result with the help of the pixels thems
 
 Everywhere below, a tensor of views is (N, 5, h, w, C): images first, so that a batch is nothing but its images, and
 channels last, so that a map is its tokens and nothing is moved between convolution and attention.
-The three published layouts are one network in three ``Variant``s.
+The three published layouts and the bundled small model are one network in several ``Variant``s.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
+from pipeline.models.backbones import Backbone, make_backbone
 from pipeline.models.enlarge import conv_enlarged, conv_parities, normalise_parities, weave
 from pipeline.models.sizes import once_a_size
-from pipeline.models.swin import MapNorm, Mlp, Swin
+from pipeline.models.swin import MapNorm, Mlp
 
 LOCAL = 4
 """Views 0..3 are the quarters: top left, top right, bottom left, bottom right. View 4 is the whole."""
@@ -32,17 +33,42 @@ FRAME_STEP_PX = 128
 """A frame's side is a multiple of this: half of it is the overview, a 32nd of that the coarsest map, of even side."""
 
 
+Act = Literal["gelu", "prelu", "relu"]
+
+ACTS: dict[Act, type[nn.Module]] = {"gelu": nn.GELU, "prelu": nn.PReLU, "relu": nn.ReLU}
+
+
 @dataclass(frozen=True)
 class Variant:
-    """In what the published models differ. ``upsample`` blocks always use GELU, whatever ``act`` says."""
+    """In what the models differ: all that shapes the network but its numbers."""
 
     norm: Literal["instance", "batch"]
-    act: Literal["gelu", "prelu"]
+    act: Act
     ffn_act: Literal["gelu", "relu"]
+    upsample_act: Act = "gelu"
+    backbone: str = "swin_b"
+    """See ``backbones``."""
+    dim: int = 128
+    """Channels of the decoder."""
+    merge: int = 3
+    """The merge head is so many times as wide."""
+    pools: tuple[int, ...] = (2, 4, 8)
+    """By these the MCRMs divide the side of a map to pool what its close-ups attend to."""
 
 
 BEN2 = Variant(norm="instance", act="gelu", ffn_act="gelu")
 MVANET = Variant(norm="batch", act="prelu", ffn_act="relu")
+LITE = Variant(
+    norm="batch",
+    act="relu",
+    ffn_act="relu",
+    upsample_act="relu",
+    backbone="tf_efficientnet_lite0",
+    dim=48,
+    merge=2,
+    pools=(4, 8, 16),
+)
+"""The bundled model: everything above at small width, activations that cost nothing, and a quarter of the attention."""
 
 
 def cut(whole: Tensor) -> Tensor:
@@ -130,14 +156,14 @@ class InstanceNorm(nn.Module):
 class ConvBlock(nn.Module):
     """Convolution 3×3, norm, activation."""
 
-    def __init__(self, inputs: int, outputs: int, variant: Variant, act: Literal["gelu", "prelu"] | None = None) -> None:
+    def __init__(self, inputs: int, outputs: int, variant: Variant, act: Act | None = None, stride: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1)
         self.norm: nn.Module = InstanceNorm() if variant.norm == "instance" else nn.BatchNorm2d(outputs)
-        self.act = nn.PReLU() if (act or variant.act) == "prelu" else nn.GELU()
+        self.act = ACTS[act or variant.act]()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, h, w) to (B, outputs, h, w)."""
+        """(B, inputs, h, w) to (B, outputs, h/stride, w/stride)."""
         x = self.act(self.norm(self.conv(x)))
         return x
 
@@ -147,16 +173,16 @@ class Enlarge(ConvBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, h, w) to (N, outputs, 2h, 2w)."""
-        if self.training:  # a batch norm that learns wants the whole map
-            return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
         return weave(self.parities(x))
 
     def parities(self, x: Tensor) -> list[Tensor]:
-        """(N, inputs, h, w) to 4 × (N, outputs, h, w); not for training."""
+        """(N, inputs, h, w) to 4 × (N, outputs, h, w)."""
         parts = conv_enlarged(x, self.conv.weight, self.conv.bias)
-        # Over a whole map, an instance norm is no mere list of its parts' norms.
+        # Over a whole map, an instance norm is no mere list of its parts' norms, nor is a batch norm that learns.
         if isinstance(self.norm, InstanceNorm):
             parts = normalise_parities(parts, self.norm.eps)
+        elif self.training:
+            parts = list(self.norm(torch.cat(parts)).chunk(4))
         else:
             parts = [self.norm(part) for part in parts]
         return [self.act(part) for part in parts]
@@ -228,53 +254,67 @@ class MCLM(nn.Module):
 class MCRM(nn.Module):
     """Multi-view complementary refinement: the overview dims what is background, the close-ups sharpen the rest."""
 
-    def __init__(self, dim: int, ffn_act: Literal["gelu", "relu"]) -> None:
+    def __init__(self, dim: int, ffn_act: Literal["gelu", "relu"], pools: Sequence[int] = (2, 4, 8)) -> None:
         super().__init__()
+        self.pools = tuple(pools)
         self.saliency = nn.Conv2d(dim, 1, 1)
         self.attend_quarters = nn.ModuleList(CrossAttention(dim) for _ in range(LOCAL))
         self.ffn = Mlp(dim, 2 * dim, F.gelu if ffn_act == "gelu" else F.relu)
         self.norm1 = MapNorm(dim)
         self.norm2 = MapNorm(dim)
 
-    def forward(self, views: Tensor) -> Tensor:
-        """(N, 5, h, w, C) to (N, 5, h, w, C), h and w even."""
+    def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 5, h, w, C) to (N, 5, h, w, C), h and w even, and where the object is, as logits (N, 1, h, w)."""
         batch, _, height, width, channels = views.shape
         local, overview = views[:, :LOCAL], views[:, LOCAL]  # (N, 4, h, w, C), (N, h, w, C)
 
-        salient = F.interpolate(self.saliency(planar(overview)).sigmoid(), scale_factor=2, mode="nearest")  # (N, 1, 2h, 2w)
+        where = self.saliency(planar(overview))  # (N, 1, h, w)
+        salient = F.interpolate(where.sigmoid(), scale_factor=2, mode="nearest")  # (N, 1, 2h, 2w)
         local = (local * cut(pixelwise(salient))).flatten(2, 3)  # (N, 4, h·w, C)
 
-        grids = pools(cut(overview).flatten(0, 1), [height / 2, height / 4, height / 8])
+        grids = pools(cut(overview).flatten(0, 1), [height / by for by in self.pools])
         context = torch.cat([grid.flatten(1, 2) for grid in grids], 1).reshape(batch, LOCAL, -1, channels)  # (N, 4, K, C)
         local = self.norm1(local + attend_by_view(self.attend_quarters, local, context))
         local = self.norm2(local + self.ffn(local)).unflatten(2, (height, width))  # (N, 4, h, w, C)
 
         overview = overview + stitch(local)[:, ::2, ::2]  # nearest to half size takes every second pixel
-        return torch.cat([local, overview[:, None]], 1)  # (N, 5, h, w, C)
+        return torch.cat([local, overview[:, None]], 1), where  # (N, 5, h, w, C), (N, 1, h, w)
+
+
+class Looked(NamedTuple):
+    """What the decoder saw on its way down, coarsest first; training has an eye on all of it."""
+
+    maps: list[Tensor]
+    """(N·5, C, h, w) after the MCLM and after every MCRM: h is S/64, S/64, S/32, S/16, S/8 ... S/8."""
+    saliency: list[Tensor]
+    """Logits (N, 1, h, w) of every MCRM."""
 
 
 class MVANet(nn.Module):
     """The whole network.
 
     Args:
-        variant: which published model's norms and activations.
-        backbone: its five features feed the decoder; Swin-B by default.
-        dim: channels of the decoder.
+        variant: which model's norms, activations and widths.
+        backbone: its five features feed the decoder; the variant's own by default.
     """
 
-    def __init__(self, variant: Variant, backbone: Swin | None = None, dim: int = 128) -> None:
+    def __init__(self, variant: Variant, backbone: Backbone | None = None) -> None:
         super().__init__()
-        self.backbone = backbone or Swin()
-        self.lateral = nn.ModuleList(ConvBlock(channels, dim, variant) for channels in self.backbone.channels)
+        dim, wide = variant.dim, variant.merge * variant.dim
+        self.backbone = make_backbone(variant.backbone) if backbone is None else backbone
+        self.lateral = nn.ModuleList(
+            ConvBlock(channels, dim, variant, stride=stride)
+            for channels, stride in zip(self.backbone.channels, self.backbone.strides, strict=True)
+        )
         self.mclm = MCLM(dim, variant.ffn_act)
-        self.mcrm = nn.ModuleList(MCRM(dim, variant.ffn_act) for _ in self.lateral[1:])
+        self.mcrm = nn.ModuleList(MCRM(dim, variant.ffn_act, variant.pools) for _ in self.lateral[1:])
         self.smooth = nn.ModuleList(ConvBlock(dim, dim, variant) for _ in self.mcrm)
         self.merge = nn.Sequential(
-            ConvBlock(dim, 3 * dim, variant), ConvBlock(3 * dim, 3 * dim, variant), nn.Conv2d(3 * dim, dim, 3, padding=1)
+            ConvBlock(dim, wide, variant), ConvBlock(wide, wide, variant), nn.Conv2d(wide, dim, 3, padding=1)
         )
         self.shallow = nn.Conv2d(3, dim, 3, padding=1)
-        self.upsample1 = Enlarge(dim, dim, variant, act="gelu")
-        self.upsample2 = Enlarge(dim, dim, variant, act="gelu")
+        self.upsample1 = Enlarge(dim, dim, variant, act=variant.upsample_act)
+        self.upsample2 = Enlarge(dim, dim, variant, act=variant.upsample_act)
         self.output = nn.Conv2d(dim, 1, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -286,17 +326,28 @@ class MVANet(nn.Module):
         Returns:
             (N, 1, S, S).
         """
+        logits: Tensor = self.draw(x, self.look(x).maps[-1])
+        return logits
+
+    def look(self, x: Tensor) -> Looked:
+        """Five views through backbone and decoder: (N, 3, S, S) to the decoder's maps."""
         overview = F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=False)  # (N, 3, S/2, S/2)
         views = torch.cat([cut(pixelwise(x)), pixelwise(overview)[:, None]], 1).flatten(0, 1)  # (N·5, S/2, S/2, 3)
         found = zip(self.lateral, self.backbone(planar(views)), strict=True)  # 5 × (N·5, c, h, w)
         features = [lateral(feature) for lateral, feature in found]  # 5 × (N·5, C, h, w)
 
         maps = planar(self.mclm(by_image(pixelwise(features[-1]))).flatten(0, 1))  # (N·5, C, S/64, S/64)
+        looked = Looked([maps], [])
         for level in range(len(self.mcrm) - 1, -1, -1):
             maps = features[level] + resize(maps, like=features[level])  # (N·5, C, h, w)
-            views = self.mcrm[level](by_image(pixelwise(maps)))  # (N, 5, h, w, C)
+            views, where = self.mcrm[level](by_image(pixelwise(maps)))  # (N, 5, h, w, C)
             maps = self.smooth[level](planar(views.flatten(0, 1)))  # (N·5, C, h, w)
+            looked.maps.append(maps)
+            looked.saliency.append(where)
+        return looked
 
+    def draw(self, x: Tensor, maps: Tensor) -> Tensor:
+        """The decoder's last maps (N·5, C, S/8, S/8) stitched, and enlarged with the frame's own pixels: (N, 1, S, S)."""
         views = by_image(pixelwise(maps))  # (N, 5, S/8, S/8, C)
         whole = planar(stitch(views[:, :LOCAL]))  # (N, C, S/4, S/4)
         whole = self.merge(whole + resize(planar(views[:, LOCAL]), like=whole))  # (N, C, S/4, S/4)
@@ -304,9 +355,6 @@ class MVANet(nn.Module):
         whole = whole + self.shallow_reduced(x, 4)  # (N, C, S/4, S/4)
         whole = self.upsample1(whole)  # (N, C, S/2, S/2)
         whole = whole + self.shallow_reduced(x, 2)  # (N, C, S/2, S/2)
-        if self.training:
-            logits: Tensor = self.output(self.upsample2(whole))  # (N, 1, S, S)
-            return logits
         return conv_parities(self.upsample2.parities(whole), self.output.weight, self.output.bias)  # (N, 1, S, S)
 
     def shallow_reduced(self, x: Tensor, by: Literal[2, 4]) -> Tensor:

@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from pipeline.errors import ConfigError, SegmentError, WeightsError
-from pipeline.models.checkpoints import read_head
 from pipeline.models.forward import Frames, Normalise, choose_device, to_logits
 from pipeline.models.frozen import FrozenFile, choose_engine
+from pipeline.models.tensors import read_head
 from pipeline.recipe import Recipe
 
 CUDA = "CUDAExecutionProvider"

@@ -214,6 +214,8 @@ class Swin(nn.Module):
         dims = [dim * 2**stage for stage in range(len(depths))]
         self.channels = (dim, *dims)
         """Channels of the five feature maps."""
+        self.strides = (1, 1, 1, 1, 1)
+        """They have the sides that the decoder wants."""
         self.patch_embed = PatchEmbed(dim)
         self.layers = nn.ModuleList(
             Stage(dims[stage], depths[stage], heads[stage], window, last=stage == len(depths) - 1)

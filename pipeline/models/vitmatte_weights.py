@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import WeightsError
-from pipeline.models.checkpoints import finite, open_tensors
+from pipeline.models.tensors import finite, open_tensors
 
 COUNTS = re.compile(r"\.num_batches_tracked$")
 """They count training steps; nothing reads them in inference, and a file may do without."""

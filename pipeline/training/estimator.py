@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from pipeline.errors import ConfigError
-from pipeline.models.checkpoints import COUNTS
 from pipeline.models.estimator import Estimator
+from pipeline.models.tensors import COUNTS
 from pipeline.quality.ranking import FAILED_BELOW, GOOD_FROM, auroc
 from pipeline.training.judged import Judged, judge_photos
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +69,8 @@ def small_network() -> Any:
 
     def make(variant: Variant) -> MVANet:
         torch.manual_seed(0)
-        network = MVANet(variant, Swin(dim=16, depths=(2, 2, 2, 1), heads=(1, 2, 4, 4), window=4), dim=16)
+        backbone = Swin(dim=16, depths=(2, 2, 2, 1), heads=(1, 2, 4, 4), window=4)
+        network = MVANet(dataclasses.replace(variant, dim=16), backbone)
         for name, parameter in network.named_parameters():
             if name.endswith("relative_position_bias_table"):
                 torch.nn.init.normal_(parameter, std=0.5)

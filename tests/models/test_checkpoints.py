@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from pipeline.errors import WeightsError
-from pipeline.models.checkpoints import LAYOUTS, load_mvanet, open_tensors, recognise
+from pipeline.models.checkpoints import LAYOUTS, load_mvanet, recognise
+from pipeline.models.tensors import open_tensors
 
 CPU = torch.device("cpu")
 NAMES = [layout.name for layout in LAYOUTS]
