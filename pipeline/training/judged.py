@@ -8,6 +8,7 @@ broken off goes on with the next.
 from __future__ import annotations
 
 import io
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -68,7 +69,8 @@ def judge_photos(folder: Path, preset: str, out: Path, *, times: int, processes:
         for number, source in enumerate(sources)
         for start in range(0, counts[number], PART)
     ]
-    with ProcessPoolExecutor(processes) as pool:
+    # Not forked: a process with the threads of PyTorch or Ray would leave its copies locks that nobody opens.
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         list(pool.map(_part, [one for one in asked if not one[-1].exists()]))
     parts = [np.load(one[-1]) for one in asked]
     return Judged(*(np.concatenate([part[name] for part in parts]) for name in Judged.__dataclass_fields__))
