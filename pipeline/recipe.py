@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.errors import ConfigError
 from pipeline.rendition import RENDITIONS_VERSION, Rendition, check_apart, load_rendition
-from pipeline.settings import Section
+from pipeline.settings import Section, Std
 
 RECIPE_VERSION = 1
 """Part of every fingerprint; raised when the same settings start to give other pixels."""
@@ -33,7 +33,7 @@ class Recipe(Section):
     frame_px: int = Field(default=1024, ge=32, le=8192, description="side of the square the model sees")
     frame_resize: Literal["bilinear", "lanczos"] = Field(default="bilinear", description="Pillow filter, image to frame")
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: Std = (0.229, 0.224, 0.225)
     scale: Literal["255", "max"] = Field(default="255", description="pixels are divided by 255, or by the frame's maximum")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="fp32", description="auto: the fastest that keeps alpha, fixed once for all machines of a run"
@@ -98,13 +98,6 @@ class Recipe(Section):
         if isinstance(given, dict) and given.get("refiner", "cgm") == "cgm" and not given.get("refiner_weights"):
             return given | {"refiner_weights_sha256": CGM_SHA256}
         return given
-
-    @field_validator("std")
-    @classmethod
-    def _std_is_positive(cls, std: tuple[float, float, float]) -> tuple[float, float, float]:
-        if min(std) <= 0:
-            raise ValueError("every std must be above 0")
-        return std
 
     @field_validator("outputs")
     @classmethod

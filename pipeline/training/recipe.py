@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from pipeline.errors import ConfigError
-from pipeline.settings import CONFIGS, Section, build, bundled_file, from_beside, read_yaml
+from pipeline.settings import CONFIGS, Section, Std, build, bundled_file, from_beside, read_yaml
 
 TRAININGS = CONFIGS / "training"
 
@@ -54,7 +54,7 @@ class TrainRecipe(Section):
 
     stages: tuple[Stage, ...] = Field(min_length=1)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: Std = (0.229, 0.224, 0.225)
     precision: Literal["fp32", "bf16"] = "bf16"
 
     rate: float = Field(default=1e-3, gt=0, le=1, description="AdamW's learning rate, of the decoder")
@@ -83,13 +83,6 @@ class TrainRecipe(Section):
     def steady_steps(self) -> int:
         """Before the rate goes down."""
         return self.steps - self.decay_steps
-
-    @field_validator("std")
-    @classmethod
-    def _std_is_positive(cls, std: tuple[float, float, float]) -> tuple[float, float, float]:
-        if min(std) <= 0:
-            raise ValueError("every std must be above 0")
-        return std
 
     @model_validator(mode="after")
     def _is_coherent(self) -> TrainRecipe:

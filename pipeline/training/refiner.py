@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import itertools
 import json
 import math
@@ -31,6 +30,7 @@ from pipeline.models.band import find_band
 from pipeline.models.cgm import BASE, GUIDED, STEP_PX, WEIGHT, Cgm, look
 from pipeline.models.guided import Guided
 from pipeline.models.redraw import view_of
+from pipeline.training.curve import add_row
 from pipeline.training.material import Material
 from pipeline.training.scenes import FINISHES, KINDS, Scene, make_scene
 
@@ -208,16 +208,8 @@ def train(data: Path, out: Path, settings: Settings, *, hours: float, producers:
             told = time.monotonic()
             found = measure(averaged, held)
             _keep_all(out, network, averaged, optimiser, step, spent_s + told - start)
-            _tell(
-                out / "curve.csv",
-                {
-                    "step": step,
-                    "seconds": round(spent_s + told - start),
-                    "crops": store.filled,
-                    "loss": float(loss.detach()),
-                    **found,
-                },
-            )
+            row = {"step": step, "seconds": round(spent_s + told - start), "crops": store.filled, "loss": float(loss.detach())}
+            print(add_row(out / "curve.csv", row | found), flush=True)
 
 
 def _pace(step: int, settings: Settings) -> float:
@@ -243,16 +235,6 @@ def _keep_all(out: Path, network: Cgm, averaged: Cgm, optimiser: torch.optim.Opt
     torch.save(state | {"step": step, "spent_s": spent_s}, partial)
     partial.replace(out / "checkpoint.pt")
     save_file({name: value.contiguous().half() for name, value in averaged.state_dict().items()}, out / "cgm.safetensors")
-
-
-def _tell(path: Path, row: dict[str, float]) -> None:
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
-    print(*(f"{name} {value:.5g}" for name, value in row.items()), flush=True)
 
 
 def main() -> None:

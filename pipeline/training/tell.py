@@ -12,6 +12,7 @@ import cv2
 from torch import Tensor
 
 from pipeline.log import log
+from pipeline.training.curve import add_row
 from pipeline.training.keep import Progress
 
 
@@ -28,13 +29,7 @@ def tell(out: Path, progress: Progress, rate: float, losses: Mapping[str, float]
     """A row of ``curve.csv``, ``curve.png`` anew (with matplotlib), and ``sheet.jpg``: photo, truth and alpha."""
     row = {"step": progress.step, "seconds": round(progress.spent_s), "rate": rate, **losses, **asdict(measured)}
     path = out / "curve.csv"
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
-    log.info(" ".join(f"{name} {value:.5g}" for name, value in row.items()))
+    log.info(add_row(path, row))
     cv2.imwrite(str(out / "sheet.jpg"), sheet.numpy()[..., ::-1])
     if importlib.util.find_spec("matplotlib"):
         _plot(path, out / "curve.png")
