@@ -21,7 +21,7 @@ from pipeline.errors import ConfigError, FetchError
 from pipeline.quality.drift import STEPS, Lot, shifts, verdict
 from pipeline.report import records
 from pipeline.storage.files import Files
-from pipeline.storage.index import put, read_index, recipes
+from pipeline.storage.index import count, put, read_index, recipes
 from pipeline.storage.layout import Layout
 from pipeline.storage.uris import join
 from pipeline.verdicts import judge_sample
@@ -122,8 +122,7 @@ def _lot(parts: Iterable[pa.Table]) -> tuple[Lot, str]:
     """The rows as a lot, and the latest run among them."""
     counts, histogram, latest = dict.fromkeys(STATUSES, 0), np.zeros(STEPS, np.int64), ""
     for part in parts:
-        for entry in pc.value_counts(part["status"]).to_pylist():
-            counts[entry["values"]] = counts.get(entry["values"], 0) + entry["counts"]
+        count(part["status"], counts)
         histogram += Lot.of({}, part["quality"].drop_null().to_numpy()).histogram
         latest = max(latest, pc.max(part["run_id"]).as_py() or "")
     return Lot(counts, tuple(histogram.tolist())), latest

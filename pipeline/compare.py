@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,7 @@ from pipeline.imaging.views import most_changed
 from pipeline.quality.drift import Lot, kolmogorov_smirnov, shifts, stability_index, verdict
 from pipeline.stages.rows import ahead
 from pipeline.storage.files import Files
-from pipeline.storage.index import read_index
+from pipeline.storage.index import count, read_index
 from pipeline.storage.layout import Layout
 from pipeline.types import Mask
 
@@ -88,14 +87,15 @@ def compare(one: Layout, other: Layout, files: Files, most: int = WORST) -> Comp
     found, qualities = Comparison(before=before.num_rows), [_qualities(before)]
     met = np.zeros(before.num_rows, np.bool_)
     later: list[npt.NDArray[np.float64]] = []
-    statuses = [_statuses(before), Counter[str]()]
+    statuses: tuple[dict[str, int], dict[str, int]] = {}, {}
+    count(before["status"], statuses[0])
     dices: list[float] = []
     worst: list[tuple[float, str, Change, Pair]] = []
     with ThreadPoolExecutor(THREADS) as pool:
         for part in read_index(other, files, COLUMNS):
             found.after += part.num_rows
             later.append(_qualities(part))
-            statuses[1].update(_statuses(part))
+            count(part["status"], statuses[1])
             places = pc.index_in(part["item_id"], value_set=before["item_id"].combine_chunks())
             known = places.is_valid()
             found.appeared += part.num_rows - int(pc.sum(known).as_py() or 0)
@@ -144,10 +144,6 @@ def _table(layout: Layout, files: Files) -> pa.Table:
 
 def _qualities(rows: pa.Table) -> npt.NDArray[np.float64]:
     return np.asarray(rows["quality"].cast(pa.float64()).drop_null().to_numpy(), np.float64)
-
-
-def _statuses(rows: pa.Table) -> Counter[str]:
-    return Counter({entry["values"]: entry["counts"] for entry in pc.value_counts(rows["status"]).to_pylist()})
 
 
 def _pairs(was: pa.Table, rows: pa.Table, found: Comparison) -> Iterator[Pair]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError, FetchError, StorageError
+from pipeline.evaluate.stage import read_rows
 from pipeline.evaluate.summary import SCORES
 from pipeline.quality.calibration import Calibration
 from pipeline.quality.fitting import Fit, check_library, fit
@@ -152,7 +151,7 @@ def _known(layout: Layout, files: Files) -> Iterator[dict[str, Any]]:
     """Items whose Dice is known; then those of which only a person has spoken."""
     measured = set()
     for info in files.list(layout.evaluation, suffixes=(".parquet",)):
-        for row in _read(info.uri, files).to_pylist():
+        for row in read_rows(info.uri, files, COLUMNS).to_pylist():
             if row["error_code"] is None:
                 measured.add(row["item_id"])
                 kind, dice = next(iter(row["tags"] or ()), ""), row["dice_binary"]
@@ -165,13 +164,6 @@ def _known(layout: Layout, files: Files) -> Iterator[dict[str, Any]]:
                 if row["signals"] is not None:
                     good = verdicts[row["item_id"]] == "accept"
                     yield {**row, "group": row["item_id"], "kind": "verdict", "dice": None, "good": good}
-
-
-def _read(uri: str, files: Files) -> pa.Table:
-    try:
-        return pq.read_table(io.BytesIO(files.read(uri)), columns=list(COLUMNS))
-    except (FetchError, pa.ArrowException, KeyError) as error:
-        raise StorageError(f"the evaluation {uri} can't be read ({error}); run matteline evaluate again") from error
 
 
 def _only_recipe(layouts: Sequence[Layout], files: Files) -> dict[str, Any]:

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.config import Job
-from pipeline.errors import ConfigError, FetchError, StorageError
+from pipeline.errors import ConfigError
 from pipeline.evaluate.flow import measure_rows
-from pipeline.evaluate.schema import EVALUATION
-from pipeline.evaluate.stage import Measuring
+from pipeline.evaluate.stage import Measuring, read_rows
 from pipeline.evaluate.summary import Summary, summarise
 from pipeline.evaluate.tables import as_json, markdown
 from pipeline.evaluate.truths import check_columns, joined, read_truths
@@ -85,17 +83,10 @@ def _measured(plan: Plan, truths: pa.Table, asked: Asked, files: Files) -> pa.Ta
     for old in list(files.list(layout.evaluation, suffixes=(".parquet",))):
         if old.uri not in parts:
             files.delete(old.uri)
-    return pa.concat_tables(_read(part, files) for part in parts).sort_by("item_id")
+    return pa.concat_tables(read_rows(part, files) for part in parts).sort_by("item_id")
 
 
 def _calibrated(plan: Plan, files: Files) -> bool:
     """Every quality says of itself that it is a probability."""
     parts = [part["quality_calibrated"] for part in read_index(plan.layout, files, ["quality_calibrated"])]
     return all(pc.all(part, min_count=0).as_py() is not False for part in parts)
-
-
-def _read(part: str, files: Files) -> pa.Table:
-    try:
-        return pq.read_table(pa.BufferReader(files.read(part))).cast(EVALUATION)
-    except FetchError as error:
-        raise StorageError(str(error)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import Limits
-from pipeline.errors import DecodeError, FetchError, ItemError, ItemRefused, MaskError, TruthError
+from pipeline.errors import DecodeError, FetchError, ItemError, ItemRefused, MaskError, StorageError, TruthError
 from pipeline.evaluate.schema import EVALUATION
 from pipeline.imaging.published import decode_mask
 from pipeline.imaging.truth import decode_truth
@@ -75,6 +76,19 @@ def write_rows(rows: pa.Table, *, layout: Layout, files: Files) -> pa.Table:
     uri = join(layout.evaluation, part_name(rows["item_id"].to_pylist()))
     put(uri, sink.getvalue(), files)
     return pa.table({"part": [uri]})
+
+
+def read_rows(uri: str, files: Files, columns: Sequence[str] | None = None) -> pa.Table:
+    """A part that ``write_rows`` has written, or some of its columns.
+
+    Raises:
+        StorageError: it can't be read, or is damaged.
+    """
+    try:
+        rows = pq.read_table(pa.BufferReader(files.read(uri)), columns=columns and list(columns))
+        return rows.cast(EVALUATION if columns is None else pa.schema([EVALUATION.field(name) for name in columns]))
+    except (FetchError, pa.ArrowException, ValueError) as error:
+        raise StorageError(f"the evaluation {uri} can't be read ({error}); run matteline evaluate again") from error
 
 
 def _read(fact: dict[str, Any], measuring: Measuring) -> tuple[bytes, bytes]:

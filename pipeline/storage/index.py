@@ -246,8 +246,8 @@ def summarise(layout: Layout, files: Files) -> Summary:
     uncalibrated = False
     columns = ["item_id", "status", "error_code", "error_detail", "quality", "quality_calibrated", "reasons"]
     for rows in read_index(layout, files, columns):
-        _count(rows["status"], summary.counts)
-        _count(pc.list_flatten(rows["reasons"]), summary.reasons)
+        count(rows["status"], summary.counts)
+        count(pc.list_flatten(rows["reasons"]), summary.reasons)
         about = rows.select(["error_code", "item_id", "error_detail"])
         failed = about.filter(pc.is_valid(about["error_code"])).group_by("error_code", use_threads=False)
         first = pc.ScalarAggregateOptions(skip_nulls=False)
@@ -273,7 +273,7 @@ def tally(layout: Layout, files: Files, ids: Digests) -> dict[str, int]:
     """
     counts: dict[str, int] = {}
     for rows in read_index(layout, files, ["item_id", "status"]):
-        _count(rows["status"].filter(pa.array(contains(ids, digest(rows["item_id"])))), counts)
+        count(rows["status"].filter(pa.array(contains(ids, digest(rows["item_id"])))), counts)
     return counts | {"missing": len(ids) - sum(counts.values())}
 
 
@@ -358,7 +358,8 @@ def _ahead(work: Callable[[FileInfo], T], parts: Iterable[FileInfo]) -> Iterator
     give_back()
 
 
-def _count(values: pa.ChunkedArray | pa.Array, into: dict[str, int]) -> None:
+def count(values: pa.ChunkedArray | pa.Array, into: dict[str, int]) -> None:
+    """Add how often each text stands there; null isn't one."""
     for entry in pc.value_counts(values).to_pylist():
         if entry["values"] is not None:
             into[entry["values"]] = into.get(entry["values"], 0) + entry["counts"]
