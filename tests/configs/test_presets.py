@@ -21,11 +21,12 @@ from pipeline.errors import ConfigError
 from pipeline.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ["ben2-base", "ben2-onnx", "birefnet", "finegrain-box", "isnet", "mvanet-dis", "rmbg-1.4", "u2net", "u2netp"]
+BUNDLED = ["mvanet-lite", "u2netp"]
+NAMES = ["ben2-base", "ben2-onnx", "birefnet", "finegrain-box", "isnet", "mvanet-dis", "rmbg-1.4", "u2net", *BUNDLED]
 
 
 def test_all_presets_are_here() -> None:
-    assert preset_names() == NAMES
+    assert preset_names() == sorted(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -43,7 +44,7 @@ def test_preset_says_what_users_must_know(name: str) -> None:
 def test_preset_is_pinned(name: str) -> None:
     recipe = load_preset(name).recipe
     assert recipe.weights_sha256 is not None
-    if name == "u2netp":
+    if name in BUNDLED:
         assert Path(recipe.weights).is_file()
     elif recipe.weights.startswith("hf://"):
         assert re.fullmatch(r"hf://[\w.-]+/[\w.-]+/[\w./-]+@([0-9a-f]{40}|v0\.1)", recipe.weights)
