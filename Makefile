@@ -25,8 +25,8 @@ demo: .venv/core  ## set up, then cut out the bundled photos into out/demo
 	$(BIN)/matteline run --manifest examples/manifest.csv --output out/demo
 	$(BIN)/matteline show out/demo --sheet out/demo/sheet.jpg --quiet
 
-test: .venv/dev   ## set up, then run the tests
-	$(BIN)/python -m pytest
+test: .venv/dev   ## set up, then run the tests, two at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/dev  ## formatting, lint and types
 	$(BIN)/ruff format --check .
@@ -60,7 +60,7 @@ bench-refiner: .venv/dev ## refiners and colours on scenes with exact alpha out 
 	@test -f $(DATA)/data/objects/objects.parquet || { echo "make bench-refiner wants $(DATA)/data/objects/objects.parquet; name another folder: make bench-refiner DATA=/path/to/shared"; exit 2; }
 	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m refiner --tb=short tests/refiner
 
-evaluate: .venv/dev ## u2netp against the true masks of photos of DATA (../shared), with boxes and without: tables in out/evaluate; 10 minutes on 2 cores
+evaluate: .venv/dev ## mvanet-lite and u2netp against the true masks of photos of DATA (../shared), with boxes and without: tables in out/evaluate; an hour on 2 cores
 	@test -f $(DATA)/data/eval/photos.parquet || { echo "make evaluate wants $(DATA)/data/eval/photos.parquet; name another folder: make evaluate DATA=/path/to/shared"; exit 2; }
 	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m evaluate --tb=short tests/evaluate
 

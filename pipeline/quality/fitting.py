@@ -36,6 +36,13 @@ RATE, LEAF = 0.1, 20
 POINTS = 33
 """Of each curve at most."""
 
+FALLS_ON = ("expected_dice", "box_agreement", "box_outside")
+STEEP, HALVINGS, LEAST = 3.0, 8, 1e-3
+"""The curves of these signals, shares all, fall on where the boosting's end, so steep in log odds, and through so many halvings
+of what is left there; unless that is so small. The boosting is flat where all masks that it saw were bad, but a mask that is
+inside out, half of one, or of a box beside the object is worse still, and every other signal is content with it.
+"""
+
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
@@ -85,13 +92,16 @@ def fit(signals: Mapping[str, Floats], good: Flags, fair: Flags, groups: npt.NDA
             f"{len(good)} judged items, {int(good.sum())} of them good, can't be fitted to; evaluate at least {LEAST_ITEMS}, "
             f"of them {LEAST_KIND} good and {LEAST_KIND} bad, from {FOLDS} photos or more"
         )
+    from threadpoolctl import threadpool_limits
+
     names = [name for name in (*RISES, *FALLS) if name in signals and np.isfinite(signals[name]).any()]
     values = np.stack([signals[name] for name in names], 1)
     rising = [1 if name in RISES else -1 for name in names]
-    left_out = _left_out(values, good, fair, groups, rising)
-    lines = {rounds: _platt(odds, good) for rounds, odds in left_out.items()}
-    rounds = min(lines, key=lambda rounds: _loss(lines[rounds][0] * left_out[rounds] + lines[rounds][1], good))
-    return _curves(_boosted(values, good, fair, rising, rounds), values, good, names, lines[rounds])
+    with threadpool_limits(1):  # threads that wait for one another in turn take minutes for so few items on a busy machine
+        left_out = _left_out(values, good, fair, groups, rising)
+        lines = {rounds: _platt(odds, good) for rounds, odds in left_out.items()}
+        rounds = min(lines, key=lambda rounds: _loss(lines[rounds][0] * left_out[rounds] + lines[rounds][1], good))
+        return _curves(_boosted(values, good, fair, rising, rounds), values, good, names, lines[rounds])
 
 
 def _boosted(values: Floats, good: Flags, fair: Flags, rising: list[int], rounds: int) -> Boosting:
@@ -147,5 +157,34 @@ def _curves(boosted: Boosting, values: Floats, good: Flags, names: list[str], li
         *adds, missing = (slope * (boosted.decision_function(asked) - middle)).round(5).tolist()
         if len(set(adds)) > 1:
             usual = np.where(np.isfinite(own), np.interp(own, at, adds), missing)[good].mean()
-            terms[name] = Term(at=tuple(at.tolist()), adds=tuple(adds), missing=missing, usual=round(float(usual), 5))
+            points = list(zip(at.tolist(), adds, strict=True))
+            if name in FALLS_ON:
+                points = _falling_on(points) if name in RISES else _mirrored(_falling_on(_mirrored(points)))
+            values_at, added = zip(*points, strict=True)
+            terms[name] = Term(at=values_at, adds=added, missing=missing, usual=round(float(usual), 5))
     return Fit(round(offset + slope * middle, 5), terms)
+
+
+Points = list[tuple[float, float]]
+"""Of a curve: value and what is added."""
+
+
+def _falling_on(points: Points) -> Points:
+    """A rising curve over values in [0, 1] with its lowest plateau replaced by a line over the values' own log odds."""
+    lowest = points[0][1]
+    first = max(place for place, (_, add) in enumerate(points) if add == lowest)
+    begins = points[first][0]
+    if begins < LEAST:
+        return points
+    ends = [begins / 2**times for times in range(HALVINGS, 0, -1)]
+    falls = [(round(end, 6), round(lowest - STEEP * (_log_odds(begins) - _log_odds(end)), 5)) for end in ends]
+    return [*falls, *points[first:]]
+
+
+def _mirrored(points: Points) -> Points:
+    """The same curve over what is left of 1."""
+    return [(round(1 - value, 6), add) for value, add in reversed(points)]
+
+
+def _log_odds(share: float) -> float:
+    return float(np.log(share / (1 - share)))

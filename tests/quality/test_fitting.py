@@ -52,6 +52,19 @@ def test_every_curve_goes_one_way() -> None:
     assert contrast is None or max(contrast.adds) - min(contrast.adds) < 0.7
 
 
+def test_the_estimators_curve_goes_on_where_the_boosting_is_flat() -> None:
+    signals, good, fair, groups = made()
+    signals["expected_dice"] = 1 / (1 + np.exp(-signals["soft_dice"]))
+    term = fit(signals, good, fair, groups).terms["expected_dice"]
+    assert all(later > before for before, later in itertools.pairwise(term.at))
+    assert all(later >= before for before, later in itertools.pairwise(term.adds))
+    lowest = float(signals["expected_dice"].min())
+    assert term.of(lowest / 4) < term.of(lowest / 2) < term.of(lowest) < term.of(0.5)
+    signals["expected_dice"] -= lowest  # where it began at nothing there would be nowhere to go
+    term = fit(signals, good, fair, groups).terms["expected_dice"]
+    assert term.of(0) == min(term.adds)
+
+
 def test_the_curves_are_the_boosting() -> None:
     """The sum of curves ranks as the whole does: nothing is lost by taking it apart."""
     signals, good, fair, groups = made()
