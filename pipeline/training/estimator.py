@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from pipeline.errors import ConfigError
-from pipeline.models.estimator import Estimator
-from pipeline.models.tensors import COUNTS
+from pipeline.models.estimator import Estimator, said_together
+from pipeline.models.tensors import COUNTS, fill, matched
 from pipeline.quality.ranking import FAILED_BELOW, GOOD_FROM, auroc
 from pipeline.training.judged import Judged, judge_photos
 
@@ -35,14 +35,14 @@ class Settings:
     """A recipe of training."""
 
     seed: int = 1
-    epochs: int = 6
+    epochs: int = 16
     batch: int = 64
     rate: float = 1e-3
     decay: float = 0.05
     warm_steps: int = 50
-    inverted: float = 0.03
-    exchanged: float = 0.03
-    halved: float = 0.06
+    inverted: float = 0.04
+    exchanged: float = 0.04
+    halved: float = 0.25
 
 
 class Store:
@@ -138,7 +138,7 @@ def train(network: Estimator, store: Store, chosen: npt.NDArray[np.int64], setti
 def measured(network: Estimator, store: Store, rows: npt.NDArray[np.int64]) -> float:
     """AUROC for failures."""
     said = [
-        network.judge(*store.batch(some, mirrored=False)[:3]).sigmoid().mean(1)
+        said_together(network.judge(*store.batch(some, mirrored=False)[:3]))
         for some in np.array_split(rows, len(rows) // 64 + 1)
     ]
     return auroc(-torch.cat(said).double().numpy(), store.dice.numpy()[rows] < FAILED_BELOW)
@@ -149,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="a folder of Parquet files with image and mask bytes")
     parser.add_argument("--backbone", type=Path, required=True, help="ImageNet weights of tf_efficientnet_lite0, safetensors")
+    parser.add_argument("--start", type=Path, help="weights of an estimator, to go on from; absent, from nothing")
     parser.add_argument("--preset", default="u2netp", help="whose maps are judged")
     parser.add_argument("--times", type=int, default=2, help="each photo, each time otherwise")
     parser.add_argument("--processes", type=int, default=2)
@@ -162,6 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     failed = float((judged.dice < FAILED_BELOW).mean())
     print(f"{len(judged.dice)} maps, {failed:.1%} of them failures", flush=True)
     network = Estimator()
+    if asked.start:
+        fill(network, matched(asked.start, network, "the estimator's", "give its weights"), asked.start, torch.float32)
     _take_backbone(network, asked.backbone)
     store = Store(judged, network.eval(), asked.out / "features.safetensors")
     apart = judged.photos % HELD_OUT_OF == 0

@@ -1,8 +1,8 @@
 """Photos of which it is known what a model's map was worth: what the estimator learns from.
 
 Photos with true masks (Parquet: ``image``, ``mask`` bytes), as they are, cut, or made harder (``imaging.copies``), some with
-the object's box, go through a preset's model. What is kept of each is small, so it lies on disk, in parts: a run that was
-broken off goes on with the next.
+the object's box and a few with a wrong one, go through a preset's model. What is kept of each is small, so it lies on disk,
+in parts: a run that was broken off goes on with the next.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ PART = 250
 PLAIN, CUT = 0.35, 0.1
 """Shares of photos as they are, and of such that a border cuts; the rest are harder copies."""
 
-BOXED = 0.25
+BOXED, MISLED = 0.25, 0.08
+"""Shares with the object's box, and with a box beside it, in which little or nothing is to be found."""
+
 LEAST_PX = 50
 """Of an object."""
 
@@ -89,7 +91,7 @@ def _part(asked: tuple[Path, int, int, int, str, Path]) -> None:
         if np.count_nonzero(truth >= HALF) < LEAST_PX:
             continue
         rng = np.random.default_rng([first + number, turn, 1])
-        frame, p, dice = _seen(model, recipe, photo, truth, _box(truth) if rng.random() < BOXED else None)
+        frame, p, dice = _seen(model, recipe, photo, truth, _some_box(truth, rng))
         made["frames"].append(cv2.resize(frame, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA))
         made["maps"].append(np.rint(255 * cv2.resize(p, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)).astype(np.uint8))
         made["dice"].append(np.float32(dice))
@@ -137,6 +139,25 @@ def _cut(photo: Pixels, truth: Mask, rng: np.random.Generator) -> tuple[Pixels, 
 def _box(truth: Mask) -> Box:
     x, y, width, height = cv2.boundingRect((truth >= HALF).astype(np.uint8))
     return Box(float(x), float(y), float(x + width), float(y + height))
+
+
+def _some_box(truth: Mask, rng: np.random.Generator) -> Box | None:
+    drawn = rng.random()
+    if drawn < BOXED:
+        return _box(truth)
+    return _wrong_box(truth, rng) if drawn < BOXED + MISLED else None
+
+
+def _wrong_box(truth: Mask, rng: np.random.Generator) -> Box | None:
+    """A quarter to two thirds of each side, with less than a fifth of the object in it; None where there's no such place."""
+    height, width = truth.shape
+    inside = truth >= HALF
+    for _ in range(20):
+        rows, columns = (int(side * rng.uniform(0.25, 0.67)) for side in (height, width))
+        top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+        if inside[top : top + rows, left : left + columns].sum() < 0.2 * inside.sum():
+            return Box(float(left), float(top), float(left + columns), float(top + rows))
+    return None
 
 
 def _seen(

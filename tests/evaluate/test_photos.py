@@ -1,16 +1,8 @@
-"""``make evaluate``: the models at hand on the evaluation photos, whole, with harder copies, and with boxes; what the quality
-is worth on the half of the photos that its calibration wasn't fitted on.
-
-The tags are the photos' sources and what the copies are.
-"""
+"""``make evaluate``: what the quality is worth on the half of the evaluation photos that its calibration wasn't fitted on."""
 
 from __future__ import annotations
 
-import json
-import shutil
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -36,52 +27,13 @@ from pipeline.types import Box
 
 pytestmark = [pytest.mark.evaluate, pytest.mark.timeout(7200)]
 
-ROOT = Path(__file__).resolve().parents[2]
 PHOTOS, COPIES = 316, 2405
-MODELS = ("u2netp",)
-
-
-def matteline(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "jobs.main", *arguments], cwd=ROOT, check=True, timeout=7000)
-
-
-@pytest.fixture(scope="module")
-def manifests(eval_photos: Path, out: Path) -> dict[str, Path]:
-    """Whole photos and their harder copies; photos with their boxes."""
-    copied, boxed, whole = out / "copied.parquet", out / "boxed.parquet", out / "whole.parquet"
-    matteline("manifest", str(eval_photos), "--unpack", str(out / "photos"), "--copies", "all", "-o", str(copied))
-    rows = pq.read_table(copied)
-    tags = [
-        [source, *(tags or ["photo"])]
-        for source, tags in zip(rows["source"].to_pylist(), rows["tags"].to_pylist(), strict=True)
-    ]
-    rows = rows.set_column(rows.schema.get_field_index("tags"), "tags", pa.array(tags, pa.list_(pa.string())))
-    pq.write_table(rows.drop_columns(["box"]), whole)
-    pq.write_table(rows.filter(pc.equal(rows["item_id"], rows["group"])), boxed)
-    return {"boxed": boxed, "whole": whole}
-
-
-@pytest.fixture(scope="module")
-def evaluated(manifests: dict[str, Path], out: Path) -> Callable[[str], list[dict[str, Any]]]:
-    """Masks made anew and measured, the tables printed as they come; one entry a model."""
-    known: dict[str, list[dict[str, Any]]] = {}
-
-    def evaluate(kind: str) -> list[dict[str, Any]]:
-        if kind not in known:
-            print(f"\n\nPhotos {'cut to their boxes' if kind == 'boxed' else 'without boxes, and their copies'}\n", flush=True)
-            shutil.rmtree(out / kind, ignore_errors=True)
-            models = [part for model in MODELS for part in ("-p", model)]
-            asked = ["--tags", "tags", "--set", "recipe.outputs=[mask]"]
-            matteline("evaluate", "-m", str(manifests[kind]), "-o", str(out / kind), *models, *asked)
-            known[kind] = json.loads((out / kind / "evaluation.json").read_text(encoding="utf-8"))["models"]
-        return known[kind]
-
-    return evaluate
+RowsOf = Callable[[str], list[dict[str, Any]]]
 
 
 @pytest.mark.parametrize(("kind", "items"), [("boxed", PHOTOS), ("whole", COPIES)])
 def test_every_item_is_measured(kind: str, items: int, evaluated: Any) -> None:
-    for model in evaluated(kind):
+    for model in evaluated(kind).values():
         assert model["items"] == model["measured"] == items
         assert model["failed"] == model["unreadable"] == 0
         assert {"duts_te", "ecssd", "ccp", "weizmann", "am2k", "border", "thin", "photo"} <= set(model["tags"])
@@ -101,13 +53,12 @@ def judged(kind: str, model: dict[str, Any], out: Path) -> tuple[Any, dict[str, 
     return rows, {name: judge(np.asarray(value.to_numpy(), np.float64), dice, groups) for name, value in scores.items()}
 
 
-@pytest.mark.parametrize("model", range(len(MODELS)), ids=MODELS)
 @pytest.mark.parametrize("bar", ["AUROC for failures", "AURC ÷ soft Dice's", "calibration error", "judged items"])
-def test_the_quality_on_photos_that_it_was_not_fitted_on(bar: str, model: int, evaluated: Any, out: Path, bars: Any) -> None:
+def test_the_quality_on_photos_that_it_was_not_fitted_on(bar: str, model: str, evaluated: Any, out: Path, bars: Any) -> None:
     found = evaluated("whole")[model]
     _, rankings = judged("whole", found, out)
     ours, beside = rankings["quality"], rankings["soft_dice"]
-    name = f"{found['model']}: {bar}"
+    name = f"{model}: {bar}"
     if bar == "judged items":
         bars.at_least(f"{name}, {ours.failures} of them failures", ours.items, 1000)
     elif bar == "AUROC for failures":
@@ -124,10 +75,10 @@ def segmenter() -> Segmenter:
     return Segmenter("u2netp", device="cpu", threads=2)
 
 
-def test_what_signals_cost(segmenter: Segmenter, manifests: dict[str, Path], bars: Any) -> None:
+def test_what_signals_cost(segmenter: Segmenter, rows_of: RowsOf, bars: Any) -> None:
     """Of the model's own time, on real photos in turn."""
     model, signals = [], []
-    for row in pq.read_table(manifests["boxed"]).slice(0, 40).to_pylist():
+    for row in rows_of("boxed")[:40]:
         frame, _ = framed(segmenter, row)
         start = time.perf_counter()
         logits = segmenter.model(frame)
@@ -161,16 +112,16 @@ HOSTILE = ("an empty photo", "a plain wall", "the mask inside out", "half the ob
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_what_nobody_may_miss_is_in_the_worst_twentieth(
-    case: str, segmenter: Segmenter, evaluated: Any, manifests: dict[str, Path], out: Path, bars: Any
+    case: str, segmenter: Segmenter, evaluated: Any, rows_of: RowsOf, out: Path, bars: Any
 ) -> None:
     """Among the real photos, whose own masks are often bad; median over 20 photos whose masks are good."""
     kind = "boxed" if case == "a wrong box" else "whole"
-    (found,) = [one for one in evaluated(kind) if one["model"] == "u2netp"]
+    found = evaluated(kind)["u2netp"]
     rows = ds.dataset(out / kind / found["recipe"] / "evaluation", format="parquet").to_table()
     rows = rows.filter(pc.equal(rows["item_id"], rows["group"]))
     usual = np.sort(rows["quality"].to_numpy())
     good = rows.filter(pc.greater(rows["dice_binary"], 0.95)).slice(0, 20).to_pylist()
-    by_id = {row["item_id"]: row for row in pq.read_table(manifests["boxed"]).to_pylist()}
+    by_id = {row["item_id"]: row for row in rows_of("boxed")}
     ranks = [hostile(case, segmenter, by_id[row["item_id"]], number) for number, row in enumerate(good)]
     share = float(np.median([(usual < rank).mean() for rank in ranks]))
     bars.at_most(f"{case}: share of {len(usual)} photos that are worse", share, 0.05)
