@@ -47,20 +47,22 @@ def measure(
         is nothing to make of, as without a box), and the masks p > 0.5 at about ``COARSE_PX``: (N, s, s) uint8, 0 or 1.
     """
     side = logits.shape[-1]
-    finite = torch.isfinite(logits).flatten(1).all(1)
+    ends = torch.stack([logits.amin((1, 2)), logits.amax((1, 2))])  # NaN where one is among them
+    finite = ends.isfinite().all(0)
     logits = torch.nan_to_num(logits)
     p = logits.sigmoid()
     inside = logits > 0
     y = inside.float()
     area = y.sum((1, 2))
-    soft_dice = 2 * (p * y).sum((1, 2)) / (p.sum((1, 2)) + area).clamp_min(1e-6)
+    total, within = p.sum((1, 2)), (p * y).sum((1, 2))
+    soft_dice = 2 * within / (total + area).clamp_min(1e-6)
     stability = (logits > 1).sum((1, 2)) / (logits > -1).sum((1, 2)).clamp_min(1)
     uncertain = ((p > LOW) & (p < HIGH)).float().mean((1, 2))
-    confidence = torch.maximum(p, 1 - p).mean((1, 2))
+    confidence = (2 * within - total - area) / side**2 + 1  # the mean of max(p, 1 - p)
     rim = torch.cat([y[:, 0], y[:, -1], y[:, 1:-1, 0], y[:, 1:-1, -1]], 1).mean(1)
     sides = [line.mean(1) for line in (y[:, 0], y[:, -1], y[:, :, 0], y[:, :, -1])]
-    span = p.amax((1, 2)) - p.amin((1, 2))
-    agreement = box_iou(bounds(inside), boxes)
+    span = torch.nan_to_num(ends).sigmoid().diff(dim=0)[0]
+    agreement = box_iou(bounds(y), boxes)
     in_box, box_area = in_boxes(y, boxes)
     outside, fill = 1 - in_box / area.clamp_min(1), in_box / box_area.clamp_min(1)
     about_mask = [soft_dice, stability, confidence, uncertain, area / side**2, rim, *sides]
@@ -81,17 +83,17 @@ def named(table: npt.NDArray[np.float32]) -> list[dict[str, float]]:
     return [dict(zip(NAMES, row, strict=True)) for row in table.tolist()]
 
 
-def bounds(inside: torch.Tensor) -> torch.Tensor:
-    """Bounding boxes of boolean masks (N, S, S): (N, 4) float32 x0, y0, x1, y1, end-exclusive; zeros where empty."""
-    side = inside.shape[-1]
+def bounds(y: torch.Tensor) -> torch.Tensor:
+    """Bounding boxes of masks (N, S, S) of 0 and 1: (N, 4) float32 x0, y0, x1, y1, end-exclusive; zeros where empty."""
+    side = y.shape[-1]
     sides = []
-    for hit in (inside.any(1), inside.any(2)):  # by column, by row
-        first = hit.float().argmax(1)
-        last = side - hit.flip(1).float().argmax(1)
-        some = hit.any(1)
+    for hit in (y.amax(1), y.amax(2)):  # by column, by row
+        first = hit.argmax(1)
+        last = side - hit.flip(1).argmax(1)
+        some = hit.amax(1)
         sides.append((first * some, last * some))
     (x0, x1), (y0, y1) = sides
-    return torch.stack([x0, y0, x1, y1], 1).float()
+    return torch.stack([x0, y0, x1, y1], 1)
 
 
 def dice(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -104,7 +106,8 @@ def in_boxes(y: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.
     centres = y.new_ones(y.shape[-1]).cumsum(0) - 0.5  # not counted on the host
     across, down = (((centres >= boxes[:, at, None]) & (centres < boxes[:, at + 2, None])).float() for at in (0, 1))
     nothing = 0 * boxes.sum(1)  # 0, or NaN
-    return torch.einsum("nyx,ny,nx->n", y, down, across) + nothing, down.sum(1) * across.sum(1) + nothing
+    covered = (torch.bmm(y, across[:, :, None])[:, :, 0] * down).sum(1)
+    return covered + nothing, down.sum(1) * across.sum(1) + nothing
 
 
 def box_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -61,7 +61,7 @@ def test_box_agreement_is_the_iou_of_boxes() -> None:
 
 
 def test_bounds_of_empty_and_full() -> None:
-    masks = torch.zeros(2, 8, 8, dtype=torch.bool)
+    masks = torch.zeros(2, 8, 8)
     masks[1] = True
     assert bounds(masks).tolist() == [[0, 0, 0, 0], [0, 0, 8, 8]]
     assert box_iou(bounds(masks), torch.tensor([[0.0, 0, 8, 8]] * 2)).tolist() == [0, 1]
