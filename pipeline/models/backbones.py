@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import timm
 from torch import Tensor, nn
 
 from pipeline.models.swin import Swin
@@ -27,6 +26,8 @@ class TimmFeatures(nn.Module):
     """
 
     def __init__(self, name: str) -> None:
+        import timm  # takes two seconds, which a process with a frozen graph never needs
+
         super().__init__()
         self.body: nn.Module = timm.create_model(name, features_only=True, pretrained=False)
         features: Any = self.body.feature_info

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
@@ -43,6 +42,8 @@ class Estimator(nn.Module):
     """The network."""
 
     def __init__(self) -> None:
+        import timm  # takes two seconds, which a process with a frozen graph never needs
+
         super().__init__()
         backbone: Any = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3))
         backbone.blocks = backbone.blocks[:STAGES]
