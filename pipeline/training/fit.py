@@ -152,6 +152,7 @@ class Training:
         """The averaged network on the photos held out, and what it makes of the first of them."""
         network = MVANet(variant_of(self.recipe)).to(self.device)
         network.load_state_dict(self.averaged)
+        self.processes.follow(network)
         network.eval()
         held = Held(self.held, self.recipe.stages[-1].frame_px)
         mine = range(self.processes.rank, len(held), self.processes.count)
