@@ -82,6 +82,8 @@ def open_tensors(path: Path) -> dict[str, Tensor]:
             f"{path} is a bare pickle, which can run code when it is opened; "
             "save its state dict again with torch.save (PyTorch 1.6 or later) or as .safetensors"
         )
+    if path.suffix == ".onnx":
+        raise WeightsError(f"{path} is an ONNX file; take a preset for such a one, u2netp or birefnet for example")
     raise WeightsError(f"{path} is neither a .safetensors nor a PyTorch weights file; it begins with {head[:8]!r}")
 
 

@@ -243,6 +243,13 @@ def test_what_is_no_weights_file_is_refused(content: bytes, says: str, tmp_path:
     assert str(path) in str(caught.value)
 
 
+def test_an_onnx_file_is_sent_to_its_presets(tmp_path: Path) -> None:
+    path = tmp_path / "weights.onnx"
+    path.write_bytes(b"\x08\x06\x12\x07pytorch" + bytes(100))
+    with pytest.raises(WeightsError, match="is an ONNX file; take a preset"):
+        recognise(path)
+
+
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="can't be read: No such file"):
         recognise(tmp_path / "nothing.pth")
