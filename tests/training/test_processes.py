@@ -34,7 +34,7 @@ def test_two_train_one_network_and_measure_all_photos_once(disc_manifest: Callab
     settings.write_text(yaml.safe_dump(RECIPE))
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "jobs.main")
     command = ("train", "-m", str(manifest), "-t", str(settings), "-o", str(out), "--device", "cpu", "--threads", "1")
-    done = subprocess.run([*launcher, *command], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([*launcher, *command], check=False, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     with (out / "curve.csv").open() as file:
         (row,) = csv.DictReader(file)  # the second process writes nothing
