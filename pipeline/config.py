@@ -168,6 +168,9 @@ class Job(Section):
         return self.model_copy(update={"preset": self.preset.model_copy(update={"recipe": recipe})})
 
 
+DEFAULT_PRESET = "mvanet-lite"
+"""Whose weights are in the package."""
+
 JOB_SECTIONS = ("recipe", "compute", "limits", "storage", "budget", "drift")
 
 
@@ -234,7 +237,6 @@ def load_job(
     preset: str | None = None,
     overrides: Sequence[str] = (),
     job_file: str | None = None,
-    default_preset: str = "u2netp",
     renditions: Sequence[str] = (),
 ) -> Job:
     """The job that a command line describes, on top of a job file if one is named.
@@ -263,7 +265,7 @@ def load_job(
     facts = {
         "manifest": manifest or content.get("manifest"),
         "output": output or content.get("output"),
-        "preset": load_preset(preset or content.get("preset") or default_preset, recipe, renditions),
+        "preset": load_preset(preset or content.get("preset") or DEFAULT_PRESET, recipe, renditions),
         **sections,
     }
     for needed in ("manifest", "output"):

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backgrounds import pin_backgrounds
-from pipeline.config import Compute, Limits, Preset, Storage, load_preset
+from pipeline.config import DEFAULT_PRESET, Compute, Limits, Preset, Storage, load_preset
 from pipeline.errors import ConfigError, ItemError, SegmentError, WeightsError
 from pipeline.imaging.components import measure_parts
 from pipeline.imaging.encode import encode_cutout
@@ -141,7 +141,7 @@ class Segmenter:
     """A model with its recipe, ready to cut out.
 
     >>> from pipeline import Segmenter
-    >>> result = Segmenter("u2netp")(picture)          # a PIL image, an array, or a list of either
+    >>> result = Segmenter()(picture)                  # a PIL image, an array, or a list of either
     >>> result.save("cutout.png")
     >>> alpha, cutout = result                         # (H, W) and (H, W, 4) uint8
 
@@ -161,7 +161,7 @@ class Segmenter:
 
     def __init__(
         self,
-        preset: str = "u2netp",
+        preset: str = DEFAULT_PRESET,
         *,
         device: str = "auto",
         threads: int | None = None,
