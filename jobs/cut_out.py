@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pipeline.stopping import Stopping
 
 
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
 def run(
     manifest: options.Manifest = None,
     output: options.Output = None,
@@ -31,6 +34,10 @@ def run(
     changed: Annotated[
         bool, typer.Option("--changed", help="Do items again whose image, URI or box is another than when they were done.")
     ] = False,
+    deadline: Annotated[
+        str | None,
+        typer.Option("--deadline", metavar="TIME", help="Take up no more items after so long, e.g. 6h; the next run goes on."),
+    ] = None,
     drift_from: Annotated[
         str | None,
         typer.Option(
@@ -56,6 +63,7 @@ def run(
     stopping = Stopping(say)
     stopping.install()  # before anything heavy is imported
     pairs = options.settings(set_, endpoint_url) + ([f"drift.accepted={json.dumps(drift_from)}"] if drift_from else [])
+    pairs += [f"budget.deadline_s={seconds(deadline)}"] if deadline else []
     try:
         _run(
             options.job_of(manifest, output, preset, job, pairs, allow_root, rendition),
@@ -86,6 +94,20 @@ def _run(settled: Job, stopping: Stopping, *, accept_licence: bool, retry: set[s
         print_report(read_report(files.absolute(settled.output), files))
         raise SystemExit(error.exit_code) from error
     print_report(read_report(plan.layout.folder, files))
+
+
+def seconds(text: str) -> float:
+    """``90s``, ``45m``, ``6h`` or ``1.5d`` in seconds.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    from pipeline.errors import ConfigError
+
+    number, unit = text[:-1], text[-1:]
+    if unit not in UNITS or not number.replace(".", "", 1).isdecimal() or not float(number):
+        raise ConfigError(f"--deadline {text}: give a time above 0 with its unit, such as 45m, 6h or 1.5d")
+    return float(number) * UNITS[unit]
 
 
 def error_codes(text: str | None) -> set[str]:

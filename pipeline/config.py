@@ -102,10 +102,13 @@ class Storage(Section):
 
 
 class Budget(Section):
-    """How many items may fail before the run stops."""
+    """What a run may cost: how many items may fail, and how long it may take."""
 
     max_failed_share: float = Field(default=0.05, ge=0, le=1)
     judged_after: int = Field(default=64, ge=1)
+    deadline_s: float | None = Field(
+        default=None, gt=0, description="seconds after its start from which a run takes up no more items; the next one goes on"
+    )
 
 
 class Drift(Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import secrets
+import time
 from collections.abc import Collection
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -50,6 +51,7 @@ def run_job(
         PipelineError: the run was refused, stopped, or had too many failures; the run record (where the run had begun)
             says the same.
     """
+    until = None if job.budget.deadline_s is None else time.time() + job.budget.deadline_s
     files = Files(job.storage)
     gpu = job.recipe.precision == "auto" and will_use_gpus(job.compute)
     plan = make_plan(job, files, accept_licence=accept_licence, gpu=gpu)
@@ -74,15 +76,17 @@ def run_job(
             # Whoever held the lease until now may have done some of it.
             plan = without_done(plan, files, retry, others)
             record.done_before = plan.rows - plan.todo
-            _recorded(plan, record, files, lease, accepted)
+            _recorded(plan, record, files, lease, accepted, until)
     return plan, record
 
 
-def _recorded(plan: Plan, record: RunRecord, files: Files, lease: Lease, accepted: Accepted | None) -> None:
+def _recorded(
+    plan: Plan, record: RunRecord, files: Files, lease: Lease, accepted: Accepted | None, until: float | None
+) -> None:
     """Work, and say in the run record how it ended, however it did."""
     try:
         describe_recipe(plan, files)
-        _work_until_done(plan, record, files, lease)
+        _work_until_done(plan, record, files, lease, until)
         if accepted is not None:
             record.drift = drift(accepted, plan.layout, files, plan.job.drift)
             _say_drift(record.drift)
@@ -97,12 +101,12 @@ def _recorded(plan: Plan, record: RunRecord, files: Files, lease: Lease, accepte
     _write_record(record, 0, None, plan.layout, files)
 
 
-def _work_until_done(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None:
+def _work_until_done(plan: Plan, record: RunRecord, files: Files, lease: Lease, until: float | None) -> None:
     """Ray can lose rows of a block that it makes again after a machine was lost: they are found missing and done then."""
     for _ in range(PASSES):
         try:
             if plan.todo:
-                _work(plan, record, files, lease)
+                _work(plan, record, files, lease, until)
         except BaseException:
             # Without the lease the index is another run's to tidy; and nothing may hide why this one ended.
             if lease.lost is None:
@@ -114,6 +118,8 @@ def _work_until_done(plan: Plan, record: RunRecord, files: Files, lease: Lease) 
         plan = only_lost(plan, record.run_id, files)
         if not plan.todo:
             return
+        if until is not None and time.time() >= until:
+            raise Stopped(f"the deadline came with {plan.todo} items still to do; the same command continues")
         log.warning(f"{plan.todo} items have no row yet", extra={"facts": {"missing": plan.todo}})
 
 
@@ -149,7 +155,7 @@ def _tidy_index(plan: Plan, files: Files) -> None:
     compact(plan.layout, files)
 
 
-def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None:
+def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease, until: float | None) -> None:
     with ray_cluster(plan.job.compute) as cluster, Meter(plan.todo) as meter:
         before, failures = (record.ok, record.review, record.failed), record.failures  # of an earlier pass
 
@@ -162,7 +168,7 @@ def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None:
         facts = {"actors": pool.actors, "gpus_each": pool.gpus, "machines": len(cluster)}
         log.info("model is loading", extra={"facts": facts})
         try:
-            found = execute(plan, pool, record.run_id, files, meter, check)
+            found = execute(plan, pool, record.run_id, files, meter, check, until)
         finally:
             record.count(meter, before)
         for code, entry in failures.items():

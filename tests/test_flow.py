@@ -23,7 +23,7 @@ from PIL import Image
 
 from pipeline import flow
 from pipeline.config import Compute, load_job
-from pipeline.errors import ConfigError, ErrorBudgetExceeded, ItemsMissing, StorageError, WeightsError
+from pipeline.errors import ConfigError, ErrorBudgetExceeded, ItemsMissing, Stopped, StorageError, WeightsError
 from pipeline.flow import check_workers, execute, graph, rows_per_block, rows_per_part, will_use_gpus, with_copies
 from pipeline.garbage import sweep
 from pipeline.log import Meter
@@ -394,6 +394,21 @@ def test_a_run_that_only_fails_is_no_success_beside_old_ones(tmp_path: Path, mak
     with pytest.raises(ErrorBudgetExceeded, match="1 of 1 items failed"):
         run_job(job)
     assert run_job(job)[0].todo == 0, "1 of 31 is within the budget of the whole"
+
+
+def test_after_the_deadline_nothing_is_taken_up_and_the_next_run_goes_on(
+    tmp_path: Path, make_photos: MakePhotos, fake_preset: str
+) -> None:
+    make_photos(tmp_path / "photos", 6)
+    where = {"manifest": str(tmp_path / "photos"), "output": str(tmp_path / "out"), "preset": fake_preset}
+    with pytest.raises(Stopped, match="the deadline came with 6 items still to do; the same command continues"):
+        run_job(load_job(**where, overrides=["budget.deadline_s=0.01"]))
+    (path,) = (tmp_path / "out").rglob("runs/*.json")
+    record = json.loads(path.read_text())
+    assert (record["outcome"], record["exit_code"], record["ok"]) == ("stopped", 4, 0)
+    plan, record = run_job(load_job(**where, overrides=["budget.deadline_s=600"]))
+    assert (record.outcome, record.ok + record.review) == ("complete", 6)
+    assert len(read_index(plan.layout.folder)) == 6
 
 
 def test_a_cluster_with_another_version_is_refused() -> None:

@@ -21,14 +21,24 @@ from pipeline.types import Pixels
 
 
 def decode_batch(
-    items: pa.Table, *, files: Files, roots: Roots, limits: Limits, threads: int, block_mib: int, ledger: Ledger | None = None
+    items: pa.Table,
+    *,
+    files: Files,
+    roots: Roots,
+    limits: Limits,
+    threads: int,
+    block_mib: int,
+    ledger: Ledger | None = None,
+    until: float | None = None,
 ) -> Iterator[pa.Table]:
     """Items with their pixels, in tables of at most ``block_mib`` (or one image, if it is larger).
 
     Adds ``pixels`` (H·W·3 bytes, RGB, upright), ``height``, ``width``, ``image_sha256``, ``image_bytes``, ``image_version``,
     ``fetch_s``, ``decode_s``; null where the item failed, with its error in ``error_code`` and ``error_detail``. An image whose
-    symbolic links lead out of ``roots`` is not read.
+    symbolic links lead out of ``roots`` is not read. From ``until`` on (seconds since 1970) nothing is taken up: no table.
     """
+    if until is not None and time.time() >= until:
+        return
     settle_worker()
     errors = errors_of(items)
     uris = items["image_uri"].to_pylist()

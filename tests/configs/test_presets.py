@@ -273,6 +273,7 @@ NOT_PIXELS = [
     "storage.http=true",
     "budget.max_failed_share=0.5",
     "budget.judged_after=7",
+    "budget.deadline_s=3600",
     "drift.accepted=s3://shop/accepted.json",
     "drift.quality=0.2",
     "drift.review=0.1",

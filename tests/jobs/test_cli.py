@@ -19,8 +19,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from jobs import cut_out
 from jobs.main import main
 from pipeline.config import load_job
+from pipeline.errors import ConfigError
 from pipeline.run import run_job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -319,3 +321,14 @@ def test_a_stopped_run_says_so_and_goes_on(
     checked = matteline("verify", "out", cwd=tmp_path)
     assert checked.returncode == 0, checked.stdout
     assert "600 rows" in checked.stdout
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("45m", 2700), ("6h", 21600), ("1.5d", 129600)])
+def test_a_deadline_is_a_time_with_its_unit(text: str, seconds: float) -> None:
+    assert cut_out.seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["6", "h", "-1h", "0h", "6 hours", "1.2.3h", "inf", "1e3s"])
+def test_other_deadlines_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="give a time above 0 with its unit"):
+        cut_out.seconds(text)
