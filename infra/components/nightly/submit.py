@@ -1,6 +1,7 @@
 """One night: copy the suspended RayJob named PATTERN as NIGHT, wait for its end, exit 0 if complete and 1 if failed.
 
-A pod that follows one that died finds the copy by its name and waits on. QUEUE names a Kueue queue that starts it.
+A pod that follows one that died finds the copy by its name and waits on. QUEUE names a Kueue queue that starts it. NIGHT_UID
+is that of an object named NIGHT which owns the copy: OWNER, a Job if not said; without NIGHT_UID nothing owns it.
 """
 
 import json
@@ -42,8 +43,11 @@ def patiently(method: str, path: str, body: dict | None = None) -> dict:
         time.sleep(POLL_S)
 
 
-def copy_of(pattern: dict, name: str, uid: str, queue: str | None) -> dict:
-    """The night's RayJob: the pattern's spec, started, or with a queue started by Kueue; gone when the CronJob's Job goes."""
+def copy_of(pattern: dict, name: str, queue: str | None) -> dict:
+    """The night's RayJob: the pattern's spec, started, or with a queue started by Kueue; gone when its owner goes."""
+    version, _, kind = os.environ.get("OWNER", "batch/v1/Job").rpartition("/")
+    uid = os.environ.get("NIGHT_UID")
+    owners = [{"apiVersion": version, "kind": kind, "name": name, "uid": uid}] if uid else []
     labels = {**pattern["metadata"].get("labels", {}), **({"kueue.x-k8s.io/queue-name": queue} if queue else {})}
     return {
         "apiVersion": pattern["apiVersion"],
@@ -51,7 +55,7 @@ def copy_of(pattern: dict, name: str, uid: str, queue: str | None) -> dict:
         "metadata": {
             "name": name,
             "labels": labels,
-            "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": uid}],
+            "ownerReferences": owners,
         },
         "spec": {**pattern["spec"], "suspend": bool(queue)},
     }
@@ -63,7 +67,7 @@ def main() -> int:
     name = os.environ["NIGHT"]
     pattern = patiently("GET", f"{folder}/{os.environ['PATTERN']}")
     try:
-        patiently("POST", folder, copy_of(pattern, name, os.environ["NIGHT_UID"], os.environ.get("QUEUE")))
+        patiently("POST", folder, copy_of(pattern, name, os.environ.get("QUEUE")))
     except urllib.error.HTTPError as error:
         if error.code != 409:
             raise
