@@ -26,7 +26,7 @@ def render(
     preset: Annotated[str | None, typer.Option("--preset", "-p", help="Model: a name from `matteline models`.")] = None,
     schedule: Annotated[str | None, typer.Option("--schedule", help='When, in UTC: "0 2 * * *" is two every night.')] = None,
     replicas: Annotated[str | None, typer.Option("--replicas", help="Workers that hold a model.")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Of the run; at most 36 characters.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Of the run; at most 32 characters.")] = None,
     ray_cron_job: Annotated[
         bool, typer.Option("--ray-cron-job", help="Schedule by KubeRay's RayCronJob (alpha, behind a feature gate).")
     ] = False,

@@ -8,7 +8,7 @@ from typing import Any
 
 Tree = dict[str, Any]
 NAME_MAX = {"RayCluster": 53, "RayJob": 47, "RayCronJob": 36, "CronJob": 52}
-"""Characters of a name. A CronJob whose nights become RayJobs has 36, see ``settings``."""
+"""Characters of a name. A CronJob whose nights become RayJobs has fewer, see ``settings``."""
 SPOT = re.compile(r"spot", re.IGNORECASE)
 KEYS = re.compile(
     r"aws_(secret|access)|\bakia[a-z0-9]{12}|password|token=|storage\.(key|secret|token)|private key", re.IGNORECASE

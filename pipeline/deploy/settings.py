@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from pipeline.errors import ConfigError
 
-NAME_MAX = 36
-"""Characters: KubeRay allows a RayJob 47 and each night's appends 11, its time."""
+NAME_MAX = 32
+"""Characters: KubeRay allows a RayJob 47, and each night's appends its time, 11, and ``-run``, 4."""
 NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 URI = re.compile(r"[a-z][a-z0-9+.-]*://[\w.~%@:+,=-]+(/[\w.~%@:+,=/*?-]*)?", re.ASCII)
 IMAGE = re.compile(r"[a-z0-9][a-z0-9._:/-]*?(?P<pin>:[\w][\w.-]{0,127}|@sha256:[0-9a-f]{64})", re.ASCII)

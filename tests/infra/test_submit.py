@@ -42,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.trouble:
             return self.answer(self.server.trouble.pop(0), {})
         job = self.server.jobs.get(self.path)
-        if job and self.path.endswith("-29"):
+        if job and self.path.endswith("-29-run"):
             left = self.server.statuses
             job = {**job, "status": left.pop(0) if len(left) > 1 else left[0]}
         return self.answer(200 if job else 404, job or {})
@@ -87,31 +87,32 @@ GOOD: list[Status] = [{}, {"jobDeploymentStatus": "Running"}, {"jobDeploymentSta
 def test_a_night_is_copied_started_and_waited_for(api: Api, tmp_path: Path) -> None:
     api.statuses = list(GOOD)
     done = submit(api, tmp_path)
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "shoes-29 Complete SUCCEEDED"), done.stderr
-    night = api.jobs[f"{FOLDER}/shoes-29"]
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "shoes-29-run Complete SUCCEEDED"), done.stderr
+    night = api.jobs[f"{FOLDER}/shoes-29-run"]
     assert night["spec"] == {"suspend": False, "a": 1}
     assert night["metadata"]["ownerReferences"] == [{"apiVersion": "batch/v1", "kind": "Job", "name": "shoes-29", "uid": "7"}]
     assert "uid" not in night["metadata"]
+    assert night["metadata"]["name"] != "shoes-29"  # KubeRay makes a Job named as its RayJob; that name is taken
 
 
 def test_a_pod_that_follows_one_that_died_waits_on(api: Api, tmp_path: Path) -> None:
     api.statuses = list(GOOD)
-    api.jobs[f"{FOLDER}/shoes-29"] = running = {"metadata": {"name": "shoes-29"}, "spec": {}}
+    api.jobs[f"{FOLDER}/shoes-29-run"] = running = {"metadata": {"name": "shoes-29-run"}, "spec": {}}
     assert submit(api, tmp_path).returncode == 0
-    assert api.jobs[f"{FOLDER}/shoes-29"] is running
+    assert api.jobs[f"{FOLDER}/shoes-29-run"] is running
 
 
 def test_a_queue_starts_it_where_one_is_named(api: Api, tmp_path: Path) -> None:
     api.statuses = list(GOOD)
     assert submit(api, tmp_path, QUEUE="nights").returncode == 0
-    night = api.jobs[f"{FOLDER}/shoes-29"]
+    night = api.jobs[f"{FOLDER}/shoes-29-run"]
     assert (night["spec"]["suspend"], night["metadata"]["labels"]) == (True, {"kueue.x-k8s.io/queue-name": "nights"})
 
 
 def test_a_failed_night_is_exit_code_1(api: Api, tmp_path: Path) -> None:
     api.statuses = [{"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "message": "why"}]
     done = submit(api, tmp_path)
-    assert (done.returncode, done.stdout.strip()) == (1, "shoes-29 Failed FAILED why")
+    assert (done.returncode, done.stdout.strip()) == (1, "shoes-29-run Failed FAILED why")
 
 
 def test_an_api_that_is_away_for_a_while_costs_nothing(api: Api, tmp_path: Path) -> None:

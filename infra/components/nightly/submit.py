@@ -1,4 +1,4 @@
-"""One night: copy the suspended RayJob named PATTERN as NIGHT, wait for its end, exit 0 if complete and 1 if failed.
+"""One night: copy the suspended RayJob PATTERN as NIGHT-run, wait for its end, exit 0 if complete and 1 if failed.
 
 A pod that follows one that died finds the copy by its name and waits on. QUEUE names a Kueue queue that starts it. NIGHT_UID
 is that of an object named NIGHT which owns the copy: OWNER, a Job if not said; without NIGHT_UID nothing owns it.
@@ -43,17 +43,22 @@ def patiently(method: str, path: str, body: dict | None = None) -> dict:
         time.sleep(POLL_S)
 
 
-def copy_of(pattern: dict, name: str, queue: str | None) -> dict:
+def run_name(night: str) -> str:
+    """The RayJob's name. Not the Job's own: KubeRay makes a Job named as its RayJob, and would take ours for it."""
+    return f"{night}-run"
+
+
+def copy_of(pattern: dict, night: str, queue: str | None) -> dict:
     """The night's RayJob: the pattern's spec, started, or with a queue started by Kueue; gone when its owner goes."""
     version, _, kind = os.environ.get("OWNER", "batch/v1/Job").rpartition("/")
     uid = os.environ.get("NIGHT_UID")
-    owners = [{"apiVersion": version, "kind": kind, "name": name, "uid": uid}] if uid else []
+    owners = [{"apiVersion": version, "kind": kind, "name": night, "uid": uid}] if uid else []
     labels = {**pattern["metadata"].get("labels", {}), **({"kueue.x-k8s.io/queue-name": queue} if queue else {})}
     return {
         "apiVersion": pattern["apiVersion"],
         "kind": "RayJob",
         "metadata": {
-            "name": name,
+            "name": run_name(night),
             "labels": labels,
             "ownerReferences": owners,
         },
@@ -64,10 +69,11 @@ def copy_of(pattern: dict, name: str, queue: str | None) -> dict:
 def main() -> int:
     """Submit and wait."""
     folder = f"/apis/ray.io/v1/namespaces/{(HERE / 'namespace').read_text().strip()}/rayjobs"
-    name = os.environ["NIGHT"]
+    night = os.environ["NIGHT"]
+    name = run_name(night)
     pattern = patiently("GET", f"{folder}/{os.environ['PATTERN']}")
     try:
-        patiently("POST", folder, copy_of(pattern, name, os.environ.get("QUEUE")))
+        patiently("POST", folder, copy_of(pattern, night, os.environ.get("QUEUE")))
     except urllib.error.HTTPError as error:
         if error.code != 409:
             raise
