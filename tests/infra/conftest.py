@@ -56,7 +56,7 @@ def kuberay_schema(kind: str) -> jsonschema.Draft202012Validator:
     """KubeRay's schema of a kind, version v1, strict."""
     path = CRDS / f"{kind.lower()}s.yaml.gz"
     if not path.is_file():
-        missing("KubeRay's CRDs are not here; name their folder's shared folder in DATA")
+        missing("KubeRay's CRDs are not here; name in DATA the folder that has them in k8s/crds")
     with gzip.open(path) as file:
         crd = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     (schema,) = (version["schema"]["openAPIV3Schema"] for version in crd["spec"]["versions"] if version["name"] == "v1")
