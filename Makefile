@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?= ../shared
 PHOTOS ?= $(DATA)/data/train
 
-.PHONY: demo test check parity faults fuzz soak bench bench-refiner evaluate bench-scale bench-gpu report-demo train-refiner train-estimator train-lite lock clean
+.PHONY: demo test check infra-check parity faults fuzz soak bench bench-refiner evaluate bench-scale bench-gpu report-demo train-refiner train-estimator train-lite lock clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -32,6 +32,10 @@ check: .venv/dev  ## formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+infra-check: .venv/dev ## what infra/ renders to, against the schemas of Kubernetes and of KubeRay (in DATA, ../shared) and rules of our own; needs kubectl, no cluster
+	@ls $(DATA)/k8s/crds/*.yaml.gz > /dev/null 2>&1 || { echo "make infra-check wants KubeRay's CRDs in $(DATA)/k8s/crds; name another folder: make infra-check DATA=/path/to/shared"; exit 2; }
+	INFRA_CHECK=1 DATA=$(abspath $(DATA)) $(BIN)/python -m pytest --tb=short tests/infra
 
 parity: .venv/dev ## the published models' numbers at full size, all of them
 	$(BIN)/python -m pytest -m "parity or not parity" --tb=short tests/models/test_parity.py tests/jobs/test_parity.py

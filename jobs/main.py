@@ -15,6 +15,7 @@ from jobs.console import err, show_error
 from jobs.cut_out import run
 from jobs.evaluate import evaluate
 from jobs.export import export
+from jobs.infra import infra
 from jobs.make_dataset import dataset
 from jobs.make_manifest import manifest
 from jobs.make_report import report
@@ -38,6 +39,7 @@ JUDGEMENT = (evaluate, calibrate, report, compare)
 for command in (*WORK, *JUDGEMENT, train, export, models, renditions, bench):
     app.command()(command)
 app.add_typer(review, name="review")
+app.add_typer(infra, name="infra")
 
 
 def main() -> None:

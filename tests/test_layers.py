@@ -19,7 +19,7 @@ LAYERS = [
     {"pipeline.settings"},
     {"pipeline.rendition", "pipeline.page"},
     {"pipeline.recipe"},
-    {"pipeline.config", "pipeline.log", "pipeline.examples", "pipeline.stopping"},
+    {"pipeline.config", "pipeline.log", "pipeline.examples", "pipeline.stopping", "pipeline.deploy"},
     {"pipeline.imaging", "pipeline.models", "pipeline.storage"},
     {"pipeline.quality"},
     {"pipeline.training", "pipeline.backgrounds", "pipeline.labelled", "pipeline.copies", "pipeline.sampling"},

@@ -1,0 +1,1 @@
+"""Kubernetes objects out of ``infra/``: built, filled in and judged, without a cluster and without kubectl."""

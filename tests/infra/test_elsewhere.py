@@ -1,0 +1,61 @@
+"""What lies beside the overlays: metrics that Ray has, clusters that Ray accepts, one version of Ray in all of it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import ray
+import yaml
+
+INFRA = Path(__file__).resolve().parents[2] / "infra"
+MONITORING = INFRA / "components" / "monitoring"
+RAY = Path(ray.__file__).parent
+
+
+def metrics(text: str) -> set[str]:
+    return set(re.findall(r"\bray_[a-z_]+(?=[{\[) ,]|\\?\")", text)) - {"ray_io_cluster", "ray_io_group"}
+
+
+@pytest.mark.parametrize("name", ["alerts.yaml", "dashboard.json"])
+def test_every_metric_is_one_that_rays_own_dashboards_show(name: str) -> None:
+    theirs = "".join(path.read_text() for path in (RAY / "dashboard/modules/metrics/dashboards").glob("*_panels.py"))
+    known = set(re.findall(r"\bray_[a-z_]+", theirs))
+    used = metrics((MONITORING / name).read_text(encoding="utf-8"))
+    assert len(used) >= 4
+    assert used - known == set()
+
+
+def test_the_dashboards_panels_lie_side_by_side() -> None:
+    panels = json.loads((MONITORING / "dashboard.json").read_text(encoding="utf-8"))["panels"]
+    assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(panels)
+    assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+def test_rays_own_schema_takes_the_cluster_of_virtual_machines() -> None:
+    cluster: dict[str, Any] = yaml.safe_load((INFRA / "elsewhere" / "aws-ray-cluster.yaml").read_text(encoding="utf-8"))
+    jsonschema.validate(cluster, json.loads((RAY / "autoscaler" / "ray-schema.json").read_text()))
+    types = cluster["available_node_types"]
+    assert types["head"]["resources"] == {"CPU": 0}
+    assert "InstanceMarketOptions" not in types["head"]["node_config"]
+    assert types["gpu"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+
+
+def test_the_dag_is_python() -> None:
+    ast.parse((INFRA / "elsewhere" / "airflow_dag.py").read_text(encoding="utf-8"))
+
+
+def test_one_version_of_ray_everywhere(locked_ray: str, bars: Any) -> None:
+    named = {
+        path.name: set(re.findall(r"-ray(\d+\.\d+\.\d+)", path.read_text(encoding="utf-8")))
+        for path in INFRA.rglob("*")
+        if path.is_file()
+    }
+    other = sorted(name for name, versions in named.items() if versions - {locked_ray})
+    assert sum(bool(versions) for versions in named.values()) >= 6
+    bars.at_most(f"files of infra/ that name another Ray than the lock {other or ''}".strip(), len(other), 0)

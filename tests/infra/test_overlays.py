@@ -1,0 +1,167 @@
+"""Every overlay against the schemas of Kubernetes and KubeRay, against our own rules, and against kubectl's rendering."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import load_job
+from pipeline.deploy.kustomize import build
+from pipeline.deploy.nightly import overlay_names
+from pipeline.deploy.rules import faults
+
+Tree = dict[str, Any]
+Judge = Callable[[list[Tree]], list[str]]
+INFRA = Path(__file__).resolve().parents[2] / "infra"
+OVERLAYS = overlay_names()
+WAYS: list[dict[str, str]] = [{}, {"nightly": "nightly-ray"}]
+
+
+def keyed(objects: list[Tree]) -> dict[tuple[str, str], Tree]:
+    return {(thing["kind"], thing["metadata"]["name"]): thing for thing in objects}
+
+
+def find(objects: list[Tree], kind: str) -> Tree:
+    (thing,) = (thing for thing in objects if thing["kind"] == kind)
+    return thing
+
+
+def cluster(objects: list[Tree]) -> Tree:
+    found: Tree = find(objects, "RayJob")["spec"]["rayClusterSpec"]
+    return found
+
+
+def worker(objects: list[Tree]) -> Tree:
+    found: Tree = cluster(objects)["workerGroupSpecs"][0]
+    return found
+
+
+def pod(group: Tree) -> Tree:
+    found: Tree = group["template"]["spec"]
+    return found
+
+
+def test_the_overlays_that_the_documents_name_are_here() -> None:
+    assert OVERLAYS == ["cpu", "gpu-spot", "kind"]
+
+
+def test_overlays_fit_the_schemas(refused: Judge, bars: Any) -> None:
+    found = [fault for overlay in OVERLAYS for way in WAYS for fault in refused(build(INFRA / "overlays" / overlay, None, way))]
+    bars.at_most(f"objects that a schema refuses, {len(OVERLAYS)} overlays {found[:1] or ''}".strip(), len(found), 0)
+
+
+def test_overlays_keep_the_rules_that_no_schema_holds(locked_ray: str, bars: Any) -> None:
+    rendered = [build(INFRA / "overlays" / overlay, None, way) for overlay in OVERLAYS for way in WAYS]
+    found = [fault for objects in rendered for fault in faults(objects, locked_ray)]
+    bars.at_most(f"rules that an overlay breaks {found[:1] or ''}".strip(), len(found), 0)
+
+
+def test_ours_is_what_kubectl_renders(kubectl: Callable[[Path], list[Tree]], bars: Any) -> None:
+    other = [name for name in OVERLAYS if keyed(build(INFRA / "overlays" / name)) != keyed(kubectl(INFRA / "overlays" / name))]
+    bars.at_most(f"overlays that kubectl kustomize renders otherwise {other or ''}".strip(), len(other), 0)
+
+
+def test_kubectl_agrees_on_the_other_components(kubectl: Callable[[Path], list[Tree]], tmp_path: Path) -> None:
+    """nightly-ray and kueue stand in no overlay by default; they are one edited line away."""
+    text = (INFRA / "overlays" / "gpu-spot" / "kustomization.yaml").read_text(encoding="utf-8")
+    for name in ("base", "components"):
+        shutil.copytree(INFRA / name, tmp_path / name)
+    edited = tmp_path / "overlays" / "edited"
+    shutil.copytree(INFRA / "overlays" / "gpu-spot", edited)
+    for line, other in [("nightly #", "nightly-ray #"), ("# - ../../components/kueue", "- ../../components/kueue")]:
+        assert line in text
+        (edited / "kustomization.yaml").write_text(text.replace(line, other), encoding="utf-8")
+        assert keyed(build(edited)) == keyed(kubectl(edited))
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_entrypoint_is_a_command_that_the_product_accepts(overlay: str) -> None:
+    job = find(build(INFRA / "overlays" / overlay), "RayJob")
+    command, verb, *rest = shlex.split(job["spec"]["entrypoint"])
+    assert (command, verb) == ("matteline", "run")
+    given = dict(zip(rest[::2], rest[1::2], strict=True))
+    assert set(given) == {"--manifest", "--output", "--preset", "--set"}
+    loaded = load_job(
+        manifest=given["--manifest"], output=given["--output"], preset=given["--preset"], overrides=[given["--set"]]
+    )
+    assert loaded.compute.ray_address == "auto"
+
+
+def submitter(objects: list[Tree]) -> Tree:
+    found: Tree = find(objects, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    return found
+
+
+UNFIT: dict[str, Callable[[list[Tree]], object]] = {
+    "unknown field of the job": lambda o: find(o, "RayJob")["spec"].update(activeDeadline=3600),
+    "misspelt group": lambda o: cluster(o).update(workerGroups=[]),
+    "unknown field of a container": lambda o: pod(worker(o))["containers"][0].update(imagePull="Always"),
+    "number for text": lambda o: cluster(o).update(rayVersion=2.6),
+    "text for a number": lambda o: worker(o).update(maxReplicas="four"),
+    "ray start parameter that is no text": lambda o: worker(o)["rayStartParams"].update({"num-cpus": 0}),
+    "missing group name": lambda o: worker(o).pop("groupName"),
+    "bad quantity": lambda o: pod(worker(o))["containers"][0]["resources"]["limits"].update(memory="32 GB"),
+    "misspelt field of the CronJob": lambda o: find(o, "CronJob")["spec"].update(concurencyPolicy="Forbid"),
+    "misspelt field of the network policy": lambda o: find(o, "NetworkPolicy")["spec"].update(ingres=[]),
+    "role without verbs": lambda o: find(o, "Role")["rules"][0].pop("verbs"),
+}
+BROKEN: dict[str, tuple[Callable[[list[Tree]], object], str]] = {
+    "other Ray": (lambda o: cluster(o).update(rayVersion="2.59.0"), "rayVersion 2.59.0"),
+    "other Ray in an image": (
+        lambda o: pod(cluster(o)["headGroupSpec"])["containers"][0].update(image="ghcr.io/a/b:1-ray2.59.0"),
+        "another Ray",
+    ),
+    "two images": (lambda o: pod(worker(o))["containers"][0].update(image="ghcr.io/a/b:1"), "one image"),
+    "long name": (lambda o: find(o, "RayJob")["metadata"].update(name="m" * 48), "47"),
+    "root": (lambda o: pod(worker(o)).pop("securityContext"), "gpu: runs as root"),
+    "root submitter": (lambda o: submitter(o)["securityContext"].update(runAsUser=0), "submitter: runs as root"),
+    "ttl without shutdown": (lambda o: find(o, "RayJob")["spec"].pop("shutdownAfterJobFinishes"), "shutdownAfterJobFinishes"),
+    "no deadline": (lambda o: find(o, "RayJob")["spec"].pop("activeDeadlineSeconds"), "activeDeadlineSeconds"),
+    "driver on a worker": (lambda o: find(o, "RayJob")["spec"].update(entrypointNumCpus=1), "leaves the head"),
+    "work on the head": (lambda o: cluster(o)["headGroupSpec"].update(rayStartParams={}), "no work"),
+    "head on spot": (lambda o: pod(cluster(o)["headGroupSpec"]).pop("affinity"), "off spot"),
+    "restarts": (lambda o: pod(worker(o)).update(restartPolicy="Always"), "restartPolicy"),
+    "replicas": (lambda o: worker(o).update(maxReplicas=1), "replicas outside"),
+    "no drain": (lambda o: pod(worker(o))["containers"][0].pop("lifecycle"), "no drain"),
+    "no time to drain": (lambda o: pod(worker(o)).update(terminationGracePeriodSeconds=30), "no time"),
+    "no cache": (lambda o: pod(worker(o))["containers"][0].pop("volumeMounts"), "no cache"),
+    "overlap": (lambda o: find(o, "CronJob")["spec"].update(concurrencyPolicy="Allow"), "Forbid"),
+    "starts when applied": (lambda o: find(o, "RayJob")["spec"].pop("suspend"), "suspended"),
+    "a key": (
+        lambda o: pod(worker(o))["containers"][0].update(env=[{"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}]),
+        "carries a key",
+    ),
+    "no account": (lambda o: o.remove(next(t for t in o if t["kind"] == "ServiceAccount")), "isn't here"),
+    "two clusters": (lambda o: find(o, "RayJob")["spec"].update(clusterSelector={"a": "b"}), "one of rayClusterSpec"),
+}
+
+
+@pytest.mark.parametrize("mistake", UNFIT)
+def test_schema_catches(mistake: str, objects: list[Tree], refused: Judge) -> None:
+    assert refused(objects) == []
+    UNFIT[mistake](objects)
+    assert len(refused(objects)) >= 1
+
+
+@pytest.mark.parametrize("mistake", BROKEN)
+def test_rules_catch(mistake: str, objects: list[Tree], locked_ray: str) -> None:
+    break_it, said = BROKEN[mistake]
+    break_it(objects)
+    assert any(said in fault for fault in faults(objects, locked_ray))
+
+
+def test_planted_mistakes_caught(refused: Judge, locked_ray: str, bars: Any) -> None:
+    way = INFRA / "overlays" / "gpu-spot"
+    caught = 0
+    for plant in UNFIT.values():
+        plant(objects := build(way))
+        caught += bool(refused(objects))
+    for break_it, said in BROKEN.values():
+        break_it(objects := build(way))
+        caught += any(said in fault for fault in faults(objects, locked_ray))
+    bars.at_least("planted mistakes that turn the check red", caught, len(UNFIT) + len(BROKEN))
