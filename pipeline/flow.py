@@ -108,8 +108,8 @@ def rows_per_part(plan: Plan) -> int:
     return plan.job.compute.rows_per_part or max(1, min(256, plan.job.budget.judged_after, plan.todo // 40))
 
 
-def graph(plan: Plan, pool: Pool, run_id: str, files: Files, until: float | None = None) -> Dataset:
-    """Manifest to index parts: a lazy dataset whose rows tell of committed parts; see ``execute``."""
+def graph(plan: Plan, pool: Pool, run_id: str, files: Files) -> Dataset:
+    """Manifest to index parts: a lazy dataset whose rows tell of committed parts."""
     # Retries have no other parameter yet than the ones that Ray says will change in 2.64; the dependency is capped there.
     warnings.filterwarnings("ignore", category=RayDeprecationWarning)
     job, compute = plan.job, plan.job.compute
@@ -123,7 +123,7 @@ def graph(plan: Plan, pool: Pool, run_id: str, files: Files, until: float | None
         "threads": compute.fetch_threads,
         "block_mib": compute.block_mib,
         "ledger": ledger,
-        "until": until,
+        "until": plan.until,
     }
     source = ManifestSource(plan.manifest, plan.done, plan.todo, files)
     made: Dataset = (
@@ -174,19 +174,12 @@ def graph(plan: Plan, pool: Pool, run_id: str, files: Files, until: float | None
 
 
 def execute(
-    plan: Plan,
-    pool: Pool,
-    run_id: str,
-    files: Files,
-    meter: Meter,
-    check: Callable[[], None],
-    until: float | None = None,
+    plan: Plan, pool: Pool, run_id: str, files: Files, meter: Meter, check: Callable[[], None]
 ) -> dict[str, dict[str, Any]]:
     """Run the graph to its end; gives failures by code, with a count and an example each.
 
     Args:
         check: called for every part; what it raises ends the run.
-        until: from then on (seconds since 1970) no more items are taken up.
 
     Raises:
         ErrorBudgetExceeded: too many items failed; what was committed stays.
@@ -202,7 +195,7 @@ def execute(
     context.raise_original_map_exception = True  # else our own errors lose their type on the way to the driver
     failures: dict[str, dict[str, Any]] = {}
     try:
-        made = graph(plan, pool, run_id, files, until)
+        made = graph(plan, pool, run_id, files)
         for part in made.iter_rows():
             meter.add(part["ok"], part["review"], part["failed"])
             check()

@@ -46,6 +46,8 @@ class Plan:
     todo: int
     backgrounds: Mapping[str, bytes] = field(default_factory=dict)
     """Files of the pictures that renditions have behind the object, by SHA-256."""
+    until: float | None = None
+    """From then on, in seconds since 1970, no more items are taken up; None for no end."""
 
 
 @dataclass(frozen=True)

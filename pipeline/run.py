@@ -58,7 +58,7 @@ def run_job(
     accepted = baseline(job.drift, job.output, files)
     others = find_changed(plan.manifest, plan.layout, files, job) if changed else None
     plan = without_done(plan, files, retry, others)
-    plan = replace(plan, job=with_copies(plan.job, plan.todo))
+    plan = replace(plan, job=with_copies(plan.job, plan.todo), until=until)
     recipe = plan.job.recipe
     record = RunRecord(new_run_id(), plan.manifest.uri, recipe.fingerprint(), recipe.name, plan.rows, plan.rows - plan.todo)
     facts = {"items": plan.rows, "done_before": record.done_before, "run_id": record.run_id, "output": plan.layout.folder}
@@ -76,17 +76,15 @@ def run_job(
             # Whoever held the lease until now may have done some of it.
             plan = without_done(plan, files, retry, others)
             record.done_before = plan.rows - plan.todo
-            _recorded(plan, record, files, lease, accepted, until)
+            _recorded(plan, record, files, lease, accepted)
     return plan, record
 
 
-def _recorded(
-    plan: Plan, record: RunRecord, files: Files, lease: Lease, accepted: Accepted | None, until: float | None
-) -> None:
+def _recorded(plan: Plan, record: RunRecord, files: Files, lease: Lease, accepted: Accepted | None) -> None:
     """Work, and say in the run record how it ended, however it did."""
     try:
         describe_recipe(plan, files)
-        _work_until_done(plan, record, files, lease, until)
+        _work_until_done(plan, record, files, lease)
         if accepted is not None:
             record.drift = drift(accepted, plan.layout, files, plan.job.drift)
             _say_drift(record.drift)
@@ -101,12 +99,12 @@ def _recorded(
     _write_record(record, 0, None, plan.layout, files)
 
 
-def _work_until_done(plan: Plan, record: RunRecord, files: Files, lease: Lease, until: float | None) -> None:
+def _work_until_done(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None:
     """Ray can lose rows of a block that it makes again after a machine was lost: they are found missing and done then."""
     for _ in range(PASSES):
         try:
             if plan.todo:
-                _work(plan, record, files, lease, until)
+                _work(plan, record, files, lease)
         except BaseException:
             # Without the lease the index is another run's to tidy; and nothing may hide why this one ended.
             if lease.lost is None:
@@ -118,7 +116,7 @@ def _work_until_done(plan: Plan, record: RunRecord, files: Files, lease: Lease, 
         plan = only_lost(plan, record.run_id, files)
         if not plan.todo:
             return
-        if until is not None and time.time() >= until:
+        if plan.until is not None and time.time() >= plan.until:
             raise Stopped(f"the deadline came with {plan.todo} items still to do; the same command continues")
         log.warning(f"{plan.todo} items have no row yet", extra={"facts": {"missing": plan.todo}})
 
@@ -155,7 +153,7 @@ def _tidy_index(plan: Plan, files: Files) -> None:
     compact(plan.layout, files)
 
 
-def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease, until: float | None) -> None:
+def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None:
     with ray_cluster(plan.job.compute) as cluster, Meter(plan.todo) as meter:
         before, failures = (record.ok, record.review, record.failed), record.failures  # of an earlier pass
 
@@ -168,7 +166,7 @@ def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease, until: floa
         facts = {"actors": pool.actors, "gpus_each": pool.gpus, "machines": len(cluster)}
         log.info("model is loading", extra={"facts": facts})
         try:
-            found = execute(plan, pool, record.run_id, files, meter, check, until)
+            found = execute(plan, pool, record.run_id, files, meter, check)
         finally:
             record.count(meter, before)
         for code, entry in failures.items():
