@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline.deploy.settings import BUILT_WITH, NAME
+
 Tree = dict[str, Any]
 NAME_MAX = {"RayCluster": 53, "RayJob": 47, "RayCronJob": 36, "CronJob": 52}
 """Characters of a name. A CronJob whose nights become RayJobs has fewer, see ``settings``."""
@@ -43,7 +45,7 @@ def faults(objects: list[Tree], ray: str) -> list[str]:
 
 def _of_any(thing: Tree) -> Iterator[str]:
     kind, name = thing["kind"], thing["metadata"]["name"]
-    if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name) or len(name) > NAME_MAX.get(kind, 63):
+    if not NAME.fullmatch(name) or len(name) > NAME_MAX.get(kind, 63):
         yield f"{kind} {name}: at most {NAME_MAX.get(kind, 63)} characters, lower case, digits and dashes"
     if kind == "Secret" or KEYS.search(str(thing)):
         yield f"{kind} {name}: carries a key"
@@ -71,7 +73,7 @@ def _of_rayjob(name: str, spec: Tree, ray: str, accounts: set[str]) -> Iterator[
     if len(images) != 1:
         yield f"{name}: head and workers must run one image"
     for image in sorted(images):
-        tagged = re.search(r"-ray(\d+\.\d+\.\d+)$", image)
+        tagged = BUILT_WITH.search(image)
         if tagged and tagged[1] != ray:
             yield f"{name}: {image} is built with another Ray than the lock's {ray}"
     if not spec.get("shutdownAfterJobFinishes"):

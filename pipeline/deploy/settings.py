@@ -12,6 +12,9 @@ NAME_MAX = 32
 NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 URI = re.compile(r"[a-z][a-z0-9+.-]*://[\w.~%@:+,=-]+(/[\w.~%@:+,=/*?-]*)?", re.ASCII)
 IMAGE = re.compile(r"[a-z0-9][a-z0-9._:/-]*?(?P<pin>:[\w][\w.-]{0,127}|@sha256:[0-9a-f]{64})", re.ASCII)
+BUILT_WITH = re.compile(r"-ray(\d+\.\d+\.\d+)$")
+"""The version of Ray at the end of an image's tag."""
+
 PRESET = re.compile(r"[a-z0-9][a-z0-9.-]*")
 FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day of the month", 1, 31), ("month", 1, 12), ("day of the week", 0, 6))
 NAMES = {
@@ -36,7 +39,7 @@ def check_settings(settings: Mapping[str, str], ray: str) -> None:
     pinned = IMAGE.fullmatch(image)
     if pinned is None or pinned["pin"] == ":latest":
         raise ConfigError(f"image {image!r} must name a tag other than latest, or a digest: nights must not differ by it")
-    tagged = re.search(r"-ray(\d+\.\d+\.\d+)$", pinned["pin"])
+    tagged = BUILT_WITH.search(pinned["pin"])
     if tagged and tagged[1] != ray:
         raise ConfigError(f"image {image!r} has Ray {tagged[1]}, but the cluster is declared with {ray}")
     for key in ("manifest", "output"):
