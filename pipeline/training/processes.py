@@ -59,8 +59,8 @@ class Processes:
 
     def follow(self, network: nn.Module) -> None:
         """Take over the first process's numbers: norms count what their own process has seen."""
-        for one in network.state_dict().values():
-            if self.count > 1:
+        if self.count > 1:
+            for one in network.state_dict().values():
                 dist.broadcast(one, 0)
 
     def summed(self, mine: Tensor) -> Tensor:
