@@ -24,7 +24,7 @@ from pipeline.imaging.renditions import Rendered, render
 from pipeline.models.band import find_band
 from pipeline.models.cgm import BUNDLED
 from pipeline.models.estimator import expected_dice, load_estimator
-from pipeline.models.forward import Probabilities, choose_device, mirror, segment_errors, to_device, to_host
+from pipeline.models.forward import Probabilities, choose_device, mirror, one_thread, segment_errors, to_device, to_host
 from pipeline.models.load import Model, load_model, settle
 from pipeline.models.redraw import Redraw, redraws
 from pipeline.models.refiners import check_extra, load_refiner
@@ -295,15 +295,17 @@ class Segmenter:
         with segment_errors(len(images)):
             frames = self.framing.frames(images, placed)
             logits = self.model(frames)
-            p = logits.sigmoid()
+            with one_thread():
+                p = logits.sigmoid()
+                estimate = None if self.look is None else expected_dice(self.look, p, frames)
             mirrored = self.model(mirror(frames)) if self.recipe.flip else None
             redrawn = redraws(self.refiner, images, placed, frames, p)
             notes = [None if redraw is None else redraw.drawing.note for redraw in redrawn]
             bands = [find_band(p)] if "trimap" in self.recipe.outputs else []
             made = self.framing.masks(p, placed, redrawn)
             changes = [None if redraw is None else redraw.change for redraw in redrawn]  # known once the masks are made
-            estimate = None if self.look is None else expected_dice(self.look, p, frames)
-            signals = measure(logits, to_device(in_frame, logits.device), frames, mirrored, changes, estimate)
+            prompts = None if np.isnan(in_frame).all() else to_device(in_frame, logits.device)
+            signals = measure(logits, p, prompts, frames, mirrored, changes, estimate)
             table, coarse, *rest = to_host(*signals, *bands, *made)
             masks = rest[len(bands) :]
             trimaps: Sequence[Mask | None] = [None] * len(masks)

@@ -46,13 +46,15 @@ def measure_contour(p: Tensor, frames: Frames) -> Tensor:
     photo = photo.to(p.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255  # (N, 3, s, s)
     inside = (reduced > 0.5).float()
     reach = max(1, round(NEAR * reduced.shape[-1]))
-    outer, inner = highest(inside, reach) * (1 - inside), highest(1 - inside, reach) * inside
-    contour = highest(inside, 1) * highest(1 - inside, 1)
+    edges = _gradient(photo).amax(1, keepdim=True)
+    near = highest(torch.cat([inside, 1 - inside, edges], 1), 1)  # (N, 3, s, s)
+    contour, support = near[:, :1] * near[:, 1:2], near[:, 2:]
+    far = highest(near[:, :2], reach - 1)
+    outer, inner = far[:, :1] * (1 - inside), far[:, 1:] * inside
     area = inside.sum((1, 2, 3)).clamp_min(LEAST * inside[0].numel())
     stray = _total(reduced, 1 - inside - outer) / area
     gaps = _total(1 - reduced, inside - inner) / area
-    edges = highest(_gradient(photo).amax(1, keepdim=True), 1)
-    support = _mean(edges, contour) / (edges.mean((1, 2, 3)) + TEXTURE)
+    support = _mean(support, contour) / (support.mean((1, 2, 3)) + TEXTURE)
     colours = [(photo * side).sum((2, 3)) / side.sum((2, 3)).clamp_min(1) for side in (outer, inner)]
     return torch.stack([stray, gaps, _mean(_gradient(reduced), contour), support, (colours[0] - colours[1]).norm(dim=1)], 1)
 

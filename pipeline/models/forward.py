@@ -79,6 +79,18 @@ def to_logits(output: Tensor, activation: str) -> Tensor:
     return output if activation == "sigmoid" else torch.logit(output.clamp(1e-6, 1 - 1e-6))
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch's small steps between two passes of another engine: after each its other threads would spin for a millisecond on
+    the cores that the engine wants."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def choose_device(name: str) -> torch.device:
     """``auto`` is CUDA where there is some.
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from pipeline.errors import ConfigError, SegmentError, WeightsError
-from pipeline.models.forward import Frames, Normalise, choose_device, to_logits
+from pipeline.models.forward import Frames, Normalise, choose_device, one_thread, to_logits
 from pipeline.models.frozen import FrozenFile, choose_engine
 from pipeline.models.tensors import read_head
 from pipeline.recipe import Recipe
@@ -90,6 +90,7 @@ class OnnxModel:
         self.one_by_one = self.one_by_one or frozen is not None
         self.run: Callable[[Images], Images] = frozen or (lambda x: session.run([output.name], {given.name: x})[0])
 
+    @one_thread()
     def __call__(self, frames: Frames) -> Tensor:
         """(N, S, S, 3) uint8 to logits (N, S, S) float32 on the model's device.
 

@@ -23,9 +23,11 @@ COARSE_PX = 256
 """Side of the small mask in which connected parts are counted."""
 
 
+@torch.inference_mode()
 def measure(
     logits: torch.Tensor,
-    boxes: torch.Tensor,
+    p: torch.Tensor,
+    boxes: torch.Tensor | None,
     frames: Frames,
     mirrored: torch.Tensor | None = None,
     changes: Sequence[torch.Tensor | None] = (),
@@ -35,7 +37,9 @@ def measure(
 
     Args:
         logits: (N, S, S) float32 on the model's device.
-        boxes: (N, 4) float32 beside them, the prompt's box in pixels of the frame, NaN where there is none.
+        p: their sigmoid.
+        boxes: (N, 4) float32 beside them, the prompt's box in pixels of the frame, NaN where there is none; None for none at
+            all, which is quicker.
         frames: (N, S, S, 3) uint8, what the model saw.
         mirrored: (N, S, S), its logits of the mirrored frames.
         changes: what a refiner did to each, as ``Redraw.change`` has it; empty without one.
@@ -49,31 +53,27 @@ def measure(
     side = logits.shape[-1]
     ends = torch.stack([logits.amin((1, 2)), logits.amax((1, 2))])  # NaN where one is among them
     finite = ends.isfinite().all(0)
-    logits = torch.nan_to_num(logits)
-    p = logits.sigmoid()
     inside = logits > 0
     y = inside.float()
     area = y.sum((1, 2))
     total, within = p.sum((1, 2)), (p * y).sum((1, 2))
     soft_dice = 2 * within / (total + area).clamp_min(1e-6)
     stability = (logits > 1).sum((1, 2)) / (logits > -1).sum((1, 2)).clamp_min(1)
-    uncertain = ((p > LOW) & (p < HIGH)).float().mean((1, 2))
+    uncertain = ((p - (LOW + HIGH) / 2).abs() < (HIGH - LOW) / 2).sum((1, 2)) / side**2
     confidence = (2 * within - total - area) / side**2 + 1  # the mean of max(p, 1 - p)
-    rim = torch.cat([y[:, 0], y[:, -1], y[:, 1:-1, 0], y[:, 1:-1, -1]], 1).mean(1)
-    sides = [line.mean(1) for line in (y[:, 0], y[:, -1], y[:, :, 0], y[:, :, -1])]
+    lines = torch.stack([y[:, 0], y[:, -1], y[:, :, 0], y[:, :, -1]], 1)  # (N, 4, S)
+    sides = lines.mean(2)
+    corners = y[:, :: side - 1, :: side - 1].sum((1, 2))  # each is on two of the lines
+    rim = (side * sides.sum(1) - corners) / (4 * side - 4)
     span = torch.nan_to_num(ends).sigmoid().diff(dim=0)[0]
-    agreement = box_iou(bounds(y), boxes)
-    in_box, box_area = in_boxes(y, boxes)
-    outside, fill = 1 - in_box / area.clamp_min(1), in_box / box_area.clamp_min(1)
-    about_mask = [soft_dice, stability, confidence, uncertain, area / side**2, rim, *sides]
+    about_box = logits.new_full((len(logits), 3), torch.nan) if boxes is None else _about_boxes(y, area, boxes)
+    about_mask = torch.stack([soft_dice, stability, confidence, uncertain, area / side**2, rim], 1)
     flip_dice = logits.new_full((len(logits),), torch.nan) if mirrored is None else dice(inside, mirrored.flip(2) > 0)
     nothing = logits.new_full((), torch.nan)
     refined = [nothing if change is None else change for change in changes] or [nothing] * len(logits)
-    table = torch.stack([*about_mask, agreement, outside, fill, span, finite.float()], 1)
     expected = nothing.expand(len(logits)) if estimate is None else estimate
-    table = torch.cat(
-        [table, contour.measure_contour(p, frames), torch.stack([torch.stack(refined), flip_dice, expected], 1)], 1
-    )
+    sure, told = torch.stack([span, finite.float()], 1), torch.stack([torch.stack(refined), flip_dice, expected], 1)
+    table = torch.cat([about_mask, sides, about_box, sure, contour.measure_contour(p, frames), told], 1)
     step = max(1, side // COARSE_PX)
     return table, inside[:, ::step, ::step].to(torch.uint8)
 
@@ -81,6 +81,13 @@ def measure(
 def named(table: npt.NDArray[np.float32]) -> list[dict[str, float]]:
     """For each item a value for every name in ``NAMES``."""
     return [dict(zip(NAMES, row, strict=True)) for row in table.tolist()]
+
+
+def _about_boxes(y: torch.Tensor, area: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """Agreement, share outside and fill (N, 3) of masks (N, S, S) with such an area (N,)."""
+    in_box, box_area = in_boxes(y, boxes)
+    shares = 1 - in_box / area.clamp_min(1), in_box / box_area.clamp_min(1)
+    return torch.stack([box_iou(bounds(y), boxes), *shares], 1)
 
 
 def bounds(y: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,7 @@ from pipeline.evaluate.calibrate import kept_apart
 from pipeline.imaging.components import measure_parts
 from pipeline.imaging.frame import make_frame, place
 from pipeline.models.estimator import expected_dice
+from pipeline.models.forward import one_thread
 from pipeline.models.signals import measure, named
 from pipeline.quality.ranking import Ranking, judge
 from pipeline.quality.score import complete, score
@@ -100,10 +101,12 @@ def framed(segmenter: Segmenter, row: dict[str, Any]) -> tuple[np.ndarray, Any]:
 
 def quality(segmenter: Segmenter, logits: torch.Tensor, frames: np.ndarray, box: tuple[float, ...] | None = None) -> float:
     """Of one map, as the segmenter has it; the box in pixels of the frame."""
-    p = logits.sigmoid()
-    boxes = torch.tensor([box or (float("nan"),) * 4], dtype=torch.float32)
+    boxes = None if box is None else torch.tensor([box], dtype=torch.float32)
     assert segmenter.look is not None
-    table, small = measure(logits, boxes, frames, estimate=expected_dice(segmenter.look, p, frames))
+    with one_thread():
+        p = logits.sigmoid()
+        estimate = expected_dice(segmenter.look, p, frames)
+    table, small = measure(logits, p, boxes, frames, estimate=estimate)
     return score(complete(named(table.numpy())[0], measure_parts(small[0].numpy())), segmenter.calibration).quality
 
 

@@ -77,7 +77,7 @@ def test_of_an_object_that_is_mostly_unsure_the_contour_alone_is_refined_and_the
     band = find_band(p)[0]
     assert band[12, 30] == 1
     assert band[32:40, 28:36].sum() == 0
-    table, _ = measure(torch.logit(p), torch.full((1, 4), float("nan")), torch.zeros(1, SIDE, SIDE, 3, dtype=torch.uint8))
+    table, _ = measure(torch.logit(p), p, torch.full((1, 4), float("nan")), torch.zeros(1, SIDE, SIDE, 3, dtype=torch.uint8))
     judged = score(complete(named(table.numpy())[0], Parts(1, 1.0, 0)))
     assert "uncertain_share" in judged.reasons
     assert judged.quality < 0.95
@@ -93,6 +93,8 @@ def test_what_limits_the_band_lowers_the_quality() -> None:
         p[:, : int(size * rng.random())] = float(rng.uniform(0.1, 0.9))
         if unsure_share(p)[0] <= MOSTLY:
             continue
-        table, _ = measure(torch.logit(p), torch.full((1, 4), float("nan")), torch.zeros(1, SIDE, SIDE, 3, dtype=torch.uint8))
+        table, _ = measure(
+            torch.logit(p), p, torch.full((1, 4), float("nan")), torch.zeros(1, SIDE, SIDE, 3, dtype=torch.uint8)
+        )
         judged = score(complete(named(table.numpy())[0], Parts(1, 1.0, 0)))
         assert judged.quality < 0.95

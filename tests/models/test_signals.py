@@ -14,7 +14,7 @@ NO_BOX = np.full((1, 4), np.nan, np.float32)
 
 def measure(logits: torch.Tensor, boxes: np.ndarray) -> tuple[list[dict[str, float]], Any]:
     frames = np.random.default_rng(0).integers(0, 256, (*logits.shape, 3), np.uint8)
-    table, coarse = measure_on_device(logits, torch.from_numpy(boxes), frames)
+    table, coarse = measure_on_device(logits, logits.sigmoid(), torch.from_numpy(boxes), frames)
     return named(table.numpy()), coarse
 
 
@@ -98,7 +98,7 @@ def test_a_mirrored_opinion_and_a_refiner_s_change_are_told() -> None:
     logits = square(64, 0, 0, 32, 64)
     boxes, frames = torch.from_numpy(NO_BOX), np.zeros((1, 64, 64, 3), np.uint8)
     for mirrored, expected in ((logits.flip(2), 1.0), (logits, 0.0)):
-        table, _ = measure_on_device(logits, boxes, frames, mirrored, [torch.tensor(0.25)])
+        table, _ = measure_on_device(logits, logits.sigmoid(), boxes, frames, mirrored, [torch.tensor(0.25)])
         (signals,) = named(table.numpy())
         assert signals["flip_dice"] == pytest.approx(expected, abs=1e-3)
         assert signals["refined"] == 0.25
@@ -111,3 +111,16 @@ def test_numbers_that_are_not_finite_spoil_no_other_item() -> None:
     assert [one["finite"] for one in measured] == [0, 1]
     (alone,), _ = measure(square(), NO_BOX)
     assert measured[1]["soft_dice"] == alone["soft_dice"]
+
+
+def test_no_box_at_all_is_the_same_as_a_batch_of_none() -> None:
+    logits, frames = square(), np.zeros((1, 64, 64, 3), np.uint8)
+    given, none = (measure_on_device(logits, logits.sigmoid(), boxes, frames)[0] for boxes in (torch.from_numpy(NO_BOX), None))
+    torch.testing.assert_close(given, none, rtol=0, atol=0, equal_nan=True)
+
+
+def test_the_share_of_the_border_counts_every_corner_once() -> None:
+    logits = square(64, 0, 0, 1, 64)  # all of the left side
+    (signals,), _ = measure(logits, NO_BOX)
+    assert signals["border_touch"] == pytest.approx(64 / 252)
+    assert [signals[f"border_{side}"] for side in ("left", "right", "top", "bottom")] == pytest.approx([1, 0, 1 / 64, 1 / 64])
