@@ -38,6 +38,16 @@ def run(
         str | None,
         typer.Option("--deadline", metavar="TIME", help="Take up no more items after so long, e.g. 6h; the next run goes on."),
     ] = None,
+    wait_for_gpus: Annotated[
+        int | None,
+        typer.Option("--wait-for-gpus", metavar="N", help="Wait until the cluster has so many, up to compute.wait_s."),
+    ] = None,
+    min_actors: Annotated[
+        int | None, typer.Option("--min-actors", metavar="N", help="End, resumable, where fewer copies of the model have room.")
+    ] = None,
+    max_actors: Annotated[
+        int | None, typer.Option("--max-actors", metavar="N", help="Make more copies, up to so many, as machines come.")
+    ] = None,
     drift_from: Annotated[
         str | None,
         typer.Option(
@@ -64,6 +74,8 @@ def run(
     stopping.install()  # before anything heavy is imported
     pairs = options.settings(set_, endpoint_url) + ([f"drift.accepted={json.dumps(drift_from)}"] if drift_from else [])
     pairs += [f"budget.deadline_s={seconds(deadline)}"] if deadline else []
+    counts = {"wait_for_gpus": wait_for_gpus, "min_actors": min_actors, "max_actors": max_actors}
+    pairs += [f"compute.{name}={count}" for name, count in counts.items() if count is not None]
     try:
         _run(
             options.job_of(manifest, output, preset, job, pairs, allow_root, rendition),

@@ -26,7 +26,8 @@ def plan(
     verbose: options.Verbose = False,
 ) -> None:
     """Say what would run: items, what is done already, the cluster, and the time from a quick measurement."""
-    from pipeline.flow import ray_cluster, will_use_gpus, with_copies
+    from pipeline.cluster import ray_cluster, will_use_gpus
+    from pipeline.flow import with_copies
     from pipeline.log import set_up_logging
     from pipeline.models.load import can_use_gpu
     from pipeline.preflight import fit_pool, make_plan, without_done

@@ -40,6 +40,16 @@ class Compute(Section):
         ge=1,
         description="copies of the model; absent, one a GPU, or one on a CPU machine (of small networks, several)",
     )
+    min_actors: int | None = Field(
+        default=None, ge=1, description="a cluster with room for fewer when the run starts ends it, resumable"
+    )
+    max_actors: int | None = Field(
+        default=None, ge=1, description="as many copies at most; while there are fewer, more are made as machines come"
+    )
+    wait_for_gpus: int | None = Field(
+        default=None, ge=1, le=10_000, description="a cluster with fewer is waited for, and its autoscaler asked for them"
+    )
+    wait_s: float = Field(default=900.0, gt=0, description="how long; then the run works with what came")
     gpus_per_actor: float | None = Field(default=None, ge=0, le=8, description="absent, 1 where there are GPUs, else 0")
     cpus_per_actor: float | None = Field(default=None, ge=0, description="absent, 0 beside a GPU, else 1")
     threads_per_actor: int | None = Field(
@@ -56,6 +66,14 @@ class Compute(Section):
     block_mib: int = Field(default=64, ge=1, le=1024, description="decoded pixels a block")
     fetch_threads: int = Field(default=8, ge=1, le=128, description="objects read or written at once by one task")
     no_progress_s: int = Field(default=1800, ge=5, description="a run that finishes nothing for so long is given up")
+
+    @model_validator(mode="after")
+    def _actors_are_fixed_or_grow(self) -> Compute:
+        if self.actors and (self.min_actors or self.max_actors):
+            raise ValueError("actors is a fixed number; give it, or min_actors and max_actors")
+        if self.min_actors and self.max_actors and self.min_actors > self.max_actors:
+            raise ValueError(f"min_actors={self.min_actors} is more than max_actors={self.max_actors}")
+        return self
 
     def images_a_pass(self, frame_px: int, device: str) -> int:
         """Images in one forward pass on a device of this type (``cpu`` or ``cuda``), by the size of the frames."""

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import socket
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from math import ceil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -19,14 +15,13 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.config import Budget, Compute, Job
-from pipeline.errors import ConfigError, ErrorBudgetExceeded, PipelineError, Stopped
+from pipeline.cluster import address_of, will_use_gpus
+from pipeline.config import Budget, Job
+from pipeline.errors import ErrorBudgetExceeded, PipelineError, Stopped
 from pipeline.log import Meter
-from pipeline.models.forward import choose_device
 from pipeline.models.load import can_use_gpu
-from pipeline.preflight import COMMIT_CPUS, ROOMY_CPUS, Cluster, Node, Plan, Pool
+from pipeline.preflight import COMMIT_CPUS, Plan, Pool
 from pipeline.segmenter import local_cpus
 from pipeline.stages.commit import commit_batch
 from pipeline.stages.decode import decode_batch
@@ -59,9 +54,6 @@ GPU_ROWS = 64
 BLOCKS, LARGER = 8_000, 4
 """The driver keeps 10 KB for every block until the run ends, so beyond this number they grow: up to so many times larger."""
 
-WORKER_START_S = 120.0
-"""How long a cluster's machine may take to start a process: it may have to unpack an environment first."""
-
 
 def images_a_pass(plan: Plan, pool: Pool) -> int:
     """Images of one forward pass, which is also what Ray hands the model at once: one note in the ledger, one deadline."""
@@ -76,7 +68,14 @@ def with_copies(job: Job, todo: int) -> Job:
     """
     compute, recipe = job.compute, job.recipe
     small = recipe.model != "fake" and recipe.frame_px <= SMALL_FRAME_PX
-    if not small or compute.actors or compute.gpus_per_actor or _cluster_address(compute) or ray.is_initialized():
+    if (
+        not small
+        or compute.actors
+        or compute.max_actors
+        or compute.gpus_per_actor
+        or address_of(compute)
+        or ray.is_initialized()
+    ):
         return job
     if can_use_gpu(recipe) and will_use_gpus(compute):
         return job
@@ -92,8 +91,9 @@ def rows_per_block(plan: Plan, pool: Pool) -> int:
     """
     a_pass = images_a_pass(plan, pool)
     most = most_rows(GPU_ROWS if pool.gpus else 2 * a_pass, plan.todo)
-    least = a_pass if plan.todo >= PASSES_AN_ACTOR * pool.actors * a_pass else 1
-    return plan.job.compute.rows_per_block or max(least, min(most, plan.todo // (8 * pool.actors)))
+    actors = pool.most or pool.actors
+    least = a_pass if plan.todo >= PASSES_AN_ACTOR * actors * a_pass else 1
+    return plan.job.compute.rows_per_block or max(least, min(most, plan.todo // (8 * actors)))
 
 
 def most_rows(usual: int, todo: int) -> int:
@@ -145,9 +145,7 @@ def graph(plan: Plan, pool: Pool, run_id: str, files: Files) -> Dataset:
             ),
             batch_format="pyarrow",
             batch_size=images_a_pass(plan, pool),
-            compute=ActorPoolStrategy(
-                size=pool.actors, max_concurrent_calls_per_actor=CALLS_A_GPU if pool.device == "cuda" else 1
-            ),
+            compute=_actors(pool),
             num_gpus=pool.gpus,
             num_cpus=pool.cpus,
             max_restarts=FOR_EVER,
@@ -171,6 +169,14 @@ def graph(plan: Plan, pool: Pool, run_id: str, files: Files) -> Dataset:
         )
     )
     return made
+
+
+def _actors(pool: Pool) -> ActorPoolStrategy:
+    """Full from the start, since Ray Data's own growth takes minutes; it only grows by what wasn't there then."""
+    calls = CALLS_A_GPU if pool.device == "cuda" else 1
+    if pool.most is None:
+        return ActorPoolStrategy(size=pool.actors, max_concurrent_calls_per_actor=calls)
+    return ActorPoolStrategy(min_size=pool.actors, max_size=pool.most, max_concurrent_calls_per_actor=calls)
 
 
 def execute(
@@ -247,137 +253,3 @@ def ours(error: BaseException | None) -> PipelineError | None:
             return error
         error = inner
     return None
-
-
-@contextmanager
-def ray_cluster(compute: Compute) -> Iterator[Cluster]:
-    """Join the cluster that is named (or already joined), or start one on this machine for the run alone.
-
-    Raises:
-        ConfigError: no cluster answers at the address.
-    """
-    joined = ray.is_initialized()
-    if not joined:
-        _start_ray(compute)
-    try:
-        nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        if joined or _cluster_address(compute):
-            check_workers([node["NodeID"] for node in nodes])
-        have = [node["Resources"] for node in nodes]
-        yield tuple(Node(float(node.get("CPU", 0)), float(node.get("GPU", 0))) for node in have)
-    finally:
-        if not joined:
-            ray.shutdown()
-
-
-def will_use_gpus(compute: Compute) -> bool:
-    """Whether the model is going to run on GPUs, by what the cluster has; for this machine alone, by what PyTorch finds.
-
-    Raises:
-        ConfigError: no cluster answers at the address.
-    """
-    if compute.device != "auto":
-        return compute.device == "cuda"
-    if not (ray.is_initialized() or _cluster_address(compute)):
-        return choose_device("auto").type == "cuda"
-    with ray_cluster(compute) as cluster:
-        return any(node.gpus for node in cluster)
-
-
-def check_workers(node_ids: Sequence[str], mine: str | None = None) -> None:
-    """A machine with another version of this package would make other pixels, or fail late and strangely.
-
-    Raises:
-        ConfigError: naming the machine, what it has and what this process has.
-    """
-
-    def code() -> str:
-        # A nested function travels as it is: the other side need not have this package to run it.
-        import hashlib
-        import importlib.util
-        from importlib.metadata import version
-        from pathlib import Path
-
-        found = importlib.util.find_spec("pipeline")
-        if found is None or found.origin is None:
-            return "no matteline"
-        content = hashlib.sha256()
-        for path in sorted(Path(found.origin).parent.rglob("*.py")):
-            content.update(path.read_bytes())
-        return f"matteline {version('matteline')} (source {content.hexdigest()[:12]})"
-
-    mine = mine or code()
-    here = {node_id: NodeAffinitySchedulingStrategy(node_id, soft=False) for node_id in node_ids}
-    asked = {
-        node_id: ray.remote(code).options(num_cpus=0, scheduling_strategy=there).remote() for node_id, there in here.items()
-    }
-    for node_id, answer in asked.items():
-        try:
-            theirs = ray.get(answer, timeout=WORKER_START_S)
-        except RayError as error:
-            raise ConfigError(f"the cluster's machine {node_id[:12]} can't run anything: {type(error).__name__}") from error
-        if theirs != mine:
-            raise ConfigError(
-                f"the cluster's machine {node_id[:12]} has {theirs}, this process has {mine}; install the same on all, best as "
-                "one container image"
-            )
-
-
-def _cluster_address(compute: Compute) -> str | None:
-    """Of the cluster that is there already, if one is named."""
-    return compute.ray_address or os.environ.get("RAY_ADDRESS") or None
-
-
-def _start_ray(compute: Compute) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # What every task did, for a dashboard that isn't there: 10 KB a task in memory, up to 100,000 tasks.
-    os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
-    # Ray's C++ side writes an error to stderr about what Ray Data always does (ray-project/ray#53727).
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    ray_data = logging.getLogger("ray.data")
-    ray_data.setLevel(logging.ERROR)
-    for handler in ray_data.handlers:
-        if isinstance(handler, logging.StreamHandler):  # its file keeps the tracebacks; the user gets our sentence
-            handler.setLevel(logging.CRITICAL)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = _cluster_address(compute)
-    _check_answers(address)
-    try:
-        with _muted_stderr():
-            if address:
-                ray.init(address=address, **quiet)
-            else:
-                # CPUs are Ray's bookkeeping: the model's actors get theirs on top, so that reading and writing never starve.
-                slots = max(ROOMY_CPUS, local_cpus()) + (compute.actors or 1) * (compute.cpus_per_actor or 1)
-                ray.init(address="local", num_cpus=ceil(slots), include_dashboard=False, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        why = f"{error} ({error.__cause__})" if error.__cause__ else error
-        raise ConfigError(f"no Ray cluster could be had at {address or 'this machine'}: {why}") from error
-
-
-def _check_answers(address: str | None) -> None:
-    """Ray itself would go on knocking for minutes.
-
-    Raises:
-        ConfigError: nobody answers at host:port.
-    """
-    host, colon, port = (address or "").rpartition("://")[2].rpartition(":")
-    if colon and port.isdigit():
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-        except (OSError, OverflowError) as error:
-            raise ConfigError(f"no Ray cluster answers at {address} ({error}); see compute.ray_address") from error
-
-
-@contextmanager
-def _muted_stderr() -> Iterator[None]:
-    """Keep what C++ writes (that its log level was set) out of the JSON lines; errors come as exceptions all the same."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pipeline.backgrounds import pin_backgrounds
 from pipeline.config import Compute, Job
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Stopped
 from pipeline.models.load import check_weights, settle
 from pipeline.models.refiners import check_extra, check_refiner
 from pipeline.quality.calibration import load_calibration
@@ -64,6 +64,8 @@ class Pool:
     """Of decoding and finishing each, as Ray counts them. Ray Data reserves CPUs from the first stage on and gives a later
     stage none until the earlier ones are through: where few are left, smaller shares let an item be committed before the last
     is decoded."""
+    most: int | None = None
+    """Copies that there may be when more machines come; None where their number is fixed."""
 
 
 class Node(NamedTuple):
@@ -160,7 +162,19 @@ def fit_pool(compute: Compute, cluster: Cluster, *, gpu_model: bool = True) -> P
 
     Raises:
         ConfigError: the cluster has less than was asked for.
+        Stopped: it has room for fewer copies than ``compute.min_actors``, for now.
     """
+    pool = _fitted(compute, cluster, gpu_model=gpu_model)
+    if compute.min_actors and pool.actors < compute.min_actors:
+        raise Stopped(
+            f"the cluster has room for {pool.actors} of at least {compute.min_actors} copies of the model "
+            "(compute.min_actors); the same command continues when there are more machines (compute.wait_for_gpus waits)"
+        )
+    return pool if compute.max_actors is None or compute.max_actors == pool.actors else replace(pool, most=compute.max_actors)
+
+
+def _fitted(compute: Compute, cluster: Cluster, *, gpu_model: bool) -> Pool:
+    """The pool for the machines that there are."""
     cpus, gpus = sum(node.cpus for node in cluster), sum(node.gpus for node in cluster)
     share = compute.gpus_per_actor
     if share is None:
@@ -176,7 +190,7 @@ def fit_pool(compute: Compute, cluster: Cluster, *, gpu_model: bool = True) -> P
     each = compute.cpus_per_actor if compute.cpus_per_actor is not None else 1.0
     room = _copies(cluster, each, 0) if each else int(cpus)
     roomy = [node for node in cluster if node.cpus > 1] or [node for node in cluster if node.cpus]
-    actors = compute.actors or max(1, min(len(roomy), int(cpus - FREE_CPUS)))
+    actors = compute.actors or max(1, min(len(roomy), int(cpus - FREE_CPUS), compute.max_actors or room))
     if actors > room or actors * each + FREE_CPUS > cpus:
         raise ConfigError(
             f"{actors} actors x {each:g} CPUs, and {FREE_CPUS} for reading and writing, need "
@@ -189,7 +203,7 @@ def fit_pool(compute: Compute, cluster: Cluster, *, gpu_model: bool = True) -> P
 def _on_gpus(compute: Compute, cluster: Cluster, share: float) -> Pool:
     each = compute.cpus_per_actor or 0.0
     room = _copies(cluster, each, share)
-    actors = compute.actors or max(1, room)
+    actors = compute.actors or max(1, min(room, compute.max_actors or room))
     gpus, cpus = sum(node.gpus for node in cluster), sum(node.cpus for node in cluster)
     if actors > room:
         raise ConfigError(

@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.acceptance import Accepted, baseline, drift
+from pipeline.cluster import await_gpus, ray_cluster, will_use_gpus
 from pipeline.config import Job
 from pipeline.errors import ItemsMissing, PipelineError, Stopped, StorageError, WriteError
-from pipeline.flow import execute, judge, ray_cluster, will_use_gpus, with_copies
+from pipeline.flow import execute, judge, with_copies
 from pipeline.log import Meter, log
 from pipeline.models.load import can_use_gpu
 from pipeline.preflight import Cluster, Plan, fit_pool, make_plan, only_lost, without_done
@@ -154,13 +155,14 @@ def _tidy_index(plan: Plan, files: Files) -> None:
 
 
 def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None:
-    with ray_cluster(plan.job.compute) as cluster, Meter(plan.todo) as meter:
+    with ray_cluster(plan.job.compute) as there, Meter(plan.todo) as meter:
         before, failures = (record.ok, record.review, record.failed), record.failures  # of an earlier pass
 
         def check() -> None:
             record.count(meter, before)
             lease.check()
 
+        cluster = await_gpus(plan.job.compute, there, lease.check)
         _check_reach(plan, cluster)
         pool = fit_pool(plan.job.compute, cluster, gpu_model=can_use_gpu(plan.job.recipe))
         facts = {"actors": pool.actors, "gpus_each": pool.gpus, "machines": len(cluster)}

@@ -8,7 +8,6 @@ import io
 import json
 import re
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-import ray
 import torch
 from PIL import Image
 
 from pipeline import flow
 from pipeline.config import Compute, load_job
 from pipeline.errors import ConfigError, ErrorBudgetExceeded, ItemsMissing, Stopped, StorageError, WeightsError
-from pipeline.flow import check_workers, execute, graph, rows_per_block, rows_per_part, will_use_gpus, with_copies
+from pipeline.flow import execute, graph, rows_per_block, rows_per_part, with_copies
 from pipeline.garbage import sweep
 from pipeline.log import Meter
 from pipeline.preflight import Node, Pool, fit_pool, make_plan, without_done
@@ -411,17 +409,6 @@ def test_after_the_deadline_nothing_is_taken_up_and_the_next_run_goes_on(
     assert len(read_index(plan.layout.folder)) == 6
 
 
-def test_a_cluster_with_another_version_is_refused() -> None:
-    import ray
-
-    node_ids = [node["NodeID"] for node in ray.nodes()]
-    check_workers(node_ids)
-    with pytest.raises(ConfigError, match=r"has matteline \S+ \(source [0-9a-f]{12}\), this process has matteline 0.0.9"):
-        check_workers(node_ids, "matteline 0.0.9")
-    with pytest.raises(ConfigError, match="can't run anything"):
-        check_workers(["0" * 56])
-
-
 def test_rows_that_ray_lost_are_done_in_the_same_run(
     tmp_path: Path, make_photos: MakePhotos, fake_preset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -455,16 +442,6 @@ def test_parts_are_no_larger_than_what_the_budget_is_first_judged_after(
         assert rows_per_part(replace(plan, todo=80)) == (500 if rows == 500 else 2)
 
 
-@pytest.mark.parametrize(("nodes", "gpus"), [((Node(4), Node(8, 1)), True), ((Node(4), Node(8)), False)])
-def test_where_the_model_will_run_is_asked_of_the_cluster(
-    nodes: tuple[Node, ...], gpus: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(flow, "ray_cluster", lambda _compute: nullcontext(nodes))
-    assert will_use_gpus(Compute(ray_address="head:6379")) is gpus
-    assert will_use_gpus(Compute(ray_address="head:6379", device="cuda"))
-    assert not will_use_gpus(Compute(ray_address="head:6379", device="cpu"))
-
-
 @pytest.mark.parametrize(
     ("settings", "todo", "actors"),
     [
@@ -481,20 +458,10 @@ def test_small_networks_have_several_copies_on_one_machine(
     settings: list[str], todo: int, actors: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flow, "local_cpus", lambda: 16)
-    monkeypatch.setattr(flow, "choose_device", lambda _name: torch.device("cpu"))
+    monkeypatch.setattr("pipeline.cluster.choose_device", lambda _name: torch.device("cpu"))
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     job = load_job(manifest="photos", output="out", preset="u2netp", overrides=settings)
     assert with_copies(job, todo).compute.actors == actors
-
-
-def test_why_a_cluster_cannot_be_joined_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def init(**_options: Any) -> None:
-        raise ConnectionError("Failed to connect to Ray cluster at head:6379") from RuntimeError("InvalidAuthToken")
-
-    monkeypatch.setattr(ray, "init", init)
-    monkeypatch.setattr(flow, "_check_answers", lambda _address: None)
-    with pytest.raises(ConfigError, match=r"had at head:6379: Failed to connect .* \(InvalidAuthToken\)"):
-        flow._start_ray(Compute(ray_address="head:6379"))
 
 
 def test_renditions_are_made_found_whole_and_swept(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:

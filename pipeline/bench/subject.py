@@ -8,8 +8,9 @@ from pathlib import Path
 
 from pipeline.bench.photos import Photos, write_manifest
 from pipeline.bench.standin import write_standin
+from pipeline.cluster import ray_cluster, will_use_gpus
 from pipeline.config import Job, load_job
-from pipeline.flow import ray_cluster, will_use_gpus, with_copies
+from pipeline.flow import with_copies
 from pipeline.log import log
 from pipeline.models.load import can_use_gpu
 from pipeline.preflight import Pool, fit_pool, make_plan

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.cluster import ray_cluster
 from pipeline.config import Job
 from pipeline.errors import ConfigError
 from pipeline.evaluate.flow import measure_rows
@@ -16,7 +17,6 @@ from pipeline.evaluate.stage import Measuring, read_rows
 from pipeline.evaluate.summary import Summary, summarise
 from pipeline.evaluate.tables import as_json, markdown
 from pipeline.evaluate.truths import check_columns, joined, read_truths
-from pipeline.flow import ray_cluster
 from pipeline.log import log
 from pipeline.preflight import Plan
 from pipeline.quality.metrics import check_library
