@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?= ../shared
 PHOTOS ?= $(DATA)/data/train
 
-.PHONY: demo test check infra-check parity faults fuzz soak bench bench-refiner evaluate bench-scale bench-gpu report-demo train-refiner train-estimator train-lite lock clean
+.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-refiner evaluate bench-scale bench-gpu report-demo train-refiner train-estimator train-lite lock clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -42,6 +42,9 @@ parity: .venv/dev ## the published models' numbers at full size, all of them
 
 faults: .venv/dev ## kill, throttle and starve real runs; a table of what was lost (none may be)
 	$(BIN)/python -m pytest -m "faults or not faults" --tb=short tests/faults
+
+cluster-test: .venv/dev ## several machines, each a real Ray node here: work is spread, one drains, is lost, comes; weights once a machine
+	$(BIN)/python -m pytest -m cluster --tb=short tests/faults/test_nodes.py
 
 fuzz: .venv/dev   ## 100,000 damaged and hostile files, SEED=1 …, and the awkward ones in DATA (../shared)
 	@test -f $(DATA)/data/torture/images.parquet || { echo "make fuzz wants $(DATA)/data/torture/images.parquet; name another folder: make fuzz DATA=/path/to/shared"; exit 2; }

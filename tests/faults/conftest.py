@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import importlib.util
+import json
 import secrets
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,6 +125,66 @@ def on_s3(
         place = trial_module.Bucket(f"s3://{name}/out-{secrets.token_hex(4)}", s3, environment)
         folder = tmp_path / secrets.token_hex(4)
         return trial_module.Trial(fault, place, found.manifest, fake_preset, folder, found.items, bars, rows, **more)
+
+    return make
+
+
+class Running:
+    """A running ``cluster.py``; ``address`` is where a run joins it."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        assert process.stdout is not None
+        self.address = process.stdout.readline().strip()
+
+    def do(self, deed: str) -> None:
+        """One of its lines, and wait until it is done."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(f"{deed}\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == f"{deed}\n"
+
+    def end(self) -> None:
+        """Let it shut its machines down."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(60)
+
+
+@pytest.fixture
+def machines() -> Iterator[Callable[..., Running]]:
+    """``machines(trial, names, **more)``: ``cluster.py`` with the trial's environment, so that its workers know the faults."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(trial: Any, names: list[str], **more: Any) -> Running:
+        command = [sys.executable, str(HERE / "cluster.py"), json.dumps({"machines": names} | more)]
+        process = subprocess.Popen(
+            command, env=trial.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        trial.sessions.append(process.pid)
+        started.append(process)
+        return Running(process)
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def mean_preset(tmp_path: Path) -> Callable[[Path, str], str]:
+    """``mean_preset(folder, address)``: weights of a tiny ONNX network in a folder, and a preset that fetches them."""
+
+    def make(folder: Path, address: str) -> str:
+        content = load("../models/onnx_files").mean_model(64)
+        (folder / "mean.onnx").write_bytes(content)
+        path = tmp_path / "mean.yaml"
+        path.write_text(
+            "about: for tests\nlicence: none\ncommercial: true\nsize_mb: 0\nsource: none\n"
+            "recipe:\n  model: onnx\n  frame_px: 64\n  refiner: guided\n  estimate: false\n"
+            f"  weights: {address}/mean.onnx\n  weights_sha256: {hashlib.sha256(content).hexdigest()}\n"
+        )
+        return str(path)
 
     return make
 

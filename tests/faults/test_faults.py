@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,40 +72,16 @@ def test_task_killed(on_disk: MakeTrial, trial_module: ModuleType) -> None:
         assert run.wait(trial_module.RUN_S) == 0, trial.said()
 
 
-@pytest.fixture
-def cluster(trial_module: ModuleType) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts ``cluster.py`` with a trial's environment, so that its workers know the trial's faults."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(trial: Any) -> subprocess.Popen[str]:
-        command = [sys.executable, str(trial_module.HERE / "cluster.py")]
-        process = subprocess.Popen(
-            command, env=trial.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
-        trial.sessions.append(process.pid)
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-def test_machine_removed(on_disk: MakeTrial, trial_module: ModuleType, cluster: Callable[..., subprocess.Popen[str]]) -> None:
+def test_machine_removed(on_disk: MakeTrial, trial_module: ModuleType, machines: Callable[..., Any]) -> None:
     with on_disk("machine removed") as trial:
-        machines = cluster(trial)
-        assert machines.stdin is not None and machines.stdout is not None
-        trial.settings = [f"compute.ray_address={machines.stdout.readline().strip()}", "compute.actors=2"]
+        cluster = machines(trial, ["a", "b"])
+        trial.settings = [f"compute.ray_address={cluster.address}", "compute.actors=2"]
         run = trial.start()
         trial.await_frames(MID_RUN, run)
-        machines.stdin.write("remove\n")
-        machines.stdin.flush()
-        assert machines.stdout.readline() == "removed\n"
+        cluster.do("remove busy")
         if run.wait(trial_module.RUN_S):
             trial.finish()
-        machines.stdin.close()
-        machines.wait(60)
+        cluster.end()
 
 
 def test_out_of_memory(on_disk: MakeTrial) -> None:

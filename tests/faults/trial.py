@@ -43,6 +43,15 @@ class Row(NamedTuple):
     runs: int
 
 
+class Frame(NamedTuple):
+    """A frame that went through the model: its hash, when it was through, and where."""
+
+    name: str
+    time_s: float
+    pid: int
+    machine: str
+
+
 ROWS = pytest.StashKey[list[Row]]()
 
 
@@ -139,10 +148,15 @@ class Trial:
                 return
         pytest.fail(f"{self.fault}: no end after {self.runs} runs; the last said {self.said()[-1500:]}")
 
-    def segmented(self) -> list[str]:
-        """The frames that went through the model so far, in order."""
+    def frames(self) -> "list[Frame]":
+        """All that went through the model so far, in order."""
         lines = self.trace.read_text().splitlines() if self.trace.exists() else []
-        return [line.split()[0] for line in lines if not line.startswith("memory ")]
+        parts = [line.split() for line in lines if not line.startswith("memory ")]
+        return [Frame(name, float(time_s), int(pid), machine) for name, _, time_s, pid, machine in parts]
+
+    def segmented(self) -> list[str]:
+        """The frames' names."""
+        return [frame.name for frame in self.frames()]
 
     def await_frames(self, count: int, run: subprocess.Popen[bytes]) -> None:
         """Until so many frames went through the model."""

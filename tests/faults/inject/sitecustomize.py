@@ -2,7 +2,8 @@
 
 The environment variable FAULTS holds JSON; every key may be absent::
 
-    trace     a file that gets one line for every frame that went through the model: which frame, in a batch of how many
+    trace     a file that gets one line for every frame that went through the model: which frame, in a batch of how many, when
+              (seconds since 1970), in which process and on which machine ($MACHINE)
     sleep_s   seconds that every frame takes in the model
     most      frames at once; more of them are out of memory
     marked    what the marked picture (``mark.png``: magenta at its corner) does: "exit" and "hang" where it is decoded or
@@ -50,7 +51,8 @@ def in_model(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
         note(f"memory {len(frames)}\n")
         raise torch.OutOfMemoryError("injected: out of memory")
     time.sleep(FAULTS.get("sleep_s", 0) * len(frames))
-    note("".join(f"{hashlib.sha256(frame.tobytes()).hexdigest()[:16]} {len(frames)}\n" for frame in frames))
+    where = f"{len(frames)} {time.time():.2f} {os.getpid()} {os.environ.get('MACHINE', '-')}"
+    note("".join(f"{hashlib.sha256(frame.tobytes()).hexdigest()[:16]} {where}\n" for frame in frames))
     return wrapped(*args, **kwargs)
 
 
