@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from jobs import options
 from jobs.console import out, table
 
 if TYPE_CHECKING:
+    from pipeline.cost import Price, Speed
     from pipeline.preflight import Plan, Pool
     from pipeline.storage.files import Files
 
@@ -22,11 +25,19 @@ def plan(
     job: options.JobFile = None,
     endpoint_url: options.Endpoint = None,
     allow_root: options.AllowRoot = None,
+    price: Annotated[
+        str | None,
+        typer.Option("--price", metavar="MACHINE=PRICE", help="What one machine costs an hour, e.g. g6.xlarge=0.80."),
+    ] = None,
     accept_licence: options.AcceptLicence = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Say what would run: items, what is done already, the cluster, and the time from a quick measurement."""
+    """Say what would run: items, what is done already, bytes, the cluster, hours and money.
+
+    Its speed is that of the last run of this recipe into the same output, or that of the model alone, measured now.
+    """
     from pipeline.cluster import ray_cluster, will_use_gpus
+    from pipeline.cost import Price, look_at_sizes
     from pipeline.flow import with_copies
     from pipeline.log import set_up_logging
     from pipeline.models.load import can_use_gpu
@@ -35,6 +46,7 @@ def plan(
 
     set_up_logging(verbose=verbose)
     settled = options.job_of(manifest, output, preset, job, options.settings(set_, endpoint_url), allow_root, rendition)
+    named = Price.parse(price) if price else None
     files = Files(settled.storage)
     gpu = settled.recipe.precision == "auto" and will_use_gpus(settled.compute)
     made = without_done(make_plan(settled, files, accept_licence=accept_licence, gpu=gpu), files)
@@ -55,19 +67,51 @@ def plan(
     if made.job.recipe.renditions:
         lines.add_row("renditions", ", ".join(file.name for one in made.job.recipe.renditions for file in one.files))
     if made.todo:
-        lines.add_row("model time", _estimate(made, pool, files))
+        sizes = look_at_sizes(made.manifest, files)
+        about = sizes.of(made.todo)
+        if about is not None:
+            unit, power = ("GiB", 30) if about[0] >= 2**30 else ("MiB", 20)
+            total, off = (number / 2**power for number in about)
+            lines.add_row("images", f"about {total:.3g} ± {off:.2g} {unit}, by the size of {len(sizes.found)} of them")
+        if sizes.unknown:
+            lines.add_row("", f"{sizes.unknown} of {sizes.unknown + len(sizes.found)} that were looked at can't be found")
+        for name, text in _estimated(made, pool, files, machines=len(cluster), price=named):
+            lines.add_row(name, text)
     out.print(lines)
 
 
-def _estimate(made: Plan, pool: Pool, files: Files) -> str:
+def _estimated(made: Plan, pool: Pool, files: Files, *, machines: int, price: Price | None) -> list[tuple[str, str]]:
+    from pipeline.cost import estimate
+
+    speed = _speed(made, pool, files)
+    found = estimate(made.todo, speed, pool.actors, pool.gpus, machines, price)
+    lines = [("time", f"about {span(3600 * found.hours)}: {speed.known}")]
+    if pool.gpus:
+        lines.append(("GPU hours", f"{found.gpu_hours:.3g}"))
+    if price is not None and found.money is not None:
+        count = "1 machine" if machines == 1 else f"{machines} machines"
+        lines.append(("cost", f"about {found.money:.2f}: {count} {price.machine} at {price.an_hour:g} an hour"))
+    return lines
+
+
+def _speed(made: Plan, pool: Pool, files: Files) -> Speed:
+    """Measured in earnest if there was a run, else the model alone on this machine."""
     from pipeline.bench.alone import seconds_per_item
+    from pipeline.cost import Speed, measured_speed
+    from pipeline.report import records
     from pipeline.segmenter import local_cpus
 
+    known = measured_speed(list(records(made.layout, files)), pool.gpus)
+    if known is not None:
+        return known
     compute = made.job.compute
     threads = compute.threads_per_actor or max(1, local_cpus() // pool.a_node)
     batch = compute.images_a_pass(made.job.recipe.frame_px, pool.device)
     each_s = seconds_per_item(made.job.recipe, files, device=pool.device, threads=threads, batch=batch, engine=compute.engine)
-    whole_s = each_s * made.todo / pool.actors
-    hours, minutes = divmod(round(whole_s / 60), 60)
-    span = f"{hours} h {minutes:02} min" if hours else f"{minutes} min" if whole_s > 90 else f"{whole_s:.0f} s"
-    return f"about {span}: {each_s:.3g} s an item measured on this machine, {pool.actors} at once"
+    return Speed(1 / each_s, f"the model takes {each_s:.3g} s an item on this machine, measured alone, {pool.actors} at once")
+
+
+def span(seconds: float) -> str:
+    """``42 s``, ``7 min``, ``3 h 05 min``."""
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min" if seconds > 90 else f"{seconds:.0f} s"

@@ -27,7 +27,7 @@ LAYERS = [
     {"pipeline.stages", "pipeline.preflight"},
     {"pipeline.cluster"},
     {"pipeline.flow", "pipeline.report", "pipeline.verify", "pipeline.dataset", "pipeline.gallery", "pipeline.verdicts"},
-    {"pipeline.acceptance", "pipeline.garbage", "pipeline.compare"},
+    {"pipeline.acceptance", "pipeline.garbage", "pipeline.compare", "pipeline.cost"},
     {"pipeline.run", "pipeline.pages"},
     {"pipeline.evaluate"},
     {"pipeline.bench"},

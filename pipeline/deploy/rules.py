@@ -12,6 +12,7 @@ Tree = dict[str, Any]
 NAME_MAX = {"RayCluster": 53, "RayJob": 47, "RayCronJob": 36, "CronJob": 52}
 """Characters of a name. A CronJob whose nights become RayJobs has fewer, see ``settings``."""
 SPOT = re.compile(r"spot", re.IGNORECASE)
+DEADLINE = re.compile(r"--deadline ([\d.]+)h\b")
 KEYS = re.compile(
     r"aws_(secret|access)|\bakia[a-z0-9]{12}|password|token=|storage\.(key|secret|token)|private key", re.IGNORECASE
 )
@@ -80,6 +81,9 @@ def _of_rayjob(name: str, spec: Tree, ray: str, accounts: set[str]) -> Iterator[
         yield f"{name}: shutdownAfterJobFinishes must be true, as suspend and ttlSecondsAfterFinished need it"
     if spec.get("activeDeadlineSeconds", 0) <= 0:
         yield f"{name}: activeDeadlineSeconds must be above 0, or a run that hangs holds its machines"
+    own = DEADLINE.search(spec.get("entrypoint", ""))
+    if not own or float(own[1]) * 3600 >= spec.get("activeDeadlineSeconds", 0):
+        yield f"{name}: the run's own --deadline (hours) must end it before activeDeadlineSeconds kills it"
     if {"entrypointNumCpus", "entrypointNumGpus", "entrypointResources"} & set(spec):
         yield f"{name}: an entrypoint with resources leaves the head"
     yield from _of_head(groups[0])

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from jobs.cut_out import seconds
 from pipeline.config import load_job
 from pipeline.deploy.kustomize import build
 from pipeline.deploy.nightly import overlay_names
@@ -85,7 +86,8 @@ def test_entrypoint_is_a_command_that_the_product_accepts(overlay: str) -> None:
     command, verb, *rest = shlex.split(job["spec"]["entrypoint"])
     assert (command, verb) == ("matteline", "run")
     given = dict(zip(rest[::2], rest[1::2], strict=True))
-    assert set(given) == {"--manifest", "--output", "--preset", "--set"}
+    assert set(given) == {"--manifest", "--output", "--preset", "--set", "--deadline"}
+    assert 0 < seconds(given["--deadline"]) < job["spec"]["activeDeadlineSeconds"]
     loaded = load_job(
         manifest=given["--manifest"], output=given["--output"], preset=given["--preset"], overrides=[given["--set"]]
     )
@@ -122,6 +124,10 @@ BROKEN: dict[str, tuple[Callable[[list[Tree]], object], str]] = {
     "root submitter": (lambda o: submitter(o)["securityContext"].update(runAsUser=0), "submitter: runs as root"),
     "ttl without shutdown": (lambda o: find(o, "RayJob")["spec"].pop("shutdownAfterJobFinishes"), "shutdownAfterJobFinishes"),
     "no deadline": (lambda o: find(o, "RayJob")["spec"].pop("activeDeadlineSeconds"), "activeDeadlineSeconds"),
+    "no deadline of its own": (
+        lambda o: find(o, "RayJob")["spec"].update(entrypoint="matteline run --deadline 48h"),
+        "before activeDeadlineSeconds",
+    ),
     "driver on a worker": (lambda o: find(o, "RayJob")["spec"].update(entrypointNumCpus=1), "leaves the head"),
     "work on the head": (lambda o: cluster(o)["headGroupSpec"].update(rayStartParams={}), "no work"),
     "head on spot": (lambda o: pod(cluster(o)["headGroupSpec"]).pop("affinity"), "off spot"),
