@@ -1,7 +1,7 @@
 """Measure what ``times.json`` says of this machine: ``python tests/simulate/measure.py``; a person copies the numbers.
 
 The stages on one core, on a bundled photo at several sizes, fitted as so many seconds and so many for every million pixels;
-and the driver's processor time a task, in runs of many tiny tasks.
+and the driver's processor time a task, in runs of many small tasks.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from PIL import Image
 FOLDER = Path(__file__).resolve().parent
 sys.path.append(str(FOLDER))
 
-PHOTO = FOLDER.parents[1] / "examples" / "photos"
 MEGAPIXELS = (1, 4, 12)
-ITEMS, ROWS = 2400, (3, 6)
+ITEMS, ROWS, PIXELS = 2400, (3, 6), 24_000
+"""For the driver: images so small that little else is to do, and blocks that still go through the object store."""
+
 FAKE = "about: a trial\nlicence: none\ncommercial: true\nsize_mb: 0\nsource: none\nrecipe: {model: fake, frame_px: 64}\n"
 
 
@@ -54,8 +55,8 @@ def driver(folder: Path) -> None:
         found.grow(1)
         for rows in ROWS:
             settings = {"compute.rows_per_block": rows, "compute.rows_per_part": rows, "compute.batch_size": rows}
-            preset, tiny = str(folder / "fake.yaml"), np.full(ITEMS, 2500.0)
-            seen = real_run(found, folder / str(rows), preset, tiny, Pace(0, 0, 0), settings | {"recipe.outputs": "[mask]"})
+            preset, small = str(folder / "fake.yaml"), np.full(ITEMS, float(PIXELS))
+            seen = real_run(found, folder / str(rows), preset, small, Pace(0, 0, 0), settings | {"recipe.outputs": "[mask]"})
             told = {"busiest thread": seen.driver_cpu_s, "all threads": seen.driver_all_cpu_s, "wall clock": seen.seconds}
             print(f"{rows} rows a block, ms a task:", {name: 1e3 * s / seen.tasks for name, s in told.items()}, flush=True)
 

@@ -22,8 +22,8 @@ from PIL import Image
 from simulation import EDGE
 
 HERE = Path(__file__).resolve().parent
-NODE_CPUS, ACTOR_CPUS = 9, 5
-"""Ray's bookkeeping of a node: room for one copy of the model and no second, and four slots for everything else."""
+NODE_CPUS = 6
+"""Slots of a node, by Ray's bookkeeping; beside them a GPU that isn't there, for one copy of the model."""
 
 RUN_S = 300
 Floats = npt.NDArray[np.float64]
@@ -62,27 +62,29 @@ class Nodes:
 
         self.pace = folder / "pace.json"
         self.env = environment(self.pace)
-        kept = dict(os.environ)
-        os.environ.clear()
-        os.environ.update(self.env)  # what a node's workers inherit
-        try:
+        with only(self.env):
             self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        finally:
-            os.environ.clear()
-            os.environ.update(kept)
         self.count = 0
 
     def grow(self, count: int) -> None:
-        kept = dict(os.environ)
-        os.environ.clear()
-        os.environ.update(self.env)
-        try:
+        """To so many nodes."""
+        with only(self.env):
             for _ in range(count - self.count):
-                self.cluster.add_node(num_cpus=NODE_CPUS, object_store_memory=200 * 2**20)
-        finally:
-            os.environ.clear()
-            os.environ.update(kept)
+                self.cluster.add_node(num_cpus=NODE_CPUS, num_gpus=1, object_store_memory=200 * 2**20)
         self.count = count
+
+
+@contextmanager
+def only(variables: dict[str, str]) -> Iterator[None]:
+    """This process' environment for a while: a node's workers inherit it."""
+    kept = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
 
 
 @contextmanager
@@ -103,13 +105,17 @@ def environment(pace: Path) -> dict[str, str]:
     return variables | token | more
 
 
+def sides_px(pixels: Floats) -> npt.NDArray[np.int64]:
+    """Of square images with about so many pixels."""
+    return np.maximum(8, np.rint(np.sqrt(pixels))).astype(np.int64)
+
+
 def write_manifest(folder: Path, pixels: Floats) -> Path:
     """An image of about so many pixels for every item: flat, so that it costs next to nothing beside the sleeps."""
     (folder / "photos").mkdir(parents=True)
     places = []
-    for number, count in enumerate(pixels):
+    for number, side in enumerate(sides_px(pixels).tolist()):
         place = f"photos/{number:05}.png"
-        side = max(8, round(float(count) ** 0.5))
         Image.new("RGB", (side, side), (number % 251, 90, 40)).save(folder / place)
         places.append(place)
     table = {"item_id": [f"item-{number:05}" for number in range(len(pixels))], "image_uri": places}
@@ -124,7 +130,8 @@ def real_run(found: Nodes, folder: Path, preset: str, pixels: Floats, pace: Pace
     chosen = settings | {
         "compute.ray_address": found.cluster.address,
         "compute.actors": found.count,
-        "compute.cpus_per_actor": ACTOR_CPUS,
+        "compute.gpus_per_actor": 1,
+        "compute.device": "cpu",
         "compute.threads_per_actor": 1,
     }
     command = [
@@ -146,7 +153,7 @@ def real_run(found: Nodes, folder: Path, preset: str, pixels: Floats, pace: Pace
     start, end = np.quantile(finished, (EDGE, 1 - EDGE))
     blocks = -(-len(pixels) // settings["compute.rows_per_block"])
     parts = -(-len(pixels) // settings["compute.rows_per_part"])
-    tasks = round((1 - 2 * EDGE) * (3 * blocks + parts))
+    tasks = round((1 - 2 * EDGE) * (4 * blocks + parts))
     return Seen(finished, float(end - start), *spent(samples, start, end), tasks)
 
 

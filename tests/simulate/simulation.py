@@ -21,6 +21,12 @@ IN_HAND = 2
 AHEAD = 8
 """Pieces a GPU that may wait for the model, or be on their way there; two blocks' where those are more."""
 
+RESERVED, STAGES, COMMIT_CPUS = 0.5, 5, 0.25
+"""Of Ray Data's allocation of slots to stages."""
+
+A_BLOCK = 2
+"""Tasks until a block's pieces are there: one cuts the manifest's rows into blocks, one decodes."""
+
 EDGE = 0.15
 """Share of the items at the run's beginning and at its end that don't count for its speed: stages fill and empty."""
 
@@ -70,7 +76,10 @@ class Result:
     """When, and how many items' objects were there then."""
     twice: int = 0
     """Items more than once through the model: every further time."""
+    read_twice: int = 0
+    """Items read and decoded again: a lost piece's whole block is."""
     losses: int = 0
+    """Of nodes."""
     parts: int = 0
     tasks: int = 0
     pieces: int = 0
@@ -78,6 +87,11 @@ class Result:
     """Items decoded and not committed at half-time: what a stop of the whole run costs."""
     busy: dict[str, float] = field(default_factory=dict)
     """Share of the time that each kind of resource was at work, by name."""
+
+    @property
+    def mean_items_per_s(self) -> float:
+        """From the start to the end."""
+        return self.items / self.seconds
 
     @property
     def items_per_s(self) -> float:
@@ -97,6 +111,18 @@ def rate(finished: list[tuple[float, int]]) -> float:
     return (after - before) / (end - start)
 
 
+def most_slots(cpus: int) -> int:
+    """Of a cluster's, that decoding or finishing can have at once: Ray Data reserves some for every other stage.
+
+    Half of all slots is divided equally over the five stages (cutting into blocks, decoding, the model, finishing,
+    committing), one slot at least for a stage of whole ones; what the model's stage could have is free, as it needs a GPU.
+    Of what is shared, a stage gets another slot as long as a slot and a third is left.
+    """
+    each = RESERVED * cpus / STAGES
+    shared = cpus - 3 * max(1.0, each) - max(COMMIT_CPUS, each)
+    return max(1, int(max(1.0, each) + max(0.0, shared - 1 / 3)))
+
+
 class Simulation:
     """One run; call ``run`` once."""
 
@@ -113,6 +139,8 @@ class Simulation:
         self.to_finish: deque[int] = deque()
         self.to_commit: list[int] = []
         self.rows_to_commit, self.rows_done = 0, 0
+        self.at_decode, self.at_finish = 0, 0
+        self.most = most_slots(setup.gpus * setup.cpus)
         self.coming, self.coming_to = 0, [0] * setup.gpus
         self.ahead = setup.gpus * max(AHEAD, 2 * -(-pieces // max(1, blocks)))
         self.life = [0] * setup.gpus
@@ -122,7 +150,7 @@ class Simulation:
         self.decoding: list[set[int]] = [set() for _ in range(setup.gpus)]
         self.segmenting: list[set[int]] = [set() for _ in range(setup.gpus)]
         self.finishing: list[set[int]] = [set() for _ in range(setup.gpus)]
-        self.modelled = bytearray(pieces)
+        self.read, self.modelled = bytearray(blocks), bytearray(pieces)
         self.random = random.Random(setup.seed)
         self.gpu_s, self.cpu_s = 0.0, 0.0
         self.result = Result(work.items, pieces=pieces)
@@ -157,23 +185,22 @@ class Simulation:
             "driver": self.driver.busy_s / s,
         }
 
-    def _task(self, now: float) -> float:
-        """When the driver has sent a task on its way."""
-        self.result.tasks += 1
-        return self.driver.serve(now, self.times.driver_s)
+    def _task(self, now: float, count: int = 1) -> float:
+        """When the driver has sent a task, or some, on their way."""
+        self.result.tasks += count
+        return self.driver.serve(now, count * self.times.driver_s)
 
     def _dispatch(self, now: float) -> None:
         """Later stages first; decoding only as far ahead as the model follows."""
         while self.to_model and (hand := self._pop(self.hands)) is not None:
             self._segment(now, self.to_model.popleft(), *hand)
-        while self.to_finish or (self.blocks and len(self.to_model) + self.coming < self.ahead):
-            slot = self._pop(self.slots)
-            if slot is None:
+        most = self.most
+        while self.to_finish and self.at_finish < most and (slot := self._pop(self.slots)) is not None:
+            self._finish(now, self.to_finish.popleft(), *slot)
+        while self.blocks and self.at_decode < most and len(self.to_model) + self.coming < self.ahead:
+            if (slot := self._pop(self.slots)) is None:
                 return
-            if self.to_finish:
-                self._finish(now, self.to_finish.popleft(), *slot)
-            else:
-                self._decode(now, self.blocks.popleft(), *slot)
+            self._decode(now, self.blocks.popleft(), *slot)
 
     def _pop(self, tickets: deque[tuple[int, int]]) -> tuple[int, int] | None:
         """A free place on a node that is still there."""
@@ -187,10 +214,14 @@ class Simulation:
         """The whole block is decoded, also where only some of its pieces were lost."""
         first, last = self.work.first[block], self.work.first[block + 1]
         seconds = self.work.decode_s[first:last]
-        start, total = self._task(now), sum(seconds)
-        end = max(start + total, self.gets.take(start, sum(self.work.rows[first:last])))
+        start, total = self._task(now, A_BLOCK), sum(seconds)
+        rows = sum(self.work.rows[first:last])
+        end = max(start + total, self.gets.take(start, rows))
+        self.result.read_twice += rows if self.read[block] else 0
+        self.read[block] = 1
         stretch = (end - start) / total if total else 1.0
         self.decoding[node].add(block)
+        self.at_decode += 1
         self.coming += last - first
         self.coming_to[node] += last - first
         self.cpu_s += total
@@ -210,6 +241,7 @@ class Simulation:
         block = self.block_of[piece]
         if piece == self.work.first[block + 1] - 1:
             self.decoding[node].discard(block)
+            self.at_decode -= 1
             self.slots.append((node, life))
 
     def _segment(self, now: float, piece: int, node: int, life: int) -> None:
@@ -235,12 +267,14 @@ class Simulation:
         end = max(start + self.work.finish_s[piece], self.puts.take(start, self.setup.puts * self.work.rows[piece]))
         self.cpu_s += self.work.finish_s[piece]
         self.finishing[node].add(piece)
+        self.at_finish += 1
         self.events.add(end, What.FINISHED, piece, node, life)
 
     def _finished(self, now: float, piece: int, node: int, life: int) -> None:
         if self.life[node] != life:
             return
         self.finishing[node].discard(piece)
+        self.at_finish -= 1
         self.slots.append((node, life))
         self.stage[piece], self.place[piece] = Stage.ROWS, node
         self.to_commit.append(piece)
@@ -286,6 +320,8 @@ class Simulation:
         self.to_commit = [piece for piece in self.to_commit if self.stage[piece] == Stage.ROWS]
         self.rows_to_commit = sum(self.work.rows[piece] for piece in self.to_commit)
         self.blocks.extendleft(sorted(again - set(self.blocks)))
+        self.at_decode -= len(self.decoding[node])
+        self.at_finish -= len(self.finishing[node])
         self.coming -= self.coming_to[node]
         self.coming_to[node] = 0
         for at_work in (self.decoding[node], self.segmenting[node], self.finishing[node]):

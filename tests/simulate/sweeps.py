@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from simulation import Result, Setup, Simulation
 from workload import TIMES, Times, cut, linear, sizes_mpx
@@ -13,12 +14,12 @@ from workload import TIMES, Times, cut, linear, sizes_mpx
 ITEMS = 10_000_000
 """Of the run that all of it is about."""
 
-FEWER = 2_000_000
+FEWER = 1_000_000
 """Of a run that stands for it in a sweep, with its settings: long enough to be in a steady state."""
 
 GPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-ITEMS_A_GPU = 40_000
-"""Of the runs with more and more GPUs: forty minutes of each, or so."""
+ITEMS_A_GPU, MOST = 20_000, 2_500_000
+"""Of the runs with more and more GPUs: twenty minutes of each, or so."""
 
 USUAL = 64
 """GPUs of the run that all of it is about."""
@@ -42,8 +43,8 @@ class Case:
     rows_per_block: int = 0
     """0: as the product chooses for ``ITEMS``; so below."""
     rows_per_part: int = 0
-    block_mib: int = 64
-    prefixes: int = 512
+    block_mib: int = 0
+    prefixes: int = 0
     partitions: int = 1
     life_s: float = LIFE_S
     model_s: float = TIMES["model_s"]["value"][0]
@@ -78,6 +79,11 @@ class Run:
         return self.result.twice / self.result.items
 
     @property
+    def read_twice(self) -> float:
+        """Share of the items that were read and decoded again."""
+        return self.result.read_twice / self.result.items
+
+    @property
     def records_gib(self) -> float:
         """The driver's account of all blocks of a run of ``ITEMS``."""
         outputs = 3 * self.result.pieces + self.result.parts
@@ -88,27 +94,47 @@ class Run:
         """Seconds that a run's beginning and end cost, over the time of its items at full speed."""
         return self.result.seconds - self.result.items / self.result.items_per_s
 
+    def numbers(self) -> dict[str, Any]:
+        """For a program."""
+        told = {"items_per_s": self.result.items_per_s, "mean_items_per_s": self.result.mean_items_per_s, "ideal": self.ideal}
+        return told | {
+            "busy": self.result.busy,
+            "redone": self.twice,
+            "tasks": self.result.tasks,
+            "seconds": self.result.seconds,
+        }
+
     @property
     def tidy_s(self) -> float:
         """Reading all index parts of a run of ``ITEMS`` once when it is over."""
         return ITEMS / self.result.items * self.result.parts * GET_S / AT_ONCE
 
 
-def defaults() -> tuple[int, int]:
-    """Items a block and an index part that the product chooses for a run of ``ITEMS`` on ``USUAL`` GPUs."""
+class Defaults(NamedTuple):
+    """What the product chooses for a run of ``ITEMS`` on ``USUAL`` GPUs."""
+
+    rows_per_block: int
+    rows_per_part: int
+    block_mib: int
+    prefixes: int = 512
+    """256 folders of masks and as many of cutouts: ``storage/layout.py``."""
+
+
+@functools.cache
+def defaults() -> Defaults:
+    """Asked of the product itself."""
     from pipeline.config import Budget, Compute
     from pipeline.flow import rows_per_block, rows_per_part
 
     recipe = SimpleNamespace(frame_px=1024)
     plan: Any = SimpleNamespace(job=SimpleNamespace(compute=Compute(), budget=Budget(), recipe=recipe), todo=ITEMS)
     pool: Any = SimpleNamespace(gpus=1.0, actors=USUAL, device="cuda")
-    return rows_per_block(plan, pool), rows_per_part(plan)
+    return Defaults(rows_per_block(plan, pool), rows_per_part(plan), Compute().block_mib)
 
 
 def settled(case: Case) -> Case:
     """With the product's choices where the case leaves them open."""
-    block, part = defaults()
-    return replace(case, rows_per_block=case.rows_per_block or block, rows_per_part=case.rows_per_part or part)
+    return replace(case, **{name: getattr(case, name) or value for name, value in defaults()._asdict().items()})
 
 
 def simulate(case: Case) -> Run:
@@ -130,11 +156,11 @@ def simulate(case: Case) -> Run:
     return Run(case, result, ideal, result.seconds + (ITEMS - case.items) / result.items_per_s)
 
 
-def more_gpus() -> list[Run]:
-    """The same run with 1 to 256 GPUs, in part; see ``ITEMS_A_GPU``."""
-    return [simulate(Case(gpus=gpus, items=min(ITEMS // 2, ITEMS_A_GPU * gpus))) for gpus in GPUS]
+def more_gpus(gpus: Iterable[int] = GPUS, **others: Any) -> list[Run]:
+    """The same run with more and more GPUs, in part; see ``ITEMS_A_GPU``."""
+    return [simulate(Case(gpus=count, items=min(MOST, ITEMS_A_GPU * count), **others)) for count in gpus]
 
 
-def sweep(name: str, values: Iterable[float], **others: Any) -> list[Run]:
+def moved(setting: str, values: Iterable[float], **others: Any) -> list[Run]:
     """The usual run with one setting moved."""
-    return [simulate(Case(**others, **{name: value})) for value in values]
+    return [simulate(Case(**others, **{setting: value})) for value in values]

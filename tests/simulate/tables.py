@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from sweeps import ITEMS, Run
 from workload import TIMES
 
+WAVES = (4, 10, 40)
+
 Column = tuple[str, Callable[[Run], str]]
 
 SPEED: list[Column] = [
@@ -48,6 +50,36 @@ def table(first: Column, columns: Sequence[Column], runs: Sequence[Run], default
     return "\n".join(lines)
 
 
-def of_case(name: str, label: str) -> Column:
+def of_case(setting: str) -> Column:
     """The column of the setting that a sweep moves."""
-    return label, lambda run: f"{getattr(run.case, name):g}" if name != "items" else f"{run.case.items:,}"
+    return setting, lambda run: f"{getattr(run.case, setting):g}"
+
+
+def growth(runs: Sequence[Run]) -> str:
+    """Runs with more and more GPUs."""
+    return table(("GPUs", lambda run: str(run.case.gpus)), [*SPEED, *BUSY, *WHOLE], runs)
+
+
+def whole_run(run: Run) -> str:
+    """One run, a number a line; and what waves would change, were it cut into some."""
+    result = run.result
+    facts = {
+        "GPUs, items a block, items a part, MiB a piece": (
+            f"{run.case.gpus}, {run.case.rows_per_block}, {run.case.rows_per_part}, {run.case.block_mib}"
+        ),
+        "items a second, share of the ideal": f"{result.items_per_s:,.0f}, {run.share:.2f}",
+        "hours, $": f"{result.seconds / 3600:.2f}, {cost(run):,.0f}",
+        "busy": ", ".join(f"{name} {share:.0%}" for name, share in result.busy.items()),
+        "nodes lost": str(result.losses),
+        "items through the model again": f"{result.twice:,} ({run.twice:.3%})",
+        "items read again": f"{result.read_twice:,} ({run.read_twice:.2%})",
+        "items under way at half-time, which a stop of the run costs": f"{result.uncommitted:,}",
+        "pieces, tasks, index parts": f"{result.pieces:,}, {result.tasks:,}, {result.parts:,}",
+        "driver's records of blocks, GiB": f"{run.records_gib:.1f}",
+    }
+    for waves in WAVES:
+        more_s = (waves - 1) * run.fill_s
+        facts[f"in {waves} waves"] = (
+            f"{run.records_gib / waves:.1f} GiB of records, {more_s:,.0f} s more ({more_s / result.seconds:.1%})"
+        )
+    return "\n".join(["| | |", "|---|--:|", *(f"| {name} | {value} |" for name, value in facts.items())])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from buckets import Bucket, Store
-from simulation import Setup, Simulation, Stage, rate
+from simulation import Setup, Simulation, Stage, most_slots, rate
 from workload import Times, cut, sizes_mpx
 
 FREE = Times(fetch_s=(0, 0), decode_s=(0, 0), model_s=(0.1, 0), pass_s=0, finish_s=(0, 0), put_s=(0, 0), driver_s=0)
@@ -59,10 +59,19 @@ def test_one_gpu_without_a_tail_is_the_closed_form() -> None:
 
 
 def test_the_slots_alone_are_the_closed_form() -> None:
-    times = replace(FREE, model_s=(0.001, 0), finish_s=(0.4, 0), decode_s=(0.1, 0))
-    work = cut(np.full(8000, 1.0), 10, times, batch=4)
-    result = Simulation(work, Setup(1, cpus=4, load_s=0, partitions=512), times).run()
-    assert result.seconds == pytest.approx(8000 * 0.5 / 4, rel=0.02)
+    times = replace(FREE, model_s=(0.001, 0), finish_s=(0.4, 0), decode_s=(0.01, 0))
+    work = cut(np.full(8800, 1.0), 10, times, batch=4)
+    result = Simulation(work, Setup(1, cpus=64, load_s=0, partitions=512), times).run()
+    assert most_slots(64) == 44
+    assert result.seconds == pytest.approx(8800 * 0.4 / 44, rel=0.03)
+
+
+def test_a_stage_never_gets_all_slots() -> None:
+    most = [most_slots(cpus) for cpus in range(1, 600)]
+    assert most == sorted(most)
+    assert most[0] == 1
+    assert all(slots < cpus for cpus, slots in enumerate(most[1:], 2))
+    assert most[-1] == pytest.approx(0.7 * 599, abs=2)
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
