@@ -12,7 +12,7 @@ from simulation import Setup, Simulation, rate
 from workload import Times, cut, sizes_mpx
 
 COUNTS = (1, 2, 3)
-ITEMS_A_NODE = 160
+ITEMS_A_NODE = 120
 ROWS, BATCH = 8, 4
 
 SHRUNK = 0.005
@@ -20,9 +20,9 @@ SHRUNK = 0.005
 
 PACES = {
     "the model": Pace(decode_s=4.0, model_s=0.5, finish_s=12.0),
-    "the slots": Pace(decode_s=10.0, model_s=0.05, finish_s=60.0),
+    "the slots": Pace(decode_s=10.0, model_s=0.05, finish_s=120.0),
 }
-"""By what bounds the run: a copy of the model a node, with two items a second; slots, with about 0.96 s an item."""
+"""By what bounds the run: a copy of the model a node, with two items a second; slots, with about 1.8 s an item."""
 
 
 class Pair(NamedTuple):
