@@ -1,4 +1,4 @@
-"""The simulation beside real runs on one, two and three nodes of this machine, with the same declared stage times."""
+"""The simulation beside real runs on one, two and three nodes here, driven by the stage times that each run measured."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def pixels(items: int) -> np.ndarray:
 
 
 def simulated(items: int, count: int, pace: Pace) -> float:
-    """Items a second; the machine's own work, and reading and writing its disk, are left out: the sleeps are to decide."""
+    """Items a second, by stage times alone; reading and writing this machine's disk, and Ray's own work on it, are left out."""
     times = Times(
         fetch_s=(0, 0),
         decode_s=(0, pace.decode_s),
@@ -73,7 +73,7 @@ def compare(folder: Path, preset: str) -> Iterator[Pair]:
             for bound, pace in PACES.items():
                 place = folder / f"{count}-{bound.replace(' ', '-')}"
                 seen = real_run(found, place, preset, pixels(items), pace, settings | {"recipe.outputs": "[mask]"})
-                yield Pair(bound, count, real(seen), simulated(items, count, pace))
+                yield Pair(bound, count, real(seen), simulated(items, count, seen.pace))
 
 
 def table(pairs: list[Pair]) -> str:

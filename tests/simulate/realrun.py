@@ -42,6 +42,9 @@ class Pace(NamedTuple):
 class Seen(NamedTuple):
     """What a run did."""
 
+    pace: Pace
+    """As its index tells: the sleeps, and what the machine's own work added to them."""
+
     finished: Floats
     """When each item was, in seconds."""
     seconds: float
@@ -146,7 +149,9 @@ def real_run(found: Nodes, folder: Path, preset: str, pixels: Floats, pace: Pace
         samples = watch(run)
     if run.returncode:
         raise RuntimeError(f"the run ended with {run.returncode}: {log.read_text(errors='replace')[-1500:]}")
-    index = ds.dataset(list(output.glob("*/index/*.parquet")), format="parquet").to_table(["item_id", "finished_at", "status"])
+    index = ds.dataset(list(output.glob("*/index/*.parquet")), format="parquet").to_table(
+        ["item_id", "finished_at", "status", "seconds"]
+    )
     assert set(index["status"].to_pylist()) <= {"ok", "review"}
     assert len(set(index["item_id"].to_pylist())) == len(pixels)
     finished = np.sort(index["finished_at"].cast(pa.int64()).to_numpy()) / 1e3
@@ -154,7 +159,17 @@ def real_run(found: Nodes, folder: Path, preset: str, pixels: Floats, pace: Pace
     blocks = -(-len(pixels) // settings["compute.rows_per_block"])
     parts = -(-len(pixels) // settings["compute.rows_per_part"])
     tasks = round((1 - 2 * EDGE) * (4 * blocks + parts))
-    return Seen(finished, float(end - start), *spent(samples, start, end), tasks)
+    return Seen(measured(index, pixels), finished, float(end - start), *spent(samples, start, end), tasks)
+
+
+def measured(index: pa.Table, pixels: Floats) -> Pace:
+    """The stage times in an index, as the simulation takes them."""
+    stages = index["seconds"].combine_chunks()
+    means = {
+        name: float(np.mean(stages.field(name).to_numpy(zero_copy_only=False))) for name in ("decode", "segment", "finish")
+    }
+    mpx = float(np.mean(pixels)) / 1e6
+    return Pace(means["decode"] / mpx, means["segment"], means["finish"] / mpx)
 
 
 def watch(run: subprocess.Popen[bytes]) -> list[tuple[float, dict[int, float]]]:

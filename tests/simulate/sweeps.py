@@ -14,12 +14,12 @@ from workload import TIMES, Times, cut, linear, sizes_mpx
 ITEMS = 10_000_000
 """Of the run that all of it is about."""
 
-FEWER = 1_000_000
+FEWER = 600_000
 """Of a run that stands for it in a sweep, with its settings: long enough to be in a steady state."""
 
 GPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-ITEMS_A_GPU, MOST = 20_000, 2_500_000
-"""Of the runs with more and more GPUs: twenty minutes of each, or so."""
+ITEMS_A_GPU, MOST = 15_000, 1_500_000
+"""Of the runs with more and more GPUs: a quarter of an hour of each, or so; of 256 less."""
 
 USUAL = 64
 """GPUs of the run that all of it is about."""
