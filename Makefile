@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?= ../shared
 PHOTOS ?= $(DATA)/data/train
 
-.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-refiner evaluate bench-scale bench-gpu report-demo train-refiner train-estimator train-lite lock clean
+.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-refiner evaluate bench-scale bench-gpu simulate report-demo train-refiner train-estimator train-lite lock clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -73,6 +73,9 @@ evaluate: .venv/dev ## mvanet-lite and u2netp against the true masks of photos o
 
 bench-scale: .venv/dev ## ITEMS (1000000) manifest rows through the control plane, and how its speed grows with their number
 	ITEMS=$(ITEMS) $(BIN)/python -m pytest -m scale --tb=short tests/scale
+
+simulate: .venv/dev ## ten million items on 64 GPUs as events, 1 to 256 GPUs, settings moved; checked against runs on 1, 2 and 3 nodes here; out/simulate; 20 minutes
+	$(BIN)/python -m pytest -s -m "simulate or not simulate" --tb=short tests/simulate
 
 bench-gpu: .venv/dev ## MVANet on this machine's GPU: precisions, batches, CUDA graphs, compiled; and the way there and back
 	$(BIN)/python tests/bench/gpu.py
