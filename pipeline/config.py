@@ -56,6 +56,7 @@ class Compute(Section):
     block_mib: int = Field(default=64, ge=1, le=1024, description="decoded pixels a block")
     fetch_threads: int = Field(default=8, ge=1, le=128, description="objects read or written at once by one task")
     no_progress_s: int = Field(default=1800, ge=5, description="a run that finishes nothing for so long is given up")
+    progress_s: float = Field(default=30.0, gt=0, le=3600, description="between two rewrites of progress/<run id>.json")
 
     def images_a_pass(self, frame_px: int, device: str) -> int:
         """Images in one forward pass on a device of this type (``cpu`` or ``cuda``), by the size of the frames."""

@@ -193,15 +193,15 @@ def execute(
     context.target_max_block_size = plan.job.compute.block_mib * 2**20
     context.execution_no_progress_timeout_s = plan.job.compute.no_progress_s
     context.raise_original_map_exception = True  # else our own errors lose their type on the way to the driver
-    failures: dict[str, dict[str, Any]] = {}
+    failures = meter.failures
     try:
         made = graph(plan, pool, run_id, files)
         for part in made.iter_rows():
             meter.add(part["ok"], part["review"], part["failed"])
-            check()
             for code, entry in json.loads(part["failures"]).items():
                 seen = failures.setdefault(code, entry | {"count": 0})
                 seen["count"] += entry["count"]
+            check()
             if meter.done >= plan.job.budget.judged_after:
                 judge(meter.counts, plan.job.budget)
         with suppress(AttributeError):  # Ray calls its statistics a developer's interface; they mustn't fail a run that is done
@@ -268,6 +268,12 @@ def ray_cluster(compute: Compute) -> Iterator[Cluster]:
     finally:
         if not joined:
             ray.shutdown()
+
+
+def dashboard_url() -> str | None:
+    """Where the joined cluster's dashboard is; None where it has none, as those that are started for one run."""
+    url: str = ray.init(ignore_reinit_error=True, configure_logging=False).dashboard_url or ""
+    return f"http://{url}" if url else None
 
 
 def will_use_gpus(compute: Compute) -> bool:

@@ -8,6 +8,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -58,6 +59,8 @@ class Meter:
     def __init__(self, total: int) -> None:
         self.total = total
         self.counts = {"ok": 0, "review": 0, "failed": 0}
+        self.failures: dict[str, dict[str, Any]] = {}
+        """By error code: a count and an example."""
         self.store_bytes = 0
         """What the stages handed one another through Ray's object store; known at the end."""
         self._start = self._said = time.monotonic()

@@ -15,10 +15,11 @@ from typing import Any
 from pipeline.acceptance import Accepted, baseline, drift
 from pipeline.config import Job
 from pipeline.errors import ItemsMissing, PipelineError, Stopped, StorageError, WriteError
-from pipeline.flow import execute, judge, ray_cluster, will_use_gpus, with_copies
+from pipeline.flow import dashboard_url, execute, judge, ray_cluster, will_use_gpus, with_copies
 from pipeline.log import Meter, log
 from pipeline.models.load import can_use_gpu
 from pipeline.preflight import Cluster, Plan, fit_pool, make_plan, only_lost, without_done
+from pipeline.progress import Progress
 from pipeline.report import RunRecord
 from pipeline.stopping import Stopping
 from pipeline.storage.changes import changed as find_changed
@@ -67,20 +68,23 @@ def run_job(
         _judge_index(plan, files)
         return plan, record
     with Lease(plan.layout, record.run_id, files) as lease:
+        progress = Progress(record, plan.layout, files, owner=lease.owner, every_s=job.compute.progress_s)
 
         def leave(reason: str) -> None:
             lease.release()
             _write_record(record, Stopped.exit_code, reason, plan.layout, files)
+            progress.close()
 
         with stopping.tidying(leave) if stopping is not None else nullcontext():
             # Whoever held the lease until now may have done some of it.
             plan = without_done(plan, files, retry, others)
             record.done_before = plan.rows - plan.todo
-            _recorded(plan, record, files, lease, accepted)
+            with progress:
+                _recorded(plan, record, files, lease, accepted, progress)
     return plan, record
 
 
-def _recorded(plan: Plan, record: RunRecord, files: Files, lease: Lease, accepted: Accepted | None) -> None:
+def _recorded(plan: Plan, record: RunRecord, files: Files, lease: Lease, accepted: Accepted | None, progress: Progress) -> None:
     """Work, and say in the run record how it ended, however it did."""
     try:
         describe_recipe(plan, files)
@@ -96,7 +100,10 @@ def _recorded(plan: Plan, record: RunRecord, files: Files, lease: Lease, accepte
     except BaseException as error:
         _write_record(record, 1, type(error).__name__, plan.layout, files)
         raise
-    _write_record(record, 0, None, plan.layout, files)
+    else:
+        _write_record(record, 0, None, plan.layout, files)
+    finally:
+        progress.close()
 
 
 def _work_until_done(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None:
@@ -158,20 +165,18 @@ def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None:
         before, failures = (record.ok, record.review, record.failed), record.failures  # of an earlier pass
 
         def check() -> None:
-            record.count(meter, before)
+            record.count(meter, before, failures)
             lease.check()
 
+        record.dashboard = dashboard_url()
         _check_reach(plan, cluster)
         pool = fit_pool(plan.job.compute, cluster, gpu_model=can_use_gpu(plan.job.recipe))
         facts = {"actors": pool.actors, "gpus_each": pool.gpus, "machines": len(cluster)}
         log.info("model is loading", extra={"facts": facts})
         try:
-            found = execute(plan, pool, record.run_id, files, meter, check)
+            execute(plan, pool, record.run_id, files, meter, check)
         finally:
-            record.count(meter, before)
-        for code, entry in failures.items():
-            found[code] = entry | {"count": entry["count"] + found.get(code, {"count": 0})["count"]}
-        record.failures = found
+            record.count(meter, before, failures)
     # Ray Data's account of every block is a ring of references, some 100 MiB of a million rows; the index's tidying comes next.
     gc.collect()
     give_back()

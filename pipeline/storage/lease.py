@@ -72,6 +72,7 @@ class Lease:
         self._folder, self._files, self._ttl_s, self._clock = layout.lease, files, ttl_s, clock
         self._run_id, self._token = run_id, secrets.token_hex(8)
         self.lost: PipelineError | None = None
+        self.owner = f"{os.environ.get('USER') or 'uid ' + str(os.getuid())}@{socket.gethostname()}, process {os.getpid()}"
         self._stop, self._writing = threading.Event(), threading.Lock()
         self._number = self._take()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
@@ -167,8 +168,7 @@ class Lease:
                     return
 
     def _holder(self, until: float) -> Holder:
-        owner = f"{os.environ.get('USER') or 'uid ' + str(os.getuid())}@{socket.gethostname()}, process {os.getpid()}"
-        return Holder(owner, self._run_id, self._token, until, this_process())
+        return Holder(self.owner, self._run_id, self._token, until, this_process())
 
     def _uri(self, number: int) -> str:
         return join(self._folder, f"{number:06}.json")

@@ -261,6 +261,7 @@ NOT_PIXELS = [
     "compute.block_mib=8",
     "compute.fetch_threads=3",
     "compute.no_progress_s=1700",
+    "compute.progress_s=5",
     "limits.max_pixels=1000",
     "limits.max_bytes=1000",
     "limits.fetch_s=3",
