@@ -37,7 +37,7 @@ class Progress:
         record: what is told; others change it meanwhile.
         owner: who holds the run's lease.
         every_s: between two writes.
-        beat: called before every write, such as for what is measured as often.
+        beat: called with what is about to be written.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Progress:
         *,
         owner: str,
         every_s: float,
-        beat: Callable[[], None] = lambda: None,
+        beat: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
         self.record, self._uri, self._files = record, layout.progress(record.run_id), files
         self._about = {"host": socket.gethostname(), "owner": owner, "every_s": every_s}
@@ -72,7 +72,6 @@ class Progress:
 
     def _keep(self) -> None:
         while True:
-            self._beat()
             self._write()
             if self._stop.wait(self._every_s):
                 return
@@ -81,8 +80,10 @@ class Progress:
         with self._writing:  # a beat on its way must not overtake the end
             if self._stop.is_set() and self.record.outcome is None:
                 return
+            facts = self.facts()
+            self._beat(facts)
             try:
-                self._files.write(self._uri, json.dumps(self.facts(), ensure_ascii=False).encode())
+                self._files.write(self._uri, json.dumps(facts, ensure_ascii=False).encode())
             except WriteError as error:
                 if not self._warned:
                     log.warning(f"the run's progress can't be written, so `matteline top` is blind: {error}")
@@ -99,6 +100,7 @@ class Progress:
         return {
             **told,
             "state": record.outcome or RUNNING,
+            "left": left,
             "recent_items_per_s": recent if recent is None else round(recent, 3),
             "eta_s": round(left / speed) if speed and record.outcome is None else None,
             "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
