@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from pipeline.errors import ConfigError
 from pipeline.recipe import Recipe
@@ -130,6 +130,25 @@ class Drift(Section):
         return {"quality": self.quality, "review": self.review, "failed": self.failed}
 
 
+class Notify(Section):
+    """Who is told when a run ends, however it ends."""
+
+    to: SecretStr | None = Field(
+        default=None,
+        description="a webhook (https://…, POST of JSON), or a path or URI of a file that is replaced; secret, as webhooks are",
+    )
+
+    @field_validator("to")
+    @classmethod
+    def _is_a_place(cls, to: SecretStr | None) -> SecretStr | None:
+        if to is None:
+            return None
+        text = to.get_secret_value()
+        if not text.strip() or text.startswith("mailto:") or text.endswith("/"):
+            raise ValueError("must be a webhook's address, or the path or URI of a file")
+        return to
+
+
 class Preset(Section):
     """A model as users pick it: the recipe, and what they should know of its weights."""
 
@@ -152,6 +171,7 @@ class Job(Section):
     storage: Storage = Storage()
     budget: Budget = Budget()
     drift: Drift = Drift()
+    notify: Notify = Notify()
 
     @property
     def recipe(self) -> Recipe:
@@ -175,7 +195,7 @@ class Job(Section):
 DEFAULT_PRESET = "mvanet-lite"
 """Whose weights are in the package."""
 
-JOB_SECTIONS = ("recipe", "compute", "limits", "storage", "budget", "drift")
+JOB_SECTIONS = ("recipe", "compute", "limits", "storage", "budget", "drift", "notify")
 
 
 def preset_names() -> list[str]:

@@ -193,14 +193,11 @@ def execute(
     context.target_max_block_size = plan.job.compute.block_mib * 2**20
     context.execution_no_progress_timeout_s = plan.job.compute.no_progress_s
     context.raise_original_map_exception = True  # else our own errors lose their type on the way to the driver
-    failures = meter.failures
     try:
         made = graph(plan, pool, run_id, files)
         for part in made.iter_rows():
             meter.add(part["ok"], part["review"], part["failed"])
-            for code, entry in json.loads(part["failures"]).items():
-                seen = failures.setdefault(code, entry | {"count": 0})
-                seen["count"] += entry["count"]
+            meter.add_failures(json.loads(part["failures"]))
             check()
             if meter.done >= plan.job.budget.judged_after:
                 judge(meter.counts, plan.job.budget)
@@ -213,7 +210,7 @@ def execute(
         ) from error
     except RayError as error:
         raise ours(error) or error from error
-    return failures
+    return meter.failures
 
 
 def _stored(stats: Any) -> Iterator[int]:

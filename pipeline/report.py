@@ -16,7 +16,7 @@ from pipeline.storage.files import Files
 from pipeline.storage.index import Summary, recipes, summarise
 from pipeline.storage.layout import Layout
 
-OUTCOMES = {0: "complete", 1: "broken", 2: "refused", 3: "over the error budget", 4: "stopped"}
+OUTCOMES = {0: "complete", 1: "broken", 2: "refused", 3: "over the error budget", 4: "stopped", 5: "another run is at it"}
 
 
 @dataclass

@@ -16,11 +16,13 @@ from pipeline.acceptance import Accepted, baseline, drift
 from pipeline.config import Job
 from pipeline.errors import ItemsMissing, PipelineError, Stopped, StorageError, WriteError
 from pipeline.flow import dashboard_url, execute, judge, ray_cluster, will_use_gpus, with_copies
-from pipeline.log import Meter, log
+from pipeline.log import Meter, facts_in_every_line, log
 from pipeline.models.load import can_use_gpu
+from pipeline.notify import Notice, notifying
 from pipeline.preflight import Cluster, Plan, fit_pool, make_plan, only_lost, without_done
 from pipeline.progress import Progress
 from pipeline.report import RunRecord
+from pipeline.stages.metrics import LEASE, LEFT, SPEED
 from pipeline.stopping import Stopping
 from pipeline.storage.changes import changed as find_changed
 from pipeline.storage.digests import repeated
@@ -52,8 +54,22 @@ def run_job(
         PipelineError: the run was refused, stopped, or had too many failures; the run record (where the run had begun)
             says the same.
     """
+    run_id, files = new_run_id(), Files(job.storage)
+    with facts_in_every_line(run_id=run_id), notifying(job, run_id, files) as notice:
+        return _run(job, files, notice, accept_licence=accept_licence, retry=retry, changed=changed, stopping=stopping)
+
+
+def _run(
+    job: Job,
+    files: Files,
+    notice: Notice,
+    *,
+    accept_licence: bool,
+    retry: Collection[str],
+    changed: bool,
+    stopping: Stopping | None,
+) -> tuple[Plan, RunRecord]:
     until = None if job.budget.deadline_s is None else time.time() + job.budget.deadline_s
-    files = Files(job.storage)
     gpu = job.recipe.precision == "auto" and will_use_gpus(job.compute)
     plan = make_plan(job, files, accept_licence=accept_licence, gpu=gpu)
     accepted = baseline(job.drift, job.output, files)
@@ -61,19 +77,29 @@ def run_job(
     plan = without_done(plan, files, retry, others)
     plan = replace(plan, job=with_copies(plan.job, plan.todo), until=until)
     recipe = plan.job.recipe
-    record = RunRecord(new_run_id(), plan.manifest.uri, recipe.fingerprint(), recipe.name, plan.rows, plan.rows - plan.todo)
-    facts = {"items": plan.rows, "done_before": record.done_before, "run_id": record.run_id, "output": plan.layout.folder}
+    record = notice.record = RunRecord(
+        notice.run_id, plan.manifest.uri, recipe.fingerprint(), recipe.name, plan.rows, plan.rows - plan.todo
+    )
+    facts = {"items": plan.rows, "done_before": record.done_before, "output": plan.layout.folder}
     log.info(f"{plan.todo} of {plan.rows} items to do", extra={"facts": facts})
     if not plan.todo and not len(repeated(plan.done)):
         _judge_index(plan, files)
         return plan, record
     with Lease(plan.layout, record.run_id, files) as lease:
-        progress = Progress(record, plan.layout, files, owner=lease.owner, every_s=job.compute.progress_s)
+        progress = Progress(
+            record,
+            plan.layout,
+            files,
+            owner=lease.owner,
+            every_s=job.compute.progress_s,
+            beat=lambda facts: _measure(facts, lease),
+        )
 
         def leave(reason: str) -> None:
             lease.release()
             _write_record(record, Stopped.exit_code, reason, plan.layout, files)
             progress.close()
+            notice.tell(Stopped.exit_code, reason, quick=True)
 
         with stopping.tidying(leave) if stopping is not None else nullcontext():
             # Whoever held the lease until now may have done some of it.
@@ -128,6 +154,13 @@ def _work_until_done(plan: Plan, record: RunRecord, files: Files, lease: Lease) 
         log.warning(f"{plan.todo} items have no row yet", extra={"facts": {"missing": plan.todo}})
 
 
+def _measure(facts: dict[str, Any], lease: Lease) -> None:
+    """What the driver alone knows, for whoever gathers metrics."""
+    LEFT.set(facts["left"])
+    SPEED.set(facts["recent_items_per_s"] or 0.0)
+    LEASE.set(lease.renewed_at)
+
+
 def _say_drift(found: dict[str, Any]) -> None:
     """One line of the log, with the same event every night."""
     if found["drifted"]:
@@ -138,6 +171,8 @@ def _say_drift(found: dict[str, Any]) -> None:
 
 def _write_record(record: RunRecord, exit_code: int, error: str | None, layout: Layout, files: Files) -> None:
     record.close(exit_code, error)
+    facts = {"exit_code": exit_code, "ok": record.ok, "review": record.review, "failed": record.failed, "error": error}
+    log.info(f"the run is over: {record.outcome}", extra={"facts": facts | {"seconds": record.seconds}})
     try:
         record.write(layout, files)
     except WriteError as fault:

@@ -26,7 +26,7 @@ LAYERS = [
     {"pipeline.segmenter"},
     {"pipeline.stages", "pipeline.preflight"},
     {"pipeline.flow", "pipeline.report", "pipeline.verify", "pipeline.dataset", "pipeline.gallery", "pipeline.verdicts"},
-    {"pipeline.acceptance", "pipeline.garbage", "pipeline.compare", "pipeline.progress"},
+    {"pipeline.acceptance", "pipeline.garbage", "pipeline.compare", "pipeline.progress", "pipeline.notify"},
     {"pipeline.run", "pipeline.pages", "pipeline.watch"},
     {"pipeline.evaluate"},
     {"pipeline.bench"},

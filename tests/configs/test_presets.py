@@ -280,6 +280,7 @@ NOT_PIXELS = [
     "drift.review=0.1",
     "drift.failed=0.01",
     "drift.confidence=0.9",
+    "notify.to=https://hooks.example.com/T0/B0/secret",
 ]
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -47,7 +48,7 @@ def at_work(*arguments: str, cwd: Path, env: dict[str, str]) -> Iterator[subproc
         try:
             yield run
         finally:
-            run.send_signal(signal.SIGTERM)
+            run.kill()
             run.wait()
 
 
@@ -55,7 +56,7 @@ def at_work(*arguments: str, cwd: Path, env: dict[str, str]) -> Iterator[subproc
 def test_a_run_at_work_and_when_it_was_killed(
     place: str, tmp_path: Path, make_photos: MakePhotos, fake_preset: str, request: pytest.FixtureRequest
 ) -> None:
-    make_photos(tmp_path / "photos", 120)
+    make_photos(tmp_path / "photos", 40)
     (tmp_path / "photos" / "a-broken.jpg").write_bytes(b"no photo")
     env, output, files = {}, "out", Files()
     if place == "s3":
@@ -74,8 +75,10 @@ def test_a_run_at_work_and_when_it_was_killed(
     with at_work(*arguments, cwd=tmp_path, env=env) as run:
         while not failed():
             assert run.poll() is None, (tmp_path / "log.jsonl").read_text()
+            time.sleep(0.1)
+        run.send_signal(signal.SIGSTOP)  # it can't be over before it is looked at
         sight = json.loads(matteline("top", output, "--json", cwd=tmp_path, env=env).stdout)
-        assert (sight["verdict"], sight["facts"]["state"], sight["facts"]["items"]) == ("running", "running", 121)
+        assert (sight["verdict"], sight["facts"]["state"], sight["facts"]["items"]) == ("running", "running", 41)
         assert sight["facts"]["failures"]["decode"]["item_id"] == "a-broken.jpg"
         assert sight["sign_age_s"] < TTL_S
         run.kill()
@@ -83,7 +86,7 @@ def test_a_run_at_work_and_when_it_was_killed(
     dead = matteline("top", output, "--once", cwd=tmp_path, env=env)
     assert dead.returncode == 0, dead.stderr
     assert "it seems dead: its process is gone; the same command continues" in dead.stdout
-    assert "decode" in dead.stdout and "121" in dead.stdout
+    assert "decode" in dead.stdout and "41" in dead.stdout
 
 
 def test_a_folder_without_a_run_is_refused_in_a_sentence(tmp_path: Path) -> None:
