@@ -24,6 +24,7 @@ from jobs.review import review
 from jobs.show import models, renditions, show
 from jobs.show_plan import plan
 from jobs.sweep import gc
+from jobs.top import top
 from jobs.train import train
 
 app = typer.Typer(
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Start with: matteline run --manifest examples/manifest.csv --output out/demo",
 )
-WORK = (run, cut, plan, manifest, show, verify, gc, dataset)
+WORK = (run, top, cut, plan, manifest, show, verify, gc, dataset)
 JUDGEMENT = (evaluate, calibrate, report, compare)
 for command in (*WORK, *JUDGEMENT, train, export, models, renditions, bench):
     app.command()(command)

@@ -91,6 +91,12 @@ def await_gpus(compute: Compute, cluster: Cluster, check: Callable[[], None]) ->
     return tuple(nodes.values())
 
 
+def dashboard_url() -> str | None:
+    """Where the joined cluster's dashboard is; None where it has none, as those that are started for one run."""
+    url: str = ray.init(ignore_reinit_error=True, configure_logging=False).dashboard_url or ""
+    return f"http://{url}" if url else None
+
+
 def will_use_gpus(compute: Compute) -> bool:
     """Whether the model is going to run on GPUs, by what the cluster has; for this machine alone, by what PyTorch finds.
 

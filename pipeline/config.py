@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from pipeline.errors import ConfigError
 from pipeline.recipe import Recipe
@@ -66,6 +66,7 @@ class Compute(Section):
     block_mib: int = Field(default=64, ge=1, le=1024, description="decoded pixels a block")
     fetch_threads: int = Field(default=8, ge=1, le=128, description="objects read or written at once by one task")
     no_progress_s: int = Field(default=1800, ge=5, description="a run that finishes nothing for so long is given up")
+    progress_s: float = Field(default=30.0, gt=0, le=3600, description="between two rewrites of progress/<run id>.json")
 
     @model_validator(mode="after")
     def _actors_are_fixed_or_grow(self) -> Compute:
@@ -147,6 +148,25 @@ class Drift(Section):
         return {"quality": self.quality, "review": self.review, "failed": self.failed}
 
 
+class Notify(Section):
+    """Who is told when a run ends, however it ends."""
+
+    to: SecretStr | None = Field(
+        default=None,
+        description="a webhook (https://…, POST of JSON), or a path or URI of a file that is replaced; secret, as webhooks are",
+    )
+
+    @field_validator("to")
+    @classmethod
+    def _is_a_place(cls, to: SecretStr | None) -> SecretStr | None:
+        if to is None:
+            return None
+        text = to.get_secret_value()
+        if not text.strip() or text.startswith("mailto:") or text.endswith("/"):
+            raise ValueError("must be a webhook's address, or the path or URI of a file")
+        return to
+
+
 class Preset(Section):
     """A model as users pick it: the recipe, and what they should know of its weights."""
 
@@ -169,6 +189,7 @@ class Job(Section):
     storage: Storage = Storage()
     budget: Budget = Budget()
     drift: Drift = Drift()
+    notify: Notify = Notify()
 
     @property
     def recipe(self) -> Recipe:
@@ -192,7 +213,7 @@ class Job(Section):
 DEFAULT_PRESET = "mvanet-lite"
 """Whose weights are in the package."""
 
-JOB_SECTIONS = ("recipe", "compute", "limits", "storage", "budget", "drift")
+JOB_SECTIONS = ("recipe", "compute", "limits", "storage", "budget", "drift", "notify")
 
 
 def preset_names() -> list[str]:

@@ -199,15 +199,12 @@ def execute(
     context.target_max_block_size = plan.job.compute.block_mib * 2**20
     context.execution_no_progress_timeout_s = plan.job.compute.no_progress_s
     context.raise_original_map_exception = True  # else our own errors lose their type on the way to the driver
-    failures: dict[str, dict[str, Any]] = {}
     try:
         made = graph(plan, pool, run_id, files)
         for part in made.iter_rows():
             meter.add(part["ok"], part["review"], part["failed"])
+            meter.add_failures(json.loads(part["failures"]))
             check()
-            for code, entry in json.loads(part["failures"]).items():
-                seen = failures.setdefault(code, entry | {"count": 0})
-                seen["count"] += entry["count"]
             if meter.done >= plan.job.budget.judged_after:
                 judge(meter.counts, plan.job.budget)
         with suppress(AttributeError):  # Ray calls its statistics a developer's interface; they mustn't fail a run that is done
@@ -219,7 +216,7 @@ def execute(
         ) from error
     except RayError as error:
         raise ours(error) or error from error
-    return failures
+    return meter.failures
 
 
 def _stored(stats: Any) -> Iterator[int]:

@@ -6,8 +6,11 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -17,6 +20,9 @@ log = logging.getLogger("matteline")
 """The package's logger. ``extra={"facts": {...}}`` adds fields to a JSON line."""
 
 JSON_EVERY_S = 10.0
+
+MOST_NAMED = 1000
+"""Failed items of an error code that a run names in its log; the index has them all."""
 
 
 class JsonLines(logging.Formatter):
@@ -35,12 +41,42 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
+class Facts(logging.Filter):
+    """Adds facts to all that is logged."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        super().__init__()
+        self.facts = facts
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.facts = self.facts | getattr(record, "facts", {})
+        return True
+
+
+@contextmanager
+def facts_in_every_line(**facts: Any) -> Iterator[None]:
+    """While this holds, whichever thread logs."""
+    adding = Facts(facts)
+    log.addFilter(adding)
+    try:
+        yield
+    finally:
+        log.removeFilter(adding)
+
+
+def _is_for_people(record: logging.LogRecord) -> bool:
+    """A person has the bar, and the table of failures at the end; single items are for machines."""
+    return record.levelno >= logging.WARNING or "item_id" not in getattr(record, "facts", {})
+
+
 def set_up_logging(*, verbose: bool = False) -> None:
     """Send this package's log to stderr: readable on a terminal, JSON lines otherwise."""
     handler: logging.Handler
     if sys.stderr.isatty():
         handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=verbose)
         handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
+        if not verbose:
+            handler.addFilter(_is_for_people)
     else:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(JsonLines())
@@ -58,8 +94,11 @@ class Meter:
     def __init__(self, total: int) -> None:
         self.total = total
         self.counts = {"ok": 0, "review": 0, "failed": 0}
+        self.failures: dict[str, dict[str, Any]] = {}
+        """By error code: a count and an example."""
         self.store_bytes = 0
         """What the stages handed one another through Ray's object store; known at the end."""
+        self._named: dict[str, int] = {}
         self._start = self._said = time.monotonic()
         self._progress: Progress | None = None
         self._task: TaskID | None = None
@@ -107,3 +146,12 @@ class Meter:
             left_s = (self.total - self.done) / max(1e-9, self.items_per_s)
             facts_json = {**self.counts, "total": self.total, "items_per_s": round(self.items_per_s, 3), "eta_s": round(left_s)}
             log.info("progress", extra={"facts": facts_json})
+
+    def add_failures(self, failures: dict[str, dict[str, Any]]) -> None:
+        """Count the failures of one index part, and name those items in the log that the part names."""
+        for code, entry in failures.items():
+            seen = self.failures.setdefault(code, {key: entry[key] for key in ("item_id", "detail")} | {"count": 0})
+            seen["count"] += entry["count"]
+            for item_id, detail in entry["named"][: MOST_NAMED - self._named.get(code, 0)]:
+                self._named[code] = self._named.get(code, 0) + 1
+                log.info("item failed", extra={"facts": {"item_id": item_id, "code": code, "detail": detail}})

@@ -16,7 +16,7 @@ from pipeline.storage.files import Files
 from pipeline.storage.index import Summary, recipes, summarise
 from pipeline.storage.layout import Layout
 
-OUTCOMES = {0: "complete", 1: "broken", 2: "refused", 3: "over the error budget", 4: "stopped"}
+OUTCOMES = {0: "complete", 1: "broken", 2: "refused", 3: "over the error budget", 4: "stopped", 5: "another run is at it"}
 
 
 @dataclass
@@ -39,6 +39,8 @@ class RunRecord:
     items_per_s: float = 0.0
     store_mib_an_item: float | None = None
     """What the stages handed one another through Ray's object store, shared over the items; of the last pass, if several."""
+    dashboard: str | None = None
+    """Ray's, while the run lived; None where it had none."""
     drift: dict[str, Any] | None = None
     """How far its items are from the accepted ones (``acceptance.drift``); None where nothing was accepted."""
     exit_code: int | None = None
@@ -51,10 +53,15 @@ class RunRecord:
         }
     )
 
-    def count(self, meter: Meter, before: tuple[int, int, int]) -> None:
+    def count(self, meter: Meter, before: tuple[int, int, int], failures: dict[str, dict[str, Any]]) -> None:
         """Take over what has been committed so far, on top of what was before this pass."""
         counts = (meter.counts[status] for status in ("ok", "review", "failed"))
         self.ok, self.review, self.failed = (more + first for more, first in zip(counts, before, strict=True))
+        # A new one each time: a thread may be writing the old one down.
+        self.failures = failures | {
+            code: entry | {"count": entry["count"] + failures.get(code, {"count": 0})["count"]}
+            for code, entry in meter.failures.items()
+        }
         self.items_per_s = round(meter.items_per_s, 3)
         if meter.store_bytes and meter.done:
             self.store_mib_an_item = round(meter.store_bytes / 2**20 / meter.done, 3)

@@ -13,14 +13,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.acceptance import Accepted, baseline, drift
-from pipeline.cluster import await_gpus, ray_cluster, will_use_gpus
+from pipeline.cluster import await_gpus, dashboard_url, ray_cluster, will_use_gpus
 from pipeline.config import Job
 from pipeline.errors import ItemsMissing, PipelineError, Stopped, StorageError, WriteError
 from pipeline.flow import execute, judge, with_copies
-from pipeline.log import Meter, log
+from pipeline.log import Meter, facts_in_every_line, log
 from pipeline.models.load import can_use_gpu
+from pipeline.notify import Notice, notifying
 from pipeline.preflight import Cluster, Plan, fit_pool, make_plan, only_lost, without_done
+from pipeline.progress import Progress
 from pipeline.report import RunRecord
+from pipeline.stages.metrics import LEASE, LEFT, SPEED
 from pipeline.stopping import Stopping
 from pipeline.storage.changes import changed as find_changed
 from pipeline.storage.digests import repeated
@@ -52,8 +55,22 @@ def run_job(
         PipelineError: the run was refused, stopped, or had too many failures; the run record (where the run had begun)
             says the same.
     """
+    run_id, files = new_run_id(), Files(job.storage)
+    with facts_in_every_line(run_id=run_id), notifying(job, run_id, files) as notice:
+        return _run(job, files, notice, accept_licence=accept_licence, retry=retry, changed=changed, stopping=stopping)
+
+
+def _run(
+    job: Job,
+    files: Files,
+    notice: Notice,
+    *,
+    accept_licence: bool,
+    retry: Collection[str],
+    changed: bool,
+    stopping: Stopping | None,
+) -> tuple[Plan, RunRecord]:
     until = None if job.budget.deadline_s is None else time.time() + job.budget.deadline_s
-    files = Files(job.storage)
     gpu = job.recipe.precision == "auto" and will_use_gpus(job.compute)
     plan = make_plan(job, files, accept_licence=accept_licence, gpu=gpu)
     accepted = baseline(job.drift, job.output, files)
@@ -61,27 +78,40 @@ def run_job(
     plan = without_done(plan, files, retry, others)
     plan = replace(plan, job=with_copies(plan.job, plan.todo), until=until)
     recipe = plan.job.recipe
-    record = RunRecord(new_run_id(), plan.manifest.uri, recipe.fingerprint(), recipe.name, plan.rows, plan.rows - plan.todo)
-    facts = {"items": plan.rows, "done_before": record.done_before, "run_id": record.run_id, "output": plan.layout.folder}
+    record = notice.record = RunRecord(
+        notice.run_id, plan.manifest.uri, recipe.fingerprint(), recipe.name, plan.rows, plan.rows - plan.todo
+    )
+    facts = {"items": plan.rows, "done_before": record.done_before, "output": plan.layout.folder}
     log.info(f"{plan.todo} of {plan.rows} items to do", extra={"facts": facts})
     if not plan.todo and not len(repeated(plan.done)):
         _judge_index(plan, files)
         return plan, record
     with Lease(plan.layout, record.run_id, files) as lease:
+        progress = Progress(
+            record,
+            plan.layout,
+            files,
+            owner=lease.owner,
+            every_s=job.compute.progress_s,
+            beat=lambda facts: _measure(facts, lease),
+        )
 
         def leave(reason: str) -> None:
             lease.release()
             _write_record(record, Stopped.exit_code, reason, plan.layout, files)
+            progress.close()
+            notice.tell(Stopped.exit_code, reason, quick=True)
 
         with stopping.tidying(leave) if stopping is not None else nullcontext():
             # Whoever held the lease until now may have done some of it.
             plan = without_done(plan, files, retry, others)
             record.done_before = plan.rows - plan.todo
-            _recorded(plan, record, files, lease, accepted)
+            with progress:
+                _recorded(plan, record, files, lease, accepted, progress)
     return plan, record
 
 
-def _recorded(plan: Plan, record: RunRecord, files: Files, lease: Lease, accepted: Accepted | None) -> None:
+def _recorded(plan: Plan, record: RunRecord, files: Files, lease: Lease, accepted: Accepted | None, progress: Progress) -> None:
     """Work, and say in the run record how it ended, however it did."""
     try:
         describe_recipe(plan, files)
@@ -97,7 +127,10 @@ def _recorded(plan: Plan, record: RunRecord, files: Files, lease: Lease, accepte
     except BaseException as error:
         _write_record(record, 1, type(error).__name__, plan.layout, files)
         raise
-    _write_record(record, 0, None, plan.layout, files)
+    else:
+        _write_record(record, 0, None, plan.layout, files)
+    finally:
+        progress.close()
 
 
 def _work_until_done(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None:
@@ -122,6 +155,13 @@ def _work_until_done(plan: Plan, record: RunRecord, files: Files, lease: Lease) 
         log.warning(f"{plan.todo} items have no row yet", extra={"facts": {"missing": plan.todo}})
 
 
+def _measure(facts: dict[str, Any], lease: Lease) -> None:
+    """What the driver alone knows, for whoever gathers metrics."""
+    LEFT.set(facts["left"])
+    SPEED.set(facts["recent_items_per_s"] or 0.0)
+    LEASE.set(lease.renewed_at)
+
+
 def _say_drift(found: dict[str, Any]) -> None:
     """One line of the log, with the same event every night."""
     if found["drifted"]:
@@ -132,6 +172,8 @@ def _say_drift(found: dict[str, Any]) -> None:
 
 def _write_record(record: RunRecord, exit_code: int, error: str | None, layout: Layout, files: Files) -> None:
     record.close(exit_code, error)
+    facts = {"exit_code": exit_code, "ok": record.ok, "review": record.review, "failed": record.failed, "error": error}
+    log.info(f"the run is over: {record.outcome}", extra={"facts": facts | {"seconds": record.seconds}})
     try:
         record.write(layout, files)
     except WriteError as fault:
@@ -159,21 +201,19 @@ def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None:
         before, failures = (record.ok, record.review, record.failed), record.failures  # of an earlier pass
 
         def check() -> None:
-            record.count(meter, before)
+            record.count(meter, before, failures)
             lease.check()
 
         cluster = await_gpus(plan.job.compute, there, lease.check)
+        record.dashboard = dashboard_url()
         _check_reach(plan, cluster)
         pool = fit_pool(plan.job.compute, cluster, gpu_model=can_use_gpu(plan.job.recipe))
         facts = {"actors": pool.actors, "gpus_each": pool.gpus, "machines": len(cluster)}
         log.info("model is loading", extra={"facts": facts})
         try:
-            found = execute(plan, pool, record.run_id, files, meter, check)
+            execute(plan, pool, record.run_id, files, meter, check)
         finally:
-            record.count(meter, before)
-        for code, entry in failures.items():
-            found[code] = entry | {"count": entry["count"] + found.get(code, {"count": 0})["count"]}
-        record.failures = found
+            record.count(meter, before, failures)
     # Ray Data's account of every block is a ring of references, some 100 MiB of a million rows; the index's tidying comes next.
     gc.collect()
     give_back()

@@ -112,6 +112,13 @@ BrokenDevice: type[Exception] = torch.AcceleratorError
 """The GPU, or what this process has of it, is lost: no item is to blame, and no further one can be done in this process."""
 
 
+def device_memory(device: torch.device) -> dict[str, int]:
+    """Bytes of a GPU that PyTorch has ``reserved`` in this process, and the ``peak`` of it; nothing for a CPU."""
+    if device.type != "cuda":
+        return {}
+    return {"reserved": torch.cuda.memory_reserved(device), "peak": torch.cuda.max_memory_reserved(device)}
+
+
 @contextmanager
 def segment_errors(batch: int) -> Iterator[None]:
     """Turn what PyTorch raises in a forward pass into an item's error.

@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.stages.metrics import ITEMS, QUALITY, SECONDS
 from pipeline.storage.files import Files
 from pipeline.storage.index import write_part
 from pipeline.storage.layout import Layout
 
 STATUSES = ("ok", "review", "failed")
 
+NAMED_ITEMS = 20
+"""Failed items of an error code that a part names for the run's log."""
+
 
 def commit_batch(rows: pa.Table, *, layout: Layout, files: Files) -> pa.Table:
-    """Write one index part and give one row about it: its name, counts by status, failures by code with an example.
+    """Write one index part and give one row about it: its name, counts by status, failures by code with some of them named.
 
     The objects of these rows exist already, so a part never names what isn't there.
     """
+    start = time.perf_counter()
     part = write_part(layout, rows, files)
+    SECONDS.observe([time.perf_counter() - start], stage="commit")
     counts = {status: pc.sum(pc.equal(rows["status"], status)).as_py() or 0 for status in STATUSES}
-    failures: dict[str, dict[str, str | int]] = {}
+    failures: dict[str, dict[str, Any]] = {}
     for row in rows.filter(pc.equal(rows["status"], "failed")).select(["item_id", "error_code", "error_detail"]).to_pylist():
-        entry = failures.setdefault(row["error_code"], {"count": 0, "item_id": row["item_id"], "detail": row["error_detail"]})
-        entry["count"] = int(entry["count"]) + 1
+        first = {"count": 0, "item_id": row["item_id"], "detail": row["error_detail"], "named": []}
+        entry = failures.setdefault(row["error_code"], first)
+        entry["count"] += 1
+        if len(entry["named"]) < NAMED_ITEMS:
+            entry["named"].append((row["item_id"], row["error_detail"]))
+    _measure(rows, counts, failures)
     return pa.table(
         {"part": [part], **{status: [count] for status, count in counts.items()}, "failures": [json.dumps(failures)]}
     )
+
+
+def _measure(rows: pa.Table, counts: Mapping[str, int], failures: Mapping[str, Mapping[str, Any]]) -> None:
+    for status in ("ok", "review"):
+        ITEMS.add(counts[status], status=status, code="")
+    for code, entry in failures.items():
+        ITEMS.add(entry["count"], status="failed", code=code)
+    QUALITY.observe(rows["quality"].to_pylist())

@@ -12,6 +12,7 @@ from pipeline.config import Limits
 from pipeline.errors import ItemError
 from pipeline.imaging.decode import decode
 from pipeline.stages.attempts import Attempts, Ledger
+from pipeline.stages.metrics import FETCHED, SECONDS
 from pipeline.stages.rows import ahead, attempt, column, errors_of, pack, replace, sha256, with_errors
 from pipeline.stages.worker import settle_worker
 from pipeline.storage.files import Files
@@ -87,6 +88,9 @@ class _Part:
 
     def table(self) -> pa.Table:
         hashes, sizes, versions, fetch_s, decode_s = zip(*self.facts, strict=True)
+        SECONDS.observe(fetch_s, stage="fetch")
+        SECONDS.observe(decode_s, stage="decode")
+        FETCHED.add(sum(size or 0 for size in sizes))
         table = with_errors(self.items.take(self.rows), [self.errors[row] for row in self.rows])
         return replace(
             table,

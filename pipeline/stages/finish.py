@@ -21,10 +21,11 @@ from pipeline.imaging.renditions import Rendered, render
 from pipeline.recipe import Recipe
 from pipeline.schema import INDEX, index_schema
 from pipeline.stages.attempts import Attempts, Ledger
+from pipeline.stages.metrics import SECONDS, WRITTEN
 from pipeline.stages.rows import FailedBefore, attempt, errors_of, sha256, unpack, with_errors
 from pipeline.stages.worker import settle_worker
 from pipeline.storage.files import Files
-from pipeline.storage.layout import Layout, input_mark
+from pipeline.storage.layout import OUTPUTS, Layout, input_mark
 from pipeline.storage.uris import unsigned
 from pipeline.types import Mask, Pixels, Size
 
@@ -72,6 +73,7 @@ def finish_batch(batch: pa.Table, *, finish: Finish) -> pa.Table:
             facts_made = {key: one[key] for one in objects for key in one}
             made.append({"finish_s": finish_s, "write_s": write_s, "renditions": renditions} | facts_made)
     attempts.over()
+    _measure(made, errors)
     settled = with_errors(batch, errors).select(["error_code", "error_detail"]).to_pylist()
     same = {"recipe": finish.recipe.fingerprint(), "worker": f"{socket.gethostname()}/{os.getpid()}"}
     rows = [_index_row(fact, new, error, finish) | same for fact, new, error in zip(facts, made, settled, strict=True)]
@@ -79,6 +81,14 @@ def finish_batch(batch: pa.Table, *, finish: Finish) -> pa.Table:
     for column in finish.carried:
         table = table.append_column(column, batch[column.name].cast(column.type))
     return table.cast(index_schema(finish.carried))
+
+
+def _measure(made: list[dict[str, Any]], errors: list[ItemError | None]) -> None:
+    done = [one for one, error in zip(made, errors, strict=True) if error is None]
+    SECONDS.observe((one["finish_s"] for one in done), stage="finish")
+    SECONDS.observe((one["write_s"] for one in done), stage="write")
+    outputs = sum(one.get(f"{output}_bytes", 0) for one in done for output in OUTPUTS)
+    WRITTEN.add(outputs + sum(file.get("bytes", 0) for one in done for file in one["renditions"] or ()))
 
 
 def _publish(

@@ -9,11 +9,12 @@ import pyarrow as pa
 
 from pipeline.config import Storage
 from pipeline.errors import ItemError, PipelineError
-from pipeline.models.forward import BrokenDevice
+from pipeline.models.forward import BrokenDevice, device_memory
 from pipeline.recipe import Recipe
 from pipeline.schema import SIGNALS
 from pipeline.segmenter import Segment, Segmenter, local_cpus
 from pipeline.stages.attempts import Attempts, Ledger, end_process
+from pipeline.stages.metrics import BATCH, DEVICE_MEMORY, SECONDS
 from pipeline.stages.rows import column, errors_of, pack, replace, unpack, with_errors
 from pipeline.stages.worker import settle_worker
 from pipeline.storage.files import Files
@@ -44,6 +45,7 @@ class SegmentBatch:
             self.segmenter = Segmenter.from_recipe(
                 recipe, Files(storage), device=device, threads=threads, batch=batch, engine=engine
             )
+            self.device = self.segmenter.model.device
         except PipelineError as error:
             self.refused = error  # raised here, Ray would tell of a dead actor instead
 
@@ -66,6 +68,7 @@ class SegmentBatch:
         scores = [None if segment is None else asdict(segment.score) for segment in segments]
         more = {"trimap": pack([None if segment is None else segment.trimap for segment in segments])} if self.trimaps else {}
         share_s = (time.perf_counter() - start) / max(1, len(todo))
+        self._measure(share_s, len(todo))
         return replace(
             with_errors(batch, errors),
             mask=pack([None if segment is None else segment.mask for segment in segments]),
@@ -77,6 +80,12 @@ class SegmentBatch:
             segment_s=column([share_s if error is None else None for error in errors], pa.float32()),
             **more,
         )
+
+    def _measure(self, share_s: float, count: int) -> None:
+        SECONDS.observe([share_s] * count, stage="model")
+        BATCH.observe([count])
+        for what, used in device_memory(self.device).items():
+            DEVICE_MEMORY.set(used, what=what)
 
     def _attempt(self, batch: pa.Table, todo: list[int], attempts: Attempts) -> list[Segment | ItemError]:
         try:

@@ -11,6 +11,7 @@
       index/part-<16 hex digits>.parquet
       superseded/part-….parquet        parts whose rows a later run replaced
       runs/<run id>.json               written last
+      progress/<run id>.json           how far each run is, or was when it ended
       lease/<number>.json              who is at work here now
       evaluation/part-….parquet        how far the masks are from true ones, if that was asked for
       verdicts/verdicts-….parquet      what people said of items; beside it sample.json, and accepted.json of the whole
@@ -81,6 +82,10 @@ class Layout:
         return join(self.folder, "runs")
 
     @property
+    def progresses(self) -> str:
+        return join(self.folder, "progress")
+
+    @property
     def lease(self) -> str:
         return join(self.folder, "lease")
 
@@ -110,6 +115,9 @@ class Layout:
 
     def run(self, run_id: str) -> str:
         return join(self.runs, f"{run_id}.json")
+
+    def progress(self, run_id: str) -> str:
+        return join(self.progresses, f"{run_id}.json")
 
     def _object(self, folder: str, item_id: str, made_from: str, suffix: str = "png") -> str:
         spread = hashlib.sha256(_bytes(item_id)).hexdigest()[:2]

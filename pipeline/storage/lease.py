@@ -72,6 +72,7 @@ class Lease:
         self._folder, self._files, self._ttl_s, self._clock = layout.lease, files, ttl_s, clock
         self._run_id, self._token = run_id, secrets.token_hex(8)
         self.lost: PipelineError | None = None
+        self.owner = f"{os.environ.get('USER') or 'uid ' + str(os.getuid())}@{socket.gethostname()}, process {os.getpid()}"
         self._stop, self._writing = threading.Event(), threading.Lock()
         self._number = self._take()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
@@ -87,6 +88,11 @@ class Lease:
             self.release()
         except StorageError as error:  # it must not hide what the run has to say
             log.warning(f"{error}; the next run waits until it expires")
+
+    @property
+    def renewed_at(self) -> float:
+        """Seconds since 1970."""
+        return self._until - self._ttl_s
 
     def release(self) -> None:
         """Free it for the next run. The work must be over, or about to end with this process."""
@@ -167,32 +173,45 @@ class Lease:
                     return
 
     def _holder(self, until: float) -> Holder:
-        owner = f"{os.environ.get('USER') or 'uid ' + str(os.getuid())}@{socket.gethostname()}, process {os.getpid()}"
-        return Holder(owner, self._run_id, self._token, until, this_process())
+        return Holder(self.owner, self._run_id, self._token, until, this_process())
 
     def _uri(self, number: int) -> str:
         return join(self._folder, f"{number:06}.json")
 
     def _all(self) -> list[str]:
-        return sorted(info.uri for info in self._files.list(self._folder, suffixes=(".json",)))
+        return _all(self._folder, self._files)
 
     def _highest(self) -> tuple[int, Holder] | None:
-        """The lease in force; None if there never was one. A file that vanishes meanwhile was replaced by a higher one."""
-        for _ in range(LISTINGS):
-            found = self._all()
-            if not found:
-                return None
-            try:
-                content = json.loads(self._files.read(found[-1]))
-                holder = Holder(*(content[key] for key in ("owner", "run_id", "token", "expires_at", "process")))
-            except FetchError as error:
-                if self._files.exists(found[-1]):
-                    raise StorageError(f"the run's lease can't be read: {error}") from error
-                continue
-            except (ValueError, KeyError, TypeError) as error:
-                raise StorageError(f"{found[-1]} is no lease; if no run is at work there, delete it") from error
-            return _number(found[-1]), holder
-        raise StorageError(f"the lease in {self._folder} changes faster than it can be read")
+        return in_force(self._folder, self._files)
+
+
+def in_force(folder: str, files: Files) -> tuple[int, Holder] | None:
+    """The lease in force and its number; None if there never was one.
+
+    A file that vanishes meanwhile was replaced by a higher one.
+
+    Raises:
+        StorageError: it can't be read, or is none.
+    """
+    for _ in range(LISTINGS):
+        found = _all(folder, files)
+        if not found:
+            return None
+        try:
+            content = json.loads(files.read(found[-1]))
+            holder = Holder(*(content[key] for key in ("owner", "run_id", "token", "expires_at", "process")))
+        except FetchError as error:
+            if files.exists(found[-1]):
+                raise StorageError(f"the run's lease can't be read: {error}") from error
+            continue
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"{found[-1]} is no lease; if no run is at work there, delete it") from error
+        return _number(found[-1]), holder
+    raise StorageError(f"the lease in {folder} changes faster than it can be read")
+
+
+def _all(folder: str, files: Files) -> list[str]:
+    return sorted(info.uri for info in files.list(folder, suffixes=(".json",)))
 
 
 def this_process() -> str:

@@ -84,7 +84,7 @@ class Web:
             raise _not_public(uri) from error
 
     async def _ask(self, address: yarl.URL, timeout: aiohttp.ClientTimeout) -> Any:
-        proxy = _proxy(address)
+        proxy = proxy_for(address)
         named = self.roots.names(str(address))
         if not (named or self.roots.admits(str(address))):
             raise FetchError(self.roots.refusal(str(address), "the address"))
@@ -141,7 +141,7 @@ def _next(address: yarl.URL, location: str) -> yarl.URL:
     return target.with_user(address.user).with_password(address.password) if same and address.user else target
 
 
-def _proxy(address: yarl.URL) -> str | None:
+def proxy_for(address: yarl.URL) -> str | None:
     """The proxy that the environment names for this address (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)."""
     found = getproxies().get(address.scheme)
     return None if found is None or proxy_bypass(address.raw_host or "") else found

@@ -265,6 +265,7 @@ NOT_PIXELS = [
     "compute.block_mib=8",
     "compute.fetch_threads=3",
     "compute.no_progress_s=1700",
+    "compute.progress_s=5",
     "limits.max_pixels=1000",
     "limits.max_bytes=1000",
     "limits.fetch_s=3",
@@ -283,6 +284,7 @@ NOT_PIXELS = [
     "drift.review=0.1",
     "drift.failed=0.01",
     "drift.confidence=0.9",
+    "notify.to=https://hooks.example.com/T0/B0/secret",
 ]
 
 

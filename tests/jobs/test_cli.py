@@ -44,6 +44,7 @@ def test_help_names_every_command_and_where_to_start(tmp_path: Path) -> None:
     assert shown.returncode == 0
     for word in (
         "run",
+        "top",
         "cut",
         "plan",
         "manifest",
@@ -56,7 +57,20 @@ def test_help_names_every_command_and_where_to_start(tmp_path: Path) -> None:
         "examples/manifest.csv",
     ):
         assert word in shown.stdout
-    for command in ("run", "cut", "plan", "manifest", "show", "verify", "models", "bench", "dataset", "evaluate", "renditions"):
+    for command in (
+        "run",
+        "top",
+        "cut",
+        "plan",
+        "manifest",
+        "show",
+        "verify",
+        "models",
+        "bench",
+        "dataset",
+        "evaluate",
+        "renditions",
+    ):
         assert matteline(command, "--help", cwd=tmp_path).returncode == 0
 
 

@@ -1,0 +1,163 @@
+"""A run watched from another process, which has nothing but the output."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from jobs.top import view
+from pipeline.config import Storage
+from pipeline.errors import ConfigError
+from pipeline.storage.files import Files
+from pipeline.storage.layout import Layout
+from pipeline.storage.lease import GRACE_S, TTL_S, Holder
+from pipeline.watch import look
+
+MATTELINE = str(Path(sys.executable).with_name("matteline"))
+MakePhotos = Callable[..., list[Path]]
+RUN = "20261123T020000Z-000001"
+NOW = datetime.fromisoformat("2026-11-23T02:10:00+00:00").timestamp()
+
+
+def matteline(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "RAY_ADDRESS"))} | (env or {})
+    return subprocess.run(
+        [MATTELINE, *arguments], cwd=cwd, env=variables, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+@contextmanager
+def at_work(*arguments: str, cwd: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A run in a process group of its own, all of which is gone afterwards."""
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "RAY_"))} | env
+    with (cwd / "log.jsonl").open("wb") as log:
+        run = subprocess.Popen([MATTELINE, "run", *arguments], cwd=cwd, env=variables, stderr=log, start_new_session=True)
+        try:
+            yield run
+        finally:
+            run.kill()
+            run.wait()
+
+
+@pytest.mark.parametrize("place", ["disk", "s3"])
+def test_a_run_at_work_and_when_it_was_killed(
+    place: str, tmp_path: Path, make_photos: MakePhotos, fake_preset: str, request: pytest.FixtureRequest
+) -> None:
+    make_photos(tmp_path / "photos", 40)
+    (tmp_path / "photos" / "a-broken.jpg").write_bytes(b"no photo")
+    env, output, files = {}, "out", Files()
+    if place == "s3":
+        s3 = request.getfixturevalue("s3")
+        env, output = s3.environment, f"s3://{s3.make_bucket()}/out"
+        files = Files(Storage.model_validate(s3.settings))
+    settings = ("compute.progress_s=0.2", "compute.rows_per_part=1", "budget.max_failed_share=0.5")
+    arguments = ("-m", "photos", "-o", output, "-p", fake_preset, *(word for one in settings for word in ("--set", one)))
+
+    def failed() -> int:
+        try:
+            return int(look(str(tmp_path / output) if place == "disk" else output, files).facts["failed"])
+        except ConfigError:
+            return 0
+
+    with at_work(*arguments, cwd=tmp_path, env=env) as run:
+        while not failed():
+            assert run.poll() is None, (tmp_path / "log.jsonl").read_text()
+            time.sleep(0.1)
+        run.send_signal(signal.SIGSTOP)  # it can't be over before it is looked at
+        sight = json.loads(matteline("top", output, "--json", cwd=tmp_path, env=env).stdout)
+        assert (sight["verdict"], sight["facts"]["state"], sight["facts"]["items"]) == ("running", "running", 41)
+        assert sight["facts"]["failures"]["decode"]["item_id"] == "a-broken.jpg"
+        assert sight["sign_age_s"] < TTL_S
+        run.kill()
+        run.wait()
+    dead = matteline("top", output, "--once", cwd=tmp_path, env=env)
+    assert dead.returncode == 0, dead.stderr
+    assert "it seems dead: its process is gone; the same command continues" in dead.stdout
+    assert "decode" in dead.stdout and "41" in dead.stdout
+
+
+def test_a_folder_without_a_run_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    for folder in ("nowhere", "."):
+        refused = matteline("top", folder, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "no run under" in refused.stderr and len(refused.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    layout = Layout(str(tmp_path), "lite-0123")
+    Files().write(layout.recipe, b"{}")
+    return layout
+
+
+def tell(layout: Layout, run_id: str = RUN, **changes: Any) -> None:
+    facts = {"run_id": run_id, "manifest": "m.csv", "items": 100, "done_before": 10, "ok": 20, "review": 5, "failed": 0}
+    facts |= {"items_per_s": 2.5, "recent_items_per_s": 2.0, "eta_s": 33, "state": "running", "every_s": 30.0}
+    facts |= {
+        "updated_at": "2026-11-23T02:09:50+00:00",
+        "owner": "me@there",
+        "dashboard": "http://10.0.0.1:8265",
+        "failures": {},
+    }
+    Files().write(layout.progress(run_id), json.dumps(facts | changes).encode())
+
+
+def hold(layout: Layout, expires_at: float, run_id: str = RUN) -> None:
+    Files().write(f"{layout.lease}/000001.json", Holder("me@there", run_id, "t", expires_at).encode())
+
+
+def shown(layout: Layout, **options: Any) -> tuple[str, str]:
+    sight = look(layout.root, Files(), now=NOW, **options)
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(view(sight))
+    return sight.verdict, console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "changes", "verdict", "words"),
+    [
+        (NOW + 90, {}, "running", "last of life 10 s ago (progress 10 s ago, lease renewed 30 s ago)"),
+        (NOW + 90, {"updated_at": "2026-11-23T02:00:00+00:00"}, "silent", "has not written its progress"),
+        (NOW - GRACE_S - 5, {}, "dead", "its lease ran out 20 s ago"),
+        (0.0, {}, "dead", "never said how it ended"),
+        (0.0, {"state": "stopped", "error": "stopped by SIGTERM"}, "over", "stopped by SIGTERM"),
+    ],
+)
+def test_whether_it_lives(layout: Layout, expires_at: float, changes: dict[str, Any], verdict: str, words: str) -> None:
+    tell(layout, **changes)
+    hold(layout, expires_at)
+    found, text = shown(layout)
+    assert found == verdict
+    assert words in text and "35 of 100" in text and "http://10.0.0.1:8265" in text
+
+
+def test_a_run_whose_lease_another_has_is_dead_and_the_latest_is_shown(layout: Layout) -> None:
+    tell(layout)
+    hold(layout, NOW + 90, "20261123T030000Z-000002")
+    assert shown(layout)[0] == "dead"
+    tell(layout, "20261123T030000Z-000002")
+    assert shown(layout)[0] == "running"
+    assert shown(layout, run_id=RUN)[0] == "dead"
+    with pytest.raises(ConfigError, match="no run 2099 under"):
+        look(layout.root, Files(), run_id="2099")
+
+
+def test_runs_from_before_there_was_progress(layout: Layout, make_output: Callable[..., None]) -> None:
+    make_output(layout)
+    assert "no run has left word" in shown(layout)[1] and "60 ok" in shown(layout)[1]
+    record = {"run_id": RUN, "outcome": "complete", "ok": 7, "review": 0, "failed": 0, "items": 7, "done_before": 0}
+    Files().write(layout.run(RUN), json.dumps(record).encode())
+    assert "complete" in shown(layout)[1] and "7 of 7" in shown(layout)[1]
