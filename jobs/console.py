@@ -39,6 +39,8 @@ def print_report(reports: Sequence[RecipeReport]) -> None:
 
 
 def _print_recipe(report: RecipeReport) -> None:
+    from pipeline.report import speed_of
+
     summary, layout, run = report.summary, report.layout, report.last_run
     counts = {status: summary.counts.get(status, 0) for status in ("ok", "review", "failed")}
     out.print(f"[bold]{escape(layout.folder)}[/]")
@@ -49,8 +51,7 @@ def _print_recipe(report: RecipeReport) -> None:
             f"  quality: median {mid:.2f}, a tenth below {low:.2f} ({'calibrated' if summary.calibrated else 'uncalibrated'})"
         )
     if run:
-        speed = f", {run['items_per_s']:g} items/s" if run.get("items_per_s") else ""
-        out.print(f"  last run {escape(str(run['run_id']))}: {escape(str(run['outcome']))} in {run['seconds']:g} s{speed}")
+        out.print(f"  last run {escape(str(run['run_id']))}: {escape(str(run['outcome']))} in {speed_of(run)}")
         if (drift := run.get("drift")) and drift["drifted"]:
             out.print(f"  [yellow]drift[/]    {escape(drift['said'])}; against {escape(drift['against'])}")
     for name, where in (("masks", layout.outputs("mask")), ("cutouts", layout.outputs("cutout")), ("index", layout.index)):

@@ -203,6 +203,7 @@ def execute(
         made = graph(plan, pool, run_id, files)
         for part in made.iter_rows():
             meter.add(part["ok"], part["review"], part["failed"])
+            meter.model_s += part["model_s"]
             meter.add_failures(json.loads(part["failures"]))
             check()
             if meter.done >= plan.job.budget.judged_after:

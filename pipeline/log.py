@@ -96,6 +96,8 @@ class Meter:
         self.counts = {"ok": 0, "review": 0, "failed": 0}
         self.failures: dict[str, dict[str, Any]] = {}
         """By error code: a count and an example."""
+        self.model_s = 0.0
+        """Seconds that all copies of the model together took for what was committed."""
         self.store_bytes = 0
         """What the stages handed one another through Ray's object store; known at the end."""
         self._named: dict[str, int] = {}
@@ -132,7 +134,12 @@ class Meter:
     @property
     def items_per_s(self) -> float:
         """Items committed a second since the start."""
-        return self.done / max(1e-9, time.monotonic() - self._start)
+        return self.done / max(1e-9, self.seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self._start
 
     def add(self, ok: int, review: int, failed: int) -> None:
         """Count the items of one index part."""

@@ -11,7 +11,7 @@ from pipeline.compare import Comparison, numbers
 from pipeline.errors import StorageError
 from pipeline.gallery import LISTED, SHORT, Entry, entries, listing
 from pipeline.page import data_uri, render
-from pipeline.report import RecipeReport, last_run, report_of
+from pipeline.report import RecipeReport, last_run, report_of, speed_of
 from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout
 from pipeline.storage.roots import Roots
@@ -161,7 +161,7 @@ def _pictures(entry: Entry) -> dict[str, Any]:
 
 def _facts(found: RecipeReport, lines: Sequence[str]) -> dict[str, Any]:
     summary, run, layout = found.summary, found.last_run or {}, found.layout
-    about = f"run {run['run_id']}: {run['outcome']} in {run['seconds']:g} s, {run['items_per_s']:g} items/s" if run else ""
+    about = f"run {run['run_id']}: {run['outcome']} in {speed_of(run)}" if run else ""
     failures = [[code, one.count, f"{one.item_id}: {one.detail}"] for code, one in sorted(summary.failures.items())]
     reasons = sorted(summary.reasons.items(), key=lambda pair: (-pair[1], pair[0]))[:REASONS]
     tables = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -37,6 +37,15 @@ class RunRecord:
     failed: int = 0
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)
     items_per_s: float = 0.0
+    copies: int | None = None
+    """Of the model; of the last pass, if several."""
+    gpus_each: float = 0.0
+    """GPUs that each copy has."""
+    idle_share: float | None = None
+    """Of the copies' time from the pass's start, the model's loading with it, to its last part: when none had a picture to
+    work on."""
+    items_per_gpu_hour: float | None = None
+    """None without GPUs."""
     store_mib_an_item: float | None = None
     """What the stages handed one another through Ray's object store, shared over the items; of the last pass, if several."""
     dashboard: str | None = None
@@ -63,6 +72,11 @@ class RunRecord:
             for code, entry in meter.failures.items()
         }
         self.items_per_s = round(meter.items_per_s, 3)
+        if self.copies and meter.done:
+            self.idle_share = round(max(0.0, 1 - meter.model_s / (self.copies * max(1e-9, meter.seconds))), 3)
+            self.items_per_gpu_hour = (
+                round(3600 * meter.items_per_s / (self.copies * self.gpus_each)) if self.gpus_each else None
+            )
         if meter.store_bytes and meter.done:
             self.store_mib_an_item = round(meter.store_bytes / 2**20 / meter.done, 3)
 
@@ -80,6 +94,18 @@ class RunRecord:
             WriteError: it could not be written.
         """
         files.write(layout.run(self.run_id), json.dumps(asdict(self), indent=2, ensure_ascii=False).encode())
+
+
+def speed_of(run: Mapping[str, Any]) -> str:
+    """A run record's time and what was made of it, in words; older records know less."""
+    told = [f"{run['seconds']:g} s"]
+    if run.get("items_per_s"):
+        told.append(f"{run['items_per_s']:g} items/s")
+    if run.get("items_per_gpu_hour"):
+        told.append(f"{run['items_per_gpu_hour']:,} items a GPU hour")
+    if run.get("idle_share") is not None:
+        told.append(f"model idle {run['idle_share']:.0%} of the time")
+    return ", ".join(told)
 
 
 @dataclass(frozen=True)

@@ -208,6 +208,7 @@ def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None:
         record.dashboard = dashboard_url()
         _check_reach(plan, cluster)
         pool = fit_pool(plan.job.compute, cluster, gpu_model=can_use_gpu(plan.job.recipe))
+        record.copies, record.gpus_each = pool.actors, pool.gpus
         facts = {"actors": pool.actors, "gpus_each": pool.gpus, "machines": len(cluster)}
         log.info("model is loading", extra={"facts": facts})
         try:

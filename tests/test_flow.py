@@ -100,6 +100,9 @@ def test_every_item_ends_as_one_row(tmp_path: Path, make_photos: MakePhotos, fak
     assert (record.failed, record.ok + record.review) == (7, 11)
     assert record.failures["item"]["count"] == 4
     pixels = sum(row["height"] * row["width"] for row in index if row["status"] != "failed")
+    assert record.copies == 1
+    assert record.idle_share is not None and 0 < record.idle_share < 1  # the model that costs nothing waits mostly
+    assert record.items_per_gpu_hour is None  # nothing ran on a GPU
     assert record.store_mib_an_item is not None
     # Pixels after decoding, pixels and mask after the model; the rows themselves are small.
     assert 7 * pixels <= record.store_mib_an_item * len(rows) * 2**20 <= 7 * pixels + 100_000 * len(rows)

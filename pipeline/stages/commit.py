@@ -22,7 +22,9 @@ NAMED_ITEMS = 20
 
 
 def commit_batch(rows: pa.Table, *, layout: Layout, files: Files) -> pa.Table:
-    """Write one index part and give one row about it: its name, counts by status, failures by code with some of them named.
+    """Write one index part and give one row about it.
+
+    It has the part's name, counts by status, the model's seconds, and failures by code with some of them named.
 
     The objects of these rows exist already, so a part never names what isn't there.
     """
@@ -38,9 +40,9 @@ def commit_batch(rows: pa.Table, *, layout: Layout, files: Files) -> pa.Table:
         if len(entry["named"]) < NAMED_ITEMS:
             entry["named"].append((row["item_id"], row["error_detail"]))
     _measure(rows, counts, failures)
-    return pa.table(
-        {"part": [part], **{status: [count] for status, count in counts.items()}, "failures": [json.dumps(failures)]}
-    )
+    model_s = pc.sum(pc.struct_field(rows["seconds"], "segment")).as_py() or 0.0
+    told = {"part": part, **counts, "model_s": model_s, "failures": json.dumps(failures)}
+    return pa.table({name: [value] for name, value in told.items()})
 
 
 def _measure(rows: pa.Table, counts: Mapping[str, int], failures: Mapping[str, Mapping[str, Any]]) -> None:

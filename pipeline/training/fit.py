@@ -141,7 +141,6 @@ class Training:
             first, sample = first + stage.steps, sample + stage.steps * stage.batch
 
     def _stage(self, stage: Stage, sample: int, steps: int) -> Iterator[Sample]:
-        self.trained.l1 = l1_of(stage, self.recipe)
         mine = stage.batch // self.processes.count
         starts = range(sample + self.processes.rank * mine, sample + steps * stage.batch, stage.batch)
         numbers = [list(range(start, start + mine)) for start in starts]
@@ -211,7 +210,7 @@ def leads_to(recipe: TrainRecipe, step: int, asked: TrainRecipe) -> bool:
     """Whether training by one recipe up to a step is also the beginning of training by another."""
     plan = {"stages", "decay_steps"} | ({"start"} if recipe.start_sha256 else set())  # the same file may lie elsewhere
     same = recipe.model_dump(exclude=plan) == asked.model_dump(exclude=plan)
-    both = zip(_kinds(recipe, step), _kinds(asked, step), strict=False)
+    both = zip(_frames(recipe, step), _frames(asked, step), strict=False)
     return (
         same
         and step <= asked.steps
@@ -220,14 +219,8 @@ def leads_to(recipe: TrainRecipe, step: int, asked: TrainRecipe) -> bool:
     )
 
 
-def _kinds(recipe: TrainRecipe, step: int) -> list[tuple[int, int, float]]:
-    """What decides each step, but for the rate."""
-    return [(one.frame_px, one.batch, l1_of(one, recipe)) for one in recipe.stages for _ in range(one.steps)][:step]
-
-
-def l1_of(stage: Stage, recipe: TrainRecipe) -> float:
-    """What the difference of alpha counts in a stage."""
-    return recipe.losses.l1 if stage.l1 is None else stage.l1
+def _frames(recipe: TrainRecipe, step: int) -> list[tuple[int, int]]:
+    return [(stage.frame_px, stage.batch) for stage in recipe.stages for _ in range(stage.steps)][:step]
 
 
 def pace(step: int, recipe: TrainRecipe) -> float:

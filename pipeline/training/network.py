@@ -36,8 +36,6 @@ class Trained(nn.Module):
     def __init__(self, network: MVANet, recipe: TrainRecipe) -> None:
         super().__init__()
         self.network, self.recipe = network, recipe
-        self.l1 = recipe.losses.l1
-        """What l1 counts; a stage of the training may set another."""
         self.names = tuple(network.state_dict())
         if recipe.lora_rank:
             learn_changes(network.backbone, recipe.lora_rank)
@@ -82,7 +80,7 @@ class Trained(nn.Module):
         local = _mean(shape, [planar(stitch(views[:, :LOCAL])) for views in sides])
         overview = _mean(shape, [planar(views[:, LOCAL]) for views in sides])
         saliency = _mean(shape, looked.saliency)
-        total = final + self.l1 * l1 + weights.slope * slope
+        total = final + weights.l1 * l1 + weights.slope * slope
         total = total + weights.local * local + weights.overview * overview + weights.saliency * saliency
         return torch.stack([total, final, l1, slope, local, overview, saliency])
 

@@ -19,7 +19,6 @@ class Stage(Section):
     frame_px: int = Field(ge=128, le=2048, multiple_of=128, description="side of the frames")
     batch: int = Field(ge=1, le=1024, description="frames a step, of all processes together")
     steps: int = Field(ge=1)
-    l1: float | None = Field(default=None, ge=0, description="in place of the recipe's losses.l1")
 
 
 class Views(Section):

@@ -135,25 +135,12 @@ def test_recipes_that_begin_alike(recipe: Any) -> None:
     assert not leads_to(base, 6, recipe(stages=stages))  # its rate has begun to fall
     assert not leads_to(base, 4, recipe(seed=2))
     assert not leads_to(recipe(stages=stages), 8, recipe(stages=[{"frame_px": 128, "batch": 2, "steps": 12}]))
-    other_end = recipe(stages=[stages[0], stages[1] | {"l1": 4.0}])
-    assert leads_to(recipe(stages=stages), 6, other_end)
-    assert not leads_to(recipe(stages=stages), 7, other_end)
 
 
 def test_a_file_to_start_from_may_lie_elsewhere_if_its_hash_is_known(recipe: Any) -> None:
     assert leads_to(recipe(start="a", start_sha256="0" * 64), 6, recipe(start="b", start_sha256="0" * 64))
     assert not leads_to(recipe(start="a", start_sha256="0" * 64), 6, recipe(start="a", start_sha256="1" * 64))
     assert not leads_to(recipe(start="a"), 6, recipe(start="b"))
-
-
-def test_a_stage_may_count_differences_of_alpha_otherwise(training: Any, recipe: Any, tmp_path: Path) -> None:
-    stages = [{"frame_px": 128, "batch": 2, "steps": 2}, {"frame_px": 128, "batch": 2, "steps": 4, "l1": 3.0}]
-    one = training(recipe(stages=stages), tmp_path)
-    counted = []
-    step = one._step
-    one._step = lambda batch: (counted.append(one.trained.l1), step(batch))[1]
-    one.run()
-    assert counted == [1.0, 1.0, 3.0, 3.0, 3.0, 3.0]
 
 
 def test_a_damaged_checkpoint_is_named(training: Any, recipe: Any, tmp_path: Path) -> None:
