@@ -25,13 +25,10 @@ ON_GPUS = ["compute.device=cpu", "compute.gpus_per_actor=1"]
 
 FRAME_S = 0.25
 ROWS = 2
-"""Items a block: what a machine that goes had in hand can be told in blocks."""
+"""Items a block and a pass: what a machine that goes had in hand can be told in blocks."""
 
 IN_HAND = 4
 """Blocks at most that an actor holds: one at work and one waiting for it, and as many that are done and not yet written."""
-
-GRACE_S = 10.0
-"""Until the last of what a draining machine had in hand is through."""
 
 
 @pytest.fixture
@@ -45,7 +42,8 @@ def spread(on_disk: MakeTrial) -> Callable[..., Any]:
 
 
 def settings(cluster: Any, *more: str) -> list[str]:
-    return [f"compute.ray_address={cluster.address}", f"compute.rows_per_block={ROWS}", *ON_GPUS, *more]
+    small = [f"compute.rows_per_block={ROWS}", f"compute.batch_size={ROWS}"]
+    return [f"compute.ray_address={cluster.address}", *small, *ON_GPUS, *more]
 
 
 def committed(trial: Any) -> int:
@@ -74,17 +72,17 @@ def test_work_is_spread_evenly(spread: MakeTrial, machines: Callable[..., Any], 
 def test_a_draining_machine_gets_no_new_work(
     spread: MakeTrial, machines: Callable[..., Any], trial_module: ModuleType, bars: Any
 ) -> None:
-    with spread("machine drained") as trial:
+    with spread("machine drained", frame_s=0.75) as trial:
         cluster = machines(trial, ["a", "b"], gpus=1)
         trial.settings = settings(cluster)
         run = trial.start()
-        trial.await_frames(20, run)
-        trial_module.wait_until(lambda: {frame.machine for frame in trial.frames()} == {"a", "b"}, "both machines", 60)
+        trial_module.wait_until(lambda: {frame.machine for frame in trial.frames()} == {"a", "b"}, "both machines", 120)
         cluster.do("drain b")
-        drained_s = trial.frames()[-1].time_s
+        before = len(trial.frames())
         assert run.wait(trial_module.RUN_S) == 0, trial.said()
-        late = [frame for frame in trial.frames() if frame.machine == "b" and frame.time_s > drained_s + GRACE_S]
-        bars.at_most("frames of a draining machine beyond what it had in hand", len(late), 0)
+        late = [frame.machine for frame in trial.frames()[before:]]
+        assert len(late) > 4 * IN_HAND * ROWS, "too few frames were left to tell"
+        bars.at_most("frames of a draining machine, what it had in hand", late.count("b"), IN_HAND * ROWS)
         cluster.end()
 
 
