@@ -63,7 +63,9 @@ class Compute(Section):
     )
     rows_per_block: int | None = Field(default=None, ge=1, description="items a task; absent, from the manifest's length")
     rows_per_part: int | None = Field(default=None, ge=1, description="items an index part; absent, from the manifest's length")
-    block_mib: int = Field(default=64, ge=1, le=1024, description="decoded pixels a block")
+    block_mib: int | None = Field(
+        default=None, ge=1, le=1024, description="decoded pixels a block; absent, 64, and up to 256 for millions of items"
+    )
     fetch_threads: int = Field(default=8, ge=1, le=128, description="objects read or written at once by one task")
     no_progress_s: int = Field(default=1800, ge=5, description="a run that finishes nothing for so long is given up")
     progress_s: float = Field(default=30.0, gt=0, le=3600, description="between two rewrites of progress/<run id>.json")

@@ -51,6 +51,9 @@ PASSES_AN_ACTOR = 4
 GPU_ROWS = 64
 """Items a task at most in an ordinary run on GPUs."""
 
+BLOCK_MIB = 64
+"""Decoded pixels a block in an ordinary run."""
+
 BLOCKS, LARGER = 8_000, 4
 """The driver keeps 10 KB for every block until the run ends, so beyond this number they grow: up to so many times larger."""
 
@@ -90,14 +93,19 @@ def rows_per_block(plan: Plan, pool: Pool) -> int:
     minute an image there. Where every actor gets several passes, a task has at least one.
     """
     a_pass = images_a_pass(plan, pool)
-    most = most_rows(GPU_ROWS if pool.gpus else 2 * a_pass, plan.todo)
+    most = grown(GPU_ROWS if pool.gpus else 2 * a_pass, plan.todo)
     actors = pool.most or pool.actors
     least = a_pass if plan.todo >= PASSES_AN_ACTOR * actors * a_pass else 1
     return plan.job.compute.rows_per_block or max(least, min(most, plan.todo // (8 * actors)))
 
 
-def most_rows(usual: int, todo: int) -> int:
-    """Items a task at most in a run of so many: more than usual only where the blocks would be too many for the driver."""
+def block_mib(plan: Plan) -> int:
+    """Decoded pixels that a task hands on at once: they, not items, decide how many blocks there are where photos are large."""
+    return plan.job.compute.block_mib or grown(BLOCK_MIB, plan.todo)
+
+
+def grown(usual: int, todo: int) -> int:
+    """How large a block is in a run of so many items: larger than usual only where there would be too many for the driver."""
     return min(LARGER * usual, max(usual, todo // BLOCKS))
 
 
@@ -121,7 +129,7 @@ def graph(plan: Plan, pool: Pool, run_id: str, files: Files) -> Dataset:
         "roots": plan.manifest.roots,
         "limits": job.limits,
         "threads": compute.fetch_threads,
-        "block_mib": compute.block_mib,
+        "block_mib": block_mib(plan),
         "ledger": ledger,
         "until": plan.until,
     }
@@ -196,7 +204,7 @@ def execute(
     os.environ.setdefault("RAY_DATA_DOWNSTREAM_CAPACITY_OBJECT_STORE_BUDGET_UTIL_THRESHOLD", "0")
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    context.target_max_block_size = plan.job.compute.block_mib * 2**20
+    context.target_max_block_size = block_mib(plan) * 2**20
     context.execution_no_progress_timeout_s = plan.job.compute.no_progress_s
     context.raise_original_map_exception = True  # else our own errors lose their type on the way to the driver
     try:

@@ -22,7 +22,7 @@ from PIL import Image
 from pipeline import flow
 from pipeline.config import Compute, load_job
 from pipeline.errors import ConfigError, ErrorBudgetExceeded, ItemsMissing, Stopped, StorageError, WeightsError
-from pipeline.flow import execute, graph, rows_per_block, rows_per_part, with_copies
+from pipeline.flow import block_mib, execute, graph, rows_per_block, rows_per_part, with_copies
 from pipeline.garbage import sweep
 from pipeline.log import Meter
 from pipeline.preflight import Node, Pool, fit_pool, make_plan, without_done
@@ -443,6 +443,15 @@ def test_parts_are_no_larger_than_what_the_budget_is_first_judged_after(
         plan = make_plan(load_job(**where, overrides=settings), Files())
         assert rows_per_part(replace(plan, todo=10_000_000)) == rows
         assert rows_per_part(replace(plan, todo=80)) == (500 if rows == 500 else 2)
+
+
+def test_blocks_of_pixels_grow_in_runs_of_millions(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    make_photos(tmp_path / "photos", 1)
+    where = {"manifest": str(tmp_path / "photos"), "output": str(tmp_path / "out"), "preset": fake_preset}
+    plan = make_plan(load_job(**where), Files())
+    assert [block_mib(replace(plan, todo=todo)) for todo in (1, 512_000, 1_000_000, 10_000_000)] == [64, 64, 125, 256]
+    own = make_plan(load_job(**where, overrides=["compute.block_mib=32"]), Files())
+    assert block_mib(replace(own, todo=10_000_000)) == 32
 
 
 @pytest.mark.parametrize(

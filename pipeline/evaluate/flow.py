@@ -16,7 +16,7 @@ from ray.util.annotations import RayDeprecationWarning
 
 from pipeline.config import Compute
 from pipeline.evaluate.stage import Measuring, measure_batch, write_rows
-from pipeline.flow import FOR_EVER, most_rows, ours
+from pipeline.flow import FOR_EVER, grown, ours
 from pipeline.preflight import COMMIT_CPUS
 from pipeline.stages.ledger import RemoteLedger
 from pipeline.storage.files import Files
@@ -42,7 +42,7 @@ def measure_rows(rows: pa.Table, measuring: Measuring, layout: Layout, files: Fi
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = compute.no_progress_s
     context.raise_original_map_exception = True  # else our own errors lose their type on the way to the driver
-    each = max(1, min(most_rows(ROWS, rows.num_rows), rows.num_rows // TASKS))
+    each = max(1, min(grown(ROWS, rows.num_rows), rows.num_rows // TASKS))
     blocks = [rows.slice(start, each) for start in range(0, rows.num_rows, each)]
     asked: Any = ray.data.from_arrow(blocks)  # Ray's types know no Arrow tables
     try:

@@ -46,7 +46,8 @@ def measure_contour(p: Tensor, frames: Frames) -> Tensor:
     photo = photo.to(p.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255  # (N, 3, s, s)
     inside = (reduced > 0.5).float()
     reach = max(1, round(NEAR * reduced.shape[-1]))
-    edges = _gradient(photo).amax(1, keepdim=True)
+    slopes = _gradient(torch.cat([photo, reduced], 1))
+    edges = slopes[:, :3].amax(1, keepdim=True)
     near = highest(torch.cat([inside, 1 - inside, edges], 1), 1)  # (N, 3, s, s)
     contour, support = near[:, :1] * near[:, 1:2], near[:, 2:]
     far = highest(near[:, :2], reach - 1)
@@ -55,8 +56,10 @@ def measure_contour(p: Tensor, frames: Frames) -> Tensor:
     stray = _total(reduced, 1 - inside - outer) / area
     gaps = _total(1 - reduced, inside - inner) / area
     support = _mean(support, contour) / (support.mean((1, 2, 3)) + TEXTURE)
-    colours = [(photo * side).sum((2, 3)) / side.sum((2, 3)).clamp_min(1) for side in (outer, inner)]
-    return torch.stack([stray, gaps, _mean(_gradient(reduced), contour), support, (colours[0] - colours[1]).norm(dim=1)], 1)
+    both = torch.cat([outer, inner], 1).flatten(2)  # (N, 2, s·s)
+    colours = torch.bmm(photo.flatten(2), both.transpose(1, 2)) / both.sum(2).clamp_min(1)[:, None]  # (N, 3, 2)
+    contrast = (colours[:, :, 0] - colours[:, :, 1]).norm(dim=1)
+    return torch.stack([stray, gaps, _mean(slopes[:, 3:], contour), support, contrast], 1)
 
 
 def _gradient(planes: Tensor) -> Tensor:

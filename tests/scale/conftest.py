@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.flow import GPU_ROWS, most_rows
+from pipeline.flow import GPU_ROWS, grown
 
 OUT = Path(__file__).resolve().parents[2] / "out" / "scale"
 ITEMS = int(os.environ.get("ITEMS") or 1_000_000)
@@ -81,7 +81,7 @@ def run(rows: int, folder: Path, preset: str) -> Run:
     matteline = str(Path(sys.executable).with_name("matteline"))
     where = ("--manifest", str(manifest), "--output", str(output), "--preset", preset)
     # Blocks of the size that a run on GPUs makes: it is their number that Ray keeps account of.
-    settings = (*SETTINGS, f"compute.rows_per_block={most_rows(GPU_ROWS, rows)}")
+    settings = (*SETTINGS, f"compute.rows_per_block={grown(GPU_ROWS, rows)}")
     command = [matteline, "run", *where, *(f"--set={setting}" for setting in settings)]
     seconds, peak_mib, heap_mib = watched(command, log)
     again_s, _, _ = watched(command, log)

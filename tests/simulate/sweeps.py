@@ -124,12 +124,12 @@ class Defaults(NamedTuple):
 def defaults() -> Defaults:
     """Asked of the product itself."""
     from pipeline.config import Budget, Compute
-    from pipeline.flow import rows_per_block, rows_per_part
+    from pipeline.flow import block_mib, rows_per_block, rows_per_part
 
     recipe = SimpleNamespace(frame_px=1024)
     plan: Any = SimpleNamespace(job=SimpleNamespace(compute=Compute(), budget=Budget(), recipe=recipe), todo=ITEMS)
-    pool: Any = SimpleNamespace(gpus=1.0, actors=USUAL, device="cuda")
-    return Defaults(rows_per_block(plan, pool), rows_per_part(plan), Compute().block_mib)
+    pool: Any = SimpleNamespace(gpus=1.0, actors=USUAL, most=None, device="cuda")
+    return Defaults(rows_per_block(plan, pool), rows_per_part(plan), block_mib(plan))
 
 
 def settled(case: Case) -> Case:
