@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?= ../shared
 PHOTOS ?= $(DATA)/data/train
 
-.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-refiner evaluate bench-scale bench-gpu simulate report-demo train-refiner train-estimator train-lite lock clean
+.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-refiner evaluate bench-scale bench-gpu simulate report-demo dashboard train-refiner train-estimator train-lite lock clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -83,6 +83,12 @@ bench-gpu: .venv/dev ## MVANet on this machine's GPU: precisions, batches, CUDA 
 report-demo: demo .venv/dev ## the demo's page in out/report, in Chromium: screenshots, and bars on the first view, keys, phones, hostile texts
 	$(BIN)/matteline report out/demo --html out/report/report.html
 	$(BIN)/python -m pytest -s -m report --tb=short tests/test_report_demo.py
+
+dashboard: .venv/dev ## the metrics of a run of ITEMS (240) in a real Prometheus (PATH, or PROMETHEUS), every panel asked; a picture in out/dashboard
+	@command -v $(or $(PROMETHEUS),prometheus) > /dev/null || { echo "make dashboard wants Prometheus: apt-get install prometheus, or name one: make dashboard PROMETHEUS=/path/to/prometheus"; exit 2; }
+	$(BIN)/pip install --quiet -c requirements.lock -e '.[cluster]'  # what Ray exports metrics with
+	ITEMS=$(ITEMS) PROMETHEUS=$(PROMETHEUS) $(BIN)/python -m pytest -m "dashboard or not dashboard" --tb=short tests/infra/test_metrics.py
+	$(BIN)/python tests/infra/figure.py out/dashboard/answers.json out/dashboard/dashboard.png
 
 train-refiner: .venv/dev ## the weights of refiner cgm anew, out of DATA (../shared), into out/cgm; an hour on 2 cores; goes on where it was
 	@test -f $(DATA)/data/objects/objects.parquet || { echo "make train-refiner wants $(DATA)/data/objects/objects.parquet; name another folder: make train-refiner DATA=/path/to/shared"; exit 2; }

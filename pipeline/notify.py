@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,6 +17,9 @@ from pipeline.storage.files import Files
 from pipeline.storage.uris import WEB, scheme
 from pipeline.storage.webhook import TRIES, TRY_S, post
 
+VARIABLE = "MATTELINE_NOTIFY"
+"""Names the place where the settings don't: a secret of a cluster's is best given so."""
+
 QUICK_S = 1.0
 """For the one try of a run that a signal ends: the process is gone two seconds later."""
 
@@ -24,7 +28,8 @@ class Notice:
     """Tells once how a run ended. Nothing that goes wrong here changes how it did."""
 
     def __init__(self, job: Job, run_id: str, files: Files) -> None:
-        self._to = files.absolute(job.notify.to.get_secret_value()) if job.notify.to else None
+        to = job.notify.to.get_secret_value() if job.notify.to else os.environ.get(VARIABLE)
+        self._to = files.absolute(to) if to else None
         self.run_id = run_id
         self._about = {"run_id": run_id, "manifest": job.manifest, "output": job.output}
         self._files, self._told = files, False

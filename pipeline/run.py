@@ -23,7 +23,7 @@ from pipeline.notify import Notice, notifying
 from pipeline.preflight import Cluster, Plan, fit_pool, make_plan, only_lost, without_done
 from pipeline.progress import Progress
 from pipeline.report import RunRecord
-from pipeline.stages.metrics import LEASE, LEFT, SPEED
+from pipeline.stages.metrics import LEASE, LEFT, RUN_ITEMS, SPEED
 from pipeline.stopping import Stopping
 from pipeline.storage.changes import changed as find_changed
 from pipeline.storage.digests import repeated
@@ -157,6 +157,10 @@ def _work_until_done(plan: Plan, record: RunRecord, files: Files, lease: Lease) 
 
 def _measure(facts: dict[str, Any], lease: Lease) -> None:
     """What the driver alone knows, for whoever gathers metrics."""
+    for status in ("ok", "review"):
+        RUN_ITEMS.set(facts[status], status=status, code="")
+    for code, entry in facts["failures"].items():
+        RUN_ITEMS.set(entry["count"], status="failed", code=code)
     LEFT.set(facts["left"])
     SPEED.set(facts["recent_items_per_s"] or 0.0)
     LEASE.set(lease.renewed_at)

@@ -127,9 +127,9 @@ def test_every_end_is_told(
 
 def test_a_signal_is_told_too(tmp_path: Path, make_photos: MakePhotos, fake_preset: str, hook: Hook) -> None:
     make_photos(tmp_path / "photos", 60)
-    settings = [f"notify.to={hook.address}", "compute.progress_s=0.2", "compute.rows_per_part=1"]
+    settings = ["compute.progress_s=0.2", "compute.rows_per_part=1"]
     command = [MATTELINE, "run", "-m", "photos", "-o", "out", "-p", fake_preset, *(w for one in settings for w in ("-s", one))]
-    env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {"MATTELINE_NOTIFY": hook.address}
     with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as run:
         assert run.stderr is not None
         said = []

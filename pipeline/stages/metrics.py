@@ -88,8 +88,14 @@ DEVICE_MEMORY = Metric(
     "Of the GPU, by the model's process: reserved by PyTorch now, and its peak.",
     ("what",),
 )
+RUN_ITEMS = Metric(
+    "gauge",
+    "matteline_run_items",
+    "Items of the run in the index so far, by status and error code: exact, where the counter counts repeats too.",
+    ("status", "code"),
+)
 LEFT = Metric("gauge", "matteline_items_left", "Items of the run without an index row yet: the queue before everything.")
 SPEED = Metric("gauge", "matteline_items_per_second", "Items committed a second, over the last two minutes.")
 LEASE = Metric("gauge", "matteline_lease_renewed_timestamp_seconds", "When the run last renewed its lease, since 1970.")
 
-ALL = (ITEMS, SECONDS, FETCHED, WRITTEN, BATCH, QUALITY, DEVICE_MEMORY, LEFT, SPEED, LEASE)
+ALL = (ITEMS, SECONDS, FETCHED, WRITTEN, BATCH, QUALITY, DEVICE_MEMORY, RUN_ITEMS, LEFT, SPEED, LEASE)
