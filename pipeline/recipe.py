@@ -79,6 +79,13 @@ class Recipe(Section):
         exclude_if=lambda estimate: estimate,
         description="a small network looks at photo and mask, too: the signal expected_dice",
     )
+    decide: float = Field(
+        default=1.0,
+        ge=1,
+        le=16,
+        exclude_if=lambda decide: decide == 1,
+        description="what the model is unsure of far from any contour is decided: logits there are so many times as large",
+    )
     calibration: str = Field(
         default="",
         exclude_if=lambda calibration: not calibration,

@@ -23,6 +23,7 @@ from pipeline.imaging.picture import Picture, is_picture, upright_rgb
 from pipeline.imaging.renditions import Rendered, render
 from pipeline.models.band import find_band
 from pipeline.models.cgm import BUNDLED
+from pipeline.models.decide import decide
 from pipeline.models.estimator import expected_dice, load_estimator
 from pipeline.models.forward import Probabilities, choose_device, mirror, one_thread, segment_errors, to_device, to_host
 from pipeline.models.load import Model, load_model, settle
@@ -299,10 +300,11 @@ class Segmenter:
                 p = logits.sigmoid()
                 estimate = None if self.look is None else expected_dice(self.look, p, frames)
             mirrored = self.model(mirror(frames)) if self.recipe.flip else None
-            redrawn = redraws(self.refiner, images, placed, frames, p)
+            drawn = p if self.recipe.decide == 1 else decide(logits, self.recipe.decide).sigmoid()
+            redrawn = redraws(self.refiner, images, placed, frames, drawn)
             notes = [None if redraw is None else redraw.drawing.note for redraw in redrawn]
-            bands = [find_band(p)] if "trimap" in self.recipe.outputs else []
-            made = self.framing.masks(p, placed, redrawn)
+            bands = [find_band(drawn)] if "trimap" in self.recipe.outputs else []
+            made = self.framing.masks(drawn, placed, redrawn)
             changes = [None if redraw is None else redraw.change for redraw in redrawn]  # known once the masks are made
             prompts = None if np.isnan(in_frame).all() else to_device(in_frame, logits.device)
             signals = measure(logits, p, prompts, frames, mirrored, changes, estimate)

@@ -189,6 +189,7 @@ CHANGES: dict[str, Any] = {
     "outside": "black",
     "alpha_resize": "plain",
     "stretch": True,
+    "decide": 3.0,
     "refiner": "none",
     "refiner_weights_sha256": "2" * 64,
     "refiner_normalise": "half",
