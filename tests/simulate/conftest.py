@@ -57,14 +57,16 @@ def whole(out: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def growing(out: Path) -> Any:
-    """The same run with 1 to 256 GPUs, and with larger pieces from 64 on."""
+    """The same run with 1 to 256 GPUs, and with the pieces of small runs from 64 on."""
     from sweeps import USUAL, more_gpus
     from tables import growth
 
+    from pipeline.flow import BLOCK_MIB
+
     runs = more_gpus()
     tell("More and more GPUs", growth(runs))
-    larger = more_gpus((USUAL, 2 * USUAL, 4 * USUAL), block_mib=256)
-    tell("The same with pieces of 256 MiB", growth(larger))
+    smaller = more_gpus((USUAL, 2 * USUAL, 4 * USUAL), block_mib=BLOCK_MIB)
+    tell(f"The same with pieces of {BLOCK_MIB} MiB", growth(smaller))
     return runs
 
 
