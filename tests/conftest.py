@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -80,6 +81,22 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     server = load_module("s3_server", TESTS / "s3_server.py")
     with server.s3_server(tmp_path_factory.mktemp("s3")) as running:
         yield running
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[logging.LogRecord]]:
+    """What the package logs from info on, whatever other tests and libraries have made of the loggers."""
+    from pipeline.log import log
+
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", records.append)
+    monkeypatch.setattr(log, "disabled", False)
+    monkeypatch.setattr(log, "handlers", [handler])
+    before = log.level
+    log.setLevel(logging.INFO)
+    yield records
+    log.setLevel(before)
 
 
 def photo(seed: int, width: int = 160, height: int = 120) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -63,16 +64,13 @@ def test_it_is_written_without_any_item_and_says_the_end_once(record: RunRecord,
     assert "running" not in [told["state"] for told in files.told[files.told.index(last) :]]
 
 
-def test_a_store_that_refuses_costs_one_warning(
-    record: RunRecord, layout: Layout, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.log.log.propagate", True)
+def test_a_store_that_refuses_costs_one_warning(record: RunRecord, layout: Layout, logged: list[logging.LogRecord]) -> None:
     files = Written(refuse=True)
     with Progress(record, layout, files, owner="me", every_s=0.01) as progress:
         assert files.twice.wait(60)
         record.close(0)
         progress.close()
-    assert len([line for line in caplog.messages if "progress can't be written" in line]) == 1
+    assert ["progress can't be written" in record.getMessage() for record in logged].count(True) == 1
 
 
 def test_the_time_left_comes_from_the_last_minutes(record: RunRecord, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
