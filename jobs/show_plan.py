@@ -101,7 +101,7 @@ def _speed(made: Plan, pool: Pool, files: Files) -> Speed:
     from pipeline.report import records
     from pipeline.segmenter import local_cpus
 
-    known = measured_speed(list(records(made.layout, files)), pool.gpus)
+    known = measured_speed(records(made.layout, files), pool.gpus)
     if known is not None:
         return known
     compute = made.job.compute

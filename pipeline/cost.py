@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -93,8 +93,11 @@ class Speed:
     known: str
 
 
-def measured_speed(records: Sequence[dict[str, Any]], gpus_each: float) -> Speed | None:
-    """Of the latest of these run records (the latest first) that was long enough, with copies like these; None without one."""
+def measured_speed(records: Iterable[dict[str, Any]], gpus_each: float) -> Speed | None:
+    """Of the latest of these run records (the latest first) that was long enough, with copies like these; None without one.
+
+    No more of them are read than it takes.
+    """
     for record in records:
         done = record.get("ok", 0) + record.get("review", 0) + record.get("failed", 0)
         copies = record.get("copies")
@@ -117,5 +120,6 @@ class Estimate:
 def estimate(items: int, speed: Speed, copies: int, gpus_each: float, machines: int, price: Price | None) -> Estimate:
     """So many items with so many copies of the model on so many machines."""
     hours = items / (speed.items_per_s * copies) / 3600
-    money = None if price is None else hours * machines * price.an_hour
-    return Estimate(hours, hours * machines, hours * copies * gpus_each, money)
+    machine_hours = hours * machines
+    money = None if price is None else machine_hours * price.an_hour
+    return Estimate(hours, machine_hours, hours * copies * gpus_each, money)

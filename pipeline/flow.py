@@ -187,12 +187,11 @@ def _actors(pool: Pool) -> ActorPoolStrategy:
     return ActorPoolStrategy(min_size=pool.actors, max_size=pool.most, max_concurrent_calls_per_actor=calls)
 
 
-def execute(
-    plan: Plan, pool: Pool, run_id: str, files: Files, meter: Meter, check: Callable[[], None]
-) -> dict[str, dict[str, Any]]:
-    """Run the graph to its end; gives failures by code, with a count and an example each.
+def execute(plan: Plan, pool: Pool, run_id: str, files: Files, meter: Meter, check: Callable[[], None]) -> None:
+    """Run the graph to its end.
 
     Args:
+        meter: counts what is committed, and failures by code.
         check: called for every part; what it raises ends the run.
 
     Raises:
@@ -225,7 +224,6 @@ def execute(
         ) from error
     except RayError as error:
         raise ours(error) or error from error
-    return meter.failures
 
 
 def _stored(stats: Any) -> Iterator[int]:
