@@ -16,6 +16,8 @@ DEADLINE = re.compile(r"--deadline ([\d.]+)h\b")
 KEYS = re.compile(
     r"aws_(secret|access)|\bakia[a-z0-9]{12}|password|token=|storage\.(key|secret|token)|private key", re.IGNORECASE
 )
+NOTIFY = "MATTELINE_NOTIFY"
+"""``pipeline.notify.VARIABLE``, which is a layer above."""
 
 
 def faults(objects: list[Tree], ray: str) -> list[str]:
@@ -112,6 +114,8 @@ def _of_pod(name: str, pod: Tree, accounts: set[str]) -> Iterator[str]:
     for container in pod["containers"]:
         if container.get("securityContext", {}).get("allowPrivilegeEscalation") is not False:
             yield f"{name}: {container['name']} may become root"
+        if any(variable["name"] == NOTIFY and "value" in variable for variable in container.get("env", [])):
+            yield f"{name}: {container['name']} has {NOTIFY} in the open; a webhook's address is a secret"
         if not container.get("resources", {}).get("limits", {}).get("memory"):
             yield f"{name}: {container['name']} has no memory limit"
 

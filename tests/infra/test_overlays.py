@@ -14,7 +14,8 @@ from jobs.cut_out import seconds
 from pipeline.config import load_job
 from pipeline.deploy.kustomize import build
 from pipeline.deploy.nightly import overlay_names
-from pipeline.deploy.rules import faults
+from pipeline.deploy.rules import NOTIFY, faults
+from pipeline.notify import VARIABLE
 
 Tree = dict[str, Any]
 Judge = Callable[[list[Tree]], list[str]]
@@ -94,6 +95,17 @@ def test_entrypoint_is_a_command_that_the_product_accepts(overlay: str) -> None:
     assert loaded.compute.ray_address == "auto"
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_driver_learns_whom_to_tell_from_a_secret_that_may_be_missing(overlay: str) -> None:
+    made = cluster(build(INFRA / "overlays" / overlay))
+    (head,) = pod(made["headGroupSpec"])["containers"]
+    secret = {"name": "matteline-notify", "key": "to", "optional": True}
+    assert NOTIFY == VARIABLE
+    assert head["env"] == [{"name": NOTIFY, "valueFrom": {"secretKeyRef": secret}}]
+    assert "create secret generic matteline-notify --from-literal=to=" in (INFRA / "RUNBOOK.md").read_text(encoding="utf-8")
+    assert not any("env" in pod(group)["containers"][0] for group in made["workerGroupSpecs"])
+
+
 def submitter(objects: list[Tree]) -> Tree:
     found: Tree = find(objects, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     return found
@@ -141,6 +153,10 @@ BROKEN: dict[str, tuple[Callable[[list[Tree]], object], str]] = {
     "a key": (
         lambda o: pod(worker(o))["containers"][0].update(env=[{"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}]),
         "carries a key",
+    ),
+    "a webhook in the open": (
+        lambda o: pod(cluster(o)["headGroupSpec"])["containers"][0]["env"][0].update(value="https://hooks.example.com/1"),
+        "in the open",
     ),
     "no account": (lambda o: o.remove(next(t for t in o if t["kind"] == "ServiceAccount")), "isn't here"),
     "two clusters": (lambda o: find(o, "RayJob")["spec"].update(clusterSelector={"a": "b"}), "one of rayClusterSpec"),
