@@ -30,6 +30,12 @@ def table(*columns: str, title: str | None = None) -> Table:
     return made
 
 
+def span(seconds: float) -> str:
+    """``42 s``, ``7 min``, ``3 h 05 min``."""
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min" if seconds > 90 else f"{max(0.0, seconds):.0f} s"
+
+
 def print_report(reports: Sequence[RecipeReport]) -> None:
     """Where the results are and how the items fared."""
     if not reports:

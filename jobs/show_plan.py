@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs import options
-from jobs.console import out, table
+from jobs.console import out, span, table
 
 if TYPE_CHECKING:
     from pipeline.cost import Price, Speed
@@ -109,9 +109,3 @@ def _speed(made: Plan, pool: Pool, files: Files) -> Speed:
     batch = compute.images_a_pass(made.job.recipe.frame_px, pool.device)
     each_s = seconds_per_item(made.job.recipe, files, device=pool.device, threads=threads, batch=batch, engine=compute.engine)
     return Speed(1 / each_s, f"the model takes {each_s:.3g} s an item on this machine, measured alone, {pool.actors} at once")
-
-
-def span(seconds: float) -> str:
-    """``42 s``, ``7 min``, ``3 h 05 min``."""
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min" if seconds > 90 else f"{seconds:.0f} s"

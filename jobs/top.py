@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs import options
-from jobs.console import out, table
+from jobs.console import out, span, table
 
 if TYPE_CHECKING:
     from pipeline.watch import Sight
@@ -88,14 +88,14 @@ def _numbers(sight: Sight) -> RenderableType:
     speed = f"{facts['items_per_s']:g} items/s" if facts.get("items_per_s") else "no part finished yet"
     recent = facts.get("recent_items_per_s")
     lately = f", {recent:g} of late" if recent is not None and sight.verdict != "over" else ""
-    left = f", {_duration(facts['eta_s'])} left" if facts.get("eta_s") is not None and sight.verdict == "running" else ""
+    left = f", {span(facts['eta_s'])} left" if facts.get("eta_s") is not None and sight.verdict == "running" else ""
     lines = {"items": counts + before}
     if "items_per_s" in facts:
         lines["speed"] = speed + lately + left
     if sight.sign_age_s is not None and sight.verdict != "over":
-        lease = "not held" if sight.lease_age_s is None else f"renewed {_duration(sight.lease_age_s)} ago"
-        told = f"progress {_duration(sight.progress_age_s or 0)} ago, lease {lease}"
-        lines["sign"] = f"last of life {_duration(sight.sign_age_s)} ago ({told})"
+        lease = "not held" if sight.lease_age_s is None else f"renewed {span(sight.lease_age_s)} ago"
+        told = f"progress {span(sight.progress_age_s or 0)} ago, lease {lease}"
+        lines["sign"] = f"last of life {span(sight.sign_age_s)} ago ({told})"
     if facts.get("error"):
         lines["error"] = facts["error"]
     lines |= {key: facts[key] for key in ("manifest", "started_at", "finished_at", "owner", "dashboard") if facts.get(key)}
@@ -107,10 +107,3 @@ def _numbers(sight: Sight) -> RenderableType:
 
 def _done(facts: dict[str, Any]) -> int:
     return int(facts["ok"] + facts["review"] + facts["failed"])
-
-
-def _duration(seconds: float) -> str:
-    """``42 s``, ``12 min`` or ``3.5 h``."""
-    if seconds < 120:
-        return f"{max(0, seconds):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
