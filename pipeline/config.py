@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -161,12 +162,24 @@ class Notify(Section):
     @field_validator("to")
     @classmethod
     def _is_a_place(cls, to: SecretStr | None) -> SecretStr | None:
-        if to is None:
-            return None
-        text = to.get_secret_value()
-        if not text.strip() or text.startswith("mailto:") or text.endswith("/"):
-            raise ValueError("must be a webhook's address, or the path or URI of a file")
-        return to
+        return None if to is None else SecretStr(place_to_tell(to.get_secret_value()))
+
+
+def place_to_tell(text: str) -> str:
+    """A webhook's address, or a file's path or URI, without the blanks and line ends that secrets are often stored with.
+
+    Raises:
+        ValueError: it is neither; the text isn't repeated, webhooks being secret.
+    """
+    place = text.strip()
+    try:
+        parts = urlsplit(place)
+        bad = parts.scheme in ("http", "https") and (not parts.hostname or parts.port == 0)
+    except ValueError:  # brackets that don't close, a port that is no number
+        bad = True
+    if bad or not place or place.startswith("mailto:") or (place.endswith("/") and parts.scheme not in ("http", "https")):
+        raise ValueError("must be a webhook's address, or the path or URI of a file")
+    return place
 
 
 class Preset(Section):

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.config import Job
-from pipeline.errors import PipelineError, StorageError, WriteError
+from pipeline.config import Job, place_to_tell
+from pipeline.errors import ConfigError, PipelineError, StorageError, WriteError
 from pipeline.log import log
 from pipeline.report import OUTCOMES, RunRecord
 from pipeline.storage.files import Files
@@ -25,10 +25,14 @@ QUICK_S = 1.0
 
 
 class Notice:
-    """Tells once how a run ended. Nothing that goes wrong here changes how it did."""
+    """Tells once how a run ended. Nothing that goes wrong here changes how it did.
+
+    Raises:
+        ConfigError: the variable names no place.
+    """
 
     def __init__(self, job: Job, run_id: str, files: Files) -> None:
-        to = job.notify.to.get_secret_value() if job.notify.to else os.environ.get(VARIABLE)
+        to = job.notify.to.get_secret_value() if job.notify.to else _from_environment()
         self._to = files.absolute(to) if to else None
         self.run_id = run_id
         self._about = {"run_id": run_id, "manifest": job.manifest, "output": job.output}
@@ -59,6 +63,14 @@ class Notice:
         why = f"\n{error}" if error else ""
         text = f"matteline {outcome}: {counts}, of {record.items} items into {self._about['output']}{why}"
         return facts | self._about | {"exit_code": exit_code, "outcome": outcome, "error": error, "text": text}
+
+
+def _from_environment() -> str | None:
+    given = os.environ.get(VARIABLE, "").strip()
+    try:
+        return place_to_tell(given) if given else None
+    except ValueError as fault:
+        raise ConfigError(f"{VARIABLE} {fault}") from fault
 
 
 @contextmanager

@@ -83,10 +83,40 @@ def test_nobody_there_is_one_warning_without_the_address(logged: list[logging.Lo
     assert SECRET not in repr(job) + str(job.model_dump_json())
 
 
-@pytest.mark.parametrize("place", ["", "mailto:me@example.com", "s3://bucket/folder/"])
+NO_PLACES = [
+    "mailto:me@example.com",
+    "s3://bucket/folder/",
+    "https://[::1/a",
+    "https://h:99999/a",
+    "http://h:x/a",
+    "https:///a",
+]
+
+
+@pytest.mark.parametrize("place", ["", *NO_PLACES])
 def test_what_is_no_place_is_refused(place: str) -> None:
     with pytest.raises(ConfigError, match="notify"):
         load_job(manifest="m", output="o", overrides=[f"notify.to={json.dumps(place)}"])
+
+
+@pytest.mark.parametrize("place", NO_PLACES)
+def test_what_is_no_place_is_refused_before_the_work(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MATTELINE_NOTIFY", place)
+    with pytest.raises(ConfigError, match="MATTELINE_NOTIFY must be a webhook's address") as refused:
+        run_job(load_job(manifest=str(tmp_path / "none.csv"), output=str(tmp_path / "out")))
+    assert place not in str(refused.value)
+
+
+@pytest.mark.parametrize("around", ["{}", "{}\n", " {} "])
+def test_secrets_may_end_in_a_line_end(around: str, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MATTELINE_NOTIFY", around.format(hook.address))
+    Notice(load_job(manifest="m", output="o"), "run", Files()).tell(0, None)
+    assert hook.got[0]["run_id"] == "run"
+
+
+def test_an_empty_variable_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MATTELINE_NOTIFY", " \n")
+    Notice(load_job(manifest="m", output="o"), "run", Files()).tell(0, None)
 
 
 @pytest.mark.usefixtures("ray_session")
