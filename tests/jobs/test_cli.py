@@ -287,21 +287,23 @@ def test_manifest_from_a_folder_and_from_coco(tmp_path: Path, make_photos: MakeP
     assert len({row["item_id"] for row in objects}) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("number", "rows"), [(signal.SIGTERM, 600), (signal.SIGINT, 150)])
 def test_a_stopped_run_says_so_and_goes_on(
-    tmp_path: Path, make_photos: MakePhotos, fake_preset: str, number: signal.Signals
+    tmp_path: Path, make_photos: MakePhotos, fake_preset: str, number: signal.Signals, rows: int
 ) -> None:
+    """The longer one is at work for long enough that another run can meet its lease."""
     (photo,) = make_photos(tmp_path, 1)
-    (tmp_path / "many.csv").write_text("\n".join(["image_uri,item_id", *(f"{photo.name},item-{row}" for row in range(600))]))
+    (tmp_path / "many.csv").write_text("\n".join(["image_uri,item_id", *(f"{photo.name},item-{row}" for row in range(rows))]))
     command = ["run", "-m", "many.csv", "-o", "out", "-p", fake_preset, "--set", "compute.rows_per_part=5"]
     with subprocess.Popen(
         [MATTELINE, *command], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as run:
         while run.poll() is None and not list((tmp_path / "out").rglob("part-*.parquet")):
             time.sleep(0.05)
-        other = matteline(*command, cwd=tmp_path)
-        assert other.returncode == 5, other.stderr
-        assert "another run is at this output" in other.stderr
+        if number == signal.SIGTERM:
+            other = matteline(*command, cwd=tmp_path)
+            assert other.returncode == 5, other.stderr
+            assert "another run is at this output" in other.stderr
         run.send_signal(number)
         _, said = run.communicate(timeout=120)
     assert run.returncode == 4, said
@@ -312,7 +314,7 @@ def test_a_stopped_run_says_so_and_goes_on(
     assert again.returncode == 0, again.stderr
     checked = matteline("verify", "out", cwd=tmp_path)
     assert checked.returncode == 0, checked.stdout
-    assert "600 rows" in checked.stdout
+    assert f"{rows} rows" in checked.stdout
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("45m", 2700), ("6h", 21600), ("1.5d", 129600)])

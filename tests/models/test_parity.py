@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from pipeline.models.checkpoints import load_mvanet, recognise
+from pipeline.models.export import CLOSE, export_onnx
 from pipeline.models.frozen import can_freeze, has_bf16
 from pipeline.models.load import HALF_HOLDS, MvanetModel, load_model
 from pipeline.recipe import Recipe
@@ -142,3 +143,11 @@ def test_a_larger_batch_equals_its_images(golden: Any, recipe: Any, loaded: Any,
     bars.at_most(
         f"{golden.layout}: batch of 3 against single runs, 512 px, max logit", (model(frames) - alone).abs().max(), 1e-4
     )
+
+
+@pytest.mark.parity
+def test_its_onnx_file_gives_the_networks_alpha(golden: Any, recipe: Any, photo_frames: Any, tmp_path: Path, bars: Any) -> None:
+    """What ``matteline export`` does, at the publisher's size; read back by the loader of the preset ``onnx``."""
+    settings = recipe("mvanet", frame_px=1024)
+    difference = export_onnx(golden.path, settings, photo_frames(3, 1024), tmp_path / "full.onnx")
+    bars.at_most(f"{golden.layout}: alpha of its ONNX file, three photos at 1024 px, max", difference, CLOSE)
