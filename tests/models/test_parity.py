@@ -126,6 +126,8 @@ def test_half_precision_is_chosen_where_it_keeps_alpha(golden: Any, bars: Any) -
     """fp16 as on a GPU, but computed here: ``recipe.precision=auto`` takes it for the layouts in ``HALF_HOLDS`` alone."""
     if golden.layout not in HALF_HOLDS:
         pytest.skip("auto takes fp32 for this layout")
+    if not torch.cpu.get_capabilities().get("avx512_fp16"):
+        pytest.skip("this CPU has no fp16 instructions, and would take hours without")
     network = load_mvanet(golden.path, device=torch.device("cpu"), dtype=torch.float16)
     settings = Recipe(name="half", model="mvanet", weights="file", precision="fp16")
     alpha, wanted = at_full_size(MvanetModel(network, settings, torch.device("cpu"), torch.float16), golden)
@@ -146,6 +148,7 @@ def test_a_larger_batch_equals_its_images(golden: Any, recipe: Any, loaded: Any,
 
 
 @pytest.mark.parity
+@pytest.mark.timeout(900)
 def test_its_onnx_file_gives_the_networks_alpha(golden: Any, recipe: Any, photo_frames: Any, tmp_path: Path, bars: Any) -> None:
     """What ``matteline export`` does, at the publisher's size; read back by the loader of the preset ``onnx``."""
     settings = recipe("mvanet", frame_px=1024)
