@@ -1,7 +1,8 @@
 """Weights files: from wherever they are to a local path, once a machine, and never without their hash.
 
 ``<cache>/weights/<sha256>/<name>`` holds what was downloaded; ``<cache>`` is ``$MATTELINE_CACHE`` or ``~/.cache/matteline``.
-Local files are used where they are, and files of the Hugging Face hub in its own cache.
+Local files are used where they are, and files of the Hugging Face hub in its own cache. A cache that a container image has
+brought along, ``$MATTELINE_BAKED``, is looked at first for what is pinned, and never written.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def fetch_weights(uri: str, sha256: str | None, files: Files) -> tuple[Path, str
     if kind in ("", "file"):
         path = Path(files.absolute(uri))
     else:
-        path = _from_hub(uri) if kind == "hf" else _from_cache(uri, sha256, files)
+        path = _baked(uri, sha256) or (_from_hub(uri) if kind == "hf" else _from_cache(uri, sha256, files))
     found = file_sha256(path)
     if sha256 is not None and found != sha256:
         raise _mismatch(uri, found, sha256)
@@ -64,12 +65,9 @@ def at_hand(uri: str, sha256: str | None, files: Files) -> bool:
     kind = scheme(uri)
     if kind in ("", "file"):
         return Path(files.absolute(uri)).is_file()
-    if kind != "hf":
-        return _kept(cache_folder(), sha256, uri) is not None
-    from huggingface_hub import try_to_load_from_cache
-
-    repository, file, revision = _hub_names(uri)
-    return isinstance(try_to_load_from_cache(repository, file, cache_dir=_hub_cache(), revision=revision), str)
+    if _baked(uri, sha256) is not None:
+        return True
+    return _in_hub_cache(uri, _hub_cache()) is not None if kind == "hf" else _kept(cache_folder(), sha256, uri) is not None
 
 
 def cache_folder(kind: str = "weights") -> Path:
@@ -123,6 +121,17 @@ def _from_cache(uri: str, sha256: str | None, files: Files) -> Path:
         raise WeightsError(
             f"weights can't be kept in {folder} ({reason}); set MATTELINE_CACHE to a folder with room"
         ) from error
+
+
+def _baked(uri: str, sha256: str | None) -> Path | None:
+    """A pinned file that came with the machine's image, unharmed."""
+    place = os.environ.get("MATTELINE_BAKED")
+    if not place or sha256 is None:
+        return None
+    if scheme(uri) != "hf":
+        return _kept(Path(place) / "weights", sha256, uri)
+    path = _in_hub_cache(uri, Path(place) / "huggingface")
+    return path if path is not None and file_sha256(path) == sha256 else None
 
 
 def _kept(folder: Path, sha256: str | None, uri: str) -> Path | None:
@@ -231,6 +240,15 @@ def _from_hub(uri: str) -> Path:
         raise WeightsError(f"{said}: no such file at revision {revision!r}; correct recipe.weights") from None
     except (OSError, ValueError, hub.HTTPError) as error:  # type: ignore[attr-defined]  # of whichever httpx the hub uses
         raise WeightsError(f"{said} can't be fetched ({type(error).__name__}); the form is {_HUB_FORM}") from error
+
+
+def _in_hub_cache(uri: str, folder: Path | None) -> Path | None:
+    """The file where the hub's client would look for it; nobody is asked."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, file, revision = _hub_names(uri)
+    found = try_to_load_from_cache(repository, file, cache_dir=folder, revision=revision)
+    return Path(found) if isinstance(found, str) else None
 
 
 def _hub_names(uri: str) -> tuple[str, str, str]:

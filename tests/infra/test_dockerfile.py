@@ -72,6 +72,14 @@ def test_bakes_no_weights_unless_asked(text: str) -> None:
     assert 'ARG WEIGHTS=""' in text
 
 
+def test_bakes_weights_where_no_volume_hides_them(text: str) -> None:
+    """Kubernetes mounts an empty one over the cache."""
+    (baked,) = re.findall(r"MATTELINE_BAKED=(\S+)", text)
+    assert f"MATTELINE_CACHE={baked} python" in text
+    mounts = re.findall(r"mountPath: ([^\s,}]+)", (ROOT / "infra" / "base" / "rayjob.yaml").read_text(encoding="utf-8"))
+    assert mounts and not any(Path(baked).is_relative_to(mount) for mount in mounts)
+
+
 @pytest.mark.parametrize(
     ("wrong", "rule"),
     [("USER root", "DL3002"), ("USER 1000:1000\nRUN cd /tmp && ls", "DL3003"), ("USER 1000:1000\nRUN sudo ls", "DL3004")],

@@ -232,6 +232,27 @@ def test_the_hub(hub: Callable[..., None], web: Any, cache: Path) -> None:
     assert asked()[0] == ("HEAD", "/someone/some-model/resolve/main/onnx/model.onnx")
 
 
+@pytest.mark.parametrize("where", ["store", "hub"])
+def test_what_an_image_has_brought_needs_nobody(
+    where: str, hub: Callable[..., None], remote: Any, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    baked = tmp_path / "baked"
+    hub()
+    uri = remote.put("models/model.onnx", DATA) if where == "store" else f"{HUB}@{'a' * 40}"
+    with monkeypatch.context() as building:
+        building.setenv("MATTELINE_CACHE", str(baked))
+        path, _ = fetch_weights(uri, SHA, remote.files)
+    assert path.is_relative_to(baked) and not at_hand(uri, SHA, remote.files)
+    monkeypatch.setenv("MATTELINE_BAKED", str(baked))
+    before = {file: file.stat().st_mtime_ns for file in baked.rglob("*")}
+    nowhere = Files(Storage(endpoint_url="http://127.0.0.1:9"))
+    monkeypatch.setattr("pipeline.storage.weights._from_hub", lambda _: pytest.fail("the hub was asked"))
+    assert at_hand(uri, SHA, nowhere)
+    assert fetch_weights(uri, SHA, nowhere) == (path, SHA)
+    assert {file: file.stat().st_mtime_ns for file in baked.rglob("*")} == before
+    assert not at_hand(uri, OTHER, nowhere)  # of another hash, it isn't what is wanted
+
+
 @pytest.mark.parametrize(
     ("code", "status", "words"),
     [
