@@ -21,7 +21,7 @@ from pipeline.config import Compute
 from pipeline.errors import ConfigError, Stopped
 from pipeline.log import log
 from pipeline.models.forward import choose_device
-from pipeline.preflight import ROOMY_CPUS, Cluster, Node
+from pipeline.preflight import ROOMY_CPUS, Cluster, Node, Pool
 from pipeline.segmenter import local_cpus
 
 WORKER_START_S = 120.0
@@ -89,6 +89,18 @@ def await_gpus(compute: Compute, cluster: Cluster, check: Callable[[], None]) ->
         log.warning(f"only {have:g} of {wanted} GPUs came in {compute.wait_s:g} s; the run works with these")
     check_workers(list(nodes))
     return tuple(nodes.values())
+
+
+def copies_at_work(pool: Pool) -> float:
+    """Copies of the model that there are now, by the GPUs that are taken where their number grows; 0 where it grows on CPUs,
+    as nobody can tell there.
+    """
+    if pool.most is None:
+        return pool.actors
+    if not pool.gpus:
+        return 0.0
+    taken = ray.cluster_resources().get("GPU", 0.0) - ray.available_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call]
+    return float(min(pool.most, max(pool.actors, taken / pool.gpus)))
 
 
 def dashboard_url() -> str | None:

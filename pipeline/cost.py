@@ -100,10 +100,9 @@ def measured_speed(records: Iterable[dict[str, Any]], gpus_each: float) -> Speed
     """
     for record in records:
         done = record.get("ok", 0) + record.get("review", 0) + record.get("failed", 0)
-        copies = record.get("copies")
-        if copies and done >= ENOUGH and record.get("gpus_each") == gpus_each and record.get("items_per_s"):
-            each = record["items_per_s"] / copies
-            return Speed(each, f"run {record['run_id']} did {record['items_per_s']:.3g} items/s with {copies}")
+        hours = record.get("copy_hours")
+        if hours and done >= ENOUGH and record.get("gpus_each") == gpus_each:
+            return Speed(done / hours / 3600, f"run {record['run_id']} did {done} items in {hours:.3g} hours of one copy")
     return None
 
 

@@ -216,7 +216,7 @@ def execute(plan: Plan, pool: Pool, run_id: str, files: Files, meter: Meter, che
             if meter.done >= plan.job.budget.judged_after:
                 judge(meter.counts, plan.job.budget)
         with suppress(AttributeError):  # Ray calls its statistics a developer's interface; they mustn't fail a run that is done
-            meter.store_bytes = sum(_stored(made.get_stats_summary()))
+            meter.store_bytes += sum(_stored(made.get_stats_summary()))
     except ExecutionTimeoutError as error:
         raise Stopped(
             f"nothing was finished for {plan.job.compute.no_progress_s} s, so the run was given up; the same command "

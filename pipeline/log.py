@@ -96,17 +96,24 @@ class Meter:
         self.counts = {"ok": 0, "review": 0, "failed": 0}
         self.failures: dict[str, dict[str, Any]] = {}
         """By error code: a count and an example."""
+        self.seconds = 0.0
+        """At work, all passes together: from where the machines are there to the last ``tick``."""
+        self.copies = 0.0
+        """Of the model, at work now; 0 where nobody knows."""
+        self.copy_s = 0.0
+        """Seconds of all of them together, busy or not."""
         self.model_s = 0.0
-        """Seconds that all copies of the model together took for what was committed."""
+        """Seconds that they took for what was committed."""
         self.store_bytes = 0
-        """What the stages handed one another through Ray's object store; known at the end."""
+        """What the stages handed one another through Ray's object store; known at the end of each pass."""
         self._named: dict[str, int] = {}
-        self._start = self._said = time.monotonic()
+        self._said = time.monotonic()
+        self._ticked: float | None = None
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
     def __enter__(self) -> Meter:
-        self._start = self._said = time.monotonic()
+        self._said = time.monotonic()
         if sys.stderr.isatty():
             self._progress = Progress(
                 SpinnerColumn(),
@@ -133,16 +140,30 @@ class Meter:
 
     @property
     def items_per_s(self) -> float:
-        """Items committed a second since the start."""
-        return self.done / max(1e-9, self.seconds)
+        """Items committed a second of work."""
+        return self.done / self.seconds if self.seconds else 0.0
 
-    @property
-    def seconds(self) -> float:
-        """Since the start."""
-        return time.monotonic() - self._start
+    @contextmanager
+    def working(self, copies: float) -> Iterator[None]:
+        """A pass with so many copies, for as long as nobody sets another number: its time counts."""
+        self.copies, self._ticked = copies, time.monotonic()
+        try:
+            yield
+        finally:
+            self.tick()
+            self._ticked = None
+
+    def tick(self) -> None:
+        """Count the time since the last look."""
+        if self._ticked is not None:
+            now = time.monotonic()
+            self.seconds += now - self._ticked
+            self.copy_s += self.copies * (now - self._ticked)
+            self._ticked = now
 
     def add(self, ok: int, review: int, failed: int) -> None:
-        """Count the items of one index part."""
+        """Count the items of one index part, and the time until now."""
+        self.tick()
         for status, count in (("ok", ok), ("review", review), ("failed", failed)):
             self.counts[status] += count
         if self._progress is not None and self._task is not None:

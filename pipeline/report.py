@@ -38,16 +38,17 @@ class RunRecord:
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)
     items_per_s: float = 0.0
     copies: int | None = None
-    """Of the model; of the last pass, if several."""
+    """Of the model, when the last pass began."""
     gpus_each: float = 0.0
     """GPUs that each copy has."""
+    copy_hours: float | None = None
+    """Hours of all copies together, busy or not, from where the machines are there; None where their number isn't known."""
     idle_share: float | None = None
-    """Of the copies' time from the pass's start, the model's loading with it, to its last part: when none had a picture to
-    work on."""
+    """Of the copies' hours, the model's loading among them: when none had a picture to work on."""
     items_per_gpu_hour: float | None = None
     """None without GPUs."""
     store_mib_an_item: float | None = None
-    """What the stages handed one another through Ray's object store, shared over the items; of the last pass, if several."""
+    """What the stages handed one another through Ray's object store, shared over the items."""
     dashboard: str | None = None
     """Ray's, while the run lived; None where it had none."""
     drift: dict[str, Any] | None = None
@@ -62,21 +63,17 @@ class RunRecord:
         }
     )
 
-    def count(self, meter: Meter, before: tuple[int, int, int], failures: dict[str, dict[str, Any]]) -> None:
-        """Take over what has been committed so far, on top of what was before this pass."""
-        counts = (meter.counts[status] for status in ("ok", "review", "failed"))
-        self.ok, self.review, self.failed = (more + first for more, first in zip(counts, before, strict=True))
-        # A new one each time: a thread may be writing the old one down.
-        self.failures = failures | {
-            code: entry | {"count": entry["count"] + failures.get(code, {"count": 0})["count"]}
-            for code, entry in meter.failures.items()
-        }
+    def count(self, meter: Meter) -> None:
+        """Take over what has been committed so far."""
+        self.ok, self.review, self.failed = (meter.counts[status] for status in ("ok", "review", "failed"))
+        # New ones each time: a thread may be writing the old ones down.
+        self.failures = {code: dict(entry) for code, entry in meter.failures.items()}
         self.items_per_s = round(meter.items_per_s, 3)
-        if self.copies and meter.done:
-            self.idle_share = round(max(0.0, 1 - meter.model_s / (self.copies * max(1e-9, meter.seconds))), 3)
-            self.items_per_gpu_hour = (
-                round(3600 * meter.items_per_s / (self.copies * self.gpus_each)) if self.gpus_each else None
-            )
+        if meter.copy_s and meter.done:
+            self.copy_hours = meter.copy_s / 3600
+            self.idle_share = round(max(0.0, 1 - meter.model_s / meter.copy_s), 3)
+            gpu_hours = self.copy_hours * self.gpus_each
+            self.items_per_gpu_hour = round(meter.done / gpu_hours) if gpu_hours else None
         if meter.store_bytes and meter.done:
             self.store_mib_an_item = round(meter.store_bytes / 2**20 / meter.done, 3)
 

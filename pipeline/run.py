@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.acceptance import Accepted, baseline, drift
-from pipeline.cluster import await_gpus, dashboard_url, ray_cluster, will_use_gpus
+from pipeline.cluster import await_gpus, copies_at_work, dashboard_url, ray_cluster, will_use_gpus
 from pipeline.config import Job
 from pipeline.errors import ItemsMissing, PipelineError, Stopped, StorageError, WriteError
 from pipeline.flow import execute, judge, with_copies
@@ -115,7 +115,8 @@ def _recorded(plan: Plan, record: RunRecord, files: Files, lease: Lease, accepte
     """Work, and say in the run record how it ended, however it did."""
     try:
         describe_recipe(plan, files)
-        _work_until_done(plan, record, files, lease)
+        with Meter(plan.todo) as meter:
+            _work_until_done(plan, record, files, lease, meter)
         if accepted is not None:
             record.drift = drift(accepted, plan.layout, files, plan.job.drift)
             _say_drift(record.drift)
@@ -133,12 +134,12 @@ def _recorded(plan: Plan, record: RunRecord, files: Files, lease: Lease, accepte
         progress.close()
 
 
-def _work_until_done(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None:
+def _work_until_done(plan: Plan, record: RunRecord, files: Files, lease: Lease, meter: Meter) -> None:
     """Ray can lose rows of a block that it makes again after a machine was lost: they are found missing and done then."""
     for _ in range(PASSES):
         try:
             if plan.todo:
-                _work(plan, record, files, lease)
+                _work(plan, record, files, lease, meter)
         except BaseException:
             # Without the lease the index is another run's to tidy; and nothing may hide why this one ended.
             if lease.lost is None:
@@ -200,14 +201,8 @@ def _tidy_index(plan: Plan, files: Files) -> None:
     compact(plan.layout, files)
 
 
-def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None:
-    with ray_cluster(plan.job.compute) as there, Meter(plan.todo) as meter:
-        before, failures = (record.ok, record.review, record.failed), record.failures  # of an earlier pass
-
-        def check() -> None:
-            record.count(meter, before, failures)
-            lease.check()
-
+def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease, meter: Meter) -> None:
+    with ray_cluster(plan.job.compute) as there:
         cluster = await_gpus(plan.job.compute, there, lease.check)
         record.dashboard = dashboard_url()
         _check_reach(plan, cluster)
@@ -215,10 +210,17 @@ def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease) -> None:
         record.copies, record.gpus_each = pool.actors, pool.gpus
         facts = {"actors": pool.actors, "gpus_each": pool.gpus, "machines": len(cluster)}
         log.info("model is loading", extra={"facts": facts})
+
+        def check() -> None:
+            meter.copies = copies_at_work(pool)
+            record.count(meter)
+            lease.check()
+
         try:
-            execute(plan, pool, record.run_id, files, meter, check)
+            with meter.working(copies_at_work(pool)):
+                execute(plan, pool, record.run_id, files, meter, check)
         finally:
-            record.count(meter, before, failures)
+            record.count(meter)
     # Ray Data's account of every block is a ring of references, some 100 MiB of a million rows; the index's tidying comes next.
     gc.collect()
     give_back()
