@@ -64,6 +64,7 @@ def run(
     Writes masks, cutouts and an index with quality scores below the output folder. Run the same command again to
     continue where it stopped: items that are done are left alone.
     """
+    from pipeline.errors import PipelineError
     from pipeline.stopping import Stopping
 
     def say(error: Stopped) -> None:
@@ -73,18 +74,19 @@ def run(
     stopping = Stopping(say)
     stopping.install()  # before anything heavy is imported
     pairs = options.settings(set_, endpoint_url) + ([f"drift.accepted={json.dumps(drift_from)}"] if drift_from else [])
-    pairs += [f"budget.deadline_s={seconds(deadline)}"] if deadline else []
     counts = {"wait_for_gpus": wait_for_gpus, "min_actors": min_actors, "max_actors": max_actors}
     pairs += [f"compute.{name}={count}" for name, count in counts.items() if count is not None]
     try:
-        _run(
-            options.job_of(manifest, output, preset, job, pairs, allow_root, rendition),
-            stopping,
-            accept_licence=accept_licence,
-            retry=error_codes(retry),
-            changed=changed,
-            verbose=verbose,
-        )
+        pairs += [f"budget.deadline_s={seconds(deadline)}"] if deadline else []
+        settled = options.job_of(manifest, output, preset, job, pairs, allow_root, rendition)
+        codes = error_codes(retry)
+    except PipelineError as error:
+        from pipeline.notify import tell_of_refusal
+
+        tell_of_refusal(error, manifest, output)
+        raise
+    try:
+        _run(settled, stopping, accept_licence=accept_licence, retry=codes, changed=changed, verbose=verbose)
     finally:
         stopping.wait_if_leaving()
 

@@ -27,16 +27,15 @@ QUICK_S = 1.0
 class Notice:
     """Tells once how a run ended. Nothing that goes wrong here changes how it did.
 
-    Raises:
-        ConfigError: the variable names no place.
+    Args:
+        to: a webhook, a path or a URI; None tells nobody.
+        about: run_id, manifest, output.
     """
 
-    def __init__(self, job: Job, run_id: str, files: Files) -> None:
-        to = job.notify.to.get_secret_value() if job.notify.to else _from_environment()
+    def __init__(self, to: str | None, about: dict[str, str], files: Files) -> None:
         self._to = files.absolute(to) if to else None
-        self.run_id = run_id
-        self._about = {"run_id": run_id, "manifest": job.manifest, "output": job.output}
-        self._files, self._told = files, False
+        self.run_id = about["run_id"]
+        self._about, self._files, self._told = about, files, False
         self.record: RunRecord | None = None
         """Once there is one."""
 
@@ -56,7 +55,7 @@ class Notice:
 
     def _message(self, exit_code: int, error: str | None) -> dict[str, Any]:
         """The run record without what is for machines, and one sentence for a chat."""
-        record = self.record or RunRecord(self._about["run_id"], self._about["manifest"], "", "", 0, 0)
+        record = self.record or RunRecord(self.run_id, self._about["manifest"], "", "", 0, 0)
         facts = {key: value for key, value in asdict(record).items() if key not in ("versions", "store_mib_an_item")}
         outcome = OUTCOMES.get(exit_code, "broken")
         counts = f"{record.ok} ok, {record.review} to review, {record.failed} failed"
@@ -75,8 +74,13 @@ def _from_environment() -> str | None:
 
 @contextmanager
 def notifying(job: Job, run_id: str, files: Files) -> Iterator[Notice]:
-    """Tells at the end of what is done here: 0, or the code of the error that ends it."""
-    notice = Notice(job, run_id, files)
+    """Tells at the end of what is done here: 0, or the code of the error that ends it.
+
+    Raises:
+        ConfigError: the variable names no place.
+    """
+    to = job.notify.to.get_secret_value() if job.notify.to else _from_environment()
+    notice = Notice(to, {"run_id": run_id, "manifest": job.manifest, "output": job.output}, files)
     try:
         yield notice
     except PipelineError as error:
@@ -86,3 +90,13 @@ def notifying(job: Job, run_id: str, files: Files) -> Iterator[Notice]:
         notice.tell(1, type(error).__name__)
         raise
     notice.tell(0, None)
+
+
+def tell_of_refusal(error: PipelineError, manifest: str | None, output: str | None) -> None:
+    """Settings that make no job: whom they name isn't known then, whom the variable names is.
+
+    Raises:
+        ConfigError: the variable names no place.
+    """
+    about = {"run_id": "", "manifest": manifest or "", "output": output or ""}
+    Notice(_from_environment(), about, Files()).tell(error.exit_code, str(error))

@@ -18,7 +18,7 @@ import pytest
 
 from pipeline.config import load_job
 from pipeline.errors import ConfigError, ErrorBudgetExceeded, StorageError
-from pipeline.notify import Notice
+from pipeline.notify import notifying
 from pipeline.run import run_job
 from pipeline.storage.files import Files
 from pipeline.storage.webhook import post
@@ -75,9 +75,8 @@ def test_it_is_tried_again_while_that_may_help(hook: Hook) -> None:
 def test_nobody_there_is_one_warning_without_the_address(logged: list[logging.LogRecord], monkeypatch: Any) -> None:
     monkeypatch.setattr("pipeline.storage.webhook.PAUSE_S", 0.01)
     job = load_job(manifest="m", output="o", overrides=[f"notify.to=http://127.0.0.1:9/{SECRET}"])
-    notice = Notice(job, "run", Files())
-    notice.tell(0, None)
-    notice.tell(0, None)
+    with notifying(job, "run", Files()) as notice:
+        notice.tell(0, None)
     (line,) = [record.getMessage() for record in logged if "nobody was told" in record.getMessage()]
     assert "ClientConnectorError" in line and SECRET not in line
     assert SECRET not in repr(job) + str(job.model_dump_json())
@@ -110,13 +109,15 @@ def test_what_is_no_place_is_refused_before_the_work(place: str, tmp_path: Path,
 @pytest.mark.parametrize("around", ["{}", "{}\n", " {} "])
 def test_secrets_may_end_in_a_line_end(around: str, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MATTELINE_NOTIFY", around.format(hook.address))
-    Notice(load_job(manifest="m", output="o"), "run", Files()).tell(0, None)
+    with notifying(load_job(manifest="m", output="o"), "run", Files()):
+        pass
     assert hook.got[0]["run_id"] == "run"
 
 
 def test_an_empty_variable_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MATTELINE_NOTIFY", " \n")
-    Notice(load_job(manifest="m", output="o"), "run", Files()).tell(0, None)
+    with notifying(load_job(manifest="m", output="o"), "run", Files()):
+        pass
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -151,6 +152,20 @@ def test_every_end_is_told(
     go(to=str(tmp_path / "told" / "last.json"))
     told = json.loads((tmp_path / "told" / "last.json").read_text())
     assert (told["exit_code"], told["items"], told["done_before"]) == (0, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [(("-p", "mvanet-light"), "mvanet-light"), (("--deadline", "6"), "6"), (("--retry", "fetsch"), "fetsch")],
+)
+def test_settings_that_make_no_job_are_told_too(option: tuple[str, str], said: str, hook: Hook, tmp_path: Path) -> None:
+    env = dict(os.environ) | {"MATTELINE_NOTIFY": hook.address}
+    command = [MATTELINE, "run", "-m", "photos", "-o", "out", *option]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    (told,) = hook.got
+    assert (told["exit_code"], told["outcome"], told["manifest"], told["output"]) == (2, "refused", "photos", "out")
+    assert said in told["error"] and SECRET not in done.stderr
 
 
 def test_a_signal_is_told_too(tmp_path: Path, make_photos: MakePhotos, fake_preset: str, hook: Hook) -> None:
