@@ -75,7 +75,8 @@ def plan(
             lines.add_row("images", f"about {total:.3g} ± {off:.2g} {unit}, by the size of {len(sizes.found)} of them")
         if sizes.unknown:
             lines.add_row("", f"{sizes.unknown} of {sizes.unknown + len(sizes.found)} that were looked at can't be found")
-        for name, text in _estimated(made, pool, files, machines=len(cluster), price=named):
+        working = [node for node in cluster if (node.gpus if pool.gpus else node.cpus)]  # a head does no work
+        for name, text in _estimated(made, pool, files, machines=len(working), price=named):
             lines.add_row(name, text)
     out.print(lines)
 
@@ -90,7 +91,9 @@ def _estimated(made: Plan, pool: Pool, files: Files, *, machines: int, price: Pr
         lines.append(("GPU hours", f"{found.gpu_hours:.3g}"))
     if price is not None and found.money is not None:
         count = "1 machine" if machines == 1 else f"{machines} machines"
-        lines.append(("cost", f"about {found.money:.2f}: {count} {price.machine} at {price.an_hour:g} an hour"))
+        lines.append(
+            ("cost", f"about {found.money:.2f}: {count} {price.machine} that the model runs on, at {price.an_hour:g} an hour")
+        )
     return lines
 
 

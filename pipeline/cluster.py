@@ -44,7 +44,7 @@ def ray_cluster(compute: Compute) -> Iterator[Cluster]:
     try:
         nodes = _nodes()
         if joined or address_of(compute):
-            check_workers(list(nodes))
+            nodes = {node_id: nodes[node_id] for node_id in check_workers(list(nodes))}
         yield tuple(nodes.values())
     finally:
         if not joined:
@@ -87,8 +87,7 @@ def await_gpus(compute: Compute, cluster: Cluster, check: Callable[[], None]) ->
         raise Stopped(f"no GPU came in {compute.wait_s:g} s (compute.wait_for_gpus={wanted}); the same command continues")
     if have < wanted:
         log.warning(f"only {have:g} of {wanted} GPUs came in {compute.wait_s:g} s; the run works with these")
-    check_workers(list(nodes))
-    return tuple(nodes.values())
+    return tuple(nodes[node_id] for node_id in check_workers(list(nodes)))
 
 
 def copies_at_work(pool: Pool) -> float:
@@ -125,11 +124,15 @@ def will_use_gpus(compute: Compute) -> bool:
         return any(node.gpus for node in cluster)
 
 
-def check_workers(node_ids: Sequence[str], mine: str | None = None) -> None:
+def check_workers(node_ids: Sequence[str], mine: str | None = None) -> list[str]:
     """A machine with another version of this package would make other pixels, or fail late and strangely.
+
+    Returns:
+        Those that are still there: spot machines go when they like.
 
     Raises:
         ConfigError: naming the machine, what it has and what this process has.
+        Stopped: a machine that seems to be there doesn't answer.
     """
 
     def code() -> str:
@@ -152,16 +155,23 @@ def check_workers(node_ids: Sequence[str], mine: str | None = None) -> None:
     asked = {
         node_id: ray.remote(code).options(num_cpus=0, scheduling_strategy=there).remote() for node_id, there in here.items()
     }
+    fit = []
     for node_id, answer in asked.items():
         try:
             theirs = ray.get(answer, timeout=WORKER_START_S)
         except RayError as error:
-            raise ConfigError(f"the cluster's machine {node_id[:12]} can't run anything: {type(error).__name__}") from error
+            if node_id not in _nodes():
+                log.warning(f"the cluster's machine {node_id[:12]} has gone; the run works without it")
+                continue
+            why = f"the cluster's machine {node_id[:12]} can't run anything: {type(error).__name__}"
+            raise Stopped(f"{why}; the same command continues when it can, or has gone") from error
         if theirs != mine:
             raise ConfigError(
                 f"the cluster's machine {node_id[:12]} has {theirs}, this process has {mine}; install the same on all, best as "
                 "one container image"
             )
+        fit.append(node_id)
+    return fit
 
 
 def address_of(compute: Compute) -> str | None:

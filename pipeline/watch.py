@@ -58,10 +58,14 @@ def look(output: str, files: Files, *, run_id: str | None = None, now: float | N
     found = [_latest(Layout.of(folder), files, run_id) for folder in recipes(output, files)]
     latest, layout = max(found, key=lambda one: one[0], default=("", None))
     if layout is not None and latest:
-        if progress := _read(layout.progress(latest), files):
-            return judge(layout, progress, files, time.time() if now is None else now)
-        if record := _read(layout.run(latest), files):
+        progress = _read(layout.progress(latest), files)
+        unsaid = (
+            progress is None or progress["state"] == RUNNING
+        )  # as it may say for ever, if its last word couldn't be written
+        if unsaid and (record := _read(layout.run(latest), files)):
             return Sight(layout.folder, "over", str(record["outcome"]), record)
+        if progress:
+            return judge(layout, progress, files, time.time() if now is None else now)
     elif layout is not None and run_id is None and (counts := summarise(layout, files).counts):
         facts = {"run_id": None} | {status: counts.get(status, 0) for status in ("ok", "review", "failed")}
         return Sight(layout.folder, "over", "no run has left word; the numbers are the index's", facts)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import ray
 
 from pipeline import cluster
-from pipeline.cluster import await_gpus, check_workers, will_use_gpus
+from pipeline.cluster import await_gpus, check_workers, copies_at_work, will_use_gpus
 from pipeline.config import Compute
 from pipeline.errors import ConfigError, Stopped
 from pipeline.preflight import Node, Pool, fit_pool
@@ -19,11 +20,30 @@ from pipeline.preflight import Node, Pool, fit_pool
 @pytest.mark.usefixtures("ray_session")
 def test_a_cluster_with_another_version_is_refused() -> None:
     node_ids = [node["NodeID"] for node in ray.nodes()]
-    check_workers(node_ids)
+    assert check_workers(node_ids) == node_ids
     with pytest.raises(ConfigError, match=r"has matteline \S+ \(source [0-9a-f]{12}\), this process has matteline 0.0.9"):
         check_workers(node_ids, "matteline 0.0.9")
-    with pytest.raises(ConfigError, match="can't run anything"):
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_machine_that_has_gone_is_left_out_and_one_that_is_mute_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spot machine may go between the list and the question: no reason to refuse anything."""
+    node_ids = [node["NodeID"] for node in ray.nodes()]
+    assert check_workers(["0" * 56, *node_ids]) == node_ids
+    monkeypatch.setattr(cluster, "_nodes", lambda: {"0" * 56: Node(4)})
+    with pytest.raises(Stopped, match="can't run anything: .*; the same command continues"):
         check_workers(["0" * 56])
+
+
+def test_copies_are_counted_by_the_gpus_that_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": 8.0, "CPU": 64.0})
+    monkeypatch.setattr(ray, "available_resources", lambda: {"GPU": 5.0, "CPU": 1.0})
+    fixed = Pool(2, 0.5, 0.0, 1, "cuda")
+    assert copies_at_work(fixed) == 2
+    assert copies_at_work(replace(fixed, most=16)) == 6
+    assert copies_at_work(replace(fixed, most=4)) == 4  # others' work on the same cluster isn't ours
+    assert copies_at_work(Pool(7, 1.0, 0.0, 1, "cuda", most=16)) == 7  # some are still coming up
+    assert copies_at_work(Pool(2, 0.0, 1.0, 1, "cpu", most=16)) == 0  # nobody knows
 
 
 @pytest.mark.parametrize(("nodes", "gpus"), [((Node(4), Node(8, 1)), True), ((Node(4), Node(8)), False)])
@@ -52,7 +72,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     found: list[Any] = []
     monkeypatch.setattr(cluster, "request_resources", lambda **asked: found.append(asked["bundles"]))
     monkeypatch.setattr(cluster, "LOOK_S", 0.001)
-    monkeypatch.setattr(cluster, "check_workers", lambda _node_ids: None)
+    monkeypatch.setattr(cluster, "check_workers", lambda node_ids: node_ids)
     return found
 
 

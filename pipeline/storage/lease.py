@@ -59,6 +59,7 @@ class Lease:
     """A held lease. Renewed by a thread of its own until it is released; use as a context manager.
 
     Args:
+        renewed: told the time (seconds since 1970) of each renewal.
         clock: seconds since 1970, for tests.
 
     Raises:
@@ -67,8 +68,16 @@ class Lease:
     """
 
     def __init__(
-        self, layout: Layout, run_id: str, files: Files, *, ttl_s: float = TTL_S, clock: Callable[[], float] = time.time
+        self,
+        layout: Layout,
+        run_id: str,
+        files: Files,
+        *,
+        renewed: Callable[[float], None] = lambda _: None,
+        ttl_s: float = TTL_S,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self._renewed = renewed
         self._folder, self._files, self._ttl_s, self._clock = layout.lease, files, ttl_s, clock
         self._run_id, self._token = run_id, secrets.token_hex(8)
         self.lost: PipelineError | None = None
@@ -88,11 +97,6 @@ class Lease:
             self.release()
         except StorageError as error:  # it must not hide what the run has to say
             log.warning(f"{error}; the next run waits until it expires")
-
-    @property
-    def renewed_at(self) -> float:
-        """Seconds since 1970."""
-        return self._until - self._ttl_s
 
     def release(self) -> None:
         """Free it for the next run. The work must be over, or about to end with this process."""
@@ -126,7 +130,9 @@ class Lease:
         if highest is None or highest[0] != self._number or highest[1].token != self._token:
             other = "nobody" if highest is None else f"{highest[1].owner} (run {highest[1].run_id})"
             raise LeaseHeld(f"this run's lease was taken over; it is held by {other}")
-        self._write(self._clock() + self._ttl_s)
+        now = self._clock()
+        self._write(now + self._ttl_s)
+        self._renewed(now)
 
     def _take(self) -> int:
         highest = self._highest()

@@ -161,3 +161,13 @@ def test_runs_from_before_there_was_progress(layout: Layout, make_output: Callab
     record = {"run_id": RUN, "outcome": "complete", "ok": 7, "review": 0, "failed": 0, "items": 7, "done_before": 0}
     Files().write(layout.run(RUN), json.dumps(record).encode())
     assert "complete" in shown(layout)[1] and "7 of 7" in shown(layout)[1]
+
+
+def test_a_run_whose_last_word_on_its_progress_is_missing_is_over_if_its_record_says_so(layout: Layout) -> None:
+    tell(layout)
+    hold(layout, 0.0)
+    assert shown(layout)[0] == "dead"
+    record = {"run_id": RUN, "outcome": "stopped", "ok": 20, "review": 5, "failed": 0, "items": 100, "done_before": 10}
+    Files().write(layout.run(RUN), json.dumps(record).encode())
+    verdict, text = shown(layout)
+    assert verdict == "over" and "stopped" in text
