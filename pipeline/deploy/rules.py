@@ -38,12 +38,20 @@ def faults(objects: list[Tree], ray: str) -> list[str]:
     nights = [thing for thing in objects if thing["kind"] in ("CronJob", "RayCronJob")]
     if len(nights) != 1:
         found.append(f"one schedule, not {len(nights)}: two would meet at one output")
-    if any(thing["kind"] == "CronJob" for thing in nights):
-        loose = [t for t in objects if t["kind"] == "RayJob" and not t["spec"].get("suspend")]
-        found += [
-            f"{job['metadata']['name']}: the CronJob's pattern must be suspended, or applying it starts it" for job in loose
-        ]
+    patterns = [thing for thing in objects if thing["kind"] == "RayJob"]
+    found += [fault for night in nights if night["kind"] == "CronJob" for job in patterns for fault in _of_pattern(job, night)]
     return found
+
+
+def _of_pattern(job: Tree, night: Tree) -> Iterator[str]:
+    """What a CronJob asks of the RayJob that it copies."""
+    name, spec = job["metadata"]["name"], job["spec"]
+    if not spec.get("suspend"):
+        yield f"{name}: the CronJob's pattern must be suspended, or applying it starts it"
+    tries, each = spec.get("backoffLimit", 0) + 1, spec.get("activeDeadlineSeconds", 0)
+    limit = night["spec"]["jobTemplate"]["spec"].get("activeDeadlineSeconds", 0)
+    if tries * each > limit:  # KubeRay counts anew for each try
+        yield f"{name}: a night in {tries} tries of {each} s outlives activeDeadlineSeconds of the CronJob's Job, {limit}"
 
 
 def _of_any(thing: Tree) -> Iterator[str]:

@@ -106,8 +106,13 @@ def test_the_driver_learns_whom_to_tell_from_a_secret_that_may_be_missing(overla
     assert not any("env" in pod(group)["containers"][0] for group in made["workerGroupSpecs"])
 
 
+def night(objects: list[Tree]) -> Tree:
+    found: Tree = find(objects, "CronJob")["spec"]["jobTemplate"]["spec"]
+    return found
+
+
 def submitter(objects: list[Tree]) -> Tree:
-    found: Tree = find(objects, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    found: Tree = pod(night(objects))
     return found
 
 
@@ -140,6 +145,8 @@ BROKEN: dict[str, tuple[Callable[[list[Tree]], object], str]] = {
         lambda o: find(o, "RayJob")["spec"].update(entrypoint="matteline run --deadline 48h"),
         "before activeDeadlineSeconds",
     ),
+    "more tries than a night has hours": (lambda o: find(o, "RayJob")["spec"].update(backoffLimit=2), "in 3 tries of 43200 s"),
+    "a night without an end": (lambda o: night(o).pop("activeDeadlineSeconds"), "in 2 tries of 43200 s"),
     "driver on a worker": (lambda o: find(o, "RayJob")["spec"].update(entrypointNumCpus=1), "leaves the head"),
     "work on the head": (lambda o: cluster(o)["headGroupSpec"].update(rayStartParams={}), "no work"),
     "head on spot": (lambda o: pod(cluster(o)["headGroupSpec"]).pop("affinity"), "off spot"),
