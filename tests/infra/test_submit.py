@@ -23,16 +23,21 @@ PATTERN = {
     "spec": {"suspend": True, "a": 1},
 }
 Status = dict[str, str]
+CUT = b'{"kind": "RayJ'
+UNSIZED = b'{"kind": '
 
 
 class Api(ThreadingHTTPServer):
-    """RayJobs by path; each look at the night's takes the next of ``statuses``, and ``trouble`` is answered first."""
+    """RayJobs by path; each look at the night's takes the next of ``statuses``, and ``trouble`` is answered first.
+
+    Trouble is an HTTP code, or what arrives of an answer that is cut: its headers name its length, or for ``UNSIZED`` nothing.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.jobs: dict[str, Any] = {f"{FOLDER}/shoes": PATTERN}
         self.statuses: list[Status] = []
-        self.trouble: list[int] = []
+        self.trouble: list[int | bytes] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -40,7 +45,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.server.trouble:
-            return self.answer(self.server.trouble.pop(0), {})
+            trouble = self.server.trouble.pop(0)
+            return self.cut(trouble) if isinstance(trouble, bytes) else self.answer(trouble, {})
         job = self.server.jobs.get(self.path)
         if job and self.path.endswith("-29-run"):
             left = self.server.statuses
@@ -56,6 +62,13 @@ class Handler(BaseHTTPRequestHandler):
         data = json.dumps(body).encode()
         self.send_response(code)
         self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def cut(self, data: bytes) -> None:
+        self.send_response(200)
+        if data != UNSIZED:
+            self.send_header("Content-Length", "1000")
         self.end_headers()
         self.wfile.write(data)
 
@@ -113,6 +126,25 @@ def test_a_failed_night_is_exit_code_1(api: Api, tmp_path: Path) -> None:
     api.statuses = [{"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "message": "why"}]
     done = submit(api, tmp_path)
     assert (done.returncode, done.stdout.strip()) == (1, "shoes-29-run Failed FAILED why")
+
+
+def test_a_night_that_kuberay_refuses_is_exit_code_1(api: Api, tmp_path: Path) -> None:
+    api.statuses = [{}, {"jobDeploymentStatus": "ValidationFailed", "message": "why"}]
+    done = submit(api, tmp_path)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "shoes-29-run ValidationFailed why")
+
+
+@pytest.mark.parametrize("cut", [CUT, b"", UNSIZED], ids=["sized", "empty", "unsized"])
+def test_an_answer_cut_in_the_middle_is_asked_for_again(api: Api, tmp_path: Path, cut: bytes) -> None:
+    api.statuses, api.trouble = list(GOOD), [cut, cut]
+    done = submit(api, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("cut", [CUT, UNSIZED], ids=["sized", "unsized"])
+def test_an_api_whose_answers_stay_cut_is_not_the_nights_failure(api: Api, tmp_path: Path, cut: bytes) -> None:
+    api.trouble = [cut] * 1000
+    assert submit(api, tmp_path, PATIENCE_S="0.2").returncode == 2
 
 
 def test_an_api_that_is_away_for_a_while_costs_nothing(api: Api, tmp_path: Path) -> None:

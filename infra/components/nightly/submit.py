@@ -4,6 +4,7 @@ A pod that follows one that died finds the copy by its name and waits on. QUEUE 
 is that of an object named NIGHT which owns the copy: OWNER, a Job if not said; without NIGHT_UID nothing owns it.
 """
 
+import http.client
 import json
 import os
 import ssl
@@ -18,6 +19,9 @@ API = os.environ.get("API", "https://kubernetes.default.svc")
 POLL_S = float(os.environ.get("POLL_S", "20"))
 PATIENCE_S = float(os.environ.get("PATIENCE_S", "600"))
 """How long the API may be away."""
+TROUBLE = (OSError, http.client.HTTPException, ValueError)
+"""An error code or no connection; an answer cut in the middle; one that is no JSON, as it was cut where nobody noticed."""
+OVER = ("Complete", "Failed", "ValidationFailed")
 
 
 def call(method: str, path: str, body: dict | None = None) -> dict:
@@ -36,7 +40,7 @@ def patiently(method: str, path: str, body: dict | None = None) -> dict:
     while True:
         try:
             return call(method, path, body)
-        except OSError as error:  # an answer with an error code is one, too
+        except TROUBLE as error:
             code = getattr(error, "code", 503)
             if (code < 500 and code != 429) or time.monotonic() > until:
                 raise
@@ -84,7 +88,7 @@ def main() -> int:
         if now != said:
             print(name, *filter(None, now), flush=True)
             said = now
-        if now[0] in ("Complete", "Failed"):
+        if now[0] in OVER:
             return 0 if now[:2] == ("Complete", "SUCCEEDED") else 1
         time.sleep(POLL_S)
 
@@ -92,7 +96,7 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (OSError, KeyError, ValueError) as error:
+    except (*TROUBLE, KeyError) as error:
         # Not 1, which says that the night itself failed: another pod may fare better.
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(2)
