@@ -25,7 +25,7 @@ def render(
     output: Annotated[str | None, typer.Option("--output", help="URI of where results go.")] = None,
     preset: Annotated[str | None, typer.Option("--preset", "-p", help="Model: a name from `matteline models`.")] = None,
     schedule: Annotated[str | None, typer.Option("--schedule", help='When, in UTC: "0 2 * * *" is two every night.')] = None,
-    replicas: Annotated[str | None, typer.Option("--replicas", help="Workers that hold a model.")] = None,
+    replicas: Annotated[str | None, typer.Option("--replicas", help="Workers that hold a model; of GPUs, at most.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Of the run; at most 32 characters.")] = None,
     ray_cron_job: Annotated[
         bool, typer.Option("--ray-cron-job", help="Schedule by KubeRay's RayCronJob (alpha, behind a feature gate).")

@@ -139,6 +139,8 @@ def _replace(objects: list[Tree], replacement: Tree) -> None:
     value: Any = origin
     for key in source["fieldPath"].split("."):
         value = value[key]
+    if part := source.get("options"):
+        value = value.split(part["delimiter"])[part["index"]]
     for target in replacement["targets"]:
         options = target.get("options", {})
         for thing in _selected(objects, target["select"]):

@@ -100,7 +100,7 @@ def _of_rayjob(name: str, spec: Tree, ray: str, accounts: set[str]) -> Iterator[
     for group in groups:
         yield from _of_pod(group.get("groupName", "head"), group["template"]["spec"], accounts)
     for group in groups[1:]:
-        yield from _of_workers(group)
+        yield from _of_workers(group, spec.get("entrypoint", ""))
 
 
 def _of_head(head: Tree) -> Iterator[str]:
@@ -128,10 +128,14 @@ def _of_pod(name: str, pod: Tree, accounts: set[str]) -> Iterator[str]:
             yield f"{name}: {container['name']} has no memory limit"
 
 
-def _of_workers(group: Tree) -> Iterator[str]:
+def _of_workers(group: Tree, entrypoint: str) -> Iterator[str]:
     name, pod = group["groupName"], group["template"]["spec"]
     if not group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]:
         yield f"{name}: replicas outside of minReplicas and maxReplicas"
+    limits = pod["containers"][0].get("resources", {}).get("limits", {})
+    grows = group["minReplicas"] < group["maxReplicas"] and any(resource.endswith("/gpu") for resource in limits)
+    if grows and "--max-actors " not in entrypoint:
+        yield f"{name}: GPUs that come after the start stay idle without --max-actors in the entrypoint"
     for container in pod["containers"]:
         hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [""])[-1]
         rest = re.search(r"sleep (\d+)", hook)

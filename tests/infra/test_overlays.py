@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from jobs.cut_out import seconds
+from jobs.main import app
 from pipeline.config import load_job
 from pipeline.deploy.kustomize import build
 from pipeline.deploy.nightly import overlay_names
@@ -79,6 +81,12 @@ def test_kubectl_agrees_on_the_other_components(kubectl: Callable[[Path], list[T
         assert line in text
         (edited / "kustomization.yaml").write_text(text.replace(line, other), encoding="utf-8")
         assert keyed(build(edited)) == keyed(kubectl(edited))
+    assert counts(build(edited)) == [4, 4, 4]  # a queue starts a night whole
+
+
+def options_of(verb: str) -> set[str]:
+    command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
+    return {option for parameter in command.params for option in parameter.opts}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -87,12 +95,34 @@ def test_entrypoint_is_a_command_that_the_product_accepts(overlay: str) -> None:
     command, verb, *rest = shlex.split(job["spec"]["entrypoint"])
     assert (command, verb) == ("matteline", "run")
     given = dict(zip(rest[::2], rest[1::2], strict=True))
-    assert set(given) == {"--manifest", "--output", "--preset", "--set", "--deadline"}
+    counts = {"--wait-for-gpus", "--max-actors"} if overlay == "gpu-spot" else set()
+    assert set(given) == {"--manifest", "--output", "--preset", "--set", "--deadline"} | counts
+    assert set(given) <= options_of(verb)
     assert 0 < seconds(given["--deadline"]) < job["spec"]["activeDeadlineSeconds"]
     loaded = load_job(
         manifest=given["--manifest"], output=given["--output"], preset=given["--preset"], overrides=[given["--set"]]
     )
     assert loaded.compute.ray_address == "auto"
+
+
+def counts(objects: list[Tree]) -> list[int]:
+    return [worker(objects)[key] for key in ("replicas", "minReplicas", "maxReplicas")]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["nightly", "nightly-ray"])
+def test_a_night_on_gpus_starts_with_one_and_asks_for_the_rest(way: dict[str, str]) -> None:
+    objects = build(INFRA / "overlays" / "gpu-spot", {"replicas": "12"}, way)
+    if way:
+        objects = [{"kind": "RayJob", "spec": find(objects, "RayCronJob")["spec"]["jobTemplate"]}]
+    assert counts(objects) == [1, 1, 12]
+    assert find(objects, "RayJob")["spec"]["entrypoint"].endswith(" --deadline 11h --wait-for-gpus 12 --max-actors 12")
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "kind"])
+def test_a_night_without_gpus_waits_for_none_and_has_a_fixed_number(overlay: str) -> None:
+    objects = build(INFRA / "overlays" / overlay, {"replicas": "12"})
+    assert counts(objects) == [12, 12, 12]
+    assert find(objects, "RayJob")["spec"]["entrypoint"].endswith(" --deadline 11h")
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -151,7 +181,11 @@ BROKEN: dict[str, tuple[Callable[[list[Tree]], object], str]] = {
     "work on the head": (lambda o: cluster(o)["headGroupSpec"].update(rayStartParams={}), "no work"),
     "head on spot": (lambda o: pod(cluster(o)["headGroupSpec"]).pop("affinity"), "off spot"),
     "restarts": (lambda o: pod(worker(o)).update(restartPolicy="Always"), "restartPolicy"),
-    "replicas": (lambda o: worker(o).update(maxReplicas=1), "replicas outside"),
+    "replicas": (lambda o: worker(o).update(maxReplicas=0), "replicas outside"),
+    "GPUs that come and stay idle": (
+        lambda o: find(o, "RayJob")["spec"].update(entrypoint="matteline run --deadline 11h --wait-for-gpus 4"),
+        "gpu: GPUs that come after the start",
+    ),
     "no drain": (lambda o: pod(worker(o))["containers"][0].pop("lifecycle"), "no drain"),
     "no time to drain": (lambda o: pod(worker(o)).update(terminationGracePeriodSeconds=30), "no time"),
     "no cache": (lambda o: pod(worker(o))["containers"][0].pop("volumeMounts"), "no cache"),

@@ -43,7 +43,8 @@ def test_one_command_gives_a_nightly_run(refused: Callable[[list[dict[str, Any]]
     assert job["spec"]["entrypoint"].startswith(
         f"matteline run --manifest {GIVEN['manifest']} --output {GIVEN['output']} --preset mvanet-lite "
     )
-    assert [cluster["workerGroupSpecs"][0][key] for key in ("replicas", "minReplicas", "maxReplicas")] == [12, 12, 12]
+    assert [cluster["workerGroupSpecs"][0][key] for key in ("replicas", "minReplicas", "maxReplicas")] == [1, 1, 12]
+    assert job["spec"]["entrypoint"].endswith(" --wait-for-gpus 12 --max-actors 12")
     assert (job["metadata"]["name"], night["metadata"]["name"], night["spec"]["schedule"]) == (
         "shoes",
         "shoes",
