@@ -13,7 +13,9 @@ import pytest
 import ray
 import yaml
 
+from jobs.cut_out import seconds
 from pipeline.stages.metrics import ALL
+from pipeline.storage.lease import TTL_S
 
 INFRA = Path(__file__).resolve().parents[2] / "infra"
 MONITORING = INFRA / "components" / "monitoring"
@@ -32,6 +34,16 @@ def test_every_metric_is_ours_or_one_that_rays_own_dashboards_show(name: str) ->
     used = metrics((MONITORING / name).read_text(encoding="utf-8"))
     assert len(used) >= 4
     assert used - known == set()
+
+
+def test_a_healthy_lease_never_looks_old() -> None:
+    """Renewed every quarter of its time to live, told by Ray every 10 s, gathered at the interval of the PodMonitor."""
+    (endpoint,) = yaml.safe_load((MONITORING / "podmonitor.yaml").read_text(encoding="utf-8"))["spec"]["podMetricsEndpoints"]
+    rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text(encoding="utf-8"))["spec"]["groups"][0]["rules"]
+    (rule,) = (rule for rule in rules if rule["alert"] == "MattelineLeaseOld")
+    (limit,) = re.findall(r"> (\d+)$", rule["expr"])
+    oldest = TTL_S / 4 + 10 + seconds(endpoint["interval"])
+    assert oldest + 15 <= int(limit) < int(limit) + seconds(rule["for"]) < TTL_S
 
 
 def test_the_dashboards_panels_lie_side_by_side() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,11 @@ def test_one_command_gives_a_nightly_run(refused: Callable[[list[dict[str, Any]]
     )
     pod = night["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     assert pod["containers"][0]["env"][0] == {"name": "PATTERN", "value": "shoes"}
+    (rules,) = (thing["spec"]["groups"][0]["rules"] for thing in objects if thing["kind"] == "PrometheusRule")
+    assert re.findall(r'(kube_\w+){cronjob="(.*?)"}', rules[0]["expr"]) == [
+        ("kube_cronjob_status_last_successful_time", "shoes"),
+        ("kube_cronjob_created", "shoes"),
+    ]
     assert str(objects).count(GIVEN["image"]) == 4
     assert "example" not in str(objects).replace(GIVEN["image"], "")
     assert refused(objects) == []
