@@ -45,7 +45,7 @@ def nightly(overlay: str, changes: Mapping[str, str], *, ray_cron_job: bool = Fa
     (settings,) = read(infra / "overlays" / overlay / "settings.yaml")
     (job,) = read(infra / "base" / "rayjob.yaml")
     ray = job["spec"]["rayClusterSpec"]["rayVersion"]
-    check_settings({**settings["data"], **changes}, ray)
+    check_settings({**(settings.get("data") or {}), **changes}, ray)
     objects = build(infra / "overlays" / overlay, changes, {"nightly": "nightly-ray"} if ray_cron_job else {})
     broken = faults(objects, ray)
     if broken:

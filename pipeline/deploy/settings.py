@@ -15,6 +15,7 @@ IMAGE = re.compile(r"[a-z0-9][a-z0-9._:/-]*?(?P<pin>:[\w][\w.-]{0,127}|@sha256:[
 BUILT_WITH = re.compile(r"-ray(\d+\.\d+\.\d+)$")
 """The version of Ray at the end of an image's tag."""
 
+KEYS = ("name", "image", "manifest", "output", "preset", "schedule", "replicas")
 PRESET = re.compile(r"[a-z0-9][a-z0-9.-]*")
 FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day of the month", 1, 31), ("month", 1, 12), ("day of the week", 0, 6))
 NAMES = {
@@ -23,16 +24,17 @@ NAMES = {
 }
 
 
-def check_settings(settings: Mapping[str, str], ray: str) -> None:
+def check_settings(given: Mapping[str, object], ray: str) -> None:
     """Refuse what Kubernetes, KubeRay or the run itself would refuse later.
 
     Args:
-        settings: of an overlay's ``settings.yaml``: name, image, manifest, output, preset, schedule, replicas.
+        given: ``KEYS`` and their texts, of an overlay's ``settings.yaml``, where anything may stand.
         ray: the version of Ray that the cluster declares; an image's tag must not name another.
 
     Raises:
-        ConfigError: a value can't work, by its name.
+        ConfigError: a value is missing, is no text or can't work, by its name.
     """
+    settings = _texts(given)
     name, image = settings["name"], settings["image"]
     if not NAME.fullmatch(name) or len(name) > NAME_MAX:
         raise ConfigError(f"name {name!r} must be lower case letters, digits and dashes, a letter first, at most {NAME_MAX}")
@@ -50,6 +52,19 @@ def check_settings(settings: Mapping[str, str], ray: str) -> None:
     if not re.fullmatch(r"[1-9]\d{0,3}", settings["replicas"]):
         raise ConfigError(f"replicas {settings['replicas']!r} must be a number from 1 to 9999")
     check_schedule(settings["schedule"])
+
+
+def _texts(given: Mapping[str, object]) -> dict[str, str]:
+    """The settings, each there and a text; to YAML a number without quotes is none, nor to Kubernetes."""
+    texts = {}
+    for key in KEYS:
+        value = given.get(key)
+        if value is None:
+            raise ConfigError(f'settings.yaml has no {key}: add it, {key}: "…"')
+        if not isinstance(value, str):
+            raise ConfigError(f'settings.yaml: {key} must be text: quote it, {key}: "{value}"')
+        texts[key] = value
+    return texts
 
 
 def check_schedule(schedule: str) -> None:

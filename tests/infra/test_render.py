@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,33 @@ def test_what_cannot_work_is_refused_in_one_sentence(key: str, value: str, said:
     with pytest.raises(ConfigError, match=said) as caught:
         nightly("gpu-spot", {**GIVEN, key: value})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "edited", "said"),
+    [
+        ('replicas: "4"', "replicas: 8", r'replicas must be text: quote it, replicas: "8"'),
+        ("name: matteline", "name: 2026", r'name must be text: quote it, name: "2026"'),
+        ("preset: ben2-base", "preset:", 'has no preset: add it, preset: "…"'),
+        ("  preset: ben2-base\n", "", 'has no preset: add it, preset: "…"'),
+    ],
+)
+def test_an_edit_that_is_no_text_is_refused_with_its_mend(line: str, edited: str, said: str, tmp_path: Path) -> None:
+    infra = shutil.copytree(OVERLAYS.parent, tmp_path / "infra")
+    path = infra / "overlays" / "gpu-spot" / "settings.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert line in text
+    path.write_text(text.replace(line, edited), encoding="utf-8")
+    with pytest.raises(ConfigError, match=said):
+        nightly("gpu-spot", {}, infra=infra)
+
+
+def test_settings_without_data_are_refused(tmp_path: Path) -> None:
+    infra = shutil.copytree(OVERLAYS.parent, tmp_path / "infra")
+    path = infra / "overlays" / "gpu-spot" / "settings.yaml"
+    path.write_text(path.read_text(encoding="utf-8").partition("data:")[0] + "data:\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="has no name"):
+        nightly("gpu-spot", {}, infra=infra)
 
 
 def test_an_unknown_overlay_is_refused_with_those_there_are() -> None:
