@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError, PipelineError, StorageError, WriteError
 from pipeline.log import log
 from pipeline.report import OUTCOMES, RunRecord
 from pipeline.storage.files import Files
-from pipeline.storage.uris import WEB, scheme
+from pipeline.storage.uris import WEB, scheme, shown
 from pipeline.storage.webhook import TRIES, TRY_S, post
 
 VARIABLE = "MATTELINE_NOTIFY"
@@ -29,13 +29,13 @@ class Notice:
 
     Args:
         to: a webhook, a path or a URI; None tells nobody.
-        about: run_id, manifest, output.
+        about: run_id, manifest, output; told without what may be credentials.
     """
 
     def __init__(self, to: str | None, about: dict[str, str], files: Files) -> None:
         self._to = files.absolute(to) if to else None
         self.run_id = about["run_id"]
-        self._about, self._files, self._told = about, files, False
+        self._about, self._files, self._told = {key: shown(value) for key, value in about.items()}, files, False
         self.record: RunRecord | None = None
         """Once there is one."""
 

@@ -168,6 +168,13 @@ def test_settings_that_make_no_job_are_told_too(option: tuple[str, str], said: s
     assert said in told["error"] and SECRET not in done.stderr
 
 
+def test_what_is_told_holds_no_credentials(hook: Hook) -> None:
+    manifest = f"https://me:{SECRET}@shop.example/m.csv?signature={SECRET}"
+    with notifying(load_job(manifest=manifest, output="o", overrides=[f"notify.to={hook.address}"]), "run", Files()):
+        pass
+    assert hook.got[0]["manifest"] == "https://shop.example/m.csv" and SECRET not in json.dumps(hook.got)
+
+
 def test_a_signal_is_told_too(tmp_path: Path, make_photos: MakePhotos, fake_preset: str, hook: Hook) -> None:
     make_photos(tmp_path / "photos", 60)
     settings = ["compute.progress_s=0.2", "compute.rows_per_part=1"]
