@@ -204,6 +204,7 @@ def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease, meter: Mete
     with ray_cluster(plan.job.compute) as there:
         cluster = await_gpus(plan.job.compute, there, lease.check)
         record.dashboard = dashboard_url()
+        LEASE.set(lease.renewed_at)  # which nobody could be told before
         _check_reach(plan, cluster)
         pool = fit_pool(plan.job.compute, cluster, gpu_model=can_use_gpu(plan.job.recipe))
         record.copies, record.gpus_each = pool.actors, pool.gpus

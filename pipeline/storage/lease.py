@@ -98,6 +98,11 @@ class Lease:
         except StorageError as error:  # it must not hide what the run has to say
             log.warning(f"{error}; the next run waits until it expires")
 
+    @property
+    def renewed_at(self) -> float:
+        """Seconds since 1970."""
+        return self._until - self._ttl_s
+
     def release(self) -> None:
         """Free it for the next run. The work must be over, or about to end with this process."""
         self._stop.set()
@@ -130,9 +135,8 @@ class Lease:
         if highest is None or highest[0] != self._number or highest[1].token != self._token:
             other = "nobody" if highest is None else f"{highest[1].owner} (run {highest[1].run_id})"
             raise LeaseHeld(f"this run's lease was taken over; it is held by {other}")
-        now = self._clock()
-        self._write(now + self._ttl_s)
-        self._renewed(now)
+        self._write(self._clock() + self._ttl_s)
+        self._renewed(self.renewed_at)
 
     def _take(self) -> int:
         highest = self._highest()
