@@ -38,6 +38,14 @@ def test_eleven_symptoms_each_with_a_command_and_a_mend() -> None:
         assert mend, number
 
 
+def test_logs_are_read_where_they_are() -> None:
+    """The night's Job has the submitter's few lines; the driver's are those of the RayJob's own Job."""
+    cells = [cell for line in RUNBOOK.splitlines() if line.startswith("|") for cell in line.split(" | ")]
+    assert any("*silent*" in cell and "kubectl logs -l job-name=$RUN" in cell for cell in cells)
+    for cell in cells:
+        assert "kubectl logs job/$NIGHT" not in cell or "Submitter" in cell, cell
+
+
 def test_files_and_alerts_that_it_names_exist() -> None:
     for path in re.findall(r"`(infra/[^`]+\.yaml)`", RUNBOOK):
         assert (ROOT / path).is_file(), path
