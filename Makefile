@@ -25,8 +25,8 @@ demo: .venv/core  ## set up, then cut out the bundled photos into out/demo
 	$(BIN)/matteline run --manifest examples/manifest.csv --output out/demo
 	$(BIN)/matteline show out/demo --sheet out/demo/sheet.jpg --quiet
 
-test: .venv/dev   ## set up, then run the tests, three files at a time, as they wait for Ray half of the time
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+test: .venv/dev   ## set up, then run the tests, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/dev  ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -25,6 +25,8 @@ hypothesis.settings.register_profile("matteline", deadline=None)
 hypothesis.settings.load_profile("matteline")
 
 TESTS = Path(__file__).resolve().parent
+LONG = {"test_flow.py", "test_readme.py", "test_everything.py"}
+"""Files, beside those of ``jobs``, of a minute and more."""
 
 
 def load_module(name: str, path: Path) -> ModuleType:
@@ -43,6 +45,11 @@ bars_module = load_module("bars", TESTS / "bars.py")
 def bars(request: pytest.FixtureRequest) -> Any:
     """``bars.at_most(name, value, limit)``, ``bars.at_least(…)``: a measured number that has to hold; see ``bars.py``."""
     return bars_module.Bars(request.config.stash.setdefault(bars_module.KEPT, []))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole runs of the command first: with files spread over processes, a long one that comes last works alone."""
+    items.sort(key=lambda item: not (item.path.is_relative_to(TESTS / "jobs") or item.path.name in LONG))
 
 
 @pytest.hookimpl(trylast=True)

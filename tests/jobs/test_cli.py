@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -287,34 +288,47 @@ def test_manifest_from_a_folder_and_from_coco(tmp_path: Path, make_photos: MakeP
     assert len({row["item_id"] for row in objects}) == 2
 
 
-@pytest.mark.parametrize(("number", "rows"), [(signal.SIGTERM, 600), (signal.SIGINT, 150)])
-def test_a_stopped_run_says_so_and_goes_on(
-    tmp_path: Path, make_photos: MakePhotos, fake_preset: str, number: signal.Signals, rows: int
-) -> None:
-    """The longer one is at work for long enough that another run can meet its lease."""
-    (photo,) = make_photos(tmp_path, 1)
-    (tmp_path / "many.csv").write_text("\n".join(["image_uri,item_id", *(f"{photo.name},item-{row}" for row in range(rows))]))
-    command = ["run", "-m", "many.csv", "-o", "out", "-p", fake_preset, "--set", "compute.rows_per_part=5"]
-    with subprocess.Popen(
-        [MATTELINE, *command], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as run:
-        while run.poll() is None and not list((tmp_path / "out").rglob("part-*.parquet")):
+@contextmanager
+def at_work(folder: Path, photo: Path, preset: str, rows: int) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """A run that has committed its first part, and its command."""
+    (folder / "many.csv").write_text("\n".join(["image_uri,item_id", *(f"{photo.name},item-{row}" for row in range(rows))]))
+    command = ["run", "-m", "many.csv", "-o", "out", "-p", preset, "--set", "compute.rows_per_part=5"]
+    with subprocess.Popen([MATTELINE, *command], cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        while run.poll() is None and not list((folder / "out").rglob("part-*.parquet")):
             time.sleep(0.05)
-        if number == signal.SIGTERM:
-            other = matteline(*command, cwd=tmp_path)
-            assert other.returncode == 5, other.stderr
-            assert "another run is at this output" in other.stderr
-        run.send_signal(number)
-        _, said = run.communicate(timeout=120)
+        yield run, command
+
+
+def stop(run: subprocess.Popen[str], number: signal.Signals, folder: Path) -> None:
+    """Ask it to end, and look how it does."""
+    run.send_signal(number)
+    _, said = run.communicate(timeout=120)
     assert run.returncode == 4, said
     assert f"stopped by {number.name}; the same command continues" in said
-    (record,) = (json.loads(path.read_text()) for path in (tmp_path / "out").rglob("runs/*.json"))
+    (record,) = (json.loads(path.read_text()) for path in (folder / "out").rglob("runs/*.json"))
     assert record["outcome"] == "stopped"
+
+
+def test_a_run_that_a_person_stops_says_so(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    (photo,) = make_photos(tmp_path, 1)
+    with at_work(tmp_path, photo, fake_preset, 150) as (run, _):
+        stop(run, signal.SIGINT, tmp_path)
+
+
+def test_a_run_keeps_others_away_and_goes_on_when_it_was_stopped(
+    tmp_path: Path, make_photos: MakePhotos, fake_preset: str
+) -> None:
+    (photo,) = make_photos(tmp_path, 1)
+    with at_work(tmp_path, photo, fake_preset, 600) as (run, command):
+        other = matteline(*command, cwd=tmp_path)
+        assert other.returncode == 5, other.stderr
+        assert "another run is at this output" in other.stderr
+        stop(run, signal.SIGTERM, tmp_path)
     again = matteline(*command, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     checked = matteline("verify", "out", cwd=tmp_path)
     assert checked.returncode == 0, checked.stdout
-    assert f"{rows} rows" in checked.stdout
+    assert "600 rows" in checked.stdout
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("45m", 2700), ("6h", 21600), ("1.5d", 129600)])
