@@ -84,7 +84,7 @@ report-demo: demo .venv/dev ## the demo's page in out/report, in Chromium: scree
 	$(BIN)/matteline report out/demo --html out/report/report.html
 	$(BIN)/python -m pytest -s -m report --tb=short tests/test_report_demo.py
 
-dashboard: .venv/dev ## the metrics of a run of ITEMS (240) in a real Prometheus (PATH, or PROMETHEUS), every panel asked; a picture in out/dashboard
+dashboard: .venv/dev ## the metrics of a run of ITEMS (1000) in a real Prometheus (PATH, or PROMETHEUS), every panel asked; a picture in out/dashboard
 	@command -v $(or $(PROMETHEUS),prometheus) > /dev/null || { echo "make dashboard wants Prometheus: apt-get install prometheus, or name one: make dashboard PROMETHEUS=/path/to/prometheus"; exit 2; }
 	$(BIN)/pip install --quiet -c requirements.lock -e '.[cluster]'  # what Ray exports metrics with
 	ITEMS=$(ITEMS) PROMETHEUS=$(PROMETHEUS) $(BIN)/python -m pytest -m "dashboard or not dashboard" --tb=short tests/infra/test_metrics.py

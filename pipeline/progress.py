@@ -30,6 +30,10 @@ WINDOW_S = 120.0
 """How far back the recent speed looks, and two beats at least."""
 
 
+BEAT_S = 5.0
+"""Between two beats at most: Ray forgets a gauge that nobody has set for two of its reports, 20 s."""
+
+
 class Progress:
     """``progress/<run id>.json``: written at the start, every so often, and when the run is over. Use as a context manager.
 
@@ -37,7 +41,7 @@ class Progress:
         record: what is told; others change it meanwhile.
         owner: who holds the run's lease.
         every_s: between two writes.
-        beat: called with what is about to be written.
+        beat: called with what there is to tell, every ``BEAT_S`` or oftener.
     """
 
     def __init__(
@@ -52,36 +56,46 @@ class Progress:
     ) -> None:
         self.record, self._uri, self._files = record, layout.progress(record.run_id), files
         self._about = {"host": socket.gethostname(), "owner": owner, "every_s": every_s}
-        self._every_s, self._beat = every_s, beat
+        self._beat = beat
         self._seen: deque[tuple[float, int]] = deque()
-        self._stop, self._writing, self._warned = threading.Event(), threading.Lock(), False
-        self._thread = threading.Thread(target=self._keep, name="progress", daemon=True)
+        self._stop, self._writing, self._looking, self._warned = threading.Event(), threading.Lock(), threading.Lock(), False
+        # Two, so that a store that is slow doesn't keep the metrics from saying so.
+        often = min(BEAT_S, every_s)
+        self._threads = [
+            threading.Thread(target=self._keep, args=pair, name="progress", daemon=True)
+            for pair in ((self._write, every_s), (self._say, often))
+        ]
 
     def __enter__(self) -> Progress:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def close(self) -> None:
         """Tell how the run ended, which its record knows by now."""
         self._stop.set()
         self._write()
+        self._say()
 
-    def _keep(self) -> None:
+    def _keep(self, do: Callable[[], None], every_s: float) -> None:
         while True:
-            self._write()
-            if self._stop.wait(self._every_s):
+            do()
+            if self._stop.wait(every_s):
                 return
 
+    def _say(self) -> None:
+        self._beat(self.facts())
+
     def _write(self) -> None:
-        with self._writing:  # a beat on its way must not overtake the end
+        with self._writing:  # one on its way must not overtake the end
             if self._stop.is_set() and self.record.outcome is None:
                 return
             facts = self.facts()
-            self._beat(facts)
             try:
                 self._files.write(self._uri, json.dumps(facts, ensure_ascii=False).encode())
             except WriteError as error:
@@ -109,9 +123,10 @@ class Progress:
 
     def _recent(self, done: int) -> float | None:
         """Items a second of the last two minutes; None in the first beat."""
-        now = time.monotonic()
-        self._seen.append((now, done))
-        while len(self._seen) > 2 and now - self._seen[1][0] >= WINDOW_S:
-            self._seen.popleft()
-        then, before = self._seen[0]
+        with self._looking:
+            now = time.monotonic()
+            self._seen.append((now, done))
+            while len(self._seen) > 2 and now - self._seen[1][0] >= WINDOW_S:
+                self._seen.popleft()
+            then, before = self._seen[0]
         return max(0.0, (done - before) / (now - then)) if now > then else None

@@ -86,14 +86,14 @@ def _run(
     if not plan.todo and not len(repeated(plan.done)):
         _judge_index(plan, files)
         return plan, record
-    with Lease(plan.layout, record.run_id, files, renewed=LEASE.set) as lease:
+    with Lease(plan.layout, record.run_id, files) as lease:
         progress = Progress(
             record,
             plan.layout,
             files,
             owner=lease.owner,
             every_s=job.compute.progress_s,
-            beat=_measure,
+            beat=lambda facts: _measure(facts, lease),
         )
 
         def leave(reason: str) -> None:
@@ -156,7 +156,7 @@ def _work_until_done(plan: Plan, record: RunRecord, files: Files, lease: Lease, 
         log.warning(f"{plan.todo} items have no row yet", extra={"facts": {"missing": plan.todo}})
 
 
-def _measure(facts: dict[str, Any]) -> None:
+def _measure(facts: dict[str, Any], lease: Lease) -> None:
     """What the driver alone knows, for whoever gathers metrics."""
     for status in ("ok", "review"):
         RUN_ITEMS.set(facts[status], status=status, code="")
@@ -164,6 +164,7 @@ def _measure(facts: dict[str, Any]) -> None:
         RUN_ITEMS.set(entry["count"], status="failed", code=code)
     LEFT.set(facts["left"])
     SPEED.set(facts["recent_items_per_s"] or 0.0)
+    LEASE.set(lease.renewed_at)
 
 
 def _say_drift(found: dict[str, Any]) -> None:
@@ -204,7 +205,6 @@ def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease, meter: Mete
     with ray_cluster(plan.job.compute) as there:
         cluster = await_gpus(plan.job.compute, there, lease.check)
         record.dashboard = dashboard_url()
-        LEASE.set(lease.renewed_at)  # which nobody could be told before
         _check_reach(plan, cluster)
         pool = fit_pool(plan.job.compute, cluster, gpu_model=can_use_gpu(plan.job.recipe))
         record.copies, record.gpus_each = pool.actors, pool.gpus

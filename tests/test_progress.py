@@ -73,6 +73,28 @@ def test_a_store_that_refuses_costs_one_warning(record: RunRecord, layout: Layou
     assert ["progress can't be written" in record.getMessage() for record in logged].count(True) == 1
 
 
+def test_a_slow_store_keeps_nobody_from_beating(record: RunRecord, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray forgets a gauge that nobody sets for a while, just when somebody should be told."""
+    monkeypatch.setattr("pipeline.progress.BEAT_S", 0.01)
+    free, thrice, beats = threading.Event(), threading.Event(), []
+
+    class Slow(Files):
+        def write(self, uri: str, data: bytes) -> None:
+            assert free.wait(60)
+
+    def beat(facts: dict[str, Any]) -> None:
+        beats.append(facts["state"])
+        if len(beats) >= 3:
+            thrice.set()
+
+    with Progress(record, layout, Slow(), owner="me", every_s=600, beat=beat) as progress:
+        assert thrice.wait(60)
+        free.set()
+        record.close(0)
+        progress.close()
+    assert beats[0] == "running" and beats[-1] == "complete"
+
+
 def test_the_time_left_comes_from_the_last_minutes(record: RunRecord, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: now)

@@ -59,7 +59,6 @@ class Lease:
     """A held lease. Renewed by a thread of its own until it is released; use as a context manager.
 
     Args:
-        renewed: told the time (seconds since 1970) of each renewal.
         clock: seconds since 1970, for tests.
 
     Raises:
@@ -68,16 +67,8 @@ class Lease:
     """
 
     def __init__(
-        self,
-        layout: Layout,
-        run_id: str,
-        files: Files,
-        *,
-        renewed: Callable[[float], None] = lambda _: None,
-        ttl_s: float = TTL_S,
-        clock: Callable[[], float] = time.time,
+        self, layout: Layout, run_id: str, files: Files, *, ttl_s: float = TTL_S, clock: Callable[[], float] = time.time
     ) -> None:
-        self._renewed = renewed
         self._folder, self._files, self._ttl_s, self._clock = layout.lease, files, ttl_s, clock
         self._run_id, self._token = run_id, secrets.token_hex(8)
         self.lost: PipelineError | None = None
@@ -136,7 +127,6 @@ class Lease:
             other = "nobody" if highest is None else f"{highest[1].owner} (run {highest[1].run_id})"
             raise LeaseHeld(f"this run's lease was taken over; it is held by {other}")
         self._write(self._clock() + self._ttl_s)
-        self._renewed(self.renewed_at)
 
     def _take(self) -> int:
         highest = self._highest()

@@ -31,7 +31,7 @@ MATTELINE = str(Path(sys.executable).with_name("matteline"))
 PROMETHEUS = os.environ.get("PROMETHEUS") or shutil.which("prometheus")
 OUT = ROOT / "out" / "dashboard"
 WITH_GPUS = ("ray_node_gpus_available", "ray_node_gpus_utilization", "ray_node_gram_used", DEVICE_MEMORY.exported)
-ITEMS = int(os.environ.get("ITEMS") or 240)
+ITEMS = int(os.environ.get("ITEMS") or 1000)
 REPORTED_EVERY_MS = "RAY_metrics_report_interval_ms"
 ask = build_opener(ProxyHandler({})).open
 """Loopback, whatever the environment's proxies."""

@@ -48,15 +48,6 @@ def test_the_second_is_told_who_holds_it(lease: Any, clock: Clock) -> None:
         assert LeaseHeld.exit_code == 5
 
 
-def test_each_renewal_is_told_with_its_time(lease: Any, clock: Clock) -> None:
-    told: list[float] = []
-    with lease(renewed=told.append) as held:
-        assert (told, held.renewed_at) == ([], clock.now)
-        clock.now += 25
-        held.renew()
-    assert told == [clock.now]
-
-
 def test_a_released_lease_is_free_at_once(lease: Any, where: Any) -> None:
     for run in ("run-a", "run-b", "run-c"):
         with lease(run) as held:
