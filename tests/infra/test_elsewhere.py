@@ -14,8 +14,8 @@ import ray
 import yaml
 
 from jobs.cut_out import seconds
-from pipeline.stages.metrics import ALL
 from pipeline.progress import BEAT_S
+from pipeline.stages.metrics import ALL
 from pipeline.storage.lease import TTL_S
 
 INFRA = Path(__file__).resolve().parents[2] / "infra"
