@@ -29,7 +29,6 @@ RUNNING = "running"
 WINDOW_S = 120.0
 """How far back the recent speed looks, and two beats at least."""
 
-
 BEAT_S = 5.0
 """Between two beats at most: Ray forgets a gauge that nobody has set for two of its reports, 20 s."""
 
