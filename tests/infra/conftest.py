@@ -14,8 +14,10 @@ from typing import Any, NoReturn
 
 import jsonschema
 import pytest
+import typer
 import yaml
 
+from jobs.main import app
 from pipeline.deploy.kustomize import build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,3 +123,10 @@ def locked_ray() -> str:
     found = re.search(r"^ray==(\S+)$", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE)
     assert found, "requirements.lock pins no ray"
     return found[1]
+
+
+@pytest.fixture
+def options_of() -> Callable[[str], set[str]]:
+    """What a command of ours takes, by its name."""
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    return lambda verb: {option for parameter in commands[verb].params for option in parameter.opts}

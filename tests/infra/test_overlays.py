@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from jobs.cut_out import seconds
-from jobs.main import app
 from pipeline.config import load_job
 from pipeline.deploy.kustomize import build
 from pipeline.deploy.nightly import overlay_names
@@ -84,13 +82,8 @@ def test_kubectl_agrees_on_the_other_components(kubectl: Callable[[Path], list[T
     assert counts(build(edited)) == [4, 4, 4]  # a queue starts a night whole
 
 
-def options_of(verb: str) -> set[str]:
-    command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
-    return {option for parameter in command.params for option in parameter.opts}
-
-
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_entrypoint_is_a_command_that_the_product_accepts(overlay: str) -> None:
+def test_entrypoint_is_a_command_that_the_product_accepts(overlay: str, options_of: Callable[[str], set[str]]) -> None:
     job = find(build(INFRA / "overlays" / overlay), "RayJob")
     command, verb, *rest = shlex.split(job["spec"]["entrypoint"])
     assert (command, verb) == ("matteline", "run")
