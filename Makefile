@@ -38,20 +38,20 @@ infra-check: .venv/dev ## what infra/ renders to, against the schemas of Kuberne
 	INFRA_CHECK=1 DATA=$(abspath $(DATA)) $(BIN)/python -m pytest --tb=short tests/infra
 
 parity: .venv/dev ## the published models' numbers at full size, all of them
-	$(BIN)/python -m pytest -m "parity or not parity" --tb=short tests/models/test_parity.py tests/jobs/test_parity.py
+	$(BIN)/python -m pytest -m "study or not study" --tb=short tests/models/test_parity.py tests/jobs/test_parity.py
 
 faults: .venv/dev ## kill, throttle and starve real runs; a table of what was lost (none may be)
-	$(BIN)/python -m pytest -m "faults or not faults" --tb=short tests/faults
+	$(BIN)/python -m pytest -m "study or not study" --tb=short tests/faults
 
 cluster-test: .venv/dev ## several machines, each a real Ray node here: work is spread, one drains, is lost, comes; weights once a machine
-	$(BIN)/python -m pytest -m cluster --tb=short tests/faults/test_nodes.py
+	$(BIN)/python -m pytest -m study --tb=short tests/faults/test_nodes.py
 
 fuzz: .venv/dev   ## 100,000 damaged and hostile files, SEED=1 …, and the awkward ones in DATA (../shared)
 	@test -f $(DATA)/data/torture/images.parquet || { echo "make fuzz wants $(DATA)/data/torture/images.parquet; name another folder: make fuzz DATA=/path/to/shared"; exit 2; }
-	DATA=$(abspath $(DATA)) SEED=$(or $(SEED),1) $(BIN)/python -m pytest -s -m "fuzz or not fuzz" --tb=short tests/imaging/test_fuzz.py
+	DATA=$(abspath $(DATA)) SEED=$(or $(SEED),1) $(BIN)/python -m pytest -s -m "study or not study" --tb=short tests/imaging/test_fuzz.py
 
 soak: .venv/dev   ## ITEMS (200000) through one run; memory, files and sockets over time in out/soak/memory.png
-	ITEMS=$(ITEMS) $(BIN)/python -m pytest -m soak --tb=short tests/soak/test_soak.py
+	ITEMS=$(ITEMS) $(BIN)/python -m pytest -m study --tb=short tests/studies/soak/test_soak.py
 
 .venv/peers: .venv/core  # what ours is compared with, apart from it
 	$(PYTHON) -m venv --clear .venv/peers
@@ -61,33 +61,33 @@ soak: .venv/dev   ## ITEMS (200000) through one run; memory, files and sockets o
 bench: .venv/dev  ## speed: the bars, on photos of DATA (../shared); 25 minutes on 2 cores
 	@test -f $(DATA)/data/eval/photos.parquet || { echo "make bench wants $(DATA)/data/eval/photos.parquet; name another folder: make bench DATA=/path/to/shared"; exit 2; }
 	@$(MAKE) --no-print-directory .venv/peers
-	DATA=$(abspath $(DATA)) REMBG=$(abspath .venv/peers/bin/rembg) $(BIN)/python -m pytest -rs -m bench --tb=short tests/bench
+	DATA=$(abspath $(DATA)) REMBG=$(abspath .venv/peers/bin/rembg) $(BIN)/python -m pytest -rs -m study --tb=short tests/studies/bench
 
 bench-refiner: .venv/dev ## refiners and colours on scenes with exact alpha out of DATA (../shared); a page in out/refiner
 	@test -f $(DATA)/data/objects/objects.parquet || { echo "make bench-refiner wants $(DATA)/data/objects/objects.parquet; name another folder: make bench-refiner DATA=/path/to/shared"; exit 2; }
-	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m refiner --tb=short tests/refiner
+	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m study --tb=short tests/studies/refiner
 
 evaluate: .venv/dev ## mvanet-lite and u2netp against the true masks of photos of DATA (../shared), with boxes and without: tables in out/evaluate; an hour on 2 cores
 	@test -f $(DATA)/data/eval/photos.parquet || { echo "make evaluate wants $(DATA)/data/eval/photos.parquet; name another folder: make evaluate DATA=/path/to/shared"; exit 2; }
-	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m evaluate --tb=short tests/evaluate
+	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m study --tb=short tests/studies/evaluate
 
 bench-scale: .venv/dev ## ITEMS (1000000) manifest rows through the control plane, and how its speed grows with their number
-	ITEMS=$(ITEMS) $(BIN)/python -m pytest -m scale --tb=short tests/scale
+	ITEMS=$(ITEMS) $(BIN)/python -m pytest -m study --tb=short tests/studies/scale
 
 simulate: .venv/dev ## ten million items on 64 GPUs as events, 1 to 256 GPUs, settings moved; checked against runs on 1, 2 and 3 nodes here; out/simulate; 20 minutes
-	$(BIN)/python -m pytest -s -m "simulate or not simulate" --tb=short tests/simulate
+	$(BIN)/python -m pytest -s -m "study or not study" --tb=short tests/studies/simulate
 
 bench-gpu: .venv/dev ## MVANet on this machine's GPU: precisions, batches, CUDA graphs, compiled; and the way there and back
-	$(BIN)/python tests/bench/gpu.py
+	$(BIN)/python tests/studies/bench/gpu.py
 
 report-demo: demo .venv/dev ## the demo's page in out/report, in Chromium: screenshots, and bars on the first view, keys, phones, hostile texts
 	$(BIN)/matteline report out/demo --html out/report/report.html
-	$(BIN)/python -m pytest -s -m report --tb=short tests/test_report_demo.py
+	$(BIN)/python -m pytest -s -m study --tb=short tests/studies/report
 
 dashboard: .venv/dev ## the metrics of a run of ITEMS (1000) in a real Prometheus (PATH, or PROMETHEUS), every panel asked; a picture in out/dashboard
 	@command -v $(or $(PROMETHEUS),prometheus) > /dev/null || { echo "make dashboard wants Prometheus: apt-get install prometheus, or name one: make dashboard PROMETHEUS=/path/to/prometheus"; exit 2; }
 	$(BIN)/pip install --quiet -c requirements.lock -e '.[cluster]'  # what Ray exports metrics with
-	ITEMS=$(ITEMS) PROMETHEUS=$(PROMETHEUS) $(BIN)/python -m pytest -m "dashboard or not dashboard" --tb=short tests/infra/test_metrics.py
+	ITEMS=$(ITEMS) PROMETHEUS=$(PROMETHEUS) $(BIN)/python -m pytest -m "study or not study" --tb=short tests/infra/test_metrics.py
 	$(BIN)/python tests/infra/figure.py out/dashboard/answers.json out/dashboard/dashboard.png
 
 train-refiner: .venv/dev ## the weights of refiner cgm anew, out of DATA (../shared), into out/cgm; an hour on 2 cores; goes on where it was

@@ -13,7 +13,7 @@ from jobs import options
 from jobs.console import out, table
 
 if TYPE_CHECKING:
-    from pipeline.bench.everything import Bench
+    from pipeline.bench.driver import Bench
 
 DEFAULT = ("mvanet-lite", "ben2-base")
 BUSY = 0.3
@@ -46,16 +46,16 @@ def bench(
     Weights of the MVANet presets that aren't here are stood in for by others of the same shapes: speed doesn't depend on the
     numbers. Nothing is downloaded for them.
     """
-    from pipeline.bench.everything import FULL, QUICK, run_bench
+    from pipeline.bench.driver import FULL, QUICK, run_bench
     from pipeline.bench.peers import find_rembg
-    from pipeline.examples import bundled
     from pipeline.log import set_up_logging
+    from pipeline.paths import example_path
 
     set_up_logging(verbose=verbose)
     found = run_bench(
         preset or (DEFAULT[:1] if quick else DEFAULT),
         options.settings(set_, endpoint_url),
-        bundled(images),
+        example_path(images),
         items=items,
         effort=QUICK if quick else FULL,
         rembg=find_rembg(rembg),

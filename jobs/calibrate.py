@@ -30,7 +30,7 @@ def calibrate(
     from pipeline.errors import ConfigError
     from pipeline.evaluate.calibrate import calibrate as fitted
     from pipeline.evaluate.tables import ranking_table
-    from pipeline.storage.index import only_recipe, put
+    from pipeline.output.index import only_recipe, put
 
     if not to.endswith(".json"):
         raise ConfigError(f"--to {to}: the file's name must end in .json")

@@ -13,7 +13,7 @@ from jobs import options
 from jobs.console import out, table
 
 if TYPE_CHECKING:
-    from pipeline.compare import Comparison
+    from pipeline.review.compare import Comparison
 
 
 def compare(
@@ -26,9 +26,9 @@ def compare(
     endpoint_url: options.Endpoint = None,
 ) -> None:
     """Say which items have changed between two outputs, by mask and by quality, and how the quality has drifted."""
-    from pipeline.compare import compare as compare_outputs
-    from pipeline.pages import compare_page
-    from pipeline.storage.index import only_recipe
+    from pipeline.output.index import only_recipe
+    from pipeline.review.compare import compare as compare_outputs
+    from pipeline.review.pages import compare_page
 
     files = options.files_of(set_, endpoint_url)
     before, after = only_recipe(one, files), only_recipe(other, files)
@@ -46,8 +46,8 @@ def compare(
 
 
 def _print(found: Comparison) -> None:
-    from pipeline.compare import numbers
-    from pipeline.pages import shown
+    from pipeline.review.compare import numbers
+    from pipeline.review.pages import shown
 
     listing = table("items", ">")
     for name, value in numbers(found):

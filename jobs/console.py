@@ -11,7 +11,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from pipeline.errors import PipelineError
-    from pipeline.report import RecipeReport
+    from pipeline.output.run_record import RecipeReport
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -45,7 +45,7 @@ def print_report(reports: Sequence[RecipeReport]) -> None:
 
 
 def _print_recipe(report: RecipeReport) -> None:
-    from pipeline.report import speed_of
+    from pipeline.output.run_record import speed_of
 
     summary, layout, run = report.summary, report.layout, report.last_run
     counts = {status: summary.counts.get(status, 0) for status in ("ok", "review", "failed")}

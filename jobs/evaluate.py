@@ -12,9 +12,9 @@ from jobs import options
 from jobs.console import err, out, show_error, table
 
 if TYPE_CHECKING:
-    from pipeline.config import Job
+    from pipeline.config.job import Job
     from pipeline.errors import Stopped
-    from pipeline.stopping import Stopping
+    from pipeline.run.signals import Stopping
 
 
 WIDE = 200
@@ -46,7 +46,7 @@ def evaluate(
 
     Items that the output has already are measured as they are.
     """
-    from pipeline.stopping import Stopping
+    from pipeline.run.signals import Stopping
 
     def say(error: Stopped) -> None:
         err.show_cursor()
@@ -67,7 +67,7 @@ def evaluate(
 def _evaluate(
     jobs: list[Job], truth: str, tags: str | None, stopping: Stopping, *, hce: bool, accept_licence: bool, verbose: bool
 ) -> None:
-    from pipeline.evaluate.everything import Asked, evaluate
+    from pipeline.evaluate.driver import Asked, evaluate
     from pipeline.evaluate.tables import tables
     from pipeline.log import set_up_logging
     from pipeline.storage.files import Files

@@ -31,16 +31,17 @@ def export(
     import numpy as np
     import yaml
 
-    from pipeline.config import Limits, Storage, load_preset, parse_overrides
+    from pipeline.config.job import Limits, Storage, parse_overrides
+    from pipeline.config.presets import load_preset
+    from pipeline.config.sections import build
     from pipeline.errors import ConfigError
-    from pipeline.examples import FOLDER
     from pipeline.imaging.decode import decode
     from pipeline.imaging.frame import make_frame, place
     from pipeline.models.export import check_can_export, export_onnx, onnx_recipe
-    from pipeline.segmenter import check_licence, pin_recipe
-    from pipeline.settings import build
+    from pipeline.models.resolve import check_licence, pin_recipe
+    from pipeline.paths import EXAMPLES
     from pipeline.storage.files import Files
-    from pipeline.storage.weights import file_sha256
+    from pipeline.storage.weights_cache import file_sha256
 
     del verbose  # read by main, for tracebacks
     changes = parse_overrides(options.settings(set_, endpoint_url))
@@ -54,7 +55,7 @@ def export(
     pinned = pin_recipe(chosen.recipe, Files(build(Storage, changes.get("storage", {}), "--set")))
     recipe, weights = pinned.recipe, pinned.weights
     assert weights is not None  # a fake has none, and was refused above
-    photos = [decode((FOLDER / name).read_bytes(), Limits()) for name in PHOTOS]
+    photos = [decode((EXAMPLES / name).read_bytes(), Limits()) for name in PHOTOS]
     frames = np.stack([make_frame(photo, place(photo.shape[:2], None, recipe), recipe) for photo in photos])
     output.parent.mkdir(parents=True, exist_ok=True)
     off = export_onnx(weights, recipe, frames, output)

@@ -9,23 +9,25 @@ import typer
 
 from jobs.bench import bench
 from jobs.calibrate import calibrate
-from jobs.check import verify
 from jobs.compare import compare
 from jobs.console import err, show_error
-from jobs.cut_out import run
+from jobs.cut import cut
+from jobs.dataset import dataset
 from jobs.evaluate import evaluate
 from jobs.export import export
+from jobs.gc import gc
 from jobs.infra import infra
-from jobs.make_dataset import dataset
-from jobs.make_manifest import manifest
-from jobs.make_report import report
-from jobs.one_picture import cut
+from jobs.manifest import manifest
+from jobs.models import models
+from jobs.plan import plan
+from jobs.renditions import renditions
+from jobs.report import report
 from jobs.review import review
-from jobs.show import models, renditions, show
-from jobs.show_plan import plan
-from jobs.sweep import gc
+from jobs.run import run
+from jobs.show import show
 from jobs.top import top
 from jobs.train import train
+from jobs.verify import verify
 
 app = typer.Typer(
     name="matteline",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pipeline.config import Job
+    from pipeline.config.job import Job
     from pipeline.storage.files import Files
 
 Preset = Annotated[
@@ -72,10 +72,10 @@ def job_of(
     Raises:
         ConfigError: something is missing, unknown or out of range.
     """
-    from pipeline.config import load_job
-    from pipeline.examples import bundled
+    from pipeline.config.job import load_job
+    from pipeline.paths import example_path
 
-    named = bundled(manifest) if manifest else None
+    named = example_path(manifest) if manifest else None
     job = load_job(
         manifest=named, output=output, preset=preset, overrides=pairs, job_file=job_file, renditions=renditions or ()
     )
@@ -94,9 +94,9 @@ def files_of(chosen: list[str] | None, endpoint_url: str | None, allow_roots: li
     Raises:
         ConfigError: a setting of another section, unknown, or out of range.
     """
-    from pipeline.config import Storage, parse_overrides
+    from pipeline.config.job import Storage, parse_overrides
+    from pipeline.config.sections import build
     from pipeline.errors import ConfigError
-    from pipeline.settings import build
     from pipeline.storage.files import Files
 
     given = parse_overrides(settings(chosen, endpoint_url))

@@ -21,8 +21,8 @@ def import_(
 ) -> None:
     """Keep a page's verdicts beside the index; with a sample drawn, say what follows."""
     from pipeline.errors import ConfigError
-    from pipeline.storage.index import only_recipe
-    from pipeline.verdicts import import_verdicts, judge_sample
+    from pipeline.output.index import only_recipe
+    from pipeline.review.reviews import import_verdicts, judge_sample
 
     files = options.files_of(set_, endpoint_url)
     layout = only_recipe(output, files)
@@ -50,9 +50,9 @@ def accept(
     endpoint_url: options.Endpoint = None,
 ) -> None:
     """Say that an output is as it should be: later runs warn when their quality drifts from it."""
-    from pipeline.acceptance import accept as accept_output
     from pipeline.errors import ConfigError
-    from pipeline.storage.index import only_recipe
+    from pipeline.output.index import only_recipe
+    from pipeline.review.accept import accept as accept_output
 
     if to is not None and not to.endswith(".json"):
         raise ConfigError(f"--to {to}: the file's name must end in .json")

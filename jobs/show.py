@@ -1,4 +1,4 @@
-"""``matteline show``, ``matteline models`` and ``matteline renditions``: what was done, what can do it, what can be made."""
+"""``matteline show``: print what is in an output."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs import options
-from jobs.console import out, print_report, table
+from jobs.console import out, print_report
 
 if TYPE_CHECKING:
+    from pipeline.output.layout import Layout
     from pipeline.storage.files import Files
-    from pipeline.storage.layout import Layout
 
 SHEET_ITEMS = 24
 
@@ -30,7 +30,7 @@ def show(
 ) -> None:
     """Print what is in an output: items by status, failures with examples, quality, the last run."""
     from pipeline.errors import ConfigError
-    from pipeline.report import read_report
+    from pipeline.output.run_record import read_report
 
     files = options.files_of(set_, endpoint_url)
     where = files.absolute(output)
@@ -48,10 +48,10 @@ def show(
 
 
 def _write_sheet(layout: Layout, target: str, files: Files) -> None:
-    from pipeline.config import Limits
+    from pipeline.config.job import Limits
     from pipeline.imaging.decode import decode
     from pipeline.imaging.sheet import Entry, contact_sheet
-    from pipeline.storage.index import worst
+    from pipeline.output.index import worst
 
     entries = []
     for row in worst(layout, files, SHEET_ITEMS):
@@ -60,26 +60,3 @@ def _write_sheet(layout: Layout, target: str, files: Files) -> None:
         box = tuple(row["box"]) if row["box"] else None
         entries.append(Entry(photo, files.read(row["mask_uri"]), files.read(row["cutout_uri"]), box, caption))
     files.write(target, contact_sheet(entries))
-
-
-def models() -> None:
-    """List the presets: licence, size, and where the weights come from."""
-    from pipeline.config import load_preset, preset_names
-
-    listing = table("preset", "licence", ">MB", "weights", "about")
-    for name in preset_names():
-        preset = load_preset(name)
-        licence = preset.licence if preset.commercial else f"[yellow]{preset.licence}: needs --accept-licence[/]"
-        listing.add_row(name, licence, f"{preset.size_mb:g}", preset.source, preset.about)
-    out.print(listing)
-
-
-def renditions() -> None:
-    """List the bundled renditions: what can be made of every cutout."""
-    from pipeline.rendition import load_rendition, rendition_names
-
-    listing = table("rendition", "file", "about")
-    for name in rendition_names():
-        rendition = load_rendition(name)
-        listing.add_row(name, rendition.suffix, rendition.about)
-    out.print(listing)

@@ -18,7 +18,7 @@ from jobs import options
 from jobs.console import out, span, table
 
 if TYPE_CHECKING:
-    from pipeline.watch import Sight
+    from pipeline.output.status import Sight
 
 COLOURS = {"running": "green", "silent": "yellow", "dead": "bold red", "over": "bold"}
 BAR = 40
@@ -37,7 +37,7 @@ def top(
 
     Ends when the run has. Ray's own dashboard is linked where the run's cluster has one.
     """
-    from pipeline.watch import look
+    from pipeline.output.status import look
 
     files = options.files_of(set_, endpoint_url)
     where = files.absolute(output)

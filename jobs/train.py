@@ -45,6 +45,6 @@ def train(
     files = options.files_of(set_, endpoint_url, allow_root)
     set_up_logging(verbose=verbose)
 
-    from pipeline.training.whole import Asked, train_all
+    from pipeline.training.train import Asked, train_all
 
     train_all(Asked(manifest, truth, output, composites, hours, device, threads, workers), recipe, files)

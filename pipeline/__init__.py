@@ -1,4 +1,7 @@
-"""Matteline: manifests in; masks, cutouts and a scored index out."""
+"""Cut objects out of images at catalog scale.
+
+Import ``Segmenter`` from here for single pictures; every other part is a folder below.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,31 +11,32 @@ from typing import Any, NamedTuple, cast, overload
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backgrounds import pin_backgrounds
-from pipeline.config import DEFAULT_PRESET, Compute, Limits, Preset, Storage, load_preset
-from pipeline.errors import ConfigError, ItemError, SegmentError, WeightsError
+from pipeline.config.job import Compute, Limits, Storage
+from pipeline.config.presets import DEFAULT_PRESET, load_preset
+from pipeline.config.recipe import Recipe
+from pipeline.config.rendition import Rendition, load_rendition
+from pipeline.errors import ConfigError, ItemError, SegmentError
 from pipeline.imaging.components import measure_parts
 from pipeline.imaging.encode import encode_cutout
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import Placement, make_frame, place, restore, to_mask, to_trimap
 from pipeline.imaging.picture import Picture, is_picture, upright_rgb
-from pipeline.imaging.renditions import Rendered, render
-from pipeline.models.band import find_band
-from pipeline.models.cgm import BUNDLED
-from pipeline.models.decide import decide
+from pipeline.imaging.renditions.render import Rendered, render
+from pipeline.models.backgrounds import pin_backgrounds
 from pipeline.models.estimator import expected_dice, load_estimator
 from pipeline.models.forward import Probabilities, choose_device, mirror, one_thread, segment_errors, to_device, to_host
 from pipeline.models.load import Model, load_model, settle
-from pipeline.models.redraw import Redraw, redraws
-from pipeline.models.refiners import check_extra, load_refiner
+from pipeline.models.refiners.load import check_extra, load_refiner
+from pipeline.models.refiners.refine_tiles import Redraw, redraws
+from pipeline.models.refiners.unknown_region import find_band
 from pipeline.models.resample import DeviceFrames
+from pipeline.models.resolve import check_licence, pin_recipe
+from pipeline.models.sharpen import decide
 from pipeline.models.signals import measure, named
 from pipeline.quality.calibration import load_calibration
 from pipeline.quality.score import Score, complete, score
-from pipeline.recipe import Recipe
-from pipeline.rendition import Rendition, load_rendition
 from pipeline.storage.files import Files
-from pipeline.storage.weights import cache_folder, fetch_weights
+from pipeline.storage.weights_cache import cache_folder
 from pipeline.types import Box, Mask, Pixels
 
 
@@ -316,16 +316,6 @@ class Segmenter:
             return _Passed(table, coarse, masks, notes, trimaps)
 
 
-def local_cpus() -> int:
-    """Cores that this process may use: those it is bound to, and no more than its container's quota (cgroup v2)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError):  # no cgroup v2, or "max": no quota
-        return cores
-
-
 def _in_frame(box: Box | None, placement: Placement, frame_px: int) -> tuple[float, float, float, float]:
     """A box in pixels of the image as one in pixels of the frame; NaN for none."""
     if box is None:
@@ -333,52 +323,3 @@ def _in_frame(box: Box | None, placement: Placement, frame_px: int) -> tuple[flo
     x0, y0, x1, y1 = placement.region
     across, down = frame_px / (x1 - x0), frame_px / (y1 - y0)
     return ((box.x0 - x0) * across, (box.y0 - y0) * down, (box.x1 - x0) * across, (box.y1 - y0) * down)
-
-
-def check_licence(preset: Preset, accepted: bool) -> None:
-    """Refuse weights that may not be used commercially unless their licence was accepted.
-
-    Raises:
-        ConfigError: it wasn't.
-    """
-    if not (preset.commercial or accepted):
-        raise ConfigError(
-            f"the weights of {preset.recipe.name} are under {preset.licence}, which doesn't allow free commercial use; "
-            "read it and pass --accept-licence (in Python: accept_licence=True)"
-        )
-
-
-class Pinned(NamedTuple):
-    """A recipe that knows the hashes of its files, and where they lie on this machine; None for what it has none of."""
-
-    recipe: Recipe
-    weights: Path | None
-    refiner: Path | None
-    calibration: Path | None
-
-
-def pin_recipe(recipe: Recipe, files: Files) -> Pinned:
-    """Fetch all files that a recipe names.
-
-    Raises:
-        WeightsError: one can't be had, or doesn't match its pinned hash.
-    """
-    named = {
-        "weights": "" if recipe.model == "fake" else recipe.weights,
-        "refiner_weights": recipe.refiner_weights or (str(BUNDLED) if recipe.refiner == "cgm" else ""),
-        "calibration": recipe.calibration,
-    }
-    paths: dict[str, Path | None] = {}
-    hashes = {}
-    for setting, uri in named.items():
-        paths[setting] = None
-        if uri:
-            paths[setting], hashes[f"{setting}_sha256"] = _fetched(setting, uri, getattr(recipe, f"{setting}_sha256"), files)
-    return Pinned(recipe.model_copy(update=hashes), *paths.values())
-
-
-def _fetched(setting: str, uri: str, sha256: str | None, files: Files) -> tuple[Path, str]:
-    try:
-        return fetch_weights(uri, sha256, files)
-    except WeightsError as error:  # it names the settings of the model's
-        raise WeightsError(str(error).replace("recipe.weights", f"recipe.{setting}")) from error

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.imaging.views import views
-from pipeline.page import data_uri, render
+from pipeline.review.html import data_uri, render
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE_S = 60.0

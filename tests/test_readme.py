@@ -90,7 +90,7 @@ def test_the_tree_and_the_links_are_true() -> None:
 
 
 def test_every_column_and_preset_is_described() -> None:
-    from pipeline.config import preset_names
+    from pipeline.config.presets import preset_names
     from pipeline.schema import INDEX, SIGNALS
 
     for name in [*INDEX.names, *(field.name for field in SIGNALS), *preset_names()]:

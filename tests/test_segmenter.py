@@ -11,10 +11,10 @@ from PIL import Image
 
 import pipeline.segmenter
 from pipeline import Segmenter
-from pipeline.config import Compute
+from pipeline.config.job import Compute
+from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, DecodeError, ItemRefused, SegmentError, WeightsError
 from pipeline.imaging.frame import Placement
-from pipeline.recipe import Recipe
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "pipeline" / "examples"
 

@@ -17,9 +17,9 @@ import torch
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from pipeline.bench.clock import seconds
-from pipeline.models.frozen import HINTS, can_freeze
+from pipeline.concurrency import local_cpus
+from pipeline.models.engines.openvino import HINTS, can_freeze
 from pipeline.models.load import DTYPES
-from pipeline.segmenter import local_cpus
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (

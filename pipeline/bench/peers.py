@@ -25,12 +25,13 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.bench.whole import read_index_times
-from pipeline.config import Storage, load_preset
+from pipeline.bench.job import read_index_times
+from pipeline.config.job import Storage
+from pipeline.config.presets import load_preset
 from pipeline.errors import ConfigError
+from pipeline.output.index import read_index, recipes
+from pipeline.output.layout import Layout
 from pipeline.storage.files import Files
-from pipeline.storage.index import read_index, recipes
-from pipeline.storage.layout import Layout
 
 MODEL = "u2netp"
 AS_REMBG_PHOTOS = 16

@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.manifest.manifest import open_manifest, read
 from pipeline.storage.files import Files
-from pipeline.storage.manifest import open_manifest, read
 from pipeline.storage.uris import parent
 
 

@@ -15,13 +15,13 @@ import numpy.typing as npt
 import torch
 
 from pipeline.bench.clock import seconds
-from pipeline.config import Limits, Storage
+from pipeline.config.job import Limits, Storage
+from pipeline.config.recipe import Recipe
 from pipeline.imaging.decode import decode
 from pipeline.imaging.encode import encode_cutout, encode_mask
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import make_frame, place, restore, to_mask
-from pipeline.models.redraw import redraws
-from pipeline.recipe import Recipe
+from pipeline.models.refiners.refine_tiles import redraws
 from pipeline.segmenter import Segmenter
 from pipeline.storage.files import Files
 from pipeline.types import Alpha, Pixels

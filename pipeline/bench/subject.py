@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.bench.dummy_weights import write_standin
 from pipeline.bench.photos import Photos, write_manifest
-from pipeline.bench.standin import write_standin
-from pipeline.cluster import ray_cluster, will_use_gpus
-from pipeline.config import Job, load_job
-from pipeline.flow import with_copies
+from pipeline.concurrency import local_cpus
+from pipeline.config.job import Job, load_job
 from pipeline.log import log
 from pipeline.models.load import can_use_gpu
-from pipeline.preflight import Pool, fit_pool, make_plan
-from pipeline.segmenter import local_cpus
+from pipeline.run.cluster import ray_cluster, will_use_gpus
+from pipeline.run.graph import with_copies
+from pipeline.run.preflight import Pool, fit_pool, make_plan
 from pipeline.storage.files import Files
-from pipeline.storage.weights import at_hand
+from pipeline.storage.weights_cache import at_hand
 
 LONG_RUN = 10**6
 """A job here would have so many items: what only a long run pays for is worth it."""

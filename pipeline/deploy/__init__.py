@@ -1,1 +1,6 @@
-"""Kubernetes objects out of ``infra/``: built, filled in and judged, without a cluster and without kubectl."""
+"""Kubernetes manifests from ``infra/``, filled in and checked without a cluster.
+
+Knows what KubeRay and a nightly run need.
+
+May import: the modules at the root.
+"""

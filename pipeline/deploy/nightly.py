@@ -12,8 +12,7 @@ from pipeline.deploy.kustomize import Tree, build, read
 from pipeline.deploy.rules import faults
 from pipeline.deploy.settings import check_settings
 from pipeline.errors import ConfigError
-
-INFRA = Path(__file__).resolve().parents[2] / "infra"
+from pipeline.paths import INFRA
 
 
 def overlay_names(infra: Path = INFRA) -> list[str]:

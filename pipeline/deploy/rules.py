@@ -17,7 +17,7 @@ KEYS = re.compile(
     r"aws_(secret|access)|\bakia[a-z0-9]{12}|password|token=|storage\.(key|secret|token)|private key", re.IGNORECASE
 )
 NOTIFY = "MATTELINE_NOTIFY"
-"""``pipeline.notify.VARIABLE``, which is a layer above."""
+"""``pipeline.run.notify.VARIABLE``, which is a layer above."""
 
 
 def faults(objects: list[Tree], ray: str) -> list[str]:

@@ -13,18 +13,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.config.recipe import ESTIMATOR_SHA256
 from pipeline.errors import ConfigError, FetchError, StorageError
-from pipeline.evaluate.stage import read_rows
+from pipeline.evaluate.measure import read_rows
 from pipeline.evaluate.summary import SCORES
+from pipeline.output.index import read_index
+from pipeline.output.layout import Layout
 from pipeline.quality.calibration import Calibration
-from pipeline.quality.fitting import Fit, check_library, fit
+from pipeline.quality.calibration_fit import Fit, check_library, fit
 from pipeline.quality.ranking import FAILED_BELOW, GOOD_FROM, Ranking, judge
 from pipeline.quality.score import FLAGS, score
-from pipeline.recipe import ESTIMATOR_SHA256
+from pipeline.review.reviews import read_verdicts
 from pipeline.storage.files import Files
-from pipeline.storage.index import read_index
-from pipeline.storage.layout import Layout
-from pipeline.verdicts import read_verdicts
 
 COLUMNS = ("item_id", "group", "tags", "signals", "dice_binary", "error_code")
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.quality.bootstrap import Interval, highest_mean, means
+from pipeline.quality.intervals import Interval, highest_mean, means
 from pipeline.quality.metrics import CURVES, METRICS, THRESHOLDS
 from pipeline.quality.ranking import Ranking, judge
 

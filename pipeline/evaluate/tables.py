@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipeline.evaluate.summary import Means, Summary
-from pipeline.quality.bootstrap import LEVEL, RESAMPLES, Interval
+from pipeline.quality.intervals import LEVEL, RESAMPLES, Interval
 from pipeline.quality.metrics import METRICS
 from pipeline.quality.ranking import NUMBERS, Ranking
 

@@ -1,6 +1,6 @@
-"""Pixels: bytes to image, image to model frame and back, colours of the foreground, PNG bytes."""
+"""Pixels to pixels: decode, frame, foreground colours, encode, validate, renditions.
 
-from PIL import Image
+Knows NumPy, Pillow and OpenCV. No storage, no models.
 
-# Of the memory that images give back, 64 MiB stay for the next one: to get it anew takes as long as half the decoding.
-Image.core.set_blocks_max(4)  # type: ignore[attr-defined]
+May import: ``config`` and the modules at the root.
+"""

@@ -21,11 +21,11 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from pipeline.config import Limits
+from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
 from pipeline.imaging.colour import to_srgb
-from pipeline.imaging.recognise import Format, recognise
-from pipeline.imaging.screen import screen_gif, screen_jpeg, screen_png, screen_tiff
+from pipeline.imaging.container import screen_gif, screen_jpeg, screen_png, screen_tiff
+from pipeline.imaging.sniff import Format, recognise
 from pipeline.types import Pixels
 
 MAX_SIDE_PX = 1_000_000

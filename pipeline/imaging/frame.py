@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from pipeline.config.recipe import Recipe
 from pipeline.errors import ItemRefused
-from pipeline.recipe import Recipe
 from pipeline.types import Alpha, Box, Mask, Pixels, Region, Size
 
 MAX_PADDED_PX = 16_777_216

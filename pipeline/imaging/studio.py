@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.config.rendition import Shadow
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.multilevel import beside
+from pipeline.imaging.renditions.shadow import cast
 from pipeline.imaging.rle import HALF
-from pipeline.imaging.shadow import cast
-from pipeline.rendition import Shadow
 from pipeline.types import Alpha, Mask, Pixels, Size, as_alpha
 
 SEEN, SEEN_SHARE = 0.15, 0.03

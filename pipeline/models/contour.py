@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from pipeline.models.band import highest
 from pipeline.models.forward import Frames
+from pipeline.models.refiners.unknown_region import highest
 
 NAMES = ("stray", "gaps", "slope", "support", "contrast")
 

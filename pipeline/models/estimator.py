@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
+from pipeline.config.recipe import ESTIMATOR_SHA256
+from pipeline.models.engines.openvino import FrozenNetwork, can_freeze
 from pipeline.models.forward import Frames
-from pipeline.models.frozen import FrozenNetwork, can_freeze
 from pipeline.models.tensors import fill, matched
-from pipeline.recipe import ESTIMATOR_SHA256
+from pipeline.paths import WEIGHTS
 
-BUNDLED = Path(__file__).resolve().parent.parent / "weights" / "estimator.safetensors"
+BUNDLED = WEIGHTS / "estimator.safetensors"
 """The weights in the package, made by ``make train-estimator``; ``estimator.md`` beside them says of what."""
 
 SIDE_PX = 160

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, WeightsError
-from pipeline.models.checkpoints import load_mvanet
+from pipeline.models.engines.onnx import OnnxModel
 from pipeline.models.forward import Frames
 from pipeline.models.load import MvanetModel
-from pipeline.models.mvanet import MVANet
-from pipeline.models.onnx import OnnxModel
-from pipeline.recipe import Recipe
+from pipeline.models.mvanet.checkpoint import load_mvanet
+from pipeline.models.mvanet.network import MVANet
 
 INPUT, OUTPUT = "frame", "logits"
 """(1, 3, S, S) float32, normalised, and (1, 1, S, S) float32."""

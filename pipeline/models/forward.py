@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, SegmentError
-from pipeline.recipe import Recipe
 
 Frames = npt.NDArray[np.uint8] | Tensor
 """A batch for a model: (N, S, S, 3) uint8 RGB, S = ``frame_px``. As a tensor it may lie on the model's device already."""

@@ -11,14 +11,14 @@ import onnxruntime
 import torch
 from torch import Tensor
 
+from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, WeightsError
-from pipeline.models.checkpoints import load_mvanet, recognise
+from pipeline.models.engines.onnx import CUDA, OnnxModel
+from pipeline.models.engines.openvino import FrozenNetwork, check_engine, choose_engine
 from pipeline.models.fake import FakeModel
 from pipeline.models.forward import Frames, Normalise, choose_device, segment_errors, to_logits
-from pipeline.models.frozen import FrozenNetwork, check_engine, choose_engine
-from pipeline.models.mvanet import FRAME_STEP_PX
-from pipeline.models.onnx import CUDA, OnnxModel
-from pipeline.recipe import Recipe
+from pipeline.models.mvanet.checkpoint import load_mvanet, recognise
+from pipeline.models.mvanet.network import FRAME_STEP_PX
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """``recipe.precision`` as the type of parameters and activations."""

@@ -17,9 +17,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pipeline.config.recipe import Recipe
 from pipeline.models.forward import to_device
-from pipeline.models.redraw import Redraw
-from pipeline.recipe import Recipe
+from pipeline.models.refiners.refine_tiles import Redraw
 from pipeline.types import Pixels, Placed
 
 STRIPE_PX = 2**23

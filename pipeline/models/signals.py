@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 
 from pipeline.models import contour
-from pipeline.models.band import HIGH, LOW
 from pipeline.models.forward import Frames
+from pipeline.models.refiners.unknown_region import HIGH, LOW
 
 NAMES = (
     *("soft_dice", "stability", "confidence", "uncertain_share", "area_share"),

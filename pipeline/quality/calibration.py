@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.config.recipe import ESTIMATOR_SHA256, Recipe
+from pipeline.config.sections import Section, build
 from pipeline.errors import ConfigError
-from pipeline.recipe import ESTIMATOR_SHA256, Recipe
-from pipeline.settings import Section, build
 
 PULLS = 0.5
 """A signal is a reason if it takes so much from the log odds that good masks have of it."""

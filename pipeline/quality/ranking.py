@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.quality.bootstrap import Interval, interval
+from pipeline.quality.intervals import Interval, interval
 
 FAILED_BELOW = 0.9
 """A mask of lower Dice is a failure."""

@@ -1,1 +1,6 @@
-"""Bytes and tables: where images come from, where results go, what is done. No pixels, no Ray."""
+"""Bytes by URI: local disks, S3, every fsspec scheme, web servers.
+
+Knows retries, timeouts, the path allow-list and the cache of weights files; nothing of images, manifests or outputs.
+
+May import: ``config`` and the modules at the root.
+"""

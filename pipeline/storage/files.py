@@ -15,16 +15,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pipeline.config import Storage
+from pipeline.config.job import Storage
 from pipeline.errors import FetchError, PipelineError, StorageError, WriteError
 from pipeline.storage import uris
-from pipeline.storage.faults import FOREIGN, is_missing, sentence
+from pipeline.storage.allowlist import Roots
+from pipeline.storage.backend import Content, FileInfo, Place
+from pipeline.storage.errors import FOREIGN, is_missing, sentence
+from pipeline.storage.http import Web
 from pipeline.storage.local import Local
-from pipeline.storage.patience import PATIENCE_S, persist
-from pipeline.storage.place import Content, FileInfo, Place
-from pipeline.storage.remote import S3, Remote, filesystem
-from pipeline.storage.roots import Roots
-from pipeline.storage.web import Web
+from pipeline.storage.object_store import S3, Remote, filesystem
+from pipeline.storage.retry import PATIENCE_S, persist
 
 PROBE_S = 15.0
 """How long a check before the start may take: an endpoint that is wrong should say so soon."""

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import FetchError
-from pipeline.storage.place import Content, FileInfo, check_size
+from pipeline.storage.backend import Content, FileInfo, check_size
 
 
 class Local:

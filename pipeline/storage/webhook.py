@@ -14,7 +14,7 @@ import yarl
 from fsspec.asyn import get_loop, sync
 
 from pipeline.errors import StorageError
-from pipeline.storage.web import proxy_for
+from pipeline.storage.http import proxy_for
 
 TRY_S = 10.0
 TRIES, PAUSE_S = 3, 2.0

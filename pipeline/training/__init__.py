@@ -1,1 +1,6 @@
-"""What is needed to make weights, and never to use them."""
+"""Makes weights: mvanet-lite, the refiner cgm, the quality estimator.
+
+Inference never imports it.
+
+May import: ``models``, ``manifest``, ``quality`` and what they may import.
+"""

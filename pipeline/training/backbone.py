@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.errors import WeightsError
-from pipeline.storage.weights import file_sha256
+from pipeline.storage.weights_cache import file_sha256
 
 NAME = "tf_efficientnet_lite0"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"

@@ -24,7 +24,7 @@ from pipeline.errors import ConfigError
 from pipeline.models.estimator import Estimator, said_together
 from pipeline.models.tensors import COUNTS, fill, matched
 from pipeline.quality.ranking import FAILED_BELOW, GOOD_FROM, auroc
-from pipeline.training.judged import Judged, judge_photos
+from pipeline.training.estimator_data import Judged, judge_photos
 
 HELD_OUT_OF = 20
 """One photo in so many is measured on."""

@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.checkpoints import VARIANTS
-from pipeline.models.mvanet import LOCAL, MVANet, Variant, by_image, pixelwise, planar, stitch
+from pipeline.models.mvanet.checkpoint import VARIANTS
+from pipeline.models.mvanet.network import LOCAL, MVANet, Variant, by_image, pixelwise, planar, stitch
 from pipeline.training.lora import learn_changes
 from pipeline.training.losses import alpha_loss, shape_loss
 from pipeline.training.recipe import TrainRecipe

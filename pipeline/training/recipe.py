@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from pipeline.config.sections import Section, Std, build, bundled_file, from_beside, read_yaml
 from pipeline.errors import ConfigError
-from pipeline.settings import CONFIGS, Section, Std, build, bundled_file, from_beside, read_yaml
+from pipeline.paths import CONFIGS
 
 TRAININGS = CONFIGS / "training"
 

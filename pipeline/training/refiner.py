@@ -26,10 +26,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.models.band import find_band
-from pipeline.models.cgm import BASE, GUIDED, STEP_PX, WEIGHT, Cgm, look
-from pipeline.models.guided import Guided
-from pipeline.models.redraw import view_of
+from pipeline.models.refiners.cgm import BASE, GUIDED, STEP_PX, WEIGHT, Cgm, look
+from pipeline.models.refiners.guided import Guided
+from pipeline.models.refiners.refine_tiles import view_of
+from pipeline.models.refiners.unknown_region import find_band
 from pipeline.training.curve import add_row
 from pipeline.training.material import Material
 from pipeline.training.scenes import FINISHES, KINDS, Scene, make_scene

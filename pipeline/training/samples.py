@@ -12,16 +12,16 @@ import numpy as np
 from torch import Tensor, from_numpy
 from torch.utils.data import Dataset
 
-from pipeline.config import Limits
+from pipeline.config.job import Limits
 from pipeline.errors import ConfigError, ItemError, PipelineError
 from pipeline.imaging.decode import decode
-from pipeline.imaging.truth import decode_truth
+from pipeline.imaging.ground_truth import decode_truth
 from pipeline.log import log
 from pipeline.storage.files import Files
+from pipeline.training.augment import damage, expose
+from pipeline.training.crops import Look, Photo, beside, composite, look_at_box, look_whole, one_part
 from pipeline.training.material import Material
-from pipeline.training.photometry import damage, expose
 from pipeline.training.recipe import TrainRecipe
-from pipeline.training.views import Look, Photo, beside, composite, look_at_box, look_whole, one_part
 from pipeline.types import Mask, Pixels
 
 COMPOSITE_PX = 640

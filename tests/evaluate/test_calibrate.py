@@ -12,15 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import Storage
+from pipeline.config.job import Storage
 from pipeline.errors import ConfigError, StorageError
 from pipeline.evaluate.calibrate import calibrate
 from pipeline.evaluate.schema import EVALUATION
+from pipeline.output.layout import Layout
 from pipeline.quality.calibration import read_calibration
+from pipeline.review.reviews import import_verdicts
 from pipeline.schema import INDEX, SIGNALS
 from pipeline.storage.files import Files
-from pipeline.storage.layout import Layout
-from pipeline.verdicts import import_verdicts
 
 pytest.importorskip("sklearn")
 FILES = Files(Storage())

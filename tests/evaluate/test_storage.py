@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import Storage, load_job
-from pipeline.evaluate.everything import Asked, evaluate
+from pipeline.config.job import Storage, load_job
+from pipeline.evaluate.driver import Asked, evaluate
+from pipeline.output.index import recipes
 from pipeline.storage.files import Files
-from pipeline.storage.index import recipes
 
 pytest.importorskip("py_sod_metrics")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.study, pytest.mark.timeout(900)]
 
 MARKED = "item/marked"
 MID_RUN = 32

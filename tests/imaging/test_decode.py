@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import AvifImagePlugin, Image, ImageCms
 
 import pipeline.imaging.decode
-from pipeline.config import Limits
+from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
 from pipeline.imaging.decode import decode
 from pipeline.types import Pixels

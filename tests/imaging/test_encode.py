@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import pipeline.imaging.encode
-from pipeline.examples import FOLDER
 from pipeline.imaging.encode import encode_cutout, encode_mask
+from pipeline.paths import EXAMPLES
 from pipeline.types import Pixels
 
 Maker = Callable[[int, int], Pixels]
@@ -124,7 +124,7 @@ def test_any_size_reads_the_same_everywhere(seed: int, photo: Maker, monkeypatch
 
 @pytest.mark.parametrize("name", ["astronaut.jpg", "cat.jpg", "espresso.jpg", "osprey.jpg"])
 def test_cutouts_are_hardly_larger_than_pillow_s(name: str) -> None:
-    image = np.asarray(Image.open(FOLDER / name).convert("RGB"))
+    image = np.asarray(Image.open(EXAMPLES / name).convert("RGB"))
     y, x = np.mgrid[: image.shape[0], : image.shape[1]]
     mask = np.clip(300 - np.hypot(y - image.shape[0] / 2, x - image.shape[1] / 2), 0, 255).astype(np.uint8)
     cutout = np.where(mask[..., None] > 0, np.dstack([image, mask]), 0).astype(np.uint8)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.config.recipe import Recipe
 from pipeline.errors import ItemRefused
 from pipeline.imaging.frame import Placement, make_frame, place, restore, to_mask, to_trimap
-from pipeline.recipe import Recipe
 from pipeline.types import Alpha, Box, Pixels, Size
 
 Maker = Callable[[int, int], Pixels]

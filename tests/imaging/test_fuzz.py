@@ -106,7 +106,7 @@ def test_damaged_files(bars: Any) -> None:
     check(bars, 10_000)
 
 
-@pytest.mark.fuzz
+@pytest.mark.study
 @pytest.mark.timeout(3600)
 def test_many_damaged_files(bars: Any) -> None:
     check(bars, 100_000)

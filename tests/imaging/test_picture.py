@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import Limits
+from pipeline.config.job import Limits
 from pipeline.imaging.decode import decode
 from pipeline.imaging.picture import is_picture, upright_rgb
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.imaging.recolour import recoloured, to_oklab, turn_to
+from pipeline.imaging.renditions.recolour import recoloured, to_oklab, turn_to
 from pipeline.types import Pixels
 
 

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.config.rendition import Rendition, load_rendition
 from pipeline.imaging.encode import voc_palette
 from pipeline.imaging.foreground import estimate_foreground
-from pipeline.imaging.renditions import EMPTY, Rendered, render
+from pipeline.imaging.renditions.render import EMPTY, Rendered, render
 from pipeline.imaging.rle import decode_rle
-from pipeline.rendition import Rendition, load_rendition
 from pipeline.types import Mask, Pixels
 
 Photo = Callable[[int, int], Pixels]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.imaging.shadow import SIGMAS, cast, reach
-from pipeline.rendition import Shadow
+from pipeline.config.rendition import Shadow
+from pipeline.imaging.renditions.shadow import SIGMAS, cast, reach
 from pipeline.types import Alpha, Size
 
 FRAME = Size(400, 500)

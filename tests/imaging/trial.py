@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import Limits
+from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
 from pipeline.imaging.decode import decode
 from pipeline.types import Pixels

@@ -13,10 +13,10 @@ import pytest
 import ray
 import yaml
 
-from jobs.cut_out import seconds
-from pipeline.progress import BEAT_S
-from pipeline.stages.metrics import ALL
-from pipeline.storage.lease import TTL_S
+from jobs.run import seconds
+from pipeline.output.lease import TTL_S
+from pipeline.output.progress import BEAT_S
+from pipeline.run.metrics import ALL
 
 INFRA = Path(__file__).resolve().parents[2] / "infra"
 MONITORING = INFRA / "components" / "monitoring"

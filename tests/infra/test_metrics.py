@@ -23,7 +23,7 @@ import psutil
 import pytest
 import yaml
 
-from pipeline.stages.metrics import ALL, DEVICE_MEMORY, Metric
+from pipeline.run.metrics import ALL, DEVICE_MEMORY, Metric
 
 ROOT = Path(__file__).resolve().parents[2]
 MONITORING = ROOT / "infra" / "components" / "monitoring"
@@ -198,7 +198,7 @@ def test_every_metric_that_dashboard_and_alerts_use_is_exported(gathered: Gather
     assert used() - gathered.names == set()
 
 
-@pytest.mark.dashboard
+@pytest.mark.study
 @pytest.mark.timeout(600)
 def test_every_panel_shows_something_and_every_alert_is_understood(gathered: Gathered) -> None:
     if gathered.prometheus is None:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from jobs.cut_out import seconds
-from pipeline.config import load_job
+from jobs.run import seconds
+from pipeline.config.job import load_job
 from pipeline.deploy.kustomize import build
 from pipeline.deploy.nightly import overlay_names
 from pipeline.deploy.rules import NOTIFY, faults
-from pipeline.notify import VARIABLE
+from pipeline.run.notify import VARIABLE
 
 Tree = dict[str, Any]
 Judge = Callable[[list[Tree]], list[str]]

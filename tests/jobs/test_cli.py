@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from jobs import cut_out
+from jobs import run as cut_out
 from jobs.main import main
-from pipeline.config import load_job
+from pipeline.config.job import load_job
 from pipeline.errors import ConfigError
-from pipeline.run import run_job
+from pipeline.run.driver import run_job
 
 ROOT = Path(__file__).resolve().parents[2]
 MATTELINE = str(Path(sys.executable).with_name("matteline"))

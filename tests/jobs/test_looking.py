@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.main import app
-from pipeline.storage.layout import Layout
+from pipeline.output.layout import Layout
 
 MakeOutput = Callable[..., None]
 HEAD = "item_id,verdict,note,recipe,time\n"

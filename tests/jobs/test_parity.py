@@ -17,7 +17,7 @@ TESTS = Path(__file__).resolve().parents[1]
 GOLDENS = TESTS / "goldens"
 MATTELINE = str(Path(sys.executable).with_name("matteline"))
 
-pytestmark = [pytest.mark.parity, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.study, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,12 @@ import pytest
 from rich.console import Console
 
 from jobs.top import view
-from pipeline.config import Storage
+from pipeline.config.job import Storage
 from pipeline.errors import ConfigError
+from pipeline.output.layout import Layout
+from pipeline.output.lease import GRACE_S, TTL_S, Holder
+from pipeline.output.status import look
 from pipeline.storage.files import Files
-from pipeline.storage.layout import Layout
-from pipeline.storage.lease import GRACE_S, TTL_S, Holder
-from pipeline.watch import look
 
 MATTELINE = str(Path(sys.executable).with_name("matteline"))
 MakePhotos = Callable[..., list[Path]]

@@ -16,11 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.models.band import find_band
-from pipeline.models.mvanet import MVANet, Variant
-from pipeline.models.redraw import Redraw, Refiner, View
-from pipeline.models.swin import Swin
-from pipeline.recipe import Recipe
+from pipeline.config.recipe import Recipe
+from pipeline.models.mvanet.network import MVANet, Variant
+from pipeline.models.mvanet.swin import Swin
+from pipeline.models.refiners.refine_tiles import Redraw, Refiner, View
+from pipeline.models.refiners.unknown_region import find_band
 from pipeline.types import Alpha, Region
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"

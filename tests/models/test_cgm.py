@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import pipeline.models.redraw
+import pipeline.models.refiners.refine_tiles
+from pipeline.config.recipe import CGM_SHA256
 from pipeline.errors import WeightsError
-from pipeline.models.cgm import BUNDLED, HALO_PX, STEP_PX, Cgm, ConfidenceGuided, check_cgm, inputs, load_cgm
-from pipeline.models.guided import Guided
-from pipeline.models.redraw import redraws
-from pipeline.recipe import CGM_SHA256
+from pipeline.models.refiners.cgm import BUNDLED, HALO_PX, STEP_PX, Cgm, ConfidenceGuided, check_cgm, inputs, load_cgm
+from pipeline.models.refiners.guided import Guided
+from pipeline.models.refiners.refine_tiles import redraws
 
 
 def lively(seed: int = 0) -> Cgm:
@@ -84,7 +84,7 @@ def test_tiles_leave_no_trace(region: tuple[int, int, int, int] | None, monkeypa
     x0, y0, x1, y1 = placed.region
     masks = []
     for side in (10_000, 72, 33):
-        monkeypatch.setitem(pipeline.models.redraw.TILE_PX, "cpu", side)
+        monkeypatch.setitem(pipeline.models.refiners.refine_tiles.TILE_PX, "cpu", side)
         alpha = np.full((y1 - y0, x1 - x0), 0.5, np.float32)
         redraw.whole(alpha)
         masks.append(alpha)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-import pipeline.models.closed_form as module
-from pipeline.models.closed_form import ClosedForm, GaveUpError, Watch, load_solver, solve
-from pipeline.models.guided import Guided
-from pipeline.models.mosaic import on_host, tiles
+import pipeline.models.refiners.closed_form as module
+from pipeline.models.refiners.closed_form import ClosedForm, GaveUpError, Watch, load_solver, solve
+from pipeline.models.refiners.guided import Guided
+from pipeline.models.refiners.tiles import on_host, tiles
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.imaging.frame import place
 from pipeline.models.forward import Normalise, to_host, to_logits
-from pipeline.models.mvanet import BEN2, MVANET, Variant
+from pipeline.models.mvanet.network import BEN2, MVANET, Variant
 from pipeline.models.resample import DeviceFrames
 from pipeline.models.signals import measure
 

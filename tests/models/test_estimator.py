@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pipeline.config.recipe import ESTIMATOR_SHA256
 from pipeline.errors import WeightsError
+from pipeline.models.engines.openvino import can_freeze
 from pipeline.models.estimator import BUNDLED, SIDE_PX, Estimator, expected_dice, load_estimator, seen
-from pipeline.models.frozen import can_freeze
-from pipeline.recipe import ESTIMATOR_SHA256
-from pipeline.storage.weights import cache_folder
+from pipeline.storage.weights_cache import cache_folder
 
 CPU = torch.device("cpu")
 S = 320

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.errors import WeightsError
-from pipeline.models.checkpoints import load_mvanet
 from pipeline.models.export import CLOSE, INPUT, OUTPUT, compare, export_onnx, onnx_recipe, write_onnx
-from pipeline.models.fold import fold_norms
 from pipeline.models.load import load_model
-from pipeline.models.mvanet import BEN2, LITE, MVANET, MVANet, Variant
+from pipeline.models.mvanet.checkpoint import load_mvanet
+from pipeline.models.mvanet.fuse import fold_norms
+from pipeline.models.mvanet.network import BEN2, LITE, MVANET, MVANet, Variant
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.study
 
 CPU = torch.device("cpu")
 FRAME_PX = 128

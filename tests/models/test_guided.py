@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.models.guided import EPS, Guided, both, fit, solve, windows
-from pipeline.models.redraw import redraws
+from pipeline.models.refiners.guided import EPS, Guided, both, fit, solve, windows
+from pipeline.models.refiners.refine_tiles import redraws
 from pipeline.types import Alpha, Pixels
 
 CPU = torch.device("cpu")

@@ -16,12 +16,13 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError, SegmentError, WeightsError
-from pipeline.models import frozen, load
+from pipeline.models import load
+from pipeline.models.engines import openvino as frozen
+from pipeline.models.engines.openvino import choose_engine
 from pipeline.models.fake import SOFTNESS, THRESHOLD, FakeModel
 from pipeline.models.forward import Normalise, choose_device, to_logits
-from pipeline.models.frozen import choose_engine
 from pipeline.models.load import MvanetModel, check_weights, load_model, settle
-from pipeline.models.mvanet import BEN2, MVANET
+from pipeline.models.mvanet.network import BEN2, MVANET
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from pipeline.models.mvanet import (
+from pipeline.models.mvanet.network import (
     BEN2,
     MVANET,
     CrossAttention,

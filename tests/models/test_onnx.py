@@ -14,9 +14,9 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from pipeline.errors import ConfigError, SegmentError, WeightsError
-from pipeline.models import onnx as ours
-from pipeline.models.frozen import can_freeze
-from pipeline.models.onnx import OnnxModel
+from pipeline.models.engines import onnx as ours
+from pipeline.models.engines.onnx import OnnxModel
+from pipeline.models.engines.openvino import can_freeze
 
 spec = importlib.util.spec_from_file_location("onnx_files", Path(__file__).with_name("onnx_files.py"))
 assert spec and spec.loader

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.models.checkpoints import load_mvanet, recognise
+from pipeline.config.recipe import Recipe
+from pipeline.models.engines.openvino import can_freeze, has_bf16
 from pipeline.models.export import CLOSE, export_onnx
-from pipeline.models.frozen import can_freeze, has_bf16
 from pipeline.models.load import HALF_HOLDS, MvanetModel, load_model
-from pipeline.recipe import Recipe
+from pipeline.models.mvanet.checkpoint import load_mvanet, recognise
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
 
@@ -103,13 +103,13 @@ def at_full_size(model: Any, golden: Any) -> tuple[np.ndarray, np.ndarray]:
     return sigmoid(model(full_frame(golden))[0, ::4, ::4].numpy()), wanted
 
 
-@pytest.mark.parity
+@pytest.mark.study
 def test_full_size_in_bf16(golden: Any, recipe: Any, loaded: Any, bars: Any) -> None:
     alpha, wanted = at_full_size(model_of(golden, recipe, loaded, 1024, "bf16"), golden)
     bars.at_most(f"{golden.layout}: alpha at 1024 px, bf16, mean", np.abs(alpha - wanted).mean(), 0.015)
 
 
-@pytest.mark.parity
+@pytest.mark.study
 @pytest.mark.skipif(not can_freeze(), reason="OpenVINO is not installed")
 def test_full_size_in_openvino(golden: Any, recipe: Any, loaded: Any, bars: Any, graphs: Path) -> None:
     """The limits of PyTorch's fp32, as alpha; in bf16 what is expected of any bf16."""
@@ -121,7 +121,7 @@ def test_full_size_in_openvino(golden: Any, recipe: Any, loaded: Any, bars: Any,
         bars.at_most(f"{golden.layout}: alpha at 1024 px, OpenVINO bf16, mean", np.abs(alpha - wanted).mean(), 0.015)
 
 
-@pytest.mark.parity
+@pytest.mark.study
 def test_half_precision_is_chosen_where_it_keeps_alpha(golden: Any, bars: Any) -> None:
     """fp16 as on a GPU, but computed here: ``recipe.precision=auto`` takes it for the layouts in ``HALF_HOLDS`` alone."""
     if golden.layout not in HALF_HOLDS:
@@ -137,7 +137,7 @@ def test_half_precision_is_chosen_where_it_keeps_alpha(golden: Any, bars: Any) -
     )
 
 
-@pytest.mark.parity
+@pytest.mark.study
 def test_a_larger_batch_equals_its_images(golden: Any, recipe: Any, loaded: Any, photo_frames: Any, bars: Any) -> None:
     model = model_of(golden, recipe, loaded, 512, "fp32")
     frames = photo_frames(3, 512)
@@ -147,7 +147,7 @@ def test_a_larger_batch_equals_its_images(golden: Any, recipe: Any, loaded: Any,
     )
 
 
-@pytest.mark.parity
+@pytest.mark.study
 @pytest.mark.timeout(900)
 def test_its_onnx_file_gives_the_networks_alpha(golden: Any, recipe: Any, photo_frames: Any, tmp_path: Path, bars: Any) -> None:
     """What ``matteline export`` does, at the publisher's size; read back by the loader of the preset ``onnx``."""

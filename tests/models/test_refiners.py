@@ -12,17 +12,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import pipeline.models.closed_form
+import pipeline.models.refiners.closed_form
 from pipeline import Segmenter
-from pipeline.config import load_job, load_preset
+from pipeline.config.job import load_job
+from pipeline.config.presets import load_preset
+from pipeline.config.recipe import CGM_SHA256
 from pipeline.errors import ConfigError, WeightsError
-from pipeline.models.cgm import BUNDLED, ConfidenceGuided
-from pipeline.models.closed_form import ClosedForm
-from pipeline.models.guided import Guided
-from pipeline.models.refiners import EXTRAS, check_extra, load_refiner
-from pipeline.preflight import make_plan
-from pipeline.recipe import CGM_SHA256
-from pipeline.segmenter import pin_recipe
+from pipeline.models.refiners.cgm import BUNDLED, ConfidenceGuided
+from pipeline.models.refiners.closed_form import ClosedForm
+from pipeline.models.refiners.guided import Guided
+from pipeline.models.refiners.load import EXTRAS, check_extra, load_refiner
+from pipeline.models.resolve import pin_recipe
+from pipeline.run.preflight import make_plan
 from pipeline.storage.files import Files
 
 CPU = torch.device("cpu")
@@ -101,7 +102,7 @@ def test_a_note_comes_with_the_cutout(fake_preset: str, monkeypatch: pytest.Monk
     photo = np.where(inside[..., None], 230, rng.integers(20, 60, (200, 300, 3))).astype(np.uint8)
     segmenter = Segmenter(fake_preset, refiner="closed_form", device="cpu")
     assert segmenter(photo).note is None
-    monkeypatch.setattr(pipeline.models.closed_form, "MOST_PX", 10)
+    monkeypatch.setattr(pipeline.models.refiners.closed_form, "MOST_PX", 10)
     first, second = segmenter([photo, np.zeros_like(photo)])
     assert first.note == "closed_form gave up after 1e-05 million pixels; guided did the rest, 100% of the band"
     assert second.note is None, "it has no band"

@@ -14,12 +14,12 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pipeline.models.resample
+from pipeline.config.recipe import Recipe
 from pipeline.errors import ItemRefused
 from pipeline.imaging.frame import make_frame, place, restore, to_mask
-from pipeline.models.guided import Guided
-from pipeline.models.redraw import redraws
+from pipeline.models.refiners.guided import Guided
+from pipeline.models.refiners.refine_tiles import redraws
 from pipeline.models.resample import DeviceFrames, taps
-from pipeline.recipe import Recipe
 from pipeline.segmenter import HostFrames
 from pipeline.types import Box
 

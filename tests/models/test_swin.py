@@ -8,8 +8,8 @@ import pickle
 import pytest
 import torch
 
-from pipeline.models.swin import PatchMerging, Swin, WindowAttention
-from pipeline.models.windows import find_windows
+from pipeline.models.mvanet.swin import PatchMerging, Swin, WindowAttention
+from pipeline.models.mvanet.window_attention import find_windows
 
 CPU = torch.device("cpu")
 

@@ -15,15 +15,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import VitDetConfig, VitMatteConfig, VitMatteForImageMatting, VitMatteImageProcessor
 
-import pipeline.models.vitmatte as module
+import pipeline.models.refiners.vitmatte as module
 from pipeline import Segmenter
-from pipeline.config import load_job
+from pipeline.config.job import load_job
 from pipeline.errors import WeightsError
-from pipeline.models.guided import Guided
-from pipeline.models.vitmatte import NORMALISE, VitMatte, network_input, tiles_at_once
-from pipeline.models.vitmatte_weights import check_vitmatte, load_vitmatte
-from pipeline.preflight import make_plan
-from pipeline.run import describe_recipe
+from pipeline.models.refiners.guided import Guided
+from pipeline.models.refiners.vitmatte import NORMALISE, VitMatte, network_input, tiles_at_once
+from pipeline.models.refiners.vitmatte_weights import check_vitmatte, load_vitmatte
+from pipeline.run.driver import describe_recipe
+from pipeline.run.preflight import make_plan
 from pipeline.storage.files import Files
 
 CPU = torch.device("cpu")
@@ -115,11 +115,11 @@ def test_the_published_layouts_are_understood(size: str, monkeypatch: pytest.Mon
     state = network.state_dict()
     assert state["backbone.embeddings.position_embeddings"].shape == (1, 197, SIZES[size][0])
     assert sum(parameter.numel() for parameter in network.parameters()) / 1e6 == pytest.approx(SIZES[size][2], abs=0.1)
-    monkeypatch.setattr("pipeline.models.vitmatte_weights.open_tensors", lambda _: state)
+    monkeypatch.setattr("pipeline.models.refiners.vitmatte_weights.open_tensors", lambda _: state)
     check_vitmatte(Path("model.safetensors"))
 
 
-@pytest.mark.slow
+@pytest.mark.study
 def test_the_published_small_network_runs(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file(VitMatteForImageMatting(published("small")).state_dict(), path)

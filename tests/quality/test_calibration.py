@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.config.recipe import ESTIMATOR_SHA256, Recipe
 from pipeline.errors import ConfigError
 from pipeline.quality.calibration import SURE, Calibration, Term, load_calibration, read_calibration
-from pipeline.recipe import ESTIMATOR_SHA256, Recipe
 
 FACTS: dict[str, Any] = {
     "version": 1,

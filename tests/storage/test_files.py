@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Storage
+from pipeline.config.job import Storage
 from pipeline.errors import FetchError, StorageError, WriteError
 from pipeline.storage import local as local_place
 from pipeline.storage.files import Files

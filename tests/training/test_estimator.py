@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.errors import ConfigError
 from pipeline.models.estimator import BUNDLED, SIDE_PX, Estimator
 from pipeline.training.estimator import Settings, Store, main, measured, spoilt, train
-from pipeline.training.judged import Judged, _wrong_box, judge_photos
+from pipeline.training.estimator_data import Judged, _wrong_box, judge_photos
 
 
 def png(array: np.ndarray) -> bytes:

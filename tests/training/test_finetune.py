@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.models.checkpoints import recognise
+from pipeline.models.mvanet.checkpoint import recognise
 from pipeline.storage.files import Files
-from pipeline.training.fit import WEIGHTS, Course, Training
-from pipeline.training.items import read_photos
-from pipeline.training.processes import Processes
+from pipeline.training.distributed import Processes
+from pipeline.training.loop import WEIGHTS, Course, Training
+from pipeline.training.photos import read_photos
 from pipeline.training.recipe import TrainRecipe
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.study, pytest.mark.timeout(1800)]
 
 FACTS = {
     "name": "finetune",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pipeline.training.refiner
-from pipeline.models.cgm import Cgm
+from pipeline.models.refiners.cgm import Cgm
 from pipeline.training.material import Material
 from pipeline.training.refiner import Settings, crops, loss_of, measure, train, whole
 from pipeline.training.scenes import make_scene

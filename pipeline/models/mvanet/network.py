@@ -1,0 +1,368 @@
+"""MVANet: four close-ups and one overview, looked at together (arXiv 2404.07445; BEN2's variant: arXiv 2501.06230).
+
+One image becomes five views: its four quarters at full size (row by row), then the whole at half size. All five pass
+the same backbone. The decoder lets the overview find the object (MCLM) and the close-ups draw its edge (MCRM), stitches
+the close-ups together and enlarges the result with the help of the pixels themselves.
+
+Everywhere below, a tensor of views is (N, 5, h, w, C): images first, so that a batch is nothing but its images, and
+channels last, so that a map is its tokens and nothing is moved between convolution and attention.
+The three published layouts and the bundled small model are one network in several ``Variant``s.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  (its usual name)
+
+from pipeline.models.mvanet.backbones import Backbone, make_backbone
+from pipeline.models.mvanet.shape_cache import once_a_size
+from pipeline.models.mvanet.swin import MapNorm, Mlp
+from pipeline.models.mvanet.upsample import conv_enlarged, conv_parities, normalise_parities, weave
+
+LOCAL = 4
+"""Views 0..3 are the quarters: top left, top right, bottom left, bottom right. View 4 is the whole."""
+
+FRAME_STEP_PX = 128
+"""A frame's side is a multiple of this: half of it is the overview, a 32nd of that the coarsest map, of even side."""
+
+
+Act = Literal["gelu", "prelu", "relu"]
+
+ACTS: dict[Act, type[nn.Module]] = {"gelu": nn.GELU, "prelu": nn.PReLU, "relu": nn.ReLU}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """In what the models differ: all that shapes the network but its numbers."""
+
+    norm: Literal["instance", "batch"]
+    act: Act
+    ffn_act: Literal["gelu", "relu"]
+    upsample_act: Act = "gelu"
+    backbone: str = "swin_b"
+    """See ``backbones``."""
+    dim: int = 128
+    """Channels of the decoder."""
+    merge: int = 3
+    """The merge head is so many times as wide."""
+    pools: tuple[int, ...] = (2, 4, 8)
+    """By these the MCRMs divide the side of a map to pool what its close-ups attend to."""
+
+
+BEN2 = Variant(norm="instance", act="gelu", ffn_act="gelu")
+MVANET = Variant(norm="batch", act="prelu", ffn_act="relu")
+LITE = Variant(
+    norm="batch",
+    act="relu",
+    ffn_act="relu",
+    upsample_act="relu",
+    backbone="tf_efficientnet_lite0",
+    dim=48,
+    merge=2,
+    pools=(4, 8, 16),
+)
+"""The bundled model: everything above at small width, activations that cost nothing, and a quarter of the attention."""
+
+
+def cut(whole: Tensor) -> Tensor:
+    """(N, 2h, 2w, C) to its quarters (N, 4, h, w, C)."""
+    batch, height, width, channels = whole.shape
+    return whole.reshape(batch, 2, height // 2, 2, width // 2, channels).transpose(2, 3).flatten(1, 2)
+
+
+def stitch(quarters: Tensor) -> Tensor:
+    """(N, 4, h, w, C) back to the whole (N, 2h, 2w, C)."""
+    batch, _, height, width, channels = quarters.shape
+    return (
+        quarters.reshape(batch, 2, 2, height, width, channels).transpose(2, 3).reshape(batch, 2 * height, 2 * width, channels)
+    )
+
+
+def planar(x: Tensor) -> Tensor:
+    """(N, h, w, C) as (N, C, h, w), which is how PyTorch names the axes of a map; nothing moves in memory."""
+    return x.permute(0, 3, 1, 2)
+
+
+def pixelwise(x: Tensor) -> Tensor:
+    """(N, C, h, w) as (N, h, w, C)."""
+    return x.permute(0, 2, 3, 1)
+
+
+def resize(x: Tensor, like: Tensor) -> Tensor:
+    """(N, C, h, w) at the height and width of ``like`` (N, C, H, W), bilinear."""
+    return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=False)
+
+
+def by_image(views: Tensor) -> Tensor:
+    """(N·5, h, w, C) to (N, 5, h, w, C)."""
+    return views.reshape(-1, LOCAL + 1, *views.shape[1:])
+
+
+def pools(x: Tensor, sides: Sequence[float]) -> list[Tensor]:
+    """(N, h, w, C) averaged down to several square grids (N, side, side, C).
+
+    A side is rounded half to even, as upstream does; on small frames it may round to nothing, and is left out.
+    """
+    return [pixelwise(pool(planar(x), round(side))) for side in sides if round(side) > 0]
+
+
+def pool(x: Tensor, side: int) -> Tensor:
+    """``adaptive_avg_pool2d``: (N, C, h, h) to (N, C, side, side). Where the sides divide, plain pooling does it faster."""
+    step, rest = divmod(x.shape[-1], side)
+    if rest:
+        return F.adaptive_avg_pool2d(x, side)
+    return x if step == 1 else F.avg_pool2d(x, step)
+
+
+@once_a_size
+def positions(height: int, width: int, channels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Sine position encoding of a grid, as in DETR (arXiv 2005.12872) but with pixel centres.
+
+    Returns:
+        (h·w, C): C/2 channels of y, then C/2 of x; sine on even and cosine on odd channels, frequencies in pairs.
+    """
+    channel = torch.arange(channels // 2, device=device)
+    period = 10000 ** (2 * (channel // 2) / (channels // 2))  # (C/2,)
+
+    def encode(side: int) -> Tensor:
+        place = (torch.arange(side, device=device) + 0.5) / (side + 1e-6) * 2 * math.pi  # (side,)
+        angle = place[:, None] / period  # (side, C/2)
+        return torch.where(channel % 2 == 0, angle.sin(), angle.cos())
+
+    y = encode(height)[:, None].expand(-1, width, -1)  # (h, w, C/2)
+    x = encode(width)[None].expand(height, -1, -1)  # (h, w, C/2)
+    return torch.cat([y, x], -1).flatten(0, 1).to(dtype)
+
+
+class InstanceNorm(nn.Module):
+    """Instance norm without parameters: layer norm over every channel's plane. ``nn.InstanceNorm2d`` would merge images and
+    channels into one axis, for which OpenVINO would move the whole map in memory.
+    """
+
+    eps = 1e-5
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to the same."""
+        return F.layer_norm(x, x.shape[2:], eps=self.eps)
+
+
+class ConvBlock(nn.Module):
+    """Convolution 3×3, norm, activation."""
+
+    def __init__(self, inputs: int, outputs: int, variant: Variant, act: Act | None = None, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1)
+        self.norm: nn.Module = InstanceNorm() if variant.norm == "instance" else nn.BatchNorm2d(outputs)
+        self.act = ACTS[act or variant.act]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, h, w) to (B, outputs, h/stride, w/stride)."""
+        x = self.act(self.norm(self.conv(x)))
+        return x
+
+
+class Enlarge(ConvBlock):
+    """Nearest enlargement by two, then a convolution block, computed on the small map (see ``enlarge``)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, h, w) to (N, outputs, 2h, 2w)."""
+        return weave(self.parities(x))
+
+    def parities(self, x: Tensor) -> list[Tensor]:
+        """(N, inputs, h, w) to 4 × (N, outputs, h, w)."""
+        parts = conv_enlarged(x, self.conv.weight, self.conv.bias)
+        # Over a whole map, an instance norm is no mere list of its parts' norms, nor is a batch norm that learns.
+        if isinstance(self.norm, InstanceNorm):
+            parts = normalise_parities(parts, self.norm.eps)
+        elif self.training:
+            parts = list(self.norm(torch.cat(parts)).chunk(4))
+        else:
+            parts = [self.norm(part) for part in parts]
+        return [self.act(part) for part in parts]
+
+
+class CrossAttention(nn.Module):
+    """One-headed attention of some tokens to others, with parameters named as in ``nn.MultiheadAttention``.
+
+    That module is not used because it builds the matrix of weights: 16384 × 5376 a view at 1024².
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """query (N, Q, C), key and value (N, K, C) to (N, Q, C)."""
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        q, k, v = (
+            F.linear(x, weight, bias)[:, None]  # (N, 1, Q or K, C)
+            for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
+        )
+        x: Tensor = self.out_proj(F.scaled_dot_product_attention(q, k, v)[:, 0])  # (N, Q, C)
+        return x
+
+
+def attend_by_view(attention: nn.ModuleList, local: Tensor, context: Tensor) -> Tensor:
+    """Every quarter's tokens (N, 4, Q, C) attend to their own context (N, 4, K, C), through weights of their own."""
+    views = zip(attention, local.unbind(1), context.unbind(1), strict=True)
+    return torch.stack([attend(query, seen, seen) for attend, query, seen in views], 1)  # (N, 4, Q, C)
+
+
+class MCLM(nn.Module):
+    """Multi-view complementary localisation: the overview gathers what the close-ups see, then tells them where to look."""
+
+    def __init__(self, dim: int, ffn_act: Literal["gelu", "relu"]) -> None:
+        super().__init__()
+        act = F.gelu if ffn_act == "gelu" else F.relu
+        self.attend_pools = CrossAttention(dim)
+        self.attend_quarters = nn.ModuleList(CrossAttention(dim) for _ in range(LOCAL))
+        self.ffn_global = Mlp(dim, 2 * dim, act)
+        self.ffn_local = Mlp(dim, 2 * dim, act)
+        self.norm1 = MapNorm(dim)
+        self.norm2 = MapNorm(dim)
+
+    def forward(self, views: Tensor) -> Tensor:
+        """(N, 5, h, w, C) to (N, 5, h, w, C), h and w even."""
+        height, width, channels = views.shape[2:]
+        place = functools.partial(positions, channels=channels, device=views.device, dtype=views.dtype)
+        local, overview = views[:, :LOCAL], views[:, LOCAL].flatten(1, 2)  # (N, 4, h, w, C), (N, h·w, C)
+
+        grids = pools(stitch(local), [height, height / 4, height / 8])
+        pooled = torch.cat([grid.flatten(1, 2) for grid in grids], 1)  # (N, K, C)
+        pooled_places = torch.cat([place(*grid.shape[1:3]) for grid in grids])  # (K, C)
+        seen = self.attend_pools(overview + place(height, width), pooled + pooled_places, pooled)
+        overview = self.norm1(overview + seen)  # (N, h·w, C)
+        overview = self.norm2(overview + self.ffn_global(overview))
+        overview = overview.unflatten(1, (height, width))  # (N, h, w, C)
+
+        local = local.flatten(2, 3)  # (N, 4, h·w, C)
+        local = self.norm1(local + attend_by_view(self.attend_quarters, local, cut(overview).flatten(2, 3)))
+        local = self.norm2(local + self.ffn_local(local)).unflatten(2, (height, width))
+        return torch.cat([local, overview[:, None]], 1)  # (N, 5, h, w, C)
+
+
+class MCRM(nn.Module):
+    """Multi-view complementary refinement: the overview dims what is background, the close-ups sharpen the rest."""
+
+    def __init__(self, dim: int, ffn_act: Literal["gelu", "relu"], pools: Sequence[int] = (2, 4, 8)) -> None:
+        super().__init__()
+        self.pools = tuple(pools)
+        self.saliency = nn.Conv2d(dim, 1, 1)
+        self.attend_quarters = nn.ModuleList(CrossAttention(dim) for _ in range(LOCAL))
+        self.ffn = Mlp(dim, 2 * dim, F.gelu if ffn_act == "gelu" else F.relu)
+        self.norm1 = MapNorm(dim)
+        self.norm2 = MapNorm(dim)
+
+    def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 5, h, w, C) to (N, 5, h, w, C), h and w even, and where the object is, as logits (N, 1, h, w)."""
+        batch, _, height, width, channels = views.shape
+        local, overview = views[:, :LOCAL], views[:, LOCAL]  # (N, 4, h, w, C), (N, h, w, C)
+
+        where = self.saliency(planar(overview))  # (N, 1, h, w)
+        salient = F.interpolate(where.sigmoid(), scale_factor=2, mode="nearest")  # (N, 1, 2h, 2w)
+        local = (local * cut(pixelwise(salient))).flatten(2, 3)  # (N, 4, h·w, C)
+
+        grids = pools(cut(overview).flatten(0, 1), [height / by for by in self.pools])
+        context = torch.cat([grid.flatten(1, 2) for grid in grids], 1).reshape(batch, LOCAL, -1, channels)  # (N, 4, K, C)
+        local = self.norm1(local + attend_by_view(self.attend_quarters, local, context))
+        local = self.norm2(local + self.ffn(local)).unflatten(2, (height, width))  # (N, 4, h, w, C)
+
+        overview = overview + stitch(local)[:, ::2, ::2]  # nearest to half size takes every second pixel
+        return torch.cat([local, overview[:, None]], 1), where  # (N, 5, h, w, C), (N, 1, h, w)
+
+
+class Looked(NamedTuple):
+    """What the decoder saw on its way down, coarsest first; training has an eye on all of it."""
+
+    maps: list[Tensor]
+    """(N·5, C, h, w) after the MCLM and after every MCRM: h is S/64, S/64, S/32, S/16, S/8 ... S/8."""
+    saliency: list[Tensor]
+    """Logits (N, 1, h, w) of every MCRM."""
+
+
+class MVANet(nn.Module):
+    """The whole network.
+
+    Args:
+        variant: which model's norms, activations and widths.
+        backbone: its five features feed the decoder; the variant's own by default.
+    """
+
+    def __init__(self, variant: Variant, backbone: Backbone | None = None) -> None:
+        super().__init__()
+        dim, wide = variant.dim, variant.merge * variant.dim
+        self.backbone = make_backbone(variant.backbone) if backbone is None else backbone
+        self.lateral = nn.ModuleList(
+            ConvBlock(channels, dim, variant, stride=stride)
+            for channels, stride in zip(self.backbone.channels, self.backbone.strides, strict=True)
+        )
+        self.mclm = MCLM(dim, variant.ffn_act)
+        self.mcrm = nn.ModuleList(MCRM(dim, variant.ffn_act, variant.pools) for _ in self.lateral[1:])
+        self.smooth = nn.ModuleList(ConvBlock(dim, dim, variant) for _ in self.mcrm)
+        self.merge = nn.Sequential(
+            ConvBlock(dim, wide, variant), ConvBlock(wide, wide, variant), nn.Conv2d(wide, dim, 3, padding=1)
+        )
+        self.shallow = nn.Conv2d(3, dim, 3, padding=1)
+        self.upsample1 = Enlarge(dim, dim, variant, act=variant.upsample_act)
+        self.upsample2 = Enlarge(dim, dim, variant, act=variant.upsample_act)
+        self.output = nn.Conv2d(dim, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of a batch of frames.
+
+        Args:
+            x: (N, 3, S, S), normalised RGB; S is a multiple of 128.
+
+        Returns:
+            (N, 1, S, S).
+        """
+        logits: Tensor = self.draw(x, self.look(x).maps[-1])
+        return logits
+
+    def look(self, x: Tensor) -> Looked:
+        """Five views through backbone and decoder: (N, 3, S, S) to the decoder's maps."""
+        overview = F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=False)  # (N, 3, S/2, S/2)
+        views = torch.cat([cut(pixelwise(x)), pixelwise(overview)[:, None]], 1).flatten(0, 1)  # (N·5, S/2, S/2, 3)
+        found = zip(self.lateral, self.backbone(planar(views)), strict=True)  # 5 × (N·5, c, h, w)
+        features = [lateral(feature) for lateral, feature in found]  # 5 × (N·5, C, h, w)
+
+        maps = planar(self.mclm(by_image(pixelwise(features[-1]))).flatten(0, 1))  # (N·5, C, S/64, S/64)
+        looked = Looked([maps], [])
+        for level in range(len(self.mcrm) - 1, -1, -1):
+            maps = features[level] + resize(maps, like=features[level])  # (N·5, C, h, w)
+            views, where = self.mcrm[level](by_image(pixelwise(maps)))  # (N, 5, h, w, C)
+            maps = self.smooth[level](planar(views.flatten(0, 1)))  # (N·5, C, h, w)
+            looked.maps.append(maps)
+            looked.saliency.append(where)
+        return looked
+
+    def draw(self, x: Tensor, maps: Tensor) -> Tensor:
+        """The decoder's last maps (N·5, C, S/8, S/8) stitched, and enlarged with the frame's own pixels: (N, 1, S, S)."""
+        views = by_image(pixelwise(maps))  # (N, 5, S/8, S/8, C)
+        whole = planar(stitch(views[:, :LOCAL]))  # (N, C, S/4, S/4)
+        whole = self.merge(whole + resize(planar(views[:, LOCAL]), like=whole))  # (N, C, S/4, S/4)
+
+        whole = whole + self.shallow_reduced(x, 4)  # (N, C, S/4, S/4)
+        whole = self.upsample1(whole)  # (N, C, S/2, S/2)
+        whole = whole + self.shallow_reduced(x, 2)  # (N, C, S/2, S/2)
+        return conv_parities(self.upsample2.parities(whole), self.output.weight, self.output.bias)  # (N, 1, S, S)
+
+    def shallow_reduced(self, x: Tensor, by: Literal[2, 4]) -> Tensor:
+        """``bilinear(shallow(x))`` at S/by, (N, C, S/by, S/by), without ever holding the (N, C, S, S) map.
+
+        Bilinear reduction by an even factor averages the two middle pixels of every stretch of ``by``, both ways. The
+        mean of four shifted 3×3 kernels is one 4×4 kernel, which starts ``by/2 - 2`` pixels into the stretch.
+        """
+        shifts = [(left, 1 - left, top, 1 - top) for top in (0, 1) for left in (0, 1)]
+        kernel = torch.stack([F.pad(self.shallow.weight, shift) for shift in shifts]).mean(0)  # (C, 3, 4, 4)
+        return F.conv2d(x, kernel, self.shallow.bias, stride=by, padding=2 - by // 2)

@@ -1,0 +1,94 @@
+"""Pixels in Arrow columns, and rows that carry their error."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.errors import ItemError
+
+DETAIL_CHARS = 500
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def pack(arrays: Sequence[npt.NDArray[np.uint8] | None]) -> pa.LargeBinaryArray:
+    """Arrays of any shape as one column of bytes; None becomes null. Shapes travel in other columns.
+
+    Several are copied once; one that is alone is not copied, and must not be changed any more.
+    """
+    parts = [array.reshape(-1) for array in arrays if array is not None]
+    data = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.uint8), *parts])
+    offsets = np.cumsum([0, *(0 if array is None else array.size for array in arrays)], dtype=np.int64)
+    valid = pa.array([array is not None for array in arrays], pa.bool_()).buffers()[1]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(arrays), [valid, pa.py_buffer(offsets), pa.py_buffer(data)])
+
+
+def unpack(column: pa.ChunkedArray, row: int, shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:
+    """One row of a packed column as a read-only view, not a copy (which Arrow's own scalars are); None where null."""
+    for chunk in column.chunks:
+        if row < len(chunk):
+            break
+        row -= len(chunk)
+    if not chunk.is_valid()[row].as_py():
+        return None
+    _, offsets, data = chunk.buffers()
+    start, end = np.frombuffer(offsets, np.int64)[chunk.offset + row :][:2]
+    view = np.frombuffer(data, np.uint8)[start:end].reshape(shape)
+    view.flags.writeable = False
+    return view
+
+
+def errors_of(table: pa.Table) -> list[ItemError | None]:
+    """A place for each row's error; rows that failed already keep theirs (as a marker that stops further work)."""
+    return [None if code is None else FailedBefore() for code in table["error_code"].to_pylist()]
+
+
+class FailedBefore(ItemError):
+    """The row failed in an earlier stage, which has already written its code and detail."""
+
+    code = "before"
+
+
+def attempt(errors: list[ItemError | None], row: int, step: Callable[[], T]) -> T | None:
+    """The step's result, or None where the row failed, now or before. The error is kept in ``errors``."""
+    if errors[row] is not None:
+        return None
+    try:
+        return step()
+    except ItemError as error:
+        errors[row] = error
+        return None
+
+
+def with_errors(table: pa.Table, errors: Sequence[ItemError | None]) -> pa.Table:
+    """The table with the new errors written into ``error_code`` and ``error_detail``."""
+    codes, details = table["error_code"].to_pylist(), table["error_detail"].to_pylist()
+    for row, error in enumerate(errors):
+        if error is not None and not isinstance(error, FailedBefore):
+            codes[row], details[row] = error.code, str(error)[:DETAIL_CHARS]
+    return replace(table, error_code=pa.array(codes, pa.string()), error_detail=pa.array(details, pa.string()))
+
+
+def replace(table: pa.Table, **columns: pa.Array) -> pa.Table:
+    """The table with these columns set, or added at its end."""
+    for name, column in columns.items():
+        at = table.schema.get_field_index(name)
+        field = pa.field(name, column.type)
+        table = table.append_column(field, column) if at < 0 else table.set_column(at, field, column)
+    return table
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Python values as an Arrow column of this type; None becomes null."""
+    return pa.array(values, kind)

@@ -1,0 +1,167 @@
+"""Renditions as settings: the bundled ones, what is refused, and what enters the fingerprint."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config.job import load_job
+from pipeline.config.presets import load_preset
+from pipeline.config.rendition import Rendition, load_rendition, rendition_names
+from pipeline.config.sections import build
+from pipeline.errors import ConfigError
+from pipeline.paths import CONFIGS
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = ["amazon-main", "dataset-coco", "dataset-indexed", "transparent"]
+
+
+def rendition(**facts: Any) -> Rendition:
+    return build(Rendition, {"name": "own"} | facts, "own.yaml")
+
+
+def test_the_bundled_ones_are_short_and_say_what_they_are() -> None:
+    assert rendition_names() == NAMES
+    for name in NAMES:
+        one = load_rendition(name)
+        assert one.name == name
+        assert 20 < len(one.about) < 100
+        text = (CONFIGS / "renditions" / f"{name}.yaml").read_text(encoding="utf-8")
+        assert len([line for line in text.splitlines() if not line.startswith("#")]) <= 9
+
+
+def test_amazons_rules_are_kept() -> None:
+    """Amazon Seller Central, product image requirements: white, 85 % of the frame, 1,000 to 10,000 pixels, JPEG."""
+    main = load_rendition("amazon-main")
+    assert main.colour == (255, 255, 255)
+    assert main.fill is not None and 0.85 <= main.fill < 1
+    assert all(1600 <= size <= 10_000 for size in main.size_px)
+    assert main.format == "jpeg"
+    assert main.shadow is None
+
+
+def test_several_sizes_are_a_file_each() -> None:
+    assert [file.name for file in rendition(size_px=[512, 128]).files] == ["own-128", "own-512"]
+    assert rendition(size_px=512).files == rendition(size_px=[512]).files == (("own", 512),)
+    assert rendition().files == (("own", None),)
+
+
+def test_shorthand_is_understood() -> None:
+    assert rendition(shadow=True).shadow == rendition(shadow={}).shadow
+    assert rendition(shadow=False).shadow is None
+    assert rendition(aspect="4:5").aspect == rendition(aspect=[4, 5]).aspect == (4.0, 5.0)
+    assert rendition(background="#FFaa00").colour == (255, 170, 0)
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"format": "jpeg"}, "JPEG knows no transparency; give a background"),
+        ({"trim": 0.1, "fill": 0.9}, "give one of them"),
+        ({"aspect": 61}, "put it in quotes"),  # what YAML makes of 1:1
+        ({"aspect": "100:1"}, "20 times"),
+        ({"aspect": "1:0"}, "above 0"),
+        ({"aspect": "4:5:6"}, "aspect"),
+        ({"background": None}, "put a colour in quotes"),  # what YAML makes of #ffffff
+        ({"background": "#fff"}, "six hex digits"),
+        ({"hue": "red"}, "neither degrees nor a colour"),
+        ({"size_px": [100, 100]}, "each size once"),
+        ({"size_px": [20_000]}, "16383"),
+        ({"what": "rle", "background": "#ffffff"}, "background is for cutouts"),
+        ({"what": "alpha", "shadow": True}, "shadow is for cutouts"),
+        ({"quality": 90}, "PNG loses nothing"),
+        ({"background_sha256": "0" * 64}, "for a background that is a picture"),
+        ({"colour": "#ffffff"}, "own.yaml: colour"),
+        ({"name": "../up"}, "name"),
+        ({"fill": 0}, "fill"),
+        ({"shadow": {"opactiy": 1}}, "shadow.opactiy"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_sentence(facts: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as refused:
+        rendition(**facts)
+    assert "\n" not in str(refused.value)
+
+
+def test_two_files_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigError, match="two renditions would be called thumb-128; rename one"):
+        load_preset("u2netp", {"renditions": [{"name": "thumb", "size_px": [64, 128]}, {"name": "thumb-128"}]})
+
+
+def test_unknown_ones_are_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="no rendition 'amazon'; there are amazon-main, "):
+        load_job(manifest="m", output="o", renditions=["amazon"])
+    with pytest.raises(ConfigError, match="give a list"):
+        load_job(manifest="m", output="o", overrides=["recipe.renditions=amazon-main"])
+
+
+def test_ones_own_lie_in_files_in_job_files_and_on_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "hero.yaml").write_text("background: beach.jpg\nfill: 0.6\n")
+    hero = load_rendition(str(tmp_path / "hero.yaml"))
+    assert (hero.name, hero.picture) == ("hero", str(tmp_path / "beach.jpg"))
+    (tmp_path / "job.yaml").write_text("recipe: {renditions: [transparent, {name: small, size_px: 64}]}\n")
+    job = load_job(manifest="m", output="o", job_file=str(tmp_path / "job.yaml"), renditions=[str(tmp_path / "hero.yaml")])
+    assert [one.name for one in job.recipe.renditions] == ["hero", "small", "transparent"]
+    given = load_job(manifest="m", output="o", overrides=["recipe.renditions=[amazon-main, {name: t, size_px: [64]}]"])
+    assert [one.name for one in given.recipe.renditions] == ["amazon-main", "t"]
+
+
+def test_recipes_without_any_are_as_they_always_were() -> None:
+    recipe = load_preset("u2netp").recipe
+    assert not {"renditions", "renditions_version"} & set(recipe.facts())
+    assert load_preset("u2netp", {"renditions": []}).recipe.fingerprint() == recipe.fingerprint()
+
+
+CHANGES: dict[str, Any] = {
+    "name": "other",
+    "what": "alpha",
+    "trim": 0.1,
+    "fill": 0.9,
+    "aspect": "1:1",
+    "size_px": [64],
+    "background": "#ffffff",
+    "background_sha256": "1" * 64,
+    "shadow": True,
+    "haze": 0.1,
+    "hue": 30,
+    "saturation": 0.5,
+    "format": "webp",
+    "quality": 70,
+}
+BASES: dict[str, dict[str, Any]] = {
+    "background_sha256": {"background": "a.jpg", "background_sha256": "0" * 64},
+    "quality": {"format": "webp"},
+}
+
+
+def fingerprint(*renditions: dict[str, Any]) -> str:
+    return load_preset("u2netp", {"renditions": [{"name": "own"} | one for one in renditions]}).recipe.fingerprint()
+
+
+def test_every_field_is_tried() -> None:
+    assert set(CHANGES) == set(Rendition.model_fields) - {"about"}
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_every_field_enters_the_fingerprint(field: str) -> None:
+    base = BASES.get(field, {})
+    assert fingerprint(base) != fingerprint(base | {field: CHANGES[field]})
+
+
+def test_neither_words_nor_order_nor_the_place_of_a_background_do() -> None:
+    pinned = {"background_sha256": "0" * 64}
+    assert fingerprint(pinned | {"background": "a.jpg"}) == fingerprint(pinned | {"background": "s3://b/b.png"})
+    assert fingerprint({"about": "words"}) == fingerprint({})
+    assert fingerprint({"name": "a"}, {"name": "b"}) == fingerprint({"name": "b"}, {"name": "a"})
+    with pytest.raises(ConfigError, match="background_sha256"):
+        fingerprint({"background": "a.jpg"})
+
+
+def test_settings_are_read_without_heavy_libraries() -> None:
+    """`matteline --help` and refusals come at once."""
+    heavy = "import sys, pipeline.config.job; print(*{'cv2', 'PIL', 'torch', 'pyarrow'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True, cwd=ROOT).stdout == "\n"

@@ -1,0 +1,238 @@
+"""Evaluations on real Ray with a model that costs nothing: one row an item, whatever its truth is like."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline.config.job import Job, load_job
+from pipeline.errors import ConfigError
+from pipeline.evaluate.driver import Asked, evaluate
+from pipeline.evaluate.measure import Measuring, measure_batch
+from pipeline.evaluate.schema import EVALUATION
+from pipeline.evaluate.tables import tables
+from pipeline.quality.metrics import CURVES, METRICS, measure
+
+pytest.importorskip("py_sod_metrics")
+pytestmark = pytest.mark.usefixtures("ray_session")
+MakePhotos = Callable[..., list[Path]]
+
+
+def png(array: np.ndarray) -> bytes:
+    sink = io.BytesIO()
+    Image.fromarray(array).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def true_mask(photo: Path) -> np.ndarray:
+    """The bright ellipse of a made photo, as good as it can be seen."""
+    grey = np.asarray(Image.open(photo).convert("L")).astype(float)
+    return ((grey > 120) * 255).astype(np.uint8)
+
+
+@pytest.fixture
+def labelled(tmp_path: Path, make_photos: MakePhotos) -> Path:
+    """Twelve photos with truths, of which some can't be used, as a manifest."""
+    photos = make_photos(tmp_path / "set" / "photos", 12)
+    (tmp_path / "set" / "masks").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    rows: list[dict[str, Any]] = []
+    for number, photo in enumerate(photos):
+        (tmp_path / "set" / "masks" / f"{photo.stem}.png").write_bytes(png(true_mask(photo)))
+        rows.append(
+            {"image_uri": f"photos/{photo.name}", "truth_uri": f"masks/{photo.stem}.png", "kind": ["odd", "even"][number % 2]}
+        )
+    masks = tmp_path / "set" / "masks"
+    rows[0]["kind"] = "even; border ;large;"
+    rows[1]["truth_uri"] = "masks/nowhere.png"
+    rows[2]["truth_uri"] = None
+    (tmp_path / "elsewhere" / "mask.png").write_bytes(png(true_mask(photos[3])))
+    rows[3]["truth_uri"] = str(tmp_path / "elsewhere" / "mask.png")
+    (masks / photos[4].with_suffix(".png").name).write_bytes(png(np.zeros((5, 7), np.uint8)))
+    (masks / photos[5].with_suffix(".png").name).write_bytes(b"no image")
+    (masks / photos[6].with_suffix(".png").name).write_bytes(photos[6].read_bytes()[:-200])
+    (masks / "link.png").symlink_to(tmp_path / "elsewhere" / "mask.png")
+    rows[7]["truth_uri"] = "masks/link.png"
+    rows[8]["image_uri"] = "photos/missing.jpg"
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "set" / "manifest.parquet")
+    return tmp_path / "set" / "manifest.parquet"
+
+
+def job_of(manifest: Path, fake_preset: str, *pairs: str) -> Job:
+    output = str(manifest.parent.parent / "out")
+    return load_job(manifest=str(manifest), output=output, preset=fake_preset, overrides=["budget.max_failed_share=1", *pairs])
+
+
+def rows_of(manifest: Path) -> dict[str, dict[str, Any]]:
+    (folder,) = (manifest.parent.parent / "out").glob("*/evaluation")
+    table = ds.dataset(folder, format="parquet").to_table()
+    assert table.schema.names == EVALUATION.names
+    rows = {Path(row["item_id"]).stem: row for row in table.to_pylist()}
+    assert len(rows) == table.num_rows
+    return rows
+
+
+def test_every_item_ends_as_one_row(labelled: Path, fake_preset: str) -> None:
+    (summary,) = evaluate([job_of(labelled, fake_preset)], Asked(tags="kind"))
+    rows = rows_of(labelled)
+    assert len(rows) == 12
+    said = {stem: (row["error_code"], row["error_detail"]) for stem, row in rows.items() if row["error_code"]}
+    codes = {stem: code for stem, (code, _) in said.items()}
+    assert codes == {f"photo-00{number}": "truth" for number in range(1, 8)} | {"missing": "fetch"}
+    for stem, words in {
+        "photo-001": "the truth can't be read: ",
+        "photo-002": "truth_uri is empty; give a path or URI",
+        "photo-003": "lies outside the allowed roots",
+        "photo-004": "is 7 wide and 5 high, its image",
+        "photo-005": "can't be used",
+        "photo-006": "can't be used",
+        "photo-007": "leads through symbolic links to",
+    }.items():
+        assert words in said[stem][1], said[stem]
+    assert (summary.items, summary.failed, summary.unreadable, summary.whole.items) == (12, 1, 7, 4)
+    assert {code: count for code, (count, _) in summary.errors.items()} == {"truth": 7, "fetch": 1}
+
+    for stem in ("photo-000", "photo-009", "photo-010", "photo-011"):
+        row = rows[stem]
+        truth = np.asarray(Image.open(labelled.parent / "masks" / f"{stem}.png"))
+        wanted = measure(np.asarray(Image.open(row["mask_uri"])), truth)
+        assert {name: row[name] for name in wanted.values} == wanted.values
+        for name, curve in wanted.curves.items():
+            np.testing.assert_allclose(row[name], curve, atol=1e-6)
+        assert row["dice_binary"] > 0.7
+        assert row["hce"] is None
+        assert 0 <= row["quality"] <= 1
+    for stem in said:
+        assert all(rows[stem][metric.name] is None for metric in METRICS)
+        assert all(rows[stem][name] is None for name in CURVES)
+    assert rows["photo-000"]["tags"] == ["even", "large"], "border is what the truth says, not the manifest"
+
+
+def test_the_numbers_are_written_for_people_and_programs(labelled: Path, fake_preset: str) -> None:
+    (summary,) = evaluate([job_of(labelled, fake_preset)], Asked(tags="kind", hce=True))
+    out = labelled.parent.parent / "out"
+    facts = json.loads((out / "evaluation.json").read_text())
+    (model,) = facts["models"]
+    rows = [row for row in rows_of(labelled).values() if row["error_code"] is None]
+    assert model["measured"] == len(rows) == 4
+    for name in ("mae", "s_measure", "e_mean", "dice_binary", "boundary_iou", "hce"):
+        assert model["metrics"][name]["value"] == pytest.approx(np.mean([row[name] for row in rows])), name
+        assert model["metrics"][name]["low"] <= model["metrics"][name]["value"] <= model["metrics"][name]["high"]
+    curve = np.mean([row["f_curve"] for row in rows], 0)
+    assert model["metrics"]["f_max"]["value"] == pytest.approx(curve.max(), abs=1e-6)
+    assert set(model["tags"]) >= {"even", "odd", "large"}
+    assert sum(model["tags"][kind]["measured"] for kind in ("even", "odd")) == 4
+    assert set(model["rankings"]) >= {"quality", "soft_dice"}
+    assert model["quality_calibrated"] is False
+    text = (out / "evaluation.md").read_text()
+    for title, heads, _ in tables([summary]):
+        assert f"## {title}" in text
+        assert len(heads) >= 2
+    for metric in METRICS:
+        assert f"* **{metric.title}** " in text
+
+
+def test_a_second_model_and_a_second_time(labelled: Path, fake_preset: str, tmp_path: Path) -> None:
+    """What is done isn't done again, models stand side by side, and the older evaluation's rows don't stay."""
+    first, second = job_of(labelled, fake_preset), job_of(labelled, fake_preset, "recipe.refiner=none", "recipe.name=bare")
+    evaluate([first], Asked())
+    masks = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("masks/**/*.png")}
+    shorter = pq.read_table(labelled).slice(0, 10)
+    pq.write_table(shorter, labelled)
+    summaries = evaluate([first, second], Asked())
+    assert [(one.model, one.items) for one in summaries] == [("fake", 10), ("bare", 10)]
+    assert {path: path.stat().st_mtime_ns for path in masks} == masks
+    for folder in (tmp_path / "out").glob("*/evaluation"):
+        assert ds.dataset(folder, format="parquet").to_table().num_rows == 10
+    comparison = tables(summaries)[0]
+    assert [row[0] for row in comparison[2]] == ["fake", "bare"]
+    assert (tmp_path / "out" / "evaluation.md").read_text().count("| fake |") >= 1
+
+
+def test_one_recipe_twice_is_told_apart(labelled: Path, fake_preset: str) -> None:
+    jobs = [job_of(labelled, fake_preset), job_of(labelled, fake_preset, "recipe.refiner=none")]
+    one, other = evaluate(jobs, Asked())
+    assert one.model != other.model
+    assert one.model.startswith("fake-")
+
+
+def test_what_cannot_be_evaluated_is_refused_before_work(labelled: Path, fake_preset: str, tmp_path: Path) -> None:
+    job = job_of(labelled, fake_preset)
+    with pytest.raises(ConfigError, match=r"no column 'mask'; --truth names one of its further columns: truth_uri, kind"):
+        evaluate([job], Asked(truth="mask"))
+    with pytest.raises(ConfigError, match="no column 'colour'; --tags names"):
+        evaluate([job], Asked(tags="colour"))
+    with pytest.raises(ConfigError, match="makes no masks to evaluate"):
+        evaluate([job_of(labelled, fake_preset, "recipe.outputs=[cutout]")], Asked())
+    folder = load_job(manifest=str(labelled.parent / "photos"), output=str(tmp_path / "out"), preset=fake_preset)
+    with pytest.raises(ConfigError, match="none besides those of every manifest"):
+        evaluate([folder], Asked())
+    pq.write_table(pa.table({"image_uri": ["photos/photo-000.jpg"], "truth_uri": [7]}), labelled)
+    with pytest.raises(ConfigError, match="'truth_uri' holds int64; it must hold text"):
+        evaluate([job], Asked())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mask_that_is_gone_is_its_rows_error(labelled: Path, fake_preset: str) -> None:
+    job = job_of(labelled, fake_preset)
+    evaluate([job], Asked())
+    Path(rows_of(labelled)["photo-009"]["mask_uri"]).unlink()
+    Path(rows_of(labelled)["photo-010"]["mask_uri"]).write_bytes(b"")
+    (summary,) = evaluate([job], Asked())
+    rows = rows_of(labelled)
+    for stem in ("photo-009", "photo-010"):
+        assert rows[stem]["error_code"] == "mask"
+        assert "see matteline verify" in rows[stem]["error_detail"]
+    assert summary.whole.items == 2
+
+
+def test_a_table_of_nothing_is_a_table(labelled: Path, fake_preset: str) -> None:
+    """No truth can be read: rows all the same, and no numbers."""
+    pq.write_table(pq.read_table(labelled).slice(1, 7), labelled)
+    (summary,) = evaluate([job_of(labelled, fake_preset)], Asked())
+    assert (summary.items, summary.whole.items, summary.whole.metrics) == (7, 0, {})
+    assert "| fake | 0 | 0 |" in (labelled.parent.parent / "out" / "evaluation.md").read_text()
+
+
+def test_rows_that_failed_pass_through_the_stage_untouched() -> None:
+    from pipeline.config.job import Limits
+    from pipeline.evaluate.schema import FACTS
+    from pipeline.storage.allowlist import Roots
+    from pipeline.storage.files import Files
+
+    fields = [EVALUATION.field(name) for name in FACTS]
+    row = {"item_id": "a", "status": "failed", "error_code": "fetch", "error_detail": "gone"}
+    rows = pa.Table.from_pylist([row], pa.schema(fields))
+    for name in ("truth_uri", "truth_fault"):
+        rows = rows.append_column(name, pa.array(["/nowhere"], pa.string()))
+    rows = rows.append_column("tags", pa.array([["x"]], pa.list_(pa.string())))
+    (found,) = measure_batch(rows, measuring=Measuring(Files(), Roots(("/",)), Limits(), 1)).to_pylist()
+    assert (found["error_code"], found["error_detail"], found["tags"]) == ("fetch", "gone", ["x"])
+
+
+def test_a_file_that_kills_its_process_is_given_up() -> None:
+    from pipeline.config.job import Limits
+    from pipeline.evaluate.schema import FACTS
+    from pipeline.run.crash_ledger import DEATHS, Notes
+    from pipeline.storage.allowlist import Roots
+    from pipeline.storage.files import Files
+
+    rows = pa.Table.from_pylist([{"item_id": "a", "status": "ok"}], pa.schema([EVALUATION.field(name) for name in FACTS]))
+    rows = rows.append_column("truth_uri", pa.array([__file__])).append_column("truth_fault", pa.array([None], pa.string()))
+    rows = rows.append_column("tags", pa.array([[]], pa.list_(pa.string())))
+    rows = rows.set_column(rows.schema.get_field_index("mask_uri"), "mask_uri", pa.array([__file__]))
+    notes = Notes()
+    notes.begun["measure/a"] = DEATHS
+    (found,) = measure_batch(rows, measuring=Measuring(Files(), Roots(("/",)), Limits(), 1, ledger=notes)).to_pylist()
+    assert found["error_code"] == "crash"
+    assert not notes.begun

@@ -1,0 +1,48 @@
+"""Published objects of every format: whole, damaged, or another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from pipeline.errors import DecodeError
+from pipeline.imaging.encode import encode_labels, encode_mask, encode_picture
+from pipeline.imaging.lossy import encode_lossy
+from pipeline.imaging.rle import encode_rle
+from pipeline.imaging.validate import decode_mask, fault, size_of
+from pipeline.types import Pixels, Size
+
+SIZE = Size(23, 31)
+
+
+@pytest.fixture
+def objects(photo: Callable[[int, int], Pixels]) -> dict[str, bytes]:
+    image = photo(*SIZE)
+    return {
+        "png": encode_picture(image),
+        "jpg": encode_lossy(image, "jpeg", None),
+        "webp": encode_lossy(image, "webp", None),
+        "json": encode_rle(image[..., 0] >> 7),
+    }
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "json"])
+def test_what_is_whole_has_its_size_and_what_is_not_is_found(objects: dict[str, bytes], suffix: str) -> None:
+    data = objects[suffix]
+    assert size_of(data, suffix) == SIZE
+    assert fault(data, suffix) is fault(data, suffix, SIZE) is None
+    assert "the row says 31 and 24" in str(fault(data, suffix, Size(24, 31)))
+    for damaged in (b"", data[: len(data) // 2], data[:-3], b"\0" * len(data)):
+        assert fault(damaged, suffix)
+    for other in set(objects) - {suffix}:
+        assert fault(objects[other], suffix)
+
+
+def test_masks_come_back() -> None:
+    mask = np.random.default_rng(0).integers(0, 256, SIZE, np.uint8)
+    assert np.array_equal(decode_mask(encode_mask(mask)), mask)
+    assert size_of(encode_labels(mask), "png") == SIZE
+    with pytest.raises(DecodeError):
+        decode_mask(encode_mask(mask)[:50])

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.manifest.tags import tags_of
+
+
+@pytest.mark.parametrize(
+    ("cell", "tags"),
+    [
+        (None, []),
+        ("", []),
+        ("one", ["one"]),
+        (" one ;two;;one", ["one", "two"]),
+        ("hair, thin glass,", ["hair", "thin glass"]),
+        ("hair, glass; border", ["hair", "glass", "border"]),
+        ('["one", "t;w,o", null, 3]', ["one", "t;w,o", "3"]),
+        ("[one", []),
+        ("[" * 100_000, []),
+        (["one", None, " two "], ["one", "two"]),
+        (["a, b"], ["a, b"]),
+        ([], []),
+        (7, []),
+        ({"a": 1}, []),
+    ],
+)
+def test_tags_come_in_many_forms(cell: Any, tags: list[str]) -> None:
+    assert tags_of(cell) == tags

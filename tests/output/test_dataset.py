@@ -1,0 +1,127 @@
+"""Masks united by image: COCO as its own library reads it, and numbered objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from pipeline.errors import ConfigError, StorageError
+from pipeline.imaging.encode import encode_mask
+from pipeline.output.dataset import MOST_OBJECTS, United, unite
+from pipeline.output.index import write_part
+from pipeline.output.layout import Layout
+from pipeline.schema import INDEX
+from pipeline.storage.files import Files
+
+SIZE = (30, 40)
+
+
+def mask(*corners: int, alpha: int = 255) -> np.ndarray:
+    x0, y0, x1, y1 = corners
+    made = np.zeros(SIZE, np.uint8)
+    made[y0:y1, x0:x1] = alpha
+    return made
+
+
+Write = Callable[..., None]
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(str(tmp_path / "out"), "fake-0")
+
+
+@pytest.fixture
+def write(layout: Layout) -> Write:
+    """``write({item_id: mask}, **columns)`` makes one part of the index; items of one image share what is before ``#``."""
+
+    def part(masks: dict[str, np.ndarray], **columns: Any) -> None:
+        rows = []
+        for item_id, alpha in masks.items():
+            uri = layout.output("mask", item_id, "0" * 12)
+            Files().write(uri, encode_mask(alpha))
+            row = {"item_id": item_id, "status": "ok", "image_uri": f"/photos/{item_id.partition('#')[0]}", "quality": 0.75}
+            rows.append(
+                row | {"height": SIZE[0], "width": SIZE[1], "image_sha256": "a", "mask_uri": uri, "finished_at": 1} | columns
+            )
+        write_part(layout, pa.Table.from_pylist(rows, INDEX), Files())
+
+    return part
+
+
+def test_objects_of_one_image_come_together(layout: Layout, write: Write, tmp_path: Path) -> None:
+    write({"b/two.jpg#1": mask(10, 5, 30, 20, alpha=200), "a.jpg": mask(0, 0, 40, 30)})
+    write({"b/two.jpg#0": mask(0, 0, 20, 10), "b/two.jpg#10": mask(39, 29, 40, 30), "c.png": mask(0, 0, 9, 9, alpha=127)})
+    target, folder = tmp_path / "coco.json", tmp_path / "labels"
+    united = unite(layout, Files(), coco=str(target), indexed=str(folder))
+    assert united == United(images=3, objects=4, empty=1)
+
+    coco = COCO(str(target))
+    images = coco.loadImgs(coco.getImgIds())
+    assert [(image["file_name"], image["height"], image["width"]) for image in images] == [
+        (name, *SIZE) for name in ("a.jpg", "b/two.jpg", "c.png")
+    ]
+    annotations = coco.loadAnns(coco.getAnnIds(imgIds=[2]))
+    assert [one["item_id"] for one in annotations] == ["b/two.jpg#0", "b/two.jpg#1", "b/two.jpg#10"]
+    first = annotations[0]
+    assert np.array_equal(coco.annToMask(first), mask(0, 0, 20, 10) // 255)
+    assert (first["bbox"], first["area"], first["score"], first["iscrowd"]) == ([0, 0, 20, 10], 200, 0.75, 0)
+    assert coco_mask.area(first["segmentation"]) == 200
+    assert [kind["name"] for kind in coco.loadCats(coco.getCatIds())] == ["object"]
+
+    labels = Image.open(folder / "b" / "two.png")
+    assert labels.mode == "P"
+    expected = np.zeros(SIZE, int)
+    expected[5:20, 10:30], expected[0:10, 0:20], expected[29, 39] = 2, 1, 3
+    assert np.array_equal(np.asarray(labels), expected), "the more opaque one wins where two overlap"
+    assert not np.asarray(Image.open(folder / "c.png")).any()
+
+
+def test_the_same_index_in_other_parts_gives_the_same_bytes(layout: Layout, tmp_path: Path, write: Write) -> None:
+    masks = {f"photo-{number % 3}.jpg#{number}": mask(number, 0, number + 9, 20) for number in range(12)}
+    write(masks)
+    unite(layout, Files(), coco=str(tmp_path / "one.json"))
+    next(Path(layout.index).glob("*.parquet")).unlink()
+    for item_id in reversed(masks):
+        write({item_id: masks[item_id]})
+    unite(layout, Files(), coco=str(tmp_path / "other.json"))
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "other.json").read_bytes()
+    assert json.loads((tmp_path / "one.json").read_text())["annotations"][-1]["id"] == 12
+
+
+def test_images_that_are_called_alike_keep_their_suffix(layout: Layout, tmp_path: Path, write: Write) -> None:
+    write({"a.jpg": mask(0, 0, 9, 9), "a.webp": mask(9, 9, 19, 19), "b.jpg": mask(0, 0, 9, 9)})
+    unite(layout, Files(), indexed=str(tmp_path / "labels"))
+    assert sorted(path.name for path in (tmp_path / "labels").iterdir()) == ["a.jpg.png", "a.webp.png", "b.png"]
+
+
+def test_masks_of_an_older_image_are_left_out(layout: Layout, tmp_path: Path, write: Write) -> None:
+    write({"a.jpg#0": mask(0, 0, 9, 9)})
+    write({"a.jpg#1": mask(9, 9, 19, 19)}, image_sha256="b", finished_at=2)
+    assert unite(layout, Files(), coco=str(tmp_path / "coco.json")) == United(images=1, objects=1, stale=1)
+    (annotation,) = json.loads((tmp_path / "coco.json").read_text())["annotations"]
+    assert annotation["item_id"] == "a.jpg#1"
+
+
+def test_what_cannot_be_united_is_refused(layout: Layout, tmp_path: Path, write: Write) -> None:
+    with pytest.raises(ConfigError, match="no masks in"):
+        unite(layout, Files(), coco=str(tmp_path / "coco.json"))
+    write({"gone.jpg": mask(0, 0, 9, 9)}, status="failed", mask_uri=None)
+    with pytest.raises(ConfigError, match="no masks in"):
+        unite(layout, Files(), coco=str(tmp_path / "coco.json"))
+    write({f"many.jpg#{number}": mask(0, 0, 9, 9) for number in range(MOST_OBJECTS + 1)})
+    with pytest.raises(ConfigError, match="has 255 objects, a palette numbers 254"):
+        unite(layout, Files(), indexed=str(tmp_path / "labels"))
+    assert unite(layout, Files(), coco=str(tmp_path / "coco.json")).objects == 255
+    Path(layout.output("mask", "many.jpg#7", "0" * 12)).write_bytes(b"")
+    with pytest.raises(StorageError, match="see matteline verify"):
+        unite(layout, Files(), coco=str(tmp_path / "coco.json"))

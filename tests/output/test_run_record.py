@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.log import Meter
+from pipeline.output.run_record import RunRecord, speed_of
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, "90 s"),
+        ({"items_per_s": 0.0}, "90 s"),
+        ({"items_per_s": 2.5, "idle_share": 0.04}, "90 s, 2.5 items/s, model idle 4% of the time"),
+        (
+            {"items_per_s": 40, "items_per_gpu_hour": 72000, "idle_share": 0.0},
+            "90 s, 40 items/s, 72,000 items a GPU hour, model idle 0% of the time",
+        ),
+    ],
+)
+def test_speed_in_words(more: dict[str, Any], said: str) -> None:
+    assert speed_of({"seconds": 90.0} | more) == said
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What time it is."""
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    return now
+
+
+def test_a_gpu_s_work_and_leisure_by_hand(clock: list[float]) -> None:
+    record, meter = RunRecord("r", "m", "f", "p", 100, 0), Meter(100)
+    record.gpus_each, meter.model_s = 0.5, 30.0
+    with meter.working(4):
+        clock[0] += 10
+        meter.add(80, 20, 0)
+    record.count(meter)
+    assert record.idle_share == 0.25  # 30 of 4 copies' 40 seconds were work
+    assert record.items_per_gpu_hour == 18_000  # 10 items a second on 2 GPUs
+    record.gpus_each = 0.0
+    record.count(meter)
+    assert record.items_per_gpu_hour is None
+
+
+def test_a_second_pass_is_no_run_of_its_own(clock: list[float]) -> None:
+    """Three items that were lost, in half a minute after an hour, don't make the run slow."""
+    record, meter = RunRecord("r", "m", "f", "p", 36_003, 0), Meter(36_003)
+    record.gpus_each = 1.0
+    for seconds, items in ((3600, 36_000), (40, 3)):
+        with meter.working(2):
+            clock[0] += seconds
+            meter.add(items, 0, 0)
+            meter.add_failures({"decode": {"item_id": "a", "detail": "d", "count": 1, "named": []}})
+        clock[0] += 900  # between passes, waiting for machines: nobody's time
+    record.count(meter)
+    assert (record.ok, record.failures["decode"]["count"]) == (36_003, 2)
+    assert record.items_per_s == pytest.approx(36_003 / 3640, abs=1e-3)
+    assert record.copy_hours == pytest.approx(2 * 3640 / 3600)
+    assert record.items_per_gpu_hour == round(36_003 / 2 / 3640 * 3600)
+
+
+def test_copies_that_come_later_count_from_then_on(clock: list[float]) -> None:
+    record, meter = RunRecord("r", "m", "f", "p", 100, 0), Meter(100)
+    record.gpus_each, meter.model_s = 1.0, 80.0
+    with meter.working(1):
+        clock[0] += 20
+        meter.add(10, 0, 0)
+        meter.copies = 4
+        clock[0] += 20
+        meter.add(40, 0, 0)
+    record.count(meter)
+    assert record.copy_hours == pytest.approx(100 / 3600)
+    assert (record.idle_share, record.items_per_gpu_hour) == (0.2, 1800)
+    unknown = Meter(100)
+    with unknown.working(0):
+        clock[0] += 20
+        unknown.add(10, 0, 0)
+    other = RunRecord("r", "m", "f", "p", 100, 0)
+    other.count(unknown)
+    assert (other.items_per_s, other.copy_hours, other.idle_share) == (0.5, None, None)

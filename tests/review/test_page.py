@@ -1,0 +1,71 @@
+"""A page of hostile texts is a page of texts."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.review.html import embedded, render
+
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<!--<script>",
+    "]]>\u2028\u2029%%ROWS%%&lt;",
+    '"onclick="alert(1)',
+    "javascript:alert(1)",
+    "\ud800",
+]
+
+
+class Elements(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.append(tag)
+
+
+def page_of(text: str) -> str:
+    rows = {name: [text] for name in ("item_id", "status", "detail")} | {
+        "quality": [0.5],
+        "reasons": [[text]],
+        "tags": [[text]],
+    }
+    facts = {
+        **dict.fromkeys(("title", "about", "recipe", "folder"), text),
+        **{"counts": [[text, 1]], "lines": [text], "histogram": [1, 2], "judges": ["accept", "reject"]},
+        **{"tables": [{"title": text, "columns": [text], "rows": [[text]]}], "views": [[text, "photo", ""]]},
+    }
+    picture = {"width": 1, "height": 1, "contour": text, "photo": "data:,", "notes": [text], "signals": text}
+    return render(facts, rows, [picture]).decode()
+
+
+def elements(page: str) -> list[str]:
+    parser = Elements()
+    parser.feed(page)
+    return parser.tags
+
+
+@given(st.text() | st.sampled_from(HOSTILE))
+def test_no_text_becomes_markup(text: str) -> None:
+    assert elements(page_of(text)) == elements(page_of("plain"))
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_json_is_kept_and_holds_no_sign_of_markup(text: str) -> None:
+    made = embedded([text])
+    assert json.loads(made) == [text]
+    assert not re.search("[<>&\u2028\u2029\ud800-\udfff]", made)
+
+
+def test_the_policy_allows_nothing_from_outside() -> None:
+    page = page_of("plain")
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert policy is not None and policy[1].startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    assert "unsafe" not in policy[1] and not re.search(r"""(?:src|href)=["']?(?:http|//)""", page)

@@ -1,0 +1,160 @@
+"""Joining a cluster, looking at its machines and waiting for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import ray
+
+from pipeline.config.job import Compute
+from pipeline.errors import ConfigError, Stopped
+from pipeline.run import cluster
+from pipeline.run.cluster import await_gpus, check_workers, copies_at_work, will_use_gpus
+from pipeline.run.preflight import Node, Pool, fit_pool
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_cluster_with_another_version_is_refused() -> None:
+    node_ids = [node["NodeID"] for node in ray.nodes()]
+    assert check_workers(node_ids) == node_ids
+    with pytest.raises(ConfigError, match=r"has matteline \S+ \(source [0-9a-f]{12}\), this process has matteline 0.0.9"):
+        check_workers(node_ids, "matteline 0.0.9")
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_machine_that_has_gone_is_left_out_and_one_that_is_mute_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spot machine may go between the list and the question: no reason to refuse anything."""
+    node_ids = [node["NodeID"] for node in ray.nodes()]
+    assert check_workers(["0" * 56, *node_ids]) == node_ids
+    monkeypatch.setattr(cluster, "_nodes", lambda: {"0" * 56: Node(4)})
+    with pytest.raises(Stopped, match="can't run anything: .*; the same command continues"):
+        check_workers(["0" * 56])
+
+
+def test_copies_are_counted_by_the_gpus_that_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": 8.0, "CPU": 64.0})
+    monkeypatch.setattr(ray, "available_resources", lambda: {"GPU": 5.0, "CPU": 1.0})
+    fixed = Pool(2, 0.5, 0.0, 1, "cuda")
+    assert copies_at_work(fixed) == 2
+    assert copies_at_work(replace(fixed, most=16)) == 6
+    assert copies_at_work(replace(fixed, most=4)) == 4  # others' work on the same cluster isn't ours
+    assert copies_at_work(Pool(7, 1.0, 0.0, 1, "cuda", most=16)) == 7  # some are still coming up
+    assert copies_at_work(Pool(2, 0.0, 1.0, 1, "cpu", most=16)) == 0  # nobody knows
+
+
+@pytest.mark.parametrize(("nodes", "gpus"), [((Node(4), Node(8, 1)), True), ((Node(4), Node(8)), False)])
+def test_where_the_model_will_run_is_asked_of_the_cluster(
+    nodes: tuple[Node, ...], gpus: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "ray_cluster", lambda _compute: nullcontext(nodes))
+    assert will_use_gpus(Compute(ray_address="head:6379")) is gpus
+    assert will_use_gpus(Compute(ray_address="head:6379", device="cuda"))
+    assert not will_use_gpus(Compute(ray_address="head:6379", device="cpu"))
+
+
+def test_why_a_cluster_cannot_be_joined_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_options: Any) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at head:6379") from RuntimeError("InvalidAuthToken")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(cluster, "_check_answers", lambda _address: None)
+    with pytest.raises(ConfigError, match=r"had at head:6379: Failed to connect .* \(InvalidAuthToken\)"):
+        cluster._start_ray(Compute(ray_address="head:6379"))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the autoscaler was asked for; machines are looked at every millisecond and are all fit."""
+    found: list[Any] = []
+    monkeypatch.setattr(cluster, "request_resources", lambda **asked: found.append(asked["bundles"]))
+    monkeypatch.setattr(cluster, "LOOK_S", 0.001)
+    monkeypatch.setattr(cluster, "check_workers", lambda node_ids: node_ids)
+    return found
+
+
+def come(monkeypatch: pytest.MonkeyPatch, *gpus: float) -> None:
+    """With every look so many GPUs are there; at last it stays so."""
+
+    def looks() -> Iterator[dict[str, Node]]:
+        for count in gpus:
+            yield {"a": Node(4, count)}
+        while True:
+            yield {"a": Node(4, gpus[-1])}
+
+    each = looks()
+    monkeypatch.setattr(cluster, "_nodes", lambda: next(each))
+
+
+def test_a_run_waits_for_gpus_and_asks_for_them(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    come(monkeypatch, 0, 1, 3)
+    looks: list[None] = []
+    assert await_gpus(Compute(wait_for_gpus=3), (Node(4),), lambda: looks.append(None)) == (Node(4, 3),)
+    assert asked == [[{"GPU": 1}] * 3, []]  # and holds none of them for longer than it waits
+    assert len(looks) == 3
+
+
+def test_what_came_in_time_is_worked_with(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    come(monkeypatch, 0, 2)
+    assert await_gpus(Compute(wait_for_gpus=3, wait_s=0.1), (Node(4),), lambda: None) == (Node(4, 2),)
+    assert asked[-1] == []
+
+
+def test_without_any_gpu_the_run_ends_resumable(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    come(monkeypatch, 0)
+    with pytest.raises(Stopped, match=r"no GPU came in 0.05 s \(compute.wait_for_gpus=3\); the same command continues"):
+        await_gpus(Compute(wait_for_gpus=3, wait_s=0.05), (Node(4),), lambda: None)
+    assert asked[-1] == []
+
+
+def test_a_lost_lease_ends_the_waiting(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    come(monkeypatch, 0)
+
+    def check() -> None:
+        raise Stopped("the lease is another run's")
+
+    with pytest.raises(Stopped, match="another run's"):
+        await_gpus(Compute(wait_for_gpus=3), (Node(4),), check)
+    assert asked[-1] == []
+
+
+@pytest.mark.parametrize(("wait", "have"), [(None, 0), (2, 2), (2, 3)])
+def test_nobody_waits_for_what_is_there_or_was_not_asked_for(asked: list[Any], wait: int | None, have: float) -> None:
+    there = (Node(4, have),)
+    assert await_gpus(Compute(wait_for_gpus=wait), there, lambda: None) is there
+    assert asked == []
+
+
+def test_gpus_that_are_waited_for_decide_the_precision() -> None:
+    assert will_use_gpus(Compute(wait_for_gpus=1))
+    assert not will_use_gpus(Compute(wait_for_gpus=1, device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "pool"),
+    [
+        ({"max_actors": 8}, Pool(2, 1.0, 0.0, 2, "cuda", most=8)),
+        ({"max_actors": 2}, Pool(2, 1.0, 0.0, 2, "cuda")),
+        ({"max_actors": 1}, Pool(1, 1.0, 0.0, 1, "cuda")),
+        ({"min_actors": 2}, Pool(2, 1.0, 0.0, 2, "cuda")),
+        ({"min_actors": 2, "max_actors": 5}, Pool(2, 1.0, 0.0, 2, "cuda", most=5)),
+        ({"device": "cpu", "max_actors": 4}, Pool(1, 0.0, 1.0, 1, "cpu", most=4)),
+    ],
+)
+def test_a_pool_is_full_at_once_and_grows_by_what_comes(settings: dict[str, Any], pool: Pool) -> None:
+    assert fit_pool(Compute(**settings), (Node(8, 2),)) == pool
+
+
+def test_too_small_a_cluster_ends_the_run_resumable() -> None:
+    with pytest.raises(Stopped, match=r"room for 2 of at least 3 copies of the model \(compute.min_actors\)"):
+        fit_pool(Compute(min_actors=3), (Node(8, 2),))
+
+
+def test_a_fixed_number_and_one_that_grows_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="actors is a fixed number"):
+        Compute(actors=2, max_actors=4)
+    with pytest.raises(ValueError, match="min_actors=3 is more than max_actors=2"):
+        Compute(min_actors=3, max_actors=2)

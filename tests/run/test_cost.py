@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config.job import Storage
+from pipeline.errors import ConfigError
+from pipeline.manifest.manifest import open_manifest
+from pipeline.run.cost import Price, Sizes, Speed, estimate, look_at_sizes, measured_speed
+from pipeline.storage.files import Files
+
+
+@pytest.mark.parametrize("text", ["0.80", "g6.xlarge", "g6.xlarge=", "=0.8", "g6.xlarge=-1", "g6.xlarge=cheap", "a=1e3"])
+def test_a_price_names_its_machine(text: str) -> None:
+    assert Price.parse("g6.xlarge=0.80") == Price("g6.xlarge", 0.8)
+    with pytest.raises(ConfigError, match="give a machine's name and its price an hour"):
+        Price.parse(text)
+
+
+def test_hours_and_money_by_hand() -> None:
+    found = estimate(36_000, Speed(5.0, "said"), copies=4, gpus_each=0.5, machines=2, price=Price("g6.xlarge", 0.8))
+    assert (found.hours, found.machine_hours, found.gpu_hours, found.money) == pytest.approx((0.5, 1.0, 1.0, 0.8))
+    assert estimate(36_000, Speed(5.0, "said"), 4, 0.5, 2, None).money is None
+
+
+def record(**more: Any) -> dict[str, Any]:
+    return {"run_id": "r", "ok": 60, "review": 10, "failed": 0, "copy_hours": 14 / 3600, "gpus_each": 1.0} | more
+
+
+@pytest.mark.parametrize(
+    ("records", "items_per_s"),
+    [
+        ([record()], 5.0),
+        ([record(ok=10), record(copy_hours=35 / 3600)], 2.0),  # too short to tell
+        ([record(gpus_each=0.0), record(copy_hours=35 / 3600)], 2.0),  # on CPUs
+        ([record(copy_hours=None)], None),  # whose copies nobody counted
+        ([{"run_id": "broken"}], None),
+        ([], None),
+    ],
+)
+def test_speed_is_that_of_the_last_run_like_this_one(records: list[dict[str, Any]], items_per_s: float | None) -> None:
+    found = measured_speed(records, 1.0)
+    assert (found and found.items_per_s) == (items_per_s and pytest.approx(items_per_s))
+
+
+def test_bytes_are_told_from_some_images(tmp_path: Path, make_photos: Callable[..., list[Path]]) -> None:
+    photos = make_photos(tmp_path / "photos", 70)
+    sizes = [path.stat().st_size for path in photos]
+    found = look_at_sizes(open_manifest(str(tmp_path / "photos"), Files()), Files())
+    assert (len(found.found), found.unknown) == (64, 0)
+    about = found.of(1000)
+    assert about is not None
+    total, off = about
+    assert abs(total - 1000 * sum(sizes) / 70) <= 2 * off
+
+
+def test_images_that_are_missing_elsewhere_or_on_the_web_are_no_bytes(
+    tmp_path: Path, make_photos: Callable[..., list[Path]]
+) -> None:
+    (photo,) = make_photos(tmp_path / "photos", 1)
+    uris = [f"photos/{photo.name}", "photos/missing.jpg", "https://shop.example/a.jpg", "/etc/hostname"]
+    (tmp_path / "manifest.csv").write_text("image_uri\n" + "\n".join(uris))
+    files = Files(Storage(http=True))
+    found = look_at_sizes(open_manifest(str(tmp_path / "manifest.csv"), files), files)
+    assert (found.found, found.unknown) == ([photo.stat().st_size], 1)
+    assert Sizes([], 3).of(10) is None
+    assert Sizes([7], 0).of(10) == (70, 0)

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import DecodeError, ItemCrashed
+from pipeline.run.crash_ledger import DEATHS, Attempts, Notes
+
+
+class Died(BaseException):
+    """A process that ends: nothing after it is done, in particular no note is taken back."""
+
+
+class Mortal(Notes):
+    """Notes of processes that die by exception: what a dead one would still say is not heard."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dead = False
+
+    def end(self, keys: Sequence[str]) -> None:
+        if not self.dead:
+            super().end(keys)
+
+    def survived(self, key: str) -> None:
+        if not self.dead:
+            super().survived(key)
+
+
+def process(notes: Mortal, ids: list[str], step: Callable[[str], str]) -> list[str]:
+    """What a stage does with a batch, once."""
+    notes.dead = False
+    attempts = Attempts(notes, "stage", ids, 60)
+
+    def work(item_id: str) -> str:
+        try:
+            return step(item_id)
+        except Died:
+            notes.dead = True
+            raise
+
+    def alone(row: int) -> str:
+        try:
+            return attempts.one(row, lambda: work(ids[row]))
+        except (ItemCrashed, DecodeError) as error:
+            return error.code
+
+    if attempts.alone:
+        results = [alone(row) for row in range(len(ids))]
+    else:
+        results = attempts.together(lambda: [work(item_id) for item_id in ids])
+    attempts.over()
+    return results
+
+
+@settings(max_examples=50)
+@given(st.lists(st.booleans(), min_size=1, max_size=8))
+def test_poison_is_given_up_and_its_neighbours_live(poison: list[bool]) -> None:
+    notes, ids, killed = Mortal(), [f"item-{number}" for number in range(len(poison))], dict.fromkeys(range(len(poison)), 0)
+
+    def step(item_id: str) -> str:
+        number = int(item_id.removeprefix("item-"))
+        if poison[number]:
+            killed[number] += 1
+            raise Died
+        return "ok"
+
+    deaths = 0
+    while True:
+        try:
+            results = process(notes, ids, step)
+            break
+        except Died:
+            deaths += 1
+            assert deaths <= DEATHS * len(poison), "every death must bring the batch nearer to its end"
+    assert results == ["crash" if bad else "ok" for bad in poison]
+    assert all(count <= DEATHS for count in killed.values())
+    assert not notes.begun, "nothing is left behind"
+
+
+def test_an_item_is_not_to_blame_for_the_deaths_of_its_machine() -> None:
+    notes, left = Mortal(), DEATHS - 1
+
+    def step(item_id: str) -> str:
+        nonlocal left
+        if left:
+            left -= 1
+            raise Died
+        return "ok"
+
+    for _ in range(DEATHS - 1):
+        with pytest.raises(Died):
+            process(notes, ["a"], step)
+    assert process(notes, ["a"], step) == ["ok"]
+
+
+def test_a_plain_error_is_no_death() -> None:
+    notes = Mortal()
+    attempts = Attempts(notes, "stage", ["a", "b"], 60)
+
+    def fail() -> str:
+        raise DecodeError("no image")
+
+    with pytest.raises(DecodeError):
+        attempts.one(0, fail)
+    assert attempts.one(1, lambda: "ok") == "ok"
+    attempts.over()
+    assert not notes.begun
+
+
+def test_stages_do_not_mix_and_nothing_is_noted_without_a_ledger() -> None:
+    notes = Notes()
+    Attempts(notes, "decode", ["a"], 60)
+    assert Attempts(notes, "decode", ["a", "b"], 60).alone
+    assert not Attempts(notes, "segment", ["a"], 60).alone
+    assert Attempts(None, "decode", ["a"], 1e-9).one(0, lambda: 5) == 5
+    assert Attempts(notes, "finish", [], 60).together(lambda: 5) == 5
+
+
+@pytest.mark.parametrize("work", ["time.sleep(60)", "re.match(r'(a+)+b', 'a' * 64)"], ids=["waits", "holds the lock"])
+def test_work_beyond_its_deadline_ends_the_process(work: str) -> None:
+    program = (
+        "import re, time\n"
+        "from pipeline.run.crash_ledger import Attempts, Notes\n"
+        "Attempts(Notes(), 'stage', ['a', 'b'], 0.1).together(lambda: 'in time')\n"
+        f"Attempts(Notes(), 'stage', ['a', 'b'], 0.2).one(0, lambda: {work})\n"
+        "print('survived')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 1 and "survived" not in done.stdout
+    assert "Timeout" in done.stderr, "the traceback tells where it hung"
+
+
+def test_a_process_that_dies_beside_the_items_is_not_repeated_for_ever() -> None:
+    """Packing their pixels, say: every item alone lives, and yet the batch never comes through."""
+    notes, ids = Mortal(), ["a", "b", "c"]
+    for _ in range(DEATHS + 2 * len(ids) + 2):
+        attempts = Attempts(notes, "stage", ids, 60)
+        results = []
+        if attempts.alone:
+            for row in range(len(ids)):
+                try:
+                    results.append(attempts.one(row, lambda: "ok"))
+                except ItemCrashed as error:
+                    results.append(error.code)
+        if results == ["crash"] * 3:
+            break
+    else:
+        raise AssertionError("never given up")
+    attempts.over()
+    assert not notes.begun
+
+
+def test_an_item_that_kills_in_one_of_its_steps_is_found() -> None:
+    """All that a stage does with an item is one attempt: an earlier success doesn't clear it of a later death."""
+    notes = Mortal()
+    notes.begun = {"stage/a": 1}
+    for deaths in range(1, DEATHS):
+        attempts = Attempts(notes, "stage", ["a"], 60)
+        assert attempts.deaths == [deaths]
+        with pytest.raises(Died):
+            attempts.one(0, lambda: (_ for _ in ()).throw(Died))
+    with pytest.raises(ItemCrashed, match="3 processes died"):
+        Attempts(notes, "stage", ["a"], 60).one(0, lambda: "ok")

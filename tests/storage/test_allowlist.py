@@ -1,0 +1,180 @@
+"""Where images may lie: by text, by symbolic links, row by row and for whole columns."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config.job import Storage, load_job
+from pipeline.config.recipe import Recipe
+from pipeline.errors import ConfigError, ItemRefused
+from pipeline.storage.allowlist import Roots, Strays
+
+CDN = "https://cdn.example.com/photos"
+
+
+def roots(*allowed: str, http: bool = False) -> Roots:
+    return Roots.of(Storage(allow_roots=allowed, http=http))
+
+
+@pytest.mark.parametrize(
+    ("root", "inside", "outside"),
+    [
+        ("/data/cat", "/data/cat/a.jpg", "/data/catalog/a.jpg"),
+        ("/data/cat/", "/data/cat", "/data"),
+        ("file:///data/c%20t", "/data/c t/a.jpg", "/data/c%20t/a.jpg"),
+        ("/data/./x/../cat", "/data//cat/./b/../a.jpg", "/data/cat/../a.jpg"),
+        ("/data", "//data/a.jpg", "//etc/passwd"),
+        ("/", "/etc/passwd", "s3://bucket/a.jpg"),
+        ("s3://bucket/cat", "s3://bucket/cat/x/a.jpg", "s3://bucket/catalog2/x.jpg"),
+        ("S3A://bucket/cat/", "s3://bucket/cat", "s3://bucket2/cat/x.jpg"),
+        ("s3://bucket", "s3://bucket/a b%2e%2e/ü.jpg", "s3://bucket.evil/a.jpg"),
+        ("s3://bucket/cat", "s3://bucket/cat//x.jpg", "s3://bucket//cat/x.jpg"),
+        ("s3://bucket/cat", "s3://bucket/cat/...", "s3://bucket/cat/../dog/x.jpg"),
+        ("gs://bucket/cat", "gs://bucket/cat/x.jpg", "s3://bucket/cat/x.jpg"),
+        (CDN, f"{CDN}/a%20b.jpg?x=/../#y", "http://cdn.example.com/photos/a.jpg"),
+        (CDN, "https://CDN.example.com:443/photos/a.jpg", "https://cdn.example.com:8443/photos/a.jpg"),
+        (CDN, "https://me:pw@cdn.example.com/photos/a.jpg", "https://cdn.example.com@evil.com/photos/a.jpg"),
+        (CDN, f"{CDN}/a/../b.jpg", f"{CDN}/../private/a.jpg"),
+        (CDN, f"{CDN}/...", f"{CDN}/%2e%2e/private/a.jpg"),
+        (CDN, f"{CDN}/a%5Cb", f"{CDN}/a%2F..%2f..%2fprivate"),
+        (CDN, f"{CDN}/a;b", f"{CDN}/..;/private"),
+        (CDN, f"{CDN}?id=1", f"{CDN}\\..\\private"),
+        (CDN, CDN, "https://cdn.example.com/photos2/a.jpg"),
+        ("https://cdn.example.com", "https://cdn.example.com/a.jpg", "https://cdn.example.com.evil.com/a.jpg"),
+        ("http://[::1]:8000", "http://[::1]:8000/a.jpg", "http://[::1]/a.jpg"),
+    ],
+)
+def test_a_root_admits_what_lies_below_it_and_nothing_else(root: str, inside: str, outside: str) -> None:
+    allowed = roots("/elsewhere", root)
+    assert allowed.admits(inside)
+    assert not allowed.admits(outside)
+    assert allowed.outside(pa.array([inside, outside, None])).tolist() == [False, True, False]
+
+
+def test_http_admits_every_address_on_the_web_and_no_more() -> None:
+    allowed = roots(http=True)
+    assert allowed.admits("https://anywhere.example/a/../b.jpg")
+    assert not allowed.names("https://anywhere.example/a.jpg")
+    assert allowed.outside(pa.array(["http://x/%2e%2e/", "/etc/passwd", "s3://b/k"])).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        "",
+        "s3://",
+        "file://elsewhere/a",
+        "s3://key:pass-word@b",
+        f"{CDN}?sig=pass-word",
+        "https://me:pass-word@h/",
+        "s3://b/../c",
+    ],
+)
+def test_what_is_no_root_is_refused_without_its_secret(root: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        roots(root)
+    assert "pass-word" not in str(refused.value)
+
+
+PIECES = [
+    "/base",
+    "/base/",
+    "a.jpg",
+    "..",
+    "/",
+    "//",
+    ".",
+    "s3://b/p",
+    "s3://b",
+    "https://h/p",
+    "?q=1",
+    "%2e",
+    "\n",
+    "é",
+    "@",
+    "'",
+]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(PIECES), max_size=5).map("".join) | st.text(max_size=12), max_size=6),
+    st.lists(st.sampled_from(["/base", "/base/deep", "s3://b/p", "https://h/p"]), max_size=3),
+    st.booleans(),
+)
+def test_a_column_is_judged_as_each_of_its_uris_is_alone(texts: list[str], named: list[str], http: bool) -> None:
+    allowed = roots(*named, http=http)
+    column = pa.array(texts, pa.string())
+    outside = allowed.outside(column)
+    assert outside.tolist() == [not allowed.admits(text) for text in texts]
+    strays = column.filter(pa.array(outside))
+    assert allowed.refusals(strays).to_pylist() == [allowed.refusal(text) for text in strays.to_pylist()]
+    tally = Strays()
+    tally.add(strays)
+    assert tally.rows == len(strays)
+    if tally.rows:
+        _, count = tally.most()
+        assert 0 < count <= tally.rows
+
+
+def test_a_refusal_names_the_image_the_roots_and_the_mend_and_no_secret() -> None:
+    allowed = roots("/base", "s3://b/p")
+    said = allowed.refusal("/mnt/my photos/a.jpg")
+    assert said == (
+        "image_uri '/mnt/my photos/a.jpg' lies outside the allowed roots (/base, s3://b/p); "
+        "add --allow-root '/mnt/my photos' if it may be read"
+    )
+    web = allowed.refusal("https://me:pass-word@h/p/a.jpg?X-Amz-Signature=pass-word")
+    assert "'https://h/p/a.jpg'" in web and "add --allow-root https://h/p, or storage.http=true" in web
+    assert "pass-word" not in web
+    assert "(s3://a, s3://b/x@y, /c@d and 1 more)" in roots("s3://a", "s3://b/x@y", "/c@d", "/e").refusal("/x")
+    assert "write the plain address" in allowed.refusal("s3://b/p/../x.jpg")
+    for hostile in ("/x/\u202egpj.a", "/x\n/\x1b[31m.jpg", "/" + "x/" * 9000):
+        said = allowed.refusal(hostile)
+        assert said.isprintable() and len(said) < 600
+
+
+def test_strays_name_the_folder_that_holds_most_of_them() -> None:
+    tally = Strays()
+    tally.add(pa.array(["/mnt/a/1.jpg", "/mnt/a/b/2.jpg", "/etc/passwd"]))
+    tally.add(pa.array(["/mnt/a/c/3.jpg", "s3://x/k.jpg", "https://me:pw@h/p.jpg?sig=1"]))
+    assert (tally.rows, tally.most()) == (6, ("/mnt/a", 3))
+    tally.add(pa.array(["https://h/q/p.jpg?sig=/a/b"] * 5))
+    assert tally.most() == ("https://h", 6)
+
+
+def test_symbolic_links_are_followed_before_the_judgement(tmp_path: Path) -> None:
+    base, other = tmp_path / "base", tmp_path / "other"
+    for folder in (base, other):
+        folder.mkdir()
+        (folder / "a.jpg").write_bytes(b"")
+    (base / "good.jpg").symlink_to("a.jpg")
+    (base / "bad.jpg").symlink_to(other / "a.jpg")
+    (base / "chain.jpg").symlink_to("bad.jpg")
+    (base / "folder").symlink_to(other)
+    (base / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "entrance").symlink_to(base)
+    allowed = roots(str(tmp_path / "entrance"))
+    for good in ("a.jpg", "good.jpg", "missing.jpg", "loop.jpg"):
+        assert os.path.dirname(allowed.real_path(f"{tmp_path}/entrance/{good}")) == str(base)  # noqa: PTH120
+    for bad in ("bad.jpg", "chain.jpg", "folder/a.jpg", "folder/missing.jpg", "folder/../other/a.jpg"):
+        with pytest.raises(ItemRefused, match=rf"leads through symbolic links to '{other}/.*add --allow-root {other}"):
+            allowed.real_path(f"{tmp_path}/entrance/{bad}")
+    both = roots(str(base), str(other))
+    assert both.real_path(f"{base}/bad.jpg") == f"{other}/a.jpg"
+    assert both.real_path(f"{base}/nul\0byte") == f"{base}/nul\0byte"
+    assert both.real_path("s3://bucket/a/../b") == "s3://bucket/a/../b"
+
+
+def test_roots_are_no_part_of_the_recipe(fake_preset: str) -> None:
+    given = {"manifest": "m", "output": "o", "preset": fake_preset}
+    job = load_job(**given, overrides=["storage.allow_roots=[/data, s3://b]"])
+    assert job.storage.allow_roots == ("/data", "s3://b")
+    assert job.recipe.fingerprint() == load_job(**given).recipe.fingerprint()
+    assert not re.search("root", " ".join(Recipe.model_fields))

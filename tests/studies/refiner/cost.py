@@ -1,0 +1,63 @@
+"""What refiners and the colours cost for a photo of 12 megapixels with a typical band."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections import defaultdict
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from methods import refiners
+
+from pipeline.config.recipe import Recipe
+from pipeline.imaging.foreground import estimate_foreground
+from pipeline.imaging.frame import make_frame, place, restore, to_mask
+from pipeline.models.refiners.refine_tiles import Refiner, redraws
+from pipeline.models.refiners.unknown_region import find_band
+
+SIZE = (3000, 4000)
+FRAME_PX = 1024
+ROUNDS = 5
+
+
+def photo_and_base() -> tuple[Any, Any]:
+    """A photo and a base's alpha whose band has about 5 % of the pixels: a wavy object with some hair."""
+    rng = np.random.default_rng(0)
+    angle = np.linspace(0, 2 * np.pi, 720, endpoint=False)
+    radius = 300 + 30 * np.cos(5 * angle) + 12 * np.cos(23 * angle)
+    points = np.stack([512 + radius * np.cos(angle), 512 + radius * np.sin(angle)], 1)
+    base = np.zeros((FRAME_PX, FRAME_PX), np.float32)
+    cv2.fillPoly(base, [np.rint(points).astype(np.int32)], 1)
+    for start in points[rng.integers(0, 720, 60)]:
+        towards = (start - 512) * rng.uniform(1.05, 1.25) + 512
+        cv2.line(base, np.rint(start).astype(int).tolist(), np.rint(towards).astype(int).tolist(), 0.5, 1)
+    base = cv2.GaussianBlur(base, (0, 0), 1.0)
+    alpha = cv2.resize(base, SIZE[::-1])[..., None]
+    texture = cv2.resize(rng.integers(0, 256, (300, 400, 3), np.uint8), SIZE[::-1], interpolation=cv2.INTER_CUBIC)
+    image = np.clip(alpha * [210, 120, 50] + (1 - alpha) * (0.4 * texture + 40) + rng.normal(0, 3, SIZE)[..., None], 0, 255)
+    return image.astype(np.uint8), base
+
+
+def seconds_of_12_mpx() -> dict[str, float]:
+    """Medians: of the mask with each refiner less that without one, and of the colours."""
+    image, base = photo_and_base()
+    recipe = Recipe(name="cost", model="fake", frame_px=FRAME_PX)
+    placed = place(SIZE, None, recipe)
+    p, frames = torch.from_numpy(base)[None], make_frame(image, placed, recipe)[None]
+    times: dict[str, list[float]] = defaultdict(list)
+    ways: dict[str, Refiner | None] = {"none": None, **refiners()}
+    for _, (name, refiner) in itertools.product(range(ROUNDS), ways.items()):
+        start = time.perf_counter()
+        (redraw,) = redraws(refiner, [image], [placed], frames, p)
+        mask = to_mask(restore(base, placed, recipe, None if redraw is None else redraw.whole))
+        refined = time.perf_counter()
+        estimate_foreground(image, mask, "multilevel")
+        times[name].append(refined - start)
+        times["colour"].append(time.perf_counter() - refined)
+    median = {name: statistics.median(values) for name, values in times.items()}
+    found = {f"{name}_s": median[name] - median["none"] for name in refiners()}
+    return found | {"colour_s": median["colour"], "band_share": float((find_band(p) > 0).float().mean())}

@@ -1,0 +1,50 @@
+"""Several processes that train together, as torch's launcher starts them."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from pipeline.storage.files import Files
+from pipeline.training.distributed import Processes
+from pipeline.training.loop import Course, Training
+from pipeline.training.photos import read_photos
+from pipeline.training.recipe import load_training
+
+RECIPE = {
+    "variant": "mvanet-lite",
+    "dim": 8,
+    "stages": [{"frame_px": 128, "batch": 2, "steps": 4}],
+    "warm_steps": 1,
+    "decay_steps": 1,
+    "held_out_of": 3,
+    "precision": "fp32",
+}
+
+
+def test_two_train_one_network_and_measure_all_photos_once(disc_manifest: Callable[[int], Path], tmp_path: Path) -> None:
+    manifest, settings, out = disc_manifest(9), tmp_path / "tiny.yaml", tmp_path / "out"
+    settings.write_text(yaml.safe_dump(RECIPE))
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "jobs.main")
+    command = ("train", "-m", str(manifest), "-t", str(settings), "-o", str(out), "--device", "cpu", "--threads", "1")
+    done = subprocess.run([*launcher, *command], check=False, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    with (out / "curve.csv").open() as file:
+        (row,) = csv.DictReader(file)  # the second process writes nothing
+    assert row["step"] == "4"
+    recipe = load_training(str(settings))
+    learned, held = read_photos(str(manifest), "truth_uri", Files(), recipe.held_out_of)
+    assert len(held.items) > 1
+    alone = Processes(0, 1, torch.device("cpu"))
+    one = Training(recipe, Course(out, 1, workers=0), learned, held, None, None, alone)
+    assert one.progress.step == 4
+    measured, _ = one.measure()
+    found = [float(row[name]) for name in ("mae", "iou", "dice")]
+    assert found == pytest.approx([measured.mae, measured.iou, measured.dice], rel=1e-4)
