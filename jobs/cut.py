@@ -64,8 +64,7 @@ def cut(
     if mask:
         files.write(files.absolute(mask), encode_mask(result.alpha))
     why = f" ({', '.join(result.reasons)})" if result.reasons else ""
-    note = f"; {result.note}" if result.note else ""
-    out.print(f"{target}: {image.shape[1]} x {image.shape[0]}, quality {result.quality:.2f}{why}{note}", markup=False)
+    out.print(f"{target}: {image.shape[1]} x {image.shape[0]}, quality {result.quality:.2f}{why}", markup=False)
     for made in render(renditions, result.cutout[..., :3], result.alpha, backgrounds):
         beside = f"{target[:-4]}-{made.name}.{made.suffix}"
         if made.data is not None:

@@ -121,7 +121,6 @@ INDEX = pa.schema(
         _field("quality_calibrated", pa.bool_(), "true: quality is the probability that Dice is at least 0.95"),
         _field("reasons", pa.list_(pa.string()), "what pulled the quality down, worst first"),
         _field("signals", SIGNALS, "what the quality was made from, measured on the model's frame"),
-        _field("refiner_note", pa.string(), "what was done otherwise than the recipe asks, in a sentence; null mostly"),
         _field("model", pa.string(), "name of the recipe"),
         _field("weights_sha256", pa.string(), "of the weights file"),
         _field("recipe", pa.string(), "fingerprint of the recipe"),

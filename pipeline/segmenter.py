@@ -26,7 +26,7 @@ from pipeline.models.backgrounds import pin_backgrounds
 from pipeline.models.estimator import expected_dice, load_estimator
 from pipeline.models.forward import Probabilities, choose_device, mirror, one_thread, segment_errors, to_device, to_host
 from pipeline.models.load import Model, load_model, settle
-from pipeline.models.refiners.load import check_extra, load_refiner
+from pipeline.models.refiners.load import load_refiner
 from pipeline.models.refiners.refine_tiles import Redraw, redraws
 from pipeline.models.refiners.unknown_region import find_band
 from pipeline.models.resample import DeviceFrames
@@ -42,12 +42,11 @@ from pipeline.types import Box, Mask, Pixels
 
 @dataclass(frozen=True)
 class Segment:
-    """What the model makes of one image: ``mask`` (H, W) uint8, its score, what was done otherwise than asked, and the
+    """What the model makes of one image: ``mask`` (H, W) uint8, its score, and the
     trimap (H, W) uint8 where the recipe asks for it."""
 
     mask: Mask
     score: Score
-    note: str | None = None
     trimap: Mask | None = None
 
 
@@ -55,7 +54,7 @@ class Segment:
 class Cutout:
     """One picture, cut out. Unpacks as ``alpha, cutout = result``.
 
-    ``alpha``: (H, W) uint8, 0 transparent, 255 opaque. ``quality``, ``reasons``, ``signals`` and ``note`` are the index's
+    ``alpha``: (H, W) uint8, 0 transparent, 255 opaque. ``quality``, ``reasons``, and ``signals`` are the index's
     columns. ``trimap``: (H, W) uint8, 128 where the model was unsure, if the recipe's outputs name it.
     """
 
@@ -63,7 +62,6 @@ class Cutout:
     alpha: Mask
     score: Score
     recipe: Recipe
-    note: str | None = None
     trimap: Mask | None = None
 
     @property
@@ -115,7 +113,6 @@ class _Passed(NamedTuple):
     """(N, signals), see ``models.signals.named``."""
     coarse: npt.NDArray[np.uint8]
     masks: Sequence[Mask]
-    notes: Sequence[str | None]
     trimaps: Sequence[Mask | None]
 
 
@@ -196,7 +193,6 @@ class Segmenter:
         return segmenter
 
     def _load(self, recipe: Recipe, files: Files, device: str, threads: int | None, batch: int | None, engine: str) -> None:
-        check_extra(recipe)
         pinned = pin_recipe(recipe, files)
         self.recipe = settle(pinned.recipe, pinned.weights, gpu=choose_device(device).type == "cuda")
         self.model: Model = load_model(
@@ -234,7 +230,7 @@ class Segmenter:
         for pixels, segment in zip(images, self.segment(images, parsed), strict=True):
             if isinstance(segment, ItemError):
                 raise segment
-            results.append(Cutout(pixels, segment.mask, segment.score, self.recipe, segment.note, segment.trimap))
+            results.append(Cutout(pixels, segment.mask, segment.score, self.recipe, segment.trimap))
         return results if several else results[0]
 
     def segment(self, images: Sequence[Pixels], boxes: Sequence[Box | None]) -> list[Segment | ItemError]:
@@ -273,12 +269,12 @@ class Segmenter:
             ]
             return {number: segment for one in halves for number, segment in one.items()}
         results: dict[int, Segment | ItemError] = {}
-        for number, measured, small, mask, note, trimap in zip(numbers, named(table), coarse, *made, strict=True):
+        for number, measured, small, mask, trimap in zip(numbers, named(table), coarse, *made, strict=True):
             if not measured["finite"]:
                 results[number] = SegmentError("the model gave numbers that are not finite; try recipe.precision=fp32")
                 continue
             judged = score(complete(measured, measure_parts(small)), self.calibration)
-            results[number] = Segment(mask, judged, note, trimap)
+            results[number] = Segment(mask, judged, trimap)
         return results
 
     def _pass(self, images: Sequence[Pixels], boxes: Sequence[Box | None], placements: dict[int, Placement]) -> _Passed:
@@ -302,7 +298,6 @@ class Segmenter:
             mirrored = self.model(mirror(frames)) if self.recipe.flip else None
             drawn = p if self.recipe.decide == 1 else decide(logits, self.recipe.decide).sigmoid()
             redrawn = redraws(self.refiner, images, placed, frames, drawn)
-            notes = [None if redraw is None else redraw.drawing.note for redraw in redrawn]
             bands = [find_band(drawn)] if "trimap" in self.recipe.outputs else []
             made = self.framing.masks(drawn, placed, redrawn)
             changes = [None if redraw is None else redraw.change for redraw in redrawn]  # known once the masks are made
@@ -313,7 +308,7 @@ class Segmenter:
             trimaps: Sequence[Mask | None] = [None] * len(masks)
             if bands:
                 trimaps = [to_trimap(*one) for one in zip(rest[0], masks, placed, strict=True)]
-            return _Passed(table, coarse, masks, notes, trimaps)
+            return _Passed(table, coarse, masks, trimaps)
 
 
 def _in_frame(box: Box | None, placement: Placement, frame_px: int) -> tuple[float, float, float, float]:

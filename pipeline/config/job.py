@@ -57,17 +57,14 @@ class Compute(Section):
     threads_per_actor: int | None = Field(
         default=None, ge=1, description="CPU threads of one model; absent, the node's cores shared out"
     )
-    batch_mpx: float | None = Field(
-        default=None, gt=0, description="megapixels of frames a forward pass; absent, 4.2 on a GPU, 1.05 on a CPU"
-    )
     batch_size: int | None = Field(
-        default=None, ge=1, le=256, description="images a forward pass; absent, as many as batch_mpx allows, up to 16"
+        default=None,
+        ge=1,
+        le=256,
+        description="images per forward pass; default: as many as make 4.2 megapixels on a GPU, 1.05 on a CPU, up to 16",
     )
     rows_per_block: int | None = Field(default=None, ge=1, description="items a task; absent, from the manifest's length")
     rows_per_part: int | None = Field(default=None, ge=1, description="items an index part; absent, from the manifest's length")
-    block_mib: int | None = Field(
-        default=None, ge=1, le=1024, description="decoded pixels a block; absent, 64, and up to 256 for millions of items"
-    )
     fetch_threads: int = Field(default=8, ge=1, le=128, description="objects read or written at once by one task")
     no_progress_s: int = Field(default=1800, ge=5, description="a run that finishes nothing for so long is given up")
     progress_s: float = Field(default=30.0, gt=0, le=3600, description="between two rewrites of progress/<run id>.json")
@@ -84,7 +81,7 @@ class Compute(Section):
         """Images in one forward pass on a device of this type (``cpu`` or ``cuda``), by the size of the frames."""
         if self.batch_size is not None:
             return self.batch_size
-        batch_mpx = self.batch_mpx or (CUDA_BATCH_MPX if device == "cuda" else CPU_BATCH_MPX)
+        batch_mpx = CUDA_BATCH_MPX if device == "cuda" else CPU_BATCH_MPX
         return min(MOST_A_PASS, max(1, int(batch_mpx * 1e6 / frame_px**2)))
 
 

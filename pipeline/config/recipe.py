@@ -15,6 +15,9 @@ from pipeline.errors import ConfigError
 RECIPE_VERSION = 1
 """Part of every fingerprint; raised when the same settings start to give other pixels."""
 
+REMOVED_SETTINGS = {"refiner_normalise": "imagenet"}
+"""Settings that no longer exist, with their only value: existing outputs keep their fingerprints."""
+
 ESTIMATOR_SHA256 = "aa1dcd00c371f1b68cb98e44dd6097bef5433e8c7e3c392c960ca4a2f86bc011"
 """The bundled weights of the network that makes the signal ``expected_dice``."""
 
@@ -49,18 +52,14 @@ class Recipe(Section):
 
     alpha_resize: Literal["antialias", "plain"] = Field(default="antialias", description="bilinear, frame to image")
     stretch: bool = Field(default=False, description="upstream's per-image min-max; an empty photo becomes a full mask")
-    refiner: Literal["none", "guided", "cgm", "closed_form", "vitmatte"] = Field(
+    refiner: Literal["none", "guided", "cgm"] = Field(
         default="cgm", description="alpha where the model is unsure, at the image's own size; none: the model's, enlarged"
     )
-    refiner_weights: str = Field(default="", description="vitmatte's, or others than the bundled ones of cgm, as the model's")
+    refiner_weights: str = Field(
+        default="", description="other weights for cgm than the bundled ones: path or URI, as recipe.weights"
+    )
     refiner_weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="what they must hash to")
-    refiner_licence: str = Field(default="", description="the terms under which you use them; kept in recipe.json")
-    refiner_normalise: Literal["imagenet", "half"] = Field(
-        default="imagenet", description="vitmatte's input: as it was trained, or as transformers' processor has it"
-    )
-    foreground: Literal["multilevel", "blur_fusion", "ben2", "none"] = Field(
-        default="multilevel", description="colours of the cutout's edge"
-    )
+    foreground: Literal["multilevel", "ben2", "none"] = Field(default="multilevel", description="colours of the cutout's edge")
     outputs: tuple[Literal["mask", "cutout", "trimap"], ...] = Field(
         default=("mask", "cutout"), description="objects an item; in the trimap 128 is where the model was unsure"
     )
@@ -134,15 +133,8 @@ class Recipe(Section):
             raise ValueError(f"frame_px must be a multiple of 128 for mvanet, not {self.frame_px}")
         if self.model == "onnx" and self.precision not in {"auto", "fp32"}:
             raise ValueError("an ONNX file carries its own precision; leave recipe.precision at fp32")
-        if self.refiner == "vitmatte" and not (self.refiner_weights and self.refiner_licence.strip()):
-            raise ValueError(
-                "refiner=vitmatte needs refiner_weights, a path or a URI, and refiner_licence, the terms of their use"
-            )
-        given = [name for name, field in Recipe.model_fields.items() if getattr(self, name) != field.default]
-        used = {"cgm": {"refiner_weights", "refiner_weights_sha256"}}.get(self.refiner, set())
-        unused = [name for name in given if name.startswith("refiner_") and name not in used]
-        if self.refiner != "vitmatte" and unused:
-            raise ValueError(f"{unused[0]} isn't for refiner={self.refiner}; leave it out")
+        if self.refiner != "cgm" and (self.refiner_weights or self.refiner_weights_sha256):
+            raise ValueError(f"refiner={self.refiner} has no weights; remove refiner_weights and refiner_weights_sha256")
         return self
 
     def fingerprint(self) -> str:
@@ -159,8 +151,7 @@ class Recipe(Section):
             raise ConfigError("the recipe has no refiner_weights_sha256 yet; fetch them before taking its fingerprint")
         if self.calibration and self.calibration_sha256 is None:
             raise ConfigError("the recipe has no calibration_sha256 yet; fetch the calibration before taking its fingerprint")
-        facts = self.facts() | {"version": RECIPE_VERSION}
-        facts.pop("refiner_licence")
+        facts = self.facts() | REMOVED_SETTINGS | {"version": RECIPE_VERSION}
         text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

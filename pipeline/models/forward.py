@@ -132,7 +132,7 @@ def segment_errors(batch: int) -> Iterator[None]:
     except BrokenDevice:
         raise
     except torch.OutOfMemoryError as error:
-        raise SegmentError(f"out of GPU memory with {batch} frames at once; lower compute.batch_mpx") from error
+        raise SegmentError(f"out of GPU memory with {batch} frames at once; lower compute.batch_size") from error
     except (RuntimeError, MemoryError) as error:
         reason = str(error).strip().split("\n", 1)[0][:200]
         raise SegmentError(f"the model failed on a batch of {batch}: {reason}") from error

@@ -101,7 +101,7 @@ def rows_per_block(plan: Plan, pool: Pool) -> int:
 
 def block_mib(plan: Plan) -> int:
     """Decoded pixels that a task hands on at once: they, not items, decide how many blocks there are where photos are large."""
-    return plan.job.compute.block_mib or grown(BLOCK_MIB, plan.todo)
+    return grown(BLOCK_MIB, plan.todo)
 
 
 def grown(usual: int, todo: int) -> int:

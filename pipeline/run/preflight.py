@@ -12,7 +12,7 @@ from pipeline.manifest.id_set import Digests, contains
 from pipeline.manifest.manifest import Manifest, Scan, open_manifest, scan
 from pipeline.models.backgrounds import pin_backgrounds
 from pipeline.models.load import check_weights, settle
-from pipeline.models.refiners.load import check_extra, check_refiner
+from pipeline.models.refiners.load import check_refiner
 from pipeline.models.resolve import check_licence, pin_recipe
 from pipeline.output.index import done_ids, ids_of_run
 from pipeline.output.layout import Layout
@@ -88,7 +88,6 @@ def make_plan(job: Job, files: Files, *, accept_licence: bool = False, gpu: bool
         Refused: with one sentence that says what is wrong and how to mend it.
     """
     check_licence(job.preset, accept_licence)
-    check_extra(job.recipe)
     manifest = open_manifest(job.manifest, files)
     output = files.absolute(job.output)
     if manifest.uri == manifest.base and f"{output}/".startswith(f"{manifest.base}/"):

@@ -35,11 +35,8 @@ from pipeline.log import log
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 """``recipe.precision`` as OpenVINO names it."""
 
-SOURCES = (
-    *("sizes", "windows", "swin", "backbones", "mvanet", "enlarge", "fold", "tensors", "checkpoints"),
-    *("estimator", "frozen"),
-)
-"""Modules that decide the graph."""
+GRAPH_VERSION = 1
+"""Part of every cached graph's name. Raise it when a change of the network code changes what the graph computes."""
 
 
 def can_freeze() -> bool:
@@ -252,11 +249,9 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def _key(weights_sha256: str, seen: tuple[int, int]) -> str:
-    """Name of a graph: its weights and frame, and what made it."""
-    facts = hashlib.sha256(f"{weights_sha256} {seen} {version('openvino')} {torch.__version__}".encode())
-    for module in SOURCES:
-        facts.update(Path(__file__).with_name(f"{module}.py").read_bytes())
-    return facts.hexdigest()[:24]
+    """Return the name of a cached graph: weights, input shape, graph version, and versions of the libraries that make it."""
+    made_with = " ".join(f"{library} {version(library)}" for library in ("openvino", "torch", "timm"))
+    return hashlib.sha256(f"{weights_sha256} {seen} {GRAPH_VERSION} {made_with}".encode()).hexdigest()[:24]
 
 
 @functools.cache

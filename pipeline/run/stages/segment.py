@@ -51,7 +51,7 @@ class SegmentBatch:
             self.refused = error  # raised here, Ray would tell of a dead actor instead
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Adds ``mask`` and, where it is wanted, ``trimap`` (H·W bytes each), the score, ``refiner_note`` and ``segment_s``."""
+        """Adds ``mask`` and, where it is wanted, ``trimap`` (H·W bytes each), the score and ``segment_s``."""
         if self.refused is not None:
             raise self.refused
         start = time.perf_counter()
@@ -77,7 +77,6 @@ class SegmentBatch:
             quality_calibrated=column([score and score["calibrated"] for score in scores], pa.bool_()),
             reasons=column([score and score["reasons"] for score in scores], pa.list_(pa.string())),
             signals=column([score and score["signals"] for score in scores], SIGNALS),
-            refiner_note=column([None if segment is None else segment.note for segment in segments], pa.string()),
             segment_s=column([share_s if error is None else None for error in errors], pa.float32()),
             **more,
         )

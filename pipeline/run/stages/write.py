@@ -181,7 +181,7 @@ def _index_row(
 ) -> dict[str, Any]:
     failed = error["error_code"] is not None
     objects = {key: None if failed else value for key, value in made.items() if not key.endswith("_s")}
-    judged = ("quality", "quality_calibrated", "reasons", "signals", "refiner_note")
+    judged = ("quality", "quality_calibrated", "reasons", "signals")
     status = "failed" if failed else "review" if fact["quality"] < finish.recipe.review_below else "ok"
     seconds = {
         stage: made.get(f"{stage}_s", fact.get(f"{stage}_s")) for stage in ("fetch", "decode", "segment", "finish", "write")
