@@ -120,7 +120,7 @@ def _jobs(found: Bench) -> None:
     for one in found.jobs:
         whole = one.whole
         speeds = (f"{whole.items_per_s:.3g}", f"{one.model_items_per_s:.3g}", f"{one.efficiency:.2f}")
-        store = "" if whole.store_mib_an_item is None else f"{whole.store_mib_an_item:.1f}"
+        store = "" if whole.store_mib_per_item is None else f"{whole.store_mib_per_item:.1f}"
         lines.add_row(whole.preset, str(whole.items), f"{whole.whole_s:.1f}", *speeds, store)
     out.print(lines)
 

@@ -46,7 +46,7 @@ def calibrate(
     about = made.calibration.fitted_on
     out.print(
         f"fitted on {about['items']} items of {about['photos']} photos, {about['good']} of them good; "
-        f"of {made.verdicts} items only a person's verdict was known",
+        f"of {made.reviews} items only a person's verdict was known",
         markup=False,
     )
     uri = files.absolute(to)

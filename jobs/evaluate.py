@@ -14,7 +14,7 @@ from jobs.console import err, out, show_error, table
 if TYPE_CHECKING:
     from pipeline.config.job import Job
     from pipeline.errors import Stopped
-    from pipeline.run.signals import Stopping
+    from pipeline.run.signals import SignalHandler
 
 
 WIDE = 200
@@ -46,26 +46,26 @@ def evaluate(
 
     Items that the output has already are measured as they are.
     """
-    from pipeline.run.signals import Stopping
+    from pipeline.run.signals import SignalHandler
 
     def say(error: Stopped) -> None:
         err.show_cursor()
         show_error(error)
 
-    stopping = Stopping(say)
-    stopping.install()  # before anything heavy is imported
+    signals = SignalHandler(say)
+    signals.install()  # before anything heavy is imported
     # Failures are counted in the table: an evaluation isn't given up for them.
     pairs = ["budget.max_failed_share=1", *options.settings(set_, endpoint_url)]
     presets: list[str | None] = list(preset) if preset else [None]
     jobs = [options.job_of(manifest, output, one, job, pairs, allow_root) for one in presets]
     try:
-        _evaluate(jobs, truth, tags, stopping, hce=hce, accept_licence=accept_licence, verbose=verbose)
+        _evaluate(jobs, truth, tags, signals, hce=hce, accept_licence=accept_licence, verbose=verbose)
     finally:
-        stopping.wait_if_leaving()
+        signals.wait_if_leaving()
 
 
 def _evaluate(
-    jobs: list[Job], truth: str, tags: str | None, stopping: Stopping, *, hce: bool, accept_licence: bool, verbose: bool
+    jobs: list[Job], truth: str, tags: str | None, signals: SignalHandler, *, hce: bool, accept_licence: bool, verbose: bool
 ) -> None:
     from pipeline.evaluate.driver import Asked, evaluate
     from pipeline.evaluate.tables import tables
@@ -75,7 +75,7 @@ def _evaluate(
     set_up_logging(verbose=verbose)
     asked = Asked(truth, tags, hce)
     wide = Console(highlight=False, width=None if out.is_terminal else WIDE)
-    for title, heads, rows in tables(evaluate(jobs, asked, accept_licence=accept_licence, stopping=stopping)):
+    for title, heads, rows in tables(evaluate(jobs, asked, accept_licence=accept_licence, signals=signals)):
         made = table(heads[0], *(f">{head}" for head in heads[1:]), title=title)
         for row in rows:
             made.add_row(*(escape(cell) for cell in row))

@@ -1,4 +1,4 @@
-"""``matteline infra``: what runs Matteline on a cluster, every night."""
+"""``matteline infra``: Kubernetes manifests for a nightly run."""
 
 from __future__ import annotations
 
@@ -9,31 +9,38 @@ import typer
 
 from jobs.console import out
 
-infra = typer.Typer(help="Write what runs Matteline on a Kubernetes cluster.", no_args_is_help=True)
+infra = typer.Typer(help="Write the Kubernetes manifests of a nightly run.", no_args_is_help=True)
 
 
 @infra.callback()
 def _commands() -> None:
-    """Write what runs Matteline on a Kubernetes cluster."""  # a callback, or typer would drop the only command's name
+    """Write the Kubernetes manifests of a nightly run."""  # without a callback typer drops the name of the only command
 
 
 @infra.command()
 def render(
     overlay: Annotated[str, typer.Option("--overlay", help="kind, cpu or gpu-spot: a folder of infra/overlays.")],
-    image: Annotated[str | None, typer.Option("--image", help="The container image, with its tag.")] = None,
-    manifest: Annotated[str | None, typer.Option("--manifest", "-m", help="URI of what to cut out.")] = None,
-    output: Annotated[str | None, typer.Option("--output", help="URI of where results go.")] = None,
+    image: Annotated[str | None, typer.Option("--image", help="Container image, with its tag.")] = None,
+    manifest: Annotated[str | None, typer.Option("--manifest", "-m", help="URI of the manifest.")] = None,
+    output: Annotated[str | None, typer.Option("--output", help="URI of the output.")] = None,
     preset: Annotated[str | None, typer.Option("--preset", "-p", help="Model: a name from `matteline models`.")] = None,
-    schedule: Annotated[str | None, typer.Option("--schedule", help='When, in UTC: "0 2 * * *" is two every night.')] = None,
-    replicas: Annotated[str | None, typer.Option("--replicas", help="Workers that hold a model; of GPUs, at most.")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Of the run; at most 32 characters.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option("--schedule", help='Cron schedule in UTC: "0 2 * * *" is 02:00 every night.')
+    ] = None,
+    replicas: Annotated[
+        str | None, typer.Option("--replicas", help="Number of workers with a model; with GPUs, the maximum.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the run, at most 32 characters.")] = None,
     ray_cron_job: Annotated[
-        bool, typer.Option("--ray-cron-job", help="Schedule by KubeRay's RayCronJob (alpha, behind a feature gate).")
+        bool, typer.Option("--ray-cron-job", help="Schedule with KubeRay's RayCronJob (alpha, behind a feature gate).")
     ] = False,
-    file: Annotated[Path | None, typer.Option("-o", "--file", help="Write there, not to the screen.")] = None,
+    file: Annotated[Path | None, typer.Option("-o", "--file", help="Write to this file instead of stdout.")] = None,
 ) -> None:
-    """Write a nightly run as YAML for `kubectl apply -f`, checked; what isn't given is as the overlay's settings.yaml says."""
-    from pipeline.deploy.nightly import as_yaml, nightly
+    """Render an overlay as YAML for `kubectl apply --server-side -f -`, and check it. Needs kubectl or kustomize, no cluster.
+
+    Options that are not given keep the values of the overlay's settings.yaml.
+    """
+    from pipeline.deploy.render import render as render_overlay
     from pipeline.errors import StorageError
 
     given = {
@@ -46,12 +53,12 @@ def render(
         "name": name,
     }
     changes = {key: value for key, value in given.items() if value is not None}
-    text = as_yaml(nightly(overlay, changes, ray_cron_job=ray_cron_job))
+    text = render_overlay(overlay, changes, ray_cron_job=ray_cron_job)
     if file is None:
         typer.echo(text, nl=False)
         return
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise StorageError(f"{file} can't be written: {error.strerror}") from error
-    out.print(f"{file}: kubectl apply -f {file}", markup=False)
+        raise StorageError(f"cannot write {file}: {error.strerror}") from error
+    out.print(f"{file}: kubectl apply --server-side -f {file}", markup=False)

@@ -61,7 +61,7 @@ def manifest(
     from pipeline.errors import ConfigError
     from pipeline.manifest.build import write_manifest
     from pipeline.manifest.corruptions import kinds_of, with_copies
-    from pipeline.storage.allowlist import Roots
+    from pipeline.storage.allowlist import AllowList
     from pipeline.storage.uris import join, parent
 
     kinds = kinds_of(copies or "")
@@ -81,7 +81,7 @@ def manifest(
         place = join(parent(target), "copies")
         if f"{place}/".startswith(f"{folder}/"):
             raise ConfigError(f"the copies would lie in {place}, among the photos; write the manifest beside their folder")
-        table, left_out = with_copies(table, kinds, place, Roots(tuple(read)), files)
+        table, left_out = with_copies(table, kinds, place, AllowList(tuple(read)), files)
     write_manifest(table, target, files)
     boxed = next((name for name in ("x0", "box") if name in table.column_names), None)
     boxes = table.num_rows - table[boxed].null_count if boxed else 0
@@ -115,5 +115,5 @@ def _say_roots(folders: list[str], target: str) -> None:
 
     outside = [folder for folder in folders if not f"{folder}/".startswith(f"{parent(target).rstrip('/')}/")]
     if outside:
-        roots = " ".join(f"--allow-root {folder}" for folder in outside)
-        out.print(f"the images lie outside the manifest's folder: run it with {roots}", markup=False)
+        allowlist = " ".join(f"--allow-root {folder}" for folder in outside)
+        out.print(f"the images lie outside the manifest's folder: run it with {allowlist}", markup=False)

@@ -79,8 +79,8 @@ def job_of(
     job = load_job(
         manifest=named, output=output, preset=preset, overrides=pairs, job_file=job_file, renditions=renditions or ()
     )
-    roots = (*job.storage.allow_roots, *(allow_roots or ()))
-    return job.model_copy(update={"storage": job.storage.model_copy(update={"allow_roots": roots})})
+    allowlist = (*job.storage.allow_roots, *(allow_roots or ()))
+    return job.model_copy(update={"storage": job.storage.model_copy(update={"allow_roots": allowlist})})
 
 
 def settings(chosen: list[str] | None, endpoint_url: str | None) -> list[str]:
@@ -103,5 +103,5 @@ def files_of(chosen: list[str] | None, endpoint_url: str | None, allow_roots: li
     if set(given) - {"storage"}:
         raise ConfigError(f"this command takes storage settings only, not {min(set(given) - {'storage'})}")
     storage = build(Storage, given.get("storage", {}), "--set")
-    roots = (*storage.allow_roots, *(allow_roots or ()))
-    return Files(storage.model_copy(update={"allow_roots": roots}))
+    allowlist = (*storage.allow_roots, *(allow_roots or ()))
+    return Files(storage.model_copy(update={"allow_roots": allowlist}))

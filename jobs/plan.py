@@ -40,7 +40,7 @@ def plan(
     from pipeline.models.load import can_use_gpu
     from pipeline.run.cluster import ray_cluster, will_use_gpus
     from pipeline.run.cost import Price, look_at_sizes
-    from pipeline.run.graph import with_copies
+    from pipeline.run.graph import with_actors
     from pipeline.run.preflight import fit_pool, make_plan, without_done
     from pipeline.storage.files import Files
 
@@ -50,7 +50,7 @@ def plan(
     files = Files(settled.storage)
     gpu = settled.recipe.precision == "auto" and will_use_gpus(settled.compute)
     made = without_done(make_plan(settled, files, accept_licence=accept_licence, gpu=gpu), files)
-    made = replace(made, job=with_copies(made.job, made.todo))
+    made = replace(made, job=with_actors(made.job, made.todo))
     with ray_cluster(made.job.compute) as cluster:
         pool = fit_pool(made.job.compute, cluster, gpu_model=can_use_gpu(settled.recipe))
     lines = table("", "")
@@ -92,7 +92,7 @@ def _estimated(made: Plan, pool: Pool, files: Files, *, machines: int, price: Pr
     if price is not None and found.money is not None:
         count = "1 machine" if machines == 1 else f"{machines} machines"
         lines.append(
-            ("cost", f"about {found.money:.2f}: {count} {price.machine} that the model runs on, at {price.an_hour:g} an hour")
+            ("cost", f"about {found.money:.2f}: {count} {price.machine} that the model runs on, at {price.per_hour:g} an hour")
         )
     return lines
 
@@ -108,7 +108,7 @@ def _speed(made: Plan, pool: Pool, files: Files) -> Speed:
     if known is not None:
         return known
     compute = made.job.compute
-    threads = compute.threads_per_actor or max(1, local_cpus() // pool.a_node)
-    batch = compute.images_a_pass(made.job.recipe.frame_px, pool.device)
+    threads = compute.threads_per_actor or max(1, local_cpus() // pool.actors_per_node)
+    batch = compute.batch_size_for(made.job.recipe.frame_px, pool.device)
     each_s = seconds_per_item(made.job.recipe, files, device=pool.device, threads=threads, batch=batch, engine=compute.engine)
     return Speed(1 / each_s, f"the model takes {each_s:.3g} s an item on this machine, measured alone, {pool.actors} at once")

@@ -14,24 +14,24 @@ review = typer.Typer(help="Keep what people said of items.", no_args_is_help=Tru
 
 @review.command("import")
 def import_(
-    verdicts: Annotated[str, typer.Argument(help="The CSV that the page of `matteline report` exports.")],
+    reviews: Annotated[str, typer.Argument(help="The CSV that the page of `matteline report` exports.")],
     output: Annotated[str, typer.Argument(help="The output that was judged, or its recipe's folder.")],
     set_: options.Set = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
-    """Keep a page's verdicts beside the index; with a sample drawn, say what follows."""
+    """Keep a page's reviews beside the index; with a sample drawn, say what follows."""
     from pipeline.errors import ConfigError
     from pipeline.output.index import only_recipe
-    from pipeline.review.reviews import import_verdicts, judge_sample
+    from pipeline.review.reviews import import_reviews, judge_sample
 
     files = options.files_of(set_, endpoint_url)
     layout = only_recipe(output, files)
     try:
-        text = files.read(files.absolute(verdicts)).decode("utf-8-sig")
+        text = files.read(files.absolute(reviews)).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{verdicts} is no UTF-8 text; export the verdicts again") from error
-    count, uri = import_verdicts(text, layout, files)
-    out.print(f"{count} verdicts in {uri}", markup=False)
+        raise ConfigError(f"{reviews} is no UTF-8 text; export the reviews again") from error
+    count, uri = import_reviews(text, layout, files)
+    out.print(f"{count} reviews in {uri}", markup=False)
     judged = judge_sample(layout, files)
     if judged is not None:
         out.print(judged.sentence, markup=False)

@@ -13,7 +13,7 @@ from jobs.console import err, print_report, show_error
 if TYPE_CHECKING:
     from pipeline.config.job import Job
     from pipeline.errors import Stopped
-    from pipeline.run.signals import Stopping
+    from pipeline.run.signals import SignalHandler
 
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -65,14 +65,14 @@ def run(
     continue where it stopped: items that are done are left alone.
     """
     from pipeline.errors import PipelineError
-    from pipeline.run.signals import Stopping
+    from pipeline.run.signals import SignalHandler
 
     def say(error: Stopped) -> None:
         err.show_cursor()  # which the progress bar has hidden
         show_error(error)
 
-    stopping = Stopping(say)
-    stopping.install()  # before anything heavy is imported
+    signals = SignalHandler(say)
+    signals.install()  # before anything heavy is imported
     pairs = options.settings(set_, endpoint_url) + ([f"drift.accepted={json.dumps(drift_from)}"] if drift_from else [])
     counts = {"wait_for_gpus": wait_for_gpus, "min_actors": min_actors, "max_actors": max_actors}
     pairs += [f"compute.{name}={count}" for name, count in counts.items() if count is not None]
@@ -86,12 +86,12 @@ def run(
         tell_of_refusal(error, manifest, output)
         raise
     try:
-        _run(settled, stopping, accept_licence=accept_licence, retry=codes, changed=changed, verbose=verbose)
+        _run(settled, signals, accept_licence=accept_licence, retry=codes, changed=changed, verbose=verbose)
     finally:
-        stopping.wait_if_leaving()
+        signals.wait_if_leaving()
 
 
-def _run(settled: Job, stopping: Stopping, *, accept_licence: bool, retry: set[str], changed: bool, verbose: bool) -> None:
+def _run(settled: Job, signals: SignalHandler, *, accept_licence: bool, retry: set[str], changed: bool, verbose: bool) -> None:
     from pipeline.errors import ErrorBudgetExceeded
     from pipeline.log import set_up_logging
     from pipeline.output.run_record import read_report
@@ -101,7 +101,7 @@ def _run(settled: Job, stopping: Stopping, *, accept_licence: bool, retry: set[s
     set_up_logging(verbose=verbose)
     files = Files(settled.storage)
     try:
-        plan, _ = run_job(settled, accept_licence=accept_licence, retry=retry, changed=changed, stopping=stopping)
+        plan, _ = run_job(settled, accept_licence=accept_licence, retry=retry, changed=changed, signals=signals)
     except ErrorBudgetExceeded as error:
         # What is in the index is valid, and its table of failures is what a person needs now.
         show_error(error)

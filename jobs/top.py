@@ -18,7 +18,7 @@ from jobs import options
 from jobs.console import out, span, table
 
 if TYPE_CHECKING:
-    from pipeline.output.status import Sight
+    from pipeline.output.status import RunStatus
 
 COLOURS = {"running": "green", "silent": "yellow", "dead": "bold red", "over": "bold"}
 BAR = 40
@@ -54,7 +54,7 @@ def top(
                 live.update(view(sight), refresh=True)
 
 
-def view(sight: Sight) -> RenderableType:
+def view(sight: RunStatus) -> RenderableType:
     """One run on a screen."""
     facts = sight.facts
     failures = facts.get("failures") or {}
@@ -81,7 +81,7 @@ def _bar(facts: dict[str, Any]) -> RenderableType:
     return line
 
 
-def _numbers(sight: Sight) -> RenderableType:
+def _numbers(sight: RunStatus) -> RenderableType:
     facts = sight.facts
     counts = f"{facts['ok']} ok, {facts['review']} to review, {facts['failed']} failed"
     before = f", {facts['done_before']} done before" if facts.get("done_before") else ""

@@ -14,7 +14,7 @@ from jobs.console import out, table
 
 if TYPE_CHECKING:
     from pipeline.output.run_record import RecipeReport
-    from pipeline.output.verify import Verdict
+    from pipeline.output.verify import VerifyReport
     from pipeline.storage.files import Files
 
 
@@ -36,16 +36,16 @@ def verify(
     reports = read_report(files.absolute(output), files)
     if not reports:
         raise ConfigError(f"no results under {files.absolute(output)}; nothing to verify")
-    verdicts = {report.layout.folder: _verdict(report, manifest, sample, files) for report in reports}
+    results = {report.layout.folder: _report(report, manifest, sample, files) for report in reports}
     if as_json:
-        out.print_json(json.dumps({folder: asdict(verdict) | {"sound": verdict.sound} for folder, verdict in verdicts.items()}))
+        out.print_json(json.dumps({folder: asdict(result) | {"sound": result.sound} for folder, result in results.items()}))
     else:
-        for folder, verdict in verdicts.items():
-            _print_verdict(folder, verdict)
-    raise SystemExit(0 if all(verdict.sound for verdict in verdicts.values()) else 1)
+        for folder, result in results.items():
+            _print_report(folder, result)
+    raise SystemExit(0 if all(result.sound for result in results.values()) else 1)
 
 
-def _verdict(report: RecipeReport, manifest: str | None, sample: float, files: Files) -> Verdict:
+def _report(report: RecipeReport, manifest: str | None, sample: float, files: Files) -> VerifyReport:
     from pipeline.manifest.manifest import open_manifest
     from pipeline.output.verify import verify as check
     from pipeline.paths import example_path
@@ -54,14 +54,14 @@ def _verdict(report: RecipeReport, manifest: str | None, sample: float, files: F
     return check(report.layout, files, open_manifest(named, files) if named else None, sample=sample)
 
 
-def _print_verdict(folder: str, verdict: Verdict) -> None:
+def _print_report(folder: str, result: VerifyReport) -> None:
     from pipeline.output.verify import KINDS
 
     out.print(f"[bold]{escape(folder)}[/]")
-    out.print(f"  {verdict.rows} rows; {verdict.objects} objects read, {verdict.object_bytes / 1e6:.1f} MB")
-    out.print("  [green]sound[/]" if verdict.sound else "  [bold red]not sound[/]")
-    if not verdict.sound:
+    out.print(f"  {result.rows} rows; {result.objects} objects read, {result.object_bytes / 1e6:.1f} MB")
+    out.print("  [green]sound[/]" if result.sound else "  [bold red]not sound[/]")
+    if not result.sound:
         findings = table("finding", ">count", "what", "for example")
-        for kind, count in verdict.counts.items():
-            findings.add_row(kind, str(count), KINDS[kind], escape(verdict.examples[kind][0]))
+        for kind, count in result.counts.items():
+            findings.add_row(kind, str(count), KINDS[kind], escape(result.examples[kind][0]))
         out.print(findings)

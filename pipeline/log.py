@@ -85,7 +85,7 @@ def set_up_logging(*, verbose: bool = False) -> None:
     log.propagate = False
 
 
-class Meter:
+class RunCounters:
     """Counts a run's items as they are committed, and shows them. Use as a context manager.
 
     On a terminal: a bar with items a second, failed, review and the time left. Otherwise: a JSON line now and then.
@@ -98,9 +98,9 @@ class Meter:
         """By error code: a count and an example."""
         self.seconds = 0.0
         """At work, all passes together: from where the machines are there to the last ``tick``."""
-        self.copies = 0.0
+        self.actors = 0.0
         """Of the model, at work now; 0 where nobody knows."""
-        self.copy_s = 0.0
+        self.actor_s = 0.0
         """Seconds of all of them together, busy or not."""
         self.model_s = 0.0
         """Seconds that they took for what was committed."""
@@ -112,7 +112,7 @@ class Meter:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> RunCounters:
         self._said = time.monotonic()
         if sys.stderr.isatty():
             self._progress = Progress(
@@ -144,9 +144,9 @@ class Meter:
         return self.done / self.seconds if self.seconds else 0.0
 
     @contextmanager
-    def working(self, copies: float) -> Iterator[None]:
+    def working(self, actors: float) -> Iterator[None]:
         """A pass with so many copies, for as long as nobody sets another number: its time counts."""
-        self.copies, self._ticked = copies, time.monotonic()
+        self.actors, self._ticked = actors, time.monotonic()
         try:
             yield
         finally:
@@ -158,7 +158,7 @@ class Meter:
         if self._ticked is not None:
             now = time.monotonic()
             self.seconds += now - self._ticked
-            self.copy_s += self.copies * (now - self._ticked)
+            self.actor_s += self.actors * (now - self._ticked)
             self._ticked = now
 
     def add(self, ok: int, review: int, failed: int) -> None:

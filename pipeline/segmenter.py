@@ -25,13 +25,13 @@ from pipeline.imaging.renditions.render import Rendered, render
 from pipeline.models.backgrounds import pin_backgrounds
 from pipeline.models.estimator import expected_dice, load_estimator
 from pipeline.models.forward import Probabilities, choose_device, mirror, one_thread, segment_errors, to_device, to_host
-from pipeline.models.load import Model, load_model, settle
+from pipeline.models.load import Model, load_model, resolve_precision
 from pipeline.models.refiners.load import load_refiner
-from pipeline.models.refiners.refine_tiles import Redraw, redraws
-from pipeline.models.refiners.unknown_region import find_band
+from pipeline.models.refiners.refine_tiles import Refinement, prepare_refinements
+from pipeline.models.refiners.unknown_region import find_unknown
 from pipeline.models.resample import DeviceFrames
 from pipeline.models.resolve import check_licence, pin_recipe
-from pipeline.models.sharpen import decide
+from pipeline.models.sharpen import sharpen
 from pipeline.models.signals import measure, named
 from pipeline.quality.calibration import load_calibration
 from pipeline.quality.score import Score, complete, score
@@ -126,12 +126,14 @@ class HostFrames:
         """The model's view of every image: (H, W, 3) uint8 of any sizes to (N, S, S, 3) uint8."""
         return np.stack([make_frame(image, placed, self.recipe) for image, placed in zip(images, placements, strict=True)])
 
-    def masks(self, p: Probabilities, placements: Sequence[Placement], redraws: Sequence[Redraw | None]) -> list[Mask]:
+    def masks(
+        self, p: Probabilities, placements: Sequence[Placement], prepare_refinements: Sequence[Refinement | None]
+    ) -> list[Mask]:
         """Masks at the images' sizes: (N, S, S) float32 in [0, 1] to (H, W) uint8 each, with what a refiner has to say."""
         (alphas,) = to_host(p)
         return [
-            to_mask(restore(alpha, placed, self.recipe, None if redraw is None else redraw.whole))
-            for alpha, placed, redraw in zip(alphas, placements, redraws, strict=True)
+            to_mask(restore(alpha, placed, self.recipe, None if refinement is None else refinement.whole))
+            for alpha, placed, refinement in zip(alphas, placements, prepare_refinements, strict=True)
         ]
 
 
@@ -194,12 +196,12 @@ class Segmenter:
 
     def _load(self, recipe: Recipe, files: Files, device: str, threads: int | None, batch: int | None, engine: str) -> None:
         pinned = pin_recipe(recipe, files)
-        self.recipe = settle(pinned.recipe, pinned.weights, gpu=choose_device(device).type == "cuda")
+        self.recipe = resolve_precision(pinned.recipe, pinned.weights, gpu=choose_device(device).type == "cuda")
         self.model: Model = load_model(
             self.recipe, pinned.weights, device=device, threads=threads, engine=engine, cache=cache_folder("graphs")
         )
         where = self.model.device
-        self.batch = batch or Compute().images_a_pass(self.recipe.frame_px, where.type)
+        self.batch = batch or Compute().batch_size_for(self.recipe.frame_px, where.type)
         self.refiner = load_refiner(self.recipe, pinned.refiner, where)
         self.calibration = load_calibration(self.recipe, pinned.calibration)
         self.look = load_estimator(where, threads=threads, cache=cache_folder("graphs")) if self.recipe.estimate else None
@@ -296,17 +298,19 @@ class Segmenter:
                 p = logits.sigmoid()
                 estimate = None if self.look is None else expected_dice(self.look, p, frames)
             mirrored = self.model(mirror(frames)) if self.recipe.flip else None
-            drawn = p if self.recipe.decide == 1 else decide(logits, self.recipe.decide).sigmoid()
-            redrawn = redraws(self.refiner, images, placed, frames, drawn)
-            bands = [find_band(drawn)] if "trimap" in self.recipe.outputs else []
-            made = self.framing.masks(drawn, placed, redrawn)
-            changes = [None if redraw is None else redraw.change for redraw in redrawn]  # known once the masks are made
+            drawn = p if self.recipe.sharpen == 1 else sharpen(logits, self.recipe.sharpen).sigmoid()
+            refinements = prepare_refinements(self.refiner, images, placed, frames, drawn)
+            unknown_maps = [find_unknown(drawn)] if "trimap" in self.recipe.outputs else []
+            made = self.framing.masks(drawn, placed, refinements)
+            changes = [
+                None if refinement is None else refinement.change for refinement in refinements
+            ]  # known once the masks are made
             prompts = None if np.isnan(in_frame).all() else to_device(in_frame, logits.device)
             signals = measure(logits, p, prompts, frames, mirrored, changes, estimate)
-            table, coarse, *rest = to_host(*signals, *bands, *made)
-            masks = rest[len(bands) :]
+            table, coarse, *rest = to_host(*signals, *unknown_maps, *made)
+            masks = rest[len(unknown_maps) :]
             trimaps: Sequence[Mask | None] = [None] * len(masks)
-            if bands:
+            if unknown_maps:
                 trimaps = [to_trimap(*one) for one in zip(rest[0], masks, placed, strict=True)]
             return _Passed(table, coarse, masks, trimaps)
 

@@ -24,7 +24,7 @@ from pipeline.imaging.views import views
 from pipeline.review.html import data_uri, render
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 CODES = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
 """Of keys that do something of themselves, in Windows' numbering."""
 
@@ -80,7 +80,7 @@ class Browser:
 
     def call(self, method: str, **params: Any) -> Any:
         """One call of the protocol, and its result."""
-        number, until = self._send(method, params), time.monotonic() + PATIENCE_S
+        number, until = self._send(method, params), time.monotonic() + TIMEOUT_S
         while True:
             message = self._receive(until)
             if message.get("id") == number:
@@ -95,7 +95,7 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Page.navigate", url=page.resolve().as_uri())
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + TIMEOUT_S
         while (ready := self.run("document.body && document.body.dataset.ready")) is None:
             assert time.monotonic() < until, f"{page} was never ready: {self.errors}"
             time.sleep(0.02)
@@ -121,7 +121,7 @@ class Browser:
 
     def downloaded(self, name: str) -> Path:
         """The file of this name, once the browser has it whole."""
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + TIMEOUT_S
         while not (self.downloads / name).exists() or list(self.downloads.glob("*.crdownload")):
             assert time.monotonic() < until, f"no {name} in {[path.name for path in self.downloads.iterdir()]}"
             time.sleep(0.02)

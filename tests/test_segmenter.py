@@ -138,10 +138,12 @@ def test_a_picture_too_large_for_memory_leaves_its_batch_alone(segmenter: Segmen
     for step in ("make_frame", "restore"):
         real = getattr(pipeline.segmenter, step)
 
-        def tight(pixels: np.ndarray, placed: Placement, recipe: Recipe, redraw: Any = None, real: Any = real) -> np.ndarray:
+        def tight(
+            pixels: np.ndarray, placed: Placement, recipe: Recipe, refinement: Any = None, real: Any = real
+        ) -> np.ndarray:
             if placed.size.height == 80:
                 raise MemoryError
-            return real(pixels, placed, recipe, *([] if redraw is None else [redraw]))
+            return real(pixels, placed, recipe, *([] if refinement is None else [refinement]))
 
         with monkeypatch.context() as patched:
             patched.setattr(pipeline.segmenter, step, tight)
@@ -181,7 +183,7 @@ def test_a_list_of_any_length_goes_through_in_passes(segmenter: Segmenter, monke
 def test_a_pass_takes_as_many_images_as_their_frames_pixels_allow(
     compute: Compute, frame_px: int, device: str, images: int
 ) -> None:
-    assert compute.images_a_pass(frame_px, device) == images
+    assert compute.batch_size_for(frame_px, device) == images
 
 
 def test_numbers_that_are_not_finite_fail_the_item(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ SCHEMA = 1
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")}
 """In which a machine's rate is of interest, by device."""
 
-MOST_A_PASS = {"cpu": 4, "cuda": 32}
+MAX_BATCH_SIZE = {"cpu": 4, "cuda": 32}
 """Images a forward pass that are tried, memory allowing; and as many as the job takes."""
 
 
@@ -61,7 +61,7 @@ class Efficiency:
     """What the pipeline makes of its model."""
 
     whole: Whole
-    copies: int
+    actors: int
     """Of the model, at once."""
     model_items_per_s: float
     """Of all copies, alone, at the job's batch size."""
@@ -131,7 +131,7 @@ def _add_preset(bench: Bench, subject: Subject, photos: Photos, items: int | Non
             rate = matrix_rate(precision, device=subject.pool.device, threads=local_cpus(), for_s=effort.rate_s)
             bench.rates[precision] = rate
     log.info(f"{name}: the model alone")
-    most = MOST_A_PASS[subject.pool.device] if effort.batches else 1
+    most = MAX_BATCH_SIZE[subject.pool.device] if effort.batches else 1
     alone = list(models_alone(subject, bench.rates, sorted({*powers_of_two(most), subject.batch}), effort.model_s))
     bench.models += alone
     log.info(f"{name}: each stage alone")

@@ -66,7 +66,7 @@ class Whole:
     """In the steady state; see ``Steady``."""
     stage_s: dict[str, float]
     """What an item's stages took on average, beside everything else that ran."""
-    store_mib_an_item: float | None
+    store_mib_per_item: float | None
     """What the stages handed one another through Ray's object store."""
 
 
@@ -91,7 +91,7 @@ def run_whole(subject: Subject, photos: Photos, items: int) -> Whole:
         seconds=found.seconds,
         items_per_s=found.items_per_s,
         stage_s=stage_s,
-        store_mib_an_item=record.store_mib_an_item,
+        store_mib_per_item=record.store_mib_per_item,
     )
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from pipeline.bench.clock import seconds
 from pipeline.concurrency import local_cpus
-from pipeline.models.engines.openvino import HINTS, can_freeze
+from pipeline.models.engines.openvino import HINTS, has_openvino
 from pipeline.models.load import DTYPES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,7 +107,7 @@ def _candidates(precision: str, device: torch.device, threads: int) -> Iterator[
     kernel = numbers(CHANNELS, CHANNELS, 3, 3).contiguous(memory_format=torch.channels_last)
     gflop = 2e-9 * MAP_PX**2 * CHANNELS**2 * 9
     yield f"torch conv3x3 {CHANNELS} at {MAP_PX}", gflop, functools.partial(_waited, device, F.conv2d, x, kernel, padding=1)
-    if device.type == "cpu" and can_freeze():
+    if device.type == "cpu" and has_openvino():
         yield _openvino_product(2048, precision, threads)
 
 

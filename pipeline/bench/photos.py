@@ -19,7 +19,7 @@ class Photos:
     """Where they are; boxes of their manifest are left out: everything is measured on whole images."""
 
     uris: tuple[str, ...]
-    roots: tuple[str, ...]
+    allowlist: tuple[str, ...]
     """Folders and prefixes that hold them, for ``storage.allow_roots``."""
 
 

@@ -21,7 +21,7 @@ from pipeline.imaging.decode import decode
 from pipeline.imaging.encode import encode_cutout, encode_mask
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import make_frame, place, restore, to_mask
-from pipeline.models.refiners.refine_tiles import redraws
+from pipeline.models.refiners.refine_tiles import prepare_refinements
 from pipeline.segmenter import Segmenter
 from pipeline.storage.files import Files
 from pipeline.types import Alpha, Pixels
@@ -87,8 +87,8 @@ def _one(
     frame, p = make_frame(image, whole, recipe), torch.from_numpy(alpha)
 
     def refined() -> object:
-        (redraw,) = redraws(around.refiner, [image], [whole], frame[None], p[None])
-        return to_mask(restore(alpha, whole, recipe, None if redraw is None else redraw.whole))
+        (refinement,) = prepare_refinements(around.refiner, [image], [whole], frame[None], p[None])
+        return to_mask(restore(alpha, whole, recipe, None if refinement is None else refinement.whole))
 
     stages: dict[str, Callable[[], object]] = {
         "fetch": lambda: files.fetch(uri, max_bytes=limits.max_bytes),

@@ -13,7 +13,7 @@ from pipeline.config.job import Job, load_job
 from pipeline.log import log
 from pipeline.models.load import can_use_gpu
 from pipeline.run.cluster import ray_cluster, will_use_gpus
-from pipeline.run.graph import with_copies
+from pipeline.run.graph import with_actors
 from pipeline.run.preflight import Pool, fit_pool, make_plan
 from pipeline.storage.files import Files
 from pipeline.storage.weights_cache import at_hand
@@ -35,11 +35,11 @@ class Subject:
     @property
     def threads(self) -> int:
         """Of one copy of the model."""
-        return self.job.compute.threads_per_actor or max(1, local_cpus() // self.pool.a_node)
+        return self.job.compute.threads_per_actor or max(1, local_cpus() // self.pool.actors_per_node)
 
     @property
     def batch(self) -> int:
-        return self.job.compute.images_a_pass(self.job.recipe.frame_px, self.pool.device)
+        return self.job.compute.batch_size_for(self.job.recipe.frame_px, self.pool.device)
 
 
 def open_subject(
@@ -56,7 +56,7 @@ def open_subject(
     folder.mkdir(parents=True)
     manifest = write_manifest(photos, len(photos.uris), folder / "manifest.parquet")
     job = load_job(manifest=str(manifest), output=str(folder / "out"), preset=preset, overrides=settings)
-    storage = job.storage.model_copy(update={"allow_roots": (*job.storage.allow_roots, *photos.roots)})
+    storage = job.storage.model_copy(update={"allow_roots": (*job.storage.allow_roots, *photos.allowlist)})
     recipe, weights = job.recipe, "own"
     if recipe.model == "mvanet" and not at_hand(recipe.weights, recipe.weights_sha256, Files(storage)):
         log.warning(f"the weights of {recipe.name} aren't on this machine; stand-ins of the same shapes are measured")
@@ -65,6 +65,6 @@ def open_subject(
     chosen = job.preset.model_copy(update={"recipe": recipe})
     job = job.model_copy(update={"storage": storage, "preset": chosen})
     job = make_plan(job, Files(storage), accept_licence=accept_licence, gpu=will_use_gpus(job.compute)).job
-    job = with_copies(job, LONG_RUN)
+    job = with_actors(job, LONG_RUN)
     with ray_cluster(job.compute) as cluster:
         return Subject(job, fit_pool(job.compute, cluster, gpu_model=can_use_gpu(job.recipe)), weights)

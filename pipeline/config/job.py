@@ -25,7 +25,7 @@ CUDA_BATCH_MPX = 4.2
 CPU_BATCH_MPX = 1.05
 """One frame of 1024²: a CPU is full with it (MVANet looks at five views), and a second one only takes memory."""
 
-MOST_A_PASS = 16
+MAX_BATCH_SIZE = 16
 """However small the frames: the images themselves wait in memory at full size."""
 
 
@@ -77,12 +77,12 @@ class Compute(Section):
             raise ValueError(f"min_actors={self.min_actors} is more than max_actors={self.max_actors}")
         return self
 
-    def images_a_pass(self, frame_px: int, device: str) -> int:
+    def batch_size_for(self, frame_px: int, device: str) -> int:
         """Images in one forward pass on a device of this type (``cpu`` or ``cuda``), by the size of the frames."""
         if self.batch_size is not None:
             return self.batch_size
         batch_mpx = CUDA_BATCH_MPX if device == "cuda" else CPU_BATCH_MPX
-        return min(MOST_A_PASS, max(1, int(batch_mpx * 1e6 / frame_px**2)))
+        return min(MAX_BATCH_SIZE, max(1, int(batch_mpx * 1e6 / frame_px**2)))
 
 
 class Limits(Section):

@@ -18,6 +18,9 @@ RECIPE_VERSION = 1
 REMOVED_SETTINGS = {"refiner_normalise": "imagenet"}
 """Settings that no longer exist, with their only value: existing outputs keep their fingerprints."""
 
+RENAMED_SETTINGS = {"sharpen": "decide"}
+"""Names that a setting has in the fingerprint, where it had another one before."""
+
 ESTIMATOR_SHA256 = "aa1dcd00c371f1b68cb98e44dd6097bef5433e8c7e3c392c960ca4a2f86bc011"
 """The bundled weights of the network that makes the signal ``expected_dice``."""
 
@@ -78,12 +81,12 @@ class Recipe(Section):
         exclude_if=lambda estimate: estimate,
         description="a small network looks at photo and mask, too: the signal expected_dice",
     )
-    decide: float = Field(
+    sharpen: float = Field(
         default=1.0,
         ge=1,
         le=16,
-        exclude_if=lambda decide: decide == 1,
-        description="what the model is unsure of far from any contour is decided: logits there are so many times as large",
+        exclude_if=lambda sharpen: sharpen == 1,
+        description="factor on the logits far from any contour, where a hesitant model leaves haze",
     )
     calibration: str = Field(
         default="",
@@ -152,6 +155,7 @@ class Recipe(Section):
         if self.calibration and self.calibration_sha256 is None:
             raise ConfigError("the recipe has no calibration_sha256 yet; fetch the calibration before taking its fingerprint")
         facts = self.facts() | REMOVED_SETTINGS | {"version": RECIPE_VERSION}
+        facts = {RENAMED_SETTINGS.get(name, name): value for name, value in facts.items()}
         text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,6 +1,4 @@
-"""Kubernetes manifests from ``infra/``, filled in and checked without a cluster.
-
-Knows what KubeRay and a nightly run need.
+"""Kubernetes manifests: ``infra/`` rendered by Kustomize with a user's values, and checked without a cluster.
 
 May import: the modules at the root.
 """

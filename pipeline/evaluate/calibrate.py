@@ -23,7 +23,7 @@ from pipeline.quality.calibration import Calibration
 from pipeline.quality.calibration_fit import Fit, check_library, fit
 from pipeline.quality.ranking import FAILED_BELOW, GOOD_FROM, Ranking, judge
 from pipeline.quality.score import FLAGS, score
-from pipeline.review.reviews import read_verdicts
+from pipeline.review.reviews import read_reviews
 from pipeline.storage.files import Files
 
 COLUMNS = ("item_id", "group", "tags", "signals", "dice_binary", "error_code")
@@ -36,7 +36,7 @@ class Calibrated:
     calibration: Calibration
     rankings: dict[str, Ranking]
     """By score, of items with a known Dice; empty if no photo was kept apart."""
-    verdicts: int
+    reviews: int
     """Items that only a person's verdict was known of."""
 
 
@@ -156,13 +156,13 @@ def _known(layout: Layout, files: Files) -> Iterator[dict[str, Any]]:
                 measured.add(row["item_id"])
                 kind, dice = next(iter(row["tags"] or ()), ""), row["dice_binary"]
                 yield {**row, "kind": kind, "dice": dice, "good": dice >= GOOD_FROM}
-    verdicts = {name: row["verdict"] for name, row in read_verdicts(layout, files).items() if name not in measured}
-    if verdicts:
-        wanted = pa.array(list(verdicts))
+    reviews = {name: row["verdict"] for name, row in read_reviews(layout, files).items() if name not in measured}
+    if reviews:
+        wanted = pa.array(list(reviews))
         for part in read_index(layout, files, ["item_id", "signals"]):
             for row in part.filter(pc.is_in(part["item_id"], wanted)).to_pylist():
                 if row["signals"] is not None:
-                    good = verdicts[row["item_id"]] == "accept"
+                    good = reviews[row["item_id"]] == "accept"
                     yield {**row, "group": row["item_id"], "kind": "verdict", "dice": None, "good": good}
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pipeline.config.job import Job
 from pipeline.errors import ConfigError
 from pipeline.evaluate.graph import measure_rows
-from pipeline.evaluate.ground_truth import check_columns, joined, read_truths
+from pipeline.evaluate.ground_truth import check_columns, joined, read_ground_truth
 from pipeline.evaluate.measure import Measuring, read_rows
 from pipeline.evaluate.summary import Summary, summarise
 from pipeline.evaluate.tables import as_json, markdown
@@ -23,7 +23,7 @@ from pipeline.quality.metrics import check_library
 from pipeline.run.cluster import ray_cluster
 from pipeline.run.driver import run_job
 from pipeline.run.preflight import Plan
-from pipeline.run.signals import Stopping
+from pipeline.run.signals import SignalHandler
 from pipeline.storage.files import Files
 from pipeline.storage.uris import join
 
@@ -40,7 +40,7 @@ class Asked:
 
 
 def evaluate(
-    jobs: Sequence[Job], asked: Asked, *, accept_licence: bool = False, stopping: Stopping | None = None
+    jobs: Sequence[Job], asked: Asked, *, accept_licence: bool = False, signals: SignalHandler | None = None
 ) -> list[Summary]:
     """Do the jobs (of one manifest and output, each with a model of its own), then measure what they made.
 
@@ -57,9 +57,9 @@ def evaluate(
     for job in jobs:
         if "mask" not in job.recipe.outputs:
             raise ConfigError(f"the recipe {job.recipe.name} makes no masks to evaluate; its outputs must have mask")
-    plans = [run_job(job, accept_licence=accept_licence, stopping=stopping)[0] for job in jobs]
+    plans = [run_job(job, accept_licence=accept_licence, signals=signals)[0] for job in jobs]
     names = Counter(plan.job.recipe.name for plan in plans)
-    truths = read_truths(plans[0].manifest, files, asked.truth, asked.tags)
+    truths = read_ground_truth(plans[0].manifest, files, asked.truth, asked.tags)
     summaries = []
     with ray_cluster(jobs[0].compute):
         for plan in plans:
@@ -78,7 +78,7 @@ def _measured(plan: Plan, truths: pa.Table, asked: Asked, files: Files) -> pa.Ta
     job, layout = plan.job, plan.layout
     rows = joined(truths, layout, files)
     log.info(f"measuring {rows.num_rows} masks of {job.recipe.name}", extra={"facts": {"items": rows.num_rows}})
-    measuring = Measuring(files, plan.manifest.roots, job.limits, job.compute.fetch_threads, asked.hce)
+    measuring = Measuring(files, plan.manifest.allowlist, job.limits, job.compute.fetch_threads, asked.hce)
     parts = measure_rows(rows, measuring, layout, files, job.compute)
     for old in list(files.list(layout.evaluation, suffixes=(".parquet",))):
         if old.uri not in parts:

@@ -17,8 +17,8 @@ from ray.util.annotations import RayDeprecationWarning
 from pipeline.config.job import Compute
 from pipeline.evaluate.measure import Measuring, measure_batch, write_rows
 from pipeline.output.layout import Layout
-from pipeline.run.graph import FOR_EVER, grown, ours
-from pipeline.run.ledger_actor import RemoteLedger
+from pipeline.run.graph import FOR_EVER, grown, unwrap_ray_error
+from pipeline.run.ledger_actor import RayCrashLedger
 from pipeline.run.preflight import COMMIT_CPUS
 from pipeline.storage.files import Files
 
@@ -50,7 +50,7 @@ def measure_rows(rows: pa.Table, measuring: Measuring, layout: Layout, files: Fi
             measure_batch,
             batch_format="pyarrow",
             batch_size=None,
-            fn_kwargs={"measuring": replace(measuring, ledger=RemoteLedger.start())},
+            fn_kwargs={"measuring": replace(measuring, ledger=RayCrashLedger.start())},
             num_cpus=1,
             max_retries=FOR_EVER,
         ).map_batches(
@@ -63,4 +63,4 @@ def measure_rows(rows: pa.Table, measuring: Measuring, layout: Layout, files: Fi
         )
         return sorted(row["part"] for row in made.iter_rows())
     except RayError as error:
-        raise ours(error) or error from error
+        raise unwrap_ray_error(error) or error from error

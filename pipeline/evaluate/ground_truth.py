@@ -36,7 +36,7 @@ def check_columns(manifest: Manifest, truth: str, tags: str | None) -> None:
         raise ConfigError(f"the manifest's column {truth!r} holds {kind}; it must hold text: paths or URIs of masks")
 
 
-def read_truths(manifest: Manifest, files: Files, truth: str, tags: str | None) -> pa.Table:
+def read_ground_truth(manifest: Manifest, files: Files, truth: str, tags: str | None) -> pa.Table:
     """One row an item: ``item_id``, ``truth_uri`` (absolute, null where it can't be used), ``truth_fault`` (why), ``group`` and
     ``tags``.
 
@@ -69,10 +69,10 @@ def joined(truths: pa.Table, layout: Layout, files: Files) -> pa.Table:
 def _truths_of(items: pa.Table, manifest: Manifest, truth: str, tags: str | None) -> pa.Table:
     written = pc.fill_null(items[carried_name(truth)].cast(pa.string()), "").combine_chunks()
     places, faults = resolve_all(written, manifest.base)
-    strays = manifest.roots.outside(places)
-    for row in np.flatnonzero(strays).tolist():
-        faults[row] = manifest.roots.refusal(places[row].as_py(), truth)
-    places = pc.if_else(pa.array(strays), pa.scalar(None, pa.string()), places)
+    outside_roots = manifest.allowlist.outside(places)
+    for row in np.flatnonzero(outside_roots).tolist():
+        faults[row] = manifest.allowlist.refusal(places[row].as_py(), truth)
+    places = pc.if_else(pa.array(outside_roots), pa.scalar(None, pa.string()), places)
     details = [faults.get(row) for row in range(items.num_rows)]
     # The rule is that of images, and so are its sentences' first words.
     named = [None if fault is None else fault.replace("image_uri", truth, 1)[:500] for fault in details]

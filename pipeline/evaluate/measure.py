@@ -15,16 +15,16 @@ from pipeline.concurrency import map_ahead
 from pipeline.config.job import Limits
 from pipeline.errors import DecodeError, FetchError, ItemError, ItemRefused, MaskError, StorageError, TruthError
 from pipeline.evaluate.schema import EVALUATION
-from pipeline.imaging.ground_truth import decode_truth
+from pipeline.imaging.ground_truth import decode_ground_truth
 from pipeline.imaging.validate import decode_mask
 from pipeline.output.index import put
 from pipeline.output.layout import Layout, part_name
 from pipeline.quality.metrics import measure
 from pipeline.quality.tags import tags
-from pipeline.run.crash_ledger import Attempts, Ledger
+from pipeline.run.crash_ledger import CrashLedger, IsolatedBatch
 from pipeline.run.stages.columns import DETAIL_CHARS, attempt, errors_of
-from pipeline.run.stages.process import settle_worker
-from pipeline.storage.allowlist import Roots, shortened
+from pipeline.run.stages.process import tune_process
+from pipeline.storage.allowlist import AllowList, shortened
 from pipeline.storage.files import Files
 from pipeline.storage.uris import join, unsigned
 
@@ -34,11 +34,11 @@ class Measuring:
     """What every row of an evaluation shares. Travels to the workers."""
 
     files: Files
-    roots: Roots
+    allowlist: AllowList
     limits: Limits
     threads: int
     hce: bool = False
-    ledger: Ledger | None = None
+    ledger: CrashLedger | None = None
 
 
 def measure_batch(rows: pa.Table, *, measuring: Measuring) -> pa.Table:
@@ -47,9 +47,9 @@ def measure_batch(rows: pa.Table, *, measuring: Measuring) -> pa.Table:
     A row without an error gets its metrics; what can't be read is its own row's error. One image's pixels are held at a time,
     and the bytes of a few.
     """
-    settle_worker()
+    tune_process()
     errors, facts = errors_of(rows), rows.to_pylist()
-    attempts = Attempts(measuring.ledger, "measure", rows["item_id"].to_pylist(), measuring.limits.item_s)
+    attempts = IsolatedBatch(measuring.ledger, "measure", rows["item_id"].to_pylist(), measuring.limits.item_s)
 
     def fetch(row: int) -> tuple[bytes, bytes] | None:
         return attempt(errors, row, lambda: _read(facts[row], measuring))
@@ -98,7 +98,7 @@ def _read(fact: dict[str, Any], measuring: Measuring) -> tuple[bytes, bytes]:
         raise TruthError(fact["truth_fault"])
     limits = measuring.limits
     try:
-        place = measuring.roots.real_path(fact["truth_uri"])
+        place = measuring.allowlist.real_path(fact["truth_uri"])
         truth = measuring.files.read(place, max_bytes=limits.max_bytes, timeout_s=limits.fetch_s)
     except (FetchError, ItemRefused) as error:
         raise TruthError(f"the truth can't be read: {error}") from error
@@ -117,7 +117,7 @@ def _measured(fact: dict[str, Any], truth_file: bytes, mask_file: bytes, measuri
         raise MaskError(f"the mask {shortened(fact['mask_uri'])} can't be read: {error}; see matteline verify") from error
     named = f"the truth {shortened(fact['truth_uri'])}"
     try:
-        truth = decode_truth(truth_file, measuring.limits)
+        truth = decode_ground_truth(truth_file, measuring.limits)
     except DecodeError as error:
         raise TruthError(f"{named} can't be used: {error}") from error
     if truth.shape != mask.shape:

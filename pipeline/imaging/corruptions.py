@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.imaging.multilevel import beside
+from pipeline.imaging.multilevel import broadcast_alpha
 from pipeline.imaging.rle import HALF
 from pipeline.imaging.studio import cut, on_sweep
 from pipeline.types import Mask, Pixels
@@ -117,7 +117,7 @@ def _distracted(photo: Pixels, truth: Mask, theirs: Pixels, their_truth: Mask, r
     if not width:
         raise ValueError("the other photo has no object")
     alpha, colours = cut(theirs, their_truth)
-    laid = np.dstack([colours * beside(alpha), alpha])[y : y + height, x : x + width]
+    laid = np.dstack([colours * broadcast_alpha(alpha), alpha])[y : y + height, x : x + width]
     ratio = np.count_nonzero(truth >= HALF) * rng.uniform(0.6, 1.3) / np.count_nonzero(their_truth >= HALF)
     scale = min(np.sqrt(ratio), *(mine / its for mine, its in zip(truth.shape, (height, width), strict=True)))
     for _ in range(PLACES):

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.imaging.multilevel import apply, beside, estimate_colours
+from pipeline.imaging.multilevel import apply, broadcast_alpha, estimate_colours
 from pipeline.types import Alpha, Mask, Pixels, as_alpha
 
 OPAQUE = 254
@@ -68,7 +68,7 @@ def _published_pass(
     colours: Colours, foreground: Colours, background: Colours, alpha: Alpha, kernel_px: int
 ) -> tuple[Colours, Colours]:
     """F and B̄, step by step as they were published: where levels are truncated, the last bit decides."""
-    shares, kernel = beside(alpha.astype(np.float64), 3), (kernel_px, kernel_px)
+    shares, kernel = broadcast_alpha(alpha.astype(np.float64), 3), (kernel_px, kernel_px)
     opacity = cv2.blur(shares, kernel)
     near = cv2.blur(foreground * shares, kernel) / (opacity + 1e-5)
     far = cv2.blur(background * (1 - shares), kernel) / (1 - opacity + 1e-5)

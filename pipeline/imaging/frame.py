@@ -89,7 +89,7 @@ def make_frame(image: Pixels, placement: Placement, recipe: Recipe) -> Pixels:
     return np.array(Image.fromarray(crop).resize((side, side), _FILTERS[recipe.frame_resize]))
 
 
-def restore(alpha: Alpha, placement: Placement, recipe: Recipe, redraw: Callable[[Alpha], None] | None = None) -> Alpha:
+def restore(alpha: Alpha, placement: Placement, recipe: Recipe, refinement: Callable[[Alpha], None] | None = None) -> Alpha:
     """The frame's alpha at the image's size: resized to the region, laid on the image, zero elsewhere.
 
     ``recipe.stretch`` spreads what lies on the image over [0, 1] after resizing, as BEN2 does (PramaLLC/BEN2); a
@@ -103,8 +103,8 @@ def restore(alpha: Alpha, placement: Placement, recipe: Recipe, redraw: Callable
         (H, W) float32 in [0, 1], but for a last bit.
     """
     resized = _resized(alpha, placement, antialias=recipe.alpha_resize == "antialias")
-    if redraw is not None:
-        redraw(resized)
+    if refinement is not None:
+        refinement(resized)
     if recipe.stretch:
         low, high, _, _ = cv2.minMaxLoc(resized)
         if high > low:
@@ -113,14 +113,14 @@ def restore(alpha: Alpha, placement: Placement, recipe: Recipe, redraw: Callable
     return _laid(resized, placement)
 
 
-def to_trimap(band: Alpha, mask: Mask, placement: Placement) -> Mask:
+def to_trimap(unknown: Alpha, mask: Mask, placement: Placement) -> Mask:
     """What is known of an image, (H, W) uint8: 0 background, 255 object, 128 where a refiner's answer may count.
 
     Args:
-        band: (S, S) float32 in [0, 1] on the frame, as ``models.band.find_band`` gives it.
+        band: (S, S) float32 in [0, 1] on the frame, as ``models.band.find_unknown`` gives it.
         mask: (H, W) uint8.
     """
-    unsure = _laid(_resized(band, placement, antialias=True), placement) > 0
+    unsure = _laid(_resized(unknown, placement, antialias=True), placement) > 0
     return np.where(unsure, np.uint8(UNSURE), np.where(mask > UNSURE, np.uint8(255), np.uint8(0)))
 
 

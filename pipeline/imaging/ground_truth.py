@@ -13,7 +13,7 @@ COLOUR_LEVELS = 8
 """A JPEG's grey may differ by so much between its channels."""
 
 
-def decode_truth(data: bytes, limits: Limits) -> Mask:
+def decode_ground_truth(data: bytes, limits: Limits) -> Mask:
     """The true mask in these bytes, (H, W) uint8.
 
     Raises:

@@ -112,7 +112,7 @@ def _apply_at(
 
 def unmixed(colours: npt.NDArray[np.float32], shares: Alpha, near: Any, far: Any) -> npt.NDArray[np.float32]:
     """F + α(I - αF - (1-α)B) = F + α(I - B + α(B - F)), kept in [0, 255]; I, F, B (H, W, channels), α (H, W)."""
-    alpha = beside(shares, colours.shape[2])
+    alpha = broadcast_alpha(shares, colours.shape[2])
     found: npt.NDArray[np.float32] = far - near  # all else in place: memory that is new costs more than the arithmetic
     found *= alpha
     found += colours
@@ -122,7 +122,7 @@ def unmixed(colours: npt.NDArray[np.float32], shares: Alpha, near: Any, far: Any
     return np.clip(found, 0, 255, out=found)
 
 
-def beside(shares: npt.NDArray[Any], channels: int = 3) -> npt.NDArray[Any]:
+def broadcast_alpha(shares: npt.NDArray[Any], channels: int = 3) -> npt.NDArray[Any]:
     """Opacity beside every colour: the arithmetic on (H, W, 3) runs several times faster than with (H, W, 1)."""
     return np.asarray(cv2.merge([shares] * channels)).reshape(*shares.shape, channels)
 
@@ -152,10 +152,10 @@ def _settled(near_and_far: Planes, seen: Planes, alpha: Alpha) -> Planes:
     A pixel's F and B minimise (αF + (1-α)B - I)² + Σ w(|F - F'|² + |B - B'|²) over its neighbours F', B'. With F̂, B̂ their
     weighted means, W the weights' sum and r = I - αF̂ - (1-α)B̂, that is F = F̂ + αr/(W + α² + (1-α)²), and B likewise.
     """
-    beside, below = (np.abs(np.diff(alpha, axis=axis)) * SMOOTH_AT_EDGES + SMOOTH for axis in (1, 0))
+    broadcast_alpha, below = (np.abs(np.diff(alpha, axis=axis)) * SMOOTH_AT_EDGES + SMOOTH for axis in (1, 0))
     weights = np.full_like(alpha, 1e-12)  # a single pixel has no neighbours
-    weights[:, 1:] += beside
-    weights[:, :-1] += beside
+    weights[:, 1:] += broadcast_alpha
+    weights[:, :-1] += broadcast_alpha
     weights[1:] += below
     weights[:-1] += below
     rest = 1 - alpha
@@ -163,8 +163,8 @@ def _settled(near_and_far: Planes, seen: Planes, alpha: Alpha) -> Planes:
     to_near, to_far, inverse = alpha * share, rest * share, 1 / weights
     for _ in range(SMALL_ROUNDS if max(alpha.shape) <= SMALL_PX else ROUNDS):
         means = near_and_far * np.float32(1e-12)
-        means[:, :, 1:] += near_and_far[:, :, :-1] * beside
-        means[:, :, :-1] += near_and_far[:, :, 1:] * beside
+        means[:, :, 1:] += near_and_far[:, :, :-1] * broadcast_alpha
+        means[:, :, :-1] += near_and_far[:, :, 1:] * broadcast_alpha
         means[:, 1:] += near_and_far[:, :-1] * below
         means[:, :-1] += near_and_far[:, 1:] * below
         means *= inverse

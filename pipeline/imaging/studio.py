@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pipeline.config.rendition import Shadow
 from pipeline.imaging.foreground import estimate_foreground
-from pipeline.imaging.multilevel import beside
+from pipeline.imaging.multilevel import broadcast_alpha
 from pipeline.imaging.renditions.shadow import cast
 from pipeline.imaging.rle import HALF
 from pipeline.types import Alpha, Mask, Pixels, Size, as_alpha
@@ -40,17 +40,17 @@ def on_sweep(photo: Pixels, truth: Mask, what: Literal["shadow", "reflection"], 
     floor = _sweep(Size(*truth.shape), base, rng, dark=what == "reflection" and rng.random() < 0.4)
     if what == "shadow":
         shade = _visible([_shadow(alpha, base, box[3], side, rng) for side in rng.permutation([-1, 1])], alpha)
-        floor *= beside(1 - shade)
+        floor *= broadcast_alpha(1 - shade)
     else:
         share, mirrored = _reflection(alpha, colours, base, box[3], rng)
         share = _visible([share], alpha)
-        floor += beside(share) * (mirrored - floor)
+        floor += broadcast_alpha(share) * (mirrored - floor)
     contact = cast(Shadow(opacity=float(rng.uniform(0.3, 0.6))), alpha, 0, 0, Size(*truth.shape))
     if contact is not None:
         rows, columns = contact.opacity.shape
-        floor[contact.top : contact.top + rows, contact.left : contact.left + columns] *= beside(1 - contact.opacity)
+        floor[contact.top : contact.top + rows, contact.left : contact.left + columns] *= broadcast_alpha(1 - contact.opacity)
     floor += rng.normal(0, rng.uniform(0.5, 2.5), truth.shape).astype(np.float32)[..., None]
-    floor += beside(alpha) * (colours - floor)
+    floor += broadcast_alpha(alpha) * (colours - floor)
     return np.asarray(np.clip(np.rint(floor), 0, 255), np.uint8)
 
 
@@ -102,9 +102,9 @@ def _reflection(alpha: Alpha, colours: Pixels, base: int, tall: int, rng: np.ran
     """Opacity (H, W) and colours (H, W, 3) of the object upside down below its lowest row, fading with depth."""
     height, width = alpha.shape
     turned = np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 2.0 * base - 1]])
-    laid = np.dstack([colours * beside(alpha), alpha])
+    laid = np.dstack([colours * broadcast_alpha(alpha), alpha])
     mirrored = cv2.GaussianBlur(cv2.warpAffine(laid, turned, (width, height)), (0, 0), rng.uniform(0.5, 2.0))
     depth = (np.arange(height, dtype=np.float32) - base)[:, None] / (tall * rng.uniform(0.25, 0.6))
     fading = np.where(depth < 0, 0, np.exp(-np.maximum(depth, 0))) * rng.uniform(0.35, 0.7)
     opacity = np.asarray(mirrored[..., 3], np.float32)
-    return np.asarray(opacity * fading, np.float32), mirrored[..., :3] / beside(np.maximum(opacity, 1e-3))
+    return np.asarray(opacity * fading, np.float32), mirrored[..., :3] / broadcast_alpha(np.maximum(opacity, 1e-3))

@@ -15,11 +15,11 @@ from pipeline.config.job import Limits
 from pipeline.errors import ConfigError, ItemError, ItemRefused, TruthError
 from pipeline.imaging.corruptions import KINDS, Kind, make_copy, tag
 from pipeline.imaging.decode import decode
-from pipeline.imaging.ground_truth import decode_truth
+from pipeline.imaging.ground_truth import decode_ground_truth
 from pipeline.imaging.lossy import encode_lossy
 from pipeline.manifest.tags import tags_of
 from pipeline.storage import uris
-from pipeline.storage.allowlist import Roots
+from pipeline.storage.allowlist import AllowList
 from pipeline.storage.files import Files
 from pipeline.storage.object_names import object_name
 from pipeline.types import Mask, Pixels
@@ -44,7 +44,7 @@ def kinds_of(text: str) -> tuple[Kind, ...]:
 
 
 def with_copies(
-    table: pa.Table, kinds: Sequence[Kind], target: str, roots: Roots, files: Files
+    table: pa.Table, kinds: Sequence[Kind], target: str, allowlist: AllowList, files: Files
 ) -> tuple[pa.Table, dict[str, int]]:
     """The manifest with a row more for every copy that could be made, named ``<item_id>@<kind>``.
 
@@ -76,7 +76,7 @@ def with_copies(
     true = [row for row in rows if row["truth_uri"] is not None]
     with ThreadPoolExecutor(THREADS) as pool:
         found = list(
-            pool.map(partial(_copies, kinds=kinds, target=target, roots=roots, files=files), true, [*true[1:], true[0]])
+            pool.map(partial(_copies, kinds=kinds, target=target, allowlist=allowlist, files=files), true, [*true[1:], true[0]])
         )
     left_out = Counter(reason for _, reasons in found for reason in reasons)
     fields = [field for field in table.schema if field.name not in CARRIED]
@@ -85,17 +85,17 @@ def with_copies(
 
 
 def _copies(
-    row: dict[str, Any], after: dict[str, Any], *, kinds: Sequence[Kind], target: str, roots: Roots, files: Files
+    row: dict[str, Any], after: dict[str, Any], *, kinds: Sequence[Kind], target: str, allowlist: AllowList, files: Files
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The rows of one photo's copies, and why others are missing."""
     try:
-        photo, truth = _read(row, roots, files)
+        photo, truth = _read(row, allowlist, files)
     except ItemError as error:
         return [], [f"{row['item_id']}: {error}"] * len(kinds)
     other = None
     if "distractor" in kinds and after is not row:
         try:
-            other = _read(after, roots, files)
+            other = _read(after, allowlist, files)
         except ItemError:
             other = None
     seed = int.from_bytes(hashlib.sha256(row["item_id"].encode("utf-8", "surrogatepass")).digest()[:8])
@@ -113,15 +113,15 @@ def _copies(
     return made, missing
 
 
-def _read(row: dict[str, Any], roots: Roots, files: Files) -> tuple[Pixels, Mask]:
+def _read(row: dict[str, Any], allowlist: AllowList, files: Files) -> tuple[Pixels, Mask]:
     limits = Limits()
 
     def read(uri: str) -> bytes:
-        if not roots.admits(uri):
-            raise ItemRefused(roots.refusal(uri))
-        return files.read(roots.real_path(uri), max_bytes=limits.max_bytes)
+        if not allowlist.allows(uri):
+            raise ItemRefused(allowlist.refusal(uri))
+        return files.read(allowlist.real_path(uri), max_bytes=limits.max_bytes)
 
-    photo, truth = decode(read(row["image_uri"]), limits), decode_truth(read(row["truth_uri"]), limits)
+    photo, truth = decode(read(row["image_uri"]), limits), decode_ground_truth(read(row["truth_uri"]), limits)
     if photo.shape[:2] != truth.shape:
         raise TruthError("the true mask has another size than its photo")
     return photo, truth

@@ -13,17 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-Digests = npt.NDArray[np.bytes_]
+IdSet = npt.NDArray[np.bytes_]
 """Shape (N,), dtype S16: BLAKE2b hashes of 128 bits. Two of 10 million different ids share one with a chance of 1.5e-25."""
 
 
-def digest(ids: pa.Array | pa.ChunkedArray) -> Digests:
+def hash_ids(ids: pa.Array | pa.ChunkedArray) -> IdSet:
     """The hashes of these ids (strings without nulls), in their order."""
     texts = ids.cast(pa.binary()).to_pylist()
     return np.frombuffer(b"".join([blake2b(text, digest_size=16).digest() for text in texts]), dtype="S16")
 
 
-def gather(pieces: Iterable[Digests]) -> Digests:
+def merge_ids(pieces: Iterable[IdSet]) -> IdSet:
     """All pieces as one sorted set; a hash that came twice stands twice."""
     buffer = bytearray()
     for piece in pieces:
@@ -33,12 +33,12 @@ def gather(pieces: Iterable[Digests]) -> Digests:
     return found
 
 
-def repeated(digests: Digests) -> Digests:
+def duplicate_ids(digests: IdSet) -> IdSet:
     """The hashes that stand more than once in a sorted set, once each."""
     return np.unique(digests[1:][digests[1:] == digests[:-1]])
 
 
-def contains(known: Digests, asked: Digests) -> npt.NDArray[np.bool_]:
+def contains(known: IdSet, asked: IdSet) -> npt.NDArray[np.bool_]:
     """For each asked hash, in any order, whether the sorted set ``known`` has it."""
     if not len(known):
         return np.zeros(len(asked), dtype=np.bool_)

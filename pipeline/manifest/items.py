@@ -14,7 +14,7 @@ from pipeline.manifest import boxes as boxes_of
 from pipeline.manifest.boxes import Boxes
 from pipeline.schema import ITEM, carried_name
 from pipeline.storage import uris
-from pipeline.storage.allowlist import Roots, Strays
+from pipeline.storage.allowlist import AllowList, OutsideRoots
 
 CORNERS = ("x0", "y0", "x1", "y1")
 OWN = ("image_uri", "item_id", "box", "boxes", *CORNERS)
@@ -94,8 +94,8 @@ def items(
     carried: pa.Schema,
     file: str,
     first_row: int,
-    roots: Roots,
-    strays: Strays | None = None,
+    allowlist: AllowList,
+    outside_roots: OutsideRoots | None = None,
 ) -> pa.Table:
     """Items from rows with clean column names.
 
@@ -127,7 +127,7 @@ def items(
     )
     uri_column, uri_faults = resolve_all(written, base)
     details = _details({**{row: fault.detail for row, fault in boxes.faults.items()}, **uri_faults}, raw.num_rows)
-    uri_column, details = _without_strays(uri_column, details, roots, strays)
+    uri_column, details = _without_strays(uri_column, details, allowlist, outside_roots)
     codes = pc.if_else(details.is_valid(), ItemRefused.code, pa.scalar(None, pa.string()))
     columns = [ids, uri_column, boxes.column(), codes, details]
     return pa.Table.from_arrays(columns + _carried(raw, plan, carried), schema=pa.schema([*ITEM, *carried]))
@@ -205,16 +205,18 @@ def _details(faults: dict[int, str], rows: int) -> pa.Array:
     return pa.array(details, pa.string())
 
 
-def _without_strays(places: pa.Array, details: pa.Array, roots: Roots, strays: Strays | None) -> tuple[pa.Array, pa.Array]:
+def _without_strays(
+    places: pa.Array, details: pa.Array, allowlist: AllowList, outside_roots: OutsideRoots | None
+) -> tuple[pa.Array, pa.Array]:
     """URIs outside the roots become null, so that nothing further on can read them, and their rows say why."""
-    flags = roots.outside(places)
+    flags = allowlist.outside(places)
     if not flags.any():
         return places, details
     outside = pa.array(flags)
     found = places.filter(outside)
-    if strays is not None:
-        strays.add(found)
-    sentences = pc.utf8_slice_codeunits(roots.refusals(found), 0, LONGEST_DETAIL)
+    if outside_roots is not None:
+        outside_roots.add(found)
+    sentences = pc.utf8_slice_codeunits(allowlist.refusals(found), 0, LONGEST_DETAIL)
     return pc.if_else(outside, pa.scalar(None, pa.string()), places), pc.replace_with_mask(details, outside, sentences)
 
 

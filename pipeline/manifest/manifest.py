@@ -17,11 +17,11 @@ import pyarrow as pa
 
 from pipeline.errors import ConfigError
 from pipeline.manifest import tables
-from pipeline.manifest.id_set import Digests, contains, digest, gather, repeated
+from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
 from pipeline.manifest.items import OWN, items
 from pipeline.manifest.tables import ROWS, Fragment, TableKind
 from pipeline.schema import carried_name
-from pipeline.storage.allowlist import Roots, Strays
+from pipeline.storage.allowlist import AllowList, OutsideRoots
 from pipeline.storage.backend import FileInfo
 from pipeline.storage.files import Files
 from pipeline.storage.uris import name, parent, shown
@@ -58,7 +58,7 @@ class Manifest:
     fragments: tuple[Fragment, ...]
     columns: pa.Schema
     """The further columns of all files taken together; of JSON Lines, all columns."""
-    roots: Roots
+    allowlist: AllowList
     """Where its images may lie."""
 
     @property
@@ -85,9 +85,9 @@ class Scan:
     with_box: int
     refused: int
     """Rows that can't be used as they are; they become failed items."""
-    ids: Digests
+    ids: IdSet
     """Sorted."""
-    strays: Strays
+    outside_roots: OutsideRoots
     """Those of them whose image lies outside the allowed roots."""
 
 
@@ -105,7 +105,7 @@ def open_manifest(uri: str, files: Files) -> Manifest:
     return _from_file(uri, files) if files.exists(uri) else _from_folder(uri, files)
 
 
-def read(manifest: Manifest, fragment: Fragment, files: Files, strays: Strays | None = None) -> Iterator[pa.Table]:
+def read(manifest: Manifest, fragment: Fragment, files: Files, outside_roots: OutsideRoots | None = None) -> Iterator[pa.Table]:
     """A fragment's items in tables of about 8192: schema ITEM, then the carried columns.
 
     Args:
@@ -118,12 +118,14 @@ def read(manifest: Manifest, fragment: Fragment, files: Files, strays: Strays | 
     if manifest.kind == "images":
         paths = json.loads(zlib.decompress(fragment.names))
         full = [f"{fragment.uri.rstrip('/')}/{path}" for path in paths]
-        yield items(pa.table({"image_uri": full, "item_id": paths}), manifest.base, carried, "", 1, manifest.roots, strays)
+        yield items(
+            pa.table({"image_uri": full, "item_id": paths}), manifest.base, carried, "", 1, manifest.allowlist, outside_roots
+        )
         return
     row = fragment.first_row
     file = _below(fragment.uri, manifest.base)
     for table in tables.rows(manifest.kind, fragment, manifest.columns, files):
-        yield items(table, manifest.base, carried, file, row, manifest.roots, strays)
+        yield items(table, manifest.base, carried, file, row, manifest.allowlist, outside_roots)
         row += table.num_rows
 
 
@@ -134,32 +136,32 @@ def scan(manifest: Manifest, files: Files) -> Scan:
         ConfigError: it has no rows, an item id twice, or a damaged file.
     """
     with_box = refused = 0
-    pieces: list[Digests] = []
-    strays = Strays()
-    for table in _read_all(manifest, files, strays):
-        pieces.append(digest(table["item_id"]))
+    pieces: list[IdSet] = []
+    outside_roots = OutsideRoots()
+    for table in _read_all(manifest, files, outside_roots):
+        pieces.append(hash_ids(table["item_id"]))
         with_box += table.num_rows - table["box"].null_count
         refused += table.num_rows - table["error_code"].null_count
-    ids = gather(pieces)
+    ids = merge_ids(pieces)
     if not len(ids):
         raise ConfigError(f"the manifest {shown(manifest.uri)} is empty; it needs at least one row with an image_uri")
-    twice = repeated(ids)
+    twice = duplicate_ids(ids)
     if len(twice):
         raise ConfigError(_about_duplicates(manifest, twice, files))
-    return Scan(len(ids), with_box, refused, ids, strays)
+    return Scan(len(ids), with_box, refused, ids, outside_roots)
 
 
-def _read_all(manifest: Manifest, files: Files, strays: Strays | None = None) -> Iterator[pa.Table]:
+def _read_all(manifest: Manifest, files: Files, outside_roots: OutsideRoots | None = None) -> Iterator[pa.Table]:
     for fragment in manifest.fragments:
-        yield from read(manifest, fragment, files, strays)
+        yield from read(manifest, fragment, files, outside_roots)
 
 
-def _about_duplicates(manifest: Manifest, twice: Digests, files: Files) -> str:
+def _about_duplicates(manifest: Manifest, twice: IdSet, files: Files) -> str:
     """Only now are the ids themselves looked up, so that the first pass need not hold them."""
     found: dict[str, None] = {}
     for table in _read_all(manifest, files):
         ids = table["item_id"]
-        found |= dict.fromkeys(ids.filter(pa.array(contains(twice, digest(ids)))).to_pylist())
+        found |= dict.fromkeys(ids.filter(pa.array(contains(twice, hash_ids(ids)))).to_pylist())
         if len(found) >= 3:
             break
     named = ", ".join(repr(item_id[:100]) for item_id in list(found)[:3]) + (", …" if len(twice) > 3 else "")
@@ -216,12 +218,12 @@ def _from_folder(uri: str, files: Files) -> Manifest:
         return _from_tables(uri, kind, uri, found, files)
     if not fragments:
         raise ConfigError(f"{shown(uri)} holds neither images nor a manifest; give {_KINDS}")
-    return Manifest(uri, "images", uri, fragments, pa.schema([]), Roots.of(files.storage, uri))
+    return Manifest(uri, "images", uri, fragments, pa.schema([]), AllowList.of(files.storage, uri))
 
 
 def _from_tables(uri: str, kind: TableKind, base: str, found: list[str], files: Files) -> Manifest:
     columns, fragments = tables.columns(kind, found, files)
-    return Manifest(uri, kind, base, tuple(fragments), columns, Roots.of(files.storage, base))
+    return Manifest(uri, kind, base, tuple(fragments), columns, AllowList.of(files.storage, base))
 
 
 def _below(uri: str, folder: str) -> str:

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError
 from pipeline.manifest.items import CORNERS, OWN, clean_names, roles
-from pipeline.storage.errors import FOREIGN, is_damage, sentence
+from pipeline.storage.errors import LIBRARY_ERRORS, describe_error, is_damage
 from pipeline.storage.files import Files
 from pipeline.storage.uris import shown
 
@@ -113,9 +113,9 @@ def reading(uri: str, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except (pa.ArrowException, *FOREIGN, EOFError, zlib.error, csv.Error) as error:
+    except (pa.ArrowException, *LIBRARY_ERRORS, EOFError, zlib.error, csv.Error) as error:
         if not is_damage(error):
-            raise ConfigError(f"the manifest can't be read: {sentence(error, uri)}") from error
+            raise ConfigError(f"the manifest can't be read: {describe_error(error, uri)}") from error
         # A query in a quoted row may be a signature.
         first = re.sub(r"\?\S*", "?…", (str(error).splitlines() or [""])[0])[:200]
         raise ConfigError(f"{shown(uri)} is damaged, or no {kind}: {first}") from error

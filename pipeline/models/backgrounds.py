@@ -47,10 +47,10 @@ def _fetched(name: str, picture: str, files: Files, limits: Limits) -> bytes:
     try:
         uri = files.absolute(picture)
         # Whoever writes a recipe is trusted, unlike whoever writes a manifest: what a recipe names may be read.
-        roots = (
+        allowlist = (
             (*files.storage.allow_roots, shown(uri)) if uri.startswith(("http://", "https://")) else files.storage.allow_roots
         )
-        trusting = replace(files, storage=files.storage.model_copy(update={"allow_roots": roots}))
+        trusting = replace(files, storage=files.storage.model_copy(update={"allow_roots": allowlist}))
         data = trusting.read(uri, max_bytes=limits.max_bytes, timeout_s=limits.fetch_s)
         decode(data, limits)
     except (FetchError, DecodeError) as error:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from pipeline.config.recipe import ESTIMATOR_SHA256
-from pipeline.models.engines.openvino import FrozenNetwork, can_freeze
+from pipeline.models.engines.openvino import OpenVinoModel, has_openvino
 from pipeline.models.forward import Frames
 from pipeline.models.tensors import fill, matched
 from pipeline.paths import WEIGHTS
@@ -81,7 +81,7 @@ def load_estimator(device: torch.device, *, threads: int | None, cache: Path | N
     """The network with a file's weights, ready to look: by OpenVINO on a CPU that has it, else by PyTorch.
 
     Args:
-        threads, cache: see ``FrozenNetwork``.
+        threads, cache: see ``OpenVinoModel``.
 
     Raises:
         WeightsError: not a weights file, not this network's, or with numbers that are not finite.
@@ -93,8 +93,8 @@ def load_estimator(device: torch.device, *, threads: int | None, cache: Path | N
         fill(network, tensors, path, torch.float32)
         return network.eval().requires_grad_(False)
 
-    if device.type == "cpu" and can_freeze():
-        return FrozenNetwork(make, ESTIMATOR_SHA256, SIDE_PX, "fp32", threads=threads, cache=cache, channels=4)
+    if device.type == "cpu" and has_openvino():
+        return OpenVinoModel(make, ESTIMATOR_SHA256, SIDE_PX, "fp32", threads=threads, cache=cache, channels=4)
     return make().to(device).to(memory_format=torch.channels_last)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models.engines.onnx import CUDA, OnnxModel
-from pipeline.models.engines.openvino import FrozenNetwork, check_engine, choose_engine
+from pipeline.models.engines.openvino import OpenVinoModel, check_engine, choose_engine
 from pipeline.models.fake import FakeModel
 from pipeline.models.forward import Frames, Normalise, choose_device, segment_errors, to_logits
 from pipeline.models.mvanet.checkpoint import load_mvanet, recognise
@@ -65,7 +65,7 @@ class MvanetModel:
 
     def __init__(self, network: Callable[[Tensor], Tensor], recipe: Recipe, device: torch.device, dtype: torch.dtype) -> None:
         self.frame_px, self.device = recipe.frame_px, device
-        self.engine = "openvino" if isinstance(network, FrozenNetwork) else "torch"
+        self.engine = "openvino" if isinstance(network, OpenVinoModel) else "torch"
         self.network, self.dtype, self.activation = network, dtype, recipe.activation
         self.normalise = Normalise(recipe, device)
 
@@ -76,7 +76,7 @@ class MvanetModel:
             return to_logits(self.network(x)[:, 0], self.activation)  # (N, S, S)
 
 
-def settle(recipe: Recipe, weights: Path | None, *, gpu: bool) -> Recipe:
+def resolve_precision(recipe: Recipe, weights: Path | None, *, gpu: bool) -> Recipe:
     """The recipe with a precision in place of ``auto``: half on GPUs where that keeps alpha, else fp32.
 
     The same for every CPU, so that a run may go on elsewhere.
@@ -126,10 +126,10 @@ def load_model(
     if choose_engine(engine, OWN_ENGINE[recipe.model], chosen) == "openvino":
         network = functools.partial(load_mvanet, path, device=chosen, dtype=torch.float32)
         kept = cache if recipe.weights_sha256 else None  # nothing else would tell two files' graphs apart
-        frozen = FrozenNetwork(
+        compiled = OpenVinoModel(
             network, recipe.weights_sha256 or "", recipe.frame_px, recipe.precision, threads=threads, cache=kept
         )
-        return MvanetModel(frozen, recipe, chosen, torch.float32)
+        return MvanetModel(compiled, recipe, chosen, torch.float32)
     if chosen.type == "cuda" and dtype == torch.float32:
         torch.backends.cudnn.allow_tf32 = False  # else convolutions keep 10 bits of the mantissa, and fp32 isn't
     return MvanetModel(load_mvanet(path, device=chosen, dtype=dtype), recipe, chosen, dtype)

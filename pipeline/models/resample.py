@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pipeline.config.recipe import Recipe
 from pipeline.models.forward import to_device
-from pipeline.models.refiners.refine_tiles import Redraw
+from pipeline.models.refiners.refine_tiles import Refinement
 from pipeline.types import Pixels, Placed
 
 STRIPE_PX = 2**23
@@ -89,19 +89,19 @@ class DeviceFrames:
             frame[rows] = part
 
     @torch.inference_mode()
-    def masks(self, p: Tensor, placements: Sequence[Placed], redraws: Sequence[Redraw | None]) -> list[Tensor]:
+    def masks(self, p: Tensor, placements: Sequence[Placed], prepare_refinements: Sequence[Refinement | None]) -> list[Tensor]:
         """Masks at the images' sizes.
 
         Args:
             p: (N, S, S) float32 in [0, 1] on the device.
-            redraws: what a refiner has to say of each.
+            prepare_refinements: what a refiner has to say of each.
 
         Returns:
             (H, W) uint8 each, on the device: ``imaging.frame``'s ``to_mask(restore(...))`` within one level.
         """
-        return [self._mask(*one) for one in zip(p, placements, redraws, strict=True)]
+        return [self._mask(*one) for one in zip(p, placements, prepare_refinements, strict=True)]
 
-    def _mask(self, alpha: Tensor, placed: Placed, redraw: Redraw | None) -> Tensor:
+    def _mask(self, alpha: Tensor, placed: Placed, refinement: Refinement | None) -> Tensor:
         (x0, y0, x1, y1), (left, top, right, bottom) = placed.region, placed.inside
         kind: Kind = "bilinear" if self.recipe.alpha_resize == "antialias" else "plain"
         side = len(alpha)
@@ -110,8 +110,8 @@ class DeviceFrames:
 
         def enlarged() -> Iterator[tuple[slice, Tensor]]:
             for rows, part in resized(lambda first, end: alpha[first:end], across, down):
-                if redraw is not None:
-                    redraw(part, rows)
+                if refinement is not None:
+                    refinement(part, rows)
                 yield rows, part
 
         low, span = torch.zeros((), device=self.device), torch.ones((), device=self.device)

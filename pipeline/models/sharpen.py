@@ -20,7 +20,7 @@ RAMP_PX = 5
 """Side of the square over which near turns into far."""
 
 
-def decide(logits: Tensor, times: float) -> Tensor:
+def sharpen(logits: Tensor, times: float) -> Tensor:
     """Logits, ``times`` as large where no contour is near.
 
     Args:

@@ -42,7 +42,7 @@ def measure(
             all, which is quicker.
         frames: (N, S, S, 3) uint8, what the model saw.
         mirrored: (N, S, S), its logits of the mirrored frames.
-        changes: what a refiner did to each, as ``Redraw.change`` has it; empty without one.
+        changes: what a refiner did to each, as ``Refinement.change`` has it; empty without one.
         estimate: (N,), what ``estimator.expected_dice`` makes of them.
 
     Returns:

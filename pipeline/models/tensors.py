@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import WeightsError
 
-MANTLES = ("model_state_dict", "state_dict")
+WRAPPER_KEYS = ("model_state_dict", "state_dict")
 """Under these keys a training checkpoint keeps its weights, beside the optimiser and the like."""
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -129,7 +129,7 @@ def _open_pytorch(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path} is cut off or damaged, or holds more than tensors; get the file anew, or as .safetensors ({reason})"
         ) from error
-    for mantle in MANTLES:
+    for mantle in WRAPPER_KEYS:
         if isinstance(content, dict) and isinstance(content.get(mantle), dict):
             content = content[mantle]
             break

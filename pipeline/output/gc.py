@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from pipeline.manifest.id_set import gather
+from pipeline.manifest.id_set import merge_ids
 from pipeline.output.index import read_index
 from pipeline.output.layout import Layout
 from pipeline.output.lease import Lease
@@ -27,7 +27,7 @@ MIN_AGE_S = 3600.0
 
 
 @dataclass
-class Swept:
+class GcReport:
     """What was found, and, unless it was a dry run, removed."""
 
     files: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
@@ -36,7 +36,7 @@ class Swept:
 
 def sweep(
     layout: Layout, run_id: str, files: Files, *, delete: bool, min_age_s: float = MIN_AGE_S, now: float | None = None
-) -> Swept:
+) -> GcReport:
     """Find a recipe's garbage, and remove it if told to. Holds the recipe's lease meanwhile: no run is disturbed.
 
     Args:
@@ -47,7 +47,7 @@ def sweep(
         LeaseHeld: a run is at work there.
         StorageError: something can't be listed, read or removed.
     """
-    swept = Swept()
+    swept = GcReport()
     with Lease(layout, run_id, files) as lease, ThreadPoolExecutor(AT_ONCE) as pool:
         for kind, list_all in _LISTS.items():
             removals = []
@@ -67,7 +67,7 @@ def sweep(
 
 
 def _objects(layout: Layout, files: Files) -> Iterator[FileInfo]:
-    known = gather(object_keys(named) for part in read_index(layout, files, URIS) for named in uris(part))
+    known = merge_ids(object_keys(named) for part in read_index(layout, files, URIS) for named in uris(part))
     return orphans(layout, files, known)
 
 

@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError, FetchError, StorageError, WriteError
-from pipeline.manifest.id_set import Digests, contains, digest, gather, repeated
+from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
 from pipeline.output.layout import Layout
 from pipeline.schema import INDEX
 from pipeline.storage.backend import FileInfo
-from pipeline.storage.errors import FOREIGN, is_damage, sentence
+from pipeline.storage.errors import LIBRARY_ERRORS, describe_error, is_damage
 from pipeline.storage.files import Files
 from pipeline.storage.uris import join, name, shown
 
@@ -92,7 +92,7 @@ def read_index(layout: Layout, files: Files, columns: Sequence[str] | None = Non
     return _ahead(lambda part: _read_part(part, files, columns), parts)
 
 
-def done_ids(layout: Layout, files: Files, again: Collection[str] = ()) -> Digests:
+def done_ids(layout: Layout, files: Files, again: Collection[str] = ()) -> IdSet:
     """The sorted digests of the items that need not be done: those in the index, failed ones too.
 
     Args:
@@ -102,23 +102,23 @@ def done_ids(layout: Layout, files: Files, again: Collection[str] = ()) -> Diges
         StorageError: a part can't be read, or is damaged.
     """
 
-    def digests(part: FileInfo) -> Digests:
+    def digests(part: FileInfo) -> IdSet:
         rows = _read_part(part, files, ["item_id", "error_code"] if again else ["item_id"])
         if again:
             rows = rows.filter(pc.invert(pc.is_in(rows["error_code"], pa.array(sorted(again), pa.string()))))
-        return digest(rows["item_id"])
+        return hash_ids(rows["item_id"])
 
-    return gather(_ahead(digests, files.list(layout.index, suffixes=(".parquet",))))
+    return merge_ids(_ahead(digests, files.list(layout.index, suffixes=(".parquet",))))
 
 
-def ids_of_run(layout: Layout, files: Files, run_id: str) -> Digests:
+def ids_of_run(layout: Layout, files: Files, run_id: str) -> IdSet:
     """The sorted digests of the items whose rows this run has made.
 
     Raises:
         StorageError: a part can't be read, or is damaged.
     """
     rows = read_index(layout, files, ["item_id", "run_id"])
-    return gather(digest(part.filter(pc.equal(part["run_id"], run_id))["item_id"]) for part in rows)
+    return merge_ids(hash_ids(part.filter(pc.equal(part["run_id"], run_id))["item_id"]) for part in rows)
 
 
 def recipes(output: str, files: Files) -> list[str]:
@@ -165,8 +165,8 @@ def reconcile(layout: Layout, files: Files) -> int:
         StorageError: a part can't be read, written or moved.
     """
     parts = list(files.list(layout.index, suffixes=(".parquet",)))
-    found = list(_ahead(lambda part: digest(_read_part(part, files, ["item_id"])["item_id"]), parts))
-    twice = repeated(gather(found))
+    found = list(_ahead(lambda part: hash_ids(_read_part(part, files, ["item_id"])["item_id"]), parts))
+    twice = duplicate_ids(merge_ids(found))
     if not len(twice):
         return 0
     involved = [part for part, ids in zip(parts, found, strict=True) if contains(twice, ids).any()]
@@ -190,12 +190,12 @@ def reconcile(layout: Layout, files: Files) -> int:
     return superseded
 
 
-def _newest(parts: Sequence[FileInfo], twice: Digests, files: Files) -> dict[str, tuple[str, int]]:
+def _newest(parts: Sequence[FileInfo], twice: IdSet, files: Files) -> dict[str, tuple[str, int]]:
     """Where the newest row of every item stands that has several: of the latest run, whatever the workers' clocks say."""
     best: dict[str, tuple[str, int, str, int]] = {}
     keys = ["item_id", "run_id", "finished_at"]
     for part, rows in zip(parts, _ahead(lambda part: _read_part(part, files, keys), parts), strict=True):
-        for row in np.flatnonzero(contains(twice, digest(rows["item_id"]))).tolist():
+        for row in np.flatnonzero(contains(twice, hash_ids(rows["item_id"]))).tolist():
             item_id, run_id = rows["item_id"][row].as_py(), rows["run_id"][row].as_py() or ""
             rank = (run_id, rows["finished_at"][row].value or 0, part.uri, row)
             best[item_id] = max(best.get(item_id, rank), rank)
@@ -231,7 +231,7 @@ def compact(layout: Layout, files: Files, *, above: int = SMALL_PARTS) -> int:
             if part.uri != united:
                 files.delete(part.uri)
         del tables
-        give_back()
+        release_arrow_memory()
     return len(small)
 
 
@@ -265,7 +265,7 @@ def summarise(layout: Layout, files: Files) -> Summary:
     return summary
 
 
-def tally(layout: Layout, files: Files, ids: Digests) -> dict[str, int]:
+def tally(layout: Layout, files: Files, ids: IdSet) -> dict[str, int]:
     """Rows by status of the items with these (sorted) digests; ``missing`` counts the digests without a row.
 
     Raises:
@@ -273,7 +273,7 @@ def tally(layout: Layout, files: Files, ids: Digests) -> dict[str, int]:
     """
     counts: dict[str, int] = {}
     for rows in read_index(layout, files, ["item_id", "status"]):
-        count(rows["status"].filter(pa.array(contains(ids, digest(rows["item_id"])))), counts)
+        count(rows["status"].filter(pa.array(contains(ids, hash_ids(rows["item_id"])))), counts)
     return counts | {"missing": len(ids) - sum(counts.values())}
 
 
@@ -293,7 +293,7 @@ def worst(layout: Layout, files: Files, count: int) -> list[dict[str, Any]]:
     return heapq.nsmallest(count, candidates(), key=lambda row: (row["quality"], row["item_id"]))
 
 
-def give_back() -> None:
+def release_arrow_memory() -> None:
     """Unused memory, to the system: many small pieces leave holes everywhere, which glibc's allocator would keep."""
     pa.default_memory_pool().release_unused()
 
@@ -316,9 +316,9 @@ def _read_part(part: FileInfo, files: Files, columns: Sequence[str] | None) -> p
             return _with_all(pq.ParquetFile(source, pre_buffer=True).read(wanted, use_threads=False), wanted)
     except FetchError as error:
         raise StorageError(str(error)) from error
-    except (pa.ArrowException, *FOREIGN) as error:
+    except (pa.ArrowException, *LIBRARY_ERRORS) as error:
         if not is_damage(error):
-            raise StorageError(sentence(error, part.uri)) from error
+            raise StorageError(describe_error(error, part.uri)) from error
         raise StorageError(f"{shown(part.uri)} is damaged; remove it, and the next run does its items again") from error
 
 
@@ -355,7 +355,7 @@ def _ahead(work: Callable[[FileInfo], T], parts: Iterable[FileInfo]) -> Iterator
             waiting.append((part.size, pool.submit(work, part)))
         while waiting:
             yield waiting.popleft()[1].result()
-    give_back()
+    release_arrow_memory()
 
 
 def count(values: pa.ChunkedArray | pa.Array, into: dict[str, int]) -> None:

@@ -14,7 +14,7 @@
       progress/<run id>.json           how far each run is, or was when it ended
       lease/<number>.json              who is at work here now
       evaluation/part-….parquet        how far the masks are from true ones, if that was asked for
-      verdicts/verdicts-….parquet      what people said of items; beside it sample.json, and accepted.json of the whole
+      reviews/reviews-….parquet      what people said of items; beside it sample.json, and accepted.json of the whole
 
 Objects are never overwritten: ``<input>`` stands for the image's bytes and the box, so whoever makes the same object again
 finds it there, and a changed image makes another one beside it.
@@ -87,8 +87,8 @@ class Layout:
         return join(self.folder, "evaluation")
 
     @property
-    def verdicts(self) -> str:
-        return join(self.folder, "verdicts")
+    def reviews(self) -> str:
+        return join(self.folder, "reviews")
 
     def outputs(self, output: str) -> str:
         """The folder of one of the ``OUTPUTS``."""

@@ -29,7 +29,7 @@ TTL_S = 120.0
 """How long a lease lives without being renewed: this long a run killed on another machine keeps the next one waiting."""
 
 LISTINGS = 20
-"""Attempts to see a lease folder that is changing."""
+"""IsolatedBatch to see a lease folder that is changing."""
 
 _RAN_OUT = "this run's lease ran out before it could be renewed; the same command continues"
 

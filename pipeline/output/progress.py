@@ -105,7 +105,7 @@ class Progress:
     def facts(self) -> dict[str, Any]:
         """What the object says now."""
         record = self.record
-        told = {key: value for key, value in asdict(record).items() if key not in ("versions", "drift", "store_mib_an_item")}
+        told = {key: value for key, value in asdict(record).items() if key not in ("versions", "drift", "store_mib_per_item")}
         done = record.ok + record.review + record.failed
         recent = self._recent(done)
         speed = record.items_per_s if recent is None else recent

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from pipeline.errors import FetchError
-from pipeline.log import Meter
+from pipeline.log import RunCounters
 from pipeline.output.index import Summary, recipes, summarise
 from pipeline.output.layout import Layout
 from pipeline.storage.files import Files
@@ -37,17 +37,17 @@ class RunRecord:
     failed: int = 0
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)
     items_per_s: float = 0.0
-    copies: int | None = None
+    actors: int | None = None
     """Of the model, when the last pass began."""
-    gpus_each: float = 0.0
+    gpus_per_actor: float = 0.0
     """GPUs that each copy has."""
-    copy_hours: float | None = None
+    actor_hours: float | None = None
     """Hours of all copies together, busy or not, from where the machines are there; None where their number isn't known."""
     idle_share: float | None = None
     """Of the copies' hours, the model's loading among them: when none had a picture to work on."""
     items_per_gpu_hour: float | None = None
     """None without GPUs."""
-    store_mib_an_item: float | None = None
+    store_mib_per_item: float | None = None
     """What the stages handed one another through Ray's object store, shared over the items."""
     dashboard: str | None = None
     """Ray's, while the run lived; None where it had none."""
@@ -63,19 +63,19 @@ class RunRecord:
         }
     )
 
-    def count(self, meter: Meter) -> None:
+    def count(self, counters: RunCounters) -> None:
         """Take over what has been committed so far."""
-        self.ok, self.review, self.failed = (meter.counts[status] for status in ("ok", "review", "failed"))
+        self.ok, self.review, self.failed = (counters.counts[status] for status in ("ok", "review", "failed"))
         # New ones each time: a thread may be writing the old ones down.
-        self.failures = {code: dict(entry) for code, entry in meter.failures.items()}
-        self.items_per_s = round(meter.items_per_s, 3)
-        if meter.copy_s and meter.done:
-            self.copy_hours = meter.copy_s / 3600
-            self.idle_share = round(max(0.0, 1 - meter.model_s / meter.copy_s), 3)
-            gpu_hours = self.copy_hours * self.gpus_each
-            self.items_per_gpu_hour = round(meter.done / gpu_hours) if gpu_hours else None
-        if meter.store_bytes and meter.done:
-            self.store_mib_an_item = round(meter.store_bytes / 2**20 / meter.done, 3)
+        self.failures = {code: dict(entry) for code, entry in counters.failures.items()}
+        self.items_per_s = round(counters.items_per_s, 3)
+        if counters.actor_s and counters.done:
+            self.actor_hours = counters.actor_s / 3600
+            self.idle_share = round(max(0.0, 1 - counters.model_s / counters.actor_s), 3)
+            gpu_hours = self.actor_hours * self.gpus_per_actor
+            self.items_per_gpu_hour = round(counters.done / gpu_hours) if gpu_hours else None
+        if counters.store_bytes and counters.done:
+            self.store_mib_per_item = round(counters.store_bytes / 2**20 / counters.done, 3)
 
     def close(self, exit_code: int, error: str | None = None) -> None:
         """Say how it ended."""

@@ -24,7 +24,7 @@ LATE_BEATS = 3
 
 
 @dataclass(frozen=True)
-class Sight:
+class RunStatus:
     """The latest run of a recipe's folder."""
 
     folder: str
@@ -48,7 +48,7 @@ class Sight:
         return json.dumps(asdict(self) | {"sign_age_s": self.sign_age_s}, ensure_ascii=False)
 
 
-def look(output: str, files: Files, *, run_id: str | None = None, now: float | None = None) -> Sight:
+def look(output: str, files: Files, *, run_id: str | None = None, now: float | None = None) -> RunStatus:
     """The latest run under an output (or in the one recipe folder that is named), or the run of this id.
 
     Raises:
@@ -63,16 +63,16 @@ def look(output: str, files: Files, *, run_id: str | None = None, now: float | N
             progress is None or progress["state"] == RUNNING
         )  # as it may say for ever, if its last word couldn't be written
         if unsaid and (record := _read(layout.run(latest), files)):
-            return Sight(layout.folder, "over", str(record["outcome"]), record)
+            return RunStatus(layout.folder, "over", str(record["outcome"]), record)
         if progress:
             return judge(layout, progress, files, time.time() if now is None else now)
     elif layout is not None and run_id is None and (counts := summarise(layout, files).counts):
         facts = {"run_id": None} | {status: counts.get(status, 0) for status in ("ok", "review", "failed")}
-        return Sight(layout.folder, "over", "no run has left word; the numbers are the index's", facts)
+        return RunStatus(layout.folder, "over", "no run has left word; the numbers are the index's", facts)
     raise ConfigError(f"no run {run_id or ''}".rstrip() + f" under {output}; a run tells of itself there once it has begun")
 
 
-def judge(layout: Layout, progress: dict[str, Any], files: Files, now: float) -> Sight:
+def judge(layout: Layout, progress: dict[str, Any], files: Files, now: float) -> RunStatus:
     """Whether the run of a progress object lives.
 
     Raises:
@@ -80,17 +80,17 @@ def judge(layout: Layout, progress: dict[str, Any], files: Files, now: float) ->
     """
     age = now - datetime.fromisoformat(progress["updated_at"]).timestamp()
     if progress["state"] != RUNNING:
-        return Sight(layout.folder, "over", progress["state"], progress, age)
+        return RunStatus(layout.folder, "over", progress["state"], progress, age)
     lease = in_force(layout.lease, files)
     holder = lease[1] if lease is not None and lease[1].run_id == progress["run_id"] else None
     renewed = now - (holder.expires_at - TTL_S) if holder is not None and holder.expires_at else None
     why = _death(holder, lease, now)
     if why:
-        return Sight(layout.folder, "dead", f"it seems dead: {why}; the same command continues", progress, age, renewed)
+        return RunStatus(layout.folder, "dead", f"it seems dead: {why}; the same command continues", progress, age, renewed)
     if age > LATE_BEATS * progress["every_s"] + GRACE_S:
         said = "its lease is renewed, but it has not written its progress: its store may be slow, or it hangs"
-        return Sight(layout.folder, "silent", said, progress, age, renewed)
-    return Sight(layout.folder, RUNNING, RUNNING, progress, age, renewed)
+        return RunStatus(layout.folder, "silent", said, progress, age, renewed)
+    return RunStatus(layout.folder, RUNNING, RUNNING, progress, age, renewed)
 
 
 def _death(holder: Holder | None, lease: tuple[int, Holder] | None, now: float) -> str:

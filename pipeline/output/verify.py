@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import FetchError
 from pipeline.imaging.validate import fault
-from pipeline.manifest.id_set import Digests, contains, digest, gather, repeated
+from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
 from pipeline.manifest.manifest import Manifest, read
 from pipeline.output.index import read_index
 from pipeline.output.layout import OUTPUTS, Layout
@@ -53,7 +53,7 @@ KINDS = {
 
 
 @dataclass
-class Verdict:
+class VerifyReport:
     """What was checked and what was found."""
 
     rows: int = 0
@@ -78,7 +78,7 @@ class Verdict:
 
 def verify(
     layout: Layout, files: Files, manifest: Manifest | None = None, *, sample: float = 1.0, threads: int = 16, seed: int = 0
-) -> Verdict:
+) -> VerifyReport:
     """Check the index against itself, its manifest and the storage. Changes nothing.
 
     Args:
@@ -88,14 +88,14 @@ def verify(
     Raises:
         StorageError: the index or a listing can't be read.
     """
-    verdict, rng = Verdict(), random.Random(seed)
-    ids: list[Digests] = []
-    objects: list[Digests] = []
-    believed: list[Digests] = []  # not read, so looked for in the listing
+    verdict, rng = VerifyReport(), random.Random(seed)
+    ids: list[IdSet] = []
+    objects: list[IdSet] = []
+    believed: list[IdSet] = []  # not read, so looked for in the listing
     with ThreadPoolExecutor(threads) as pool:
         for part in read_index(layout, files, COLUMNS):
             verdict.rows += part.num_rows
-            ids.append(digest(part["item_id"]))
+            ids.append(hash_ids(part["item_id"]))
             objects += [object_keys(named) for named in uris(part)]
             drawn = [rng.random() < sample for _ in range(part.num_rows)]
             unread = part.filter(pa.array([not is_drawn for is_drawn in drawn]))
@@ -105,21 +105,21 @@ def verify(
                     verdict.find(kind, what)
                 verdict.objects += check.objects
                 verdict.object_bytes += check.bytes
-    known = gather(ids)
-    for item_id in _named(layout, files, repeated(known)):
+    known = merge_ids(ids)
+    for item_id in _named(layout, files, duplicate_ids(known)):
         verdict.find("twice", item_id)
     if manifest is not None:
         _compare(verdict, known, manifest, layout, files)
-    listed: list[Digests] = []
-    for info in orphans(layout, files, gather(objects), listed):
+    listed: list[IdSet] = []
+    for info in orphans(layout, files, merge_ids(objects), listed):
         verdict.find("orphan", info.uri)
-    looked_for = gather(believed)
-    for uri in _uris_of(layout, files, looked_for[~contains(gather(listed), looked_for)]):
+    looked_for = merge_ids(believed)
+    for uri in _uris_of(layout, files, looked_for[~contains(merge_ids(listed), looked_for)]):
         verdict.find("absent", uri)
     return verdict
 
 
-def orphans(layout: Layout, files: Files, known: Digests, listed: list[Digests] | None = None) -> Iterator[FileInfo]:
+def orphans(layout: Layout, files: Files, known: IdSet, listed: list[IdSet] | None = None) -> Iterator[FileInfo]:
     """Objects that are not among the objects that the index names (``object_keys``).
 
     Args:
@@ -145,12 +145,12 @@ def uris(rows: pa.Table) -> Iterator[pa.Array | pa.ChunkedArray]:
     yield pc.struct_field(pc.list_flatten(rows["renditions"]), "uri").drop_null()
 
 
-def object_keys(named: pa.Array | pa.ChunkedArray) -> Digests:
-    """Digests of objects by their place in the recipe's folder: an output that was moved or copied knows its objects still."""
-    return digest(pc.replace_substring_regex(named, _PLACE, r"\1\2"))
+def object_keys(named: pa.Array | pa.ChunkedArray) -> IdSet:
+    """IdSet of objects by their place in the recipe's folder: an output that was moved or copied knows its objects still."""
+    return hash_ids(pc.replace_substring_regex(named, _PLACE, r"\1\2"))
 
 
-def _unknown(chunk: list[FileInfo], known: Digests, listed: list[Digests] | None) -> Iterator[FileInfo]:
+def _unknown(chunk: list[FileInfo], known: IdSet, listed: list[IdSet] | None) -> Iterator[FileInfo]:
     if chunk:
         keys = object_keys(pa.array([info.uri for info in chunk]))
         found = contains(known, keys)
@@ -207,21 +207,21 @@ def _check_object(files: Files, item_id: str, named: _Named, check: _RowCheck) -
         check.faults.append(("undecodable", f"{item_id}: {named.uri}: {wrong}"))
 
 
-def _compare(verdict: Verdict, known: Digests, manifest: Manifest, layout: Layout, files: Files) -> None:
+def _compare(verdict: VerifyReport, known: IdSet, manifest: Manifest, layout: Layout, files: Files) -> None:
     pieces = []
     for fragment in manifest.fragments:
         for items in read(manifest, fragment, files):
-            asked = digest(items["item_id"])
+            asked = hash_ids(items["item_id"])
             pieces.append(asked)
             for item_id in items["item_id"].filter(pa.array(~contains(known, asked))).to_pylist():
                 verdict.find("missing", item_id)
-    wanted = gather(pieces)
+    wanted = merge_ids(pieces)
     surplus = known[~contains(wanted, known)]
     for item_id in _named(layout, files, surplus):
         verdict.find("unknown", item_id)
 
 
-def _uris_of(layout: Layout, files: Files, keys: Digests) -> Iterator[str]:
+def _uris_of(layout: Layout, files: Files, keys: IdSet) -> Iterator[str]:
     """The objects' URIs in the index behind these keys; a second pass, made only when there is something to name."""
     if len(keys):
         for part in read_index(layout, files, URIS):
@@ -229,11 +229,11 @@ def _uris_of(layout: Layout, files: Files, keys: Digests) -> Iterator[str]:
                 yield from named.filter(pa.array(contains(keys, object_keys(named)))).to_pylist()
 
 
-def _named(layout: Layout, files: Files, digests: Digests) -> Iterator[str]:
+def _named(layout: Layout, files: Files, digests: IdSet) -> Iterator[str]:
     """The ids in the index behind these digests, once each; a second pass, made only when there is something to name."""
     if len(digests):
         seen: set[str] = set()
         for part in read_index(layout, files, ["item_id"]):
             ids = part["item_id"]
-            seen |= set(ids.filter(pa.array(contains(digests, digest(ids)))).to_pylist())
+            seen |= set(ids.filter(pa.array(contains(digests, hash_ids(ids)))).to_pylist())
         yield from sorted(seen)

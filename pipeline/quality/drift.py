@@ -36,14 +36,14 @@ Qualities = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
-class Lot:
+class Distribution:
     """Items as drift sees them: how many of each status, and how many in each of the ``STEPS`` of quality."""
 
     counts: Mapping[str, int]
     histogram: tuple[int, ...]
 
     @classmethod
-    def of(cls, counts: Mapping[str, int], qualities: Qualities) -> Lot:
+    def of(cls, counts: Mapping[str, int], qualities: Qualities) -> Distribution:
         """Of statuses counted and of qualities, (N,), in [0, 1]; others are left out."""
         return cls(dict(counts), tuple(np.histogram(qualities, STEPS, (0, 1))[0].tolist()))
 
@@ -69,7 +69,7 @@ class Shift:
         return self.at_least > self.tolerated
 
 
-def shifts(before: Lot, now: Lot, tolerated: Mapping[str, float], confidence: float) -> dict[str, Shift]:
+def shifts(before: Distribution, now: Distribution, tolerated: Mapping[str, float], confidence: float) -> dict[str, Shift]:
     """What moved, by name: ``quality``, ``review``, ``failed``; without what one of the lots has no items for.
 
     Args:

@@ -173,9 +173,9 @@ def _by_library(
     if hce:
         meters["hce"] = sod.HumanCorrectionEffortMeasure()
     found: dict[str, Any] = {}
-    for meter in meters.values():
-        meter.step(alpha, true, normalize=False)
-        found |= meter.get_results()
+    for counters in meters.values():
+        counters.step(alpha, true, normalize=False)
+        found |= counters.get_results()
     curves = {"e_curve": found["em"]["curve"], "dice_curve": found["dice"]["dynamic"], "f_curve": found["f"]["dynamic"]}
     values: dict[str, float | None] = {
         "mae": float(found["mae"]),

@@ -22,7 +22,7 @@ from pipeline.imaging.validate import decode_mask
 from pipeline.imaging.views import most_changed
 from pipeline.output.index import count, read_index
 from pipeline.output.layout import Layout
-from pipeline.quality.drift import Lot, kolmogorov_smirnov, shifts, stability_index, verdict
+from pipeline.quality.drift import Distribution, kolmogorov_smirnov, shifts, stability_index, verdict
 from pipeline.storage.files import Files
 from pipeline.types import Mask
 
@@ -114,7 +114,7 @@ def compare(one: Layout, other: Layout, files: Files, most: int = WORST) -> Comp
     first, second = qualities[0], np.concatenate(later) if later else np.empty(0)
     if len(first) and len(second):
         found.ks, found.psi = kolmogorov_smirnov(first, second), stability_index(first, second)
-    asked, lots = Drift(), [Lot.of(counts, some) for counts, some in zip(statuses, (first, second), strict=True)]
+    asked, lots = Drift(), [Distribution.of(counts, some) for counts, some in zip(statuses, (first, second), strict=True)]
     found.drift = verdict(shifts(lots[0], lots[1], asked.tolerated, asked.confidence))
     return found
 

@@ -20,11 +20,11 @@ from pipeline.imaging.decode import decode
 from pipeline.imaging.encode import OUT_OF_MEANS
 from pipeline.imaging.validate import decode_cutout, decode_mask
 from pipeline.imaging.views import Views, views
-from pipeline.manifest.id_set import contains, digest, gather
+from pipeline.manifest.id_set import contains, hash_ids, merge_ids
 from pipeline.manifest.tags import tags_of
 from pipeline.output.index import read_index
 from pipeline.output.layout import Layout
-from pipeline.storage.allowlist import Roots
+from pipeline.storage.allowlist import AllowList
 from pipeline.storage.files import Files
 from pipeline.types import Mask, Pixels
 
@@ -69,7 +69,7 @@ def listing(layout: Layout, files: Files, most: int = LISTED) -> tuple[list[dict
 def entries(
     layout: Layout,
     files: Files,
-    roots: Roots,
+    allowlist: AllowList,
     ids: Collection[str],
     places: Mapping[str, tuple[int, int]] = MappingProxyType({}),
 ) -> list[Entry]:
@@ -81,14 +81,14 @@ def entries(
     Raises:
         StorageError: a part of the index can't be read, or is damaged.
     """
-    wanted = gather([digest(pa.array(list(ids), pa.string()))])
+    wanted = merge_ids([hash_ids(pa.array(list(ids), pa.string()))])
     rows: dict[str, dict[str, Any]] = {}
     for part in read_index(layout, files, SHOWN):
-        chosen = part.filter(pa.array(contains(wanted, digest(part["item_id"]))))
+        chosen = part.filter(pa.array(contains(wanted, hash_ids(part["item_id"]))))
         rows |= {row["item_id"]: row | {"tags": tags_of(row.get("tags"))} for row in chosen.to_pylist()}
     with ThreadPoolExecutor(THREADS) as pool:
         found = (rows[item_id] for item_id in ids if item_id in rows)
-        return list(map_ahead(pool, partial(_pictured, files, roots, places), found, 2 * THREADS))
+        return list(map_ahead(pool, partial(_pictured, files, allowlist, places), found, 2 * THREADS))
 
 
 def _rank(row: dict[str, Any]) -> tuple[float, str]:
@@ -96,9 +96,9 @@ def _rank(row: dict[str, Any]) -> tuple[float, str]:
     return (-1.0 if quality is None or math.isnan(quality) else quality, row["item_id"])
 
 
-def _pictured(files: Files, roots: Roots, places: Mapping[str, tuple[int, int]], row: dict[str, Any]) -> Entry:
+def _pictured(files: Files, allowlist: AllowList, places: Mapping[str, tuple[int, int]], row: dict[str, Any]) -> Entry:
     entry = Entry(row)
-    photo, (colours, mask) = _photo(files, roots, entry), _cutout(files, entry)
+    photo, (colours, mask) = _photo(files, allowlist, entry), _cutout(files, entry)
     if mask is None and row["mask_uri"] is not None:
         mask = _mask(files, entry)
     if photo is not None and mask is not None and photo.shape[:2] != mask.shape:
@@ -110,16 +110,16 @@ def _pictured(files: Files, roots: Roots, places: Mapping[str, tuple[int, int]],
     return entry
 
 
-def _photo(files: Files, roots: Roots, entry: Entry) -> Pixels | None:
+def _photo(files: Files, allowlist: AllowList, entry: Entry) -> Pixels | None:
     uri = entry.row["image_uri"]
     if uri is None:
         return None
-    if not roots.admits(uri):
-        entry.notes.append(f"photo not shown: {roots.refusal(uri)}"[:SHORT])
+    if not allowlist.allows(uri):
+        entry.notes.append(f"photo not shown: {allowlist.refusal(uri)}"[:SHORT])
         return None
     limits = Limits()
     try:
-        return decode(files.read(roots.real_path(uri), max_bytes=limits.max_bytes, timeout_s=limits.fetch_s), limits)
+        return decode(files.read(allowlist.real_path(uri), max_bytes=limits.max_bytes, timeout_s=limits.fetch_s), limits)
     except ItemError as error:
         entry.notes.append(f"photo not shown: {error}"[:SHORT])
         return None

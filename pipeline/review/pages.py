@@ -14,7 +14,7 @@ from pipeline.review.compare import Comparison, numbers
 from pipeline.review.gallery import LISTED, SHORT, Entry, entries, listing
 from pipeline.review.html import data_uri, render
 from pipeline.review.reviews import WORDS, draw_sample, judge_sample
-from pipeline.storage.allowlist import Roots
+from pipeline.storage.allowlist import AllowList
 from pipeline.storage.files import Files
 from pipeline.storage.uris import parent
 
@@ -35,7 +35,7 @@ REASONS = 12
 
 @dataclass(frozen=True)
 class Sample:
-    """The sample to draw, as ``sampling.plan`` and ``verdicts.draw_sample`` take it."""
+    """The sample to draw, as ``sampling.plan`` and ``reviews.draw_sample`` take it."""
 
     at_most: float
     confidence: float
@@ -116,7 +116,7 @@ def compare_page(before: Layout, after: Layout, found: Comparison, allowed: Sequ
     return render(facts, _columns(rows), pictures)
 
 
-def roots_of(layout: Layout, files: Files, allowed: Sequence[str]) -> Roots:
+def roots_of(layout: Layout, files: Files, allowed: Sequence[str]) -> AllowList:
     """Where photos may be read: below the manifest of the last run, and what the settings and options name.
 
     Raises:
@@ -125,12 +125,12 @@ def roots_of(layout: Layout, files: Files, allowed: Sequence[str]) -> Roots:
     storage = files.storage.model_copy(update={"allow_roots": (*files.storage.allow_roots, *allowed)})
     manifest = (last_run(layout, files) or {}).get("manifest")
     if not isinstance(manifest, str) or not manifest:
-        return Roots.of(storage)
+        return AllowList.of(storage)
     try:
         base = manifest if files.is_folder(manifest) else parent(manifest)
     except StorageError:
         base = parent(manifest)
-    return Roots.of(storage, base)
+    return AllowList.of(storage, base)
 
 
 def shown(value: float | None) -> str:

@@ -1,7 +1,7 @@
 """What people said of items, kept beside the index: ``matteline review import``.
 
-Verdicts are parts of their own (``verdicts/verdicts-<16 hex digits>.parquet``), named by what is in them: the same file
-imported twice is there once. On reading, the latest verdict of an item counts. ``verdicts/sample.json`` is the sample that
+Reviews are parts of their own (``reviews/reviews-<16 hex digits>.parquet``), named by what is in them: the same file
+imported twice is there once. On reading, the latest verdict of an item counts. ``reviews/sample.json`` is the sample that
 is being judged.
 """
 
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError, FetchError, StorageError
-from pipeline.manifest.id_set import contains, digest
+from pipeline.manifest.id_set import contains, hash_ids
 from pipeline.output.index import put, read_index
 from pipeline.output.layout import Layout
 from pipeline.review.sampling import Plan, drawn, plan, upper_bound
@@ -43,7 +43,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the verdicts say of a sample."""
+    """What the reviews say of a sample."""
 
     plan: Plan
     judged: int
@@ -70,11 +70,11 @@ class Judgement:
         return f"{asked}: {outcome}; {so_far}{bound}"
 
 
-def import_verdicts(text: str, layout: Layout, files: Files) -> tuple[int, str]:
+def import_reviews(text: str, layout: Layout, files: Files) -> tuple[int, str]:
     """Check a page's CSV and write it as a part.
 
     Returns:
-        how many verdicts it has, and the part's URI.
+        how many reviews it has, and the part's URI.
 
     Raises:
         ConfigError: a column, an item, a word, a recipe or a time that can't be; the sentence names the line.
@@ -82,37 +82,37 @@ def import_verdicts(text: str, layout: Layout, files: Files) -> tuple[int, str]:
     """
     rows = list(_rows(text, layout))
     if not rows:
-        raise ConfigError("the verdicts' file has no verdicts; export it from the page of matteline report")
+        raise ConfigError("the reviews' file has no reviews; export it from the page of matteline report")
     named = pa.array([row["item_id"] for _, row in rows], pa.string())
     known = np.zeros(len(rows), np.bool_)
-    keys = digest(named)
+    keys = hash_ids(named)
     for part in read_index(layout, files, ["item_id"]):
-        known |= contains(np.sort(digest(part["item_id"])), keys)
+        known |= contains(np.sort(hash_ids(part["item_id"])), keys)
     if not known.all():
         line, row = rows[int(np.argmin(known))]
         raise ConfigError(f"line {line}: item {row['item_id']!r} is not in {layout.folder}; import it into the output it is of")
     table = pa.Table.from_pylist(sorted((row for _, row in rows), key=lambda row: (row["item_id"], row["time"])), SCHEMA)
     content = json.dumps(table.to_pylist(), default=str).encode()
-    uri = join(layout.verdicts, f"verdicts-{hashlib.sha256(content).hexdigest()[:16]}.parquet")
+    uri = join(layout.reviews, f"reviews-{hashlib.sha256(content).hexdigest()[:16]}.parquet")
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     put(uri, sink.getvalue(), files)
     return len(rows), uri
 
 
-def read_verdicts(layout: Layout, files: Files) -> dict[str, dict[str, Any]]:
+def read_reviews(layout: Layout, files: Files) -> dict[str, dict[str, Any]]:
     """The latest verdict of every item that has one, as a row of ``SCHEMA``.
 
     Raises:
         StorageError: a part can't be read, or is damaged.
     """
     latest: dict[str, dict[str, Any]] = {}
-    for info in files.list(layout.verdicts, suffixes=(".parquet",)):
+    for info in files.list(layout.reviews, suffixes=(".parquet",)):
         try:
             rows = pq.read_table(io.BytesIO(files.read(info.uri)), schema=SCHEMA).to_pylist()
         except (FetchError, pa.ArrowException) as error:
             raise StorageError(
-                f"the verdicts {info.uri} can't be read ({error}); remove the part and import it again"
+                f"the reviews {info.uri} can't be read ({error}); remove the part and import it again"
             ) from error
         for row in rows:
             if row["item_id"] not in latest or latest[row["item_id"]]["time"] <= row["time"]:
@@ -121,7 +121,7 @@ def read_verdicts(layout: Layout, files: Files) -> dict[str, dict[str, Any]]:
 
 
 def draw_sample(layout: Layout, files: Files, asked: Mapping[str, Any], seed: int, lot: int) -> list[str]:
-    """Draw the items to judge among those with objects, and keep which they are in ``verdicts/sample.json``.
+    """Draw the items to judge among those with objects, and keep which they are in ``reviews/sample.json``.
 
     Args:
         asked: ``at_most``, ``confidence`` and ``allowed`` of ``sampling.plan``.
@@ -138,7 +138,7 @@ def draw_sample(layout: Layout, files: Files, asked: Mapping[str, Any], seed: in
 
 
 def judge_sample(layout: Layout, files: Files) -> Judgement | None:
-    """What the verdicts say of the sample; None where none was drawn.
+    """What the reviews say of the sample; None where none was drawn.
 
     Raises:
         StorageError: it can't be read.
@@ -151,8 +151,8 @@ def judge_sample(layout: Layout, files: Files) -> Judgement | None:
         ids = kept["ids"]
     except (FetchError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"the sample {_sample(layout)} can't be read ({error!r}); draw it again") from error
-    verdicts = read_verdicts(layout, files)
-    words = [verdicts[item_id]["verdict"] for item_id in ids if item_id in verdicts]
+    reviews = read_reviews(layout, files)
+    words = [reviews[item_id]["verdict"] for item_id in ids if item_id in reviews]
     bad = words.count("reject")
     return Judgement(made, len(words), bad, upper_bound(bad, len(words), made.confidence))
 
@@ -162,16 +162,16 @@ def _rows(text: str, layout: Layout) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         missing = [name for name in ("item_id", "verdict") if name not in (reader.fieldnames or ())]
         if missing:
-            raise ConfigError(f"line 1: the verdicts' file lacks the column {missing[0]}; its columns are {', '.join(COLUMNS)}")
+            raise ConfigError(f"line 1: the reviews' file lacks the column {missing[0]}; its columns are {', '.join(COLUMNS)}")
         for row in reader:
             yield reader.line_num, _checked(row, reader.line_num, layout)
     except csv.Error as error:
-        raise ConfigError(f"line {reader.reader.line_num}: this is no CSV ({error}); export the verdicts again") from error
+        raise ConfigError(f"line {reader.reader.line_num}: this is no CSV ({error}); export the reviews again") from error
 
 
 def _checked(row: dict[str, Any], line: int, layout: Layout) -> dict[str, Any]:
     if None in row or not row["item_id"]:
-        raise ConfigError(f"line {line}: the item_id is empty or the line has too many cells; export the verdicts again")
+        raise ConfigError(f"line {line}: the item_id is empty or the line has too many cells; export the reviews again")
     if row["verdict"] not in WORDS:
         raise ConfigError(f"line {line}: item {row['item_id']!r} has the verdict {row['verdict']!r}; write accept or reject")
     recipe = row.get("recipe") or layout.recipe_folder
@@ -199,4 +199,4 @@ def _good(layout: Layout, files: Files) -> Iterator[str]:
 
 
 def _sample(layout: Layout) -> str:
-    return join(layout.verdicts, "sample.json")
+    return join(layout.reviews, "sample.json")

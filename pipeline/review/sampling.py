@@ -1,4 +1,4 @@
-"""How many items must be looked at to say "at most this share is bad", and what the verdicts then say.
+"""How many items must be looked at to say "at most this share is bad", and what the reviews then say.
 
 The lot has N items, D of them bad; of n drawn without replacement X are bad: hypergeometric,
 P(X <= c) = sum over k <= c of C(D, k)·C(N - D, n - k) / C(N, n). The plan is the least n for which a lot that is just too bad

@@ -90,7 +90,7 @@ def await_gpus(compute: Compute, cluster: Cluster, check: Callable[[], None]) ->
     return tuple(nodes[node_id] for node_id in check_workers(list(nodes)))
 
 
-def copies_at_work(pool: Pool) -> float:
+def actors_at_work(pool: Pool) -> float:
     """Copies of the model that there are now, by the GPUs that are taken where their number grows; 0 where it grows on CPUs,
     as nobody can tell there.
     """

@@ -30,7 +30,7 @@ class Price:
     """Of one machine: its name, and money an hour in whatever currency."""
 
     machine: str
-    an_hour: float
+    per_hour: float
 
     @classmethod
     def parse(cls, text: str) -> Price:
@@ -93,15 +93,15 @@ class Speed:
     known: str
 
 
-def measured_speed(records: Iterable[dict[str, Any]], gpus_each: float) -> Speed | None:
+def measured_speed(records: Iterable[dict[str, Any]], gpus_per_actor: float) -> Speed | None:
     """Of the latest of these run records (the latest first) that was long enough, with copies like these; None without one.
 
     No more of them are read than it takes.
     """
     for record in records:
         done = record.get("ok", 0) + record.get("review", 0) + record.get("failed", 0)
-        hours = record.get("copy_hours")
-        if hours and done >= ENOUGH and record.get("gpus_each") == gpus_each:
+        hours = record.get("actor_hours")
+        if hours and done >= ENOUGH and record.get("gpus_per_actor") == gpus_per_actor:
             return Speed(done / hours / 3600, f"run {record['run_id']} did {done} items in {hours:.3g} hours of one copy")
     return None
 
@@ -116,9 +116,9 @@ class Estimate:
     money: float | None
 
 
-def estimate(items: int, speed: Speed, copies: int, gpus_each: float, machines: int, price: Price | None) -> Estimate:
+def estimate(items: int, speed: Speed, actors: int, gpus_per_actor: float, machines: int, price: Price | None) -> Estimate:
     """So many items with so many copies of the model on so many machines."""
-    hours = items / (speed.items_per_s * copies) / 3600
+    hours = items / (speed.items_per_s * actors) / 3600
     machine_hours = hours * machines
-    money = None if price is None else machine_hours * price.an_hour
-    return Estimate(hours, machine_hours, hours * copies * gpus_each, money)
+    money = None if price is None else machine_hours * price.per_hour
+    return Estimate(hours, machine_hours, hours * actors * gpus_per_actor, money)

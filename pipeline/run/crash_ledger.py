@@ -28,7 +28,7 @@ STDERR = 2
 T = TypeVar("T")
 
 
-class Ledger(Protocol):
+class CrashLedger(Protocol):
     """What has been begun and not ended, by key; outlives the processes that note it."""
 
     def begin(self, keys: Sequence[str]) -> list[int]:
@@ -44,7 +44,7 @@ class Ledger(Protocol):
         """These are over, whatever came of them."""
 
 
-class Notes:
+class InMemoryLedger:
     """A ledger in memory. In a run it is an actor of its own; memory is bounded by the work in flight."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Notes:
             self.begun.pop(key, None)
 
 
-class Attempts:
+class IsolatedBatch:
     """One batch's way through one stage. Without a ledger nothing is noted and nothing has a deadline.
 
     Args:
@@ -75,7 +75,7 @@ class Attempts:
         item_s: after so many seconds on one item the process ends itself.
     """
 
-    def __init__(self, ledger: Ledger | None, stage: str, item_ids: Sequence[str], item_s: float) -> None:
+    def __init__(self, ledger: CrashLedger | None, stage: str, item_ids: Sequence[str], item_s: float) -> None:
         self.ledger, self.item_s = ledger, item_s
         self.keys = [f"{stage}/{item_id}" for item_id in item_ids]
         # The batch has a note of its own, for processes that die beside the work on any single item.
@@ -89,7 +89,7 @@ class Attempts:
         """A process died of this batch: ``one`` is the way to go on."""
         return bool(self.tries or any(self.deaths))
 
-    def together(self, work: Callable[[], T]) -> T:
+    def run_batch(self, work: Callable[[], T]) -> T:
         """Work on the whole batch, which has as long as one item: if that is too short, its items get as long each."""
         with self._deadline():
             return work()

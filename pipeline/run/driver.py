@@ -14,22 +14,22 @@ from typing import Any
 
 from pipeline.config.job import Job
 from pipeline.errors import ItemsMissing, PipelineError, Stopped, StorageError, WriteError
-from pipeline.log import Meter, facts_in_every_line, log
-from pipeline.manifest.id_set import repeated
+from pipeline.log import RunCounters, facts_in_every_line, log
+from pipeline.manifest.id_set import duplicate_ids
 from pipeline.models.load import can_use_gpu
-from pipeline.output.baseline import Accepted, baseline, drift
+from pipeline.output.baseline import Baseline, baseline, drift
 from pipeline.output.changes import changed as find_changed
-from pipeline.output.index import compact, give_back, reconcile, tally
+from pipeline.output.index import compact, reconcile, release_arrow_memory, tally
 from pipeline.output.layout import Layout
 from pipeline.output.lease import Lease
 from pipeline.output.progress import Progress
 from pipeline.output.run_record import RunRecord
-from pipeline.run.cluster import await_gpus, copies_at_work, dashboard_url, ray_cluster, will_use_gpus
-from pipeline.run.graph import execute, judge, with_copies
+from pipeline.run.cluster import actors_at_work, await_gpus, dashboard_url, ray_cluster, will_use_gpus
+from pipeline.run.graph import execute, judge, with_actors
 from pipeline.run.metrics import LEASE, LEFT, RUN_ITEMS, SPEED
-from pipeline.run.notify import Notice, notifying
+from pipeline.run.notify import Notifier, notifying
 from pipeline.run.preflight import Cluster, Plan, fit_pool, make_plan, only_lost, without_done
-from pipeline.run.signals import Stopping
+from pipeline.run.signals import SignalHandler
 from pipeline.storage.files import Files
 
 PASSES = 2
@@ -42,7 +42,7 @@ def run_job(
     accept_licence: bool = False,
     retry: Collection[str] = (),
     changed: bool = False,
-    stopping: Stopping | None = None,
+    signals: SignalHandler | None = None,
 ) -> tuple[Plan, RunRecord]:
     """Do what the job says; items that the index has already are left alone.
 
@@ -56,19 +56,19 @@ def run_job(
             says the same.
     """
     run_id, files = new_run_id(), Files(job.storage)
-    with facts_in_every_line(run_id=run_id), notifying(job, run_id, files) as notice:
-        return _run(job, files, notice, accept_licence=accept_licence, retry=retry, changed=changed, stopping=stopping)
+    with facts_in_every_line(run_id=run_id), notifying(job, run_id, files) as notifier:
+        return _run(job, files, notifier, accept_licence=accept_licence, retry=retry, changed=changed, signals=signals)
 
 
 def _run(
     job: Job,
     files: Files,
-    notice: Notice,
+    notifier: Notifier,
     *,
     accept_licence: bool,
     retry: Collection[str],
     changed: bool,
-    stopping: Stopping | None,
+    signals: SignalHandler | None,
 ) -> tuple[Plan, RunRecord]:
     until = None if job.budget.deadline_s is None else time.time() + job.budget.deadline_s
     gpu = job.recipe.precision == "auto" and will_use_gpus(job.compute)
@@ -76,14 +76,14 @@ def _run(
     accepted = baseline(job.drift, job.output, files)
     others = find_changed(plan.manifest, plan.layout, files, job) if changed else None
     plan = without_done(plan, files, retry, others)
-    plan = replace(plan, job=with_copies(plan.job, plan.todo), until=until)
+    plan = replace(plan, job=with_actors(plan.job, plan.todo), until=until)
     recipe = plan.job.recipe
-    record = notice.record = RunRecord(
-        notice.run_id, plan.manifest.uri, recipe.fingerprint(), recipe.name, plan.rows, plan.rows - plan.todo
+    record = notifier.record = RunRecord(
+        notifier.run_id, plan.manifest.uri, recipe.fingerprint(), recipe.name, plan.rows, plan.rows - plan.todo
     )
     facts = {"items": plan.rows, "done_before": record.done_before, "output": plan.layout.folder}
     log.info(f"{plan.todo} of {plan.rows} items to do", extra={"facts": facts})
-    if not plan.todo and not len(repeated(plan.done)):
+    if not plan.todo and not len(duplicate_ids(plan.done)):
         _judge_index(plan, files)
         return plan, record
     with Lease(plan.layout, record.run_id, files) as lease:
@@ -100,9 +100,9 @@ def _run(
             lease.release()
             _write_record(record, Stopped.exit_code, reason, plan.layout, files)
             progress.close()
-            notice.tell(Stopped.exit_code, reason, quick=True)
+            notifier.send(Stopped.exit_code, reason, quick=True)
 
-        with stopping.tidying(leave) if stopping is not None else nullcontext():
+        with signals.on_exit(leave) if signals is not None else nullcontext():
             # Whoever held the lease until now may have done some of it.
             plan = without_done(plan, files, retry, others)
             record.done_before = plan.rows - plan.todo
@@ -111,12 +111,12 @@ def _run(
     return plan, record
 
 
-def _recorded(plan: Plan, record: RunRecord, files: Files, lease: Lease, accepted: Accepted | None, progress: Progress) -> None:
+def _recorded(plan: Plan, record: RunRecord, files: Files, lease: Lease, accepted: Baseline | None, progress: Progress) -> None:
     """Work, and say in the run record how it ended, however it did."""
     try:
         describe_recipe(plan, files)
-        with Meter(plan.todo) as meter:
-            _work_until_done(plan, record, files, lease, meter)
+        with RunCounters(plan.todo) as counters:
+            _work_until_done(plan, record, files, lease, counters)
         if accepted is not None:
             record.drift = drift(accepted, plan.layout, files, plan.job.drift)
             _say_drift(record.drift)
@@ -134,12 +134,12 @@ def _recorded(plan: Plan, record: RunRecord, files: Files, lease: Lease, accepte
         progress.close()
 
 
-def _work_until_done(plan: Plan, record: RunRecord, files: Files, lease: Lease, meter: Meter) -> None:
+def _work_until_done(plan: Plan, record: RunRecord, files: Files, lease: Lease, counters: RunCounters) -> None:
     """Ray can lose rows of a block that it makes again after a machine was lost: they are found missing and done then."""
     for _ in range(PASSES):
         try:
             if plan.todo:
-                _work(plan, record, files, lease, meter)
+                _work(plan, record, files, lease, counters)
         except BaseException:
             # Without the lease the index is another run's to tidy; and nothing may hide why this one ended.
             if lease.lost is None:
@@ -201,29 +201,29 @@ def _tidy_index(plan: Plan, files: Files) -> None:
     compact(plan.layout, files)
 
 
-def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease, meter: Meter) -> None:
+def _work(plan: Plan, record: RunRecord, files: Files, lease: Lease, counters: RunCounters) -> None:
     with ray_cluster(plan.job.compute) as there:
         cluster = await_gpus(plan.job.compute, there, lease.check)
         record.dashboard = dashboard_url()
         _check_reach(plan, cluster)
         pool = fit_pool(plan.job.compute, cluster, gpu_model=can_use_gpu(plan.job.recipe))
-        record.copies, record.gpus_each = pool.actors, pool.gpus
-        facts = {"actors": pool.actors, "gpus_each": pool.gpus, "machines": len(cluster)}
+        record.actors, record.gpus_per_actor = pool.actors, pool.gpus
+        facts = {"actors": pool.actors, "gpus_per_actor": pool.gpus, "machines": len(cluster)}
         log.info("model is loading", extra={"facts": facts})
 
         def check() -> None:
-            meter.copies = copies_at_work(pool)
-            record.count(meter)
+            counters.actors = actors_at_work(pool)
+            record.count(counters)
             lease.check()
 
         try:
-            with meter.working(copies_at_work(pool)):
-                execute(plan, pool, record.run_id, files, meter, check)
+            with counters.working(actors_at_work(pool)):
+                execute(plan, pool, record.run_id, files, counters, check)
         finally:
-            record.count(meter)
+            record.count(counters)
     # Ray Data's account of every block is a ring of references, some 100 MiB of a million rows; the index's tidying comes next.
     gc.collect()
-    give_back()
+    release_arrow_memory()
 
 
 def _judge_index(plan: Plan, files: Files) -> None:

@@ -19,33 +19,33 @@ from ray.util.annotations import RayDeprecationWarning
 from pipeline.concurrency import local_cpus
 from pipeline.config.job import Budget, Job
 from pipeline.errors import ErrorBudgetExceeded, PipelineError, Stopped
-from pipeline.log import Meter
+from pipeline.log import RunCounters
 from pipeline.models.load import can_use_gpu
 from pipeline.run.cluster import address_of, will_use_gpus
-from pipeline.run.ledger_actor import RemoteLedger
+from pipeline.run.ledger_actor import RayCrashLedger
 from pipeline.run.preflight import COMMIT_CPUS, Plan, Pool
 from pipeline.run.stages.commit import commit_batch
 from pipeline.run.stages.decode import decode_batch
 from pipeline.run.stages.read import ManifestSource
 from pipeline.run.stages.segment import SegmentBatch
-from pipeline.run.stages.write import Finish, finish_batch
+from pipeline.run.stages.write import Finish, write_batch
 from pipeline.storage.files import Files
 
 FOR_EVER = -1
 """What dies with its process or machine is repeated as often as it takes: the ledger finds the items that are to blame, and a
 run that finishes nothing for ``compute.no_progress_s`` is given up."""
 
-CALLS_A_GPU = 2
+CALLS_PER_GPU = 2
 """Batches in hand at a model on a GPU: one is in the model, while the other is taken from the object store or written to it,
 which takes as long. The model itself is called by one thread of its process alone (Ray sees to it), as deadlines need."""
 
-SMALL_FRAME_PX, MOST_COPIES = 512, 4
+SMALL_FRAME_PX, MAX_CPU_ACTORS = 512, 4
 """A network whose frames are no larger is small: as many copies of it on a CPU, each with its share of the cores."""
 
-ITEMS_A_COPY = 32
+MIN_ITEMS_PER_ACTOR = 32
 """A copy for fewer items takes longer to start than it saves."""
 
-PASSES_AN_ACTOR = 4
+MIN_BATCHES_PER_ACTOR = 4
 """With fewer than so many for each, full ones would leave an actor idle at the end."""
 
 GPU_ROWS = 64
@@ -58,12 +58,12 @@ BLOCKS, LARGER = 8_000, 4
 """The driver keeps 10 KB for every block until the run ends, so beyond this number they grow: up to so many times larger."""
 
 
-def images_a_pass(plan: Plan, pool: Pool) -> int:
+def batch_size_for(plan: Plan, pool: Pool) -> int:
     """Images of one forward pass, which is also what Ray hands the model at once: one note in the ledger, one deadline."""
-    return plan.job.compute.images_a_pass(plan.job.recipe.frame_px, pool.device)
+    return plan.job.compute.batch_size_for(plan.job.recipe.frame_px, pool.device)
 
 
-def with_copies(job: Job, todo: int) -> Job:
+def with_actors(job: Job, todo: int) -> Job:
     """On this machine alone, without a GPU: several copies of a small network with fewer threads each, where that pays.
 
     The threads of one forward pass wait for each other, so all of them for the one whose core decodes or encodes beside it.
@@ -82,8 +82,8 @@ def with_copies(job: Job, todo: int) -> Job:
         return job
     if can_use_gpu(recipe) and will_use_gpus(compute):
         return job
-    copies = max(1, min(MOST_COPIES, local_cpus(), todo // ITEMS_A_COPY))
-    return job.model_copy(update={"compute": compute.model_copy(update={"actors": copies})})
+    actors = max(1, min(MAX_CPU_ACTORS, local_cpus(), todo // MIN_ITEMS_PER_ACTOR))
+    return job.model_copy(update={"compute": compute.model_copy(update={"actors": actors})})
 
 
 def rows_per_block(plan: Plan, pool: Pool) -> int:
@@ -92,10 +92,10 @@ def rows_per_block(plan: Plan, pool: Pool) -> int:
     Without GPUs two passes are enough: nothing leaves a task before its block is done, and a model may take half a
     minute an image there. Where every actor gets several passes, a task has at least one.
     """
-    a_pass = images_a_pass(plan, pool)
+    a_pass = batch_size_for(plan, pool)
     most = grown(GPU_ROWS if pool.gpus else 2 * a_pass, plan.todo)
     actors = pool.most or pool.actors
-    least = a_pass if plan.todo >= PASSES_AN_ACTOR * actors * a_pass else 1
+    least = a_pass if plan.todo >= MIN_BATCHES_PER_ACTOR * actors * a_pass else 1
     return plan.job.compute.rows_per_block or max(least, min(most, plan.todo // (8 * actors)))
 
 
@@ -121,12 +121,12 @@ def graph(plan: Plan, pool: Pool, run_id: str, files: Files) -> Dataset:
     # Retries have no other parameter yet than the ones that Ray says will change in 2.64; the dependency is capped there.
     warnings.filterwarnings("ignore", category=RayDeprecationWarning)
     job, compute = plan.job, plan.job.compute
-    ledger, item_s = RemoteLedger.start(), job.limits.item_s
+    ledger, item_s = RayCrashLedger.start(), job.limits.item_s
     carried, threads = plan.manifest.carried, compute.fetch_threads
     finish = Finish(job.recipe, plan.layout, run_id, files, carried, threads, ledger, item_s, plan.backgrounds)
     fetching = {
         "files": files,
-        "roots": plan.manifest.roots,
+        "roots": plan.manifest.allowlist,
         "limits": job.limits,
         "threads": compute.fetch_threads,
         "block_mib": block_mib(plan),
@@ -148,11 +148,11 @@ def graph(plan: Plan, pool: Pool, run_id: str, files: Files) -> Dataset:
         .map_batches(
             SegmentBatch,
             fn_constructor_args=(
-                *(job.recipe, job.storage, pool.device, compute.threads_per_actor, pool.a_node),
-                *(ledger, item_s, images_a_pass(plan, pool), compute.engine),
+                *(job.recipe, job.storage, pool.device, compute.threads_per_actor, pool.actors_per_node),
+                *(ledger, item_s, batch_size_for(plan, pool), compute.engine),
             ),
             batch_format="pyarrow",
-            batch_size=images_a_pass(plan, pool),
+            batch_size=batch_size_for(plan, pool),
             compute=_actors(pool),
             num_gpus=pool.gpus,
             num_cpus=pool.cpus,
@@ -160,7 +160,7 @@ def graph(plan: Plan, pool: Pool, run_id: str, files: Files) -> Dataset:
             max_task_retries=FOR_EVER,
         )
         .map_batches(
-            finish_batch,
+            write_batch,
             batch_format="pyarrow",
             batch_size=None,
             fn_kwargs={"finish": finish},
@@ -181,13 +181,13 @@ def graph(plan: Plan, pool: Pool, run_id: str, files: Files) -> Dataset:
 
 def _actors(pool: Pool) -> ActorPoolStrategy:
     """Full from the start, since Ray Data's own growth takes minutes; it only grows by what wasn't there then."""
-    calls = CALLS_A_GPU if pool.device == "cuda" else 1
+    calls = CALLS_PER_GPU if pool.device == "cuda" else 1
     if pool.most is None:
         return ActorPoolStrategy(size=pool.actors, max_concurrent_calls_per_actor=calls)
     return ActorPoolStrategy(min_size=pool.actors, max_size=pool.most, max_concurrent_calls_per_actor=calls)
 
 
-def execute(plan: Plan, pool: Pool, run_id: str, files: Files, meter: Meter, check: Callable[[], None]) -> None:
+def execute(plan: Plan, pool: Pool, run_id: str, files: Files, counters: RunCounters, check: Callable[[], None]) -> None:
     """Run the graph to its end.
 
     Args:
@@ -209,21 +209,21 @@ def execute(plan: Plan, pool: Pool, run_id: str, files: Files, meter: Meter, che
     try:
         made = graph(plan, pool, run_id, files)
         for part in made.iter_rows():
-            meter.add(part["ok"], part["review"], part["failed"])
-            meter.model_s += part["model_s"]
-            meter.add_failures(json.loads(part["failures"]))
+            counters.add(part["ok"], part["review"], part["failed"])
+            counters.model_s += part["model_s"]
+            counters.add_failures(json.loads(part["failures"]))
             check()
-            if meter.done >= plan.job.budget.judged_after:
-                judge(meter.counts, plan.job.budget)
+            if counters.done >= plan.job.budget.judged_after:
+                judge(counters.counts, plan.job.budget)
         with suppress(AttributeError):  # Ray calls its statistics a developer's interface; they mustn't fail a run that is done
-            meter.store_bytes += sum(_stored(made.get_stats_summary()))
+            counters.store_bytes += sum(_stored(made.get_stats_summary()))
     except ExecutionTimeoutError as error:
         raise Stopped(
             f"nothing was finished for {plan.job.compute.no_progress_s} s, so the run was given up; the same command "
             "continues. If the model is that slow here, raise compute.no_progress_s"
         ) from error
     except RayError as error:
-        raise ours(error) or error from error
+        raise unwrap_ray_error(error) or error from error
 
 
 def _stored(stats: Any) -> Iterator[int]:
@@ -249,7 +249,7 @@ def judge(counts: dict[str, int], budget: Budget) -> None:
         )
 
 
-def ours(error: BaseException | None) -> PipelineError | None:
+def unwrap_ray_error(error: BaseException | None) -> PipelineError | None:
     """The package's own error inside one of Ray's, if there is one; Ray's wrapper is an instance of both."""
     while error is not None:
         inner = getattr(error, "cause", None) or error.__cause__

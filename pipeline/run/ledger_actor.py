@@ -12,20 +12,20 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.run.crash_ledger import Notes
+from pipeline.run.crash_ledger import InMemoryLedger
 
 
-class RemoteLedger:
+class RayCrashLedger:
     """The ledger of a run as its workers see it: an actor beside the driver, which dies with it."""
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
 
     @classmethod
-    def start(cls) -> RemoteLedger:
+    def start(cls) -> RayCrashLedger:
         """On the driver's machine: if that is lost, the run is."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        return cls(ray.remote(Notes).options(num_cpus=0, scheduling_strategy=here).remote())
+        return cls(ray.remote(InMemoryLedger).options(num_cpus=0, scheduling_strategy=here).remote())
 
     def begin(self, keys: Sequence[str]) -> list[int]:
         found: list[int] = ray.get(self.actor.begin.remote(keys))

@@ -24,7 +24,7 @@ QUICK_S = 1.0
 """For the one try of a run that a signal ends: the process is gone two seconds later."""
 
 
-class Notice:
+class Notifier:
     """Tells once how a run ended. Nothing that goes wrong here changes how it did.
 
     Args:
@@ -39,7 +39,7 @@ class Notice:
         self.record: RunRecord | None = None
         """Once there is one."""
 
-    def tell(self, exit_code: int, error: str | None, *, quick: bool = False) -> None:
+    def send(self, exit_code: int, error: str | None, *, quick: bool = False) -> None:
         """Send it, if anybody wants to know."""
         if self._told or self._to is None:
             return
@@ -56,7 +56,7 @@ class Notice:
     def _message(self, exit_code: int, error: str | None) -> dict[str, Any]:
         """The run record without what is for machines, and one sentence for a chat."""
         record = self.record or RunRecord(self.run_id, self._about["manifest"], "", "", 0, 0)
-        facts = {key: value for key, value in asdict(record).items() if key not in ("versions", "store_mib_an_item")}
+        facts = {key: value for key, value in asdict(record).items() if key not in ("versions", "store_mib_per_item")}
         outcome = OUTCOMES.get(exit_code, "broken")
         counts = f"{record.ok} ok, {record.review} to review, {record.failed} failed"
         why = f"\n{error}" if error else ""
@@ -73,23 +73,23 @@ def _from_environment() -> str | None:
 
 
 @contextmanager
-def notifying(job: Job, run_id: str, files: Files) -> Iterator[Notice]:
+def notifying(job: Job, run_id: str, files: Files) -> Iterator[Notifier]:
     """Tells at the end of what is done here: 0, or the code of the error that ends it.
 
     Raises:
         ConfigError: the variable names no place.
     """
     to = job.notify.to.get_secret_value() if job.notify.to else _from_environment()
-    notice = Notice(to, {"run_id": run_id, "manifest": job.manifest, "output": job.output}, files)
+    notifier = Notifier(to, {"run_id": run_id, "manifest": job.manifest, "output": job.output}, files)
     try:
-        yield notice
+        yield notifier
     except PipelineError as error:
-        notice.tell(error.exit_code, str(error))
+        notifier.send(error.exit_code, str(error))
         raise
     except BaseException as error:
-        notice.tell(1, type(error).__name__)
+        notifier.send(1, type(error).__name__)
         raise
-    notice.tell(0, None)
+    notifier.send(0, None)
 
 
 def tell_of_refusal(error: PipelineError, manifest: str | None, output: str | None) -> None:
@@ -99,4 +99,4 @@ def tell_of_refusal(error: PipelineError, manifest: str | None, output: str | No
         ConfigError: the variable names no place.
     """
     about = {"run_id": "", "manifest": manifest or "", "output": output or ""}
-    Notice(_from_environment(), about, Files()).tell(error.exit_code, str(error))
+    Notifier(_from_environment(), about, Files()).send(error.exit_code, str(error))

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from pipeline.config.job import Compute, Job
 from pipeline.errors import ConfigError, Stopped
-from pipeline.manifest.id_set import Digests, contains
+from pipeline.manifest.id_set import IdSet, contains
 from pipeline.manifest.manifest import Manifest, Scan, open_manifest, scan
 from pipeline.models.backgrounds import pin_backgrounds
-from pipeline.models.load import check_weights, settle
+from pipeline.models.load import check_weights, resolve_precision
 from pipeline.models.refiners.load import check_refiner
 from pipeline.models.resolve import check_licence, pin_recipe
 from pipeline.output.index import done_ids, ids_of_run
@@ -39,9 +39,9 @@ class Plan:
     layout: Layout
     rows: int
     refused: int
-    ids: Digests
+    ids: IdSet
     """Of all its items, sorted."""
-    done: Digests
+    done: IdSet
     """Of the items that need not be done; see ``without_done``."""
     todo: int
     backgrounds: Mapping[str, bytes] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Pool:
     actors: int
     gpus: float
     cpus: float
-    a_node: int
+    actors_per_node: int
     """Copies that share a node's cores, if they are spread evenly."""
     device: str
     task_cpus: float = 1.0
@@ -98,7 +98,7 @@ def make_plan(job: Job, files: Files, *, accept_licence: bool = False, gpu: bool
     files.check_writable(output)
     renditions, backgrounds = pin_backgrounds(job.recipe.renditions, files, job.limits)
     pinned = pin_recipe(job.recipe.model_copy(update={"renditions": renditions}), files)
-    recipe = settle(pinned.recipe, pinned.weights, gpu=gpu)
+    recipe = resolve_precision(pinned.recipe, pinned.weights, gpu=gpu)
     check_weights(recipe, pinned.weights, job.compute.engine)
     check_refiner(recipe, pinned.refiner)
     load_calibration(recipe, pinned.calibration)
@@ -115,18 +115,18 @@ def _check_strays(job: Job, manifest: Manifest, found: Scan) -> None:
     Raises:
         ConfigError: it names the root that most of those images lie below.
     """
-    strays = found.strays
-    if strays.rows / found.rows <= job.budget.max_failed_share:
+    outside_roots = found.outside_roots
+    if outside_roots.rows / found.rows <= job.budget.max_failed_share:
         return
-    root, count = strays.most()
-    most = "all" if count == strays.rows else f"{count} of them"
+    root, count = outside_roots.most()
+    most = "all" if count == outside_roots.rows else f"{count} of them"
     raise ConfigError(
-        f"{strays.rows} of {found.rows} rows of the manifest name images outside the allowed roots ({manifest.roots}), {most} "
+        f"{outside_roots.rows} of {found.rows} rows of the manifest name images outside the allowed roots ({manifest.allowlist}), {most} "
         f"below {shortened(root, quoted=False)}; {mended(root)} if they may be read"
     )
 
 
-def without_done(plan: Plan, files: Files, retry: Collection[str] = (), changed: Digests | None = None) -> Plan:
+def without_done(plan: Plan, files: Files, retry: Collection[str] = (), changed: IdSet | None = None) -> Plan:
     """The plan without the items that its recipe's index has, failed ones too, except for those to be done again.
 
     Args:
@@ -187,7 +187,7 @@ def _fitted(compute: Compute, cluster: Cluster, *, gpu_model: bool) -> Pool:
     if share:
         return _on_gpus(compute, cluster, share)
     each = compute.cpus_per_actor if compute.cpus_per_actor is not None else 1.0
-    room = _copies(cluster, each, 0) if each else int(cpus)
+    room = _actor_room(cluster, each, 0) if each else int(cpus)
     roomy = [node for node in cluster if node.cpus > 1] or [node for node in cluster if node.cpus]
     actors = compute.actors or max(1, min(len(roomy), int(cpus - FREE_CPUS), compute.max_actors or room))
     if actors > room or actors * each + FREE_CPUS > cpus:
@@ -201,7 +201,7 @@ def _fitted(compute: Compute, cluster: Cluster, *, gpu_model: bool) -> Pool:
 
 def _on_gpus(compute: Compute, cluster: Cluster, share: float) -> Pool:
     each = compute.cpus_per_actor or 0.0
-    room = _copies(cluster, each, share)
+    room = _actor_room(cluster, each, share)
     actors = compute.actors or max(1, min(room, compute.max_actors or room))
     gpus, cpus = sum(node.gpus for node in cluster), sum(node.cpus for node in cluster)
     if actors > room:
@@ -230,7 +230,7 @@ def _task_cpus(free: float) -> float:
     return 1.0 if free >= ROOMY_CPUS else (free - 1 - COMMIT_CPUS) / 2
 
 
-def _copies(cluster: Cluster, cpus: float, gpus: float) -> int:
+def _actor_room(cluster: Cluster, cpus: float, gpus: float) -> int:
     """How many copies the machines have room for, each on one machine."""
     room = 0
     for node in cluster:

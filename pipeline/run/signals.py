@@ -24,7 +24,7 @@ TIDY_S = 2.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Stopping:
+class SignalHandler:
     """What is to be done when a signal ends this process. ``install`` makes it happen; without it nothing does.
 
     Args:
@@ -48,7 +48,7 @@ class Stopping:
         threading.Thread(target=self._wait, name="stopping", daemon=True).start()
 
     @contextmanager
-    def tidying(self, tidy: Callable[[str], None]) -> Iterator[None]:
+    def on_exit(self, tidy: Callable[[str], None]) -> Iterator[None]:
         """While this holds, ``tidy`` is called with the reason before the process ends, from another thread."""
         self._tidy = tidy
         try:

@@ -40,7 +40,7 @@ ORIGINS = 1000
 
 
 @dataclass(frozen=True)
-class Roots:
+class AllowList:
     """The allowed roots. Travels to the workers."""
 
     allowed: tuple[str, ...]
@@ -49,7 +49,7 @@ class Roots:
     """Images on any public web server are allowed as well."""
 
     @classmethod
-    def of(cls, storage: Storage, base: str | None = None) -> Roots:
+    def of(cls, storage: Storage, base: str | None = None) -> AllowList:
         """The manifest's folder ``base`` and what the settings name.
 
         Raises:
@@ -62,19 +62,19 @@ class Roots:
         more = f" and {len(self.allowed) - 3} more" if len(self.allowed) > 3 else ""
         return (", ".join(self.allowed[:3]) or "none") + more
 
-    def admits(self, uri: str) -> bool:
+    def allows(self, uri: str) -> bool:
         """An absolute path or URI lies below a root, by its text: ``a/../b`` is ``b``, and ``cats`` isn't below ``cat``."""
         if uris.scheme(uri) in uris.WEB:
             return self.http or self.names(uri)
-        place = _folded(uri)
-        return place is not None and any(_lies_below(place, root) for root in self.allowed)
+        backend = _folded(uri)
+        return backend is not None and any(_lies_below(backend, root) for root in self.allowed)
 
     def names(self, uri: str) -> bool:
         """A root names this web address' host, and the address lies below it."""
         asked = _web_place(uri)
-        roots = (_web_place(root) for root in self.allowed if uris.scheme(root) in uris.WEB)
+        allowlist = (_web_place(root) for root in self.allowed if uris.scheme(root) in uris.WEB)
         return asked is not None and any(
-            root is not None and asked[0] == root[0] and _lies_below(asked[1], root[1]) for root in roots
+            root is not None and asked[0] == root[0] and _lies_below(asked[1], root[1]) for root in allowlist
         )
 
     def outside(self, places: pa.Array) -> npt.NDArray[np.bool_]:
@@ -90,7 +90,7 @@ class Roots:
             inside, doubtful = (inside | web, doubtful & ~web) if self.http else (inside, doubtful | (web & ~inside))
         outside = ~inside
         for row in np.flatnonzero(doubtful).tolist():
-            outside[row] = not self.admits(texts[row].as_py())
+            outside[row] = not self.allows(texts[row].as_py())
         return outside & _flags(places.is_valid())
 
     def refusal(self, uri: str, what: str = "image_uri") -> str:
@@ -100,18 +100,18 @@ class Roots:
             return f"{named} holds . or .. between slashes, which servers read differently; write the plain address"
         return f"{named}{self._verdict(_folder(uri))}"
 
-    def refusals(self, strays: pa.Array) -> pa.Array:
+    def refusals(self, outside_roots: pa.Array) -> pa.Array:
         """``refusal`` for a column of URIs that lie outside."""
-        folders = pc.replace_substring_regex(strays, _FOLDER, r"\1").dictionary_encode()
+        folders = pc.replace_substring_regex(outside_roots, _FOLDER, r"\1").dictionary_encode()
         verdicts = pa.array([self._verdict(folder) for folder in folders.dictionary.to_pylist()], pa.string())
-        made = pc.binary_join_element_wise("image_uri '", strays, "'", verdicts.take(folders.indices), "")
-        plain = pc.and_not(pc.match_substring_regex(strays, _PLAIN), pc.match_substring_regex(strays, _KNOTTY))
+        made = pc.binary_join_element_wise("image_uri '", outside_roots, "'", verdicts.take(folders.indices), "")
+        plain = pc.and_not(pc.match_substring_regex(outside_roots, _PLAIN), pc.match_substring_regex(outside_roots, _KNOTTY))
         odd = np.flatnonzero(~_flags(plain)).tolist()
         if not odd:
             return made
         sentences = made.to_pylist()
         for row in odd:
-            sentences[row] = self.refusal(strays[row].as_py())
+            sentences[row] = self.refusal(outside_roots[row].as_py())
         return pa.array(sentences, pa.string())
 
     def real_path(self, uri: str) -> str:
@@ -146,16 +146,16 @@ class Roots:
 
 
 @dataclass
-class Strays:
+class OutsideRoots:
     """What a manifest asks for outside the allowed roots: how many rows, and below which folders most of them lie."""
 
     rows: int = 0
     _origins: dict[str, tuple[int, str]] = field(default_factory=dict)
 
-    def add(self, strays: pa.Array) -> None:
+    def add(self, outside_roots: pa.Array) -> None:
         """Count these URIs."""
-        self.rows += len(strays)
-        bare = pc.replace_substring_regex(strays, _QUERY, r"\1")
+        self.rows += len(outside_roots)
+        bare = pc.replace_substring_regex(outside_roots, _QUERY, r"\1")
         for entry in pc.replace_substring_regex(bare, _FOLDER, r"\1").value_counts().to_pylist():
             folder, origin = _shown_folder(entry["values"])
             count, common = self._origins.get(origin, (0, folder))
@@ -194,15 +194,15 @@ def web_address(uri: str) -> yarl.URL:
 
 
 def _settled(root: str) -> str:
-    place = uris.absolute(root)
-    if uris.scheme(place) in uris.WEB:
-        if uris.shown(place) != place or _web_place(place) is None:
+    backend = uris.absolute(root)
+    if uris.scheme(backend) in uris.WEB:
+        if uris.shown(backend) != backend or _web_place(backend) is None:
             raise ConfigError(
-                f"the allowed root {uris.shown(place)} must be a plain web address, without user, password, query and dots"
+                f"the allowed root {uris.shown(backend)} must be a plain web address, without user, password, query and dots"
             )
-    elif _dotted(place):
-        raise ConfigError(f"the allowed root {uris.shown(place)} holds . or .. between slashes; write the plain address")
-    return place.rstrip("/") or "/"
+    elif _dotted(backend):
+        raise ConfigError(f"the allowed root {uris.shown(backend)} holds . or .. between slashes; write the plain address")
+    return backend.rstrip("/") or "/"
 
 
 def _folded(uri: str) -> str | None:
@@ -232,8 +232,8 @@ def _prefix(root: str) -> str:
     return root.rstrip("/") + "/"
 
 
-def _lies_below(place: str, root: str) -> bool:
-    return place == root or place.startswith(_prefix(root))
+def _lies_below(backend: str, root: str) -> bool:
+    return backend == root or backend.startswith(_prefix(root))
 
 
 def _folder(uri: str) -> str:

@@ -32,7 +32,7 @@ class Content(NamedTuple):
     """As in ``FileInfo``."""
 
 
-class Place(Protocol):
+class StorageBackend(Protocol):
     """One kind of storage. ``timeout_s`` bounds one attempt; folders and prefixes are given without a trailing slash."""
 
     def read(self, uri: str, max_bytes: int | None, timeout_s: float) -> Content: ...

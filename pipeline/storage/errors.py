@@ -28,7 +28,7 @@ from urllib3.exceptions import HTTPError
 
 from pipeline.storage.uris import bucket_and_key, shown
 
-FOREIGN = (OSError, ValueError, ImportError, BotoCoreError, ClientError, aiohttp.ClientError, HTTPError)
+LIBRARY_ERRORS = (OSError, ValueError, ImportError, BotoCoreError, ClientError, aiohttp.ClientError, HTTPError)
 """Everything that a filesystem library is known to raise on a fault that is not a bug of ours."""
 
 _CREDENTIALS = {
@@ -154,7 +154,7 @@ class WebStatus(OSError):
         self.status = status
 
 
-def sentence(error: BaseException, uri: str) -> str:
+def describe_error(error: BaseException, uri: str) -> str:
     """What is wrong with ``uri`` and how to mend it."""
     return f"{shown(uri)}: {_reason(error, uri)}"
 

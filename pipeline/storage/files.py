@@ -18,13 +18,13 @@ from typing import Any, TypeVar
 from pipeline.config.job import Storage
 from pipeline.errors import FetchError, PipelineError, StorageError, WriteError
 from pipeline.storage import uris
-from pipeline.storage.allowlist import Roots
-from pipeline.storage.backend import Content, FileInfo, Place
-from pipeline.storage.errors import FOREIGN, is_missing, sentence
+from pipeline.storage.allowlist import AllowList
+from pipeline.storage.backend import Content, FileInfo, StorageBackend
+from pipeline.storage.errors import LIBRARY_ERRORS, describe_error, is_missing
 from pipeline.storage.http import Web
 from pipeline.storage.local import Local
 from pipeline.storage.object_store import S3, Remote, filesystem
-from pipeline.storage.retry import PATIENCE_S, persist
+from pipeline.storage.retry import TIMEOUT_S, with_retries
 
 PROBE_S = 15.0
 """How long a check before the start may take: an endpoint that is wrong should say so soon."""
@@ -34,8 +34,8 @@ _LEFTOVER = re.compile(r"\.probe-[0-9a-f]{16}|\..*\.[0-9a-f]{16}\.tmp", re.DOTAL
 T = TypeVar("T")
 
 # Connections belong to a process and serve all its threads; unpickled copies of Files find them again here.
-_places: dict[tuple[int, str, Storage], Place] = {}
-_webs: dict[tuple[int, Roots], Web] = {}
+_backends: dict[tuple[int, str, Storage], StorageBackend] = {}
+_webs: dict[tuple[int, AllowList], Web] = {}
 _lock = threading.Lock()
 
 
@@ -60,7 +60,7 @@ class Files:
         """A manifest's URI against the manifest's folder; see ``uris.resolve``."""
         return uris.resolve(uri, base)
 
-    def read(self, uri: str, *, max_bytes: int | None = None, timeout_s: float = PATIENCE_S) -> bytes:
+    def read(self, uri: str, *, max_bytes: int | None = None, timeout_s: float = TIMEOUT_S) -> bytes:
         """A whole object; it may be empty.
 
         Raises:
@@ -68,7 +68,7 @@ class Files:
         """
         return self.fetch(uri, max_bytes=max_bytes, timeout_s=timeout_s).data
 
-    def fetch(self, uri: str, *, max_bytes: int | None = None, timeout_s: float = PATIENCE_S) -> Content:
+    def fetch(self, uri: str, *, max_bytes: int | None = None, timeout_s: float = TIMEOUT_S) -> Content:
         """A whole object and which version of it that is.
 
         Raises:
@@ -77,9 +77,9 @@ class Files:
             ConfigError: ``storage.allow_roots`` names what can't be a root.
         """
         if uris.scheme(uri) in uris.WEB:
-            web = _web(Roots.of(self.storage))
-            return persist(uri, FetchError, lambda left: web.read(uri, max_bytes, left), timeout_s)
-        return self._at(uri, FetchError, lambda place, left: place.read(uri, max_bytes, left), timeout_s)
+            web = _web(AllowList.of(self.storage))
+            return with_retries(uri, FetchError, lambda left: web.read(uri, max_bytes, left), timeout_s)
+        return self._at(uri, FetchError, lambda backend, left: backend.read(uri, max_bytes, left), timeout_s)
 
     def stat(self, uri: str) -> FileInfo:
         """Size, etag and time of an object.
@@ -87,7 +87,7 @@ class Files:
         Raises:
             StorageError: it is missing or can't be asked about.
         """
-        return self._at(uri, StorageError, lambda place, left: place.stat(uri, left))
+        return self._at(uri, StorageError, lambda backend, left: backend.stat(uri, left))
 
     def version(self, uri: str) -> str:
         """Which version of an object there is now, as ``fetch`` tells it; empty where its storage doesn't say.
@@ -97,8 +97,8 @@ class Files:
             StorageError: it is elsewhere and can't be.
         """
         if uris.scheme(uri) in uris.WEB:
-            web = _web(Roots.of(self.storage))
-            return persist(uri, FetchError, lambda left: web.etag(uri, left), PATIENCE_S)
+            web = _web(AllowList.of(self.storage))
+            return with_retries(uri, FetchError, lambda left: web.etag(uri, left), TIMEOUT_S)
         return self.stat(uri).etag
 
     def exists(self, uri: str) -> bool:
@@ -108,10 +108,10 @@ class Files:
             StorageError: the storage can't be asked.
         """
 
-        def found(place: Place, left: float) -> bool:
+        def found(backend: StorageBackend, left: float) -> bool:
             try:
-                place.stat(uri, left)
-            except FOREIGN as error:
+                backend.stat(uri, left)
+            except LIBRARY_ERRORS as error:
                 if is_missing(error):
                     return False
                 raise
@@ -125,7 +125,7 @@ class Files:
         Raises:
             StorageError: the storage can't be asked.
         """
-        return self._at(uri, StorageError, lambda place, left: place.is_folder(uri, left))
+        return self._at(uri, StorageError, lambda backend, left: backend.is_folder(uri, left))
 
     def write(self, uri: str, data: bytes) -> None:
         """Publish an object, replacing one of that name, whole or not at all; local folders are made as needed.
@@ -133,7 +133,7 @@ class Files:
         Raises:
             WriteError: it could not be written; what was there before is still there.
         """
-        self._at(uri, WriteError, lambda place, left: place.write(uri, data, left))
+        self._at(uri, WriteError, lambda backend, left: backend.write(uri, data, left))
 
     def create(self, uri: str, data: bytes) -> bool:
         """Publish an object only if there is none of that name: of any number that try, one gets True.
@@ -143,11 +143,11 @@ class Files:
         """
         tries = 0
 
-        def once(place: Place, left: float) -> bool:
+        def once(backend: StorageBackend, left: float) -> bool:
             nonlocal tries
             tries += 1
             # After a fault the object in the way may be the one that the lost attempt made.
-            return place.create(uri, data, left) or (tries > 1 and place.read(uri, None, left).data == data)
+            return backend.create(uri, data, left) or (tries > 1 and backend.read(uri, None, left).data == data)
 
         return self._at(uri, WriteError, once)
 
@@ -157,7 +157,7 @@ class Files:
         Raises:
             StorageError: it could not be removed.
         """
-        self._at(uri, StorageError, lambda place, left: place.delete(uri, left))
+        self._at(uri, StorageError, lambda backend, left: backend.delete(uri, left))
 
     def list(self, uri: str, suffixes: tuple[str, ...] = ()) -> Iterator[FileInfo]:
         """Everything below a folder or prefix, by name in the storage's own order, fetched as it is asked for.
@@ -173,12 +173,12 @@ class Files:
         return (info for info in self._walk(uri) if not suffixes or info.uri.lower().endswith(suffixes))
 
     def _walk(self, uri: str, *, hidden: bool = False) -> Iterator[FileInfo]:
-        place = self._place(uri, StorageError)
+        backend = self._backend(uri, StorageError)
         try:
-            yield from place.walk(uri, PATIENCE_S, hidden=hidden)
-        except FOREIGN as error:
+            yield from backend.walk(uri, TIMEOUT_S, hidden=hidden)
+        except LIBRARY_ERRORS as error:
             if not isinstance(error, FileNotFoundError) or uris.scheme(uri):
-                raise StorageError(sentence(error, uri)) from error
+                raise StorageError(describe_error(error, uri)) from error
 
     def leftovers(self, uri: str) -> Iterator[FileInfo]:
         """Temporary files and probes below a folder or prefix that a killed process has left behind.
@@ -196,7 +196,7 @@ class Files:
         """
         if not uris.scheme(uri) and not self.is_folder(uri):
             return ()
-        return self._at(uri, StorageError, lambda place, left: place.folders(uri, left))
+        return self._at(uri, StorageError, lambda backend, left: backend.folders(uri, left))
 
     def glob(self, uri: str) -> tuple[str, ...]:
         """The files that a pattern with ``*``, ``?``, ``[…]`` or ``**`` names, sorted.
@@ -204,7 +204,7 @@ class Files:
         Raises:
             StorageError: the part before the first wildcard can't be listed.
         """
-        return self._at(uri, StorageError, lambda place, left: place.glob(uri, left))
+        return self._at(uri, StorageError, lambda backend, left: backend.glob(uri, left))
 
     def open_input(self, uri: str, *, sequential: bool = False) -> Any:
         """A pyarrow file to read from.
@@ -215,7 +215,7 @@ class Files:
         Raises:
             StorageError: it is missing or forbidden. Reading from it raises what the library raises.
         """
-        return self._at(uri, StorageError, lambda place, left: place.open(uri, sequential))
+        return self._at(uri, StorageError, lambda backend, left: backend.open(uri, sequential))
 
     def check_readable(self, uri: str) -> None:
         """Before the start: there is a file, a folder or a prefix here, and it may be read.
@@ -224,20 +224,20 @@ class Files:
             StorageError: no such bucket, wrong credentials, no permission, nothing there.
         """
 
-        def look(place: Place, left: float) -> None:
+        def look(backend: StorageBackend, left: float) -> None:
             try:
-                place.stat(uri, left)
-            except FOREIGN as error:
+                backend.stat(uri, left)
+            except LIBRARY_ERRORS as error:
                 if not is_missing(error) and not isinstance(error, PermissionError):
                     raise
                 # S3 answers HEAD without saying why, and a prefix is no object: a listing tells both.
                 if uris.scheme(uri):
-                    place.check_folder(uri, left)
-                if not place.is_folder(uri, left):
+                    backend.check_folder(uri, left)
+                if not backend.is_folder(uri, left):
                     raise
-                next(iter(place.walk(uri, left)), None)
+                next(iter(backend.walk(uri, left)), None)
             else:
-                place.open(uri, sequential=False).close()
+                backend.open(uri, sequential=False).close()
 
         self._at(uri, StorageError, look, PROBE_S, tries=1)
 
@@ -249,10 +249,10 @@ class Files:
         """
         probe = uris.join(folder, f".probe-{secrets.token_hex(8)}")
 
-        def attempt(place: Place, left: float) -> None:
-            place.check_folder(folder, left)
-            place.write(probe, b"May be deleted: written to see whether this place can be written to.\n", left)
-            place.delete(probe, left)
+        def attempt(backend: StorageBackend, left: float) -> None:
+            backend.check_folder(folder, left)
+            backend.write(probe, b"May be deleted: written to see whether this place can be written to.\n", left)
+            backend.delete(probe, left)
 
         try:
             self._at(folder, StorageError, attempt, PROBE_S, tries=1)
@@ -262,31 +262,31 @@ class Files:
     def _at(
         self,
         uri: str,
-        fate: type[PipelineError],
-        work: Callable[[Place, float], T],
-        timeout_s: float = PATIENCE_S,
+        raise_as: type[PipelineError],
+        work: Callable[[StorageBackend, float], T],
+        timeout_s: float = TIMEOUT_S,
         tries: int | None = None,
     ) -> T:
-        place = self._place(uri, fate)
-        return persist(uri, fate, lambda left: work(place, left), timeout_s, tries)
+        backend = self._backend(uri, raise_as)
+        return with_retries(uri, raise_as, lambda left: work(backend, left), timeout_s, tries)
 
-    def _place(self, uri: str, fate: type[PipelineError]) -> Place:
+    def _backend(self, uri: str, raise_as: type[PipelineError]) -> StorageBackend:
         kind = uris.scheme(uri)
         if kind in uris.WEB:
-            raise fate(f"{uris.shown(uri)}: web servers serve images only; use a disk or a bucket")
+            raise raise_as(f"{uris.shown(uri)}: web servers serve images only; use a disk or a bucket")
         key = (os.getpid(), kind, self.storage)
         with _lock:
-            if key not in _places:
+            if key not in _backends:
                 try:
-                    _places[key] = Local() if not kind else S3(self.storage) if kind == "s3" else Remote(filesystem(uri))
-                except FOREIGN as error:
-                    raise fate(sentence(error, uri)) from error
-            return _places[key]
+                    _backends[key] = Local() if not kind else S3(self.storage) if kind == "s3" else Remote(filesystem(uri))
+                except LIBRARY_ERRORS as error:
+                    raise raise_as(describe_error(error, uri)) from error
+            return _backends[key]
 
 
-def _web(roots: Roots) -> Web:
-    key = (os.getpid(), roots)
+def _web(allowlist: AllowList) -> Web:
+    key = (os.getpid(), allowlist)
     with _lock:
         if key not in _webs:
-            _webs[key] = Web(roots)
+            _webs[key] = Web(allowlist)
         return _webs[key]

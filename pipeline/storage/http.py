@@ -15,7 +15,7 @@ import yarl
 from fsspec.asyn import sync
 
 from pipeline.errors import FetchError
-from pipeline.storage.allowlist import Roots, shortened, web_address
+from pipeline.storage.allowlist import AllowList, shortened, web_address
 from pipeline.storage.backend import Content, check_size
 from pipeline.storage.errors import WebStatus
 from pipeline.storage.uris import WEB
@@ -41,8 +41,8 @@ class Web:
     because each of them is a new question.
     """
 
-    def __init__(self, roots: Roots) -> None:
-        self.roots = roots
+    def __init__(self, allowlist: AllowList) -> None:
+        self.allowlist = allowlist
         # fsspec makes a session when it is first used and closes it in the end.
         self.free = fsspec.filesystem("https", skip_instance_cache=True, get_client=_free)
         self.public = fsspec.filesystem("https", skip_instance_cache=True, get_client=_public_only)
@@ -85,9 +85,9 @@ class Web:
 
     async def _ask(self, address: yarl.URL, timeout: aiohttp.ClientTimeout) -> Any:
         proxy = proxy_for(address)
-        named = self.roots.names(str(address))
-        if not (named or self.roots.admits(str(address))):
-            raise FetchError(self.roots.refusal(str(address), "the address"))
+        named = self.allowlist.names(str(address))
+        if not (named or self.allowlist.allows(str(address))):
+            raise FetchError(self.allowlist.refusal(str(address), "the address"))
         if proxy and not named:
             await _check_behind_proxy(address)
         # The proxy is the user's choice, wherever it is; what it connects to can't be seen from here.

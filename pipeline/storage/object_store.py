@@ -23,7 +23,7 @@ from pipeline.config.job import Storage
 from pipeline.errors import StorageError
 from pipeline.storage.backend import Content, FileInfo, check_size, is_hidden
 from pipeline.storage.errors import s3_code, was_repeated
-from pipeline.storage.retry import persist
+from pipeline.storage.retry import with_retries
 from pipeline.storage.uris import bucket_and_key, scheme
 
 SEQUENTIAL_BLOCK = 8 * 1024 * 1024
@@ -144,7 +144,7 @@ class S3(Remote):
         more: dict[str, str] = {}
         while True:
             # Each page is a request of its own: one that fails doesn't start the listing anew.
-            page = persist(uri, StorageError, partial(self._page, uri, **more), timeout_s)
+            page = with_retries(uri, StorageError, partial(self._page, uri, **more), timeout_s)
             for entry in page.get("Contents", []):
                 key = entry["Key"]
                 if not key.endswith("/") and (hidden or not is_hidden(key[len(prefix) :].lstrip("/"))):

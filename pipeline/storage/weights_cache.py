@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from pipeline.errors import StorageError, WeightsError
 from pipeline.storage.errors import WebStatus
 from pipeline.storage.files import Files
-from pipeline.storage.retry import persist
+from pipeline.storage.retry import with_retries
 from pipeline.storage.uris import WEB, name, scheme, shown, unsigned
 
 CHUNK = 8 * 1024 * 1024
@@ -125,12 +125,12 @@ def _from_cache(uri: str, sha256: str | None, files: Files) -> Path:
 
 def _baked(uri: str, sha256: str | None) -> Path | None:
     """A pinned file that came with the machine's image, unharmed."""
-    place = os.environ.get("MATTELINE_BAKED")
-    if not place or sha256 is None:
+    backend = os.environ.get("MATTELINE_BAKED")
+    if not backend or sha256 is None:
         return None
     if scheme(uri) != "hf":
-        return _kept(Path(place) / "weights", sha256, uri)
-    path = _in_hub_cache(uri, Path(place) / "huggingface")
+        return _kept(Path(backend) / "weights", sha256, uri)
+    path = _in_hub_cache(uri, Path(backend) / "huggingface")
     return path if path is not None and file_sha256(path) == sha256 else None
 
 
@@ -156,15 +156,15 @@ def _download(uri: str, sha256: str | None, files: Files, folder: Path, note: Pa
         with source(uri, known, files) as (etag, read):
             if read is None:
                 return None
-            digest = hashlib.sha256()
+            hash_ids = hashlib.sha256()
             with temporary.open("wb") as file:
                 while chunk := read(CHUNK):
-                    digest.update(chunk)
+                    hash_ids.update(chunk)
                     file.write(chunk)
-            return digest.hexdigest(), etag
+            return hash_ids.hexdigest(), etag
 
     try:
-        fetched = persist(uri, WeightsError, attempt, DOWNLOAD_S, tries=4)
+        fetched = with_retries(uri, WeightsError, attempt, DOWNLOAD_S, tries=4)
         if fetched is None:
             assert kept is not None
             return kept
@@ -253,8 +253,8 @@ def _in_hub_cache(uri: str, folder: Path | None) -> Path | None:
 
 def _hub_names(uri: str) -> tuple[str, str, str]:
     """Repository, file and revision."""
-    place, _, revision = uri.partition("://")[2].partition("@")
-    parts = place.split("/", 2)
+    backend, _, revision = uri.partition("://")[2].partition("@")
+    parts = backend.split("/", 2)
     if len(parts) < 3 or not all(parts):
         raise WeightsError(f"{shown(uri)} is not of the form {_HUB_FORM}")
     return f"{parts[0]}/{parts[1]}", parts[2], revision or "main"

@@ -87,7 +87,7 @@ def one_part(photo: Photo, rng: np.random.Generator) -> Photo:
     return Photo(photo.image, np.where(near, photo.alpha, 0).astype(np.uint8))
 
 
-def beside(photo: Photo, other: Photo, rng: np.random.Generator) -> Photo:
+def side_by_side(photo: Photo, other: Photo, rng: np.random.Generator) -> Photo:
     """The photo and another one of the same height or width at its side, in which there is nothing to be found."""
     upright = bool(rng.random() < 0.5)
     side = photo.alpha.shape[1 if upright else 0]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.mvanet.checkpoint import VARIANTS
-from pipeline.models.mvanet.network import LOCAL, MVANet, Variant, by_image, pixelwise, planar, stitch
+from pipeline.models.mvanet.network import LOCAL, MVANet, Variant, by_image, stitch, to_nchw, to_nhwc
 from pipeline.training.lora import learn_changes
 from pipeline.training.losses import alpha_loss, shape_loss
 from pipeline.training.recipe import TrainRecipe
@@ -43,7 +43,7 @@ class Trained(nn.Module):
             network.backbone.requires_grad_(False)
         dim = variant_of(recipe).dim
         self.sides = nn.ModuleList(nn.Conv2d(dim, 1, 3, padding=1) for _ in range(len(network.mcrm) + 1))
-        """Coarsest first, as ``Looked.maps``."""
+        """Coarsest first, as ``DecoderFeatures.maps``."""
         spare_depthwise(self)
 
     @torch.no_grad()
@@ -73,12 +73,12 @@ class Trained(nn.Module):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             looked = self.network.look(x)
             logits = self.network.draw(x, looked.maps[-1])
-            sides = [by_image(pixelwise(side(maps))) for side, maps in zip(self.sides, looked.maps, strict=True)]
+            sides = [by_image(to_nhwc(side(maps))) for side, maps in zip(self.sides, looked.maps, strict=True)]
         shape = functools.partial(shape_loss, alpha=alpha, edge=edge, bce=weights.bce, iou=weights.iou)
         final = shape(logits)
         l1, slope = alpha_loss(logits, alpha)
-        local = _mean(shape, [planar(stitch(views[:, :LOCAL])) for views in sides])
-        overview = _mean(shape, [planar(views[:, LOCAL]) for views in sides])
+        local = _mean(shape, [to_nchw(stitch(views[:, :LOCAL])) for views in sides])
+        overview = _mean(shape, [to_nchw(views[:, LOCAL]) for views in sides])
         saliency = _mean(shape, looked.saliency)
         total = final + weights.l1 * l1 + weights.slope * slope
         total = total + weights.local * local + weights.overview * overview + weights.saliency * saliency

@@ -51,14 +51,14 @@ def read_photos(uri: str, truth: str, files: Files, held_out_of: int) -> tuple[P
 def _items(rows: pa.Table, manifest: Manifest, column: str) -> list[Item]:
     written = pc.fill_null(rows[column].cast(pa.string()), "").combine_chunks()
     truths, _ = resolve_all(written, manifest.base)
-    strays = manifest.roots.outside(truths)
+    outside_roots = manifest.allowlist.outside(truths)
     usable = []
     named = zip(
         rows["item_id"].to_pylist(),
         rows["image_uri"].to_pylist(),
         rows["error_code"].to_pylist(),
         truths.to_pylist(),
-        strays,
+        outside_roots,
         strict=True,
     )
     for item_id, image, error, truth, stray in named:

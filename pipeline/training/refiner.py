@@ -29,7 +29,7 @@ from torch import Tensor
 from pipeline.models.refiners.cgm import BASE, GUIDED, STEP_PX, WEIGHT, Cgm, look
 from pipeline.models.refiners.guided import Guided
 from pipeline.models.refiners.refine_tiles import view_of
-from pipeline.models.refiners.unknown_region import find_band
+from pipeline.models.refiners.unknown_region import find_unknown
 from pipeline.training.curve import add_row
 from pipeline.training.material import Material
 from pipeline.training.scenes import FINISHES, KINDS, Scene, make_scene
@@ -46,7 +46,7 @@ class Settings:
 
     seed: int = 1
     crop_px: int = 160
-    crops_a_scene: int = 6
+    crops_per_scene: int = 6
     batch: int = 16
     store: int = 4000
     """Crops that wait; the oldest are replaced."""
@@ -72,7 +72,7 @@ class Crop(NamedTuple):
 def whole(scene: Scene) -> Crop:
     """A scene as the network sees it, all of it."""
     p = torch.from_numpy(scene.base)
-    view = view_of(scene.image, p, torch.from_numpy(scene.frame), find_band(p[None])[0])
+    view = view_of(scene.image, p, torch.from_numpy(scene.frame), find_unknown(p[None])[0])
     guided, all_pixels = Guided(), slice(0, len(scene.alpha))
     down, across = (view.axis(all_pixels, dim, guided.halo_cells) for dim in (1, 0))
     seen = look(view, guided.start(view).draw, down, across)
@@ -83,7 +83,7 @@ def crops(crop: Crop, settings: Settings, rng: np.random.Generator) -> Iterator[
     """Squares of a scene with some band in their middle."""
     side, length = settings.crop_px, crop.truth.shape[-1]
     where = torch.nonzero(crop.weight > 0.5).numpy()
-    for _ in range(settings.crops_a_scene if len(where) else 0):
+    for _ in range(settings.crops_per_scene if len(where) else 0):
         centre = where[int(rng.integers(len(where)))]
         jitter = rng.integers(-side // 4, side // 4 + 1, 2)
         top, left = np.clip(centre + jitter - side // 2, 0, length - side) // STEP_PX * STEP_PX

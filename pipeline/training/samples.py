@@ -15,11 +15,11 @@ from torch.utils.data import Dataset
 from pipeline.config.job import Limits
 from pipeline.errors import ConfigError, ItemError, PipelineError
 from pipeline.imaging.decode import decode
-from pipeline.imaging.ground_truth import decode_truth
+from pipeline.imaging.ground_truth import decode_ground_truth
 from pipeline.log import log
 from pipeline.storage.files import Files
 from pipeline.training.augment import damage, expose
-from pipeline.training.crops import Look, Photo, beside, composite, look_at_box, look_whole, one_part
+from pipeline.training.crops import Look, Photo, composite, look_at_box, look_whole, one_part, side_by_side
 from pipeline.training.material import Material
 from pipeline.training.recipe import TrainRecipe
 from pipeline.types import Mask, Pixels
@@ -69,7 +69,7 @@ class Photos:
         """
         item = self.items[number]
         image = decode(self._bytes(item.image_uri), self.limits)
-        alpha = decode_truth(self._bytes(item.truth_uri), self.limits)
+        alpha = decode_ground_truth(self._bytes(item.truth_uri), self.limits)
         if image.shape[:2] != alpha.shape:
             size = f"{alpha.shape[1]} x {alpha.shape[0]}, its photo {image.shape[1]} x {image.shape[0]}"
             raise ItemError(f"{item.item_id}: the true mask is {size}; they must be of one size")
@@ -116,7 +116,7 @@ class Samples(Dataset[Sample]):
         if kind == "whole":
             return look_whole(photo, rng)
         if kind == "pair":
-            photo = beside(photo, self._photo(number + 1 + int(rng.integers(1, 1000))), rng)
+            photo = side_by_side(photo, self._photo(number + 1 + int(rng.integers(1, 1000))), rng)
         elif rng.random() < 0.5:
             photo = one_part(photo, rng)
         return look_at_box(photo, rng)

@@ -18,7 +18,7 @@ from pipeline.evaluate.calibrate import calibrate
 from pipeline.evaluate.schema import EVALUATION
 from pipeline.output.layout import Layout
 from pipeline.quality.calibration import read_calibration
-from pipeline.review.reviews import import_verdicts
+from pipeline.review.reviews import import_reviews
 from pipeline.schema import INDEX, SIGNALS
 from pipeline.storage.files import Files
 
@@ -78,7 +78,7 @@ def test_all_of_it_may_be_fitted_on(tmp_path: Path) -> None:
     assert made.rankings == {}
 
 
-def test_verdicts_count_where_nothing_was_measured(tmp_path: Path) -> None:
+def test_reviews_count_where_nothing_was_measured(tmp_path: Path) -> None:
     layout = output(tmp_path)
     rng = np.random.default_rng(2)
     rows = [
@@ -90,9 +90,9 @@ def test_verdicts_count_where_nothing_was_measured(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows, INDEX), sink)
     FILES.write(f"{layout.index}/part-0.parquet", sink.getvalue())
     lines = [f"new-{number},{'accept' if number % 2 else 'reject'}" for number in range(20)]
-    import_verdicts("item_id,verdict\n0@0,reject\n" + "\n".join(lines), layout, FILES)
+    import_reviews("item_id,verdict\n0@0,reject\n" + "\n".join(lines), layout, FILES)
     made = calibrate([layout], FILES, 0.0)
-    assert made.verdicts == 20
+    assert made.reviews == 20
     assert made.calibration.fitted_on["items"] == 381
 
 

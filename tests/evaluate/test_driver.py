@@ -207,7 +207,7 @@ def test_a_table_of_nothing_is_a_table(labelled: Path, fake_preset: str) -> None
 def test_rows_that_failed_pass_through_the_stage_untouched() -> None:
     from pipeline.config.job import Limits
     from pipeline.evaluate.schema import FACTS
-    from pipeline.storage.allowlist import Roots
+    from pipeline.storage.allowlist import AllowList
     from pipeline.storage.files import Files
 
     fields = [EVALUATION.field(name) for name in FACTS]
@@ -216,23 +216,23 @@ def test_rows_that_failed_pass_through_the_stage_untouched() -> None:
     for name in ("truth_uri", "truth_fault"):
         rows = rows.append_column(name, pa.array(["/nowhere"], pa.string()))
     rows = rows.append_column("tags", pa.array([["x"]], pa.list_(pa.string())))
-    (found,) = measure_batch(rows, measuring=Measuring(Files(), Roots(("/",)), Limits(), 1)).to_pylist()
+    (found,) = measure_batch(rows, measuring=Measuring(Files(), AllowList(("/",)), Limits(), 1)).to_pylist()
     assert (found["error_code"], found["error_detail"], found["tags"]) == ("fetch", "gone", ["x"])
 
 
 def test_a_file_that_kills_its_process_is_given_up() -> None:
     from pipeline.config.job import Limits
     from pipeline.evaluate.schema import FACTS
-    from pipeline.run.crash_ledger import DEATHS, Notes
-    from pipeline.storage.allowlist import Roots
+    from pipeline.run.crash_ledger import DEATHS, InMemoryLedger
+    from pipeline.storage.allowlist import AllowList
     from pipeline.storage.files import Files
 
     rows = pa.Table.from_pylist([{"item_id": "a", "status": "ok"}], pa.schema([EVALUATION.field(name) for name in FACTS]))
     rows = rows.append_column("truth_uri", pa.array([__file__])).append_column("truth_fault", pa.array([None], pa.string()))
     rows = rows.append_column("tags", pa.array([[]], pa.list_(pa.string())))
     rows = rows.set_column(rows.schema.get_field_index("mask_uri"), "mask_uri", pa.array([__file__]))
-    notes = Notes()
+    notes = InMemoryLedger()
     notes.begun["measure/a"] = DEATHS
-    (found,) = measure_batch(rows, measuring=Measuring(Files(), Roots(("/",)), Limits(), 1, ledger=notes)).to_pylist()
+    (found,) = measure_batch(rows, measuring=Measuring(Files(), AllowList(("/",)), Limits(), 1, ledger=notes)).to_pylist()
     assert found["error_code"] == "crash"
     assert not notes.begun

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ItemsMissing
-from pipeline.evaluate.ground_truth import joined, read_truths
+from pipeline.evaluate.ground_truth import joined, read_ground_truth
 from pipeline.manifest.manifest import open_manifest
 from pipeline.output.index import write_part
 from pipeline.output.layout import Layout
@@ -48,5 +48,5 @@ def test_copies_of_a_photo_share_a_group(tmp_path: Path, column: list[str | None
     """The manifest's column of that name; an item without one is alone."""
     rows = {"item_id": ["a", "b", "c"], "image_uri": ["a.jpg", "b.jpg", "c.jpg"], "truth_uri": ["a.png", "b.png", "c.png"]}
     pq.write_table(pa.table(rows | ({} if column is None else {"group": column})), tmp_path / "m.parquet")
-    found = read_truths(open_manifest(str(tmp_path / "m.parquet"), Files()), Files(), "truth_uri", None)
+    found = read_ground_truth(open_manifest(str(tmp_path / "m.parquet"), Files()), Files(), "truth_uri", None)
     assert found["group"].to_pylist() == groups

@@ -66,7 +66,7 @@ def test_task_killed(on_disk: MakeTrial, trial_module: ModuleType) -> None:
         trial.await_frames(MID_RUN, run)
         tasks: list[Any] = []
         trial_module.wait_until(
-            lambda: tasks.extend(trial_module.workers(run, "finish_batch")) or tasks, "a task that writes", 60
+            lambda: tasks.extend(trial_module.workers(run, "write_batch")) or tasks, "a task that writes", 60
         )
         tasks[0].kill()
         assert run.wait(trial_module.RUN_S) == 0, trial.said()
@@ -213,7 +213,7 @@ def test_two_starts_in_the_same_second(on_disk: MakeTrial, trial_module: ModuleT
 def test_nothing_is_left_running(trial_module: ModuleType, bars: Any) -> None:
     """Comes last. Ray's processes find out by themselves that a killed run is gone, which may take some of them a minute."""
     deadline = time.monotonic() + LEFT_S
-    while (left := trial_module.strays(trial_module.SESSIONS)) and time.monotonic() < deadline:
+    while (left := trial_module.outside_roots(trial_module.SESSIONS)) and time.monotonic() < deadline:
         time.sleep(1)
     titles = "".join(f", {trial_module.title(process)[:80]}" for process in left)
     for process in left:

@@ -169,7 +169,7 @@ class Trial:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         SESSIONS.update(dict.fromkeys(self.sessions, time.time()))
         if kind is not None:
-            for process in strays(self.sessions):
+            for process in outside_roots(self.sessions):
                 process.kill()
         lost, duplicated = audit(self.place.objects(), self.items, self.doomed)
         frames = self.segmented()
@@ -225,7 +225,7 @@ def workers(run: subprocess.Popen[bytes], work: str) -> list[psutil.Process]:
     return [process for process in family if title(process).startswith("ray::") and work in title(process)]
 
 
-def strays(sessions: Collection[int]) -> list[psutil.Process]:
+def outside_roots(sessions: Collection[int]) -> list[psutil.Process]:
     """Processes of these runs that still live.
 
     Ray's processes stay in the session of the run that started them, but rewrite their environment; and a number may be

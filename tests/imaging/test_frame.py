@@ -278,11 +278,11 @@ def test_a_trimap_is_unsure_wherever_the_band_reaches_and_sure_elsewhere(
     except ItemRefused:
         return
     mask = np.random.default_rng(column).integers(0, 256, size, np.uint8)
-    band = np.zeros((64, 64), np.float32)
-    assert np.array_equal(to_trimap(band, mask, placement), np.where(mask > 128, 255, 0)), "no band: all is known"
-    band[:, column] = 0.2
-    trimap = to_trimap(band, mask, placement)
-    unsure = restore(band, placement, recipe(alpha_resize="plain")) > 0
+    unknown = np.zeros((64, 64), np.float32)
+    assert np.array_equal(to_trimap(unknown, mask, placement), np.where(mask > 128, 255, 0)), "no band: all is known"
+    unknown[:, column] = 0.2
+    trimap = to_trimap(unknown, mask, placement)
+    unsure = restore(unknown, placement, recipe(alpha_resize="plain")) > 0
     assert (trimap[unsure] == 128).all(), "where a refiner's answer counts"
     assert set(np.unique(trimap)) <= {0, 128, 255}
     assert np.array_equal(trimap[trimap != 128], np.where(mask > 128, 255, 0)[trimap != 128])

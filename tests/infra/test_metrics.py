@@ -140,7 +140,7 @@ def gathered(
 def kill_a_worker() -> bool:
     """One of the cluster's processes that this test has started."""
     for process in psutil.Process().children(recursive=True):
-        if any("finish_batch" in word for word in process.cmdline()[:1]):
+        if any("write_batch" in word for word in process.cmdline()[:1]):
             process.send_signal(signal.SIGKILL)
             return True
     return False

@@ -87,7 +87,7 @@ def api() -> Iterator[Api]:
 def submit(api: Api, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
     (folder / "namespace").write_text("photos")
     (folder / "token").write_text("t")
-    env = {"API": f"http://127.0.0.1:{api.server_port}", "ACCOUNT": str(folder), "POLL_S": "0.01", "PATIENCE_S": "5"}
+    env = {"API": f"http://127.0.0.1:{api.server_port}", "ACCOUNT": str(folder), "POLL_S": "0.01", "TIMEOUT_S": "5"}
     env |= {"PATTERN": "shoes", "NIGHT": "shoes-29", "NIGHT_UID": "7", "no_proxy": "127.0.0.1", **more}
     return subprocess.run(
         [sys.executable, str(SUBMIT)], env=os.environ | env, capture_output=True, text=True, check=False, timeout=60
@@ -144,7 +144,7 @@ def test_an_answer_cut_in_the_middle_is_asked_for_again(api: Api, tmp_path: Path
 @pytest.mark.parametrize("cut", [CUT, UNSIZED], ids=["sized", "unsized"])
 def test_an_api_whose_answers_stay_cut_is_not_the_nights_failure(api: Api, tmp_path: Path, cut: bytes) -> None:
     api.trouble = [cut] * 1000
-    assert submit(api, tmp_path, PATIENCE_S="0.2").returncode == 2
+    assert submit(api, tmp_path, TIMEOUT_S="0.2").returncode == 2
 
 
 def test_an_api_that_is_away_for_a_while_costs_nothing(api: Api, tmp_path: Path) -> None:

@@ -32,9 +32,9 @@ def test_the_commands(tmp_path: Path, make_output: MakeOutput) -> None:
     page = Path(layout.folder, "report.html").read_text()
     assert "gone" in page and "<b>gone" not in page
     assert "drawn with seed 3" in matteline("report", output, "--sample", "--seed", "3", "--at-most", "0.1")
-    verdicts = tmp_path / "verdicts.csv"
-    verdicts.write_text(HEAD + "i1,accept,,,\n")
-    assert "1 verdicts" in matteline("review", "import", str(verdicts), output)
+    reviews = tmp_path / "reviews.csv"
+    reviews.write_text(HEAD + "i1,accept,,,\n")
+    assert "1 reviews" in matteline("review", "import", str(reviews), output)
     assert '"same": 60' in matteline("compare", output, output, "--json")
     matteline("compare", output, output, "--html", str(tmp_path / "compare.html"))
 
@@ -51,8 +51,8 @@ def test_an_output_on_s3_is_looked_at_and_accepted(
     matteline("report", layout.root)
     page = s3.get(bucket, "out/fake-0/report.html").decode()
     assert page.count("data:image/webp") == 3 * 2 and "<b>gone" not in page, "cutout and zoom of the three that have objects"
-    s3.put(bucket, "verdicts.csv", (HEAD + "i1,reject,,,\n").encode())
-    assert "1 verdicts" in matteline("review", "import", f"s3://{bucket}/verdicts.csv", layout.root)
+    s3.put(bucket, "reviews.csv", (HEAD + "i1,reject,,,\n").encode())
+    assert "1 reviews" in matteline("review", "import", f"s3://{bucket}/reviews.csv", layout.root)
     assert "accepted: 61 items" in matteline("review", "accept", layout.root, "--to", f"s3://{bucket}/accepted.json")
     assert json.loads(s3.get(bucket, "accepted.json"))["lot"]["counts"] == {"ok": 60, "review": 0, "failed": 1}
     matteline("compare", layout.root, layout.root, "--html", f"s3://{bucket}/compare.html")

@@ -16,7 +16,7 @@ from jobs.main import app
 from pipeline.errors import ConfigError
 from pipeline.imaging.corruptions import KINDS
 from pipeline.manifest.corruptions import kinds_of, with_copies
-from pipeline.storage.allowlist import Roots
+from pipeline.storage.allowlist import AllowList
 from pipeline.storage.files import Files
 
 
@@ -63,7 +63,7 @@ def test_copies_are_rows_with_tags_and_their_photos_group(photos: Path) -> None:
 def test_boxes_and_tags_stay_and_one_photos_items_are_one_group(photos: Path) -> None:
     uris = {name: f"{photos}/{folder}/0.png" for name, folder in (("image_uri", "photos"), ("truth_uri", "masks"))}
     rows = [uris | {"item_id": name, "x0": 16, "tags": "hair; thin"} for name in ("a", "b")]
-    table, left_out = with_copies(pa.Table.from_pylist(rows), ("blur",), str(photos / "c"), Roots((str(photos),)), Files())
+    table, left_out = with_copies(pa.Table.from_pylist(rows), ("blur",), str(photos / "c"), AllowList((str(photos),)), Files())
     assert left_out == {}
     assert [(row["item_id"], row["group"], row["x0"], row["tags"]) for row in table.to_pylist()] == [
         *((name, "a", 16, ["hair", "thin"]) for name in ("a", "b")),

@@ -65,7 +65,7 @@ def work(manifest_uri: str, files: Files) -> pa.Table:
         part
         for fragment in manifest.fragments
         for items in read(manifest, fragment, files)
-        for part in decode_batch(items, files=files, roots=manifest.roots, limits=limits, threads=4, block_mib=64)
+        for part in decode_batch(items, files=files, allowlist=manifest.allowlist, limits=limits, threads=4, block_mib=64)
     ]
     return pa.concat_tables(made)
 

@@ -7,31 +7,31 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.manifest.id_set import contains, digest, gather, repeated
+from pipeline.manifest.id_set import contains, duplicate_ids, hash_ids, merge_ids
 
 
 def test_digests_are_blake2b_in_the_order_of_the_ids() -> None:
-    found = digest(pa.chunked_array([["a", "ü"], [""]]))
+    found = hash_ids(pa.chunked_array([["a", "ü"], [""]]))
     assert found.tobytes() == b"".join(blake2b(text.encode(), digest_size=16).digest() for text in ("a", "ü", ""))
 
 
 def test_zeros_at_the_end_are_not_lost() -> None:
     """NumPy strips them when a value is taken out, never when it is compared, sorted or copied."""
     values = [b"\1" * 15 + b"\0", b"\1" * 14 + b"\0\0", b"\1" * 15 + b"\1", b"\0" * 16, b"\0" * 15 + b"\1"]
-    known = gather([np.frombuffer(b"".join(values[:3]), "S16"), np.frombuffer(values[3], "S16")])
+    known = merge_ids([np.frombuffer(b"".join(values[:3]), "S16"), np.frombuffer(values[3], "S16")])
     assert known.tobytes() == b"".join(sorted(values[:4]))
     assert contains(known, np.frombuffer(b"".join(values), "S16")).tolist() == [True, True, True, True, False]
-    assert not len(repeated(known))
+    assert not len(duplicate_ids(known))
 
 
 @given(st.lists(st.text(max_size=3)), st.lists(st.text(max_size=3)))
 def test_membership_is_that_of_sets(known: list[str], asked: list[str]) -> None:
-    found = gather([digest(pa.array([text], pa.string())) for text in known])
-    assert contains(found, digest(pa.array(asked, pa.string()))).tolist() == [text in set(known) for text in asked]
-    assert len(repeated(found)) == sum(known.count(text) > 1 for text in set(known))
+    found = merge_ids([hash_ids(pa.array([text], pa.string())) for text in known])
+    assert contains(found, hash_ids(pa.array(asked, pa.string()))).tolist() == [text in set(known) for text in asked]
+    assert len(duplicate_ids(found)) == sum(known.count(text) > 1 for text in set(known))
 
 
 def test_nothing_is_in_nothing() -> None:
-    empty = gather([])
-    assert contains(empty, digest(pa.array(["a"]))).tolist() == [False]
+    empty = merge_ids([])
+    assert contains(empty, hash_ids(pa.array(["a"]))).tolist() == [False]
     assert contains(empty, empty).tolist() == []

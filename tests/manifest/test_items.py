@@ -14,10 +14,10 @@ from pipeline.errors import ConfigError, ItemRefused
 from pipeline.manifest.items import clean_names, items, resolve_all, roles
 from pipeline.schema import ITEM
 from pipeline.storage import uris
-from pipeline.storage.allowlist import Roots
+from pipeline.storage.allowlist import AllowList
 
 NOTHING = pa.schema([])
-ANYWHERE = Roots(("/", "s3://b"), http=True)
+ANYWHERE = AllowList(("/", "s3://b"), http=True)
 
 
 def rows(**columns: Any) -> list[dict[str, Any]]:

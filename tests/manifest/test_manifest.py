@@ -19,7 +19,7 @@ import pytest
 from pipeline.config.job import Storage
 from pipeline.errors import ConfigError, Refused, StorageError
 from pipeline.manifest import tables
-from pipeline.manifest.id_set import digest
+from pipeline.manifest.id_set import hash_ids
 from pipeline.manifest.manifest import Manifest, open_manifest, read, scan
 from pipeline.schema import ITEM
 from pipeline.storage.files import Files
@@ -72,8 +72,8 @@ def everything(uri: str, files: Files) -> tuple[Manifest, list[dict[str, Any]]]:
     return manifest, found
 
 
-def allowing(files: Files, *roots: str) -> Files:
-    return Files(files.storage.model_copy(update={"allow_roots": roots}))
+def allowing(files: Files, *allowlist: str) -> Files:
+    return Files(files.storage.model_copy(update={"allow_roots": allowlist}))
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -90,7 +90,7 @@ def test_every_kind_of_file_says_the_same(where: Any, name: str) -> None:
     assert [row["price"] for row in found] == price
     result = scan(manifest, files)
     assert (result.rows, result.with_box, result.refused) == (3, 1, 1)
-    assert result.ids.tobytes() == np.sort(digest(pa.array(["00123", "b/ü", "c"]))).tobytes()
+    assert result.ids.tobytes() == np.sort(hash_ids(pa.array(["00123", "b/ü", "c"]))).tobytes()
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])

@@ -19,8 +19,8 @@ from PIL import Image
 from pipeline.config.recipe import Recipe
 from pipeline.models.mvanet.network import MVANet, Variant
 from pipeline.models.mvanet.swin import Swin
-from pipeline.models.refiners.refine_tiles import Redraw, Refiner, View
-from pipeline.models.refiners.unknown_region import find_band
+from pipeline.models.refiners.refine_tiles import Refinement, Refiner, View
+from pipeline.models.refiners.unknown_region import find_unknown
 from pipeline.types import Alpha, Region
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
@@ -118,11 +118,11 @@ class Star(NamedTuple):
     base: Alpha
     """(h, w) float32 likewise: the base's alpha, enlarged."""
 
-    def redrawn(self, refiner: Refiner) -> tuple[Alpha, str | None]:
+    def refinements(self, refiner: Refiner) -> tuple[Alpha, str | None]:
         """The base's alpha after a refiner, and its note."""
         drawing = refiner.start(self.view)
         drawn = self.base.copy()
-        Redraw(self.view, drawing, np.ones((999, 999), bool), refiner.halo_cells).whole(drawn)
+        Refinement(self.view, drawing, np.ones((999, 999), bool), refiner.halo_cells).whole(drawn)
         return drawn, drawing.note
 
     def error(self, alpha: Alpha) -> float:
@@ -133,7 +133,7 @@ class Star(NamedTuple):
     def weight(self) -> Alpha:
         """(h, w): how much a refiner counts in each pixel."""
         (x0, y0, x1, y1), (left, top, right, bottom) = self.view.region, self.view.inside
-        weight = cv2.resize(self.view.band.numpy(), (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
+        weight = cv2.resize(self.view.unknown.numpy(), (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
         return np.asarray(weight[top - y0 : bottom - y0, left - x0 : right - x0])
 
 
@@ -157,9 +157,9 @@ def star() -> Any:
         seen, photo = (np.pad(plane[top:bottom, left:right], around) for plane in (truth, image))
         p = cv2.GaussianBlur(cv2.resize(seen, (cells, cells), interpolation=cv2.INTER_AREA), (0, 0), 0.5).astype(np.float32)
         frame = cv2.resize(photo, (cells, cells), interpolation=cv2.INTER_AREA)
-        band = find_band(torch.from_numpy(p)[None])[0]
+        unknown = find_unknown(torch.from_numpy(p)[None])[0]
         base = cv2.resize(p, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)[top - y0 : bottom - y0, left - x0 : right - x0]
-        view = View(image, region, inside, torch.from_numpy(p), torch.from_numpy(frame), band)
+        view = View(image, region, inside, torch.from_numpy(p), torch.from_numpy(frame), unknown)
         return Star(view, truth[top:bottom, left:right, 0].astype(np.float32), base)
 
     return make

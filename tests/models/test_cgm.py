@@ -15,7 +15,7 @@ from pipeline.config.recipe import CGM_SHA256
 from pipeline.errors import WeightsError
 from pipeline.models.refiners.cgm import BUNDLED, HALO_PX, STEP_PX, Cgm, ConfidenceGuided, check_cgm, inputs, load_cgm
 from pipeline.models.refiners.guided import Guided
-from pipeline.models.refiners.refine_tiles import redraws
+from pipeline.models.refiners.refine_tiles import prepare_refinements
 
 
 def lively(seed: int = 0) -> Cgm:
@@ -79,14 +79,14 @@ def test_tiles_leave_no_trace(region: tuple[int, int, int, int] | None, monkeypa
     p = torch.rand(1, 48, 48)
     frame = rng.integers(0, 256, (1, 48, 48, 3), np.uint8)
     placed = Whole((230, 200), region)
-    (redraw,) = redraws(ConfidenceGuided(lively()), [image], [placed], frame, p)  # type: ignore[list-item]
-    assert redraw is not None
+    (refinement,) = prepare_refinements(ConfidenceGuided(lively()), [image], [placed], frame, p)  # type: ignore[list-item]
+    assert refinement is not None
     x0, y0, x1, y1 = placed.region
     masks = []
     for side in (10_000, 72, 33):
         monkeypatch.setitem(pipeline.models.refiners.refine_tiles.TILE_PX, "cpu", side)
         alpha = np.full((y1 - y0, x1 - x0), 0.5, np.float32)
-        redraw.whole(alpha)
+        refinement.whole(alpha)
         masks.append(alpha)
     assert np.abs(masks[0] - 0.5).max() > 0.2
     assert max(np.abs(mask - masks[0]).max() for mask in masks) < 2 / 255
@@ -98,10 +98,10 @@ def test_untrained_it_is_guided() -> None:
     p, placed = torch.rand(1, 48, 48), Whole((150, 190))
     found = []
     for refiner in (Guided(), ConfidenceGuided(Cgm())):
-        (redraw,) = redraws(refiner, [image], [placed], frame, p)  # type: ignore[list-item]
-        assert redraw is not None
+        (refinement,) = prepare_refinements(refiner, [image], [placed], frame, p)  # type: ignore[list-item]
+        assert refinement is not None
         alpha = np.zeros((150, 190), np.float32)
-        redraw.whole(alpha)
+        refinement.whole(alpha)
         found.append(alpha)
     np.testing.assert_allclose(found[1], found[0], atol=1e-5)
 
@@ -132,10 +132,10 @@ def test_with_the_bundled_weights_thin_parts_come_back(soft_px: float) -> None:
     plain = cv2.resize(p, (384, 384), interpolation=cv2.INTER_LINEAR)
     errors = []
     for refiner in (Guided(), ConfidenceGuided(load_cgm(BUNDLED, device=CPU, dtype=torch.float32))):
-        (redraw,) = redraws(refiner, [image], [Whole((384, 384))], frame[None], torch.from_numpy(p)[None])  # type: ignore[list-item]
-        assert redraw is not None
+        (refinement,) = prepare_refinements(refiner, [image], [Whole((384, 384))], frame[None], torch.from_numpy(p)[None])  # type: ignore[list-item]
+        assert refinement is not None
         found = plain.copy()
-        redraw.whole(found)
+        refinement.whole(found)
         errors.append(float(np.square(found - alpha).mean()))
     assert errors[1] < 0.5 * errors[0] < 0.5 * float(np.square(plain - alpha).mean())
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.config.recipe import ESTIMATOR_SHA256
 from pipeline.errors import WeightsError
-from pipeline.models.engines.openvino import can_freeze
+from pipeline.models.engines.openvino import has_openvino
 from pipeline.models.estimator import BUNDLED, SIDE_PX, Estimator, expected_dice, load_estimator, seen
 from pipeline.storage.weights_cache import cache_folder
 
@@ -82,7 +82,7 @@ def test_a_batch_equals_its_items(network: Estimator) -> None:
     torch.testing.assert_close(expected_dice(network, maps, frames), alone, atol=1e-5, rtol=0)
 
 
-@pytest.mark.skipif(not can_freeze(), reason="OpenVINO isn't installed")
+@pytest.mark.skipif(not has_openvino(), reason="OpenVINO isn't installed")
 def test_frozen_it_says_the_same(network: Estimator) -> None:
     look = load_estimator(CPU, threads=1, cache=cache_folder("graphs"))
     maps, frames = torch.stack([disc(), disc(100)]), np.stack([photo(disc())] * 2)

@@ -16,7 +16,7 @@ from pipeline.errors import WeightsError
 from pipeline.models.export import CLOSE, INPUT, OUTPUT, compare, export_onnx, onnx_recipe, write_onnx
 from pipeline.models.load import load_model
 from pipeline.models.mvanet.checkpoint import load_mvanet
-from pipeline.models.mvanet.fuse import fold_norms
+from pipeline.models.mvanet.fuse import fuse_conv_bn
 from pipeline.models.mvanet.network import BEN2, LITE, MVANET, MVANet, Variant
 
 pytestmark = pytest.mark.study
@@ -87,7 +87,7 @@ def test_every_variant_can_be_exported(
     variant: Variant, small_network: Any, recipe: Any, photo_frames: Any, tmp_path: Path
 ) -> None:
     network = small_network(variant)
-    fold_norms(network)
+    fuse_conv_bn(network)
     write_onnx(network, 256, tmp_path / "small.onnx")
     frames = np.asarray(photo_frames(3, 256))
     assert compare(network, recipe("mvanet", frame_px=256), tmp_path / "small.onnx", frames) <= CLOSE

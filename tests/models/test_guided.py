@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.models.refiners.guided import EPS, Guided, both, fit, solve, windows
-from pipeline.models.refiners.refine_tiles import redraws
+from pipeline.models.refiners.refine_tiles import prepare_refinements
 from pipeline.types import Alpha, Pixels
 
 CPU = torch.device("cpu")
@@ -27,10 +27,10 @@ def refined(image: Pixels, base: Alpha) -> tuple[Alpha, Alpha]:
     size = image.shape[1], image.shape[0]
     enlarged = cv2.resize(base, size, interpolation=cv2.INTER_LINEAR)
     frame = cv2.resize(image, base.shape[::-1], interpolation=cv2.INTER_AREA)
-    (redraw,) = redraws(Guided(), [image], [Whole(image)], frame[None], torch.from_numpy(base)[None])  # type: ignore[list-item]
-    assert redraw is not None
+    (refinement,) = prepare_refinements(Guided(), [image], [Whole(image)], frame[None], torch.from_numpy(base)[None])  # type: ignore[list-item]
+    assert refinement is not None
     drawn = enlarged.copy()
-    redraw.whole(drawn)
+    refinement.whole(drawn)
     return enlarged, drawn
 
 

@@ -17,11 +17,11 @@ import torch
 
 from pipeline.errors import ConfigError, SegmentError, WeightsError
 from pipeline.models import load
-from pipeline.models.engines import openvino as frozen
+from pipeline.models.engines import openvino as compiled
 from pipeline.models.engines.openvino import choose_engine
 from pipeline.models.fake import SOFTNESS, THRESHOLD, FakeModel
 from pipeline.models.forward import Normalise, choose_device, to_logits
-from pipeline.models.load import MvanetModel, check_weights, load_model, settle
+from pipeline.models.load import MvanetModel, check_weights, load_model, resolve_precision
 from pipeline.models.mvanet.network import BEN2, MVANET
 
 CPU = torch.device("cpu")
@@ -164,15 +164,15 @@ def test_auto_is_settled_by_layout_and_device(
 ) -> None:
     monkeypatch.setattr(load, "recognise", lambda _path: layout)
     monkeypatch.setattr(load, "HALF_HOLDS", frozenset({"ben2"}))
-    assert settle(recipe("mvanet", precision="auto"), Path("file"), gpu=gpu).precision == settled
-    assert settle(recipe("mvanet", precision="bf16"), Path("file"), gpu=gpu).precision == "bf16"
-    assert settle(recipe("onnx", precision="auto"), Path("file"), gpu=gpu).precision == "fp32"
-    assert settle(recipe("fake", precision="auto"), None, gpu=gpu).precision == "fp32"
+    assert resolve_precision(recipe("mvanet", precision="auto"), Path("file"), gpu=gpu).precision == settled
+    assert resolve_precision(recipe("mvanet", precision="bf16"), Path("file"), gpu=gpu).precision == "bf16"
+    assert resolve_precision(recipe("onnx", precision="auto"), Path("file"), gpu=gpu).precision == "fp32"
+    assert resolve_precision(recipe("fake", precision="auto"), None, gpu=gpu).precision == "fp32"
 
 
 @pytest.mark.parametrize("model", ["mvanet", "onnx"])
 def test_openvino_is_refused_where_it_cannot_be(model: str, recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frozen, "can_freeze", lambda: False)
+    monkeypatch.setattr(compiled, "has_openvino", lambda: False)
     with pytest.raises(ConfigError, match="pip install openvino"):
         load_model(recipe(model), Path("nothing"), device="cpu", engine="openvino")
     with pytest.raises(WeightsError):  # auto goes on without it, to the file that isn't there

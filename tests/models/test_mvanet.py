@@ -17,11 +17,11 @@ from pipeline.models.mvanet.network import (
     InstanceNorm,
     Variant,
     cut,
-    pixelwise,
-    planar,
     pools,
     positions,
     stitch,
+    to_nchw,
+    to_nhwc,
 )
 
 CPU = torch.device("cpu")
@@ -44,9 +44,9 @@ def test_pools_round_half_to_even_and_leave_out_nothing_to_see(side: int, sides:
     x = torch.randn(1, 2 * side, 2 * side, 2)
     pooled = pools(x, [side, side / 4, side / 8])
     assert [tuple(grid.shape[1:3]) for grid in pooled] == [(one, one) for one in sides]
-    torch.testing.assert_close(planar(pooled[0]), F.avg_pool2d(planar(x), 2))
+    torch.testing.assert_close(to_nchw(pooled[0]), F.avg_pool2d(to_nchw(x), 2))
     for grid, one in zip(pooled, sides, strict=True):
-        torch.testing.assert_close(planar(grid), F.adaptive_avg_pool2d(planar(x), one))
+        torch.testing.assert_close(to_nchw(grid), F.adaptive_avg_pool2d(to_nchw(x), one))
 
 
 def test_instance_norm_is_torchs() -> None:
@@ -126,7 +126,7 @@ def test_the_views_have_their_own_place(small_network: Any) -> None:
     frame = torch.randn(1, 3, 128, 128)
 
     def swap(x: torch.Tensor) -> torch.Tensor:
-        return planar(stitch(cut(pixelwise(x))[:, [1, 0, 2, 3]]))
+        return to_nchw(stitch(cut(to_nhwc(x))[:, [1, 0, 2, 3]]))
 
     with torch.inference_mode():
         difference = swap(network(frame)) - network(swap(frame))

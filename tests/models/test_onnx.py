@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 from pipeline.errors import ConfigError, SegmentError, WeightsError
 from pipeline.models.engines import onnx as ours
 from pipeline.models.engines.onnx import OnnxModel
-from pipeline.models.engines.openvino import can_freeze
+from pipeline.models.engines.openvino import has_openvino
 
 spec = importlib.util.spec_from_file_location("onnx_files", Path(__file__).with_name("onnx_files.py"))
 assert spec and spec.loader
@@ -35,7 +35,7 @@ def frames() -> np.ndarray:
 
 @pytest.fixture(params=["onnxruntime", "openvino"])
 def engine(request: pytest.FixtureRequest) -> str:
-    if request.param == "openvino" and not can_freeze():
+    if request.param == "openvino" and not has_openvino():
         pytest.skip("OpenVINO is not installed")
     return str(request.param)
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.models.engines import openvino as frozen
-from pipeline.models.engines.openvino import FrozenNetwork, can_freeze, has_bf16
-from pipeline.models.mvanet.fuse import fold_norms
+from pipeline.models.engines import openvino as compiled
+from pipeline.models.engines.openvino import OpenVinoModel, has_bf16, has_openvino
+from pipeline.models.mvanet.fuse import fuse_conv_bn
 from pipeline.models.mvanet.network import BEN2, MVANET, MVANet, Variant
 
-pytestmark = pytest.mark.skipif(not can_freeze(), reason="OpenVINO is not installed")
+pytestmark = pytest.mark.skipif(not has_openvino(), reason="OpenVINO is not installed")
 
 SIDE = 128
 
@@ -26,7 +26,7 @@ SIDE = 128
 def folded(small_network: Any) -> Callable[[Variant], MVANet]:
     def make(variant: Variant) -> MVANet:
         network: MVANet = small_network(variant)
-        fold_norms(network)
+        fuse_conv_bn(network)
         return network.requires_grad_(False)
 
     return make
@@ -39,8 +39,8 @@ class Doubled(torch.nn.Module):
         return 2 * x[:, :1]
 
 
-def freeze(make: Callable[[], Any], cache: Path | None = None, precision: str = "fp32", side: int = SIDE) -> FrozenNetwork:
-    return FrozenNetwork(make, "a" * 64, side, precision, threads=2, cache=cache)
+def freeze(make: Callable[[], Any], cache: Path | None = None, precision: str = "fp32", side: int = SIDE) -> OpenVinoModel:
+    return OpenVinoModel(make, "a" * 64, side, precision, threads=2, cache=cache)
 
 
 def never() -> Any:
@@ -69,7 +69,7 @@ def test_bf16_is_close_and_is_bf16(folded: Any) -> None:
 
 
 def test_bf16_is_refused_where_it_would_silently_be_fp32(folded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frozen, "has_bf16", lambda: False)
+    monkeypatch.setattr(compiled, "has_bf16", lambda: False)
     with pytest.raises(ConfigError, match="no bf16 instructions"):
         freeze(never, precision="bf16")
 
@@ -94,13 +94,13 @@ def test_a_damaged_graph_is_made_anew(tmp_path: Path, name: str) -> None:
 
 def test_the_frame_is_fixed(tmp_path: Path) -> None:
     """What is left open can't be planned for: twice the memory, and slower."""
-    frozen = freeze(Doubled, tmp_path)
-    assert list(frozen.request.model_inputs[0].get_partial_shape().to_shape()) == [1, 3, SIDE, SIDE]
+    compiled = freeze(Doubled, tmp_path)
+    assert list(compiled.request.model_inputs[0].get_partial_shape().to_shape()) == [1, 3, SIDE, SIDE]
 
 
 def test_other_weights_and_frames_have_graphs_of_their_own(tmp_path: Path) -> None:
     for sha256, side in (("a" * 64, 128), ("b" * 64, 128), ("a" * 64, 256)):
-        FrozenNetwork(Doubled, sha256, side, "fp32", threads=2, cache=tmp_path)
+        OpenVinoModel(Doubled, sha256, side, "fp32", threads=2, cache=tmp_path)
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 3
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from pipeline.config.recipe import Recipe
-from pipeline.models.engines.openvino import can_freeze, has_bf16
+from pipeline.models.engines.openvino import has_bf16, has_openvino
 from pipeline.models.export import CLOSE, export_onnx
 from pipeline.models.load import HALF_HOLDS, MvanetModel, load_model
 from pipeline.models.mvanet.checkpoint import load_mvanet, recognise
@@ -110,7 +110,7 @@ def test_full_size_in_bf16(golden: Any, recipe: Any, loaded: Any, bars: Any) -> 
 
 
 @pytest.mark.study
-@pytest.mark.skipif(not can_freeze(), reason="OpenVINO is not installed")
+@pytest.mark.skipif(not has_openvino(), reason="OpenVINO is not installed")
 def test_full_size_in_openvino(golden: Any, recipe: Any, loaded: Any, bars: Any, graphs: Path) -> None:
     """The limits of PyTorch's fp32, as alpha; in bf16 what is expected of any bf16."""
     alpha, wanted = at_full_size(model_of(golden, recipe, loaded, 1024, "fp32", "openvino", graphs), golden)

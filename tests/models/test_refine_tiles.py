@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import pipeline.models.refiners.refine_tiles
 from pipeline.models.refiners.guided import Guided
-from pipeline.models.refiners.refine_tiles import Axis, Drawing, Redraw, View, axis, redraws
+from pipeline.models.refiners.refine_tiles import Axis, Drawing, Refinement, View, axis, prepare_refinements
 from pipeline.types import Alpha, Pixels, Region, Size
 
 SIDE = 48
@@ -46,23 +46,23 @@ def base() -> Alpha:
 
 def start(
     refiner: object, height: int = 150, width: int = 200, region: Region | None = None, seed: int = 0
-) -> tuple[Redraw, Alpha]:
-    """A redraw, and the base's alpha enlarged to what it redraws."""
+) -> tuple[Refinement, Alpha]:
+    """A redraw, and the base's alpha enlarged to what it prepare_refinements."""
     image: Pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     x0, y0, x1, y1 = region = region or (0, 0, width, height)
     inside = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
     frame = np.random.default_rng(1).integers(0, 256, (1, SIDE, SIDE, 3), np.uint8)
     placed = Placed(Size(height, width), region, inside)
-    (redraw,) = redraws(refiner, [image], [placed], frame, torch.from_numpy(base())[None])  # type: ignore[arg-type]
-    assert redraw is not None
+    (refinement,) = prepare_refinements(refiner, [image], [placed], frame, torch.from_numpy(base())[None])  # type: ignore[arg-type]
+    assert refinement is not None
     whole = cv2.resize(base(), (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
-    return redraw, whole[inside[1] - y0 : inside[3] - y0, inside[0] - x0 : inside[2] - x0].copy()
+    return refinement, whole[inside[1] - y0 : inside[3] - y0, inside[0] - x0 : inside[2] - x0].copy()
 
 
-def weights(redraw: Redraw, like: Alpha) -> Alpha:
+def weights(refinement: Refinement, like: Alpha) -> Alpha:
     """How much the refiner counts at every pixel: what makes of zeros where it says 1."""
     zeros = np.zeros_like(like)
-    Redraw(redraw.view, Constant(1).start(redraw.view), redraw.touched, 0).whole(zeros)
+    Refinement(refinement.view, Constant(1).start(refinement.view), refinement.touched, 0).whole(zeros)
     return zeros
 
 
@@ -71,10 +71,10 @@ REGIONS = [None, (20, 30, 170, 140), (-40, -10, 230, 170), (100, 60, 260, 190)]
 
 @pytest.mark.parametrize("region", REGIONS)
 def test_outside_the_band_nothing_changes_to_the_bit(region: Region | None) -> None:
-    redraw, alpha = start(Guided(), region=region)
+    refinement, alpha = start(Guided(), region=region)
     drawn = alpha.copy()
-    redraw.whole(drawn)
-    weight = weights(redraw, alpha)
+    refinement.whole(drawn)
+    weight = weights(refinement, alpha)
     assert 0 < (weight > 0).mean() < 1
     np.testing.assert_array_equal(drawn[weight == 0], alpha[weight == 0])
     assert np.abs(drawn - alpha)[weight == 1].max() > 0.1
@@ -83,38 +83,38 @@ def test_outside_the_band_nothing_changes_to_the_bit(region: Region | None) -> N
 @pytest.mark.parametrize("region", REGIONS)
 def test_the_band_lies_where_the_base_was_unsure(region: Region | None) -> None:
     """The weight is the band, enlarged as alpha is."""
-    redraw, alpha = start(Constant(0), region=region)
-    x0, y0, x1, y1 = redraw.view.region
-    left, top, right, bottom = redraw.view.inside
-    band = cv2.resize(redraw.view.band.numpy(), (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
-    np.testing.assert_allclose(weights(redraw, alpha), band[top - y0 : bottom - y0, left - x0 : right - x0], atol=2e-5)
+    refinement, alpha = start(Constant(0), region=region)
+    x0, y0, x1, y1 = refinement.view.region
+    left, top, right, bottom = refinement.view.inside
+    unknown = cv2.resize(refinement.view.unknown.numpy(), (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_allclose(weights(refinement, alpha), unknown[top - y0 : bottom - y0, left - x0 : right - x0], atol=2e-5)
 
 
 def test_an_answer_beyond_the_ends_counts_as_the_end() -> None:
     for level, end in ((7.0, 1.0), (-7.0, 0.0)):
-        redraw, alpha = start(Constant(level))
-        redraw.whole(alpha)
-        assert np.abs(alpha[weights(redraw, alpha) == 1] - end).max() == 0
+        refinement, alpha = start(Constant(level))
+        refinement.whole(alpha)
+        assert np.abs(alpha[weights(refinement, alpha) == 1] - end).max() == 0
 
 
 @pytest.mark.parametrize("side", [17, 64, 10_000])
 def test_tiles_leave_no_trace(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    redraw, alpha = start(Guided(), 301, 203)
+    refinement, alpha = start(Guided(), 301, 203)
     other = alpha.copy()
-    redraw.whole(alpha)
+    refinement.whole(alpha)
     monkeypatch.setitem(pipeline.models.refiners.refine_tiles.TILE_PX, "cpu", side)
-    redraw.whole(other)
+    refinement.whole(other)
     np.testing.assert_allclose(other, alpha, atol=1e-4)
 
 
 def test_stripes_leave_no_trace() -> None:
     """On a GPU the mask is made some rows at a time."""
-    redraw, alpha = start(Guided(), region=(-40, -10, 230, 170))
+    refinement, alpha = start(Guided(), region=(-40, -10, 230, 170))
     parts = torch.from_numpy(alpha.copy())
-    redraw.whole(alpha)
+    refinement.whole(alpha)
     for first in range(0, len(parts), 37):
         rows = slice(first, min(first + 37, len(parts)))
-        redraw(parts[rows], rows)
+        refinement(parts[rows], rows)
     np.testing.assert_allclose(parts.numpy(), alpha, atol=1e-4)
 
 
@@ -122,15 +122,15 @@ def test_what_is_not_enlarged_is_not_redrawn() -> None:
     image = np.zeros((SIDE, SIDE, 3), np.uint8)
     whole = (0, 0, SIDE, SIDE)
     placed = Placed(Size(SIDE, SIDE), whole, whole)
-    assert redraws(Guided(), [image], [placed], image[None], torch.from_numpy(base())[None]) == [None]
+    assert prepare_refinements(Guided(), [image], [placed], image[None], torch.from_numpy(base())[None]) == [None]
 
 
 def test_without_a_band_nothing_is_redrawn() -> None:
     image = np.zeros((200, 200, 3), np.uint8)
     placed = Placed(Size(200, 200), (0, 0, 200, 200), (0, 0, 200, 200))
     frame = np.zeros((1, SIDE, SIDE, 3), np.uint8)
-    assert redraws(Guided(), [image], [placed], frame, torch.zeros(1, SIDE, SIDE)) == [None]
-    assert redraws(None, [image], [placed], frame, torch.rand(1, SIDE, SIDE)) == [None]
+    assert prepare_refinements(Guided(), [image], [placed], frame, torch.zeros(1, SIDE, SIDE)) == [None]
+    assert prepare_refinements(None, [image], [placed], frame, torch.rand(1, SIDE, SIDE)) == [None]
 
 
 @given(st.integers(1, 300), st.integers(-50, 50), st.integers(20, 400), st.integers(2, 60), st.integers(0, 6))

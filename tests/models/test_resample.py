@@ -18,7 +18,7 @@ from pipeline.config.recipe import Recipe
 from pipeline.errors import ItemRefused
 from pipeline.imaging.frame import make_frame, place, restore, to_mask
 from pipeline.models.refiners.guided import Guided
-from pipeline.models.refiners.refine_tiles import redraws
+from pipeline.models.refiners.refine_tiles import prepare_refinements
 from pipeline.models.resample import DeviceFrames, taps
 from pipeline.segmenter import HostFrames
 from pipeline.types import Box
@@ -222,11 +222,11 @@ def test_a_refiner_draws_the_same_mask(size: tuple[int, int], box: Any, stretch:
     placed = place(size, box and Box(*box), rules)
     image, p = noise(*size), F.avg_pool2d(logits(64)[None], 5, 1, 2).sigmoid()
     frames = HostFrames(rules).frames([image], [placed])
-    redrawn = redraws(Guided(), [image], [placed], frames, p)
-    assert redrawn[0] is not None
-    (ours,) = HostFrames(rules).masks(p, [placed], redrawn)
+    refinements = prepare_refinements(Guided(), [image], [placed], frames, p)
+    assert refinements[0] is not None
+    (ours,) = HostFrames(rules).masks(p, [placed], refinements)
     (plain,) = HostFrames(rules).masks(p, [placed], [None])
     monkeypatch.setattr(pipeline.models.resample, "STRIPE_PX", 190 * 40)
-    (theirs,) = DeviceFrames(rules, CPU).masks(p, [placed], redrawn)
+    (theirs,) = DeviceFrames(rules, CPU).masks(p, [placed], refinements)
     assert np.abs(ours.astype(int) - theirs.numpy()).max() <= 1
     assert np.abs(ours.astype(int) - plain).max() > 20

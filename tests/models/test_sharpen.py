@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.models.sharpen import decide
+from pipeline.models.sharpen import sharpen
 
 SIDE = 256
 NEAR_PX = SIDE // 64 + 2
@@ -19,7 +19,7 @@ def square(inside: float = 3.0, outside: float = -2.0) -> torch.Tensor:
 
 
 def test_a_contour_stays_as_it_is_and_what_is_far_is_decided() -> None:
-    logits, found = square(), decide(square(), 2.0)
+    logits, found = square(), sharpen(square(), 2.0)
     assert torch.equal(found[:, 62:66, 100:150], logits[:, 62:66, 100:150])
     assert torch.equal(found[:, : 64 - NEAR_PX], 2 * logits[:, : 64 - NEAR_PX])
     middle = slice(64 + NEAR_PX, 192 - NEAR_PX)
@@ -27,41 +27,41 @@ def test_a_contour_stays_as_it_is_and_what_is_far_is_decided() -> None:
 
 
 def test_there_is_no_jump_between() -> None:
-    row = decide(square(), 2.0)[0, 128, :64]
+    row = sharpen(square(), 2.0)[0, 128, :64]
     steps = row.diff().abs()
     assert 0 < steps.max() <= 2.0 / 5 + 1e-5  # the ramp is five pixels long
 
 
 def test_one_changes_nothing() -> None:
     logits = square()
-    assert decide(logits, 1.0) is logits
+    assert sharpen(logits, 1.0) is logits
 
 
 def test_what_has_no_contour_is_decided_everywhere() -> None:
     haze = torch.full((1, SIDE, SIDE), -0.5)
-    torch.testing.assert_close(decide(haze, 4.0), 4 * haze)
+    torch.testing.assert_close(sharpen(haze, 4.0), 4 * haze)
 
 
 @given(st.integers(0, 1000), st.floats(1, 16), st.sampled_from([1, 7, 32, 320]))
 def test_which_side_of_a_half_never_changes_nor_comes_nearer(seed: int, times: float, side: int) -> None:
     logits = torch.randn(2, side, side, generator=torch.Generator().manual_seed(seed))
-    found = decide(logits, times)
+    found = sharpen(logits, times)
     assert torch.equal(found > 0, logits > 0)
     assert (found.abs() >= logits.abs() * (1 - 1e-6)).all()
 
 
 def test_a_batch_equals_its_items() -> None:
     batch = torch.randn(3, 96, 96, generator=torch.Generator().manual_seed(1))
-    alone = torch.cat([decide(one[None], 2.0) for one in batch])
-    torch.testing.assert_close(decide(batch, 2.0), alone, atol=0, rtol=0)
+    alone = torch.cat([sharpen(one[None], 2.0) for one in batch])
+    torch.testing.assert_close(sharpen(batch, 2.0), alone, atol=0, rtol=0)
 
 
 def test_it_stays_on_the_device() -> None:
-    assert decide(torch.empty(2, 512, 512, device="meta"), 2.0).device.type == "meta"
+    assert sharpen(torch.empty(2, 512, 512, device="meta"), 2.0).device.type == "meta"
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_what_is_not_finite_stays_where_it_is(number: float) -> None:
     logits = square()
     logits[0, 0, 0] = number
-    assert decide(logits, 2.0)[0, 10:, 10:].isfinite().all()
+    assert sharpen(logits, 2.0)[0, 10:, 10:].isfinite().all()

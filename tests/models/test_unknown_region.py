@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
 from pipeline.imaging.components import Parts
-from pipeline.models.refiners.unknown_region import GROW_PX, HIGH, LOW, MOSTLY, STEP, find_band, unsure_share
+from pipeline.models.refiners.unknown_region import GROW_PX, HIGH, LOW, MOSTLY, STEP, find_unknown, unsure_share
 from pipeline.models.signals import measure, named
 from pipeline.quality.score import complete, score
 
@@ -23,50 +23,50 @@ def disc(radius: float, softness: float = 1.0, side: int = SIDE) -> torch.Tensor
 
 @pytest.mark.parametrize("level", [0.0, LOW, HIGH, 1.0])
 def test_where_the_base_is_sure_there_is_no_band(level: float) -> None:
-    assert find_band(torch.full((2, SIDE, SIDE), level)).sum() == 0
+    assert find_unknown(torch.full((2, SIDE, SIDE), level)).sum() == 0
 
 
 def test_a_hard_edge_is_a_band() -> None:
     """Both sides are sure, but enlarged it would be a ramp."""
     p = torch.zeros(1, SIDE, SIDE)
     p[:, :, 20:] = 1
-    band = find_band(p)[0]
-    assert band[:, 19:21].min() == 1
-    assert band[:, : 20 - 2 - GROW_PX].sum() == 0
-    assert band[:, 20 + 2 + GROW_PX :].sum() == 0
+    unknown = find_unknown(p)[0]
+    assert unknown[:, 19:21].min() == 1
+    assert unknown[:, : 20 - 2 - GROW_PX].sum() == 0
+    assert unknown[:, 20 + 2 + GROW_PX :].sum() == 0
 
 
 def test_a_soft_edge_is_wholly_in_the_band() -> None:
     p = disc(20, softness=12)
     unsure = (p > LOW) & (p < HIGH)
-    assert find_band(p)[unsure].min() == 1
+    assert find_unknown(p)[unsure].min() == 1
 
 
 def test_specks_are_dropped() -> None:
     p = torch.zeros(1, SIDE, SIDE)
     p[0, 10, 10] = p[0, 30, 30] = p[0, 30, 31] = 0.4
     p[0, 50:52, 50:52] = 0.4
-    band = find_band(p)[0]
-    assert band[:40].sum() == 0
-    assert band[50:52, 50:52].min() == 1
+    unknown = find_unknown(p)[0]
+    assert unknown[:40].sum() == 0
+    assert unknown[50:52, 50:52].min() == 1
 
 
 @given(seed=st.integers(0, 2**32 - 1), smooth=st.integers(0, 4))
 def test_far_from_what_is_unsure_nothing_is_touched(seed: int, smooth: int) -> None:
     p = torch.rand((1, 1, 40, 40), generator=torch.Generator().manual_seed(seed)) ** 3
     p = F.avg_pool2d(p, 2 * smooth + 1, 1, smooth)
-    band = find_band(p[:, 0])[:, None]
-    assert float(band.min()) >= 0
-    assert float(band.max()) <= 1
+    unknown = find_unknown(p[:, 0])[:, None]
+    assert float(unknown.min()) >= 0
+    assert float(unknown.max()) <= 1
     step = F.max_pool2d(p, 3, 1, 1) + F.max_pool2d(-p, 3, 1, 1) > STEP
     unsure = ((p > LOW) & (p < HIGH) | step).float()
     reach = F.max_pool2d(unsure, 2 * GROW_PX + 1, 1, GROW_PX)
-    assert band[reach == 0].sum() == 0
+    assert unknown[reach == 0].sum() == 0
 
 
 def test_a_batch_is_its_items() -> None:
     maps = torch.cat([disc(20, 12), disc(10), torch.full((1, SIDE, SIDE), 0.5)])
-    torch.testing.assert_close(find_band(maps), torch.cat([find_band(one[None]) for one in maps]), atol=0, rtol=0)
+    torch.testing.assert_close(find_unknown(maps), torch.cat([find_unknown(one[None]) for one in maps]), atol=0, rtol=0)
 
 
 def test_of_an_object_that_is_mostly_unsure_the_contour_alone_is_refined_and_the_quality_says_so() -> None:
@@ -74,9 +74,9 @@ def test_of_an_object_that_is_mostly_unsure_the_contour_alone_is_refined_and_the
     p[:, 12:52, 12:52] = 0.3
     p[:, 12:20, 12:52] = 0.8
     assert unsure_share(p)[0] > MOSTLY
-    band = find_band(p)[0]
-    assert band[12, 30] == 1
-    assert band[32:40, 28:36].sum() == 0
+    unknown = find_unknown(p)[0]
+    assert unknown[12, 30] == 1
+    assert unknown[32:40, 28:36].sum() == 0
     table, _ = measure(torch.logit(p), p, torch.full((1, 4), float("nan")), torch.zeros(1, SIDE, SIDE, 3, dtype=torch.uint8))
     judged = score(complete(named(table.numpy())[0], Parts(1, 1.0, 0)))
     assert "uncertain_share" in judged.reasons

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from pipeline.models.mvanet.fuse import fold_norms
+from pipeline.models.mvanet.fuse import fuse_conv_bn
 from pipeline.models.mvanet.network import BEN2, MVANET, Variant
-from pipeline.models.mvanet.upsample import conv_enlarged, conv_parities, normalise_parities, weave
+from pipeline.models.mvanet.upsample import conv_phases, conv_upsampled, interleave, normalise_phases
 
 SIDES = [(1, 1), (2, 3), (7, 4), (16, 16)]
 
@@ -32,14 +32,14 @@ def test_convolution_after_enlargement(size: tuple[int, int], with_bias: bool) -
     torch.manual_seed(1)
     x, weight = torch.randn(2, 5, *size), torch.randn(7, 5, 3, 3)
     bias = torch.randn(7) if with_bias else None
-    close(weave(conv_enlarged(x, weight, bias)), plain(x, weight, bias))
+    close(interleave(conv_upsampled(x, weight, bias)), plain(x, weight, bias))
 
 
 @pytest.mark.parametrize("size", [(2, 3), (16, 16)])
 def test_norm_over_all_parities(size: tuple[int, int]) -> None:
     torch.manual_seed(2)
     x, weight, bias = torch.randn(3, 5, *size), torch.randn(7, 5, 3, 3), torch.randn(7) * 10
-    close(weave(normalise_parities(conv_enlarged(x, weight, bias))), F.instance_norm(plain(x, weight, bias)))
+    close(interleave(normalise_phases(conv_upsampled(x, weight, bias))), F.instance_norm(plain(x, weight, bias)))
 
 
 @pytest.mark.parametrize("spread", [1.0, 300.0, 3000.0])
@@ -47,8 +47,8 @@ def test_norm_in_half_precision_of_any_spread(spread: float) -> None:
     """The variance of such maps is no number of half precision; their deviation is."""
     torch.manual_seed(3)
     parts = [torch.randn(1, 4, 16, 16) * spread for _ in range(4)]
-    wanted = F.instance_norm(weave(parts))
-    normed = weave(normalise_parities([part.half() for part in parts]))
+    wanted = F.instance_norm(interleave(parts))
+    normed = interleave(normalise_phases([part.half() for part in parts]))
     assert (normed.float() - wanted).abs().max() < 0.02
 
 
@@ -62,8 +62,8 @@ def test_a_second_convolution_on_the_parities(size: tuple[int, int], outputs: in
         torch.randn(outputs, 7, 3, 3),
         torch.randn(outputs),
     )
-    parities = [F.gelu(part) for part in conv_enlarged(x, weight, None)]
-    close(conv_parities(parities, second, bias), F.conv2d(F.gelu(plain(x, weight, None)), second, bias, padding=1))
+    phases = [F.gelu(part) for part in conv_upsampled(x, weight, None)]
+    close(conv_phases(phases, second, bias), F.conv2d(F.gelu(plain(x, weight, None)), second, bias, padding=1))
 
 
 def test_gradients_are_the_plain_forms() -> None:
@@ -72,7 +72,7 @@ def test_gradients_are_the_plain_forms() -> None:
     x, weight, second = torch.randn(1, 4, 5, 6), torch.randn(3, 4, 3, 3), torch.randn(1, 3, 3, 3)
 
     def rewritten(x: Tensor, weight: Tensor, second: Tensor) -> Tensor:
-        return conv_parities([F.gelu(part) for part in normalise_parities(conv_enlarged(x, weight, None))], second, None)
+        return conv_phases([F.gelu(part) for part in normalise_phases(conv_upsampled(x, weight, None))], second, None)
 
     def straight(x: Tensor, weight: Tensor, second: Tensor) -> Tensor:
         return F.conv2d(F.gelu(F.instance_norm(plain(x, weight, None))), second, padding=1)
@@ -92,7 +92,7 @@ def test_folded_norms_change_nothing(small_network: Any, variant: Variant) -> No
     x = torch.randn(2, 3, 128, 128)
     with torch.no_grad():
         before = network(x)
-        fold_norms(network)
+        fuse_conv_bn(network)
         assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
         close(network(x), before)
 

@@ -18,7 +18,7 @@ from pipeline.output.baseline import baseline, drift, last_accepted
 from pipeline.output.index import write_part
 from pipeline.output.layout import Layout
 from pipeline.review.accept import accept
-from pipeline.review.reviews import draw_sample, import_verdicts
+from pipeline.review.reviews import draw_sample, import_reviews
 from pipeline.run.driver import run_job
 from pipeline.schema import INDEX
 from pipeline.storage.files import Files
@@ -83,14 +83,14 @@ def test_the_latest_acceptance_of_an_output_counts(layout: Layout, tmp_path: Pat
     FILES.write(other.recipe, b"{}")
     night(other, "20260102T000000Z-b", 5)
     later = json.loads(Path(kept).read_text()) | {"folder": other.folder, "accepted_at": "2999-01-01T00:00:00+00:00"}
-    FILES.write(f"{other.verdicts}/accepted.json", json.dumps(later).encode())
+    FILES.write(f"{other.reviews}/accepted.json", json.dumps(later).encode())
     found = last_accepted(layout.root, FILES)
     assert found is not None and found.folder == other.folder
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"lot": 3}', '{"folder": "", "run_id": "", "accepted_at": "", "lot": {}}'])
 def test_what_says_nothing_is_refused(layout: Layout, text: str) -> None:
-    FILES.write(f"{layout.verdicts}/accepted.json", text.encode())
+    FILES.write(f"{layout.reviews}/accepted.json", text.encode())
     with pytest.raises(ConfigError, match="doesn't say what was accepted"):
         baseline(Drift(), layout.root, FILES)
 
@@ -99,8 +99,8 @@ def test_a_sample_that_was_drawn_must_be_accepted_first(layout: Layout) -> None:
     draw_sample(layout, FILES, {"at_most": 0.1, "confidence": 0.9, "allowed": 0}, seed=1, lot=2000)
     with pytest.raises(ConfigError, match="isn't accepted .*open: judge the rest"):
         accept(layout, FILES)
-    ids = json.loads(Path(layout.verdicts, "sample.json").read_text())["ids"]
-    import_verdicts("item_id,verdict\n" + "".join(f"{item_id},accept\n" for item_id in ids), layout, FILES)
+    ids = json.loads(Path(layout.reviews, "sample.json").read_text())["ids"]
+    import_reviews("item_id,verdict\n" + "".join(f"{item_id},accept\n" for item_id in ids), layout, FILES)
     assert accept(layout, FILES).lot.items == 2000
     night(layout, "20260102T000000Z-b", 5)
     with pytest.raises(ConfigError, match="drawn of 2000 items, and 5 have come since; draw another"):

@@ -99,7 +99,7 @@ def test_gc_removes_exactly_what_nothing_needs(tmp_path: Path, job: Job, make_ph
     for name in kept:
         (Path(layout.outputs("mask")) / "00" / name).write_bytes(b"not ours")
 
-    beside = [Path(layout.verdicts) / "verdicts-1.parquet", Path(layout.evaluation) / "part-1.parquet"]
+    beside = [Path(layout.reviews) / "reviews-1.parquet", Path(layout.evaluation) / "part-1.parquet"]
     for path in beside:
         path.parent.mkdir()
         path.write_bytes(b"what people said, and how far it is from the truth")

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.config.job import Storage
 from pipeline.errors import StorageError, WriteError
-from pipeline.manifest.id_set import contains, digest
+from pipeline.manifest.id_set import contains, hash_ids
 from pipeline.output import index as index_module
 from pipeline.output.index import compact, done_ids, read_index, recipes, reconcile, summarise, worst, write_part
 from pipeline.output.layout import Layout
@@ -77,7 +77,7 @@ def test_what_was_committed_is_done_and_keeps_its_meaning(where: Any, layout: La
     assert schema.field("quality").metadata[b"about"]
     assert pq.ParquetFile(io.BytesIO(where.files.read(uri))).metadata.row_group(0).column(0).compression == "ZSTD"
     done = done_ids(layout, where.files)
-    assert contains(done, digest(pa.array(["a", "d", "c", "b"]))).tolist() == [True, False, True, True]
+    assert contains(done, hash_ids(pa.array(["a", "d", "c", "b"]))).tolist() == [True, False, True, True]
     assert sorted(name for table in read_index(layout, where.files) for name in table["item_id"].to_pylist()) == ["a", "b", "c"]
     assert {tuple(table.column_names) for table in read_index(layout, where.files, ["quality"])} == {("quality",)}
 
@@ -95,7 +95,7 @@ def test_an_index_that_is_not_there_is_empty(where: Any, layout: Layout) -> None
 def test_failures_are_done_unless_asked_for_again(where: Any, layout: Layout) -> None:
     codes = [None, "fetch", "decode"]
     write_part(layout, part(["ok", "f", "d"], error_code=codes, status=["ok", "failed", "failed"]), where.files)
-    asked = digest(pa.array(["ok", "f", "d"]))
+    asked = hash_ids(pa.array(["ok", "f", "d"]))
     assert contains(done_ids(layout, where.files), asked).tolist() == [True, True, True]
     assert contains(done_ids(layout, where.files, again={"fetch"}), asked).tolist() == [True, False, True]
 

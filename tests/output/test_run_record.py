@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.log import Meter
+from pipeline.log import RunCounters
 from pipeline.output.run_record import RunRecord, speed_of
 
 
@@ -33,52 +33,52 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_a_gpu_s_work_and_leisure_by_hand(clock: list[float]) -> None:
-    record, meter = RunRecord("r", "m", "f", "p", 100, 0), Meter(100)
-    record.gpus_each, meter.model_s = 0.5, 30.0
-    with meter.working(4):
+    record, counters = RunRecord("r", "m", "f", "p", 100, 0), RunCounters(100)
+    record.gpus_per_actor, counters.model_s = 0.5, 30.0
+    with counters.working(4):
         clock[0] += 10
-        meter.add(80, 20, 0)
-    record.count(meter)
+        counters.add(80, 20, 0)
+    record.count(counters)
     assert record.idle_share == 0.25  # 30 of 4 copies' 40 seconds were work
     assert record.items_per_gpu_hour == 18_000  # 10 items a second on 2 GPUs
-    record.gpus_each = 0.0
-    record.count(meter)
+    record.gpus_per_actor = 0.0
+    record.count(counters)
     assert record.items_per_gpu_hour is None
 
 
 def test_a_second_pass_is_no_run_of_its_own(clock: list[float]) -> None:
     """Three items that were lost, in half a minute after an hour, don't make the run slow."""
-    record, meter = RunRecord("r", "m", "f", "p", 36_003, 0), Meter(36_003)
-    record.gpus_each = 1.0
+    record, counters = RunRecord("r", "m", "f", "p", 36_003, 0), RunCounters(36_003)
+    record.gpus_per_actor = 1.0
     for seconds, items in ((3600, 36_000), (40, 3)):
-        with meter.working(2):
+        with counters.working(2):
             clock[0] += seconds
-            meter.add(items, 0, 0)
-            meter.add_failures({"decode": {"item_id": "a", "detail": "d", "count": 1, "named": []}})
+            counters.add(items, 0, 0)
+            counters.add_failures({"decode": {"item_id": "a", "detail": "d", "count": 1, "named": []}})
         clock[0] += 900  # between passes, waiting for machines: nobody's time
-    record.count(meter)
+    record.count(counters)
     assert (record.ok, record.failures["decode"]["count"]) == (36_003, 2)
     assert record.items_per_s == pytest.approx(36_003 / 3640, abs=1e-3)
-    assert record.copy_hours == pytest.approx(2 * 3640 / 3600)
+    assert record.actor_hours == pytest.approx(2 * 3640 / 3600)
     assert record.items_per_gpu_hour == round(36_003 / 2 / 3640 * 3600)
 
 
 def test_copies_that_come_later_count_from_then_on(clock: list[float]) -> None:
-    record, meter = RunRecord("r", "m", "f", "p", 100, 0), Meter(100)
-    record.gpus_each, meter.model_s = 1.0, 80.0
-    with meter.working(1):
+    record, counters = RunRecord("r", "m", "f", "p", 100, 0), RunCounters(100)
+    record.gpus_per_actor, counters.model_s = 1.0, 80.0
+    with counters.working(1):
         clock[0] += 20
-        meter.add(10, 0, 0)
-        meter.copies = 4
+        counters.add(10, 0, 0)
+        counters.actors = 4
         clock[0] += 20
-        meter.add(40, 0, 0)
-    record.count(meter)
-    assert record.copy_hours == pytest.approx(100 / 3600)
+        counters.add(40, 0, 0)
+    record.count(counters)
+    assert record.actor_hours == pytest.approx(100 / 3600)
     assert (record.idle_share, record.items_per_gpu_hour) == (0.2, 1800)
-    unknown = Meter(100)
+    unknown = RunCounters(100)
     with unknown.working(0):
         clock[0] += 20
         unknown.add(10, 0, 0)
     other = RunRecord("r", "m", "f", "p", 100, 0)
     other.count(unknown)
-    assert (other.items_per_s, other.copy_hours, other.idle_share) == (0.5, None, None)
+    assert (other.items_per_s, other.actor_hours, other.idle_share) == (0.5, None, None)

@@ -16,7 +16,7 @@ from PIL import Image
 from pipeline.config.job import load_job
 from pipeline.manifest.manifest import open_manifest
 from pipeline.output.index import write_part
-from pipeline.output.verify import KINDS, Verdict, verify
+from pipeline.output.verify import KINDS, VerifyReport, verify
 from pipeline.run.driver import run_job
 from pipeline.storage.files import Files
 
@@ -44,7 +44,7 @@ def objects(layout: Any) -> list[Path]:
     return sorted(Path(layout.folder).rglob("*.png"))
 
 
-def found(verdict: Verdict) -> dict[str, int]:
+def found(verdict: VerifyReport) -> dict[str, int]:
     assert set(verdict.counts) <= set(KINDS)
     assert all(verdict.examples[kind] for kind in verdict.counts)
     return verdict.counts

@@ -6,17 +6,25 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from pipeline.quality.drift import Lot, difference, kolmogorov_smirnov, sampling_error, shifts, stability_index, verdict
+from pipeline.quality.drift import (
+    Distribution,
+    difference,
+    kolmogorov_smirnov,
+    sampling_error,
+    shifts,
+    stability_index,
+    verdict,
+)
 
 TOLERATED = {"quality": 0.1, "review": 0.05, "failed": 0.02}
 
 
-def lot(rng: np.random.Generator, items: int, *, high: float = 8.0, failed: float = 0.01) -> Lot:
+def lot(rng: np.random.Generator, items: int, *, high: float = 8.0, failed: float = 0.01) -> Distribution:
     """Qualities of a beta distribution; those below 0.6 are for review."""
     bad = int(rng.binomial(items, failed))
     qualities = rng.beta(high, 2, items - bad)
     review = int((qualities < 0.6).sum())
-    return Lot.of({"ok": items - bad - review, "review": review, "failed": bad}, qualities)
+    return Distribution.of({"ok": items - bad - review, "review": review, "failed": bad}, qualities)
 
 
 def test_distances_are_scipys_and_nothing_where_nothing_moved() -> None:
@@ -25,7 +33,7 @@ def test_distances_are_scipys_and_nothing_where_nothing_moved() -> None:
     assert kolmogorov_smirnov(one, other) == pytest.approx(ks_2samp(one, other).statistic)
     assert kolmogorov_smirnov(one, one) == stability_index(one, one) == 0
     assert stability_index(one, other) > 0.25
-    found = shifts(Lot.of({"ok": 500}, one), Lot.of({"ok": 300}, other), TOLERATED, 0.999)["quality"]
+    found = shifts(Distribution.of({"ok": 500}, one), Distribution.of({"ok": 300}, other), TOLERATED, 0.999)["quality"]
     assert found.distance == pytest.approx(kolmogorov_smirnov(one, other))
     assert found.before == pytest.approx(np.median(one), abs=0.01)
 
@@ -58,6 +66,6 @@ def test_the_bounds_are_the_papers() -> None:
 
 
 def test_nothing_is_said_of_nothing() -> None:
-    none, some = Lot.of({}, np.empty(0)), Lot.of({"ok": 3}, np.array([0.5, 0.6, 0.7]))
+    none, some = Distribution.of({}, np.empty(0)), Distribution.of({"ok": 3}, np.array([0.5, 0.6, 0.7]))
     assert shifts(some, none, TOLERATED, 0.999) == shifts(none, some, TOLERATED, 0.999) == {}
-    assert set(shifts(some, Lot.of({"failed": 9}, np.empty(0)), TOLERATED, 0.999)) == {"review", "failed"}
+    assert set(shifts(some, Distribution.of({"failed": 9}, np.empty(0)), TOLERATED, 0.999)) == {"review", "failed"}

@@ -47,10 +47,10 @@ def by_hand(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
         thresholded,
     ]
     found: dict[str, Any] = {}
-    for meter in meters:
+    for counters in meters:
         for mask, truth in pairs:
-            meter.step(pred=mask / 255, gt=truth > 128, normalize=False)
-        found |= meter.get_results()
+            counters.step(pred=mask / 255, gt=truth > 128, normalize=False)
+        found |= counters.get_results()
     return found
 
 

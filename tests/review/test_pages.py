@@ -1,4 +1,4 @@
-"""The pages as a person uses them: in headless Chromium, with real keys, from an index to verdicts in the index."""
+"""The pages as a person uses them: in headless Chromium, with real keys, from an index to reviews in the index."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jobs.main import app
 from pipeline.imaging.encode import encode_cutout
 from pipeline.output.index import write_part
 from pipeline.output.layout import Layout
-from pipeline.review.reviews import read_verdicts
+from pipeline.review.reviews import read_reviews
 from pipeline.schema import INDEX
 from pipeline.storage.files import Files
 
@@ -96,7 +96,7 @@ def hostile(tmp_path: Path) -> Layout:
     return layout
 
 
-def test_verdicts_go_from_the_keyboard_to_the_index(tab: Any, layout: Layout, tmp_path: Path) -> None:
+def test_reviews_go_from_the_keyboard_to_the_index(tab: Any, layout: Layout, tmp_path: Path) -> None:
     tab.open(page_of(layout))
     assert shown(tab)[:4] == ["i0", "i1", "i2", "i3"], "with pictures first, the worst ones first"
     tab.press("a", "r", "j", "k", "a")  # i0 accepted, i1 rejected, to i3 and back: i2 accepted
@@ -105,9 +105,9 @@ def test_verdicts_go_from_the_keyboard_to_the_index(tab: Any, layout: Layout, tm
     tab.press("r", "k", "n", "j", "a", "u")  # i3 rejected with a note; i4's verdict is taken back
     assert tab.dialogs == ["Note"]
     tab.press("ArrowRight", "r", "ArrowLeft", "e")
-    written = tab.downloaded("verdicts.csv")
-    assert "5 verdicts" in matteline("review", "import", str(written), layout.root)
-    found = {item_id: (row["verdict"], row["note"]) for item_id, row in read_verdicts(layout, Files()).items()}
+    written = tab.downloaded("reviews.csv")
+    assert "5 reviews" in matteline("review", "import", str(written), layout.root)
+    found = {item_id: (row["verdict"], row["note"]) for item_id, row in read_reviews(layout, Files()).items()}
     assert found == {
         "i0": ("accept", None),
         "i1": ("reject", None),
@@ -155,9 +155,9 @@ def test_hostile_texts_are_shown_as_text(tab: Any, hostile: Layout, tmp_path: Pa
     tab.press("k")
     assert tab.run("document.querySelectorAll('main script, main a, main svg[onload], main [onerror], main b b').length") == 0
     tab.press("a" * 7, "e")
-    matteline("review", "import", str(tab.downloaded("verdicts.csv")), hostile.root)
-    assert set(read_verdicts(hostile, Files())) == {*HOSTILE, "gone"}
-    tab.downloaded("verdicts.csv").unlink()
+    matteline("review", "import", str(tab.downloaded("reviews.csv")), hostile.root)
+    assert set(read_reviews(hostile, Files())) == {*HOSTILE, "gone"}
+    tab.downloaded("reviews.csv").unlink()
     compared = tmp_path / "compare.html"
     matteline("compare", hostile.root, hostile.root, "--html", str(compared))
     tab.open(compared)

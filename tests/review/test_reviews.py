@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.output.layout import Layout
-from pipeline.review.reviews import draw_sample, import_verdicts, judge_sample, read_verdicts
+from pipeline.review.reviews import draw_sample, import_reviews, judge_sample, read_reviews
 from pipeline.storage.files import Files
 
 MakeOutput = Callable[..., None]
@@ -25,10 +25,10 @@ def layout(tmp_path: Path, make_output: MakeOutput) -> Layout:
 
 def test_the_latest_verdict_counts_and_a_file_is_kept_once(layout: Layout) -> None:
     first = HEAD + 'i1,accept,,fake-0,2026-01-01T00:00:00Z\ni2,reject,"a, ""b""",fake-0,2026-01-01T00:00:01.5Z\n'
-    assert import_verdicts(first, layout, Files()) == import_verdicts(first, layout, Files())
-    import_verdicts(HEAD + "i1,reject,,,2026-01-02T00:00:00Z\n", layout, Files())
-    assert len(list(Path(layout.verdicts).iterdir())) == 2
-    found = read_verdicts(layout, Files())
+    assert import_reviews(first, layout, Files()) == import_reviews(first, layout, Files())
+    import_reviews(HEAD + "i1,reject,,,2026-01-02T00:00:00Z\n", layout, Files())
+    assert len(list(Path(layout.reviews).iterdir())) == 2
+    found = read_reviews(layout, Files())
     assert {item_id: (row["verdict"], row["note"]) for item_id, row in found.items()} == {
         "i1": ("reject", None),
         "i2": ("reject", 'a, "b"'),
@@ -38,7 +38,7 @@ def test_the_latest_verdict_counts_and_a_file_is_kept_once(layout: Layout) -> No
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (HEAD, "no verdicts"),
+        (HEAD, "no reviews"),
         ("item_id,note\ni1,x\n", "line 1.*lacks the column verdict"),
         (HEAD + "i1,accept,,,\nnobody,accept,,,\n", "line 3: item 'nobody' is not in"),
         (HEAD + "i1,maybe,,,\n", "line 2: item 'i1' has the verdict 'maybe'"),
@@ -50,8 +50,8 @@ def test_the_latest_verdict_counts_and_a_file_is_kept_once(layout: Layout) -> No
 )
 def test_what_cannot_be_kept_is_refused_by_line(layout: Layout, text: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        import_verdicts(text, layout, Files())
-    assert not Path(layout.verdicts).exists()
+        import_reviews(text, layout, Files())
+    assert not Path(layout.reviews).exists()
 
 
 def test_a_sample_is_judged(layout: Layout) -> None:
@@ -60,9 +60,9 @@ def test_a_sample_is_judged(layout: Layout) -> None:
     assert "bad" not in ids
     judged = judge_sample(layout, Files())
     assert judged is not None and not judged.accepted and "open" in judged.sentence
-    import_verdicts(HEAD + "".join(f"{item_id},accept,,,\n" for item_id in ids), layout, Files())
+    import_reviews(HEAD + "".join(f"{item_id},accept,,,\n" for item_id in ids), layout, Files())
     judged = judge_sample(layout, Files())
     assert judged is not None and judged.accepted and judged.upper_bound == pytest.approx(1 - 0.1 ** (1 / len(ids)))
-    import_verdicts(HEAD + f"{ids[0]},reject,,,2026-01-01\n", layout, Files())
+    import_reviews(HEAD + f"{ids[0]},reject,,,2026-01-01\n", layout, Files())
     judged = judge_sample(layout, Files())
     assert judged is not None and not judged.accepted and ": not accepted;" in judged.sentence

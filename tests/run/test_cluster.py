@@ -13,7 +13,7 @@ import ray
 from pipeline.config.job import Compute
 from pipeline.errors import ConfigError, Stopped
 from pipeline.run import cluster
-from pipeline.run.cluster import await_gpus, check_workers, copies_at_work, will_use_gpus
+from pipeline.run.cluster import actors_at_work, await_gpus, check_workers, will_use_gpus
 from pipeline.run.preflight import Node, Pool, fit_pool
 
 
@@ -39,11 +39,11 @@ def test_copies_are_counted_by_the_gpus_that_are_taken(monkeypatch: pytest.Monke
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": 8.0, "CPU": 64.0})
     monkeypatch.setattr(ray, "available_resources", lambda: {"GPU": 5.0, "CPU": 1.0})
     fixed = Pool(2, 0.5, 0.0, 1, "cuda")
-    assert copies_at_work(fixed) == 2
-    assert copies_at_work(replace(fixed, most=16)) == 6
-    assert copies_at_work(replace(fixed, most=4)) == 4  # others' work on the same cluster isn't ours
-    assert copies_at_work(Pool(7, 1.0, 0.0, 1, "cuda", most=16)) == 7  # some are still coming up
-    assert copies_at_work(Pool(2, 0.0, 1.0, 1, "cpu", most=16)) == 0  # nobody knows
+    assert actors_at_work(fixed) == 2
+    assert actors_at_work(replace(fixed, most=16)) == 6
+    assert actors_at_work(replace(fixed, most=4)) == 4  # others' work on the same cluster isn't ours
+    assert actors_at_work(Pool(7, 1.0, 0.0, 1, "cuda", most=16)) == 7  # some are still coming up
+    assert actors_at_work(Pool(2, 0.0, 1.0, 1, "cpu", most=16)) == 0  # nobody knows
 
 
 @pytest.mark.parametrize(("nodes", "gpus"), [((Node(4), Node(8, 1)), True), ((Node(4), Node(8)), False)])

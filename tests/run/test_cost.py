@@ -21,22 +21,22 @@ def test_a_price_names_its_machine(text: str) -> None:
 
 
 def test_hours_and_money_by_hand() -> None:
-    found = estimate(36_000, Speed(5.0, "said"), copies=4, gpus_each=0.5, machines=2, price=Price("g6.xlarge", 0.8))
+    found = estimate(36_000, Speed(5.0, "said"), actors=4, gpus_per_actor=0.5, machines=2, price=Price("g6.xlarge", 0.8))
     assert (found.hours, found.machine_hours, found.gpu_hours, found.money) == pytest.approx((0.5, 1.0, 1.0, 0.8))
     assert estimate(36_000, Speed(5.0, "said"), 4, 0.5, 2, None).money is None
 
 
 def record(**more: Any) -> dict[str, Any]:
-    return {"run_id": "r", "ok": 60, "review": 10, "failed": 0, "copy_hours": 14 / 3600, "gpus_each": 1.0} | more
+    return {"run_id": "r", "ok": 60, "review": 10, "failed": 0, "actor_hours": 14 / 3600, "gpus_per_actor": 1.0} | more
 
 
 @pytest.mark.parametrize(
     ("records", "items_per_s"),
     [
         ([record()], 5.0),
-        ([record(ok=10), record(copy_hours=35 / 3600)], 2.0),  # too short to tell
-        ([record(gpus_each=0.0), record(copy_hours=35 / 3600)], 2.0),  # on CPUs
-        ([record(copy_hours=None)], None),  # whose copies nobody counted
+        ([record(ok=10), record(actor_hours=35 / 3600)], 2.0),  # too short to tell
+        ([record(gpus_per_actor=0.0), record(actor_hours=35 / 3600)], 2.0),  # on CPUs
+        ([record(actor_hours=None)], None),  # whose copies nobody counted
         ([{"run_id": "broken"}], None),
         ([], None),
     ],

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import DecodeError, ItemCrashed
-from pipeline.run.crash_ledger import DEATHS, Attempts, Notes
+from pipeline.run.crash_ledger import DEATHS, InMemoryLedger, IsolatedBatch
 
 
 class Died(BaseException):
     """A process that ends: nothing after it is done, in particular no note is taken back."""
 
 
-class Mortal(Notes):
-    """Notes of processes that die by exception: what a dead one would still say is not heard."""
+class Mortal(InMemoryLedger):
+    """InMemoryLedger of processes that die by exception: what a dead one would still say is not heard."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Mortal(Notes):
 def process(notes: Mortal, ids: list[str], step: Callable[[str], str]) -> list[str]:
     """What a stage does with a batch, once."""
     notes.dead = False
-    attempts = Attempts(notes, "stage", ids, 60)
+    attempts = IsolatedBatch(notes, "stage", ids, 60)
 
     def work(item_id: str) -> str:
         try:
@@ -53,7 +53,7 @@ def process(notes: Mortal, ids: list[str], step: Callable[[str], str]) -> list[s
     if attempts.alone:
         results = [alone(row) for row in range(len(ids))]
     else:
-        results = attempts.together(lambda: [work(item_id) for item_id in ids])
+        results = attempts.run_batch(lambda: [work(item_id) for item_id in ids])
     attempts.over()
     return results
 
@@ -101,7 +101,7 @@ def test_an_item_is_not_to_blame_for_the_deaths_of_its_machine() -> None:
 
 def test_a_plain_error_is_no_death() -> None:
     notes = Mortal()
-    attempts = Attempts(notes, "stage", ["a", "b"], 60)
+    attempts = IsolatedBatch(notes, "stage", ["a", "b"], 60)
 
     def fail() -> str:
         raise DecodeError("no image")
@@ -114,21 +114,21 @@ def test_a_plain_error_is_no_death() -> None:
 
 
 def test_stages_do_not_mix_and_nothing_is_noted_without_a_ledger() -> None:
-    notes = Notes()
-    Attempts(notes, "decode", ["a"], 60)
-    assert Attempts(notes, "decode", ["a", "b"], 60).alone
-    assert not Attempts(notes, "segment", ["a"], 60).alone
-    assert Attempts(None, "decode", ["a"], 1e-9).one(0, lambda: 5) == 5
-    assert Attempts(notes, "finish", [], 60).together(lambda: 5) == 5
+    notes = InMemoryLedger()
+    IsolatedBatch(notes, "decode", ["a"], 60)
+    assert IsolatedBatch(notes, "decode", ["a", "b"], 60).alone
+    assert not IsolatedBatch(notes, "segment", ["a"], 60).alone
+    assert IsolatedBatch(None, "decode", ["a"], 1e-9).one(0, lambda: 5) == 5
+    assert IsolatedBatch(notes, "finish", [], 60).run_batch(lambda: 5) == 5
 
 
 @pytest.mark.parametrize("work", ["time.sleep(60)", "re.match(r'(a+)+b', 'a' * 64)"], ids=["waits", "holds the lock"])
 def test_work_beyond_its_deadline_ends_the_process(work: str) -> None:
     program = (
         "import re, time\n"
-        "from pipeline.run.crash_ledger import Attempts, Notes\n"
-        "Attempts(Notes(), 'stage', ['a', 'b'], 0.1).together(lambda: 'in time')\n"
-        f"Attempts(Notes(), 'stage', ['a', 'b'], 0.2).one(0, lambda: {work})\n"
+        "from pipeline.run.crash_ledger import IsolatedBatch, InMemoryLedger\n"
+        "IsolatedBatch(InMemoryLedger(), 'stage', ['a', 'b'], 0.1).together(lambda: 'in time')\n"
+        f"IsolatedBatch(InMemoryLedger(), 'stage', ['a', 'b'], 0.2).one(0, lambda: {work})\n"
         "print('survived')\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
@@ -140,7 +140,7 @@ def test_a_process_that_dies_beside_the_items_is_not_repeated_for_ever() -> None
     """Packing their pixels, say: every item alone lives, and yet the batch never comes through."""
     notes, ids = Mortal(), ["a", "b", "c"]
     for _ in range(DEATHS + 2 * len(ids) + 2):
-        attempts = Attempts(notes, "stage", ids, 60)
+        attempts = IsolatedBatch(notes, "stage", ids, 60)
         results = []
         if attempts.alone:
             for row in range(len(ids)):
@@ -161,9 +161,9 @@ def test_an_item_that_kills_in_one_of_its_steps_is_found() -> None:
     notes = Mortal()
     notes.begun = {"stage/a": 1}
     for deaths in range(1, DEATHS):
-        attempts = Attempts(notes, "stage", ["a"], 60)
+        attempts = IsolatedBatch(notes, "stage", ["a"], 60)
         assert attempts.deaths == [deaths]
         with pytest.raises(Died):
             attempts.one(0, lambda: (_ for _ in ()).throw(Died))
     with pytest.raises(ItemCrashed, match="3 processes died"):
-        Attempts(notes, "stage", ["a"], 60).one(0, lambda: "ok")
+        IsolatedBatch(notes, "stage", ["a"], 60).one(0, lambda: "ok")

@@ -21,14 +21,14 @@ from PIL import Image
 
 from pipeline.config.job import Compute, load_job
 from pipeline.errors import ConfigError, ErrorBudgetExceeded, ItemsMissing, Stopped, StorageError, WeightsError
-from pipeline.log import Meter
+from pipeline.log import RunCounters
 from pipeline.manifest.manifest import open_manifest
 from pipeline.output.gc import sweep
 from pipeline.output.index import compact
 from pipeline.output.verify import verify
 from pipeline.run import graph as flow
 from pipeline.run.driver import run_job
-from pipeline.run.graph import block_mib, execute, graph, rows_per_block, rows_per_part, with_copies
+from pipeline.run.graph import block_mib, execute, graph, rows_per_block, rows_per_part, with_actors
 from pipeline.run.preflight import Node, Pool, fit_pool, make_plan, without_done
 from pipeline.run.stages.segment import SegmentBatch
 from pipeline.schema import INDEX, TRAVELLING, carried_name
@@ -100,12 +100,12 @@ def test_every_item_ends_as_one_row(tmp_path: Path, make_photos: MakePhotos, fak
     assert (record.failed, record.ok + record.review) == (7, 11)
     assert record.failures["item"]["count"] == 4
     pixels = sum(row["height"] * row["width"] for row in index if row["status"] != "failed")
-    assert record.copies == 1
+    assert record.actors == 1
     assert record.idle_share is not None and 0 < record.idle_share < 1  # the model that costs nothing waits mostly
     assert record.items_per_gpu_hour is None  # nothing ran on a GPU
-    assert record.store_mib_an_item is not None
+    assert record.store_mib_per_item is not None
     # Pixels after decoding, pixels and mask after the model; the rows themselves are small.
-    assert 7 * pixels <= record.store_mib_an_item * len(rows) * 2**20 <= 7 * pixels + 100_000 * len(rows)
+    assert 7 * pixels <= record.store_mib_per_item * len(rows) * 2**20 <= 7 * pixels + 100_000 * len(rows)
     written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert all(path.resolve().is_relative_to(tmp_path / "out") for path in written)
     assert len([path for path in written if path.suffix == ".png"]) == 22
@@ -220,7 +220,7 @@ def test_a_small_parquet_manifest_becomes_many_tasks_and_pixels_never_wait_for_a
     tasks = {names: int(count) for names, count in re.findall(r"Operator \d+ (.*?): (\d+) tasks executed", made.stats())}
     decode = next(count for names, count in tasks.items() if "decode_batch" in names)
     assert decode == 10, tasks
-    for stage in ("SegmentBatch", "finish_batch", "commit_batch"):
+    for stage in ("SegmentBatch", "write_batch", "commit_batch"):
         alone = [names for names in tasks if stage in names]
         assert len(alone) == 1 and "->" not in alone[0], tasks
     assert sum(part["ok"] + part["review"] for part in made.take_all()) == 20
@@ -356,14 +356,14 @@ def test_what_a_worker_refuses_keeps_its_type(tmp_path: Path, make_photos: MakeP
     files = Files()
     plan = make_plan(job, files)
     weights.unlink()
-    with Meter(2) as meter, pytest.raises(WeightsError, match="u2netp.onnx"):
-        execute(plan, Pool(1, 0, 1, 1, "cpu"), "run", files, meter, lambda: None)
+    with RunCounters(2) as counters, pytest.raises(WeightsError, match="u2netp.onnx"):
+        execute(plan, Pool(1, 0, 1, 1, "cpu"), "run", files, counters, lambda: None)
 
     plan = make_plan(load_job(**where, preset=fake_preset), files)
     Path(plan.layout.folder).mkdir()
     Path(plan.layout.index).write_text("a file is in the way")
-    with Meter(2) as meter, pytest.raises(StorageError, match="index"):
-        execute(plan, Pool(1, 0, 1, 1, "cpu"), "run", files, meter, lambda: None)
+    with RunCounters(2) as counters, pytest.raises(StorageError, match="index"):
+        execute(plan, Pool(1, 0, 1, 1, "cpu"), "run", files, counters, lambda: None)
 
 
 def test_items_without_a_row_are_no_success(
@@ -472,7 +472,7 @@ def test_small_networks_have_several_copies_on_one_machine(
     monkeypatch.setattr("pipeline.run.cluster.choose_device", lambda _name: torch.device("cpu"))
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     job = load_job(manifest="photos", output="out", preset="u2netp", overrides=settings)
-    assert with_copies(job, todo).compute.actors == actors
+    assert with_actors(job, todo).compute.actors == actors
 
 
 def test_renditions_are_made_found_whole_and_swept(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:

@@ -75,8 +75,8 @@ def test_it_is_tried_again_while_that_may_help(hook: Hook) -> None:
 def test_nobody_there_is_one_warning_without_the_address(logged: list[logging.LogRecord], monkeypatch: Any) -> None:
     monkeypatch.setattr("pipeline.storage.webhook.PAUSE_S", 0.01)
     job = load_job(manifest="m", output="o", overrides=[f"notify.to=http://127.0.0.1:9/{SECRET}"])
-    with notifying(job, "run", Files()) as notice:
-        notice.tell(0, None)
+    with notifying(job, "run", Files()) as notifier:
+        notifier.send(0, None)
     (line,) = [record.getMessage() for record in logged if "nobody was told" in record.getMessage()]
     assert "ClientConnectorError" in line and SECRET not in line
     assert SECRET not in repr(job) + str(job.model_dump_json())

@@ -12,8 +12,8 @@ import ray
 
 ASK = """
 import ctypes, cv2
-from pipeline.run.stages.process import settle_worker
-settle_worker(3)
+from pipeline.run.stages.process import tune_process
+tune_process(3)
 told = ctypes.c_int()
 ctypes.CDLL(None).prctl(2, ctypes.byref(told))
 found = cv2.getNumThreads(), told.value

@@ -11,7 +11,7 @@ import pytest
 from pipeline.config.job import Storage
 from pipeline.config.presets import load_preset
 from pipeline.models.forward import BrokenDevice
-from pipeline.run.crash_ledger import DEATHS, Notes
+from pipeline.run.crash_ledger import DEATHS, InMemoryLedger
 from pipeline.run.stages.columns import pack
 from pipeline.run.stages.segment import SegmentBatch
 
@@ -19,12 +19,12 @@ SHAPE = (40, 60)
 
 
 @pytest.fixture
-def notes() -> Notes:
-    return Notes()
+def notes() -> InMemoryLedger:
+    return InMemoryLedger()
 
 
 @pytest.fixture
-def stage(fake_preset: str, notes: Notes) -> SegmentBatch:
+def stage(fake_preset: str, notes: InMemoryLedger) -> SegmentBatch:
     return SegmentBatch(load_preset(fake_preset).recipe, Storage(), "cpu", 1, 1, notes, 60)
 
 
@@ -58,20 +58,20 @@ def counted(stage: SegmentBatch) -> list[int]:
     return sizes
 
 
-def test_a_batch_goes_through_together_and_leaves_no_note(stage: SegmentBatch, notes: Notes) -> None:
+def test_a_batch_goes_through_together_and_leaves_no_note(stage: SegmentBatch, notes: InMemoryLedger) -> None:
     sizes = counted(stage)
     done = stage(batch("a", "b", "c"))
     assert done["error_code"].null_count == 3 and sizes == [3]
     assert not notes.begun
 
 
-def test_a_batch_larger_than_a_pass_is_split(fake_preset: str, notes: Notes) -> None:
+def test_a_batch_larger_than_a_pass_is_split(fake_preset: str, notes: InMemoryLedger) -> None:
     stage = SegmentBatch(load_preset(fake_preset).recipe, Storage(), "cpu", 1, 1, notes, 60, 2)
     sizes = counted(stage)
     assert stage(batch("a", "b", "c"))["error_code"].null_count == 3 and sizes == [2, 1]
 
 
-def test_after_a_death_items_go_alone_and_the_third_death_is_the_last(stage: SegmentBatch, notes: Notes) -> None:
+def test_after_a_death_items_go_alone_and_the_third_death_is_the_last(stage: SegmentBatch, notes: InMemoryLedger) -> None:
     notes.begun = {"segment/a": 1, "segment/b": DEATHS, "segment/c": DEATHS - 1}
     sizes = counted(stage)
     done = stage(batch("a", "b", "c"))
@@ -82,7 +82,7 @@ def test_after_a_death_items_go_alone_and_the_third_death_is_the_last(stage: Seg
 
 
 def test_a_lost_gpu_ends_the_process_and_leaves_the_note(
-    stage: SegmentBatch, notes: Notes, monkeypatch: pytest.MonkeyPatch
+    stage: SegmentBatch, notes: InMemoryLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lost(_: Any) -> Any:
         raise BrokenDevice("CUDA error: an illegal memory access was encountered", 700)

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from pipeline.config.job import Storage, load_job
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, ItemRefused
-from pipeline.storage.allowlist import Roots, Strays
+from pipeline.storage.allowlist import AllowList, OutsideRoots
 
 CDN = "https://cdn.example.com/photos"
 
 
-def roots(*allowed: str, http: bool = False) -> Roots:
-    return Roots.of(Storage(allow_roots=allowed, http=http))
+def allowlist(*allowed: str, http: bool = False) -> AllowList:
+    return AllowList.of(Storage(allow_roots=allowed, http=http))
 
 
 @pytest.mark.parametrize(
@@ -52,15 +52,15 @@ def roots(*allowed: str, http: bool = False) -> Roots:
     ],
 )
 def test_a_root_admits_what_lies_below_it_and_nothing_else(root: str, inside: str, outside: str) -> None:
-    allowed = roots("/elsewhere", root)
-    assert allowed.admits(inside)
-    assert not allowed.admits(outside)
+    allowed = allowlist("/elsewhere", root)
+    assert allowed.allows(inside)
+    assert not allowed.allows(outside)
     assert allowed.outside(pa.array([inside, outside, None])).tolist() == [False, True, False]
 
 
 def test_http_admits_every_address_on_the_web_and_no_more() -> None:
-    allowed = roots(http=True)
-    assert allowed.admits("https://anywhere.example/a/../b.jpg")
+    allowed = allowlist(http=True)
+    assert allowed.allows("https://anywhere.example/a/../b.jpg")
     assert not allowed.names("https://anywhere.example/a.jpg")
     assert allowed.outside(pa.array(["http://x/%2e%2e/", "/etc/passwd", "s3://b/k"])).tolist() == [False, True, True]
 
@@ -79,7 +79,7 @@ def test_http_admits_every_address_on_the_web_and_no_more() -> None:
 )
 def test_what_is_no_root_is_refused_without_its_secret(root: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        roots(root)
+        allowlist(root)
     assert "pass-word" not in str(refused.value)
 
 
@@ -109,22 +109,22 @@ PIECES = [
     st.booleans(),
 )
 def test_a_column_is_judged_as_each_of_its_uris_is_alone(texts: list[str], named: list[str], http: bool) -> None:
-    allowed = roots(*named, http=http)
+    allowed = allowlist(*named, http=http)
     column = pa.array(texts, pa.string())
     outside = allowed.outside(column)
-    assert outside.tolist() == [not allowed.admits(text) for text in texts]
-    strays = column.filter(pa.array(outside))
-    assert allowed.refusals(strays).to_pylist() == [allowed.refusal(text) for text in strays.to_pylist()]
-    tally = Strays()
-    tally.add(strays)
-    assert tally.rows == len(strays)
+    assert outside.tolist() == [not allowed.allows(text) for text in texts]
+    outside_roots = column.filter(pa.array(outside))
+    assert allowed.refusals(outside_roots).to_pylist() == [allowed.refusal(text) for text in outside_roots.to_pylist()]
+    tally = OutsideRoots()
+    tally.add(outside_roots)
+    assert tally.rows == len(outside_roots)
     if tally.rows:
         _, count = tally.most()
         assert 0 < count <= tally.rows
 
 
 def test_a_refusal_names_the_image_the_roots_and_the_mend_and_no_secret() -> None:
-    allowed = roots("/base", "s3://b/p")
+    allowed = allowlist("/base", "s3://b/p")
     said = allowed.refusal("/mnt/my photos/a.jpg")
     assert said == (
         "image_uri '/mnt/my photos/a.jpg' lies outside the allowed roots (/base, s3://b/p); "
@@ -133,7 +133,7 @@ def test_a_refusal_names_the_image_the_roots_and_the_mend_and_no_secret() -> Non
     web = allowed.refusal("https://me:pass-word@h/p/a.jpg?X-Amz-Signature=pass-word")
     assert "'https://h/p/a.jpg'" in web and "add --allow-root https://h/p, or storage.http=true" in web
     assert "pass-word" not in web
-    assert "(s3://a, s3://b/x@y, /c@d and 1 more)" in roots("s3://a", "s3://b/x@y", "/c@d", "/e").refusal("/x")
+    assert "(s3://a, s3://b/x@y, /c@d and 1 more)" in allowlist("s3://a", "s3://b/x@y", "/c@d", "/e").refusal("/x")
     assert "write the plain address" in allowed.refusal("s3://b/p/../x.jpg")
     for hostile in ("/x/\u202egpj.a", "/x\n/\x1b[31m.jpg", "/" + "x/" * 9000):
         said = allowed.refusal(hostile)
@@ -141,7 +141,7 @@ def test_a_refusal_names_the_image_the_roots_and_the_mend_and_no_secret() -> Non
 
 
 def test_strays_name_the_folder_that_holds_most_of_them() -> None:
-    tally = Strays()
+    tally = OutsideRoots()
     tally.add(pa.array(["/mnt/a/1.jpg", "/mnt/a/b/2.jpg", "/etc/passwd"]))
     tally.add(pa.array(["/mnt/a/c/3.jpg", "s3://x/k.jpg", "https://me:pw@h/p.jpg?sig=1"]))
     assert (tally.rows, tally.most()) == (6, ("/mnt/a", 3))
@@ -160,13 +160,13 @@ def test_symbolic_links_are_followed_before_the_judgement(tmp_path: Path) -> Non
     (base / "folder").symlink_to(other)
     (base / "loop.jpg").symlink_to("loop.jpg")
     (tmp_path / "entrance").symlink_to(base)
-    allowed = roots(str(tmp_path / "entrance"))
+    allowed = allowlist(str(tmp_path / "entrance"))
     for good in ("a.jpg", "good.jpg", "missing.jpg", "loop.jpg"):
         assert os.path.dirname(allowed.real_path(f"{tmp_path}/entrance/{good}")) == str(base)  # noqa: PTH120
     for bad in ("bad.jpg", "chain.jpg", "folder/a.jpg", "folder/missing.jpg", "folder/../other/a.jpg"):
         with pytest.raises(ItemRefused, match=rf"leads through symbolic links to '{other}/.*add --allow-root {other}"):
             allowed.real_path(f"{tmp_path}/entrance/{bad}")
-    both = roots(str(base), str(other))
+    both = allowlist(str(base), str(other))
     assert both.real_path(f"{base}/bad.jpg") == f"{other}/a.jpg"
     assert both.real_path(f"{base}/nul\0byte") == f"{base}/nul\0byte"
     assert both.real_path("s3://bucket/a/../b") == "s3://bucket/a/../b"

@@ -203,7 +203,7 @@ def test_a_reader_may_read_but_not_write(s3: Any, remote: Any) -> None:
 def test_wrong_credentials_are_named_without_being_told(s3: Any, remote: Any, changed: dict[str, str]) -> None:
     uri = remote.put("x", b"1")
     files = Files(Storage(**(s3.settings | changed)))
-    for ask in (files.check_readable, files.check_writable, lambda place: list(files.list(place))):
+    for ask in (files.check_readable, files.check_writable, lambda backend: list(files.list(backend))):
         with pytest.raises(StorageError, match="credentials were refused") as refused:
             ask(remote.root)
         assert "wrong-secret-value" not in str(refused.value)
@@ -243,7 +243,7 @@ def test_a_bucket_is_never_made(s3: Any, remote: Any) -> None:
     missing = "s3://no-such-bucket-of-ours"
     with pytest.raises(StorageError, match="there is no bucket 'no-such-bucket-of-ours'; create it"):
         remote.files.check_writable(f"{missing}/out")
-    for ask in (remote.files.check_readable, lambda place: list(remote.files.list(place)), remote.files.folders):
+    for ask in (remote.files.check_readable, lambda backend: list(remote.files.list(backend)), remote.files.folders):
         with pytest.raises(StorageError, match="no bucket"):
             ask(f"{missing}/in")
     with pytest.raises(FetchError, match="no bucket"):

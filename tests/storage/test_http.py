@@ -21,8 +21,8 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.lower(), raising=False)
 
 
-def files(*roots: str, http: bool = False) -> Files:
-    return Files(Storage(allow_roots=roots, http=http))
+def files(*allowlist: str, http: bool = False) -> Files:
+    return Files(Storage(allow_roots=allowlist, http=http))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.training.augment import damage
-from pipeline.training.crops import Photo, beside, box_of, composite, look_at_box, look_whole, one_part
+from pipeline.training.crops import Photo, box_of, composite, look_at_box, look_whole, one_part, side_by_side
 from pipeline.training.material import Material
 from pipeline.training.samples import sample_of, show
 
@@ -56,7 +56,7 @@ def test_beside_another_photo_there_is_nothing_more_to_be_found() -> None:
     photo, other = photo_with((30, 20, 90, 100)), photo_with((5, 5, 60, 60), height=90, width=70)
     sizes = set()
     for seed in range(8):
-        both = beside(photo, other, np.random.default_rng(seed))
+        both = side_by_side(photo, other, np.random.default_rng(seed))
         assert both.alpha.shape == both.image.shape[:2]
         assert both.alpha.sum() == photo.alpha.sum()
         x0, y0, x1, y1 = box_of(both.alpha) or (0, 0, 0, 0)

@@ -14,7 +14,7 @@ from pipeline.training.material import Material
 from pipeline.training.refiner import Settings, crops, loss_of, measure, train, whole
 from pipeline.training.scenes import make_scene
 
-SMALL = Settings(crop_px=64, crops_a_scene=4, batch=4, store=32, steps=4, warm_steps=2)
+SMALL = Settings(crop_px=64, crops_per_scene=4, batch=4, store=32, steps=4, warm_steps=2)
 
 
 def test_a_scene_is_seen_as_it_will_be(material: Material) -> None:
@@ -31,7 +31,7 @@ def test_a_scene_is_seen_as_it_will_be(material: Material) -> None:
 def test_crops_have_some_band(material: Material) -> None:
     crop = whole(make_scene(material, 1, "fur", "sharp", 4, side=192))
     found = list(crops(crop, SMALL, np.random.default_rng(0)))
-    assert len(found) == SMALL.crops_a_scene
+    assert len(found) == SMALL.crops_per_scene
     for one in found:
         assert one.seen.shape == (7, 64, 64)
         assert one.truth.shape == one.weight.shape == (64, 64)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.imaging.encode import stripes
-from pipeline.imaging.multilevel import beside
+from pipeline.imaging.multilevel import broadcast_alpha
 from pipeline.imaging.renditions.fit import Fit
 from pipeline.imaging.renditions.shadow import Cast
 from pipeline.types import Alpha, Mask, Pixels, Size
@@ -33,7 +33,7 @@ def premultiplied(image: Pixels, mask: Mask) -> Layer:
     """Straight colours (h, w, 3) and opacity (h, w), uint8, as a layer: exactly."""
     colours = np.empty(image.shape, np.uint16)
     for stripe in stripes(mask.shape[0], 4 * mask.shape[1]):
-        np.multiply(image[stripe], beside(mask[stripe]), out=colours[stripe], dtype=np.uint16)
+        np.multiply(image[stripe], broadcast_alpha(mask[stripe]), out=colours[stripe], dtype=np.uint16)
     return Layer(colours, np.multiply(mask, 255, dtype=np.uint16))
 
 
@@ -45,9 +45,9 @@ def layer_at(layer: Layer, size: Size) -> Layer:
         return Layer(resized(layer.colours, size), resized(layer.alpha, size))
     # Bicubic enlarging overshoots at edges: where opacity goes beyond 1, colours go too far by the same factor.
     colours, alpha = (resized(plane.astype(np.float32), size) for plane in layer)
-    colours *= beside(FULL / np.maximum(alpha, FULL))
+    colours *= broadcast_alpha(FULL / np.maximum(alpha, FULL))
     alpha = np.clip(alpha, 0, FULL)
-    colours = np.clip(colours, 0, beside(alpha))
+    colours = np.clip(colours, 0, broadcast_alpha(alpha))
     return Layer(np.rint(colours).astype(np.uint16), np.rint(alpha).astype(np.uint16))
 
 
@@ -56,10 +56,10 @@ def over(picture: Pixels, layer: Layer, shade: Cast | None, placed: Fit) -> None
     if shade is not None:
         rows, columns = shade.opacity.shape
         part = picture[shade.top : shade.top + rows, shade.left : shade.left + columns]
-        part[:] = np.rint(part * beside(1 - shade.opacity))
+        part[:] = np.rint(part * broadcast_alpha(1 - shade.opacity))
     share, inner = opacity(layer), picture[_inside(placed)]
     for stripe in stripes(share.shape[0], 4 * share.shape[1]):
-        mixed = beside(1 - share[stripe])
+        mixed = broadcast_alpha(1 - share[stripe])
         mixed *= inner[stripe]
         mixed += layer.colours[stripe] * np.float32(1 / 255)
         inner[stripe] = np.rint(np.minimum(mixed, 255, out=mixed), out=mixed)
@@ -76,7 +76,7 @@ def straight(layer: Layer, shade: Cast | None, placed: Fit) -> tuple[Pixels, Mas
     colours = np.zeros((*placed.size, 3), np.uint8)
     inner, weights = colours[_inside(placed)], alpha[_inside(placed)]
     for stripe in stripes(share.shape[0], 4 * share.shape[1]):
-        found = layer.colours[stripe] / beside(np.maximum(weights[stripe], np.float32(1 / FULL)) * np.float32(255))
+        found = layer.colours[stripe] / broadcast_alpha(np.maximum(weights[stripe], np.float32(1 / FULL)) * np.float32(255))
         inner[stripe] = np.rint(np.minimum(found, 255, out=found), out=found)
     return colours, np.asarray(cv2.convertScaleAbs(alpha, alpha=255), np.uint8)
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, SegmentError, WeightsError
-from pipeline.models.engines.openvino import FrozenFile, choose_engine
+from pipeline.models.engines.openvino import OpenVinoFile, choose_engine
 from pipeline.models.forward import Frames, Normalise, choose_device, one_thread, to_logits
 from pipeline.models.tensors import read_head
 
@@ -83,12 +83,12 @@ class OnnxModel:
         if others:
             raise WeightsError(f"{path} also wants the input {others[0]!r}; only networks of one image can be run")
         _check_output(output, path)
-        frozen = self._frozen(path, given.name, output.name, threads, engine) if tries_openvino else None
-        if tries_openvino and frozen is None:
+        compiled = self._compiled_model(path, given.name, output.name, threads, engine) if tries_openvino else None
+        if tries_openvino and compiled is None:
             session = _open(path, self.device, threads, optimise=True)
-        self.engine = "onnxruntime" if frozen is None else "openvino"
-        self.one_by_one = self.one_by_one or frozen is not None
-        self.run: Callable[[Images], Images] = frozen or (lambda x: session.run([output.name], {given.name: x})[0])
+        self.engine = "onnxruntime" if compiled is None else "openvino"
+        self.one_by_one = self.one_by_one or compiled is not None
+        self.run: Callable[[Images], Images] = compiled or (lambda x: session.run([output.name], {given.name: x})[0])
 
     @one_thread()
     def __call__(self, frames: Frames) -> Tensor:
@@ -107,22 +107,22 @@ class OnnxModel:
             output = torch.from_numpy(np.concatenate(outputs)).to(self.device)
             return to_logits(_one_map(output, len(frames), self.frame_px), self.activation)
 
-    def _frozen(self, path: Path, given: str, output: str, threads: int | None, engine: str) -> FrozenFile | None:
+    def _compiled_model(self, path: Path, given: str, output: str, threads: int | None, engine: str) -> OpenVinoFile | None:
         """The graph in OpenVINO; None if that can't run it.
 
         Raises:
             ConfigError: it can't, and it was asked for by name.
         """
         try:
-            frozen = FrozenFile(path, given, output, self.frame_px, threads)
-            frozen(np.zeros((1, 3, self.frame_px, self.frame_px), self.kind))
+            compiled = OpenVinoFile(path, given, output, self.frame_px, threads)
+            compiled(np.zeros((1, 3, self.frame_px, self.frame_px), self.kind))
         except RuntimeError as error:
             if engine == "openvino":
                 raise ConfigError(
                     f"OpenVINO can't run {path.name} ({_first_line(error)}); use compute.engine=onnxruntime"
                 ) from error
             return None
-        return frozen
+        return compiled
 
 
 def _one_map(output: Tensor, batch: int, frame_px: int) -> Tensor:

@@ -39,7 +39,7 @@ GRAPH_VERSION = 1
 """Part of every cached graph's name. Raise it when a change of the network code changes what the graph computes."""
 
 
-def can_freeze() -> bool:
+def has_openvino() -> bool:
     """Whether OpenVINO is installed."""
     return importlib.util.find_spec("openvino") is not None
 
@@ -47,7 +47,7 @@ def can_freeze() -> bool:
 @functools.cache
 def has_bf16() -> bool:
     """Whether OpenVINO finds bf16 instructions on this machine's CPU; without them it would compute in fp32 unasked."""
-    return can_freeze() and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return has_openvino() and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def check_engine(name: str, own: str) -> None:
@@ -73,12 +73,12 @@ def choose_engine(name: str, own: str, device: torch.device) -> str:
     check_engine(name, own)
     if name == "openvino" and device.type != "cpu":
         raise ConfigError(f"compute.engine=openvino is for CPUs; use compute.engine={own} on a GPU, or compute.device=cpu")
-    if name == "openvino" and not can_freeze():
+    if name == "openvino" and not has_openvino():
         raise ConfigError(f"compute.engine=openvino needs one more package: pip install openvino; or use compute.engine={own}")
-    return "openvino" if name != own and device.type == "cpu" and can_freeze() else own
+    return "openvino" if name != own and device.type == "cpu" and has_openvino() else own
 
 
-class FrozenNetwork:
+class OpenVinoModel:
     """A network's forward pass in OpenVINO, image by image: a CPU is full with one.
 
     Args:
@@ -119,7 +119,7 @@ class FrozenNetwork:
         return torch.from_numpy(_infer(self.request, x.contiguous().numpy()))
 
 
-class FrozenFile:
+class OpenVinoFile:
     """An ONNX file's network in OpenVINO, in fp32 and image by image.
 
     Args:

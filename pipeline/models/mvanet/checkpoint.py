@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import WeightsError
-from pipeline.models.mvanet.fuse import fold_norms
+from pipeline.models.mvanet.fuse import fuse_conv_bn
 from pipeline.models.mvanet.network import BEN2, LITE, LOCAL, MVANET, MVANet, Variant
 from pipeline.models.tensors import COUNTS, DTYPES, finite, open_tensors, short
 
@@ -200,7 +200,7 @@ def load_mvanet(path: Path, *, device: torch.device, dtype: torch.dtype) -> MVAN
     layout, tensors = _match(open_tensors(path), path)
     model = _empty_model(layout.variant)
     model.load_state_dict(_state(model, layout, tensors, path, dtype), strict=True, assign=True)
-    fold_norms(model)
+    fuse_conv_bn(model)
     return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 

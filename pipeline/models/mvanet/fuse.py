@@ -9,7 +9,7 @@ from pipeline.models.mvanet.network import ConvBlock, InstanceNorm
 
 
 @torch.no_grad()
-def fold_norms(network: nn.Module) -> None:
+def fuse_conv_bn(network: nn.Module) -> None:
     """Fold every ``ConvBlock``'s norm, in place; the network is for inference from then on.
 
     Batch norm: ``γ·(W∗x + b − μ)/√(σ² + ε) + β`` is a convolution with ``W·s`` and ``(b − μ)·s + β``, where

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from pipeline.models.mvanet.backbones import Backbone, make_backbone
-from pipeline.models.mvanet.shape_cache import once_a_size
+from pipeline.models.mvanet.shape_cache import cache_by_shape
 from pipeline.models.mvanet.swin import MapNorm, Mlp
-from pipeline.models.mvanet.upsample import conv_enlarged, conv_parities, normalise_parities, weave
+from pipeline.models.mvanet.upsample import conv_phases, conv_upsampled, interleave, normalise_phases
 
 LOCAL = 4
 """Views 0..3 are the quarters: top left, top right, bottom left, bottom right. View 4 is the whole."""
@@ -85,12 +85,12 @@ def stitch(quarters: Tensor) -> Tensor:
     )
 
 
-def planar(x: Tensor) -> Tensor:
+def to_nchw(x: Tensor) -> Tensor:
     """(N, h, w, C) as (N, C, h, w), which is how PyTorch names the axes of a map; nothing moves in memory."""
     return x.permute(0, 3, 1, 2)
 
 
-def pixelwise(x: Tensor) -> Tensor:
+def to_nhwc(x: Tensor) -> Tensor:
     """(N, C, h, w) as (N, h, w, C)."""
     return x.permute(0, 2, 3, 1)
 
@@ -110,7 +110,7 @@ def pools(x: Tensor, sides: Sequence[float]) -> list[Tensor]:
 
     A side is rounded half to even, as upstream does; on small frames it may round to nothing, and is left out.
     """
-    return [pixelwise(pool(planar(x), round(side))) for side in sides if round(side) > 0]
+    return [to_nhwc(pool(to_nchw(x), round(side))) for side in sides if round(side) > 0]
 
 
 def pool(x: Tensor, side: int) -> Tensor:
@@ -121,7 +121,7 @@ def pool(x: Tensor, side: int) -> Tensor:
     return x if step == 1 else F.avg_pool2d(x, step)
 
 
-@once_a_size
+@cache_by_shape
 def positions(height: int, width: int, channels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Sine position encoding of a grid, as in DETR (arXiv 2005.12872) but with pixel centres.
 
@@ -168,19 +168,19 @@ class ConvBlock(nn.Module):
         return x
 
 
-class Enlarge(ConvBlock):
+class Upsample(ConvBlock):
     """Nearest enlargement by two, then a convolution block, computed on the small map (see ``enlarge``)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, h, w) to (N, outputs, 2h, 2w)."""
-        return weave(self.parities(x))
+        return interleave(self.phases(x))
 
-    def parities(self, x: Tensor) -> list[Tensor]:
+    def phases(self, x: Tensor) -> list[Tensor]:
         """(N, inputs, h, w) to 4 × (N, outputs, h, w)."""
-        parts = conv_enlarged(x, self.conv.weight, self.conv.bias)
+        parts = conv_upsampled(x, self.conv.weight, self.conv.bias)
         # Over a whole map, an instance norm is no mere list of its parts' norms, nor is a batch norm that learns.
         if isinstance(self.norm, InstanceNorm):
-            parts = normalise_parities(parts, self.norm.eps)
+            parts = normalise_phases(parts, self.norm.eps)
         elif self.training:
             parts = list(self.norm(torch.cat(parts)).chunk(4))
         else:
@@ -268,9 +268,9 @@ class MCRM(nn.Module):
         batch, _, height, width, channels = views.shape
         local, overview = views[:, :LOCAL], views[:, LOCAL]  # (N, 4, h, w, C), (N, h, w, C)
 
-        where = self.saliency(planar(overview))  # (N, 1, h, w)
+        where = self.saliency(to_nchw(overview))  # (N, 1, h, w)
         salient = F.interpolate(where.sigmoid(), scale_factor=2, mode="nearest")  # (N, 1, 2h, 2w)
-        local = (local * cut(pixelwise(salient))).flatten(2, 3)  # (N, 4, h·w, C)
+        local = (local * cut(to_nhwc(salient))).flatten(2, 3)  # (N, 4, h·w, C)
 
         grids = pools(cut(overview).flatten(0, 1), [height / by for by in self.pools])
         context = torch.cat([grid.flatten(1, 2) for grid in grids], 1).reshape(batch, LOCAL, -1, channels)  # (N, 4, K, C)
@@ -281,7 +281,7 @@ class MCRM(nn.Module):
         return torch.cat([local, overview[:, None]], 1), where  # (N, 5, h, w, C), (N, 1, h, w)
 
 
-class Looked(NamedTuple):
+class DecoderFeatures(NamedTuple):
     """What the decoder saw on its way down, coarsest first; training has an eye on all of it."""
 
     maps: list[Tensor]
@@ -313,8 +313,8 @@ class MVANet(nn.Module):
             ConvBlock(dim, wide, variant), ConvBlock(wide, wide, variant), nn.Conv2d(wide, dim, 3, padding=1)
         )
         self.shallow = nn.Conv2d(3, dim, 3, padding=1)
-        self.upsample1 = Enlarge(dim, dim, variant, act=variant.upsample_act)
-        self.upsample2 = Enlarge(dim, dim, variant, act=variant.upsample_act)
+        self.upsample1 = Upsample(dim, dim, variant, act=variant.upsample_act)
+        self.upsample2 = Upsample(dim, dim, variant, act=variant.upsample_act)
         self.output = nn.Conv2d(dim, 1, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -329,33 +329,33 @@ class MVANet(nn.Module):
         logits: Tensor = self.draw(x, self.look(x).maps[-1])
         return logits
 
-    def look(self, x: Tensor) -> Looked:
+    def look(self, x: Tensor) -> DecoderFeatures:
         """Five views through backbone and decoder: (N, 3, S, S) to the decoder's maps."""
         overview = F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=False)  # (N, 3, S/2, S/2)
-        views = torch.cat([cut(pixelwise(x)), pixelwise(overview)[:, None]], 1).flatten(0, 1)  # (N·5, S/2, S/2, 3)
-        found = zip(self.lateral, self.backbone(planar(views)), strict=True)  # 5 × (N·5, c, h, w)
+        views = torch.cat([cut(to_nhwc(x)), to_nhwc(overview)[:, None]], 1).flatten(0, 1)  # (N·5, S/2, S/2, 3)
+        found = zip(self.lateral, self.backbone(to_nchw(views)), strict=True)  # 5 × (N·5, c, h, w)
         features = [lateral(feature) for lateral, feature in found]  # 5 × (N·5, C, h, w)
 
-        maps = planar(self.mclm(by_image(pixelwise(features[-1]))).flatten(0, 1))  # (N·5, C, S/64, S/64)
-        looked = Looked([maps], [])
+        maps = to_nchw(self.mclm(by_image(to_nhwc(features[-1]))).flatten(0, 1))  # (N·5, C, S/64, S/64)
+        looked = DecoderFeatures([maps], [])
         for level in range(len(self.mcrm) - 1, -1, -1):
             maps = features[level] + resize(maps, like=features[level])  # (N·5, C, h, w)
-            views, where = self.mcrm[level](by_image(pixelwise(maps)))  # (N, 5, h, w, C)
-            maps = self.smooth[level](planar(views.flatten(0, 1)))  # (N·5, C, h, w)
+            views, where = self.mcrm[level](by_image(to_nhwc(maps)))  # (N, 5, h, w, C)
+            maps = self.smooth[level](to_nchw(views.flatten(0, 1)))  # (N·5, C, h, w)
             looked.maps.append(maps)
             looked.saliency.append(where)
         return looked
 
     def draw(self, x: Tensor, maps: Tensor) -> Tensor:
         """The decoder's last maps (N·5, C, S/8, S/8) stitched, and enlarged with the frame's own pixels: (N, 1, S, S)."""
-        views = by_image(pixelwise(maps))  # (N, 5, S/8, S/8, C)
-        whole = planar(stitch(views[:, :LOCAL]))  # (N, C, S/4, S/4)
-        whole = self.merge(whole + resize(planar(views[:, LOCAL]), like=whole))  # (N, C, S/4, S/4)
+        views = by_image(to_nhwc(maps))  # (N, 5, S/8, S/8, C)
+        whole = to_nchw(stitch(views[:, :LOCAL]))  # (N, C, S/4, S/4)
+        whole = self.merge(whole + resize(to_nchw(views[:, LOCAL]), like=whole))  # (N, C, S/4, S/4)
 
         whole = whole + self.shallow_reduced(x, 4)  # (N, C, S/4, S/4)
         whole = self.upsample1(whole)  # (N, C, S/2, S/2)
         whole = whole + self.shallow_reduced(x, 2)  # (N, C, S/2, S/2)
-        return conv_parities(self.upsample2.parities(whole), self.output.weight, self.output.bias)  # (N, 1, S, S)
+        return conv_phases(self.upsample2.phases(whole), self.output.weight, self.output.bias)  # (N, 1, S, S)
 
     def shallow_reduced(self, x: Tensor, by: Literal[2, 4]) -> Tensor:
         """``bilinear(shallow(x))`` at S/by, (N, C, S/by, S/by), without ever holding the (N, C, S, S) map.

@@ -12,7 +12,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def once_a_size(make: Callable[P, T]) -> Callable[P, T]:
+def cache_by_shape(make: Callable[P, T]) -> Callable[P, T]:
     """Keep what depends on sizes alone: it is made in the first forward pass, and later ones copy nothing to the device.
 
     Not in inference mode, whose tensors could not serve a later pass with gradients; and not what an export makes, which

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-PARITIES = ((0, 0), (0, 1), (1, 0), (1, 1))
+PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
 """Odd row, odd column; the order of every list of parities."""
 
 
-def parity_kernel(weight: Tensor, odd_row: int, odd_column: int) -> Tensor:
+def phase_kernel(weight: Tensor, odd_row: int, odd_column: int) -> Tensor:
     """(D, C, 3, 3) to (D, C, 2, 2): rows (and columns) 0, 1+2 for an even parity, 0+1, 2 for an odd one."""
     for dim, odd in ((2, odd_row), (3, odd_column)):
         before, at, after = weight.unbind(dim)
@@ -27,7 +27,7 @@ def parity_kernel(weight: Tensor, odd_row: int, odd_column: int) -> Tensor:
     return weight
 
 
-def conv_enlarged(x: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
+def conv_upsampled(x: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
     """``conv2d(nearest(x, 2), weight, bias, padding=1)`` as its four parities.
 
     Args:
@@ -38,36 +38,36 @@ def conv_enlarged(x: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor
         4 × (N, D, h, w).
     """
     # An even row looks at the row above it, an odd one at the row below.
-    return [F.conv2d(F.pad(x, (1 - c, c, 1 - r, r)), parity_kernel(weight, r, c), bias) for r, c in PARITIES]
+    return [F.conv2d(F.pad(x, (1 - c, c, 1 - r, r)), phase_kernel(weight, r, c), bias) for r, c in PHASES]
 
 
-def normalise_parities(parities: Sequence[Tensor], eps: float = 1e-5) -> list[Tensor]:
+def normalise_phases(phases: Sequence[Tensor], eps: float = 1e-5) -> list[Tensor]:
     """Instance norm without parameters over all four parities (N, D, h, w) of a channel together.
 
     The variance of a union of equal parts is the mean of the parts' variances and the variance of their means.
     """
     # As deviations: the variance itself may be more than half precision can hold.
-    moments = [torch.std_mean(part, (2, 3), correction=0, keepdim=True) for part in parities]
+    moments = [torch.std_mean(part, (2, 3), correction=0, keepdim=True) for part in phases]
     deviations, means = (torch.stack(some).float().flatten(2) for some in zip(*moments, strict=True))  # (4, N, D)
     mean = means.mean(0)
     variance = deviations.square().mean(0) + (means - mean).square().mean(0)
     scale = (variance + eps).rsqrt()
     shift = -mean * scale
-    scale, shift = (each.to(parities[0].dtype)[..., None, None] for each in (scale, shift))  # (N, D, 1, 1)
-    return [torch.addcmul(shift, part, scale) for part in parities]
+    scale, shift = (each.to(phases[0].dtype)[..., None, None] for each in (scale, shift))  # (N, D, 1, 1)
+    return [torch.addcmul(shift, part, scale) for part in phases]
 
 
-def weave(parities: Sequence[Tensor]) -> Tensor:
+def interleave(phases: Sequence[Tensor]) -> Tensor:
     """The large map (N, D, 2h, 2w), channels last in memory, from its parities, 4 × (N, D, h, w)."""
-    batch, channels, height, width = parities[0].shape
-    a, b, c, d = (part.permute(0, 2, 3, 1).flatten(0, 1) for part in parities)  # (N·h, w, D)
+    batch, channels, height, width = phases[0].shape
+    a, b, c, d = (part.permute(0, 2, 3, 1).flatten(0, 1) for part in phases)  # (N·h, w, D)
     above, below = (torch.cat(pair, 2).flatten(1) for pair in ((a, b), (c, d)))  # (N·h, w·2·D)
     large = torch.cat([above, below], 1).reshape(batch, 2 * height, 2 * width, channels)
     return large.permute(0, 3, 1, 2)
 
 
-def conv_parities(parities: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``conv2d(weave(parities), weight, bias, padding=1)`` without weaving them.
+def conv_phases(phases: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``conv2d(interleave(parities), weight, bias, padding=1)`` without weaving them.
 
     A pixel of parity q finds its neighbour at distance d in parity (q + d) mod 2, at most one step away: in an even
     parity at its own place or the next one, in an odd one at its own or the one before. So every parity is read by one
@@ -80,9 +80,9 @@ def conv_parities(parities: Sequence[Tensor], weight: Tensor, bias: Tensor | Non
     Returns:
         (N, D, 2h, 2w).
     """
-    height, width = parities[0].shape[2:]
+    height, width = phases[0].shape[2:]
     made = None
-    for part, (r, c) in zip(parities, PARITIES, strict=True):
+    for part, (r, c) in zip(phases, PHASES, strict=True):
         seen = F.conv2d(part, _reading_kernel(weight, r, c), padding=1)  # (N, D·4, h+1, w+1): one place too many
         seen = seen[:, :, 1 - r : 1 - r + height, 1 - c : 1 - c + width]  # (N, D·4, h, w)
         made = seen if made is None else made + seen
@@ -95,7 +95,7 @@ def _reading_kernel(weight: Tensor, r: int, c: int) -> Tensor:
     """What the parity (r, c) gives to each of the four results: (D, C, 3, 3) to (D·4, C, 2, 2)."""
     outputs, inputs = weight.shape[:2]
     kernel = weight.new_zeros(outputs, 4, inputs, 2, 2)
-    for to, (qy, qx) in enumerate(PARITIES):
+    for to, (qy, qx) in enumerate(PHASES):
         for dy in (-1, 0, 1):
             for dx in (-1, 0, 1):
                 if ((qy + dy) % 2, (qx + dx) % 2) == (r, c):

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from pipeline.models.mvanet.shape_cache import once_a_size
+from pipeline.models.mvanet.shape_cache import cache_by_shape
 
 APART = -100.0
 """Added to the score of two tokens that only the roll brought together."""
@@ -72,7 +72,7 @@ class Windows(NamedTuple):
         return any(kind.copies for kind in self.kinds)
 
 
-@once_a_size
+@cache_by_shape
 def relative_position_index(window: int, device: torch.device) -> Tensor:
     """Row of the bias table for every pair of tokens in a window.
 
@@ -97,7 +97,7 @@ def strips(side: int, window: int, shift: int) -> dict[Strip, list[list[int]]]:
     return found
 
 
-@once_a_size
+@cache_by_shape
 def find_windows(height: int, width: int, window: int, shift: int, device: torch.device) -> Windows:
     """The windows of a map of height × width tokens, rolled by ``shift`` both ways."""
     rows, columns = strips(height, window, shift), strips(width, window, shift)

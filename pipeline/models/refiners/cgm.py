@@ -128,7 +128,7 @@ def inputs(image: Tensor, p: Tensor, weight: Tensor, guided: Tensor, scale: Tens
 def look(view: View, guided: Draw, down: Axis, across: Axis) -> Tensor:
     """What the network sees of some rows and columns of an image, in training as in use: (7, h, w)."""
     image = to_device(view.image[down.pixels, across.pixels], view.p.device).permute(2, 0, 1).float() / 255
-    p, weight, drawn = enlarged(view.p, down, across), enlarged(view.band, down, across), guided(down, across).clamp_(0, 1)
+    p, weight, drawn = enlarged(view.p, down, across), enlarged(view.unknown, down, across), guided(down, across).clamp_(0, 1)
     scale = torch.full((1,), view.scale, device=view.p.device)
     return inputs(image[None], p[None], weight[None], drawn[None], scale)[0]
 
@@ -152,7 +152,7 @@ class ConfidenceGuided:
 
         def draw(down: Axis, across: Axis) -> Tensor:
             tile = down.pixels, across.pixels
-            rows, columns = around(tile[0], view, 1), around(tile[1], view, 0)
+            rows, columns = padded_tile(tile[0], view, 1), padded_tile(tile[1], view, 0)
             down, across = view.axis(rows, 1, self.halo_cells), view.axis(columns, 0, self.halo_cells)
             seen = look(view, guided, down, across)
             height, width = seen.shape[1:]
@@ -165,7 +165,7 @@ class ConfidenceGuided:
         return Drawing(draw)
 
 
-def around(pixels: slice, view: View, dim: int) -> slice:
+def padded_tile(pixels: slice, view: View, dim: int) -> slice:
     """Some rows (``dim`` 1) or columns (0) with the halo, on the coarsest grid, and no more than the frame shows."""
     first, last = view.inside[dim], view.inside[dim + 2]
     start = (pixels.start - first - HALO_PX) // STEP_PX * STEP_PX

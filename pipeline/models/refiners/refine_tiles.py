@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from pipeline.models.forward import Frames, Probabilities, to_host
-from pipeline.models.refiners.unknown_region import find_band
+from pipeline.models.refiners.unknown_region import find_unknown
 from pipeline.types import Alpha, Pixels, Placed, Region
 
 TILE_PX = {"cpu": 384, "cuda": 2048}
@@ -42,8 +42,8 @@ class View(NamedTuple):
     """(S, S) float32 in [0, 1]: the base's alpha on the frame."""
     frame: Tensor
     """(S, S, 3) uint8 beside it: what the base saw."""
-    band: Tensor
-    """(S, S) float32, as ``find_band`` gives it."""
+    unknown: Tensor
+    """(S, S) float32, as ``find_unknown`` gives it."""
 
     @property
     def scale(self) -> float:
@@ -56,10 +56,10 @@ class View(NamedTuple):
         return axis(pixels, self.region[dim], self.region[dim + 2], len(self.p), halo, self.p.device)
 
 
-def view_of(image: Pixels, p: Tensor, frame: Tensor, band: Tensor) -> View:
+def view_of(image: Pixels, p: Tensor, frame: Tensor, unknown: Tensor) -> View:
     """The view of an image that fills the frame."""
     whole = (0, 0, image.shape[1], image.shape[0])
-    return View(image, whole, whole, p, frame, band)
+    return View(image, whole, whole, p, frame, unknown)
 
 
 class Axis(NamedTuple):
@@ -109,7 +109,7 @@ class Refiner(Protocol):
 
 
 @dataclass
-class Redraw:
+class Refinement:
     """One image's band, drawn anew."""
 
     view: View
@@ -152,7 +152,7 @@ class Redraw:
                     self.view.axis(pixels, dim, self.halo_cells) for pixels, dim in zip(touched, (1, 0), strict=True)
                 )
                 here = part[_shifted(touched[0], rows.start + top), _shifted(touched[1], left)]
-                weight = enlarged(self.view.band, down, across)
+                weight = enlarged(self.view.unknown, down, across)
                 drawn = self.drawing.draw(down, across).clamp_(0, 1)
                 # Not lerp_: its rounding may move what has the weight 0.
                 change = weight * (drawn - here)
@@ -197,9 +197,9 @@ def axis(pixels: slice, start: int, end: int, side: int, halo: int, device: torc
 
 
 @torch.inference_mode()
-def redraws(
+def prepare_refinements(
     refiner: Refiner | None, images: Sequence[Pixels], placements: Sequence[Placed], frames: Frames, p: Probabilities
-) -> list[Redraw | None]:
+) -> list[Refinement | None]:
     """What is to be drawn anew in each image of a batch; None where there is no band, or no more pixels than in the frame.
 
     The device is waited for once: which tiles the bands touch must be known here.
@@ -209,12 +209,12 @@ def redraws(
     """
     if refiner is None:
         return [None] * len(images)
-    bands = find_band(p)
-    (touched,) = to_host(F.max_pool2d(bands[:, None], CELL_PX, CELL_PX, ceil_mode=True)[:, 0] > 0)
-    all_maps = zip(p, torch.as_tensor(frames), bands, strict=True)
-    found: list[Redraw | None] = []
+    unknown_maps = find_unknown(p)
+    (touched,) = to_host(F.max_pool2d(unknown_maps[:, None], CELL_PX, CELL_PX, ceil_mode=True)[:, 0] > 0)
+    all_maps = zip(p, torch.as_tensor(frames), unknown_maps, strict=True)
+    found: list[Refinement | None] = []
     for image, placed, maps, cells in zip(images, placements, all_maps, touched, strict=True):
         view = View(image, placed.region, placed.inside, *maps)
         wanted = view.scale > 1 and bool(cells.any())
-        found.append(Redraw(view, refiner.start(view), cells, refiner.halo_cells) if wanted else None)
+        found.append(Refinement(view, refiner.start(view), cells, refiner.halo_cells) if wanted else None)
     return found

@@ -30,7 +30,7 @@ NEAR_PX = 6
 """Of such an object only what lies so near to its contour is refined, in pixels of the frame."""
 
 
-def find_band(p: Tensor) -> Tensor:
+def find_unknown(p: Tensor) -> Tensor:
     """How much a refiner's answer counts: 0 where the base is sure, 1 in the band, with a ramp of one pixel at its border.
 
     Args:

@@ -22,10 +22,10 @@
 
   // Verdicts: {item id: [verdict, note, time]}, kept by output: pages opened from disk all have one storage, and nights have
   // one recipe. A browser may refuse to keep them (private windows).
-  const place = "matteline verdicts " + facts.folder;
-  let verdicts = new Map(), history = [];
-  try { verdicts = new Map(JSON.parse(localStorage.getItem(place) || "[]")); } catch { /* they live as long as the page */ }
-  const keep = () => { try { localStorage.setItem(place, JSON.stringify([...verdicts])); } catch { /* as above */ } };
+  const place = "matteline reviews " + facts.folder;
+  let reviews = new Map(), history = [];
+  try { reviews = new Map(JSON.parse(localStorage.getItem(place) || "[]")); } catch { /* they live as long as the page */ }
+  const keep = () => { try { localStorage.setItem(place, JSON.stringify([...reviews])); } catch { /* as above */ } };
   const now = () => new Date().toISOString();
 
   let chosen = [], page = 0, here = 0;
@@ -97,7 +97,7 @@
       if (status && rows.status[row] !== status) continue;
       if (reason && !rows.reasons[row].includes(reason)) continue;
       if (tag && !rows.tags[row].includes(tag)) continue;
-      if (judged && ((verdicts.get(rows.item_id[row]) || ["not judged"])[0]) !== judged) continue;
+      if (judged && ((reviews.get(rows.item_id[row]) || ["not judged"])[0]) !== judged) continue;
       chosen.push(row);
     }
     page = here = 0;
@@ -122,7 +122,7 @@
   }
 
   function card(row, number) {
-    const id = rows.item_id[row], held = at("picture-" + row), [verdict, note] = verdicts.get(id) || ["", ""];
+    const id = rows.item_id[row], held = at("picture-" + row), [verdict, note] = reviews.get(id) || ["", ""];
     const made = make("article", (held ? "" : "line ") + verdict), top = make("div", "top");
     top.append(make("b", "", id), make("span", "chip", rows.status[row]));
     if (rows.quality[row] !== null) top.append(make("span", "", "quality " + rows.quality[row].toFixed(3)));
@@ -193,9 +193,9 @@
   function decide(word, note) {
     const row = chosen[page * PAGE + here];
     if (row === undefined || !facts.judges.length) return;
-    const id = rows.item_id[row], before = verdicts.get(id);
+    const id = rows.item_id[row], before = reviews.get(id);
     history.push([id, before]);
-    verdicts.set(id, [word || (before ? before[0] : "reject"), note === undefined ? (before ? before[1] : "") : note, now()]);
+    reviews.set(id, [word || (before ? before[0] : "reject"), note === undefined ? (before ? before[1] : "") : note, now()]);
     keep();
     renew();
   }
@@ -203,7 +203,7 @@
   function undo() {
     const last = history.pop();
     if (!last) return;
-    if (last[1]) verdicts.set(last[0], last[1]); else verdicts.delete(last[0]);
+    if (last[1]) reviews.set(last[0], last[1]); else reviews.delete(last[0]);
     keep();
     show();
   }
@@ -211,14 +211,14 @@
   function csv() {
     const quoted = (text) => '"' + String(text).replaceAll('"', '""') + '"';
     const lines = [["item_id", "verdict", "note", "recipe", "time"].join(",")];
-    for (const [id, [verdict, note, time]] of verdicts) lines.push([id, verdict, note, facts.recipe, time].map(quoted).join(","));
+    for (const [id, [verdict, note, time]] of reviews) lines.push([id, verdict, note, facts.recipe, time].map(quoted).join(","));
     return lines.join("\r\n") + "\r\n";
   }
 
   function save() {
     const link = make("a");
     link.href = URL.createObjectURL(new Blob([csv()], {type: "text/csv"}));
-    link.download = "verdicts.csv";
+    link.download = "reviews.csv";
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }

@@ -12,11 +12,11 @@ from pipeline.concurrency import map_ahead
 from pipeline.config.job import Limits
 from pipeline.errors import ItemError
 from pipeline.imaging.decode import decode
-from pipeline.run.crash_ledger import Attempts, Ledger
+from pipeline.run.crash_ledger import CrashLedger, IsolatedBatch
 from pipeline.run.metrics import FETCHED, SECONDS
 from pipeline.run.stages.columns import attempt, column, errors_of, pack, replace, sha256, with_errors
-from pipeline.run.stages.process import settle_worker
-from pipeline.storage.allowlist import Roots
+from pipeline.run.stages.process import tune_process
+from pipeline.storage.allowlist import AllowList
 from pipeline.storage.backend import Content
 from pipeline.storage.files import Files
 from pipeline.types import Pixels
@@ -26,34 +26,34 @@ def decode_batch(
     items: pa.Table,
     *,
     files: Files,
-    roots: Roots,
+    allowlist: AllowList,
     limits: Limits,
     threads: int,
     block_mib: int,
-    ledger: Ledger | None = None,
+    ledger: CrashLedger | None = None,
     until: float | None = None,
 ) -> Iterator[pa.Table]:
     """Items with their pixels, in tables of at most ``block_mib`` (or one image, if it is larger).
 
     Adds ``pixels`` (H·W·3 bytes, RGB, upright), ``height``, ``width``, ``image_sha256``, ``image_bytes``, ``image_version``,
     ``fetch_s``, ``decode_s``; null where the item failed, with its error in ``error_code`` and ``error_detail``. An image whose
-    symbolic links lead out of ``roots`` is not read. From ``until`` on (seconds since 1970) nothing is taken up: no table.
+    symbolic links lead out of ``allowlist`` is not read. From ``until`` on (seconds since 1970) nothing is taken up: no table.
     """
     if until is not None and time.time() >= until:
         return
-    settle_worker()
+    tune_process()
     errors = errors_of(items)
     uris = items["image_uri"].to_pylist()
 
     def read(row: int) -> Content:
-        return files.fetch(roots.real_path(uris[row]), max_bytes=limits.max_bytes, timeout_s=limits.fetch_s)
+        return files.fetch(allowlist.real_path(uris[row]), max_bytes=limits.max_bytes, timeout_s=limits.fetch_s)
 
     def fetch(row: int) -> tuple[Content | None, float]:
         start = time.perf_counter()
         content = attempt(errors, row, lambda: read(row))
         return content, time.perf_counter() - start
 
-    attempts = Attempts(ledger, "decode", items["item_id"].to_pylist(), limits.item_s)
+    attempts = IsolatedBatch(ledger, "decode", items["item_id"].to_pylist(), limits.item_s)
     part = _Part(items, errors, attempts)
     with ThreadPoolExecutor(threads) as pool:
         for row, (content, fetch_s) in enumerate(map_ahead(pool, fetch, range(items.num_rows), 2 * threads)):
@@ -69,7 +69,7 @@ def decode_batch(
 class _Part:
     """Rows that will leave as one table."""
 
-    def __init__(self, items: pa.Table, errors: list[ItemError | None], attempts: Attempts) -> None:
+    def __init__(self, items: pa.Table, errors: list[ItemError | None], attempts: IsolatedBatch) -> None:
         self.items, self.errors, self.attempts = items, errors, attempts
         self.rows: list[int] = []
         self.images: list[Pixels | None] = []

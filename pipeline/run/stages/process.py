@@ -19,7 +19,7 @@ PR_SET_PDEATHSIG = 1
 
 
 @functools.cache
-def settle_worker(threads: int = 1) -> None:
+def tune_process(threads: int = 1) -> None:
     """Once a process: its threads, its memory, its end.
 
     OpenCV takes all cores in every process; one will do.

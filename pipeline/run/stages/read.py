@@ -11,10 +11,10 @@ from ray.data import DataContext
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from pipeline.manifest.id_set import Digests
+from pipeline.manifest.id_set import IdSet
 from pipeline.manifest.manifest import Manifest, read
 from pipeline.manifest.tables import Fragment
-from pipeline.run.stages.skip_done import admit_batch
+from pipeline.run.stages.skip_done import skip_done
 from pipeline.storage.files import Files
 
 
@@ -25,7 +25,7 @@ class ManifestSource(Datasource):
     make one task of it.
     """
 
-    def __init__(self, manifest: Manifest, done: Digests, todo: int, files: Files) -> None:
+    def __init__(self, manifest: Manifest, done: IdSet, todo: int, files: Files) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.manifest, self.files, self.rows = manifest, files, todo
         self.done = ray.put(done)  # 16 bytes an item, once for all tasks
@@ -49,9 +49,9 @@ class _Reader:
     manifest: Manifest
     fragment: Fragment
     files: Files
-    done: ray.ObjectRef[Digests]
+    done: ray.ObjectRef[IdSet]
 
     def __call__(self) -> Iterator[pa.Table]:
-        done: Digests = ray.get(self.done)
+        done: IdSet = ray.get(self.done)
         for items in read(self.manifest, self.fragment, self.files):
-            yield admit_batch(items, done=done)
+            yield skip_done(items, done=done)

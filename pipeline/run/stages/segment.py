@@ -12,10 +12,10 @@ from pipeline.config.job import Storage
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ItemError, PipelineError
 from pipeline.models.forward import BrokenDevice, device_memory
-from pipeline.run.crash_ledger import Attempts, Ledger, end_process
+from pipeline.run.crash_ledger import CrashLedger, IsolatedBatch, end_process
 from pipeline.run.metrics import BATCH, DEVICE_MEMORY, SECONDS
 from pipeline.run.stages.columns import column, errors_of, pack, replace, unpack, with_errors
-from pipeline.run.stages.process import settle_worker
+from pipeline.run.stages.process import tune_process
 from pipeline.schema import SIGNALS
 from pipeline.segmenter import Segment, Segmenter
 from pipeline.storage.files import Files
@@ -31,15 +31,15 @@ class SegmentBatch:
         storage: Storage,
         device: str,
         threads: int | None,
-        a_node: int,
-        ledger: Ledger | None = None,
+        actors_per_node: int,
+        ledger: CrashLedger | None = None,
         item_s: float = 300.0,
         batch: int | None = None,
         engine: str = "auto",
     ) -> None:
         self.ledger, self.item_s = ledger, item_s
-        threads = threads or max(1, local_cpus() // a_node)  # of this node, which may not be like the driver's
-        settle_worker(threads)
+        threads = threads or max(1, local_cpus() // actors_per_node)  # of this node, which may not be like the driver's
+        tune_process(threads)
         self.trimaps = "trimap" in recipe.outputs
         self.refused: PipelineError | None = None
         try:
@@ -59,7 +59,7 @@ class SegmentBatch:
         segments: list[Segment | None] = [None] * batch.num_rows
         todo = [row for row, error in enumerate(errors) if error is None]
         ids = batch["item_id"].to_pylist()
-        attempts = Attempts(self.ledger, "segment", [ids[row] for row in todo], self.item_s)
+        attempts = IsolatedBatch(self.ledger, "segment", [ids[row] for row in todo], self.item_s)
         for row, segment in zip(todo, self._attempt(batch, todo, attempts), strict=True):
             if isinstance(segment, ItemError):
                 errors[row] = segment
@@ -87,17 +87,17 @@ class SegmentBatch:
         for what, used in device_memory(self.device).items():
             DEVICE_MEMORY.set(used, what=what)
 
-    def _attempt(self, batch: pa.Table, todo: list[int], attempts: Attempts) -> list[Segment | ItemError]:
+    def _attempt(self, batch: pa.Table, todo: list[int], attempts: IsolatedBatch) -> list[Segment | ItemError]:
         try:
             if not attempts.alone:
-                return attempts.together(lambda: self._segment(batch, todo))
+                return attempts.run_batch(lambda: self._segment(batch, todo))
             return [self._one(batch, row, attempts, number) for number, row in enumerate(todo)]
         except BrokenDevice:
             if self.ledger is None:
                 raise
             end_process()  # nothing works on this GPU in this process any more; the next one finds the batch in the ledger
 
-    def _one(self, batch: pa.Table, row: int, attempts: Attempts, number: int) -> Segment | ItemError:
+    def _one(self, batch: pa.Table, row: int, attempts: IsolatedBatch, number: int) -> Segment | ItemError:
         try:
             return attempts.one(number, lambda: self._segment(batch, [row])[0])
         except ItemError as error:

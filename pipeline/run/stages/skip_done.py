@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from pipeline.manifest.id_set import Digests, contains, digest
+from pipeline.manifest.id_set import IdSet, contains, hash_ids
 
 
-def admit_batch(items: pa.Table, *, done: Digests) -> pa.Table:
+def skip_done(items: pa.Table, *, done: IdSet) -> pa.Table:
     """The rows whose item isn't among the digests ``done`` (sorted)."""
-    return items.filter(pa.array(~contains(done, digest(items["item_id"]))))
+    return items.filter(pa.array(~contains(done, hash_ids(items["item_id"]))))

@@ -20,10 +20,10 @@ from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.renditions.render import Rendered, render
 from pipeline.imaging.validate import fault, size_of
 from pipeline.output.layout import OUTPUTS, Layout, input_mark
-from pipeline.run.crash_ledger import Attempts, Ledger
+from pipeline.run.crash_ledger import CrashLedger, IsolatedBatch
 from pipeline.run.metrics import SECONDS, WRITTEN
 from pipeline.run.stages.columns import FailedBefore, attempt, errors_of, sha256, unpack, with_errors
-from pipeline.run.stages.process import settle_worker
+from pipeline.run.stages.process import tune_process
 from pipeline.schema import INDEX, index_schema
 from pipeline.storage.files import Files
 from pipeline.storage.uris import unsigned
@@ -43,7 +43,7 @@ class Finish:
     files: Files
     carried: pa.Schema
     threads: int
-    ledger: Ledger | None = None
+    ledger: CrashLedger | None = None
     item_s: float = 300.0
     backgrounds: Mapping[str, bytes] = field(default_factory=dict)
     """Files of the pictures that renditions have behind the object, by SHA-256."""
@@ -56,12 +56,12 @@ class Encoded(NamedTuple):
     renditions: list[Rendered]
 
 
-def finish_batch(batch: pa.Table, *, finish: Finish) -> pa.Table:
+def write_batch(batch: pa.Table, *, finish: Finish) -> pa.Table:
     """Publish the batch's objects and give its index rows, without pixels."""
-    settle_worker()
+    tune_process()
     errors = errors_of(batch)
     facts = batch.drop_columns(PIXELS & set(batch.column_names)).to_pylist()
-    attempts = Attempts(finish.ledger, "finish", batch["item_id"].to_pylist(), finish.item_s)
+    attempts = IsolatedBatch(finish.ledger, "finish", batch["item_id"].to_pylist(), finish.item_s)
     made: list[dict[str, Any]] = []
     with ThreadPoolExecutor(finish.threads) as pool:
         # Encoding keeps this core busy while the pool waits for the store.
@@ -98,7 +98,7 @@ def _publish(
     errors: list[ItemError | None],
     finish: Finish,
     pool: ThreadPoolExecutor,
-    attempts: Attempts,
+    attempts: IsolatedBatch,
 ) -> tuple[float, list[Future[dict[str, Any]]]]:
     """Encode one item's objects here and hand their writing to the pool."""
     start = time.perf_counter()

@@ -26,7 +26,7 @@ from pipeline.errors import PipelineError
 from pipeline.imaging.frame import place
 from pipeline.models.forward import to_device, to_host
 from pipeline.models.refiners.guided import Guided
-from pipeline.models.refiners.refine_tiles import redraws
+from pipeline.models.refiners.refine_tiles import prepare_refinements
 from pipeline.models.resample import DeviceFrames
 from pipeline.segmenter import HostFrames, Segmenter
 from pipeline.storage.files import Files
@@ -141,7 +141,7 @@ def there_and_back(segmenter: Segmenter, for_s: float) -> Iterator[str]:
         "image to frame, with it": lambda: ours.frames([image], placed),
         "the same on the host": lambda: hosts.frames([image], placed),
         "alpha to mask": lambda: ours.masks(p, placed, [None]),
-        "alpha to mask, refined": lambda: ours.masks(p, placed, redraws(Guided(), [image], placed, frames[:1], p)),
+        "alpha to mask, refined": lambda: ours.masks(p, placed, prepare_refinements(Guided(), [image], placed, frames[:1], p)),
         "mask to the host": lambda: to_host(mask),
         "both on the host": lambda: hosts.masks(p, placed, [None]),
         "forward": lambda: model(frames),

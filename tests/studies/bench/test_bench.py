@@ -61,7 +61,7 @@ def test_items_go_round_the_photos(tmp_path: Path, make_photos: MakePhotos) -> N
     rows = pq.read_table(write_manifest(photos, 7, tmp_path / "manifest.parquet")).to_pylist()
     assert len({row["item_id"] for row in rows}) == 7
     assert [rows.index(row) % 3 for row in rows] == [photos.uris.index(row["image_uri"]) for row in rows]
-    assert photos.roots == (str(tmp_path / "photos"),)
+    assert photos.allowlist == (str(tmp_path / "photos"),)
 
 
 @pytest.mark.usefixtures("ray_session")

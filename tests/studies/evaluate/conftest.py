@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.training.crops import Photo, beside
+from pipeline.training.crops import Photo, side_by_side
 
 ROOT = Path(__file__).resolve().parents[3]
 MODELS = ("mvanet-lite", "u2netp")
@@ -66,7 +66,7 @@ def manifests(eval_photos: Path, out: Path) -> dict[str, Path]:
     rows = rows.set_column(rows.schema.get_field_index("tags"), "tags", pa.array(tags, pa.list_(pa.string())))
     pq.write_table(rows.drop_columns(["box"]), found["whole"])
     pq.write_table(rows.filter(pc.equal(rows["item_id"], rows["group"])), found["boxed"])
-    pairs = pa.Table.from_pylist(side_by_side(read_rows(found["boxed"]), out))
+    pairs = pa.Table.from_pylist(photo_pairs(read_rows(found["boxed"]), out))
     pq.write_table(pairs, found["boxed pairs"])
     pq.write_table(pairs.drop_columns(["box"]), found["pairs"])
     return found
@@ -90,14 +90,14 @@ def read_rows(manifest: Path) -> list[dict[str, Any]]:
     return [row | {name: str(manifest.parent / row[name]) for name in ("image_uri", "truth_uri")} for row in rows]
 
 
-def side_by_side(rows: list[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
+def photo_pairs(rows: list[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
     """Pictures of two photos, of which the truth and the box are the object of one."""
     rng, found = np.random.default_rng(0), []
     folder = out / "pairs-of-photos"
     folder.mkdir(exist_ok=True)
     for number, place in enumerate(rng.permutation(len(rows))[:PAIRS]):
         row, other = rows[place], rows[(place + int(rng.integers(1, len(rows)))) % len(rows)]
-        pair = beside(opened(row), opened(other), rng)
+        pair = side_by_side(opened(row), opened(other), rng)
         names = {"image_uri": f"{folder.name}/{number:03}.jpg", "truth_uri": f"{folder.name}/{number:03}.png"}
         Image.fromarray(pair.image).save(out / names["image_uri"], quality=95)
         Image.fromarray(pair.alpha).save(out / names["truth_uri"])

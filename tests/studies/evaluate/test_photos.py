@@ -58,7 +58,7 @@ def judged(kind: str, model: dict[str, Any], out: Path) -> tuple[Any, dict[str, 
 def test_the_quality_on_photos_that_it_was_not_fitted_on(bar: str, model: str, evaluated: Any, out: Path, bars: Any) -> None:
     found = evaluated("whole")[model]
     _, rankings = judged("whole", found, out)
-    ours, beside = rankings["quality"], rankings["soft_dice"]
+    ours, side_by_side = rankings["quality"], rankings["soft_dice"]
     name = f"{model}: {bar}"
     if bar == "judged items":
         bars.at_least(f"{name}, {ours.failures} of them failures", ours.items, 1000)
@@ -68,7 +68,7 @@ def test_the_quality_on_photos_that_it_was_not_fitted_on(bar: str, model: str, e
     elif bar == "calibration error":
         bars.at_most(f"{name}, five equal-mass bins", ours.numbers["calibration_error"].value, 0.05)
     else:
-        bars.at_most(name, ours.numbers["aurc"].value / beside.numbers["aurc"].value, 1.0)
+        bars.at_most(name, ours.numbers["aurc"].value / side_by_side.numbers["aurc"].value, 1.0)
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,7 @@ def measure(scene: Any, seed: int, *, slow: bool) -> Measured:
 
     from pipeline.quality.matting import matting_errors
 
-    where = methods.band(scene)
+    where = methods.unknown(scene)
     row = Measured(scene.kind, scene.finish, scene.factor, seed, float(where.mean()))
     alphas = alphas_of(scene, slow=slow)
     row.alphas = {name: matting_errors(alpha, scene.alpha, where) for name, alpha in alphas.items()}

@@ -16,8 +16,8 @@ from methods import refiners
 from pipeline.config.recipe import Recipe
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import make_frame, place, restore, to_mask
-from pipeline.models.refiners.refine_tiles import Refiner, redraws
-from pipeline.models.refiners.unknown_region import find_band
+from pipeline.models.refiners.refine_tiles import Refiner, prepare_refinements
+from pipeline.models.refiners.unknown_region import find_unknown
 
 SIZE = (3000, 4000)
 FRAME_PX = 1024
@@ -52,12 +52,12 @@ def seconds_of_12_mpx() -> dict[str, float]:
     ways: dict[str, Refiner | None] = {"none": None, **refiners()}
     for _, (name, refiner) in itertools.product(range(ROUNDS), ways.items()):
         start = time.perf_counter()
-        (redraw,) = redraws(refiner, [image], [placed], frames, p)
-        mask = to_mask(restore(base, placed, recipe, None if redraw is None else redraw.whole))
+        (refinement,) = prepare_refinements(refiner, [image], [placed], frames, p)
+        mask = to_mask(restore(base, placed, recipe, None if refinement is None else refinement.whole))
         refined = time.perf_counter()
         estimate_foreground(image, mask, "multilevel")
         times[name].append(refined - start)
         times["colour"].append(time.perf_counter() - refined)
     median = {name: statistics.median(values) for name, values in times.items()}
     found = {f"{name}_s": median[name] - median["none"] for name in refiners()}
-    return found | {"colour_s": median["colour"], "band_share": float((find_band(p) > 0).float().mean())}
+    return found | {"colour_s": median["colour"], "band_share": float((find_unknown(p) > 0).float().mean())}

@@ -20,8 +20,8 @@ from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import to_mask
 from pipeline.models.refiners.cgm import BUNDLED, ConfidenceGuided, load_cgm
 from pipeline.models.refiners.guided import Guided
-from pipeline.models.refiners.refine_tiles import Refiner, redraws
-from pipeline.models.refiners.unknown_region import find_band
+from pipeline.models.refiners.refine_tiles import Refiner, prepare_refinements
+from pipeline.models.refiners.unknown_region import find_unknown
 from pipeline.training.scenes import Scene
 from pipeline.types import Alpha, as_alpha
 
@@ -44,9 +44,9 @@ def refiners() -> dict[str, Refiner]:
     return {"guided": Guided(), "cgm": ConfidenceGuided(load_cgm(BUNDLED, device=cpu, dtype=torch.float32))}
 
 
-def band(scene: Scene) -> npt.NDArray[np.bool_]:
+def unknown(scene: Scene) -> npt.NDArray[np.bool_]:
     """(H, W): where the base is unsure."""
-    found = find_band(torch.from_numpy(scene.base)[None])[0].numpy()
+    found = find_unknown(torch.from_numpy(scene.base)[None])[0].numpy()
     return np.asarray(cv2.resize(found, scene.alpha.shape[::-1], interpolation=cv2.INTER_LINEAR) > 0)
 
 
@@ -64,9 +64,11 @@ def eight_bits(scene: Scene) -> Alpha:
 def refined(scene: Scene, refiner: Refiner) -> Alpha:
     """Ours."""
     alpha = bilinear(scene)
-    (redraw,) = redraws(refiner, [scene.image], [Whole(scene)], scene.frame[None], torch.from_numpy(scene.base)[None])  # type: ignore[list-item]
-    if redraw is not None:
-        redraw.whole(alpha)
+    (refinement,) = prepare_refinements(
+        refiner, [scene.image], [Whole(scene)], scene.frame[None], torch.from_numpy(scene.base)[None]
+    )  # type: ignore[list-item]
+    if refinement is not None:
+        refinement.whole(alpha)
     return alpha
 
 

@@ -14,7 +14,7 @@ import pytest
 from pipeline.output.index import only_recipe
 from pipeline.output.layout import Layout
 from pipeline.review.html import render
-from pipeline.review.reviews import import_verdicts, read_verdicts
+from pipeline.review.reviews import import_reviews, read_reviews
 from pipeline.storage.files import Files
 
 pytestmark = pytest.mark.study
@@ -67,8 +67,8 @@ def test_the_keyboard(tab: Any, bars: Any, page: Path, tmp_path: Path) -> None:
     tab.press("ar" * (items // 2) + "a" * (items % 2), "e")
     with tab.downloaded("verdicts.csv").open(newline="") as file:
         text = file.read()
-    import_verdicts(text, copy, Files())
-    found = read_verdicts(copy, Files())
+    import_reviews(text, copy, Files())
+    found = read_reviews(copy, Files())
     judged = [
         row for row in csv.DictReader(text.splitlines()) if found.get(row["item_id"], {}).get("verdict") == row["verdict"]
     ]

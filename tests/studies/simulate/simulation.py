@@ -16,7 +16,7 @@ from buckets import GETS_S, PUTS_S, SPLIT_AFTER_S, Events, Line, Store
 from workload import TIMES, Times, Work
 
 IN_HAND = 2
-"""Calls at a copy of the model: ``flow.CALLS_A_GPU``."""
+"""Calls at a copy of the model: ``flow.CALLS_PER_GPU``."""
 
 AHEAD = 8
 """Pieces a GPU that may wait for the model, or be on their way there; two blocks' where those are more."""

@@ -10,16 +10,16 @@ import pytest
 import ray
 
 from pipeline.config.job import load_job
-from pipeline.run.crash_ledger import Notes
+from pipeline.run.crash_ledger import InMemoryLedger
 from pipeline.run.driver import run_job
-from pipeline.run.graph import RemoteLedger
+from pipeline.run.graph import RayCrashLedger
 
 
 @pytest.mark.usefixtures("ray_session")
 def test_the_ledger_is_empty_at_the_end(
     tmp_path: Path, make_photos: Callable[..., list[Path]], fake_preset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Counted(Notes):
+    class Counted(InMemoryLedger):
         """Local, so that it travels to the actor as it is."""
 
         begun_ever = 0
@@ -28,10 +28,10 @@ def test_the_ledger_is_empty_at_the_end(
             self.begun_ever += sum("/" in key for key in keys)  # items, not the batches that hold them
             return super().begin(keys)
 
-    ledgers: list[RemoteLedger] = []
-    start = RemoteLedger.start
-    monkeypatch.setattr("pipeline.run.ledger_actor.Notes", Counted)
-    monkeypatch.setattr(RemoteLedger, "start", lambda: ledgers.append(start()) or ledgers[-1])
+    ledgers: list[RayCrashLedger] = []
+    start = RayCrashLedger.start
+    monkeypatch.setattr("pipeline.run.ledger_actor.InMemoryLedger", Counted)
+    monkeypatch.setattr(RayCrashLedger, "start", lambda: ledgers.append(start()) or ledgers[-1])
     photos = make_photos(tmp_path / "photos", 30)
     photos[3].write_bytes(b"no image")
     photos[20].write_bytes(b"")

