@@ -1,6 +1,6 @@
-"""Bytes by URI: local disks, S3, every fsspec scheme, web servers.
+"""Read and write bytes by URI: local disks, S3, every fsspec scheme, web servers. See README.md in this folder.
 
-Knows retries, timeouts, the path allow-list and the cache of weights files; nothing of images, manifests or outputs.
+Covers retries, timeouts, the allow-list and the weights cache; knows nothing of images, manifests or outputs.
 
 May import: ``config`` and the modules at the root.
 """

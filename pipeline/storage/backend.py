@@ -1,6 +1,6 @@
-"""What every kind of storage can do: local disks, S3, other object stores, the web.
+"""The interface of a storage backend: local disks, S3, other object stores.
 
-Places speak the language of their library and raise its exceptions; ``Files`` is the door that turns both into ours.
+A backend raises the exceptions of its library. ``Files`` maps them to the errors of this package.
 """
 
 from __future__ import annotations
@@ -9,65 +9,72 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 from pipeline.errors import FetchError
-from pipeline.storage.uris import shown
+from pipeline.storage.uris import redact
 
 
 class FileInfo(NamedTuple):
-    """A file or object as its storage describes it."""
+    """Metadata of a file or object."""
 
     uri: str
     size: int
-    """In bytes."""
+    """Size in bytes."""
     etag: str
-    """Changes whenever the content does: the storage's own mark, else size and time; empty where it tells neither."""
+    """Version of the content: the ETag, else size and time. Empty where the storage has neither."""
     modified: float
-    """Seconds since 1970, UTC; 0 where unknown."""
+    """Time of the last change, in seconds since 1970 UTC. 0 where unknown."""
 
 
 class Content(NamedTuple):
-    """What was read, and which version of the object it is."""
+    """The bytes of an object and their version."""
 
     data: bytes
     etag: str
-    """As in ``FileInfo``."""
+    """Version of the content, as in ``FileInfo``."""
 
 
 class StorageBackend(Protocol):
-    """One kind of storage. ``timeout_s`` bounds one attempt; folders and prefixes are given without a trailing slash."""
+    """One kind of storage. ``timeout_s`` limits one attempt; folders and prefixes come without a trailing slash."""
 
-    def read(self, uri: str, max_bytes: int | None, timeout_s: float) -> Content: ...
+    def read(self, uri: str, max_bytes: int | None, timeout_s: float) -> Content:
+        """Read a complete object."""
 
-    def stat(self, uri: str, timeout_s: float) -> FileInfo: ...
+    def stat(self, uri: str, timeout_s: float) -> FileInfo:
+        """Return the metadata of an object."""
 
-    def is_folder(self, uri: str, timeout_s: float) -> bool: ...
+    def is_folder(self, uri: str, timeout_s: float) -> bool:
+        """Check whether a folder, or an object below this prefix, exists."""
 
-    def write(self, uri: str, data: bytes, timeout_s: float) -> None: ...
+    def write(self, uri: str, data: bytes, timeout_s: float) -> None:
+        """Write or replace an object atomically."""
 
-    def create(self, uri: str, data: bytes, timeout_s: float) -> bool: ...
+    def create(self, uri: str, data: bytes, timeout_s: float) -> bool:
+        """Write an object atomically unless it exists; return whether it was written."""
 
-    def delete(self, uri: str, timeout_s: float) -> None: ...
+    def delete(self, uri: str, timeout_s: float) -> None:
+        """Delete an object if it exists."""
 
-    def walk(self, uri: str, timeout_s: float, *, hidden: bool = False) -> Iterator[FileInfo]: ...
+    def walk(self, uri: str, timeout_s: float, *, hidden: bool = False) -> Iterator[FileInfo]:
+        """List all files below a folder or prefix."""
 
-    def folders(self, uri: str, timeout_s: float) -> tuple[str, ...]: ...
+    def folders(self, uri: str, timeout_s: float) -> tuple[str, ...]:
+        """List the folders or prefixes directly below this one."""
 
-    def glob(self, uri: str, timeout_s: float) -> tuple[str, ...]: ...
+    def glob(self, uri: str, timeout_s: float) -> tuple[str, ...]:
+        """List the files that match a pattern."""
 
-    def open(self, uri: str, sequential: bool) -> Any: ...
+    def open(self, uri: str, sequential: bool) -> Any:
+        """Open an object as a pyarrow file."""
 
-    def check_folder(self, uri: str, timeout_s: float) -> None: ...
+    def check_folder(self, uri: str, timeout_s: float) -> None:
+        """Check that objects can be written below this folder; create a local folder."""
 
 
 def check_size(uri: str, size: int, max_bytes: int | None) -> None:
-    """Refuse an object above the limit.
-
-    Raises:
-        FetchError: it is larger.
-    """
+    """Raise ``FetchError`` if an object is larger than the limit."""
     if max_bytes is not None and size > max_bytes:
-        raise FetchError(f"{shown(uri)}: it has {size} bytes or more; limits.max_bytes is {max_bytes}")
+        raise FetchError(f"{redact(uri)}: it has at least {size} bytes; limits.max_bytes is {max_bytes}")
 
 
 def is_hidden(path: str) -> bool:
-    """A part of this relative path begins with a dot: ours while it is written, or the system's."""
+    """Check whether a component of this relative path begins with a dot, as temporary files and system files do."""
     return path.startswith(".") or "/." in path

@@ -1,8 +1,7 @@
-"""The one door to bytes: local paths, S3, every other fsspec scheme, images on the web.
+"""The interface to stored bytes: local paths, S3, other fsspec schemes, and images on web servers.
 
-What libraries raise is mapped here and nowhere else: reading fails with ``FetchError``, writing with ``WriteError`` (an
-item's fault, its row says so), everything else with ``StorageError``. Faults that may pass are tried again, waiting
-longer each time, until a deadline.
+Exceptions of libraries are mapped here only: reading raises ``FetchError``, writing ``WriteError`` (both become the error of
+an index row), everything else ``StorageError``. Transient errors are retried with backoff until a deadline.
 """
 
 from __future__ import annotations
@@ -21,94 +20,87 @@ from pipeline.storage import uris
 from pipeline.storage.allowlist import AllowList
 from pipeline.storage.backend import Content, FileInfo, StorageBackend
 from pipeline.storage.errors import LIBRARY_ERRORS, describe_error, is_missing
-from pipeline.storage.http import Web
-from pipeline.storage.local import Local
-from pipeline.storage.object_store import S3, Remote, filesystem
+from pipeline.storage.fsspec_backend import FsspecBackend, filesystem
+from pipeline.storage.http import HttpBackend
+from pipeline.storage.local import LocalBackend
 from pipeline.storage.retry import TIMEOUT_S, with_retries
+from pipeline.storage.s3 import S3Backend
 
-PROBE_S = 15.0
-"""How long a check before the start may take: an endpoint that is wrong should say so soon."""
+PROBE_TIMEOUT_S = 15.0
+"""Seconds for a check before the run starts, so that a wrong endpoint is reported early."""
 
 _LEFTOVER = re.compile(r"\.probe-[0-9a-f]{16}|\..*\.[0-9a-f]{16}\.tmp", re.DOTALL)
 
 T = TypeVar("T")
 
-# Connections belong to a process and serve all its threads; unpickled copies of Files find them again here.
+# Connections belong to a process and are shared by its threads and by all unpickled instances of Files.
 _backends: dict[tuple[int, str, Storage], StorageBackend] = {}
-_webs: dict[tuple[int, AllowList], Web] = {}
+_http_backends: dict[tuple[int, AllowList], HttpBackend] = {}
 _lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Files:
-    """Bytes by URI. Holds settings only, so it can be pickled; connections are made on first use in each process.
+    """Read and write bytes by URI. Thread-safe.
 
-    Any method may be called from any number of threads at once.
+    An instance holds settings only, so it can be pickled. Each process opens its connections on first use.
     """
 
     storage: Storage = field(default_factory=Storage)
 
     def absolute(self, uri: str) -> str:
-        """A setting's path or URI in its one form; see ``uris.absolute``."""
+        """Normalize the path or URI of a setting; see ``uris.absolute``."""
         return uris.absolute(uri)
 
-    def join(self, base: str, *parts: str) -> str:
-        """``base`` and the parts with one slash between them."""
-        return uris.join(base, *parts)
-
-    def resolve(self, uri: str, base: str) -> str:
-        """A manifest's URI against the manifest's folder; see ``uris.resolve``."""
-        return uris.resolve(uri, base)
-
     def read(self, uri: str, *, max_bytes: int | None = None, timeout_s: float = TIMEOUT_S) -> bytes:
-        """A whole object; it may be empty.
+        """Read a complete object, which may be empty.
 
         Raises:
-            FetchError: see ``fetch``.
+            FetchError: See ``fetch``.
         """
         return self.fetch(uri, max_bytes=max_bytes, timeout_s=timeout_s).data
 
     def fetch(self, uri: str, *, max_bytes: int | None = None, timeout_s: float = TIMEOUT_S) -> Content:
-        """A whole object and which version of it that is.
+        """Read a complete object and its version.
 
         Raises:
-            FetchError: missing, forbidden, larger than ``max_bytes``, unreachable for ``timeout_s`` seconds, or on a web server
-                that the settings don't allow.
-            ConfigError: ``storage.allow_roots`` names what can't be a root.
+            FetchError: The object is missing, forbidden, larger than ``max_bytes``, unreachable for ``timeout_s`` seconds, or
+                on a web server outside the allow-list.
+            ConfigError: ``storage.allow_roots`` contains an invalid root.
         """
-        if uris.scheme(uri) in uris.WEB:
-            web = _web(AllowList.of(self.storage))
-            return with_retries(uri, FetchError, lambda left: web.read(uri, max_bytes, left), timeout_s)
-        return self._at(uri, FetchError, lambda backend, left: backend.read(uri, max_bytes, left), timeout_s)
+        if uris.scheme(uri) in uris.HTTP_SCHEMES:
+            http = self._http()
+            return with_retries(uri, FetchError, lambda left: http.read(uri, max_bytes, left), timeout_s)
+        return self._call(uri, FetchError, lambda backend, left: backend.read(uri, max_bytes, left), timeout_s)
 
     def stat(self, uri: str) -> FileInfo:
-        """Size, etag and time of an object.
+        """Return the size, ETag and time of an object.
 
         Raises:
-            StorageError: it is missing or can't be asked about.
+            StorageError: The object is missing or inaccessible.
         """
-        return self._at(uri, StorageError, lambda backend, left: backend.stat(uri, left))
+        return self._call(uri, StorageError, lambda backend, left: backend.stat(uri, left))
 
     def version(self, uri: str) -> str:
-        """Which version of an object there is now, as ``fetch`` tells it; empty where its storage doesn't say.
+        """Return the current version of an object as ``fetch`` does; empty if the storage has none.
 
         Raises:
-            FetchError: it is on the web and can't be asked about.
-            StorageError: it is elsewhere and can't be.
+            FetchError: The object is on a web server and inaccessible.
+            StorageError: The object is elsewhere and inaccessible.
         """
-        if uris.scheme(uri) in uris.WEB:
-            web = _web(AllowList.of(self.storage))
-            return with_retries(uri, FetchError, lambda left: web.etag(uri, left), TIMEOUT_S)
+        if uris.scheme(uri) in uris.HTTP_SCHEMES:
+            http = self._http()
+            return with_retries(uri, FetchError, lambda left: http.etag(uri, left), TIMEOUT_S)
         return self.stat(uri).etag
 
     def exists(self, uri: str) -> bool:
-        """There is a file or an object of this name; a folder is neither.
+        """Check whether a file or an object exists; False for a folder.
 
         Raises:
-            StorageError: the storage can't be asked.
+            StorageError: The storage is inaccessible.
         """
 
-        def found(backend: StorageBackend, left: float) -> bool:
+        def check(backend: StorageBackend, left: float) -> bool:
             try:
                 backend.stat(uri, left)
             except LIBRARY_ERRORS as error:
@@ -117,58 +109,56 @@ class Files:
                 raise
             return True
 
-        return self._at(uri, StorageError, found)
+        return self._call(uri, StorageError, check)
 
     def is_folder(self, uri: str) -> bool:
-        """There is a folder of this name, or an object below this prefix.
+        """Check whether a folder, or an object below this prefix, exists.
 
         Raises:
-            StorageError: the storage can't be asked.
+            StorageError: The storage is inaccessible.
         """
-        return self._at(uri, StorageError, lambda backend, left: backend.is_folder(uri, left))
+        return self._call(uri, StorageError, lambda backend, left: backend.is_folder(uri, left))
 
     def write(self, uri: str, data: bytes) -> None:
-        """Publish an object, replacing one of that name, whole or not at all; local folders are made as needed.
+        """Write or replace an object atomically. Local folders are created as needed.
 
         Raises:
-            WriteError: it could not be written; what was there before is still there.
+            WriteError: The object could not be written; its previous content is unchanged.
         """
-        self._at(uri, WriteError, lambda backend, left: backend.write(uri, data, left))
+        self._call(uri, WriteError, lambda backend, left: backend.write(uri, data, left))
 
     def create(self, uri: str, data: bytes) -> bool:
-        """Publish an object only if there is none of that name: of any number that try, one gets True.
+        """Write an object unless it exists. Of concurrent calls exactly one returns True.
 
         Raises:
-            WriteError: it could not be written.
+            WriteError: The object could not be written.
         """
         tries = 0
 
-        def once(backend: StorageBackend, left: float) -> bool:
+        def create(backend: StorageBackend, left: float) -> bool:
             nonlocal tries
             tries += 1
-            # After a fault the object in the way may be the one that the lost attempt made.
+            # After a retry, the existing object may be the result of an attempt whose response was lost.
             return backend.create(uri, data, left) or (tries > 1 and backend.read(uri, None, left).data == data)
 
-        return self._at(uri, WriteError, once)
+        return self._call(uri, WriteError, create)
 
     def delete(self, uri: str) -> None:
-        """Remove an object; one that isn't there is as good as removed.
+        """Delete an object if it exists.
 
         Raises:
-            StorageError: it could not be removed.
+            StorageError: The object could not be deleted.
         """
-        self._at(uri, StorageError, lambda backend, left: backend.delete(uri, left))
+        self._call(uri, StorageError, lambda backend, left: backend.delete(uri, left))
 
     def list(self, uri: str, suffixes: tuple[str, ...] = ()) -> Iterator[FileInfo]:
-        """Everything below a folder or prefix, by name in the storage's own order, fetched as it is asked for.
+        """List all files below a folder or prefix lazily, by name in the order of the storage.
 
-        What begins with a dot is left out: files being written, and the system's. A missing folder is an empty one.
-
-        Args:
-            suffixes: endings in lower case, such as ``(".png",)``; matched without regard to case; none lists all.
+        Names that begin with a dot (temporary files, system files) are skipped. A missing folder is empty. ``suffixes`` such
+        as ``(".png",)`` are lower case and match regardless of case; without any, all files are listed.
 
         Raises:
-            StorageError: the folder can't be listed.
+            StorageError: The folder can't be listed.
         """
         return (info for info in self._walk(uri) if not suffixes or info.uri.lower().endswith(suffixes))
 
@@ -181,56 +171,53 @@ class Files:
                 raise StorageError(describe_error(error, uri)) from error
 
     def leftovers(self, uri: str) -> Iterator[FileInfo]:
-        """Temporary files and probes below a folder or prefix that a killed process has left behind.
+        """List temporary files and probes below a folder or prefix that killed processes left behind.
 
         Raises:
-            StorageError: the folder can't be listed.
+            StorageError: The folder can't be listed.
         """
         return (info for info in self._walk(uri, hidden=True) if _LEFTOVER.fullmatch(uris.name(info.uri)))
 
     def folders(self, uri: str) -> tuple[str, ...]:
-        """The folders or prefixes directly below, sorted; a missing folder has none.
+        """List the folders or prefixes directly below this one, sorted. A missing folder has none.
 
         Raises:
-            StorageError: the folder can't be listed.
+            StorageError: The folder can't be listed.
         """
         if not uris.scheme(uri) and not self.is_folder(uri):
             return ()
-        return self._at(uri, StorageError, lambda backend, left: backend.folders(uri, left))
+        return self._call(uri, StorageError, lambda backend, left: backend.folders(uri, left))
 
     def glob(self, uri: str) -> tuple[str, ...]:
-        """The files that a pattern with ``*``, ``?``, ``[…]`` or ``**`` names, sorted.
+        """List the files that match a pattern with ``*``, ``?``, ``[…]`` or ``**``, sorted.
 
         Raises:
-            StorageError: the part before the first wildcard can't be listed.
+            StorageError: The folder before the first wildcard can't be listed.
         """
-        return self._at(uri, StorageError, lambda backend, left: backend.glob(uri, left))
+        return self._call(uri, StorageError, lambda backend, left: backend.glob(uri, left))
 
     def open_input(self, uri: str, *, sequential: bool = False) -> Any:
-        """A pyarrow file to read from.
-
-        Args:
-            sequential: it will be read from front to back (read ahead), not by ranges (each read is one request).
+        """Open a pyarrow file for reading: ``sequential`` with read-ahead, else with one request per read.
 
         Raises:
-            StorageError: it is missing or forbidden. Reading from it raises what the library raises.
+            StorageError: The file is missing or forbidden. Reading from it raises the library's exceptions.
         """
-        return self._at(uri, StorageError, lambda backend, left: backend.open(uri, sequential))
+        return self._call(uri, StorageError, lambda backend, left: backend.open(uri, sequential))
 
     def check_readable(self, uri: str) -> None:
-        """Before the start: there is a file, a folder or a prefix here, and it may be read.
+        """Check before a run that a file, folder or prefix exists and can be read.
 
         Raises:
-            StorageError: no such bucket, wrong credentials, no permission, nothing there.
+            StorageError: It or its bucket does not exist, the credentials are wrong, or a permission is missing.
         """
 
-        def look(backend: StorageBackend, left: float) -> None:
+        def check(backend: StorageBackend, left: float) -> None:
             try:
                 backend.stat(uri, left)
             except LIBRARY_ERRORS as error:
                 if not is_missing(error) and not isinstance(error, PermissionError):
                     raise
-                # S3 answers HEAD without saying why, and a prefix is no object: a listing tells both.
+                # HEAD returns no S3 error code, and a prefix is not an object; a listing covers both.
                 if uris.scheme(uri):
                     backend.check_folder(uri, left)
                 if not backend.is_folder(uri, left):
@@ -239,27 +226,27 @@ class Files:
             else:
                 backend.open(uri, sequential=False).close()
 
-        self._at(uri, StorageError, look, PROBE_S, tries=1)
+        self._call(uri, StorageError, check, PROBE_TIMEOUT_S, tries=1)
 
     def check_writable(self, folder: str) -> None:
-        """Before the start: objects can be made below this folder and removed again. Makes a local folder, never a bucket.
+        """Check before a run that objects can be written and deleted below a folder. Creates local folders, not buckets.
 
         Raises:
-            StorageError: no such bucket, wrong credentials, no permission, a read-only folder.
+            StorageError: The bucket does not exist, the credentials are wrong, a permission is missing, or it is read-only.
         """
         probe = uris.join(folder, f".probe-{secrets.token_hex(8)}")
 
-        def attempt(backend: StorageBackend, left: float) -> None:
+        def check(backend: StorageBackend, left: float) -> None:
             backend.check_folder(folder, left)
-            backend.write(probe, b"May be deleted: written to see whether this place can be written to.\n", left)
+            backend.write(probe, b"This file tests whether the folder is writable. It may be deleted.\n", left)
             backend.delete(probe, left)
 
         try:
-            self._at(folder, StorageError, attempt, PROBE_S, tries=1)
+            self._call(folder, StorageError, check, PROBE_TIMEOUT_S, tries=1)
         except StorageError as error:
             raise StorageError(f"the output can't be written to: {error}") from error.__cause__
 
-    def _at(
+    def _call(
         self,
         uri: str,
         raise_as: type[PipelineError],
@@ -272,21 +259,23 @@ class Files:
 
     def _backend(self, uri: str, raise_as: type[PipelineError]) -> StorageBackend:
         kind = uris.scheme(uri)
-        if kind in uris.WEB:
-            raise raise_as(f"{uris.shown(uri)}: web servers serve images only; use a disk or a bucket")
+        if kind in uris.HTTP_SCHEMES:
+            raise raise_as(f"{uris.redact(uri)}: web servers are supported for images only; use a local path or a bucket")
         key = (os.getpid(), kind, self.storage)
         with _lock:
             if key not in _backends:
                 try:
-                    _backends[key] = Local() if not kind else S3(self.storage) if kind == "s3" else Remote(filesystem(uri))
+                    if kind == "s3":
+                        _backends[key] = S3Backend(self.storage)
+                    else:
+                        _backends[key] = FsspecBackend(filesystem(uri)) if kind else LocalBackend()
                 except LIBRARY_ERRORS as error:
                     raise raise_as(describe_error(error, uri)) from error
             return _backends[key]
 
-
-def _web(allowlist: AllowList) -> Web:
-    key = (os.getpid(), allowlist)
-    with _lock:
-        if key not in _webs:
-            _webs[key] = Web(allowlist)
-        return _webs[key]
+    def _http(self) -> HttpBackend:
+        key = (os.getpid(), AllowList.of(self.storage))
+        with _lock:
+            if key not in _http_backends:
+                _http_backends[key] = HttpBackend(key[1])
+            return _http_backends[key]

@@ -18,15 +18,16 @@ from pipeline.errors import FetchError
 from pipeline.storage.backend import Content, FileInfo, check_size
 
 
-class Local:
-    """Local paths. A file appears under its name whole or not at all, for every process that looks.
+class LocalBackend:
+    """Local paths. Files appear atomically under their names.
 
-    Nothing is flushed to the disk on purpose: after a power cut an object may be damaged, and its index row, written
-    later by another process, may be there. A run that must survive that belongs on S3.
+    Nothing is fsynced: after a power failure an object may be damaged although its index row exists. A run that must
+    survive power failures belongs on S3.
     """
 
     def read(self, uri: str, max_bytes: int | None, timeout_s: float) -> Content:
-        # Without O_NONBLOCK the mere opening of a named pipe would wait for ever.
+        """Read a regular file."""
+        # Without O_NONBLOCK, opening a named pipe blocks.
         descriptor = os.open(uri, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
@@ -37,23 +38,27 @@ class Local:
             check_size(uri, status.st_size, max_bytes)
             data = file.read(-1 if max_bytes is None else max_bytes + 1)
         check_size(uri, len(data), max_bytes)
-        return Content(data, _entry(uri, status).etag)
+        return Content(data, _file_info(uri, status).etag)
 
     def stat(self, uri: str, timeout_s: float) -> FileInfo:
+        """Return the metadata of a file."""
         status = os.stat(uri)  # noqa: PTH116  a third of pathlib's cost
         if stat.S_ISDIR(status.st_mode):
             raise FileNotFoundError(errno.ENOENT, "a folder")
-        return _entry(uri, status)
+        return _file_info(uri, status)
 
     def is_folder(self, uri: str, timeout_s: float) -> bool:
+        """Check whether a folder exists."""
         return Path(uri).is_dir()
 
     def write(self, uri: str, data: bytes, timeout_s: float) -> None:
-        with _staged(Path(uri), data) as temporary:
+        """Write a file by an atomic rename."""
+        with _temporary_file(Path(uri), data) as temporary:
             temporary.replace(uri)
 
     def create(self, uri: str, data: bytes, timeout_s: float) -> bool:
-        with _staged(Path(uri), data) as temporary:
+        """Write a file by a hard link, which fails if the name exists."""
+        with _temporary_file(Path(uri), data) as temporary:
             try:
                 os.link(temporary, uri)
             except FileExistsError:
@@ -65,53 +70,58 @@ class Local:
         return True
 
     def delete(self, uri: str, timeout_s: float) -> None:
+        """Delete a file if it exists."""
         Path(uri).unlink(missing_ok=True)
 
     def walk(self, uri: str, timeout_s: float, *, hidden: bool = False) -> Iterator[FileInfo]:
-        """Every file below a folder in the order of the paths; links to folders aren't followed."""
+        """List all files below a folder, sorted by path, without following links to folders."""
         with os.scandir(uri) as scan:
-            found = [entry for entry in scan if hidden or not entry.name.startswith(".")]
+            entries = [entry for entry in scan if hidden or not entry.name.startswith(".")]
         # Folders sort as on S3, where a key continues with the slash.
-        # What vanishes while it is listed is left out; only the folder asked for may not be missing.
-        for entry in sorted(found, key=lambda entry: entry.name + "/" * entry.is_dir(follow_symlinks=False)):
+        # Files that disappear during the listing are skipped; only the folder itself must exist.
+        for entry in sorted(entries, key=lambda entry: entry.name + "/" * entry.is_dir(follow_symlinks=False)):
             with contextlib.suppress(FileNotFoundError):
                 if entry.is_dir(follow_symlinks=False):
                     yield from self.walk(entry.path, timeout_s, hidden=hidden)
                 elif _is_file(entry):
-                    yield _entry(entry.path, entry.stat())
+                    yield _file_info(entry.path, entry.stat())
 
     def folders(self, uri: str, timeout_s: float) -> tuple[str, ...]:
+        """List the folders directly below this one."""
         with os.scandir(uri) as scan:
             return tuple(sorted(entry.path for entry in scan if entry.is_dir() and not entry.name.startswith(".")))
 
     def glob(self, uri: str, timeout_s: float) -> tuple[str, ...]:
-        found = iglob(uri, recursive=True)  # noqa: PTH207  an absolute pattern, which pathlib refuses
-        return tuple(sorted(path for path in found if Path(path).is_file()))
+        """List the files that match a pattern."""
+        paths = iglob(uri, recursive=True)  # noqa: PTH207  pathlib refuses absolute patterns
+        return tuple(sorted(path for path in paths if Path(path).is_file()))
 
     def open(self, uri: str, sequential: bool) -> Any:
+        """Open a file for pyarrow."""
         if Path(uri).is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder")
         return pa.OSFile(uri)
 
     def check_folder(self, uri: str, timeout_s: float) -> None:
+        """Create the folder if it does not exist."""
         Path(uri).mkdir(parents=True, exist_ok=True)
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_file()
-    except OSError:  # links that go round in a circle
+    except OSError:  # a loop of symbolic links
         return False
 
 
-def _entry(path: str, status: os.stat_result) -> FileInfo:
-    mark = f"{status.st_size:x}-{status.st_mtime_ns:x}-{status.st_ino:x}"
-    return FileInfo(uri=path, size=status.st_size, etag=mark, modified=status.st_mtime)
+def _file_info(path: str, status: os.stat_result) -> FileInfo:
+    etag = f"{status.st_size:x}-{status.st_mtime_ns:x}-{status.st_ino:x}"
+    return FileInfo(uri=path, size=status.st_size, etag=etag, modified=status.st_mtime)
 
 
 @contextlib.contextmanager
-def _staged(path: Path, data: bytes) -> Iterator[Path]:
-    """The data in a temporary file beside its destination; whatever is left of it at the end is removed."""
+def _temporary_file(path: Path, data: bytes) -> Iterator[Path]:
+    """Write the data to a temporary file in the destination's folder, and delete it at the end unless it was renamed."""
     temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(8)}.tmp")
     try:
         try:
@@ -125,7 +135,7 @@ def _staged(path: Path, data: bytes) -> Iterator[Path]:
 
 
 def _create_without_links(path: Path, data: bytes) -> bool:
-    """For shares without hard links: still exactly one winner, but a reader may meet the file half written."""
+    """Create a file on a share without hard links: only one process succeeds, but readers may see a partial file."""
     try:
         with path.open("xb") as file:
             file.write(data)

@@ -1,4 +1,4 @@
-"""Trying again: faults that may pass, with growing random pauses, until a deadline."""
+"""Retries with exponential backoff and jitter, until a deadline."""
 
 from __future__ import annotations
 
@@ -11,29 +11,37 @@ from pipeline.errors import PipelineError
 from pipeline.storage.errors import LIBRARY_ERRORS, describe_error, is_transient
 
 TIMEOUT_S = 120.0
-"""How long a fault that may pass is tried again, unless told otherwise."""
+"""Default deadline of one operation with all its retries, in seconds."""
 
-LONGEST_PAUSE_S = 10.0
+PAUSE_S = 0.4
+"""Longest pause before the first retry, in seconds; doubled for each further retry."""
+
+MAX_PAUSE_S = 10.0
+"""Longest pause between two attempts, in seconds."""
 
 T = TypeVar("T")
 
 
 def with_retries(
-    uri: str, raise_as: type[PipelineError], work: Callable[[float], T], timeout_s: float, tries: int | None = None
+    uri: str,
+    raise_as: type[PipelineError],
+    work: Callable[[float], T],
+    timeout_s: float,
+    tries: int | None = None,
+    pause_s: float = PAUSE_S,
 ) -> T:
-    """Do the work, again while its fault may pass, and turn what is left at the deadline into ``raise_as``."""
+    """Call ``work`` with the seconds that are left, retry transient errors, and raise the last error as ``raise_as``."""
     deadline = time.monotonic() + timeout_s
-    told: BaseException | None = None
+    cause: BaseException | None = None
     attempt = 0
     while True:
         try:
             return work(max(deadline - time.monotonic(), 0.01))
         except LIBRARY_ERRORS as error:
             attempt += 1
-            pause = random.uniform(0.5, 1) * min(0.2 * 2**attempt, LONGEST_PAUSE_S)
-            last = attempt == tries or not is_transient(error) or time.monotonic() + pause >= deadline
-            # Running out of time says less than the fault that used it up.
-            told = told if told is not None and isinstance(error, TimeoutError) else error
-            if last:
-                raise raise_as(describe_error(told, uri)) from told
+            pause = random.uniform(0.5, 1) * min(pause_s * 2 ** (attempt - 1), MAX_PAUSE_S)
+            # Report the underlying error, not the timeout that it caused.
+            cause = cause if cause is not None and isinstance(error, TimeoutError) else error
+            if attempt == tries or not is_transient(error) or time.monotonic() + pause >= deadline:
+                raise raise_as(describe_error(cause, uri)) from cause
         time.sleep(pause)

@@ -1,7 +1,7 @@
-"""Paths and URIs as text: nothing here touches a disk or the network.
+"""Parse, normalize and redact paths and URIs as text, without access to a disk or the network.
 
-A *URI* in this package is either a plain absolute local path or ``scheme://…``. S3 keys are taken literally: no percent
-decoding, no folding of dots. Every function returns text without a trailing slash unless it was given one to keep.
+A *URI* in this package is a plain absolute local path or ``scheme://…``. S3 keys are literal: they are not percent-decoded,
+and dots in them are not folded. Functions return text without a trailing slash unless the input must keep one.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from pipeline.errors import ConfigError, ItemRefused
 
-SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://")
-WEB = frozenset({"http", "https"})
+HTTP_SCHEMES = frozenset({"http", "https"})
 
-# User and password before a bucket or host, also where the password, as AWS's often do, has a slash in it that ends the host
-# by the letter of the standard. A colon may as well come before a port, or in an ARN.
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://")
+
+# User and password before a bucket or host. AWS secrets often contain a slash, which by the standard would end the host.
+# A colon before a port number or in an ARN is not a password.
 _USER = re.compile(r"(?s)(?:[^/?#]*@|(?!arn:)[^/@:]*:(?!\d+(?:/|$)).*@)")
 
-# Query parameters by which a web address proves that its bearer may read it (AWS, Google, Azure, CloudFront, plain tokens).
+# Query parameters that sign a URL (AWS, Google, Azure, CloudFront, plain tokens).
 _SIGNING = re.compile(
     r"^(x-amz-.*|x-goog-.*|awsaccesskeyid|googleaccessid|signature|sig|expires|policy|key-pair-id|"
     r"se|sp|sr|st|sv|spr|sip|skoid|sktid|skt|ske|sks|skv|.*token.*|.*secret.*|.*password.*|.*key)$",
@@ -29,39 +30,39 @@ _SIGNING = re.compile(
 
 
 def scheme(uri: str) -> str:
-    """``s3``, ``https``, … in lower case; empty for a local path."""
-    match = SCHEME.match(uri)
+    """Return the scheme in lower case (``s3``, ``https``, …), or an empty string for a local path."""
+    match = _SCHEME.match(uri)
     return match[1].lower() if match else ""
 
 
 def absolute(uri: str) -> str:
-    """A path or URI from a setting, in its one form: local paths absolute (``~`` and ``file://`` too), schemes in lower case.
+    """Normalize a path or URI from a setting: make local paths absolute (``~`` and ``file://`` too), schemes lower case.
 
     Raises:
-        ConfigError: it is empty, names another machine's file, or carries credentials.
+        ConfigError: The URI is empty, names a file on another machine, or contains credentials.
     """
     if not uri.strip():
-        raise ConfigError("a path or URI is empty; give a local path or one such as s3://bucket/folder")
+        raise ConfigError("a path or URI is empty; give a local path or a URI such as s3://bucket/folder")
     try:
-        plain = _plain(uri)
+        plain = _normalize(uri)
     except ValueError as error:
-        raise ConfigError(f"{shown(uri)} {error}") from None
+        raise ConfigError(f"{redact(uri)} {error}") from None
     if scheme(plain):
-        return plain.rstrip("/") if scheme(plain) not in WEB else plain
-    return os.path.abspath(os.path.expanduser(plain))  # noqa: PTH100, PTH111  text only: no symbolic link is followed
+        return plain.rstrip("/") if scheme(plain) not in HTTP_SCHEMES else plain
+    return os.path.abspath(os.path.expanduser(plain))  # noqa: PTH100, PTH111  Path.resolve() follows symbolic links
 
 
 def resolve(uri: str, base: str) -> str:
-    """An image's URI as a manifest writes it: absolute ones stay, relative ones lie below ``base`` (absolute, a folder).
+    """Resolve an image URI of a manifest: keep an absolute URI, join a relative one to the absolute folder ``base``.
 
     Raises:
-        ItemRefused: it is empty, climbs above its bucket, names another machine's file, or carries credentials.
+        ItemRefused: The URI is empty, climbs above its bucket, names a file on another machine, or contains credentials.
     """
     if not uri:
         raise ItemRefused("image_uri is empty; give a path or URI")
     try:
         if scheme(uri):
-            return _plain(uri)
+            return _normalize(uri)
         if uri.startswith("/"):
             return uri
         if not scheme(base):
@@ -75,81 +76,83 @@ def resolve(uri: str, base: str) -> str:
             raise ValueError("climbs above its bucket; correct the relative path")
         return f"{scheme(base)}://{bucket}/{key}"
     except ValueError as error:
-        raise ItemRefused(f"image_uri {shown(uri)!r} {error}") from None
+        raise ItemRefused(f"image_uri {redact(uri)!r} {error}") from None
 
 
 def join(base: str, *parts: str) -> str:
-    """``base`` and the parts with one slash between them."""
+    """Join ``base`` and the parts with one slash between them."""
     return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts if part)])
 
 
 def parent(uri: str) -> str:
-    """The folder or prefix that holds this."""
+    """Return the folder or prefix that contains this URI."""
     head, _, rest = uri.rpartition("://")
     folder = posixpath.dirname(rest.rstrip("/"))
     return f"{head}://{folder}" if head else folder or "/"
 
 
 def name(uri: str) -> str:
-    """The last part."""
+    """Return the last component of a path."""
     return posixpath.basename(uri.rstrip("/"))
 
 
 def bucket_and_key(uri: str) -> tuple[str, str]:
-    """``s3://bucket/some/key`` in two."""
+    """Split ``s3://bucket/some/key`` into bucket and key."""
     bucket, _, key = uri.partition("://")[2].partition("/")
     return bucket, key
 
 
-def shown(uri: str) -> str:
-    """As it may stand in a message: without user, password and query, which may be credentials."""
-    found = scheme(uri)
-    if not found:
+def redact(uri: str) -> str:
+    """Remove user, password and the query of a web address, so that the URI can be logged."""
+    kind, rest = scheme(uri), uri.partition("://")[2]
+    if not kind:
         return uri
-    rest = _USER.sub("", uri.partition("://")[2], count=1) if has_user(uri) else uri.partition("://")[2]
-    if found in WEB:
+    if has_credentials(uri):
+        rest = _USER.sub("", rest, count=1)
+    if kind in HTTP_SCHEMES:
         rest = re.split(r"[?#]", rest, maxsplit=1)[0]
-    return f"{found}://{rest}"
+    return f"{kind}://{rest}"
 
 
-def has_user(uri: str) -> bool:
-    """A user name or password stands before the bucket or host, as far as that can be told."""
+def has_credentials(uri: str) -> bool:
+    """Check for a user name or password before the bucket or host."""
     return bool(scheme(uri) and _USER.match(uri.partition("://")[2]))
 
 
-def unsigned(uri: str) -> str:
-    """As it may be kept: without user and password, a web address without the query parameters that sign it.
+def strip_signature(uri: str) -> str:
+    """Remove user and password, and the query parameters that sign a web address, so that the URI can be stored.
 
-    Such a parameter changes from one day to the next, so an identity made of a URI must not hold it either.
+    Signatures change over time, so ids that are derived from a URI must not contain them.
     """
-    if scheme(uri) not in WEB:
-        return shown(uri)
+    if scheme(uri) not in HTTP_SCHEMES:
+        return redact(uri)
     try:
         parts = urlsplit(uri)
-        kept = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True) if not _SIGNING.match(key)]
+        query = parse_qsl(parts.query, keep_blank_values=True)
     except ValueError:
-        return shown(uri)
-    if parts.username is None and has_user(uri):
-        return shown(uri)
-    if parts.username is None and len(kept) == len(parse_qsl(parts.query, keep_blank_values=True)):
+        return redact(uri)
+    kept = [(key, value) for key, value in query if not _SIGNING.match(key)]
+    if parts.username is None and has_credentials(uri):
+        return redact(uri)
+    if parts.username is None and len(kept) == len(query):
         return uri
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=urlencode(kept)))
 
 
-def _plain(uri: str) -> str:
-    found = scheme(uri)
-    if not found:
+def _normalize(uri: str) -> str:
+    kind = scheme(uri)
+    if not kind:
         return uri
     host, slash, path = uri.partition("://")[2].partition("/")
-    if found in ("file", "local"):  # fsspec knows both names
+    if kind in ("file", "local"):  # the names that fsspec has for local files
         if host not in ("", "localhost"):
-            raise ValueError("names a file on another machine; use a path of this one")
+            raise ValueError("names a file on another machine; use a path on this machine")
         return unquote(f"/{path}")
     if not host:
         raise ValueError("has no bucket or host after the //; write for instance s3://bucket/folder")
-    if has_user(uri) and found not in WEB:
-        raise ValueError("carries credentials; give them in the storage settings or the AWS variables instead")
-    return f"{'s3' if found == 's3a' else found}://{host}{slash}{path}"
+    if has_credentials(uri) and kind not in HTTP_SCHEMES:
+        raise ValueError("contains credentials; give them in the storage settings or the AWS variables instead")
+    return f"{'s3' if kind == 's3a' else kind}://{host}{slash}{path}"
 
 
 def _has_dots(path: str) -> bool:

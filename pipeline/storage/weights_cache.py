@@ -1,262 +1,237 @@
-"""Weights files: from wherever they are to a local path, once a machine, and never without their hash.
+"""Download weights files once per machine, verify their hashes, and return local paths.
 
-``<cache>/weights/<sha256>/<name>`` holds what was downloaded; ``<cache>`` is ``$MATTELINE_CACHE`` or ``~/.cache/matteline``.
-Local files are used where they are, and files of the Hugging Face hub in its own cache. A cache that a container image has
-brought along, ``$MATTELINE_BAKED``, is looked at first for what is pinned, and never written.
+Downloads are stored as ``<cache>/weights/<sha256>/<name>``, where ``<cache>`` is ``$MATTELINE_CACHE`` or
+``~/.cache/matteline``. Local files are used in place, and files of the Hugging Face hub in the hub's own cache. A read-only
+cache of a container image, ``$MATTELINE_BAKED``, is searched first for files with a known hash.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.client
 import json
 import os
 import secrets
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipeline.errors import StorageError, WeightsError
-from pipeline.storage.errors import WebStatus
+from pipeline.errors import FetchError, StorageError, WeightsError
 from pipeline.storage.files import Files
+from pipeline.storage.http import download
 from pipeline.storage.retry import with_retries
-from pipeline.storage.uris import WEB, name, scheme, shown, unsigned
+from pipeline.storage.uris import HTTP_SCHEMES, name, redact, scheme, strip_signature
 
-CHUNK = 8 * 1024 * 1024
-DOWNLOAD_S = 1800.0
-"""How long one file may take, faults and waiting for another process included."""
-SOCKET_S = 60.0
+CHUNK_BYTES = 8 * 1024 * 1024
+
+DOWNLOAD_TIMEOUT_S = 1800.0
+"""Seconds for one file, with retries and the wait for another process that downloads it."""
 
 _HUB_FORM = "hf://owner/repository/file@revision"
 
 
 def fetch_weights(uri: str, sha256: str | None, files: Files) -> tuple[Path, str]:
-    """The file as a local path, and its SHA-256.
+    """Return the local path of a weights file and its SHA-256.
 
     Args:
-        uri: a local path, ``s3://…`` (or another fsspec scheme), ``hf://owner/repository/file@revision`` (revision
-            ``main`` if absent), ``https://…``; ``http://…`` only together with a hash.
-        sha256: what it must hash to; with it, a file that is here already needs no network.
+        uri: A local path, ``s3://…`` (or another fsspec scheme), ``https://…``, ``http://…`` (only with a hash), or
+            ``hf://owner/repository/file@revision`` (default revision: ``main``).
+        sha256: The expected hash. With it, a cached file needs no network.
+        files: Settings of the storage.
 
     Raises:
-        WeightsError: missing, forbidden, unreachable, or of another hash.
+        WeightsError: The file is missing, forbidden or unreachable, or it has another hash.
     """
     kind = scheme(uri)
     if kind == "http" and sha256 is None:
-        raise WeightsError(f"{shown(uri)} could be changed on its way; use https:// or give recipe.weights_sha256")
+        raise WeightsError(f"{redact(uri)} could be modified in transit; use https:// or give recipe.weights_sha256")
     if kind in ("", "file"):
         path = Path(files.absolute(uri))
     else:
         path = _baked(uri, sha256) or (_from_hub(uri) if kind == "hf" else _from_cache(uri, sha256, files))
-    found = file_sha256(path)
-    if sha256 is not None and found != sha256:
-        raise _mismatch(uri, found, sha256)
-    return path, found
+    actual = file_sha256(path)
+    if sha256 is not None and actual != sha256:
+        raise _mismatch(uri, actual, sha256)
+    return path, actual
 
 
-def at_hand(uri: str, sha256: str | None, files: Files) -> bool:
-    """Whether ``fetch_weights`` finds the file on this machine, without asking anybody."""
+def is_cached(uri: str, sha256: str | None, files: Files) -> bool:
+    """Check whether ``fetch_weights`` finds the file on this machine, without network access."""
     kind = scheme(uri)
     if kind in ("", "file"):
         return Path(files.absolute(uri)).is_file()
     if _baked(uri, sha256) is not None:
         return True
-    return _in_hub_cache(uri, _hub_cache()) is not None if kind == "hf" else _kept(cache_folder(), sha256, uri) is not None
+    cached = _in_hub_cache(uri, _hub_cache()) if kind == "hf" else _cached(cache_folder(), sha256, uri)
+    return cached is not None
 
 
 def cache_folder(kind: str = "weights") -> Path:
-    """Where downloads are kept, or (``graphs``) what is made of them."""
+    """Return the cache folder for downloads (``weights``) or for files derived from them (``graphs``)."""
     chosen = os.environ.get("MATTELINE_CACHE")
     return (Path(chosen) if chosen else Path.home() / ".cache" / "matteline") / kind
 
 
 def file_sha256(path: Path) -> str:
-    """A file's SHA-256 in hex; remembered for as long as its size, time and inode stay the same.
+    """Return a file's SHA-256 in hex, cached until its size, modification time or inode changes.
 
     Raises:
-        WeightsError: it is missing, a folder or unreadable.
+        WeightsError: The file is missing, a folder or unreadable.
     """
     try:
         status = path.stat()
-        mark = [status.st_size, status.st_mtime_ns, status.st_ino]
-        note = cache_folder() / "hashes" / f"{_key(str(path.absolute()))}.json"
-        known = _recall(note)
-        if known.get("mark") == mark:
+        version = [status.st_size, status.st_mtime_ns, status.st_ino]
+        record = cache_folder() / "hashes" / f"{_key(str(path.absolute()))}.json"
+        known = _read_record(record)
+        if known.get("mark") == version:
             return str(known["sha256"])
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except IsADirectoryError:
         raise WeightsError(f"weights {path} is a folder; name the file in it") from None
     except FileNotFoundError:
         raise WeightsError(f"weights {path} does not exist; correct recipe.weights") from None
     except OSError as error:
         raise WeightsError(f"weights {path} can't be read: {error.strerror or type(error).__name__}") from error
-    # A file written within the clock's grain could change again without a new time.
+    # A recent file could change again within the resolution of its modification time.
     if time.time() - status.st_mtime > 2:
         with contextlib.suppress(OSError):
-            _remember(note, {"mark": mark, "sha256": found})
-    return found
+            _write_record(record, {"mark": version, "sha256": sha256})
+    return sha256
 
 
 def _from_cache(uri: str, sha256: str | None, files: Files) -> Path:
-    folder, key = cache_folder(), _key(unsigned(uri))
-    kept = _kept(folder, sha256, uri)
-    if kept is not None:
-        return kept
+    folder, key = cache_folder(), _key(strip_signature(uri))
+    cached = _cached(folder, sha256, uri)
+    if cached is not None:
+        return cached
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{key}.lock", timeout=DOWNLOAD_S):
-            # Another process may have fetched it while this one waited.
-            return _kept(folder, sha256, uri) or _download(uri, sha256, files, folder, folder / f"{key}.json")
+        with FileLock(folder / f"{key}.lock", timeout=DOWNLOAD_TIMEOUT_S):
+            # Another process may have downloaded it in the meantime.
+            return _cached(folder, sha256, uri) or _download(uri, sha256, files, folder, folder / f"{key}.json")
     except Timeout:
-        raise WeightsError(f"another process has been fetching {shown(uri)} for {DOWNLOAD_S:g} s; look after it") from None
+        raise WeightsError(
+            f"another process has been downloading {redact(uri)} for {DOWNLOAD_TIMEOUT_S:g} s; check that process"
+        ) from None
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise WeightsError(
-            f"weights can't be kept in {folder} ({reason}); set MATTELINE_CACHE to a folder with room"
+            f"weights can't be stored in {folder} ({reason}); set MATTELINE_CACHE to a writable folder with free space"
         ) from error
 
 
 def _baked(uri: str, sha256: str | None) -> Path | None:
-    """A pinned file that came with the machine's image, unharmed."""
-    backend = os.environ.get("MATTELINE_BAKED")
-    if not backend or sha256 is None:
+    """Find a file with this hash in the read-only cache of the container image."""
+    baked = os.environ.get("MATTELINE_BAKED")
+    if not baked or sha256 is None:
         return None
     if scheme(uri) != "hf":
-        return _kept(Path(backend) / "weights", sha256, uri)
-    path = _in_hub_cache(uri, Path(backend) / "huggingface")
+        return _cached(Path(baked) / "weights", sha256, uri)
+    path = _in_hub_cache(uri, Path(baked) / "huggingface")
     return path if path is not None and file_sha256(path) == sha256 else None
 
 
-def _kept(folder: Path, sha256: str | None, uri: str) -> Path | None:
-    """A pinned file that is here and unharmed."""
+def _cached(folder: Path, sha256: str | None, uri: str) -> Path | None:
+    """Find an undamaged file with this hash in a cache."""
     if sha256 is None:
         return None
-    path = folder / sha256 / name(shown(uri))
-    if path.is_file() and file_sha256(path) == sha256:
-        return path
-    return None
+    path = folder / sha256 / name(redact(uri))
+    return path if path.is_file() and file_sha256(path) == sha256 else None
 
 
-def _download(uri: str, sha256: str | None, files: Files, folder: Path, note: Path) -> Path:
-    """Fetch a file, unless what was fetched last time still is the file; hashed while it arrives, never in memory whole."""
-    before = _recall(note)
-    kept = _kept(folder, before.get("sha256"), uri)
+def _download(uri: str, sha256: str | None, files: Files, folder: Path, record: Path) -> Path:
+    """Download a file into the cache, unless the cached file is current. The hash is computed while it arrives."""
+    last = _read_record(record)
+    cached = _cached(folder, last.get("sha256"), uri)
+    known_etag = str(last.get("etag", "")) if cached is not None and sha256 is None else ""
     temporary = folder / f".{secrets.token_hex(8)}.tmp"
-    source = _web_source if scheme(uri) in WEB else _store_source
 
-    def attempt(_: float) -> tuple[str, str] | None:
-        known = str(before.get("etag", "")) if kept is not None and sha256 is None else ""
-        with source(uri, known, files) as (etag, read):
-            if read is None:
-                return None
-            hash_ids = hashlib.sha256()
-            with temporary.open("wb") as file:
-                while chunk := read(CHUNK):
-                    hash_ids.update(chunk)
-                    file.write(chunk)
-            return hash_ids.hexdigest(), etag
+    def attempt(left: float) -> tuple[str, str] | None:
+        hasher = hashlib.sha256()
+        with temporary.open("wb") as file:
+
+            def write(chunk: bytes) -> None:
+                hasher.update(chunk)
+                file.write(chunk)
+
+            if scheme(uri) in HTTP_SCHEMES:
+                etag = download(uri, known_etag, write, left, allow_http=sha256 is not None or scheme(uri) == "http")
+            else:
+                etag = _copy_object(uri, known_etag, write, files)
+        return None if etag is None else (hasher.hexdigest(), etag)
 
     try:
-        fetched = with_retries(uri, WeightsError, attempt, DOWNLOAD_S, tries=4)
-        if fetched is None:
-            assert kept is not None
-            return kept
-        found, etag = fetched
-        if sha256 is not None and found != sha256:
-            raise _mismatch(uri, found, sha256)
-        path = folder / found / name(shown(uri))
+        downloaded = with_retries(uri, WeightsError, attempt, DOWNLOAD_TIMEOUT_S, tries=4)
+        if downloaded is None:
+            assert cached is not None
+            return cached
+        actual, etag = downloaded
+        if sha256 is not None and actual != sha256:
+            raise _mismatch(uri, actual, sha256)
+        path = folder / actual / name(redact(uri))
         path.parent.mkdir(exist_ok=True)
         temporary.replace(path)
-    except StorageError as error:
-        raise WeightsError(f"weights can't be fetched: {error}") from error
+    except (StorageError, FetchError) as error:
+        raise WeightsError(f"weights can't be downloaded: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
-    _remember(note, {"uri": unsigned(uri), "etag": etag, "sha256": found})
+    _write_record(record, {"uri": strip_signature(uri), "etag": etag, "sha256": actual})
     return path
 
 
-@contextlib.contextmanager
-def _store_source(uri: str, known: str, files: Files) -> Iterator[tuple[str, Callable[[int], bytes] | None]]:
-    """A reader of the object, or None if its etag is the known one."""
+def _copy_object(uri: str, known_etag: str, write: Callable[[bytes], None], files: Files) -> str | None:
+    """Pass an object to ``write`` in chunks and return its ETag; None if it still has ``known_etag``."""
     etag = files.stat(uri).etag
-    if known and etag == known:
-        yield etag, None
-        return
+    if known_etag and etag == known_etag:
+        return None
     with files.open_input(uri, sequential=True) as file:
-        yield etag, file.read
-
-
-@contextlib.contextmanager
-def _web_source(uri: str, known: str, files: Files) -> Iterator[tuple[str, Callable[[int], bytes] | None]]:
-    """A reader of the address, or None if the server says that nothing changed."""
-    request = urllib.request.Request(uri, headers={"User-Agent": "matteline"} | ({"If-None-Match": known} if known else {}))
-    try:
-        with urllib.request.urlopen(request, timeout=SOCKET_S) as answer:
-            whole = answer.headers.get("Content-Length")
-            left = int(whole) if whole else None
-
-            def read(size: int) -> bytes:
-                nonlocal left
-                chunk: bytes = answer.read(size)
-                left = None if left is None else left - len(chunk)
-                if not chunk and left:
-                    raise ConnectionError("the server closed the connection early")
-                return chunk
-
-            yield answer.headers.get("ETag") or "", read
-    except urllib.error.HTTPError as error:
-        if error.code != 304:
-            raise WebStatus(error.code) from None
-        yield known, None
-    except urllib.error.URLError as error:
-        raise error.reason if isinstance(error.reason, OSError) else ConnectionError("no connection") from None
-    except http.client.HTTPException:
-        raise ConnectionError("the server broke off") from None
+        while chunk := file.read(CHUNK_BYTES):
+            write(chunk)
+    return etag
 
 
 def _from_hub(uri: str) -> Path:
-    """A file of the Hugging Face hub, in the hub's own cache; known revisions need no network."""
+    """Download a file of the Hugging Face hub into the hub's own cache. A cached commit needs no network."""
     repository, file, revision = _hub_names(uri)
     from huggingface_hub import errors as hub
     from huggingface_hub import hf_hub_download
 
-    said = f"weights {uri}"
+    subject = f"weights {uri}"
     try:
         return Path(hf_hub_download(repository, file, revision=revision, cache_dir=_hub_cache()))
     except hub.GatedRepoError:
-        raise WeightsError(f"{said}: its owner must grant access; ask on its page and set HF_TOKEN") from None
+        raise WeightsError(f"{subject}: its owner must grant access; request it on its page and set HF_TOKEN") from None
     except hub.LocalEntryNotFoundError:
-        raise WeightsError(f"{said}: the Hugging Face hub can't be reached, and the file isn't cached") from None
+        raise WeightsError(f"{subject}: the Hugging Face hub can't be reached, and the file isn't cached") from None
     except hub.RepositoryNotFoundError:
-        raise WeightsError(f"{said}: no such repository, or a private one; correct it, or set HF_TOKEN") from None
+        raise WeightsError(
+            f"{subject}: the repository does not exist or is private; correct recipe.weights or set HF_TOKEN"
+        ) from None
     except (hub.RevisionNotFoundError, hub.EntryNotFoundError):
-        raise WeightsError(f"{said}: no such file at revision {revision!r}; correct recipe.weights") from None
-    except (OSError, ValueError, hub.HTTPError) as error:  # type: ignore[attr-defined]  # of whichever httpx the hub uses
-        raise WeightsError(f"{said} can't be fetched ({type(error).__name__}); the form is {_HUB_FORM}") from error
+        raise WeightsError(f"{subject}: no such file at revision {revision!r}; correct recipe.weights") from None
+    except (OSError, ValueError, hub.HTTPError) as error:  # type: ignore[attr-defined]  # of the hub's own httpx
+        raise WeightsError(f"{subject} can't be downloaded ({type(error).__name__}); the form is {_HUB_FORM}") from error
 
 
 def _in_hub_cache(uri: str, folder: Path | None) -> Path | None:
-    """The file where the hub's client would look for it; nobody is asked."""
+    """Find a file in a cache of the Hugging Face hub, without network access."""
     from huggingface_hub import try_to_load_from_cache
 
     repository, file, revision = _hub_names(uri)
-    found = try_to_load_from_cache(repository, file, cache_dir=folder, revision=revision)
-    return Path(found) if isinstance(found, str) else None
+    path = try_to_load_from_cache(repository, file, cache_dir=folder, revision=revision)
+    return Path(path) if isinstance(path, str) else None
 
 
 def _hub_names(uri: str) -> tuple[str, str, str]:
-    """Repository, file and revision."""
-    backend, _, revision = uri.partition("://")[2].partition("@")
-    parts = backend.split("/", 2)
+    """Split a hub URI into repository, file and revision."""
+    path, _, revision = uri.partition("://")[2].partition("@")
+    parts = path.split("/", 2)
     if len(parts) < 3 or not all(parts):
-        raise WeightsError(f"{shown(uri)} is not of the form {_HUB_FORM}")
+        raise WeightsError(f"{redact(uri)} is not of the form {_HUB_FORM}")
     return f"{parts[0]}/{parts[1]}", parts[2], revision or "main"
 
 
@@ -265,10 +240,10 @@ def _hub_cache() -> Path | None:
     return Path(chosen) / "huggingface" if chosen else None
 
 
-def _mismatch(uri: str, found: str, wanted: str) -> WeightsError:
+def _mismatch(uri: str, actual: str, expected: str) -> WeightsError:
     return WeightsError(
-        f"weights {shown(uri)} hash to {found}, but recipe.weights_sha256 is {wanted}; "
-        "the file is damaged or another one: correct whichever is wrong"
+        f"weights {redact(uri)} hash to {actual}, but recipe.weights_sha256 is {expected}; "
+        "correct recipe.weights or recipe.weights_sha256, or replace the damaged file"
     )
 
 
@@ -276,16 +251,16 @@ def _key(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def _recall(note: Path) -> dict[str, Any]:
+def _read_record(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(note.read_bytes())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
-def _remember(note: Path, content: dict[str, Any]) -> None:
-    note.parent.mkdir(parents=True, exist_ok=True)
-    temporary = note.with_name(f".{note.name}.{secrets.token_hex(8)}.tmp")
+def _write_record(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     temporary.write_text(json.dumps(content))
-    temporary.replace(note)
+    temporary.replace(path)

@@ -1,4 +1,4 @@
-"""Web servers: which may be asked, told from the address that is really connected to, on every redirect."""
+"""The HTTP backend for images: allow-list, SSRF guard, redirects and proxies."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 from pipeline.config.job import Storage
 from pipeline.errors import FetchError
-from pipeline.storage import http as web_place
+from pipeline.storage import http as http_module
 from pipeline.storage.files import Files
-from pipeline.storage.http import is_public
+from pipeline.storage.http import download, is_public
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +21,8 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.lower(), raising=False)
 
 
-def files(*allowlist: str, http: bool = False) -> Files:
-    return Files(Storage(allow_roots=allowlist, http=http))
+def files(*allowed: str, http: bool = False) -> Files:
+    return Files(Storage(allow_roots=allowed, http=http))
 
 
 @pytest.mark.parametrize(
@@ -35,68 +35,62 @@ def files(*allowlist: str, http: bool = False) -> Files:
         *("2002:7f00:1::", "2002:a9fe:a9fe::1", "2001:0:4136:e378:8000:63bf:80ff:fffe", "64:ff9b:1::1"),
     ],
 )
-def test_addresses_inside_a_network(address: str) -> None:
+def test_non_public_addresses(address: str) -> None:
     assert not is_public(address)
 
 
 @pytest.mark.parametrize(
     "address", ["93.184.216.34", "8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
 )
-def test_addresses_of_everybody(address: str) -> None:
+def test_public_addresses(address: str) -> None:
     assert is_public(address)
 
 
-LOOPBACKS = [
-    "127.0.0.1",
-    "127.1",
-    "2130706433",
-    "0x7f000001",
-    "0177.0.0.1",
-    "localhost",
-    "[::ffff:127.0.0.1]",
-    "0",
-    "①②⑦.⓪.⓪.①",
-]
-
-
-@pytest.mark.parametrize("host", LOOPBACKS)
-def test_no_spelling_reaches_the_machine_itself(web: Any, host: str) -> None:
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0"),
+        "①②⑦.⓪.⓪.①",
+    ],
+)
+def test_no_spelling_reaches_the_loopback_interface(web: Any, host: str) -> None:
     web.say((200, {}, b"secret"))
     port = web.url.rpartition(":")[2]
-    with pytest.raises(FetchError, match="address inside a network|can't have") as refused:
+    with pytest.raises(FetchError, match="non-public address|invalid characters") as refused:
         files(http=True).read(f"http://{host}:{port}/a.jpg?token=pass-word", timeout_s=5)
     assert "pass-word" not in str(refused.value)
     assert web.seen == []
 
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "[fe80::1]", "10.0.0.1", "[64:ff9b::a9fe:a9fe]", "224.0.0.1"])
-def test_nothing_is_sent_to_an_address_inside_a_network(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_connection_to_a_non_public_address_is_opened(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def connect(*_: object) -> None:
-        raise AssertionError("it was connected to")
+        raise AssertionError("connected")
 
     monkeypatch.setattr(socket.socket, "connect", connect)
-    with pytest.raises(FetchError, match="address inside a network.*add --allow-root"):
+    with pytest.raises(FetchError, match="non-public address.*add --allow-root"):
         files(http=True).read(f"http://{address}/latest/meta-data/", timeout_s=5)
 
 
-def test_a_name_is_judged_by_what_it_resolves_to(web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_are_checked_by_their_resolved_addresses(web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     web.say((200, {}, b"secret"))
     port = int(web.url.rpartition(":")[2])
-    answers = [["127.0.0.1", "10.0.0.1"]]
+    resolved = ["127.0.0.1"]
     entry = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(*entry, (ip, port)) for ip in answers[0]])
-    for answers[0] in (["127.0.0.1"], ["127.0.0.1", "10.0.0.1"], ["10.0.0.1", "127.0.0.1", "192.168.0.1"]):
-        with pytest.raises(FetchError, match="address inside a network"):
-            files(http=True).read(f"http://rebound{len(answers[0])}.example:{port}/a.jpg", timeout_s=5)
-    assert web.seen == []
-    answers[0] = ["127.0.0.1"]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(*entry, (ip, port)) for ip in resolved])
     assert files(f"http://photos.example:{port}").read(f"http://photos.example:{port}/a.jpg") == b"secret"
+    web.seen.clear()
+    for addresses in (["127.0.0.1"], ["127.0.0.1", "10.0.0.1"], ["10.0.0.1", "127.0.0.1", "192.168.0.1"]):
+        resolved[:] = addresses
+        with pytest.raises(FetchError, match="non-public address"):
+            files(http=True).read(f"http://rebound{len(resolved)}.example:{port}/a.jpg", timeout_s=5)
+    assert web.seen == []
 
 
-def test_a_root_opens_its_host_and_folder_only(web: Any) -> None:
+def test_a_root_allows_only_its_host_and_folder(web: Any) -> None:
     web.say((200, {}, b"jpeg"))
-    named = files(f"{web.url}/photos")
-    assert named.read(f"{web.url}/photos/a.jpg?sig=%2F") == b"jpeg"
+    allowed = files(f"{web.url}/photos")
+    assert allowed.read(f"{web.url}/photos/a.jpg?sig=%2F") == b"jpeg"
     assert web.seen[0][1] == "/photos/a.jpg?sig=%2F"
     web.seen.clear()
     for path in (
@@ -107,15 +101,15 @@ def test_a_root_opens_its_host_and_folder_only(web: Any) -> None:
         "/photos/..%2fp",
     ):
         with pytest.raises(FetchError, match="lies outside the allowed roots"):
-            named.read(web.url + path, timeout_s=5)
+            allowed.read(web.url + path, timeout_s=5)
     assert web.seen == []
 
 
-def test_each_redirect_is_a_new_question(web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    named, ok = files(f"{web.url}/photos"), (200, {}, b"jpeg")
+def test_each_redirect_is_checked(web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed, ok = files(f"{web.url}/photos"), (200, {}, b"jpeg")
     for location in ("/photos/b.jpg", "b.jpg", f"{web.url}/photos/b.jpg"):
         web.say((302, {"Location": location}, b""), ok)
-        assert named.read(f"{web.url}/photos/a.jpg") == b"jpeg"
+        assert allowed.read(f"{web.url}/photos/a.jpg") == b"jpeg"
         assert [path for _, path, _ in web.seen] == ["/photos/a.jpg", "/photos/b.jpg"]
     port = web.url.rpartition(":")[2]
     for location in (
@@ -126,43 +120,48 @@ def test_each_redirect_is_a_new_question(web: Any, monkeypatch: pytest.MonkeyPat
         "//[::1]/",
     ):
         web.say((307, {"Location": location}, b""), ok)
-        with pytest.raises(FetchError, match="outside the allowed roots|no web address"):
-            named.read(f"{web.url}/photos/a.jpg", timeout_s=5)
+        with pytest.raises(FetchError, match="outside the allowed roots|not a web address"):
+            allowed.read(f"{web.url}/photos/a.jpg", timeout_s=5)
         assert len(web.seen) == 1
-    web.say((301, {"Location": "/photos/a.jpg"}, b""))
-    with pytest.raises(FetchError, match="redirected 10 times"):
-        named.read(f"{web.url}/photos/a.jpg")
-    web.say((302, {}, b""))
-    with pytest.raises(FetchError, match="HTTP 302"):
-        named.read(f"{web.url}/photos/a.jpg")
+    for answer, words in (((301, {"Location": "/photos/a.jpg"}, b""), "more than 10 times"), ((302, {}, b""), "HTTP 302")):
+        web.say(answer)
+        with pytest.raises(FetchError, match=words):
+            allowed.read(f"{web.url}/photos/a.jpg")
 
-    # A server that anybody can reach sends its visitor to the machine itself.
-    monkeypatch.setattr(web_place, "is_public", lambda address: address == "127.0.0.1")
+    # A public server redirects to the loopback interface.
+    monkeypatch.setattr(http_module, "is_public", lambda address: address == "127.0.0.1")
     for location in (f"http://127.0.0.2:{port}/", f"http://[::1]:{port}/"):
         web.say((302, {"Location": location}, b""), ok)
-        with pytest.raises(FetchError, match="address inside a network"):
+        with pytest.raises(FetchError, match="non-public address"):
             files(http=True).read(f"{web.url}/a.jpg", timeout_s=5)
         assert len(web.seen) == 1
 
 
-def test_credentials_of_an_address_stay_with_its_host(web: Any) -> None:
+def test_credentials_are_sent_to_their_own_host_only(web: Any) -> None:
     port = web.url.rpartition(":")[2]
     both = files(web.url, f"http://localhost:{port}")
-    for location, travels in ((f"{web.url}/b", True), ("/b", True), (f"http://localhost:{port}/b", False)):
+    for location, sent in ((f"{web.url}/b", True), ("/b", True), (f"http://localhost:{port}/b", False)):
         web.say((302, {"Location": location}, b""), (200, {}, b""))
         both.read(f"http://me:pw@127.0.0.1:{port}/a")
-        assert [("Authorization" in headers) for _, _, headers in web.seen] == [True, travels]
+        assert [("Authorization" in headers) for _, _, headers in web.seen] == [True, sent]
 
 
-def test_a_proxy_may_be_anywhere_but_what_is_asked_of_it_may_not(web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_targets_behind_a_proxy_are_checked(web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", web.url)
     web.say((200, {}, b"jpeg"))
     assert files(http=True).read("http://93.184.216.34/a.jpg") == b"jpeg"
     assert files(http=True).read("http://name-that-only-the-proxy-knows.invalid/a.jpg") == b"jpeg"
-    assert next(path for _, path, _ in web.seen) == "http://93.184.216.34/a.jpg"
+    assert web.seen[0][1] == "http://93.184.216.34/a.jpg"
     web.seen.clear()
     for host in ("127.0.0.1", "localhost", "2130706433", "169.254.169.254", "[::1]"):
-        with pytest.raises(FetchError, match="address inside a network"):
+        with pytest.raises(FetchError, match="non-public address"):
             files(http=True).read(f"http://{host}/a.jpg", timeout_s=5)
     assert web.seen == []
     assert files("http://10.0.0.7/photos").read("http://10.0.0.7/photos/a.jpg") == b"jpeg"
+
+
+def test_unpinned_downloads_do_not_fall_back_to_plain_http(web: Any) -> None:
+    web.say((200, {}, b"weights"))
+    with pytest.raises(FetchError, match="redirects to http://"):
+        download(f"{web.url}/model.onnx", "", lambda _: None, 5, allow_http=False)
+    assert web.seen == []

@@ -1,3 +1,5 @@
+"""Paths and URIs as text: normalization, resolution, redaction."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -24,7 +26,7 @@ from pipeline.storage import uris
         ("https://host/x?id=1", "https://host/x?id=1"),
     ],
 )
-def test_one_form(written: str, absolute: str) -> None:
+def test_absolute_is_idempotent(written: str, absolute: str) -> None:
     assert uris.absolute(written) == absolute
     assert uris.absolute(absolute) == absolute
 
@@ -37,7 +39,7 @@ def test_local_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 @pytest.mark.parametrize("written", ["", "  ", "s3://", "s3:///key", "file://elsewhere/a", "s3://key:pass-word@bucket/x"])
-def test_what_is_no_place_is_refused_without_its_secret(written: str) -> None:
+def test_invalid_settings_are_refused_without_their_secret(written: str) -> None:
     with pytest.raises(ConfigError) as refused:
         uris.absolute(written)
     assert "pass-word" not in str(refused.value)
@@ -63,7 +65,7 @@ def test_what_is_no_place_is_refused_without_its_secret(written: str) -> None:
         ("~a.jpg", "/data", "/data/~a.jpg"),
     ],
 )
-def test_relative_uris_lie_below_the_base(written: str, base: str, resolved: str) -> None:
+def test_relative_uris_resolve_against_the_base(written: str, base: str, resolved: str) -> None:
     assert uris.resolve(written, base) == resolved
 
 
@@ -71,44 +73,58 @@ def test_relative_uris_lie_below_the_base(written: str, base: str, resolved: str
     "written",
     ["", "../../../a.jpg", "..", "file://elsewhere/a.jpg", "s3://", "s3://k:pass-word@b/a.jpg", "s3://k:pass-word/x@b/a"],
 )
-def test_a_row_with_no_place_is_the_rows_fault(written: str) -> None:
+def test_an_invalid_image_uri_refuses_its_item(written: str) -> None:
     with pytest.raises(ItemRefused, match="image_uri") as refused:
         uris.resolve(written, "s3://b/p")
     assert "pass-word" not in str(refused.value)
 
 
-def test_what_is_shown_and_kept_holds_no_secret() -> None:
-    signed = "https://me:hunter2@host/a.jpg?id=7&X-Amz-Signature=abc&X-Amz-Credential=AKIA&Expires=1&token=t"
-    assert uris.shown(signed) == "https://host/a.jpg"
-    assert uris.unsigned(signed) == "https://host/a.jpg?id=7"
-    assert uris.unsigned("https://blob/a.png?sv=2022&sig=xx&se=2024&view=front") == "https://blob/a.png?view=front"
-    assert uris.unsigned("https://host/a.jpg?id=7&view=a%20b") == "https://host/a.jpg?id=7&view=a%20b"
-    assert uris.shown("s3://key:secret@bucket/a?b") == "s3://bucket/a?b"
-    assert uris.shown("s3://bucket/a@b.jpg") == "s3://bucket/a@b.jpg"
-    assert uris.unsigned("s3://bucket/a?token=1") == "s3://bucket/a?token=1"
-    assert uris.unsigned("s3://key:secret@bucket/a@b") == "s3://bucket/a@b"
-    for slashed in ("s3://key:sec/ret@bucket/a", "https://me:sec/ret@host/a?x=1", "https://me:sec?ret@host/a", "gs://k:/sec@b"):
-        assert uris.has_user(slashed)
-        assert "sec" not in uris.shown(slashed) + uris.unsigned(slashed)
-    for plain in (
-        "hdfs://node:8020/a@b",
-        "https://host:80/a@b",
-        "s3://arn:aws:s3:eu:1:accesspoint/x/a@b",
-        "s3://b/a:b@c",
-        "/a:b@c",
-    ):
-        assert not uris.has_user(plain)
-        assert uris.shown(plain) == uris.unsigned(plain) == plain
+@pytest.mark.parametrize(
+    ("uri", "redacted", "unsigned"),
+    [
+        (
+            "https://me:hunter2@host/a.jpg?id=7&X-Amz-Signature=abc&X-Amz-Credential=AKIA&Expires=1&token=t",
+            *("https://host/a.jpg", "https://host/a.jpg?id=7"),
+        ),
+        ("https://blob/a.png?sv=2022&sig=xx&se=2024&view=front", "https://blob/a.png", "https://blob/a.png?view=front"),
+        ("https://host/a.jpg?id=7&view=a%20b", "https://host/a.jpg", "https://host/a.jpg?id=7&view=a%20b"),
+        ("s3://key:secret@bucket/a?b", "s3://bucket/a?b", "s3://bucket/a?b"),
+        ("s3://key:secret@bucket/a@b", "s3://bucket/a@b", "s3://bucket/a@b"),
+        ("s3://bucket/a?token=1", "s3://bucket/a?token=1", "s3://bucket/a?token=1"),
+    ],
+)
+def test_secrets_are_removed(uri: str, redacted: str, unsigned: str) -> None:
+    assert (uris.redact(uri), uris.strip_signature(uri)) == (redacted, unsigned)
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://key:sec/ret@bucket/a", "https://me:sec/ret@host/a?x=1", "https://me:sec?ret@host/a", "gs://k:/sec@b"]
+)
+def test_passwords_with_a_slash_are_removed(uri: str) -> None:
+    assert uris.has_credentials(uri)
+    assert "sec" not in uris.redact(uri) + uris.strip_signature(uri)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("hdfs://node:8020/a@b", "https://host:80/a@b", "s3://arn:aws:s3:eu:1:accesspoint/x/a@b"),
+        *("s3://b/a:b@c", "s3://bucket/a@b.jpg", "/a:b@c"),
+    ],
+)
+def test_uris_without_secrets_are_unchanged(uri: str) -> None:
+    assert not uris.has_credentials(uri)
+    assert uris.redact(uri) == uris.strip_signature(uri) == uri
 
 
 @given(st.text(max_size=40), st.sampled_from(["/data", "/", "s3://bucket/p", "s3://bucket"]))
-def test_resolving_gives_an_absolute_place_or_refuses(written: str, base: str) -> None:
+def test_resolve_returns_an_absolute_uri_or_refuses(written: str, base: str) -> None:
     try:
-        found = uris.resolve(written, base)
+        resolved = uris.resolve(written, base)
     except ItemRefused:
         return
-    assert found.startswith("/") or uris.scheme(found)
-    assert uris.resolve(found, "/elsewhere") == found
+    assert resolved.startswith("/") or uris.scheme(resolved)
+    assert uris.resolve(resolved, "/elsewhere") == resolved
 
 
 def test_parents_and_names() -> None:

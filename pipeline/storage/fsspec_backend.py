@@ -1,0 +1,109 @@
+"""Object stores and file systems through fsspec: Google Cloud Storage, Azure, HDFS, memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+from fsspec.utils import glob_translate
+
+from pipeline.storage.backend import Content, FileInfo, check_size, is_hidden
+from pipeline.storage.uris import scheme
+
+SEQUENTIAL_BLOCK = 8 * 1024 * 1024
+"""Bytes per request while a file is read sequentially."""
+
+
+class FsspecBackend:
+    """Any fsspec filesystem. Objects are written by one upload, so they appear atomically."""
+
+    def __init__(self, fs: Any) -> None:
+        self.fs = fs
+
+    def read(self, uri: str, max_bytes: int | None, timeout_s: float) -> Content:
+        """Read a complete object."""
+        info = self.stat(uri, timeout_s)
+        check_size(uri, info.size, max_bytes)
+        return Content(bytes(self.fs.cat_file(uri)), info.etag)
+
+    def stat(self, uri: str, timeout_s: float) -> FileInfo:
+        """Return the metadata of an object."""
+        info = self.fs.info(uri)
+        if info["type"] != "file":
+            raise FileNotFoundError(uri)
+        return file_info(uri, info)
+
+    def is_folder(self, uri: str, timeout_s: float) -> bool:
+        """Check whether a folder or prefix exists."""
+        return bool(self.fs.isdir(uri))
+
+    def write(self, uri: str, data: bytes, timeout_s: float) -> None:
+        """Write or replace an object."""
+        self.fs.pipe_file(uri, data)
+
+    def create(self, uri: str, data: bytes, timeout_s: float) -> bool:
+        """Write an object unless it exists."""
+        try:
+            self.fs.pipe_file(uri, data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def delete(self, uri: str, timeout_s: float) -> None:
+        """Delete an object if it exists."""
+        if self.fs.exists(uri):
+            self.fs.rm_file(uri)
+
+    def walk(self, uri: str, timeout_s: float, *, hidden: bool = False) -> Iterator[FileInfo]:
+        """List all objects below a prefix, sorted by name."""
+        for path, info in sorted(self.fs.find(uri, detail=True).items()):
+            full = f"{scheme(uri)}://{path.lstrip('/')}"
+            if hidden or not is_hidden(full[len(uri) :].lstrip("/")):
+                yield file_info(full, info)
+
+    def folders(self, uri: str, timeout_s: float) -> tuple[str, ...]:
+        """List the prefixes directly below this one."""
+        entries = self.fs.ls(uri, detail=True)
+        names = (entry["name"].strip("/") for entry in entries if entry["type"] == "directory")
+        return tuple(sorted(f"{scheme(uri)}://{path}" for path in names))
+
+    def glob(self, uri: str, timeout_s: float) -> tuple[str, ...]:
+        """Match a pattern against one recursive listing of the folder before the first wildcard."""
+        fixed = re.split(r"[*?\[]", uri, maxsplit=1)[0].rpartition("/")[0]
+        pattern = re.compile(glob_translate(uri))
+        return tuple(sorted(entry.uri for entry in self.walk(fixed, timeout_s) if pattern.match(entry.uri)))
+
+    def open(self, uri: str, sequential: bool) -> Any:
+        """Open an object for pyarrow: with read-ahead, or with one request per read."""
+        options: dict[str, Any] = (
+            {"cache_type": "readahead", "block_size": SEQUENTIAL_BLOCK} if sequential else {"cache_type": "none"}
+        )
+        return pa.PythonFile(self.fs.open(uri, "rb", **options), mode="r")
+
+    def check_folder(self, uri: str, timeout_s: float) -> None:
+        """Do nothing: object stores have no folders."""
+
+
+def filesystem(uri: str) -> Any:
+    """Return fsspec's filesystem for the scheme of a URI.
+
+    Raises:
+        ImportError: No installed library supports the scheme.
+    """
+    try:
+        return fsspec.filesystem(scheme(uri), skip_instance_cache=True, use_listings_cache=False)
+    except ValueError as error:
+        raise ImportError(f"no library supports {scheme(uri)}://") from error
+
+
+def file_info(uri: str, info: dict[str, Any]) -> FileInfo:
+    """Convert metadata of fsspec or S3, whose keys differ from store to store; ``info["size"]`` is required."""
+    modified = info.get("LastModified") or info.get("mtime") or info.get("created") or info.get("updated")
+    seconds = modified.timestamp() if isinstance(modified, datetime) else 0.0
+    size = int(info["size"])
+    etag = str(info.get("ETag") or info.get("etag") or "").strip('"') or (f"{size:x}-{seconds:.6f}" if seconds else "")
+    return FileInfo(uri=uri, size=size, etag=etag, modified=seconds)

@@ -1,0 +1,155 @@
+"""S3 and compatible stores, through the calls of s3fs.
+
+An object is written by one PUT, so it appears atomically. fsspec runs one event loop per process on a thread of its own, and
+any number of threads may wait for it.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import s3fs
+from fsspec.asyn import sync
+
+from pipeline.config.job import Storage
+from pipeline.errors import StorageError
+from pipeline.storage.backend import Content, FileInfo, check_size, is_hidden
+from pipeline.storage.errors import s3_code, was_retried
+from pipeline.storage.fsspec_backend import FsspecBackend, file_info
+from pipeline.storage.retry import with_retries
+from pipeline.storage.uris import bucket_and_key
+
+CONNECTIONS = 64
+"""S3 connections per process; further threads wait."""
+
+
+class S3Backend(FsspecBackend):
+    """S3 and compatible stores."""
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(_s3_filesystem(storage))
+
+    def read(self, uri: str, max_bytes: int | None, timeout_s: float) -> Content:
+        """Read a complete object by one GET."""
+        bucket, key = _bucket_and_key(uri)
+
+        async def get() -> Content:
+            response = await self.fs._call_s3("get_object", Bucket=bucket, Key=key)
+            try:
+                check_size(uri, response["ContentLength"], max_bytes)
+                return Content(bytes(await response["Body"].read()), _response_info(uri, response).etag)
+            finally:
+                response["Body"].close()
+
+        content: Content = sync(self.fs.loop, get, timeout=timeout_s)
+        return content
+
+    def stat(self, uri: str, timeout_s: float) -> FileInfo:
+        """Return the metadata of an object."""
+        bucket, key = _bucket_and_key(uri)
+        return _response_info(uri, self._call("head_object", timeout_s, Bucket=bucket, Key=key))
+
+    def is_folder(self, uri: str, timeout_s: float) -> bool:
+        """Check whether an object below this prefix exists."""
+        return bool(self._page(uri, timeout_s, MaxKeys=1).get("Contents"))
+
+    def write(self, uri: str, data: bytes, timeout_s: float) -> None:
+        """Write or replace an object."""
+        self._put(uri, data, timeout_s)
+
+    def create(self, uri: str, data: bytes, timeout_s: float) -> bool:
+        """Write an object by a conditional PUT (``If-None-Match: *``)."""
+        try:
+            self._put(uri, data, timeout_s, IfNoneMatch="*")
+        except OSError as error:
+            if s3_code(error) not in {"PreconditionFailed", "412"}:
+                raise
+            # If botocore retried the PUT, the existing object may be the result of the first attempt.
+            return was_retried(error) and self.read(uri, None, timeout_s).data == data
+        return True
+
+    def delete(self, uri: str, timeout_s: float) -> None:
+        """Delete an object if it exists."""
+        bucket, key = _bucket_and_key(uri)
+        self._call("delete_object", timeout_s, Bucket=bucket, Key=key)
+
+    def walk(self, uri: str, timeout_s: float, *, hidden: bool = False) -> Iterator[FileInfo]:
+        """List all objects below a prefix."""
+        bucket, prefix = bucket_and_key(uri)
+        for page in self._pages(uri, timeout_s):
+            for entry in page.get("Contents", []):
+                key = entry["Key"]
+                if not key.endswith("/") and (hidden or not is_hidden(key[len(prefix) :].lstrip("/"))):
+                    yield file_info(f"s3://{bucket}/{key}", {**entry, "size": entry["Size"]})
+
+    def folders(self, uri: str, timeout_s: float) -> tuple[str, ...]:
+        """List the prefixes directly below this one."""
+        bucket, pages = bucket_and_key(uri)[0], self._pages(uri, timeout_s, Delimiter="/")
+        prefixes = (entry["Prefix"].rstrip("/") for page in pages for entry in page.get("CommonPrefixes", []))
+        return tuple(sorted(f"s3://{bucket}/{prefix}" for prefix in prefixes))
+
+    def check_folder(self, uri: str, timeout_s: float) -> None:
+        """Request a listing: some stores create a missing bucket at the first PUT, and HEAD does not report the error code."""
+        self._page(uri, timeout_s, MaxKeys=1)
+
+    def _put(self, uri: str, data: bytes, timeout_s: float, **conditions: str) -> None:
+        bucket, key = _bucket_and_key(uri)
+        mime_type = mimetypes.guess_type(key)[0] or "application/octet-stream"
+        self._call("put_object", timeout_s, Bucket=bucket, Key=key, Body=data, ContentType=mime_type, **conditions)
+
+    def _pages(self, uri: str, timeout_s: float, **options: Any) -> Iterator[dict[str, Any]]:
+        """Request the pages of a listing. Each page has its own retries."""
+        while True:
+            page = with_retries(uri, StorageError, partial(self._page, uri, **options), timeout_s)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            options["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _page(self, uri: str, timeout_s: float, /, **options: Any) -> dict[str, Any]:
+        bucket, key = bucket_and_key(uri)
+        return self._call("list_objects_v2", timeout_s, Bucket=bucket, Prefix=f"{key.rstrip('/')}/" if key else "", **options)
+
+    def _call(self, method: str, timeout_s: float, **arguments: Any) -> dict[str, Any]:
+        response: dict[str, Any] = sync(self.fs.loop, self.fs._call_s3, method, timeout=timeout_s, **arguments)
+        return response
+
+
+def _bucket_and_key(uri: str) -> tuple[str, str]:
+    bucket, key = bucket_and_key(uri)
+    if not key:
+        raise FileNotFoundError("a bucket is not an object")
+    return bucket, key
+
+
+def _s3_filesystem(storage: Storage) -> Any:
+    def reveal(name: str) -> str | None:
+        secret = getattr(storage, name)
+        return None if secret is None else secret.get_secret_value()
+
+    session = {} if storage.profile is None else {"profile": storage.profile}
+    return s3fs.S3FileSystem(
+        anon=storage.anonymous,
+        endpoint_url=storage.endpoint_url,
+        key=reveal("key"),
+        secret=reveal("secret"),
+        token=reveal("token"),
+        client_kwargs={} if storage.region is None else {"region_name": storage.region},
+        # botocore retries for seconds; with_retries continues until its deadline.
+        config_kwargs={
+            "retries": {"mode": "standard", "max_attempts": 3},
+            "connect_timeout": 5,
+            "read_timeout": 30,
+            "max_pool_connections": CONNECTIONS,
+        },
+        use_listings_cache=False,
+        skip_instance_cache=True,
+        **session,
+    )
+
+
+def _response_info(uri: str, response: dict[str, Any]) -> FileInfo:
+    return file_info(uri, {**response, "size": response["ContentLength"]})
