@@ -1,6 +1,6 @@
-"""What is to be done: tables of items, boxes and tags, and the tools that build manifests.
+"""Read manifests: tables of items with boxes and tags; and build them from folders, COCO and data sets. See README.md here.
 
-Turns rows of strangers into checked items; knows the id sets that tell items apart.
+Turns untrusted rows into checked items, and provides the id sets that detect duplicates.
 
 May import: ``storage``, ``imaging``, ``config`` and the modules at the root.
 """

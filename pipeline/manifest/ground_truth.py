@@ -1,4 +1,4 @@
-"""Manifests with true masks from files that hold the masks in another form: COCO annotations, Parquet files of the hub."""
+"""Build manifests with ground-truth masks from COCO annotations and from Parquet data sets with image bytes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pipeline.errors import ConfigError, DecodeError
 from pipeline.imaging.encode import encode_mask
 from pipeline.imaging.polygons import decode_polygons
 from pipeline.imaging.rle import decode_counts
-from pipeline.imaging.sniff import recognise
+from pipeline.imaging.sniff import sniff
 from pipeline.manifest.build import CocoObject, coco_objects, coco_table
-from pipeline.manifest.tables import reading
+from pipeline.manifest.tables import translate_errors
 from pipeline.storage import uris
 from pipeline.storage.files import Files
 from pipeline.storage.object_names import object_name
 from pipeline.types import Mask, Size
 
 IMAGE, MASK = "image", "mask"
-"""Columns of a data set on the hub: structs of ``bytes`` and ``path``, or the bytes alone."""
+"""Columns of a data set on the Hugging Face hub: structs of ``bytes`` and ``path``, or bytes."""
 
 ROWS, THREADS = 16, 8
 
@@ -31,24 +31,24 @@ _SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WebP": "webp", "TIFF": "tif", "GIF": 
 
 
 def from_coco_masks(annotations: str, folder: str, target: str, files: Files) -> pa.Table:
-    """``from_coco`` with a column ``truth_uri``: polygons and run lengths as PNG masks written below ``target``.
+    """Add a column ``truth_uri`` to ``from_coco``: polygons and run lengths as PNG masks, written below ``target``.
 
-    An object whose segmentation can't be used has no truth.
+    An object without a usable segmentation has no ground truth.
 
     Raises:
-        ConfigError: see ``coco_objects``.
-        FetchError: the annotations can't be read.
-        WriteError: a mask can't be written.
+        ConfigError: See ``coco_objects``.
+        FetchError: The annotations can't be read.
+        WriteError: A mask can't be written.
     """
     objects = coco_objects(annotations, files)
     table = coco_table(objects, folder)
 
-    def write(found: CocoObject) -> str | None:
+    def write(entry: CocoObject) -> str | None:
         try:
-            mask = coco_mask(found)
+            mask = coco_mask(entry)
         except ValueError:
             return None
-        uri = uris.join(target, f"{object_name(found.item_id)}.png")
+        uri = uris.join(target, f"{object_name(entry.item_id)}.png")
         files.write(uri, encode_mask(mask * 255))
         return uri
 
@@ -56,22 +56,22 @@ def from_coco_masks(annotations: str, folder: str, target: str, files: Files) ->
         return table.append_column("truth_uri", pa.array(list(pool.map(write, objects)), pa.string()))
 
 
-def coco_mask(found: CocoObject) -> Mask:
-    """An annotation's mask, (H, W) uint8 of 0 and 1.
+def coco_mask(entry: CocoObject) -> Mask:
+    """Decode an annotation's mask, (H, W) uint8 of 0 and 1.
 
     Raises:
-        ValueError: its image has no size, a wanton one, or its segmentation is none of COCO's kinds.
+        ValueError: The image has no size or an excessive one, or the segmentation has an unknown form.
     """
     try:
-        size = Size(int(found.image["height"]), int(found.image["width"]))
+        size = Size(int(entry.image["height"]), int(entry.image["width"]))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError("its image has no height and width") from error
     if min(size) < 1 or size.height * size.width > Limits().max_pixels:
         raise ValueError(f"its image is {size.width} wide and {size.height} high")
-    segmentation = found.annotation.get("segmentation")
+    segmentation = entry.annotation.get("segmentation")
     if isinstance(segmentation, dict):
         if list(segmentation.get("size", ())) != list(size):
-            raise ValueError("its run lengths aren't of its image's size")
+            raise ValueError("its run lengths have another size than its image")
         return decode_counts(size, segmentation.get("counts"))
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError("it has no segmentation")
@@ -79,29 +79,26 @@ def coco_mask(found: CocoObject) -> Mask:
 
 
 def from_hub(source: str, target: str, files: Files) -> pa.Table:
-    """Parquet with image and mask bytes, as data sets on the Hugging Face hub have it, unpacked below ``target``.
+    """Unpack the image and mask bytes of a Parquet file or folder below ``target``, as data sets on the hub have them.
 
-    Columns ``item_id`` (the data set's, or file and row), ``image_uri``, ``truth_uri``, and all others that are no bytes.
-
-    Args:
-        source: a file, or a folder of such.
+    Columns: ``item_id`` (from the data set, or file name and row), ``image_uri``, ``truth_uri``, and all others but bytes.
 
     Raises:
-        ConfigError: no Parquet, or without the columns ``image`` and ``mask``.
-        StorageError: it can't be read or listed.
-        WriteError: a file can't be written.
+        ConfigError: The file is not Parquet, or lacks the columns ``image`` and ``mask``.
+        StorageError: The source can't be read or listed.
+        WriteError: A file can't be written.
     """
     sources = [source] if files.exists(source) else [info.uri for info in files.list(source, suffixes=(".parquet",))]
     if not sources:
-        raise ConfigError(f"no Parquet file at or below {source}")
-    tables = [part for one in sources for part in _unpacked(one, target, files)]
+        raise ConfigError(f"no Parquet file at or below {source}; give a .parquet file, or a folder that contains some")
+    tables = [part for uri in sources for part in _unpack(uri, target, files)]
     if not tables:
         raise ConfigError(f"{source} has no rows")
     return pa.concat_tables(tables, promote_options="permissive")
 
 
-def _unpacked(source: str, target: str, files: Files) -> Iterator[pa.Table]:
-    """A few rows at a time."""
+def _unpack(source: str, target: str, files: Files) -> Iterator[pa.Table]:
+    """Unpack a Parquet file in batches of ``ROWS``."""
 
     def write(uri: str, data: bytes | None) -> str | None:
         if data is None:
@@ -111,7 +108,7 @@ def _unpacked(source: str, target: str, files: Files) -> Iterator[pa.Table]:
 
     stem, row = uris.name(source).rpartition(".")[0] or uris.name(source), 0
     with (
-        reading(source, "Parquet file"),
+        translate_errors(source, "Parquet file"),
         files.open_input(source) as stream,
         ThreadPoolExecutor(THREADS) as pool,
     ):
@@ -123,35 +120,32 @@ def _unpacked(source: str, target: str, files: Files) -> Iterator[pa.Table]:
         for batch in file.iter_batches(ROWS):
             rows = pa.Table.from_batches([batch])
             ids = [str(value) for value in rows["item_id"].to_pylist()] if "item_id" in rows.column_names else None
-            ids = ids or [f"{stem}-{row + place:06}" for place in range(rows.num_rows)]
-            written = {}
-            for column, folder, called in (("image_uri", "images", IMAGE), ("truth_uri", "masks", MASK)):
-                contents = [_bytes(value) for value in rows[called].to_pylist()]
-                places = [uris.join(target, folder, _called(item, data)) for item, data in zip(ids, contents, strict=True)]
-                written[column] = pa.array(list(pool.map(write, places, contents)), pa.string())
-            kept = rows.select([field.name for field in rows.schema if _is_kept(field)])
-            yield pa.table(
-                {"item_id": pa.array(ids, pa.string()), **written, **{name: kept[name] for name in kept.column_names}}
-            )
+            ids = ids or [f"{stem}-{row + offset:06}" for offset in range(rows.num_rows)]
+            columns = {"item_id": pa.array(ids, pa.string())}
+            for column, folder, name in (("image_uri", "images", IMAGE), ("truth_uri", "masks", MASK)):
+                contents = [_bytes(value) for value in rows[name].to_pylist()]
+                targets = [uris.join(target, folder, _file_name(item, data)) for item, data in zip(ids, contents, strict=True)]
+                columns[column] = pa.array(list(pool.map(write, targets, contents)), pa.string())
+            yield pa.table(columns | {field.name: rows[field.name] for field in rows.schema if _is_carried(field)})
             row += rows.num_rows
 
 
-def _called(item_id: str, data: bytes | None) -> str:
-    """A file's name: whatever the id is made of, it stays below its folder."""
+def _file_name(item_id: str, data: bytes | None) -> str:
+    """Return a file name without path components, whatever the id contains."""
     try:
-        suffix = _SUFFIXES.get(recognise(data or b""), "bin")
+        suffix = _SUFFIXES.get(sniff(data or b""), "bin")
     except DecodeError:
-        suffix = "bin"  # what it is meant to be is its own item's error later on
+        suffix = "bin"  # decoding reports the error for this item
     return f"{object_name(item_id)}.{suffix}"
 
 
 def _bytes(value: Any) -> bytes | None:
-    found = value.get("bytes") if isinstance(value, dict) else value
-    return found if isinstance(found, bytes) else None
+    content = value.get("bytes") if isinstance(value, dict) else value
+    return content if isinstance(content, bytes) else None
 
 
-def _is_kept(field: pa.Field) -> bool:
-    """Facts of the items, not files: numbers, truth values, text, lists of those."""
+def _is_carried(field: pa.Field) -> bool:
+    """Accept numbers, booleans, text, and lists of those; reject file contents."""
     kind = field.type.value_type if pa.types.is_list(field.type) else field.type
     nested = pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
     return not nested and field.name not in ("item_id", "image_uri", "truth_uri", IMAGE, MASK)

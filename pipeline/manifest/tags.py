@@ -1,4 +1,4 @@
-"""A manifest's column ``tags``, as people write it."""
+"""Parse the manifest column ``tags``."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import json
 import re
 
 
-def tags_of(cell: object) -> list[str]:
-    """A cell's tags, each once: a list, a JSON list as text, or text with ``;`` or ``,`` between; anything else is none."""
+def parse_tags(cell: object) -> list[str]:
+    """Return the distinct tags of a list, a JSON list as text, or text separated by ``;`` or ``,``; else an empty list."""
     if isinstance(cell, str):
-        cell = _listed(cell) if cell.lstrip().startswith("[") else re.split("[;,]", cell)
-    named = [str(tag).strip() for tag in cell if tag is not None] if isinstance(cell, list) else []
-    return list(dict.fromkeys(tag for tag in named if tag))
+        cell = _parse_json(cell) if cell.lstrip().startswith("[") else re.split("[;,]", cell)
+    tags = [str(tag).strip() for tag in cell if tag is not None] if isinstance(cell, list) else []
+    return list(dict.fromkeys(tag for tag in tags if tag))
 
 
-def _listed(text: str) -> object:
+def _parse_json(text: str) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""True masks out of annotations and out of Parquet, and nothing outside the folder that was named."""
+"""Ground truth from COCO annotations and from Parquet; nothing is written outside the target folder."""
 
 from __future__ import annotations
 
@@ -19,50 +19,43 @@ from pipeline.manifest.ground_truth import from_coco_masks, from_hub
 from pipeline.storage.files import Files
 
 
-def png(level: int, size: tuple[int, int] = (6, 8)) -> bytes:
+def png(level: int) -> bytes:
     sink = io.BytesIO()
-    Image.fromarray(np.full(size, level, np.uint8)).save(sink, "PNG")
+    Image.fromarray(np.full((6, 8), level, np.uint8)).save(sink, "PNG")
     return sink.getvalue()
 
 
-def read_mask(uri: str) -> np.ndarray:
-    return np.asarray(Image.open(uri))
-
-
-def annotations(tmp_path: Path, segmentations: list[Any], **image: Any) -> str:
+def coco_manifest(tmp_path: Path, segmentations: list[Any], **image: Any) -> pa.Table:
     entry = {"image_id": 1, "category_id": 1, "bbox": [10, 20, 30, 30], "iscrowd": 0}
     content = {
         "images": [{"id": 1, "file_name": "a.jpg", "height": 100, "width": 120} | image],
         "categories": [{"id": 1, "name": "cup"}],
         "annotations": [entry | {"id": number, "segmentation": one} for number, one in enumerate(segmentations)],
     }
-    path = tmp_path / "coco.json"
-    path.write_text(json.dumps(content))
-    return str(path)
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    return from_coco_masks(str(tmp_path / "coco.json"), "/photos", str(tmp_path / "masks"), Files())
 
 
 def test_polygons_and_run_lengths_become_masks(tmp_path: Path) -> None:
     square = np.zeros((100, 120), np.uint8)
     square[20:50, 10:40] = 1
     packed = coco.encode(np.asfortranarray(square))
-    text = {"size": packed["size"], "counts": packed["counts"].decode()}
+    compressed = {"size": packed["size"], "counts": packed["counts"].decode()}
     runs = np.flatnonzero(np.diff(square.T.reshape(-1), prepend=0, append=1))
     plain = {"size": [100, 120], "counts": np.diff(runs, prepend=0).tolist()}
-    given = annotations(tmp_path, [[[10, 20, 40, 20, 40, 50, 10, 50]], text, plain])
-    table = from_coco_masks(given, "/photos", str(tmp_path / "masks"), Files())
+    table = coco_manifest(tmp_path, [[[10, 20, 40, 20, 40, 50, 10, 50]], compressed, plain])
     assert table["item_id"].to_pylist() == ["a.jpg#0", "a.jpg#1", "a.jpg#2"]
     assert table["x1"].to_pylist() == [40, 40, 40]
     for uri in table["truth_uri"].to_pylist():
         assert Path(uri).parent == tmp_path / "masks"
-        assert np.array_equal(read_mask(uri), square * 255)
+        assert np.array_equal(np.asarray(Image.open(uri)), square * 255)
 
 
-def test_segmentations_that_cannot_be_used_are_no_truth(tmp_path: Path) -> None:
+def test_unusable_segmentations_give_no_ground_truth(tmp_path: Path) -> None:
     bad: list[Any] = [None, [], [[1, 2, 3]], "text", {"size": [9, 9], "counts": [81]}, {"size": [100, 120], "counts": [5]}, {}]
-    table = from_coco_masks(annotations(tmp_path, bad), "/photos", str(tmp_path / "masks"), Files())
-    assert table["truth_uri"].to_pylist() == [None] * len(bad)
-    huge = annotations(tmp_path, [[[0, 0, 9, 0, 9, 9]]], height=10**6, width=10**6)
-    assert from_coco_masks(huge, "/photos", str(tmp_path / "masks"), Files())["truth_uri"].to_pylist() == [None]
+    assert coco_manifest(tmp_path, bad)["truth_uri"].to_pylist() == [None] * len(bad)
+    huge = coco_manifest(tmp_path, [[[0, 0, 9, 0, 9, 9]]], height=10**6, width=10**6)
+    assert huge["truth_uri"].to_pylist() == [None]
 
 
 @pytest.mark.parametrize("struct", [True, False])
@@ -87,7 +80,7 @@ def test_parquet_of_the_hub_is_unpacked(tmp_path: Path, struct: bool) -> None:
 
 def test_hostile_ids_stay_below_the_folder(tmp_path: Path) -> None:
     ids = ["../../escape", "/etc/passwd", "a/b", "x" * 500, "nul"]
-    rows = [{"item_id": item, "image": png(1), "mask": b"no image"} for item in ids]
+    rows = [{"item_id": item, "image": png(1), "mask": b"not an image"} for item in ids]
     pq.write_table(pa.Table.from_pylist([*rows, {"item_id": "none", "image": png(1), "mask": None}]), tmp_path / "a.parquet")
     table = from_hub(str(tmp_path / "a.parquet"), str(tmp_path / "out"), Files())
     assert table["item_id"].to_pylist() == [*ids, "none"]
@@ -99,12 +92,13 @@ def test_hostile_ids_stay_below_the_folder(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").rglob("*.*"))) == 11
 
 
-def test_other_parquet_is_refused(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"photo": [b"x"]}), tmp_path / "a.parquet")
-    with pytest.raises(ConfigError, match="has no column 'image'; its columns are photo"):
-        from_hub(str(tmp_path / "a.parquet"), str(tmp_path / "out"), Files())
     (tmp_path / "b.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ConfigError, match="is damaged, or no Parquet file"):
-        from_hub(str(tmp_path / "b.parquet"), str(tmp_path / "out"), Files())
-    with pytest.raises(ConfigError, match="no Parquet file at or below"):
-        from_hub(str(tmp_path / "nowhere"), str(tmp_path / "out"), Files())
+    for name, words in (
+        ("a.parquet", "has no column 'image'; its columns are photo"),
+        ("b.parquet", "is damaged, or not a Parquet file"),
+        ("nowhere", "no Parquet file at or below"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            from_hub(str(tmp_path / name), str(tmp_path / "out"), Files())

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.manifest.tags import tags_of
+from pipeline.manifest.tags import parse_tags
 
 
 @pytest.mark.parametrize(
@@ -26,5 +26,5 @@ from pipeline.manifest.tags import tags_of
         ({"a": 1}, []),
     ],
 )
-def test_tags_come_in_many_forms(cell: Any, tags: list[str]) -> None:
-    assert tags_of(cell) == tags
+def test_forms_of_tags(cell: Any, tags: list[str]) -> None:
+    assert parse_tags(cell) == tags
