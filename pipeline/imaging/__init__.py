@@ -1,6 +1,6 @@
 """Pixels to pixels: decode, frame, foreground colours, encode, validate, renditions.
 
-Knows NumPy, Pillow and OpenCV. No storage, no models.
+Uses NumPy, Pillow and OpenCV. Neither storage nor models.
 
 May import: ``config`` and the modules at the root.
 """

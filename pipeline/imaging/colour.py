@@ -1,4 +1,4 @@
-"""Any image that Pillow has loaded, as opaque 8-bit sRGB: sample depth, transparency, colour profile."""
+"""Convert any image that Pillow loads to opaque 8-bit sRGB: sample depth, transparency, colour profile."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pipeline.errors import DecodeError
 
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 _PROFILED = {"RGB", "L", "CMYK", "LAB"}
-"""Modes that a profile can be made for; the others become RGB first."""
+"""Modes that a profile can be for; other modes are converted to RGB first."""
 
-_MAX_KEPT_BYTES = 2**20
+_MAX_CACHED_BYTES = 2**20
 _TAGS_END = 132 + 12 * 100
-"""Where a profile's list of tags ends at the latest: LittleCMS takes no more than a hundred."""
+"""Largest end of a profile's list of tags: LittleCMS reads at most a hundred."""
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """A loaded image of any mode as mode RGB: 8 bits, profile applied, transparency laid over white.
+    """Convert a loaded image of any mode to mode RGB: 8 bits, profile applied, transparency composited over white.
 
-    16-bit samples are scaled to 8 bits. A profile that is damaged, or made for another kind of image than this one,
-    is ignored. CMYK without a profile is converted by the plain formula.
+    Samples of 16 bits are scaled to 8 bits. A damaged profile, or one for another mode, is ignored. CMYK without a profile is
+    converted by the plain formula.
 
     Raises:
-        DecodeError: samples without an agreed white (float, 32-bit integers).
+        DecodeError: The samples have no defined white (float, 32-bit integers).
     """
     profile = image.info.get("icc_profile")
     image, opacity = _split(_eight_bits(image))
@@ -36,7 +36,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
     transform = _transform_for(profile, image.mode) if isinstance(profile, bytes) or image.mode == "LAB" else None
     if transform is not None:
         image = transform.apply(image)
-    colour = image if image.mode == "RGB" else image.convert("RGB")  # convert copies whatever it gets
+    colour = image if image.mode == "RGB" else image.convert("RGB")  # convert always copies
     if opacity is None:
         return colour
     white = Image.new("RGB", colour.size, "white")
@@ -45,13 +45,13 @@ def to_srgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 9 to 16 bits as 8 bits, rounded; other 8-bit modes as they are."""
+    """Round grey of 9 to 16 bits to 8 bits; return other 8-bit modes as they are."""
     if image.mode in {"I", "F"}:
         kind = "float" if image.mode == "F" else "32-bit or signed integer"
-        raise DecodeError(f"its samples are {kind} numbers, which have no agreed white; save it with 8 or 16 bits a channel")
+        raise DecodeError(f"its samples are {kind} numbers, which have no defined white; save it with 8 or 16 bits per channel")
     if not image.mode.startswith("I;16"):
         return image
-    tags = getattr(image, "tag_v2", {})  # of a TIFF: 258 bits a sample, 262 = 0 when white is 0
+    tags = getattr(image, "tag_v2", {})  # of a TIFF: 258 bits per sample, 262 = 0 when white is 0
     bits = min(16, *tags.get(258, (16,)))
     scale = np.rint(np.minimum(np.arange(65536) / (2**bits - 1), 1) * 255).astype(np.uint8)
     if tags.get(262) == 0:
@@ -65,7 +65,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """An opaque image, and its opacity as mode L if any pixel is not opaque."""
+    """Split an image into opaque colours and its opacity as mode L, None if all pixels are opaque."""
     if not image.has_transparency_data:
         return image, None
     grey = image.mode in {"1", "L", "LA", "La"}
@@ -76,16 +76,16 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _transform_for(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The transform of a profile; those of small ones are kept."""
-    if profile is None or len(profile) <= _MAX_KEPT_BYTES:
-        return _kept_transform(profile, mode)
+    """Return the transform of a profile, from a cache if the profile is small."""
+    if profile is None or len(profile) <= _MAX_CACHED_BYTES:
+        return _cached_transform(profile, mode)
     return _transform(profile, mode)
 
 
 def _transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From a profile (LAB needs none) to sRGB, perceptual; None where there is nothing to do or to rely on.
+    """Build the perceptual transform from a profile (LAB needs none) to sRGB; None if it is an identity or the profile is bad.
 
-    A profile for another mode than the image's is refused by LittleCMS, so it ends here as well.
+    LittleCMS refuses a profile for another mode than the image's.
     """
     try:
         if mode == "LAB":
@@ -98,20 +98,20 @@ def _transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform |
     return None if mode == "RGB" and _changes_nothing(transform) else transform
 
 
-_kept_transform = lru_cache(maxsize=32)(_transform)
+_cached_transform = lru_cache(maxsize=32)(_transform)
 
 
 def _without_float_tables(profile: bytes) -> bytes:
-    """A profile whose D2B0 to D2B3 tags go by a name that nobody asks for.
+    """Rename a profile's tags D2B0 to D2B3, so that LittleCMS ignores them.
 
-    ICC.1:2022 allows any number of stages in them, and every profile has A2B0 or primaries as well. A megabyte of stages
-    keeps LittleCMS busy for minutes.
+    ICC.1:2022 allows any number of stages in them, and a megabyte of stages keeps LittleCMS busy for minutes. Every profile has
+    A2B0 or primaries as well.
     """
     return re.sub(rb"D2B(?=[0-3])", b"x2B", profile[:_TAGS_END]) + profile[_TAGS_END:]
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Whether a transform moves no colour of a 17x17x17 grid by more than one level: the profile is sRGB by any name."""
+    """Return whether a transform moves no colour of a 17x17x17 grid by more than one level: the profile is in effect sRGB."""
     steps = np.linspace(0, 255, 17).astype(np.uint8)
     grid = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(17, -1, 3)
     moved = np.asarray(transform.apply(Image.fromarray(grid)))

@@ -1,7 +1,7 @@
-"""What is asked of a file's own structure before a decoder gets it: that it is whole, and no trap.
+"""Check an image file's structure before a decoder reads it: complete, and no decompression bomb.
 
-Decoders take all parts of a file as they come. A few bytes each are enough to keep one busy for hours (empty scans of a
-JPEG), to have it fill the memory (the tile of a TIFF), or, where the end is lost, to get a picture that is half black.
+Decoders accept any number of parts. A few bytes per part keep a decoder busy for hours (empty scans of a JPEG) or fill the
+memory (the tile of a TIFF). If the end of a file is missing, decoders return a picture that is half black.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ from PIL import Image, TiffImagePlugin
 from pipeline.errors import DecodeError
 
 MAX_SCANS = 100
-"""Scans of a JPEG. Encoders write about ten; the decoder walks the whole picture for each, and ten bytes make one."""
+"""Scans of a JPEG. Encoders write about ten. Each may have ten bytes, and the decoder walks the complete picture for each."""
 
 MAX_PARTS = 100_000
-"""Segments, chunks, blocks or strips of a file: each costs the decoder some hundred bytes and microseconds."""
+"""Segments, chunks, blocks or strips of a file. Each costs the decoder some hundred bytes and microseconds."""
 
 MAX_TILE_PX = 4096 * 4096
-"""Pixels of a TIFF's tile, where the image has fewer: the decoder makes room for a whole one, whatever the image's size."""
+"""Pixels of a TIFF's tile, unless the image has more. The decoder allocates a complete tile, whatever the image's size."""
 
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_NO_END = "it is cut off: its end mark is missing; fetch it again"
 
 
-def screen_jpeg(data: bytes) -> None:
-    """Refuse endless scans and segments, and a file without its end mark.
+def check_jpeg(data: bytes) -> None:
+    """Refuse too many scans or segments, and a file without its end mark.
 
-    The decoder misses that mark only where the data stops. Where something else follows, such as the zeros of a download
-    that was given its room in advance, it takes that for samples.
+    The decoder notices a missing mark only at the end of the data. Other bytes there, such as the zeros of a preallocated
+    download, are samples to it.
     """
     scans = parts = 0
     marker = _MARKER.search(data, 2)
@@ -44,17 +45,17 @@ def screen_jpeg(data: bytes) -> None:
         length = int.from_bytes(data[marker.end() : marker.end() + 2], "big")
         marker = _MARKER.search(data, marker.end() + length)
     if not marker:
-        raise DecodeError("it is cut off: its end mark is missing; fetch it again")
+        raise DecodeError(_NO_END)
 
 
-def screen_png(data: bytes) -> None:
-    """Hold a PNG's pixels and its end against their checksums; Pillow doesn't, and gives a half-black picture instead."""
+def check_png(data: bytes) -> None:
+    """Compare a PNG's pixels and end with their checksums. Pillow doesn't, and returns a half-black picture."""
     view = memoryview(data)
     start = 8
     for _ in range(MAX_PARTS):
         end = start + 8 + int.from_bytes(view[start : start + 4], "big")
         if end + 4 > len(data):
-            raise DecodeError("it is cut off: its end mark is missing; fetch it again")
+            raise DecodeError(_NO_END)
         name = data[start + 4 : start + 8]
         if name in {b"IDAT", b"IEND"} and zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             raise DecodeError("its pixels don't match their checksum; fetch it again")
@@ -64,29 +65,24 @@ def screen_png(data: bytes) -> None:
     raise _too_many("chunks")
 
 
-def screen_gif(data: bytes) -> None:
-    """Refuse endless remarks before the first frame."""
-    at = 13 + _colours(data, 10)
+def check_gif(data: bytes) -> None:
+    """Refuse too many extension blocks before the first frame."""
+    flags = int.from_bytes(data[10:11], "big")
+    position = 13 + (3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0)  # behind the colour table
     blocks = 0
-    while data[at : at + 1] == b"\x21":
-        at += 2
-        while at < len(data) and data[at]:
-            at += 1 + data[at]
+    while data[position : position + 1] == b"\x21":
+        position += 2
+        while position < len(data) and data[position]:
+            position += 1 + data[position]
             blocks += 1
-        at += 1
+        position += 1
         blocks += 1
         if blocks > MAX_PARTS:
             raise _too_many("blocks before its picture")
 
 
-def _colours(data: bytes, at: int) -> int:
-    """Bytes of the colour table that a GIF's flags announce."""
-    flags = int.from_bytes(data[at : at + 1], "big")
-    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
-
-
-def screen_tiff(image: Image.Image) -> None:
-    """Refuse a tile much larger than the image, and endless strips; of a TIFF whose header is read."""
+def check_tiff(image: Image.Image) -> None:
+    """Refuse a tile much larger than the image, and too many strips; of a TIFF whose header is read."""
     assert isinstance(image, TiffImagePlugin.TiffImageFile)
     width, height = image.tag_v2.get(322, 0), image.tag_v2.get(323, 0)
     if width * height > max(MAX_TILE_PX, image.width * image.height):

@@ -1,4 +1,4 @@
-"""The one door through which foreign image bytes come in."""
+"""Decode untrusted image bytes. All images enter through this module."""
 
 from __future__ import annotations
 
@@ -24,24 +24,26 @@ from PIL import (
 from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
 from pipeline.imaging.colour import to_srgb
-from pipeline.imaging.container import screen_gif, screen_jpeg, screen_png, screen_tiff
-from pipeline.imaging.sniff import Format, recognise
+from pipeline.imaging.container import check_gif, check_jpeg, check_png, check_tiff
+from pipeline.imaging.sniff import Format, sniff
 from pipeline.types import Pixels
 
 MAX_SIDE_PX = 1_000_000
-"""libpng reads nothing wider or higher, so nobody would read the mask."""
+"""Longest side that libpng reads; a larger mask could not be read back."""
 
 STRIPE_PX = 2**18
-"""Pixels that leave Pillow's memory at once: what stays in a core's cache."""
+"""Pixels copied from Pillow's memory at a time, to stay in a core's cache."""
 
-# A damaged file can set off tens of thousands of warnings, and Python keeps each distinct one for good.
+# Keep 64 MiB of freed image memory for the next image: allocating it again takes as long as half of the decoding.
+Image.core.set_blocks_max(4)  # type: ignore[attr-defined]
+
+# A damaged file can cause tens of thousands of warnings, and Python keeps each distinct one forever.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-_SCREENS: dict[Format, Callable[[bytes], None]] = {"JPEG": screen_jpeg, "PNG": screen_png, "GIF": screen_gif}
+_CHECKS: dict[Format, Callable[[bytes], None]] = {"JPEG": check_jpeg, "PNG": check_png, "GIF": check_gif}
 
-# The format's class is called directly: PIL.Image.open would try every registered format and apply a pixel limit of its
-# own that can only be changed for the whole process (its GIF, TIFF and WebP readers hold to that one all the same: above
-# 178 million pixels they refuse, whatever our limits say).
+# Call the format's class directly: PIL.Image.open tries every registered format and applies a pixel limit of its own, which can
+# only be changed per process. (Its GIF, TIFF and WebP readers apply that limit anyway and refuse above 178 million pixels.)
 _OPENERS: dict[Format, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
@@ -64,23 +66,22 @@ _UPRIGHT = {
 
 
 def decode(data: bytes, limits: Limits) -> Pixels:
-    """The image in these bytes: the first frame or page, upright, in sRGB, transparency laid over white.
+    """Decode the first frame or page: upright, in sRGB, transparency composited over white.
 
-    A picture that isn't all there is an error, though browsers show what is left of it: here nobody looks. A JPEG or PNG
-    must have its end mark; of the other formats only what follows the first frame may be missing, and what follows the end
-    of any file is ignored. Damage is seen as far as a format can show it: in a PNG's pixels always, by their checksums, in
-    other formats where the decoder stumbles.
+    An incomplete picture is an error, even where browsers show the rest of it. A JPEG or PNG must have its end mark. In other
+    formats only data behind the first frame may be missing. Data behind the end of any file is ignored. Damage is detected in a
+    PNG's pixels always, by their checksums, and in other formats where the decoder fails.
 
     Returns:
         (H, W, 3) uint8, C-contiguous, writable.
 
     Raises:
-        DecodeError: the bytes are no image that is read, cut off, damaged, or above the limits (which are held against
-            the header, before anything is decoded).
+        DecodeError: The bytes are no supported image, cut off, damaged, or above the limits (compared with the header, before
+            decoding).
     """
     if len(data) > limits.max_bytes:
         raise DecodeError(f"the file has {len(data):,} bytes; limits.max_bytes allows {limits.max_bytes:,}")
-    form = recognise(data)
+    form = sniff(data)
     try:
         image = _open(data, form)
         _check_size(image, limits)
@@ -90,23 +91,23 @@ def decode(data: bytes, limits: Limits) -> Pixels:
     except DecodeError as error:
         raise DecodeError(f"this {form} can't be used: {error}") from error.__cause__
     except MemoryError as error:
-        raise DecodeError(f"this {form} needs more memory than there is; lower limits.max_pixels") from error
+        raise DecodeError(f"this {form} needs more memory than is available; lower limits.max_pixels") from error
     except Exception as error:
-        # Decoders answer damaged bytes with whatever they tripped over: SyntaxError, struct.error, UnboundLocalError …
-        raise DecodeError(f"this {form} {_complaint(error)}") from error
+        # Decoders raise anything on damaged bytes: SyntaxError, struct.error, UnboundLocalError …
+        raise DecodeError(f"this {form} {_describe_failure(error)}") from error
 
 
 def _open(data: bytes, form: Format) -> ImageFile.ImageFile:
-    """The image with its header read."""
+    """Check the container and read the header."""
     if form == "HEIC":
         return _heif_opener()(io.BytesIO(data))
     if form == "AVIF" and not AvifImagePlugin.SUPPORTED:
-        raise DecodeError("this build of Pillow reads no AVIF; install Pillow's own wheel")
-    if form in _SCREENS:
-        _SCREENS[form](data)
+        raise DecodeError("this build of Pillow does not support AVIF; install Pillow's own wheel")
+    if form in _CHECKS:
+        _CHECKS[form](data)
     image = _OPENERS[form](io.BytesIO(data))
     if form == "TIFF":
-        screen_tiff(image)
+        check_tiff(image)
     if form == "PNG":
         _scale_transparent_colour(image, depth=data[24])
     return image
@@ -123,7 +124,7 @@ def _heif_opener() -> Callable[[io.BytesIO], ImageFile.ImageFile]:
 def _check_size(image: Image.Image, limits: Limits) -> None:
     width, height = image.size
     if width < 1 or height < 1:
-        raise DecodeError(f"it is {width} wide and {height} high")
+        raise DecodeError(f"it is {width} wide and {height} high; an image needs at least one pixel")
     if width * height > limits.max_pixels:
         raise DecodeError(
             f"it is {width:,} wide and {height:,} high, {width * height:,} pixels; "
@@ -134,16 +135,16 @@ def _check_size(image: Image.Image, limits: Limits) -> None:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """A loaded image turned as its EXIF (or XMP) asks; an unreadable orientation counts as none."""
+    """Apply the orientation of a loaded image's EXIF (or XMP). An unreadable orientation counts as none."""
     try:
         turn = _UPRIGHT.get(image.getexif().get(0x0112, 1))
-    except Exception:  # noqa: BLE001 - metadata must not cost the picture
+    except Exception:  # noqa: BLE001  damaged metadata is no reason to refuse the picture
         return image
     return image if turn is None else image.transpose(turn)
 
 
 def _copied(image: Image.Image) -> Pixels:
-    """An RGB image's pixels, stripe by stripe: as a whole they would be copied three times over."""
+    """Copy an RGB image's pixels stripe by stripe; in one piece Pillow copies them three times."""
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
     rows = max(1, STRIPE_PX // width)
@@ -153,7 +154,7 @@ def _copied(image: Image.Image) -> Pixels:
 
 
 def _scale_transparent_colour(image: Image.Image, depth: int) -> None:
-    """Bring a PNG's transparent colour, given in the file's own sample depth, to the 8 bits of Pillow's samples."""
+    """Scale a PNG's transparent colour from the file's sample depth to the 8 bits of Pillow's samples."""
     key = image.info.get("transparency")
     if isinstance(key, int) and image.mode == "L":
         image.info["transparency"] = key * 255 // (2**depth - 1)
@@ -161,13 +162,13 @@ def _scale_transparent_colour(image: Image.Image, depth: int) -> None:
         image.info["transparency"] = tuple(value >> 8 for value in key)
 
 
-def _complaint(error: Exception) -> str:
-    """What is wrong and how to mend it, from the decoder's own words."""
+def _describe_failure(error: Exception) -> str:
+    """Say what is wrong and how to fix it, from the decoder's message."""
     words = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", str(error))).strip()[:160] or type(error).__name__
     if isinstance(error, Image.DecompressionBombError):
-        return f"is larger than its decoder takes ({words}); save it as PNG or JPEG"
+        return f"is larger than its decoder allows ({words}); save it as PNG or JPEG"
     if re.search(r"truncat|not enough|insufficient|end of file|outside of file", words, re.IGNORECASE):
         return f"is cut off ({words}); fetch it again"
     if re.search(r"unsupported|not supported|cannot handle|unknown|not implemented", words, re.IGNORECASE):
-        return f"is damaged or of a kind that isn't read ({words}); save it again as an 8-bit PNG or JPEG"
+        return f"is damaged or of an unsupported kind ({words}); save it again as an 8-bit PNG or JPEG"
     return f"is damaged ({words}); fetch or export it again"

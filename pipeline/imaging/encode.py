@@ -1,7 +1,7 @@
-"""Masks, cutouts and pictures as PNG bytes; the same pixels always give the same bytes.
+"""Encode masks, cutouts and pictures as PNG. The same pixels always give the same bytes.
 
-Every row is stored as its difference to the row above (the filter "Up" of the PNG specification) and packed by ISA-L's
-deflate: on photos some fifteen times as fast as Pillow's default, in about a tenth more bytes.
+Each row is stored as its difference to the row above (filter "Up" of the PNG specification) and compressed by ISA-L's deflate.
+On photos this is about fifteen times as fast as Pillow's default, with about 10 % more bytes.
 """
 
 from __future__ import annotations
@@ -16,51 +16,51 @@ from isal import isal_zlib
 
 from pipeline.types import Mask, Pixels
 
-OUT_OF_MEANS = (MemoryError, cv2.error)
-"""What pixel work raises where no image is at fault, or none that was foreseen: memory, or a limit of the library."""
+RESOURCE_ERRORS = (MemoryError, cv2.error)
+"""Errors of pixel work that no image causes by itself: out of memory, or a limit of the library."""
 
 STRIPE_BYTES = 2**18
-"""Bytes of whole rows that are worked on at once: what stays in a core's cache."""
+"""Bytes of complete rows that are processed at a time, to stay in a core's cache."""
 
 _LEVEL = 2
-"""Unlike level 3, which packs no better here, it gives the same bytes on every processor."""
+"""Compression level. Level 3 is no smaller here and gives other bytes on other processors."""
 
 _WINDOW_BITS = 10
-"""How far back a repetition is looked for. Beyond the last kilobyte photos hold chance ones, which cost more than they save."""
+"""Window of the compression: 1 KiB. Repetitions further back in photos are accidental and cost more than they save."""
 
 _GREY, _RGB, _INDEXED, _RGBA = 0, 2, 3, 6
 _UP = 2
 
 
 def encode_mask(mask: Mask) -> bytes:
-    """(H, W) uint8 as an 8-bit grey PNG."""
+    """Encode (H, W) uint8 as an 8-bit grey PNG."""
     return _png(_GREY, mask.shape, (mask[rows] for rows in stripes(*mask.shape)))
 
 
 def encode_cutout(image: Pixels, mask: Mask) -> bytes:
-    """Foreground colours (H, W, 3) and opacity (H, W) as an RGBA PNG with straight, not premultiplied, colours.
+    """Encode foreground colours (H, W, 3) and opacity (H, W) as an RGBA PNG with straight, not premultiplied, colours.
 
-    Fully transparent pixels are written black: their colour can't be seen, and one value packs best.
+    Fully transparent pixels are black: their colour is invisible, and a constant compresses best.
     """
     height, width = mask.shape
-    parts = (_straight(image[rows], mask[rows]) for rows in stripes(height, 4 * width))
+    parts = (_to_rgba(image[rows], mask[rows]) for rows in stripes(height, 4 * width))
     return _png(_RGBA, mask.shape, (part.reshape(-1, 4 * width) for part in parts))
 
 
 def encode_picture(image: Pixels) -> bytes:
-    """(H, W, 3) uint8 as an RGB PNG."""
+    """Encode (H, W, 3) uint8 as an RGB PNG."""
     height, width = image.shape[:2]
     parts = (image[rows] for rows in stripes(height, 3 * width))
     return _png(_RGB, (height, width), (part.reshape(-1, 3 * width) for part in parts))
 
 
 def encode_labels(labels: Mask) -> bytes:
-    """Numbers of objects, (H, W) uint8, 0 where there is none, as a palette PNG with Pascal VOC's colours."""
+    """Encode object numbers (H, W) uint8, 0 for none, as a palette PNG with Pascal VOC's colours."""
     return _png(_INDEXED, labels.shape, (labels[rows] for rows in stripes(*labels.shape)), voc_palette().tobytes())
 
 
 def voc_palette() -> npt.NDArray[np.uint8]:
-    """Pascal VOC's colours, (256, 3): black, maroon, green, olive … (``VOClabelcolormap.m`` of the VOC devkit).
+    """Return Pascal VOC's colours, (256, 3): black, maroon, green, olive … (``VOClabelcolormap.m`` of the VOC devkit).
 
     The lowest three bits of a number are the highest bits of red, green and blue, the next three the next highest, and so on.
     """
@@ -71,26 +71,26 @@ def voc_palette() -> npt.NDArray[np.uint8]:
     return colours
 
 
-def _straight(image: Pixels, mask: Mask) -> npt.NDArray[np.uint8]:
+def _to_rgba(image: Pixels, mask: Mask) -> npt.NDArray[np.uint8]:
     rgba = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
     cv2.insertChannel(mask, rgba, 3)
-    return np.asarray(cv2.copyTo(rgba, mask), np.uint8)  # zero where the mask is
+    return np.asarray(cv2.copyTo(rgba, mask), np.uint8)  # zeroes transparent pixels
 
 
 def stripes(height: int, row_bytes: int) -> Iterator[slice]:
-    """Whole rows, few enough to stay in a core's cache."""
+    """Yield slices of complete rows, few enough to stay in a core's cache."""
     rows = max(1, STRIPE_BYTES // row_bytes)
     return (slice(start, start + rows) for start in range(0, height, rows))
 
 
 def _png(colour: int, size: tuple[int, int], stripes: Iterable[npt.NDArray[np.uint8]], palette: bytes = b"") -> bytes:
-    """A PNG file of 8 bits a sample.
+    """Write a PNG file of 8 bits per sample.
 
     Args:
-        colour: the file's colour type.
-        size: height, width.
-        stripes: (rows, bytes of a row) each, from top to bottom.
-        palette: red, green and blue of every colour, for the colour type that has one.
+        colour: The file's colour type.
+        size: Height, width.
+        stripes: (rows, bytes per row) each, from top to bottom.
+        palette: Red, green and blue of each colour, if the colour type has a palette.
     """
     height, width = size
     packer = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _WINDOW_BITS)

@@ -1,6 +1,6 @@
-"""Estimate the object's own colours where it is partly transparent, without the background that is mixed in.
+"""Estimate the object's own colours where it is partly transparent, without the background mixed into them.
 
-``multilevel`` has a module of its own. ``ben2`` is blur fusion as PramaLLC/BEN2 ships it, after Forte and Pitié,
+``multilevel`` is in a module of its own. ``ben2`` is blur fusion as PramaLLC/BEN2 ships it, after Forte and Pitié,
 "Approximate Fast Foreground Colour Estimation" (ICIP 2021): with opacity α and image I, both colours are averaged over a
 neighbourhood, F̄ = blur(Fα)/blur(α) and B̄ = blur(B(1-α))/blur(1-α), and F = F̄ + α(I - αF̄ - (1-α)B̄). A wide pass starts
 from F = B = I, a narrow one from its F and B̄.
@@ -15,59 +15,58 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.imaging.multilevel import apply, broadcast_alpha, estimate_colours
+from pipeline.imaging.multilevel import OPAQUE, apply_colours, broadcast_alpha, estimate_colours
 from pipeline.types import Alpha, Mask, Pixels, as_alpha
 
-OPAQUE = 254
-"""From this level on a pixel shows the object alone."""
+TILE_PX = 256
+"""Side of the squares that blur fusion processes one by one, to stay in a core's cache."""
 
-TILE_PX = 128
-"""Side of the squares that are worked on one by one, so that what they need stays in a core's cache."""
+KERNELS_PX = 90, 6
+"""Sides of the blur in both passes, at any image size (PramaLLC/BEN2, ``refine_foreground``)."""
 
 Colours = npt.NDArray[np.floating[Any]]
-"""(H, W, 3), black 0, white 255 or 1."""
+"""(H, W, 3), black 0, white 1."""
+
+Part = tuple[slice, slice]
+"""Rows and columns."""
 
 
 def estimate_foreground(image: Pixels, mask: Mask, method: Literal["multilevel", "ben2", "none"]) -> Pixels:
-    """Straight (not premultiplied) colours of the foreground.
-
-    ``multilevel`` changes partly transparent pixels only.
-    ``ben2`` changes every pixel, exactly as PramaLLC/BEN2 does with its ``refine_foreground``: kernels of 90 and 6
-    pixels at any size, levels truncated. ``none`` gives the image itself.
+    """Estimate straight (not premultiplied) foreground colours.
 
     Args:
         image: (H, W, 3) uint8.
         mask: (H, W) uint8.
+        method: ``multilevel`` changes partly transparent pixels only. ``ben2`` changes every pixel, exactly as PramaLLC/BEN2
+            does with its ``refine_foreground``. ``none`` returns the image itself.
 
     Returns:
-        (H, W, 3) uint8. The colour of fully transparent pixels means nothing.
+        (H, W, 3) uint8. The colour of fully transparent pixels is arbitrary.
     """
     if method == "none":
         return image
-    if method == "multilevel":
-        foreground = image.copy()
-        if not cv2.inRange(mask, 1, OPAQUE - 1).any():
-            return foreground
-        apply(estimate_colours(image, mask), image, mask, (1, OPAQUE - 1), foreground)
-        return foreground
-    return _as_ben2(image, mask)
+    if method == "ben2":
+        return _blur_fusion(image, mask)
+    if not cv2.inRange(mask, 1, OPAQUE - 1).any():
+        return image.copy()
+    return apply_colours(estimate_colours(image, mask), image, mask)
 
 
-def _as_ben2(image: Pixels, mask: Mask) -> Pixels:
-    """Both passes at full size in double precision, as upstream; tiles change nothing."""
-    foreground = image.copy()
-    for tile, seen, kept in _tiles(np.ones_like(mask), 90 // 2 + 6 // 2, 2 * TILE_PX):
-        colours = image[seen] / 255
-        first, far = _published_pass(colours, colours, colours, as_alpha(mask[seen]), 90)
-        second, _ = _published_pass(colours, first, far, as_alpha(mask[seen]), 6)
-        foreground[tile] = (second[kept] * 255).astype(np.uint8)
+def _blur_fusion(image: Pixels, mask: Mask) -> Pixels:
+    """Run both passes in double precision, as upstream. Tiles do not change the result."""
+    foreground = np.empty_like(image)
+    for tile, padded, inner in _tiles(mask.shape[0], mask.shape[1], sum(side // 2 for side in KERNELS_PX)):
+        colours, alpha = image[padded] / 255, as_alpha(mask[padded])
+        first, background = _fusion_pass(colours, colours, colours, alpha, KERNELS_PX[0])
+        second, _ = _fusion_pass(colours, first, background, alpha, KERNELS_PX[1])
+        foreground[tile] = (second[inner] * 255).astype(np.uint8)
     return foreground
 
 
-def _published_pass(
+def _fusion_pass(
     colours: Colours, foreground: Colours, background: Colours, alpha: Alpha, kernel_px: int
 ) -> tuple[Colours, Colours]:
-    """F and B̄, step by step as they were published: where levels are truncated, the last bit decides."""
+    """Return F and B̄, in upstream's order of operations: it truncates levels, so the last bit matters."""
     shares, kernel = broadcast_alpha(alpha.astype(np.float64), 3), (kernel_px, kernel_px)
     opacity = cv2.blur(shares, kernel)
     near = cv2.blur(foreground * shares, kernel) / (opacity + 1e-5)
@@ -75,23 +74,14 @@ def _published_pass(
     return np.clip(near + shares * (colours - shares * near - (1 - shares) * far), 0, 1), far
 
 
-Part = tuple[slice, slice]
-"""Rows and columns."""
-
-
-def _tiles(wanted: npt.NDArray[np.uint8], reach: int, side: int) -> Iterator[tuple[Part, Part, Part]]:
-    """Rectangles of at most ``side`` with all wanted pixels: each, the part that its averages reach, and it within that."""
-    height, width = wanted.shape
-    for start_y in range(0, height, side):
-        for start_x in range(0, width, side):
-            x, y, across, down = cv2.boundingRect(wanted[start_y : start_y + side, start_x : start_x + side])
-            if not across:
-                continue
-            top, left = start_y + y, start_x + x
-            bottom, right = top + down, left + across
-            above, before = max(top - reach, 0), max(left - reach, 0)
+def _tiles(height: int, width: int, padding: int) -> Iterator[tuple[Part, Part, Part]]:
+    """Yield each tile, the tile with its padding, and the tile's place within the padded one."""
+    for top in range(0, height, TILE_PX):
+        for left in range(0, width, TILE_PX):
+            bottom, right = min(top + TILE_PX, height), min(left + TILE_PX, width)
+            above, before = max(top - padding, 0), max(left - padding, 0)
             yield (
                 (slice(top, bottom), slice(left, right)),
-                (slice(above, min(bottom + reach, height)), slice(before, min(right + reach, width))),
+                (slice(above, bottom + padding), slice(before, right + padding)),
                 (slice(top - above, bottom - above), slice(left - before, right - before)),
             )

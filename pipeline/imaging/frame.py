@@ -1,7 +1,8 @@
-"""Image to model frame and back: which part of the image fills the square that the model sees.
+"""Map an image to the model's square frame, and alpha back to the image.
 
 The geometry is the Finegrain box segmenter's (finegrain-ai/refiners, ``solutions/box_segmenter.py``): the box grows by a
-margin, what lies outside the image is black, the crop is squeezed into the square whatever its shape.
+margin, pixels outside the image are black, and the crop is resized to a square whatever its shape.
+``models.resample`` does the same on GPUs.
 """
 
 from __future__ import annotations
@@ -19,33 +20,33 @@ from pipeline.errors import ItemRefused
 from pipeline.types import Alpha, Box, Mask, Pixels, Region, Size
 
 MAX_PADDED_PX = 16_777_216
-"""A crop that reaches past the image may be this large, or four times the image, whichever is more."""
+"""Pixels of a crop that reaches past the image; or four times the image, if that is more."""
 
-UNSURE = 128
-"""In a trimap."""
+UNKNOWN = 128
+"""Level of a trimap's unknown region."""
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.LANCZOS}
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Which part of an image of ``size`` fills the frame; ``region`` may reach past the image (black there)."""
+    """The part of an image of ``size`` that fills the frame. ``region`` may reach past the image (black there)."""
 
     size: Size
     region: Region
 
     @property
     def inside(self) -> Region:
-        """The part of the region that lies on the image; never empty."""
+        """The part of the region on the image; never empty."""
         x0, y0, x1, y1 = self.region
         return max(x0, 0), max(y0, 0), min(x1, self.size.width), min(y1, self.size.height)
 
 
 def place(size: tuple[int, int], box: Box | None, recipe: Recipe) -> Placement:
-    """What the model is to see of an image of this (height, width): the box and its margin, or the whole image.
+    """Place the box and its margin, or the complete image of this (height, width), in the frame.
 
     Raises:
-        ItemRefused: the box lies wholly outside the image, or so far past it that little but black would be seen.
+        ItemRefused: The box is outside the image, or reaches so far past it that the frame would be mostly black.
     """
     size = Size(*size)
     if box is None:
@@ -63,20 +64,16 @@ def place(size: tuple[int, int], box: Box | None, recipe: Recipe) -> Placement:
     area = (region[2] - region[0]) * (region[3] - region[1])
     if area > max(4 * size.height * size.width, MAX_PADDED_PX):
         raise ItemRefused(
-            f"box {[] if box is None else list(box)} reaches too far past the image, which is {size.width} wide and "
-            f"{size.height} high; cut the box to the image"
+            f"box {[] if box is None else list(box)} reaches too far past the image of {size.width} x {size.height} "
+            "pixels (width x height); clip the box to the image"
         )
     return placement
 
 
 def make_frame(image: Pixels, placement: Placement, recipe: Recipe) -> Pixels:
-    """The model's view: the region, black where it leaves the image, resized by Pillow's antialiasing filter.
+    """Cut out the region (black outside the image) and resize it with the recipe's Pillow filter, which antialiases.
 
-    Args:
-        image: (H, W, 3) uint8 of the placement's size.
-
-    Returns:
-        (S, S, 3) uint8 with S = ``recipe.frame_px``.
+    The image is (H, W, 3) uint8 of the placement's size, the frame (S, S, 3) uint8 with S = ``recipe.frame_px``.
     """
     x0, y0, x1, y1 = placement.region
     left, top, right, bottom = placement.inside
@@ -90,19 +87,15 @@ def make_frame(image: Pixels, placement: Placement, recipe: Recipe) -> Pixels:
 
 
 def restore(alpha: Alpha, placement: Placement, recipe: Recipe, refinement: Callable[[Alpha], None] | None = None) -> Alpha:
-    """The frame's alpha at the image's size: resized to the region, laid on the image, zero elsewhere.
+    """Map the frame's alpha (S, S), float32 in [0, 1], to the image: resized to the region, zero elsewhere.
 
-    ``recipe.stretch`` spreads what lies on the image over [0, 1] after resizing, as BEN2 does (PramaLLC/BEN2); a
-    constant map stays as it is.
-
-    Args:
-        alpha: (S, S) float32 in [0, 1].
-        redraw: a refiner's, which changes what lies on the image in place, before all else is done with it.
+    The refinement changes the part on the image in place, directly after resizing. Then ``recipe.stretch`` scales that part to
+    [0, 1], as BEN2 does (PramaLLC/BEN2); a constant map stays as it is.
 
     Returns:
-        (H, W) float32 in [0, 1], but for a last bit.
+        (H, W) float32 in [0, 1], up to rounding in the last bit.
     """
-    resized = _resized(alpha, placement, antialias=recipe.alpha_resize == "antialias")
+    resized = _resize(alpha, placement, antialias=recipe.alpha_resize == "antialias")
     if refinement is not None:
         refinement(resized)
     if recipe.stretch:
@@ -110,39 +103,40 @@ def restore(alpha: Alpha, placement: Placement, recipe: Recipe, refinement: Call
         if high > low:
             resized -= low
             resized /= high - low
-    return _laid(resized, placement)
+    return _paste(resized, placement)
 
 
 def to_trimap(unknown: Alpha, mask: Mask, placement: Placement) -> Mask:
-    """What is known of an image, (H, W) uint8: 0 background, 255 object, 128 where a refiner's answer may count.
+    """Return the trimap, (H, W) uint8: 0 background, 255 object, 128 unknown, where a refiner may change alpha.
 
     Args:
-        band: (S, S) float32 in [0, 1] on the frame, as ``models.band.find_unknown`` gives it.
+        unknown: The frame's unknown region, (S, S) float32 in [0, 1], from ``models.refiners.unknown_region.find_unknown``.
         mask: (H, W) uint8.
+        placement: Place of the frame in the image.
     """
-    unsure = _laid(_resized(unknown, placement, antialias=True), placement) > 0
-    return np.where(unsure, np.uint8(UNSURE), np.where(mask > UNSURE, np.uint8(255), np.uint8(0)))
+    where = _paste(_resize(unknown, placement, antialias=True), placement) > 0
+    return np.where(where, np.uint8(UNKNOWN), np.where(mask > UNKNOWN, np.uint8(255), np.uint8(0)))
 
 
 def to_mask(alpha: Alpha) -> Mask:
-    """Alpha in [0, 1] as 0 to 255: the one place where opacity is rounded (to the nearest, half to even)."""
+    """Round alpha in [0, 1] to 0 … 255 (nearest, half to even). Opacity is rounded nowhere else."""
     return np.asarray(cv2.convertScaleAbs(alpha, alpha=255), np.uint8)
 
 
-def _laid(resized: Alpha, placement: Placement) -> Alpha:
-    """On the image, with zero elsewhere."""
+def _paste(resized: Alpha, placement: Placement) -> Alpha:
+    """Place alpha on the image, zero elsewhere."""
     if resized.shape == placement.size:
         return resized
     left, top, right, bottom = placement.inside
-    whole = np.zeros(placement.size, np.float32)
-    whole[top:bottom, left:right] = resized
-    return whole
+    image = np.zeros(placement.size, np.float32)
+    image[top:bottom, left:right] = resized
+    return image
 
 
-def _resized(alpha: Alpha, placement: Placement, antialias: bool) -> Alpha:
-    """The inside of the region by bilinear interpolation between pixel centres; with antialias by Pillow's where it shrinks.
+def _resize(alpha: Alpha, placement: Placement, antialias: bool) -> Alpha:
+    """Resize to the part of the region on the image, bilinearly between pixel centres; antialiased by Pillow where it shrinks.
 
-    Pillow's filter widens as it shrinks; where it enlarges, it is the plain one, which OpenCV computes ten times faster.
+    Pillow's filter widens when it shrinks. When it enlarges, it is plain bilinear, which OpenCV computes ten times as fast.
     """
     x0, y0, x1, y1 = placement.region
     left, top, right, bottom = placement.inside

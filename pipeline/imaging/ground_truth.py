@@ -1,4 +1,4 @@
-"""True masks as strangers made them: grey pictures, 0 background, 255 object, what lies between is opacity."""
+"""Decode ground-truth masks of any origin: grey pictures, 0 background, 255 object, opacity between."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pipeline.imaging.decode import decode
 from pipeline.types import Mask
 
 COLOUR_LEVELS = 8
-"""A JPEG's grey may differ by so much between its channels."""
+"""Largest difference between the channels of a JPEG's grey."""
 
 
 def decode_ground_truth(data: bytes, limits: Limits) -> Mask:
-    """The true mask in these bytes, (H, W) uint8.
+    """Decode a ground-truth mask, (H, W) uint8.
 
     Raises:
-        DecodeError: the bytes are no image, or one of colours, or labels that nobody could tell from opacity (0 and 1).
+        DecodeError: The bytes are not an image, or are a colour image or labels (0 and 1) instead of opacity.
     """
     pixels = decode(data, limits)
     mask = pixels[..., 0]
     for channel in (1, 2):
         other = pixels[..., channel]
         if (np.maximum(mask, other) - np.minimum(mask, other) > COLOUR_LEVELS).any():
-            raise DecodeError("it is a picture in colours; save it as a grey mask, 0 for background and 255 for the object")
+            raise DecodeError("it is a colour picture; save it as a grey mask, 0 for background and 255 for the object")
     if mask.max() == 1:
-        raise DecodeError("its highest level is 1 of 255, as in a file of labels; save it with 255 for the object")
+        raise DecodeError("its highest level is 1 of 255, as in a label file; save it with 255 for the object")
     return np.ascontiguousarray(mask)

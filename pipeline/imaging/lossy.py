@@ -1,4 +1,4 @@
-"""JPEG and WebP bytes of pictures; the same pixels always give the same bytes from the same libraries."""
+"""Encode pictures as JPEG and WebP. The same pixels always give the same bytes with the same libraries."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ DEFAULT_QUALITY = {"jpeg": 95, "webp": 90}
 
 
 def encode_lossy(pixels: npt.NDArray[np.uint8], form: Literal["jpeg", "webp"], quality: int | None) -> bytes:
-    """(H, W, 3) RGB, or for WebP (H, W, 4) straight RGBA, uint8 and sRGB, which both formats mean where nothing is said.
+    """Encode (H, W, 3) RGB, or for WebP (H, W, 4) straight RGBA, uint8. Both formats default to sRGB.
 
-    JPEG keeps colour at full resolution (4:4:4), for sharp edges. A block of 8 x 8 pixels that is all white is exactly white
-    again; in blocks with an edge of the object white pixels come back darker: beside noise, the worst case, by up to 40 levels
-    at quality 90, 21 at 95, 8 at 98 and 3 at 100. WebP halves the colour's resolution and may miss white by 3
-    levels anywhere, but for quality 100, which here means its lossless kind; alpha is kept to the bit at any quality.
+    JPEG keeps colour at full resolution (4:4:4), for sharp edges. A white block of 8 x 8 pixels stays exactly white. In blocks
+    with an edge of the object white pixels get darker: in the worst case, beside noise, by up to 40 levels at quality 90, 21 at
+    95, 8 at 98 and 3 at 100. WebP halves the colour's resolution and may miss white by 3 levels anywhere. Quality 100 means
+    lossless WebP. Alpha is lossless at any quality.
     """
     sink = io.BytesIO()
     image, chosen = Image.fromarray(pixels), quality or DEFAULT_QUALITY[form]

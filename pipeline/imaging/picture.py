@@ -1,4 +1,4 @@
-"""Pictures as Python users hold them: PIL images and arrays."""
+"""Convert the pictures of Python users: PIL images and arrays."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ Picture = Image.Image | npt.NDArray[Any]
 
 
 def is_picture(thing: object) -> bool:
-    """Whether this is one picture, and not a list of them."""
+    """Return whether this is one picture, and not a list of pictures."""
     return isinstance(thing, Image.Image | np.ndarray)
 
 
 def upright_rgb(picture: Picture) -> Pixels:
-    """The picture as ``decode`` would give it: upright, sRGB, transparency laid over white; (H, W, 3) uint8.
+    """Convert to what ``decode`` returns: upright, sRGB, transparency composited over white; (H, W, 3) uint8.
 
     Raises:
-        DecodeError: an array of another shape or type, or samples without an agreed white.
+        DecodeError: The array has another shape or dtype, or samples without a defined white.
     """
     if isinstance(picture, Image.Image):
         try:
             picture.load()
         except Exception as error:
-            raise DecodeError(f"this picture is cut off or damaged ({error}); open it anew") from error
+            raise DecodeError(f"this picture is cut off or damaged ({error}); open it again") from error
         return np.array(to_srgb(upright(picture)))
     if picture.dtype != np.uint8 or picture.ndim not in {2, 3} or 0 in picture.shape:
         raise DecodeError(
-            f"an array of shape {picture.shape} and type {picture.dtype} is no picture; "
+            f"an array of shape {picture.shape} and type {picture.dtype} is not a picture; "
             "give uint8 of shape (H, W), (H, W, 3) RGB or (H, W, 4) RGBA"
         )
     flat = picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture

@@ -1,8 +1,8 @@
-"""Masks as COCO's run lengths: how many 0, how many 1, and so on by turns, column by column, in the compressed text form.
+"""Encode masks as COCO's run lengths: numbers of 0 and 1 in turn, column by column, as compressed text.
 
 The format is that of the COCO API (cocodataset/cocoapi, ``common/maskApi.c``: ``rleEncode``, ``rleToString``, ``rleFrString``).
-Its library, pycocotools, is held against this in the tests; it isn't used here, for it reads beyond its memory when a damaged
-text is given to it, and damaged objects are what ``matteline verify`` looks for.
+The tests compare with its library, pycocotools. It isn't used here because it reads beyond its memory on damaged text, and
+``matteline verify`` reads damaged objects.
 """
 
 from __future__ import annotations
@@ -17,92 +17,78 @@ import numpy.typing as npt
 from pipeline.types import Mask, Size
 
 HALF = 128
-"""From this level on a pixel belongs to the object: opacity above one half."""
+"""From this level on a pixel belongs to the object (opacity above one half)."""
 
 _DIGITS = 7
-"""A number's most: five bits each."""
+"""Largest number of digits per run, of five bits each."""
 
 Runs = npt.NDArray[np.int64]
-"""(N,), the first of them, which may be 0, of pixels without the object."""
+"""(N,). The first run is of background and may be 0."""
 
 
-def is_object(mask: Mask) -> Mask:
-    """Opacity (H, W) uint8 as 0 and 1."""
+def binarize(mask: Mask) -> Mask:
+    """Convert opacity (H, W) uint8 to 0 and 1."""
     return np.asarray(cv2.inRange(mask, HALF, 255), np.uint8) & np.uint8(1)
 
 
 def run_lengths(inside: Mask) -> dict[str, Any]:
-    """An annotation's geometry as COCO has it: ``size`` [height, width], ``counts``, ``bbox`` [x, y, width, height], ``area``.
+    """Return the COCO geometry of a mask (H, W) uint8 of 0 and 1.
 
-    Args:
-        inside: (H, W) uint8, 0 and 1.
+    Its keys: ``size`` [height, width], ``counts``, ``bbox`` [x, y, width, height], ``area``.
     """
     return {
         "size": list(inside.shape),
-        "counts": _text(_runs(inside)),
+        "counts": _to_text(_runs(inside)),
         "bbox": list(cv2.boundingRect(inside)),
         "area": int(cv2.countNonZero(inside)),
     }
 
 
 def encode_rle(inside: Mask) -> bytes:
-    """``run_lengths`` as a JSON object."""
+    """Return ``run_lengths`` as a JSON object."""
     return json.dumps(run_lengths(inside), separators=(",", ":")).encode()
 
 
-def decode_rle(data: bytes) -> Mask:
-    """What ``encode_rle`` was made from: (H, W) uint8, 0 and 1.
-
-    Raises:
-        ValueError: see ``read_rle``.
-    """
-    return _unrolled(*read_rle(data))
-
-
 def decode_counts(size: Size, counts: object) -> Mask:
-    """COCO's run lengths, as text or as a list of numbers, as a mask: (H, W) uint8, 0 and 1.
+    """Decode COCO's run lengths, as text or as a list of numbers, to a mask: (H, W) uint8, 0 and 1.
 
     Raises:
-        ValueError: they are neither, or don't fill the size.
+        ValueError: They are neither, or don't fill the size.
     """
     if isinstance(counts, str):
-        runs = _numbers(counts.encode("ascii"))
+        runs = _from_text(counts.encode("ascii"))
     elif isinstance(counts, list) and all(isinstance(run, int) and 0 <= run < 2**40 for run in counts):
         runs = np.array(counts, np.int64)
     else:
-        raise ValueError("its counts are neither COCO's text nor a list of run lengths")
-    if not _fill(runs, size):
+        raise ValueError("its counts are neither COCO's compressed text nor a list of run lengths")
+    if not _fills(runs, size):
         raise ValueError(f"its runs don't fill {size.width} x {size.height} pixels")
-    return _unrolled(size, runs)
+    values = (np.arange(len(runs)) & 1).astype(np.uint8)
+    return np.asarray(cv2.transpose(np.repeat(values, runs).reshape(size.width, size.height)), np.uint8)
 
 
 def read_rle(data: bytes) -> tuple[Size, Runs]:
-    """Size and runs, which fill it; takes little memory, whatever size is claimed.
+    """Read size and runs. Needs little memory, whatever size the data claims.
 
     Raises:
-        ValueError: it is no such JSON, or its runs don't fill its size, or don't have its area.
+        ValueError: The data is no such JSON, or the runs don't fill the size, or don't have the area.
     """
     try:
         content = json.loads(data)
         height, width = (int(side) for side in content["size"])
         text, area = content["counts"].encode("ascii"), content["area"]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError("it is no JSON object with size, counts and area") from error
-    runs = _numbers(text)
-    if not _fill(runs, Size(height, width)):
+        raise ValueError("it is not a JSON object with size, counts and area") from error
+    runs = _from_text(text)
+    if not _fills(runs, Size(height, width)):
         raise ValueError(f"its runs don't fill {width} x {height} pixels")
     if int(runs[1::2].sum()) != area:
         raise ValueError("its area isn't that of its runs")
     return Size(height, width), runs
 
 
-def _fill(runs: Runs, size: Size) -> bool:
+def _fills(runs: Runs, size: Size) -> bool:
     return min(size) >= 1 and runs.min(initial=0) >= 0 and float(runs.sum(dtype=np.float64)) == size.height * size.width
-
-
-def _unrolled(size: Size, runs: Runs) -> Mask:
-    values = (np.arange(len(runs)) & 1).astype(np.uint8)
-    return np.asarray(cv2.transpose(np.repeat(values, runs).reshape(size.width, size.height)), np.uint8)
 
 
 def _runs(inside: Mask) -> Runs:
@@ -112,10 +98,10 @@ def _runs(inside: Mask) -> Runs:
     return np.diff(np.concatenate([first, starts, [down.size]])).astype(np.int64)
 
 
-def _text(runs: Runs) -> str:
-    """Each run, from the fourth on its difference to the last but one, in digits of five bits, the lowest first.
+def _to_text(runs: Runs) -> str:
+    """Write each run, from the fourth on its difference to the last but one, in digits of five bits, lowest first.
 
-    A digit's sixth bit says that more follow, the fifth of the last one is the sign; 48 is added to all.
+    A digit's sixth bit says that another digit follows. The fifth bit of the last digit is the sign. 48 is added to all.
     """
     left = runs.copy()
     left[3:] -= runs[1:-2]
@@ -130,17 +116,17 @@ def _text(runs: Runs) -> str:
     return digits[digits > 0].tobytes().decode("ascii")
 
 
-def _numbers(text: bytes) -> Runs:
-    """``_text`` undone.
+def _from_text(text: bytes) -> Runs:
+    """Read the output of ``_to_text``.
 
     Raises:
-        ValueError: it isn't such a text.
+        ValueError: It isn't such a text.
     """
     digits = np.frombuffer(text, np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero(digits & 32 == 0)
     lengths = np.diff(ends, prepend=-1)
     if not len(digits) or digits.min() < 0 or digits.max() > 63 or digits[-1] & 32 or lengths.max() > _DIGITS:
-        raise ValueError("its counts aren't COCO's text of run lengths")
+        raise ValueError("its counts aren't COCO's compressed text of run lengths")
     places = np.arange(len(digits)) - np.repeat(ends - lengths + 1, lengths)
     numbers = np.add.reduceat((digits & 31) << 5 * places, ends - lengths + 1)
     numbers -= np.where(digits[ends] & 16, 1 << 5 * lengths, 0)

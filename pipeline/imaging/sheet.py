@@ -1,4 +1,4 @@
-"""A contact sheet: photo, mask and cutout side by side, for a look at many results at once."""
+"""Draw a contact sheet: photo, mask and cutout side by side, for an overview of many results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SQUARE_PX = 12
 
 
 class Entry(NamedTuple):
-    """One item: its photo (H, W, 3), the mask's and the cutout's PNG files, the prompt's box, and a caption."""
+    """One item: photo (H, W, 3), PNG files of mask and cutout, the prompt's box, and a caption."""
 
     photo: Pixels
     mask: bytes
@@ -28,7 +28,7 @@ class Entry(NamedTuple):
 
 
 def contact_sheet(entries: Iterable[Entry], columns: int = 2) -> bytes:
-    """The entries in rows of ``columns``, each as photo | mask | cutout on a checkerboard, as a JPEG file."""
+    """Draw entries in rows of ``columns``, each as photo | mask | cutout on a checkerboard; a JPEG file."""
     strips = [_strip(entry) for entry in entries]
     width, height = 3 * CELL.width + 2 * GAP_PX, CELL.height + CAPTION_PX
     rows = -(-len(strips) // columns)

@@ -1,4 +1,4 @@
-"""What do these bytes look like: one of the formats that are read, or something to name in an error."""
+"""Detect a file's format from its first bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.errors import DecodeError
 
 Format = Literal["JPEG", "PNG", "WebP", "TIFF", "GIF", "BMP", "AVIF", "HEIC"]
 
-_STARTS: tuple[tuple[bytes, Format], ...] = (
+_MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"GIF87a", "GIF"),
@@ -22,7 +22,7 @@ _STARTS: tuple[tuple[bytes, Format], ...] = (
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 
-_STRANGERS = (
+_UNSUPPORTED = (
     (b"\xff\x0a", "JPEG XL"),
     (b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
@@ -35,7 +35,7 @@ _STRANGERS = (
     (b"\x1f\x8b", "gzip data"),
     (b"version https://git-lfs", "a Git LFS pointer"),
 )
-_TEXTS = (
+_TEXT_STARTS = (
     (b"<!doctype html", "an HTML page"),
     (b"<html", "an HTML page"),
     (b"<head", "an HTML page"),
@@ -47,13 +47,13 @@ _TEXTS = (
 )
 
 
-def recognise(data: bytes) -> Format:
-    """The format that the first bytes announce; the file's name is never asked.
+def sniff(data: bytes) -> Format:
+    """Return the format that the first bytes announce. File names are ignored.
 
     Raises:
-        DecodeError: no format that is read; the sentence says what the bytes look like.
+        DecodeError: The format is not supported. The message says what the bytes look like.
     """
-    for start, name in _STARTS:
+    for start, name in _MAGIC:
         if data.startswith(start):
             return name
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -65,29 +65,29 @@ def recognise(data: bytes) -> Format:
         if brands[0] in _HEIC_BRANDS:
             return "HEIC"
     raise DecodeError(
-        f"the bytes are {describe(data)}, not an image that is read here; "
+        f"the bytes are {describe(data)}, not a supported image; "
         "image_uri must name a JPEG, PNG, WebP, TIFF, GIF, BMP, AVIF or HEIC file"
     )
 
 
 def describe(data: bytes) -> str:
-    """What bytes that are no readable image look like, as words that fit after "the bytes are"."""
+    """Describe bytes that are no supported image, in words that fit after "the bytes are"."""
     if not any(data):
         return "nothing but zeros" if data else "empty"
     if data[4:8] == b"ftyp":
         return "a video or another ISO media file"
-    for start, name in _STRANGERS:
+    for start, name in _UNSUPPORTED:
         if data.startswith(start):
             return name
     head = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     words = head.decode("utf-8", "ignore")
     if len(words) < len(head) // 2 or not all(character.isprintable() or character.isspace() for character in words):
-        return f"of no known kind (they start {data[:8].hex(' ')})"
-    text = next((name for start, name in _TEXTS if head.startswith(start)), "plain text")
+        return f"of an unknown kind (they start {data[:8].hex(' ')})"
+    text = next((name for start, name in _TEXT_STARTS if head.startswith(start)), "plain text")
     return "an SVG drawing" if text == "XML" and "<svg" in words else text
 
 
 def _brands(data: bytes) -> list[bytes]:
-    """Major brand, then the compatible ones, of an ISO media file's ``ftyp`` box."""
+    """Return the major brand, then the compatible brands, of an ISO media file's ``ftyp`` box."""
     end = min(int.from_bytes(data[:4], "big"), len(data), 256)
     return [data[8:12], *(data[at : at + 4] for at in range(16, end - 3, 4))]

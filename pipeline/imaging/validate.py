@@ -1,4 +1,4 @@
-"""Is a published object whole, and how large is it?"""
+"""Validate written objects: complete, of the right format and size."""
 
 from __future__ import annotations
 
@@ -11,62 +11,61 @@ from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
 from pipeline.imaging.decode import decode
 from pipeline.imaging.rle import read_rle
-from pipeline.imaging.sniff import recognise
+from pipeline.imaging.sniff import sniff
 from pipeline.types import Mask, Pixels, Size
 
-BOUNDLESS = Limits(max_pixels=2**40, max_bytes=2**40)
+NO_LIMITS = Limits(max_pixels=2**40, max_bytes=2**40)
 
 _FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WebP"}
 
 
-def size_of(data: bytes, suffix: str) -> Size:
-    """The height and width that an object turns out to have when all of it is decoded.
+def decoded_size(data: bytes, suffix: str) -> Size:
+    """Return an object's height and width after decoding all of it.
 
-    Args:
-        suffix: how its name ends: ``png``, ``jpg``, ``webp``, or ``json`` for run lengths.
+    The suffix of its name is ``png``, ``jpg``, ``webp``, or ``json`` for run lengths.
 
     Raises:
-        DecodeError: it is damaged, or of another format.
+        DecodeError: The object is damaged, or of another format.
     """
     if suffix == "json":
         try:
             return read_rle(data)[0]
         except ValueError as error:
-            raise DecodeError(f"these run lengths can't be used: {error}") from error
-    if (form := recognise(data)) != _FORMATS.get(suffix):
+            raise DecodeError(f"these run lengths are invalid: {error}") from error
+    if (form := sniff(data)) != _FORMATS.get(suffix):
         raise DecodeError(f"it is a {form} in a file called .{suffix}")
-    height, width, _ = decode(data, BOUNDLESS).shape
+    height, width, _ = decode(data, NO_LIMITS).shape
     return Size(height, width)
 
 
-def fault(data: bytes, suffix: str, size: Size | None = None) -> str | None:
-    """What is wrong with an object that should be of this format (and size); None if nothing is."""
+def validation_error(data: bytes, suffix: str, size: Size | None = None) -> str | None:
+    """Say what is wrong with an object that should be of this format (and size); None if it is valid."""
     try:
-        found = size_of(data, suffix)
+        actual = decoded_size(data, suffix)
     except DecodeError as error:
         return str(error)
-    if size is None or found == size:
+    if size is None or actual == size:
         return None
-    return f"it is {found.width} wide and {found.height} high, the row says {size.width} and {size.height}"
+    return f"it has {actual.width} x {actual.height} pixels, but its index row says {size.width} x {size.height}"
 
 
 def decode_mask(data: bytes) -> Mask:
-    """A mask's opacity, (H, W) uint8.
+    """Decode a mask's opacity, (H, W) uint8.
 
     Raises:
-        DecodeError: it is damaged.
+        DecodeError: The mask is damaged.
     """
-    return decode(data, BOUNDLESS)[..., 0]
+    return decode(data, NO_LIMITS)[..., 0]
 
 
 def decode_cutout(data: bytes) -> tuple[Pixels, Mask]:
-    """A cutout's colours, (H, W, 3), and its opacity, (H, W).
+    """Decode a cutout's colours, (H, W, 3), and its opacity, (H, W).
 
     Raises:
-        DecodeError: it is damaged, or no RGBA PNG.
+        DecodeError: The cutout is damaged, or not an RGBA PNG.
     """
-    decode(data, BOUNDLESS)  # the one door: it knows what damage looks like
-    if recognise(data) != "PNG" or (image := PngImagePlugin.PngImageFile(io.BytesIO(data))).mode != "RGBA":
-        raise DecodeError("it is no RGBA PNG; see matteline verify")
+    decode(data, NO_LIMITS)  # detects damage
+    if sniff(data) != "PNG" or (image := PngImagePlugin.PngImageFile(io.BytesIO(data))).mode != "RGBA":
+        raise DecodeError("it is not an RGBA PNG; run matteline verify")
     pixels = np.asarray(image)
     return pixels[..., :3], pixels[..., 3]

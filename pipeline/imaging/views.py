@@ -1,6 +1,6 @@
-"""Small pictures of one result for a page: the photo, its cutout, the contour, and the least certain place at 1:1.
+"""Draw small pictures of one result for a page: photo, cutout, contour, and the least certain place at 1:1.
 
-One cutout serves every ground: it keeps its opacity, and the page lays it on white, black and a checkerboard.
+The cutout keeps its opacity, and the page shows it on white, black and a checkerboard.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from pipeline.imaging.rle import HALF
 from pipeline.types import Alpha, Mask, Pixels, as_alpha
 
 THUMB_PX = 256
-"""The longer side of a thumbnail."""
+"""Longer side of a thumbnail."""
 
 ZOOM_PX = 128
-"""The side of the window that is shown at 1:1."""
+"""Side of the window that is shown at 1:1."""
 
 THUMB_BYTES = 24_000
-"""A picture above this is encoded again, worse: no item makes the page slow."""
+"""Size above which a picture is encoded again at a lower quality, to keep the page fast."""
 
 GREEN = (40, 200, 90)
-"""The ground on which edges are judged: no photo has much of it."""
+"""Background for judging edges; rare in photos."""
 
 CONTOUR_CHARS = 4_000
-"""An outline longer than this (hair, nets) is drawn coarser."""
+"""Length above which an outline (hair, nets) is drawn coarser."""
 
 QUALITIES = (72, 45, 20, 1)
 
 
 class Views(NamedTuple):
-    """WebP files, and the contour of alpha = 1/2 as an SVG path in pixels of the photo's thumbnail."""
+    """WebP files, and the contour of alpha = 1/2 as an SVG path in pixels of the thumbnail."""
 
     width: int
     height: int
@@ -45,13 +45,13 @@ class Views(NamedTuple):
 
 
 def views(photo: Pixels | None, colours: Pixels | None, mask: Mask | None, place: tuple[int, int] | None = None) -> Views:
-    """What can be shown of an item: all of its pictures are of one size, or absent.
+    """Draw an item's pictures. All have one size, or are None.
 
     Args:
-        photo: (H, W, 3), upright; None where it can't be had.
-        colours: the cutout's own colours, (H, W, 3); None takes the photo's.
-        mask: (H, W) opacity; None where there is none.
-        place: row and column of the corner of what is shown at 1:1; None finds the least certain place.
+        photo: (H, W, 3), upright; None if it is unavailable.
+        colours: The cutout's colours, (H, W, 3); None for the photo's.
+        mask: Opacity (H, W), if there is one.
+        place: Row and column of the corner of the window at 1:1; None for the least certain place.
     """
     photo = photo if photo is None or mask is None or photo.shape[:2] == mask.shape else None
     shape = next((one.shape[:2] for one in (photo, mask) if one is not None), (1, 1))
@@ -72,16 +72,16 @@ def views(photo: Pixels | None, colours: Pixels | None, mask: Mask | None, place
 
 
 def least_certain(mask: Mask, side: int = ZOOM_PX) -> tuple[int, int]:
-    """Row and column of the top left corner of the window (of ``side``, within the mask) with most half transparency.
+    """Return the row and column of the top left corner of the most transparent window of ``side`` pixels.
 
-    A pixel counts a·(1 - a), alpha's variance if it were a coin's. The windows are compared at every eighth pixel.
+    A pixel counts a·(1 - a), the variance of a coin with probability alpha. Windows are compared at every eighth pixel.
     """
     alpha = as_alpha(mask)
     return _heaviest(alpha * (1 - alpha), side)
 
 
 def most_changed(one: Mask, other: Mask, side: int = ZOOM_PX) -> tuple[int, int]:
-    """The same of the window in which two masks of one size, (H, W), differ most."""
+    """Return the corner of the window in which two masks (H, W) of one size differ most."""
     return _heaviest(as_alpha(np.asarray(cv2.absdiff(one, other), np.uint8)), side)
 
 
@@ -90,18 +90,18 @@ def _heaviest(weights: Alpha, side: int) -> tuple[int, int]:
     rows, columns = min(side, height), min(side, width)
     sums = cv2.integral(weights)
     tops, lefts = np.arange(0, height - rows + 1, 8), np.arange(0, width - columns + 1, 8)
-    within = (
+    window_sums = (
         sums[np.ix_(tops + rows, lefts + columns)]
         - sums[np.ix_(tops, lefts + columns)]
         - sums[np.ix_(tops + rows, lefts)]
         + sums[np.ix_(tops, lefts)]
     )
-    top, left = np.unravel_index(int(within.argmax()), within.shape)
+    top, left = np.unravel_index(int(window_sums.argmax()), window_sums.shape)
     return int(tops[top]), int(lefts[left])
 
 
 def contour(mask: Mask) -> str:
-    """The outline of alpha >= 1/2 as an SVG path: ``M x y L x y … Z`` for every closed line, in whole pixels."""
+    """Return the outline of alpha >= 1/2 as an SVG path: ``M x y L x y … Z`` per closed line, in whole pixels."""
     lines, _ = cv2.findContours((mask >= HALF).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     for coarseness in (0.7, 1.5, 3.0):
         path = "".join(
@@ -115,7 +115,7 @@ def contour(mask: Mask) -> str:
 
 
 def _zoom(photo: Pixels | None, cut: Pixels, place: tuple[int, int]) -> Image.Image:
-    """Photo, opacity and cutout on green of the window there, side by side at 1:1."""
+    """Draw a window's photo, opacity and cutout on green side by side at 1:1."""
     top, left = place
     window = cut[top : top + ZOOM_PX, left : left + ZOOM_PX]
     alpha = window[..., 3:].astype(np.float32) / 255
@@ -132,7 +132,7 @@ def _small(pixels: Pixels, width: int, height: int) -> Pixels:
 
 
 def _small_cutout(cut: Pixels, width: int, height: int) -> Pixels:
-    """Resized with premultiplied colours, so that what is transparent lends its edge no colour."""
+    """Resize with premultiplied colours, so that no colour of transparent pixels bleeds in."""
     alpha = cut[..., 3:].astype(np.float32) / 255
     lit = cv2.resize(np.dstack([cut[..., :3] * alpha, alpha]), (width, height), interpolation=cv2.INTER_AREA)
     colours = lit[..., :3] / np.maximum(lit[..., 3:], 1 / 1024)

@@ -1,6 +1,6 @@
-"""From signals to one score, and from masks and ground truth to metrics.
+"""Combine signals into one score, and compare masks with ground truth.
 
-Knows calibration, intervals, ranking and drift. Plain NumPy; no storage, no models.
+Holds calibration, intervals, ranking and drift. Uses NumPy and OpenCV. Neither storage nor models. See ``README.md``.
 
 May import: ``imaging``, ``config`` and the modules at the root.
 """

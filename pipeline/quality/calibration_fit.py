@@ -1,9 +1,9 @@
-"""Fitting a calibration: monotone boosting with scikit-learn, on masks whose Dice is known or that a person judged.
+"""Fit a calibration by monotone boosting with scikit-learn, on masks with known Dice or a person's review.
 
-One stump at a time, each on one signal and in that signal's own direction (``RISES``, ``FALLS``), is added to the log odds
-(Friedman, 2001), so the whole is a sum of one monotone curve a signal. It learns to tell masks at two thresholds at once: what
-is a failure says more of the order than good masks alone do. A slope and an offset, fitted on what it says of photos that were
-left out (Platt, 1999), then make it the probability of a good mask.
+Boosting adds one stump at a time to the log odds (Friedman, 2001), each on one signal in that signal's own direction
+(``RISING``, ``FALLING``). The result is a sum of one monotone curve per signal. It learns two thresholds at once, because
+failures say more about the order than good masks alone. A slope and an offset, fitted on held-out photos (Platt, 1999), make
+it the probability of a good mask.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ import numpy.typing as npt
 from pipeline.errors import ConfigError
 from pipeline.quality.calibration import Term
 
-RISES = (
+RISING = (
     *("expected_dice", "soft_dice", "stability", "confidence", "slope", "support", "contrast"),
     *("largest_share", "box_agreement"),
 )
-"""Signals of which more never makes a mask worse."""
-FALLS = ("uncertain_share", "stray", "gaps", "box_outside")
-"""Signals of which more never makes a mask better."""
+"""Signals that never lower the quality when they increase."""
+FALLING = ("uncertain_share", "stray", "gaps", "box_outside")
+"""Signals that never raise the quality when they increase."""
 
-LEAST_ITEMS, LEAST_KIND = 100, 20
-"""Fewer items, or fewer good or bad ones, say nothing."""
+MIN_ITEMS, MIN_PER_CLASS = 100, 20
+"""Smallest number of items, and of good and of bad ones."""
 
 FOLDS = 5
 ROUNDS = (25, 50, 100, 200)
-"""Numbers of stumps tried."""
+"""Numbers of stumps to choose from."""
 RATE, LEAF = 0.1, 20
 POINTS = 33
-"""Of each curve at most."""
+"""Largest number of points per curve."""
 
-FALLS_ON = ("expected_dice", "box_agreement", "box_outside")
-STEEP, HALVINGS, LEAST = 3.0, 8, 1e-3
-"""The curves of these signals, shares all, fall on where the boosting's end, so steep in log odds, and through so many halvings
-of what is left there; unless that is so small. The boosting is flat where all masks that it saw were bad, but a mask that is
-inside out, half of one, or of a box beside the object is worse still, and every other signal is content with it.
+EXTRAPOLATED = ("expected_dice", "box_agreement", "box_outside")
+SLOPE, HALVINGS, MIN_REST = 3.0, 8, 1e-3
+"""The curves of these signals, all shares, are extrapolated where the boosting ends: with this slope in log odds, over this
+many halvings of the rest, unless the rest is below the minimum. The boosting is flat where all its masks were bad. A mask that
+is inverted, incomplete or of a box beside the object is even worse, and no other signal shows that.
 """
 
 Floats = npt.NDArray[np.float64]
@@ -48,26 +48,26 @@ Flags = npt.NDArray[np.bool_]
 
 
 class Boosting(Protocol):
-    """What scikit-learn gives."""
+    """Scikit-learn's interface."""
 
     def decision_function(self, values: Floats) -> Floats:
-        """(N, signals) to log odds (N,)."""
+        """Return log odds (N,) for (N, signals)."""
         ...
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The sum: log odds of a good mask."""
+    """The sum, in log odds of a good mask."""
 
     bias: float
     terms: dict[str, Term]
 
 
 def check_library() -> None:
-    """Refuse to fit without scikit-learn.
+    """Check that scikit-learn is installed.
 
     Raises:
-        ConfigError: saying how to install it.
+        ConfigError: It is not.
     """
     try:
         import sklearn  # noqa: F401
@@ -76,35 +76,36 @@ def check_library() -> None:
 
 
 def fit(signals: Mapping[str, Floats], good: Flags, fair: Flags, groups: npt.NDArray[np.int64]) -> Fit:
-    """The sum of curves that tells good masks from others best.
+    """Fit the sum of curves that separates good masks best.
 
     Args:
-        signals: by name (N,), NaN where null; those of ``RISES`` and ``FALLS`` are used.
-        good, fair: (N,), which masks are at least good, and which are no failures.
-        groups: (N,), which photo an item is of; copies of a photo are left out together.
+        signals: (N,) by name, NaN where null. Those in ``RISING`` and ``FALLING`` are used.
+        good: (N,), whether a mask is good.
+        fair: (N,), whether a mask is no failure.
+        groups: (N,), number of the item's photo. All items of a photo are held out together.
 
     Raises:
-        ConfigError: too few items, or too few of a kind.
+        ConfigError: There are too few items, good ones, bad ones or photos.
     """
-    kind = int(min(good.sum(), (~good).sum()))
-    if len(good) < LEAST_ITEMS or kind < LEAST_KIND or len(np.unique(groups)) < FOLDS:
+    smaller_class = int(min(good.sum(), (~good).sum()))
+    if len(good) < MIN_ITEMS or smaller_class < MIN_PER_CLASS or len(np.unique(groups)) < FOLDS:
         raise ConfigError(
-            f"{len(good)} judged items, {int(good.sum())} of them good, can't be fitted to; evaluate at least {LEAST_ITEMS}, "
-            f"of them {LEAST_KIND} good and {LEAST_KIND} bad, from {FOLDS} photos or more"
+            f"{len(good)} items with a Dice or a review, {int(good.sum())} of them good, are too few to fit a calibration; "
+            f"evaluate at least {MIN_ITEMS}, of them {MIN_PER_CLASS} good and {MIN_PER_CLASS} bad, from {FOLDS} photos or more"
         )
     from threadpoolctl import threadpool_limits
 
-    names = [name for name in (*RISES, *FALLS) if name in signals and np.isfinite(signals[name]).any()]
+    names = [name for name in (*RISING, *FALLING) if name in signals and np.isfinite(signals[name]).any()]
     values = np.stack([signals[name] for name in names], 1)
-    rising = [1 if name in RISES else -1 for name in names]
-    with threadpool_limits(1):  # threads that wait for one another in turn take minutes for so few items on a busy machine
-        left_out = _left_out(values, good, fair, groups, rising)
-        lines = {rounds: _platt(odds, good) for rounds, odds in left_out.items()}
-        rounds = min(lines, key=lambda rounds: _loss(lines[rounds][0] * left_out[rounds] + lines[rounds][1], good))
-        return _curves(_boosted(values, good, fair, rising, rounds), values, good, names, lines[rounds])
+    rising = [1 if name in RISING else -1 for name in names]
+    with threadpool_limits(1):  # with more threads so few items take minutes on a busy machine
+        held_out = _held_out_odds(values, good, fair, groups, rising)
+        lines = {rounds: _platt(odds, good) for rounds, odds in held_out.items()}
+        rounds = min(lines, key=lambda rounds: _loss(lines[rounds][0] * held_out[rounds] + lines[rounds][1], good))
+        return _curves(_boost(values, good, fair, rising, rounds), values, good, names, lines[rounds])
 
 
-def _boosted(values: Floats, good: Flags, fair: Flags, rising: list[int], rounds: int) -> Boosting:
+def _boost(values: Floats, good: Flags, fair: Flags, rising: list[int], rounds: int) -> Boosting:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     stumps: Any = HistGradientBoostingClassifier(
@@ -119,19 +120,21 @@ def _boosted(values: Floats, good: Flags, fair: Flags, rising: list[int], rounds
     return fitted
 
 
-def _left_out(values: Floats, good: Flags, fair: Flags, groups: npt.NDArray[np.int64], rising: list[int]) -> dict[int, Floats]:
-    """What is said of photos that weren't fitted on, (N,) by number of stumps."""
+def _held_out_odds(
+    values: Floats, good: Flags, fair: Flags, groups: npt.NDArray[np.int64], rising: list[int]
+) -> dict[int, Floats]:
+    """Return the log odds (N,), predicted by fits without the item's photo, by number of stumps."""
     from sklearn.model_selection import GroupKFold
 
-    found = {rounds: np.zeros(len(good)) for rounds in ROUNDS}
-    for seen, unseen in GroupKFold(FOLDS).split(values, good, groups):
-        for rounds, odds in found.items():
-            odds[unseen] = _boosted(values[seen], good[seen], fair[seen], rising, rounds).decision_function(values[unseen])
-    return found
+    predicted = {rounds: np.zeros(len(good)) for rounds in ROUNDS}
+    for train, test in GroupKFold(FOLDS).split(values, good, groups):
+        for rounds, odds in predicted.items():
+            odds[test] = _boost(values[train], good[train], fair[train], rising, rounds).decision_function(values[test])
+    return predicted
 
 
 def _platt(odds: Floats, good: Flags) -> tuple[float, float]:
-    """Slope and offset that make such odds those of a good mask."""
+    """Return the slope and offset that turn predicted log odds into those of a good mask."""
     from sklearn.linear_model import LogisticRegression
 
     line = LogisticRegression(C=1e6).fit(odds[:, None], good)
@@ -139,12 +142,12 @@ def _platt(odds: Floats, good: Flags) -> tuple[float, float]:
 
 
 def _loss(odds: Floats, good: Flags) -> float:
-    """Mean cross entropy, in nats."""
+    """Return the mean cross entropy in nats."""
     return float(np.logaddexp(0, np.where(good, -odds, odds)).mean())
 
 
 def _curves(boosted: Boosting, values: Floats, good: Flags, names: list[str], line: tuple[float, float]) -> Fit:
-    """The boosting as one curve a signal: what it says as one signal moves and the others stay, which in a sum is all."""
+    """Convert the boosting to one curve per signal, by varying one signal and keeping the others."""
     slope, offset = line
     base = np.nanmedian(values, 0)
     middle = float(boosted.decision_function(base[None])[0])
@@ -152,37 +155,37 @@ def _curves(boosted: Boosting, values: Floats, good: Flags, names: list[str], li
     for column, name in enumerate(names):
         own = values[:, column]
         at = np.unique(np.quantile(own[np.isfinite(own)], np.linspace(0, 1, POINTS)).round(5))
-        asked = np.repeat(base[None], len(at) + 1, 0)
-        asked[:, column] = [*at, np.nan]
-        *adds, missing = (slope * (boosted.decision_function(asked) - middle)).round(5).tolist()
+        probe = np.repeat(base[None], len(at) + 1, 0)
+        probe[:, column] = [*at, np.nan]
+        *adds, missing = (slope * (boosted.decision_function(probe) - middle)).round(5).tolist()
         if len(set(adds)) > 1:
             usual = np.where(np.isfinite(own), np.interp(own, at, adds), missing)[good].mean()
             points = list(zip(at.tolist(), adds, strict=True))
-            if name in FALLS_ON:
-                points = _falling_on(points) if name in RISES else _mirrored(_falling_on(_mirrored(points)))
+            if name in EXTRAPOLATED:
+                points = _extrapolate(points) if name in RISING else _mirror(_extrapolate(_mirror(points)))
             values_at, added = zip(*points, strict=True)
             terms[name] = Term(at=values_at, adds=added, missing=missing, usual=round(float(usual), 5))
     return Fit(round(offset + slope * middle, 5), terms)
 
 
 Points = list[tuple[float, float]]
-"""Of a curve: value and what is added."""
+"""Points of a curve: value and contribution."""
 
 
-def _falling_on(points: Points) -> Points:
-    """A rising curve over values in [0, 1] with its lowest plateau replaced by a line over the values' own log odds."""
+def _extrapolate(points: Points) -> Points:
+    """Replace the lowest plateau of a rising curve over [0, 1] by a line over the values' own log odds."""
     lowest = points[0][1]
     first = max(place for place, (_, add) in enumerate(points) if add == lowest)
-    begins = points[first][0]
-    if begins < LEAST:
+    start = points[first][0]
+    if start < MIN_REST:
         return points
-    ends = [begins / 2**times for times in range(HALVINGS, 0, -1)]
-    falls = [(round(end, 6), round(lowest - STEEP * (_log_odds(begins) - _log_odds(end)), 5)) for end in ends]
-    return [*falls, *points[first:]]
+    ends = [start / 2**times for times in range(HALVINGS, 0, -1)]
+    line = [(round(end, 6), round(lowest - SLOPE * (_log_odds(start) - _log_odds(end)), 5)) for end in ends]
+    return [*line, *points[first:]]
 
 
-def _mirrored(points: Points) -> Points:
-    """The same curve over what is left of 1."""
+def _mirror(points: Points) -> Points:
+    """Return the curve over 1 less the value."""
     return [(round(1 - value, 6), add) for value, add in reversed(points)]
 
 

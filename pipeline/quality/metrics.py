@@ -1,11 +1,11 @@
-"""How good a mask is, given the true one: the numbers that the field reports, each variant under a name of its own.
+"""Compare a mask with its ground truth by the metrics of the literature, each variant under a name of its own.
 
-Whatever PySODMetrics (https://github.com/lartpang/PySODMetrics, MIT licence) has is computed by it, so that it can be held
-against published tables. Alpha goes in as it is: the library's default, ``normalize=True``, stretches every prediction to
-[0, 1] first, which would turn a mask that is grey all over into a perfect one.
+PySODMetrics (https://github.com/lartpang/PySODMetrics, MIT licence) computes all metrics that it has, so they compare with
+published tables. Alpha is not normalised: the library's default, ``normalize=True``, stretches each prediction to [0, 1], which
+turns a uniformly grey mask of the right shape into a perfect one.
 
-In the formulas p is the mask / 255 and g the truth, 1 above level 128 (PySODMetrics' rule); a is the truth / 255. A *curve*
-holds a metric of p ≥ t for 256 thresholds t = 255/255, 254/255, …, 0; *mean* and *max* are those of the curve.
+In the formulas p is the mask / 255 and g the ground truth, 1 above level 128 (PySODMetrics' rule); a is the ground truth / 255.
+A *curve* holds a metric of p ≥ t for 256 thresholds t = 255/255, 254/255, …, 0; *mean* and *max* are those of the curve.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from pipeline.types import Mask, as_alpha
 THRESHOLDS = 256
 TRUE_ABOVE = 128
 BOUNDARY = 0.02
-"""Width of the boundary that boundary IoU looks at, as a share of the diagonal."""
+"""Width of boundary IoU's boundary, as a share of the diagonal."""
 
 Curve = npt.NDArray[np.float64]
-"""(256,): the metric with the threshold falling from 255/255 to 0."""
+"""(256,), the threshold falling from 255/255 to 0."""
 
 
 class Metric(NamedTuple):
-    """A column of the evaluation."""
+    """Column of the evaluation."""
 
     name: str
     title: str
     about: str
-    """Formula, range, source."""
+    """Formula, range and source."""
     lower_is_better: bool = False
 
 
@@ -47,7 +47,7 @@ _E = "φ = (1 + ξ)² / 4 with ξ = 2·p̂ĝ / (p̂² + ĝ²) of the centred mas
 _F = "1.3·P·R / (0.3·P + R), so β² = 0.3; [0, 1]; Achanta et al., CVPR 2009"
 _DICE = "2·TP / (2·TP + FP + FN); [0, 1]; Dice 1945"
 _ADAPTIVE = "p ≥ min(2·mean(p), 1)"
-_RHEMANN = "Rhemann et al., CVPR 2009, as in Xu et al., CVPR 2017; the whole picture, soft truth"
+_RHEMANN = "Rhemann et al., CVPR 2009, as in Xu et al., CVPR 2017; the complete picture, soft ground truth"
 
 METRICS = (
     Metric("mae", "MAE", "mean |p - g|; [0, 1]; Perazzi et al., CVPR 2012", lower_is_better=True),
@@ -69,22 +69,22 @@ METRICS = (
     Metric(
         "boundary_iou",
         "boundary IoU",
-        "IoU of what an erosion by round(0.02·diagonal) takes from p > 0.5 and from g; [0, 1]; Cheng et al., CVPR 2021",
+        "IoU of what an erosion by round(0.02·diagonal) removes from p > 0.5 and from g; [0, 1]; Cheng et al., CVPR 2021",
     ),
     Metric(
         "hce",
         "HCE",
-        "clicks that mend the mask, γ = 5, ε = 2; 0 and more; Qin et al., ECCV 2022; only with --hce",
+        "clicks that correct the mask, γ = 5, ε = 2; 0 and more; Qin et al., ECCV 2022; only with --hce",
         lower_is_better=True,
     ),
-    Metric("mae_soft", "MAE soft", "mean |p - a|; [0, 1]; as mae, for soft truth", lower_is_better=True),
+    Metric("mae_soft", "MAE soft", "mean |p - a|; [0, 1]; as mae, for soft ground truth", lower_is_better=True),
     Metric("sad", "SAD", f"Σ|p - a| / 1000; 0 and more; {_RHEMANN}", lower_is_better=True),
     Metric("mse", "MSE", f"mean (p - a)²; [0, 1]; {_RHEMANN}", lower_is_better=True),
     Metric("grad", "Grad", f"Σ(|∇p| - |∇a|)² / 1000, σ = 1.4; 0 and more; {_RHEMANN}", lower_is_better=True),
     Metric("conn", "Conn", f"Σ|φ(p) - φ(a)| / 1000, θ = 0.15, step 0.1; 0 and more; {_RHEMANN}", lower_is_better=True),
 )
 CURVES = {"e_curve": "e_max", "dice_curve": "dice_max", "f_curve": "f_max"}
-"""Curves, and the metric of a data set that is the maximum of their mean."""
+"""Curves, and a data set's metric that is the maximum of their mean."""
 
 
 @dataclass(frozen=True)
@@ -92,60 +92,59 @@ class Measured:
     """All metrics of one mask."""
 
     values: dict[str, float | None]
-    """By name. None: not asked for, or not defined for such a truth (S where its centre lies in the last row or column, E of a
+    """Values by name. None: not requested, or undefined (S if the ground truth's centre is in the last row or column, E of a
     single pixel)."""
     curves: dict[str, Curve]
 
 
 def check_library() -> None:
-    """Refuse before work.
+    """Check that PySODMetrics is installed.
 
     Raises:
-        ConfigError: PySODMetrics isn't installed.
+        ConfigError: It is not.
     """
     if find_spec("py_sod_metrics") is None:
         raise ConfigError("evaluating needs one more package: pip install 'matteline[evaluate]'")
 
 
-def measure(mask: Mask, truth: Mask, *, hce: bool = False) -> Measured:
-    """Every metric of a mask, (H, W) uint8, against the true one of the same shape.
+def measure(mask: Mask, ground_truth: Mask, *, hce: bool = False) -> Measured:
+    """Compute all metrics of a mask (H, W), uint8, against ground truth of the same shape.
 
-    Args:
-        hce: human correction efforts too, which take as long as all others several times over.
+    ``hce`` adds human correction efforts, which take several times as long as all others.
 
     Raises:
-        ValueError: they aren't of one shape, or without a pixel.
+        ValueError: The shapes differ, or there are no pixels.
     """
-    if mask.shape != truth.shape or mask.ndim != 2 or not mask.size:
-        raise ValueError(f"a mask of shape {mask.shape} can't be held against a truth of {truth.shape}")
-    alpha, true = mask / 255, truth > TRUE_ABOVE
+    if mask.shape != ground_truth.shape or mask.ndim != 2 or not mask.size:
+        raise ValueError(f"a mask of shape {mask.shape} cannot be compared with ground truth of shape {ground_truth.shape}")
+    alpha, true = mask / 255, ground_truth > TRUE_ABOVE
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing, which become None below
+        warnings.simplefilter("ignore", RuntimeWarning)  # means of empty sets, which become None below
         values, curves = _by_library(alpha, true, hce=hce)
-    soft, soft_truth = as_alpha(mask), as_alpha(truth)
+    soft, soft_ground_truth = as_alpha(mask), as_alpha(ground_truth)
     values["boundary_iou"] = boundary_iou(alpha > 0.5, true)
-    values["mae_soft"] = float(np.abs(soft - soft_truth).mean(dtype=np.float64))
-    values |= matting_errors(soft, soft_truth)._asdict()
+    values["mae_soft"] = float(np.abs(soft - soft_ground_truth).mean(dtype=np.float64))
+    values |= matting_errors(soft, soft_ground_truth)._asdict()
     defined = {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
     if mask.size == 1:
         defined |= dict.fromkeys(("e_adaptive", "e_mean", "e_max"))
     return Measured({metric.name: defined.get(metric.name) for metric in METRICS}, curves)
 
 
-def boundary_iou(mask: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> float:
-    """IoU of two masks' boundaries, (H, W) each: their pixels within 2 % of the diagonal from their contour or the border.
+def boundary_iou(mask: npt.NDArray[np.bool_], ground_truth: npt.NDArray[np.bool_]) -> float:
+    """Compute the IoU of two masks' (H, W) boundaries: pixels within 2 % of the diagonal from the contour or the border.
 
-    0 where both are empty, as PySODMetrics has it for IoU.
+    0 if both are empty, as PySODMetrics defines IoU.
     """
-    width = max(1, round(BOUNDARY * math.hypot(*truth.shape)))
-    one, other = _boundary(mask, width), _boundary(truth, width)
+    width = max(1, round(BOUNDARY * math.hypot(*ground_truth.shape)))
+    one, other = _boundary(mask, width), _boundary(ground_truth, width)
     union = np.count_nonzero(one | other)
     return float(np.count_nonzero(one & other) / union) if union else 0.0
 
 
 def _boundary(mask: npt.NDArray[np.bool_], width: int) -> npt.NDArray[np.bool_]:
-    """What erosion takes: the picture's border counts as background."""
-    # So many erosions by 3 x 3 are one by a larger square, and that is quick.
+    """Return the pixels that erosion removes. Outside the picture is background."""
+    # ``width`` erosions by 3 x 3 equal one by a larger square, which is faster.
     square = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     inner = cv2.erode(mask.astype(np.uint8), square, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     return np.asarray(mask & (inner == 0))
@@ -163,30 +162,24 @@ def _by_library(
             "iou": sod.IOUHandler(with_dynamic=False, with_adaptive=False, with_binary=True),
         }
     )
-    meters: dict[str, Any] = {
-        "mae": sod.MAE(),
-        "s": sod.Smeasure(),
-        "e": sod.Emeasure(),
-        "wf": sod.WeightedFmeasure(),
-        "thresholded": thresholded,
-    }
+    handlers = [sod.MAE(), sod.Smeasure(), sod.Emeasure(), sod.WeightedFmeasure(), thresholded]
     if hce:
-        meters["hce"] = sod.HumanCorrectionEffortMeasure()
-    found: dict[str, Any] = {}
-    for counters in meters.values():
-        counters.step(alpha, true, normalize=False)
-        found |= counters.get_results()
-    curves = {"e_curve": found["em"]["curve"], "dice_curve": found["dice"]["dynamic"], "f_curve": found["f"]["dynamic"]}
+        handlers.append(sod.HumanCorrectionEffortMeasure())
+    results: dict[str, Any] = {}
+    for handler in handlers:
+        handler.step(alpha, true, normalize=False)
+        results |= handler.get_results()
+    curves = {"e_curve": results["em"]["curve"], "dice_curve": results["dice"]["dynamic"], "f_curve": results["f"]["dynamic"]}
     values: dict[str, float | None] = {
-        "mae": float(found["mae"]),
-        "s_measure": float(found["sm"]),
-        "e_adaptive": float(found["em"]["adp"]),
-        "dice_binary": float(found["dice"]["binary"]),
-        "dice_adaptive": float(found["dice"]["adaptive"]),
-        "f_adaptive": float(found["f"]["adaptive"]),
-        "weighted_f": float(found["wfm"]),
-        "iou": float(found["iou"]["binary"]),
-        "hce": float(found["hce"]) if hce else None,
+        "mae": float(results["mae"]),
+        "s_measure": float(results["sm"]),
+        "e_adaptive": float(results["em"]["adp"]),
+        "dice_binary": float(results["dice"]["binary"]),
+        "dice_adaptive": float(results["dice"]["adaptive"]),
+        "f_adaptive": float(results["f"]["adaptive"]),
+        "weighted_f": float(results["wfm"]),
+        "iou": float(results["iou"]["binary"]),
+        "hce": float(results["hce"]) if hce else None,
     }
     for name, curve in curves.items():
         kind = name.removesuffix("_curve")

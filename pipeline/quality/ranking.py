@@ -1,14 +1,13 @@
-"""How good a quality score is: does it rank bad masks first, and is it the probability that it says it is?
+"""Evaluate a quality score: does it rank bad masks first, and is it a calibrated probability?
 
-``score`` is the number to be judged, higher for better masks; ``dice`` is what the masks turned out to be worth. Items of equal
-score are taken as in random order: each counts with the mean of its equals, so the order of the rows changes nothing.
+``score`` is higher for better masks, ``dice`` their Dice. Items of equal score count with the mean of their equals, so the
+order of the rows does not matter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +15,9 @@ import numpy.typing as npt
 from pipeline.quality.intervals import Interval, interval
 
 FAILED_BELOW = 0.9
-"""A mask of lower Dice is a failure."""
+"""Dice below which a mask is a failure."""
 GOOD_FROM = 0.95
-"""The quality is meant to be the probability of a Dice from here on."""
+"""Dice from which on a mask is good. The quality is the probability of this."""
 BINS = 5
 COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
 
@@ -28,33 +27,31 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Ranking:
-    """How one score does on N items."""
+    """Evaluation of one score on N items."""
 
     items: int
     failures: int
     numbers: dict[str, Interval]
-    """By name, see ``NUMBERS``."""
+    """Values by name, see ``RANKING_METRICS``."""
     curve: tuple[tuple[float, float], ...]
-    """Coverage and the mean of 1 - Dice over the best-scored items up to it."""
+    """Coverage, and the mean of 1 - Dice over the best-scored items up to it."""
 
 
-def judge(score: Floats, dice: Floats, groups: npt.NDArray[np.int64] | None = None) -> Ranking:
-    """Everything about one score, (N,) each, with 95 % intervals by resampling items, or groups of them (``bootstrap``)."""
-    found = {
-        name: interval(partial(_of_some, number, score, dice), len(score), groups) for name, (number, _) in NUMBERS.items()
-    }
+def evaluate_score(score: Floats, dice: Floats, groups: npt.NDArray[np.int64] | None = None) -> Ranking:
+    """Compute all metrics of a score, (N,) each, with 95 % intervals from resampled items or groups (``intervals``)."""
+
+    def with_interval(metric: Callable[[Floats, Floats], float]) -> Interval:
+        return interval(lambda rows: metric(score[rows], dice[rows]), len(score), groups)
+
+    numbers = {name: with_interval(metric) for name, (metric, _) in RANKING_METRICS.items()}
     risks = selective_risks(score, 1 - dice)
     at = [max(1, round(coverage * len(score))) - 1 for coverage in COVERAGES] if len(score) else []
     curve = tuple((coverage, float(risks[row])) for coverage, row in zip(COVERAGES, at, strict=False))
-    return Ranking(len(score), int((dice < FAILED_BELOW).sum()), found, curve)
-
-
-def _of_some(number: Callable[[Floats, Floats], float], score: Floats, dice: Floats, some: npt.NDArray[np.int64]) -> float:
-    return number(score[some], dice[some])
+    return Ranking(len(score), int((dice < FAILED_BELOW).sum()), numbers, curve)
 
 
 def spearman(a: Floats, b: Floats) -> float:
-    """Correlation of the ranks (equal values share theirs); [-1, 1], NaN where one is constant (Spearman, 1904)."""
+    """Return the correlation of the ranks (equal values share theirs); [-1, 1], NaN if one is constant (Spearman, 1904)."""
     one, other = ranks(a), ranks(b)
     one, other = one - one.mean() if len(one) else one, other - other.mean() if len(other) else other
     spread = np.sqrt((one**2).sum() * (other**2).sum())
@@ -62,7 +59,7 @@ def spearman(a: Floats, b: Floats) -> float:
 
 
 def kendall(a: Floats, b: Floats) -> float:
-    """τ-b: (concordant - discordant pairs) / √(pairs that differ in a · pairs that differ in b); [-1, 1] (Kendall, 1945)."""
+    """Return τ-b: (concordant - discordant pairs) / √(pairs that differ in a · in b); [-1, 1] (Kendall, 1945)."""
     one, other = _dense(a), _dense(b)
     pairs = len(a) * (len(a) - 1) // 2
     equal_a, equal_b = _pairs(np.bincount(one)), _pairs(np.bincount(other))
@@ -75,7 +72,7 @@ def kendall(a: Floats, b: Floats) -> float:
 
 
 def auroc(score: Floats, positive: Flags) -> float:
-    """The chance that a positive item scores above another, equal ones counting half; [0, 1] (Hanley and McNeil, 1982)."""
+    """Return the chance that a positive scores above a negative, ties counting half; [0, 1] (Hanley and McNeil, 1982)."""
     count = int(positive.sum())
     others = len(positive) - count
     if not count or not others:
@@ -84,41 +81,42 @@ def auroc(score: Floats, positive: Flags) -> float:
 
 
 def aupr(score: Floats, positive: Flags) -> float:
-    """Average precision, Σ (recall - recall before)·precision over falling scores; [0, 1], by chance the positives' share."""
+    """Return average precision, Σ Δrecall·precision over falling scores; [0, 1], the positives' share by chance."""
     if not positive.any():
         return np.nan
     order = np.argsort(-score, kind="stable")
-    hits, last = np.cumsum(positive[order]), np.flatnonzero(np.diff(-score[order], append=np.inf))  # the last of its equals
+    hits, last = np.cumsum(positive[order]), np.flatnonzero(np.diff(-score[order], append=np.inf))  # last of its equals
     precision, recall = hits[last] / (last + 1), hits[last] / hits[-1]
     return float((np.diff(recall, prepend=0.0) * precision).sum())
 
 
 def selective_risks(score: Floats, risk: Floats) -> Floats:
-    """The mean risk of the 1, 2, … N items that score best (El-Yaniv and Wiener, 2010); (N,)."""
+    """Return the mean risk of the 1, 2, … N items that score best (El-Yaniv and Wiener, 2010); (N,)."""
     order = np.argsort(-score, kind="stable")
     return np.asarray(np.cumsum(_shared(score, risk)[order]) / np.arange(1, len(order) + 1))
 
 
 def aurc(score: Floats, risk: Floats) -> float:
-    """Area under the risk-coverage curve: the mean of ``selective_risks``; lower is better (Geifman et al., ICLR 2019)."""
+    """Return the area under the risk-coverage curve, the mean of ``selective_risks`` (Geifman et al., ICLR 2019)."""
     return float(selective_risks(score, risk).mean()) if len(risk) else np.nan
 
 
 def excess_aurc(score: Floats, risk: Floats) -> float:
-    """AURC above that of the best order there is, the risk's own; 0 and more (Geifman et al., ICLR 2019)."""
+    """Return AURC less that of the best order, by the risk itself; 0 and more (Geifman et al., ICLR 2019)."""
     return aurc(score, risk) - aurc(-risk, risk)
 
 
 def calibration_error(probability: Floats, happened: Flags) -> float:
-    """Σ (n_b / n)·|mean probability - share that happened| over five bins of equally many items; [0, 1] (Nguyen and
-    O'Connor, EMNLP 2015).
+    """Return Σ (n_b / n)·|mean probability - observed share| over five bins of equal size; [0, 1].
+
+    Nguyen and O'Connor, EMNLP 2015.
     """
     order = np.argsort(probability, kind="stable")
     gap = (probability - _shared(probability, happened.astype(np.float64)))[order]
     return float(sum(abs(part.sum()) for part in np.array_split(gap, BINS)) / len(gap)) if len(gap) else np.nan
 
 
-NUMBERS: dict[str, tuple[Callable[[Floats, Floats], float], str]] = {
+RANKING_METRICS: dict[str, tuple[Callable[[Floats, Floats], float], str]] = {
     "spearman": (spearman, "Spearman's correlation with Dice"),
     "kendall": (kendall, "Kendall's τ-b with Dice"),
     "auroc": (lambda score, dice: auroc(-score, dice < FAILED_BELOW), "AUROC for failures, Dice < 0.9"),
@@ -130,19 +128,19 @@ NUMBERS: dict[str, tuple[Callable[[Floats, Floats], float], str]] = {
         "calibration error, Dice ≥ 0.95, five equal-mass bins",
     ),
 }
-"""Each of a score and the Dice of the same items, and its title."""
+"""Functions of a score and the Dice of the same items, and their titles."""
 
 
 def ranks(values: Floats) -> Floats:
-    """1 for the lowest, N for the highest; equal values share the mean of theirs."""
+    """Rank from 1 for the lowest to N for the highest; equal values share the mean of their ranks."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[places])
 
 
 def inversions(numbers: npt.NDArray[np.int64]) -> int:
-    """Pairs that stand in falling order, of numbers from 0 on, in N·log²N.
+    """Count the pairs of numbers from 0 on that are in falling order, in N·log²N.
 
-    Such a pair first differs in one binary digit, has all higher digits in common, and its 1 stands before its 0.
+    The digits of such a pair are equal down to the first binary digit that differs, where a 1 stands before a 0.
     """
     total = 0
     for digit in range(int(numbers.max(initial=0)).bit_length()):
@@ -157,7 +155,7 @@ def inversions(numbers: npt.NDArray[np.int64]) -> int:
 
 
 def _shared(score: Floats, values: Floats) -> Floats:
-    """The values with those of equal scores replaced by their mean."""
+    """Replace the values of equal scores by their mean."""
     _, places, counts = np.unique(score, return_inverse=True, return_counts=True)
     return np.asarray((np.bincount(places, values, len(counts)) / np.maximum(counts, 1))[places])
 

@@ -1,7 +1,7 @@
-"""One number for a mask, with the signals that pulled it down.
+"""Score a mask with one number, and name the signals that lowered it.
 
-With a calibration the probability that Dice is at least 0.95. Without, the least of a few terms in [0, 1], none of which needs
-ground truth: it ranks, and is not a probability.
+With a calibration the score is the probability that Dice is at least 0.95. Without one it is
+``soft_dice`` less haze and gaps, limited by further terms: it ranks masks and is not a probability.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.imaging.components import Parts
+from pipeline.imaging.components import Components
 from pipeline.quality.calibration import Calibration
 
 FLAGS = ("empty", "full", "constant")
-"""Any of these makes the quality 0, whatever the other signals say."""
+"""Signals that set the quality to 0, whatever the others are."""
 
 REASON_BELOW = 0.9
-"""A term under this is a reason."""
+"""Level below which a term is a reason."""
 
 CONSTANT = 0.001
-"""A map whose probabilities span less says nothing."""
+"""Span of probabilities below which a map is constant."""
 
-FILLED = 0.7
-"""Agreement with the box is taken as good from here on: objects need not fill their boxes."""
+GOOD_AGREEMENT = 0.7
+"""Agreement with the box that counts as full: objects need not fill their boxes."""
 
-LOST, LEAST_AREA = 2.9, 0.01
-"""Unsure pixels for every pixel of the object from which on little is left of it: there the band, too, is limited
-(``models.band.MOSTLY``). An object counts as having at least this share of the frame."""
+MAX_UNCERTAIN, MIN_AREA = 2.9, 0.01
+"""Uncertain pixels per pixel of the object at which the quality reaches 0 (see also ``models.refiners.unknown_region``), and
+smallest share of the frame that the object counts with."""
 
 Signals = dict[str, float | bool | None]
 """The index's ``signals`` struct (``pipeline.schema.SIGNALS``)."""
@@ -43,13 +43,13 @@ class Score:
     signals: Signals
 
 
-def complete(measured: Mapping[str, float], parts: Parts) -> Signals:
-    """All signals, from what was measured on the device (``models.signals.NAMES``) and the parts of the mask."""
+def all_signals(measured: Mapping[str, float], components: Components) -> Signals:
+    """Return all signals, from those measured on the device (``models.signals.NAMES``) and the mask's components."""
     known = {name: None if math.isnan(value) else value for name, value in measured.items() if name not in ("span", "finite")}
     return known | {
-        "components": float(parts.parts),
-        "largest_share": parts.largest,
-        "holes": float(parts.holes),
+        "components": float(components.number),
+        "largest_share": components.largest_share,
+        "holes": float(components.holes),
         "empty": measured["area_share"] == 0,
         "full": measured["area_share"] >= 1,
         "constant": measured["span"] < CONSTANT,
@@ -57,13 +57,11 @@ def complete(measured: Mapping[str, float], parts: Parts) -> Signals:
 
 
 def score(signals: Signals, calibration: Calibration | None = None) -> Score:
-    """Quality from signals: 0 where a flag is up, else what the calibration makes of them.
+    """Compute the quality: 0 if a flag is set, otherwise the calibrated probability.
 
-    Without one, soft-Dice confidence, less what the haze beside the object (half of it)
-    and the doubt inside it take; and no more than the agreement with the box, where there is one, allows, or an object that is
-    mostly unsure.
-
-    On photos with known masks that ranks failures better than the least of more signals did (``BENCHMARKS.md``).
+    Without a calibration it is ``soft_dice`` less ``gaps`` and half of ``stray``. The agreement with the box, if there is one,
+    and the uncertain share limit it. On photos with ground truth this ranks failures better than the smallest of more signals
+    (``BENCHMARKS.md``).
     """
     flags = tuple(flag for flag in FLAGS if signals[flag])
     if flags:
@@ -71,11 +69,11 @@ def score(signals: Signals, calibration: Calibration | None = None) -> Score:
     if calibration is not None:
         return Score(calibration.probability(signals), True, calibration.reasons(signals), signals)
     sure, stray, gaps = (float(signals[name] or 0) for name in ("soft_dice", "stray", "gaps"))
-    unsure = float(signals["uncertain_share"] or 0) / max(float(signals["area_share"] or 0), LEAST_AREA)
-    terms = {"soft_dice": sure, "stray": 1 - stray / 2, "gaps": 1 - gaps, "uncertain_share": LOST - unsure}
+    uncertain = float(signals["uncertain_share"] or 0) / max(float(signals["area_share"] or 0), MIN_AREA)
+    terms = {"soft_dice": sure, "stray": 1 - stray / 2, "gaps": 1 - gaps, "uncertain_share": MAX_UNCERTAIN - uncertain}
     quality = min(sure - stray / 2 - gaps, terms["uncertain_share"])
     if signals["box_agreement"] is not None:
-        terms["box_agreement"] = min(1.0, float(signals["box_agreement"]) / FILLED)
+        terms["box_agreement"] = min(1.0, float(signals["box_agreement"]) / GOOD_AGREEMENT)
         quality = min(quality, terms["box_agreement"])
     worst = sorted((value, name) for name, value in terms.items() if value < REASON_BELOW)
     return Score(min(1.0, max(0.0, quality)), False, tuple(name for _, name in worst[:2]), signals)

@@ -1,4 +1,4 @@
-"""What kind of object a true mask shows, as far as the mask can tell: tags by which an evaluation is broken down."""
+"""Tag the kind of object that a ground-truth mask shows. The evaluation is broken down by these tags."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ from pipeline.types import Mask
 
 HALF = 128
 THIN = 0.04
-"""What is narrower than this share of the object's own diagonal is thin: a person far away isn't, the spokes of a wheel are."""
+"""Width below which a part is thin, as a share of the object's diagonal: the spokes of a wheel, but not a distant person."""
 THIN_SHARE = 0.15
-"""An object is called thin from this share of its area on."""
+"""Share of its area from which on an object counts as thin."""
 
 
-def tags(truth: Mask) -> tuple[str, ...]:
-    """Of a true mask, (H, W) uint8: ``border`` where the object touches the picture's border, ``thin`` where 15 % of it is
-    narrower than 4 % of the diagonal of its bounding box: straps, legs, spokes. A truth without an object has none.
+def tags(ground_truth: Mask) -> tuple[str, ...]:
+    """Return the tags of a mask (H, W), uint8. A mask without an object has none.
+
+    ``border``: the object touches the picture's border. ``thin``: 15 % of it is narrower than 4 % of its bounding box's
+    diagonal (straps, legs, spokes).
     """
-    inside = (truth >= HALF).astype(np.uint8)
+    inside = (ground_truth >= HALF).astype(np.uint8)
     if not inside.any():
         return ()
-    found = []
+    names = []
     if inside[0].any() or inside[-1].any() or inside[:, 0].any() or inside[:, -1].any():
-        found.append("border")
+        names.append("border")
     if thin_share(inside) >= THIN_SHARE:
-        found.append("thin")
-    return tuple(found)
+        names.append("thin")
+    return tuple(names)
 
 
 def thin_share(inside: Mask) -> float:
-    """The share of an object's area, (H, W) uint8 of 0 and 1, that an opening by a disc of that width takes away; [0, 1].
+    """Return the share of an object's area, (H, W) uint8 of 0 and 1, that an opening by a disc of that width removes; [0, 1].
 
-    0 where the object is too small to tell. Beyond the picture's border the object goes on as it ends: a leg that is cut off
-    is no thinner there.
+    0 if the object is too small to measure. The object is continued beyond the picture's border, so a leg that is cut off is no
+    thinner there.
     """
     _, _, width, height = cv2.boundingRect(inside)
     radius = int(THIN * math.hypot(height, width) / 2)

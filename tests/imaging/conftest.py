@@ -13,12 +13,12 @@ from pipeline.types import Pixels
 FOLDER = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("DATA") or FOLDER.parents[1] / ".." / "shared")
 
-sys.path.append(str(FOLDER))  # tests are no package, and the makers of bad files (damage, hostile, whole) build on each other
+sys.path.append(str(FOLDER))  # tests are no package, but damage, hostile and valid_images import each other
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of goldens and awkward files: the one that DATA names, or beside the repository, where there is one."""
+    """The folder of goldens and awkward files: DATA, or the one beside the repository."""
     if not SHARED.is_dir():
         pytest.skip(f"no folder {SHARED}")
     return SHARED
@@ -26,7 +26,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def photo() -> Callable[[int, int], Pixels]:
-    """A maker of pictures of (height, width): no two corners, rows or columns alike, with some grain."""
+    """Make pictures of (height, width) with different corners, rows and columns, and with grain."""
 
     def make(height: int, width: int) -> Pixels:
         y, x = np.mgrid[:height, :width].astype(np.float64)

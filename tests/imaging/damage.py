@@ -1,4 +1,4 @@
-"""Damaged and malicious image files without end, each made again from its seed and number alone."""
+"""Generate damaged and hostile image files, each reproducible from its seed and number."""
 
 from __future__ import annotations
 
@@ -8,36 +8,35 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-from hostile import bomb, garbage_metadata, polyglot, stranger
-from whole import whole
+from hostile import bomb, garbage_metadata, no_image, polyglot
+from valid_images import valid_images
 
 NUMBERS = (0, 1, 2, 3, 4, 8, 0x10, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-"""What fields that lie say: the borders of every width of integer."""
+"""Values of wrong fields: the limits of each integer width."""
 
 _STEPS = 20
 
 
 def damaged(seed: int, count: int, first: int = 0) -> Iterator[tuple[str, bytes]]:
-    """Files ``first`` to ``first + count`` of a seed as (name, bytes); a name is "kind: what it was made of".
+    """Yield files ``first`` to ``first + count`` of a seed as (name, bytes). A name is "kind: origin".
 
-    The files of every seed begin with the whole images and their first 95, 90, 85 … per cent; chance picks the others.
+    Each seed begins with the valid images and their first 95, 90, 85 … per cent. The others are random.
     """
     for number in range(first, first + count):
         yield _file(seed, number)
 
 
 def _file(seed: int, number: int) -> tuple[str, bytes]:
-    names = list(whole())
+    names = list(valid_images())
     if number < len(names) * _STEPS:
         name, kept = names[number // _STEPS], _STEPS - number % _STEPS
-        data = whole()[name]
-        return ("whole" if kept == _STEPS else f"cut at {kept * 100 // _STEPS} %") + f": {name}", data[
-            : len(data) * kept // _STEPS
-        ]
+        data = valid_images()[name]
+        kind = "valid" if kept == _STEPS else f"cut at {kept * 100 // _STEPS} %"
+        return f"{kind}: {name}", data[: len(data) * kept // _STEPS]
     rng = random.Random(f"{seed}/{number}")
     kind = rng.choices(list(_SHARES), list(_SHARES.values()))[0]
-    if kind in _MADE:
-        name, data = _MADE[kind](rng)
+    if kind in _GENERATED:
+        name, data = _GENERATED[kind](rng)
     else:
         name = rng.choice(names)
         data = _DAMAGED[kind](rng, name)
@@ -45,24 +44,24 @@ def _file(seed: int, number: int) -> tuple[str, bytes]:
 
 
 def _cut(rng: random.Random, name: str) -> bytes:
-    data = whole()[name]
+    data = valid_images()[name]
     return data[: rng.choice((rng.randrange(len(data)), len(data) - rng.randint(1, 20)))]
 
 
 def _flipped(rng: random.Random, name: str) -> bytes:
-    data = bytearray(whole()[name])
+    data = bytearray(valid_images()[name])
     for _ in range(rng.randint(1, 8)):
         data[_place(rng, len(data))] ^= 1 << rng.randrange(8)
     return bytes(data)
 
 
 def _place(rng: random.Random, length: int) -> int:
-    """Anywhere, but half of the time near the beginning, where the headers are."""
+    """Return a position: half of the time anywhere, otherwise near the start, in the headers."""
     return rng.randrange(length if rng.random() < 0.5 else min(length, 200))
 
 
 def _overwritten(rng: random.Random, name: str) -> bytes:
-    data = bytearray(whole()[name])
+    data = bytearray(valid_images()[name])
     for _ in range(rng.randint(1, 4)):
         number, width = rng.choice(NUMBERS), rng.choice((1, 2, 4))
         at = _place(rng, len(data) - width)
@@ -71,7 +70,7 @@ def _overwritten(rng: random.Random, name: str) -> bytes:
 
 
 def _spliced(rng: random.Random, name: str) -> bytes:
-    data, other = whole()[name], whole()[rng.choice(list(whole()))]
+    data, other = valid_images()[name], valid_images()[rng.choice(list(valid_images()))]
     if rng.random() < 0.3:
         at = rng.randrange(len(data))
         return data[:at] + other[rng.randrange(len(other)) :] + data[at:]
@@ -79,11 +78,11 @@ def _spliced(rng: random.Random, name: str) -> bytes:
 
 
 def _ranges(rng: random.Random, name: str) -> bytes:
-    """A stretch zeroed, repeated, left out, put elsewhere or replaced by noise."""
-    data = whole()[name]
+    """Zero, repeat, remove, copy or randomise a range."""
+    data = valid_images()[name]
     start = _place(rng, len(data))
     end = min(len(data), start + rng.choice((1, 4, 16, 64, len(data))))
-    if rng.random() < 0.3:  # the lost tail of a download, filled with zeros
+    if rng.random() < 0.3:  # the missing end of a preallocated download
         start, end = rng.randrange(len(data)), len(data)
     piece, elsewhere = data[start:end], rng.randrange(len(data))
     return rng.choice(
@@ -97,21 +96,21 @@ def _ranges(rng: random.Random, name: str) -> bytes:
     )
 
 
-def _lying(rng: random.Random, name: str) -> bytes:
-    """One to three fields of the format's own structure say something else; checksums are mended."""
-    data = bytearray(whole()[name])
+def _wrong_fields(rng: random.Random, name: str) -> bytes:
+    """Change one to three fields of the format's structure, and fix checksums."""
+    data = bytearray(valid_images()[name])
     fields = _fields(name)
     for at, width, order in rng.choices(fields, k=rng.choice((1, 1, 2, 3))):
         number = rng.choice((rng.choice(NUMBERS), rng.randrange(300), rng.randrange(65536)))
         data[at : at + width] = (number % 256**width).to_bytes(width, order)
-    return _mended(data) if name.startswith("PNG") else bytes(data)
+    return _fix_checksums(data) if name.startswith("PNG") else bytes(data)
 
 
 @lru_cache(maxsize=64)
 def _fields(name: str) -> list[tuple[int, int, str]]:
-    """(place, width in bytes, byte order) of the fields of a whole image."""
+    """Return (position, width in bytes, byte order) of the fields of a valid image."""
     form = name.split(maxsplit=1)[0]
-    return list(_FIELDS["ISO" if form in {"AVIF", "HEIC"} else form](whole()[name]))
+    return list(_FIELDS["ISO" if form in {"AVIF", "HEIC"} else form](valid_images()[name]))
 
 
 _Fields = Iterator[tuple[int, int, str]]
@@ -127,7 +126,7 @@ def _png_fields(data: bytes) -> _Fields:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[int, int]]:
-    """Start of each PNG chunk and end of its body, as far as the lengths make sense."""
+    """Yield the start of each PNG chunk and the end of its body, while the lengths are valid."""
     start = 8
     while start + 12 <= len(data):
         end = start + 8 + int.from_bytes(data[start : start + 4], "big")
@@ -137,7 +136,7 @@ def _chunks(data: bytes) -> Iterator[tuple[int, int]]:
         start = end + 4
 
 
-def _mended(data: bytearray) -> bytes:
+def _fix_checksums(data: bytearray) -> bytes:
     for start, end in list(_chunks(data)):
         struct.pack_into(">I", data, end, zlib.crc32(data[start + 4 : end]))
     return bytes(data)
@@ -195,7 +194,7 @@ def _webp_fields(data: bytes) -> _Fields:
 
 
 def _iso_fields(data: bytes) -> _Fields:
-    """Sizes, names and first fields of the boxes, and the boxes in the boxes."""
+    """Yield sizes, names and first fields of the boxes, nested ones too."""
     boxes = [(0, len(data))]
     while boxes:
         at, end = boxes.pop()
@@ -216,12 +215,12 @@ _FIELDS: dict[str, Callable[[bytes], _Fields]] = {
 
 _DAMAGED: dict[str, Callable[[random.Random, str], bytes]] = {
     **{"cut": _cut, "bits flipped": _flipped, "bytes overwritten": _overwritten},
-    **{"spliced": _spliced, "ranges": _ranges, "fields that lie": _lying},
+    **{"spliced": _spliced, "ranges": _ranges, "wrong fields": _wrong_fields},
 }
-_MADE: dict[str, Callable[[random.Random], tuple[str, bytes]]] = {
-    **{"metadata": garbage_metadata, "polyglot": polyglot, "bomb": bomb, "no image": stranger},
+_GENERATED: dict[str, Callable[[random.Random], tuple[str, bytes]]] = {
+    **{"metadata": garbage_metadata, "polyglot": polyglot, "bomb": bomb, "no image": no_image},
 }
 _SHARES = {
-    **{"cut": 10, "bits flipped": 20, "bytes overwritten": 15, "spliced": 8, "ranges": 12, "fields that lie": 25},
+    **{"cut": 10, "bits flipped": 20, "bytes overwritten": 15, "spliced": 8, "ranges": 12, "wrong fields": 25},
     **{"metadata": 4, "polyglot": 3, "bomb": 2, "no image": 1},
 }

@@ -1,4 +1,4 @@
-"""Files made to do harm: little to read, much to do, or not the file they seem to be."""
+"""Hostile files: decompression bombs, polyglots, damaged metadata and files that are no image."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import zlib
 from collections.abc import Callable
 from functools import lru_cache
 
-from whole import SRGB, png, png_chunk, tiff, turned, whole
+from valid_images import SRGB, png, png_chunk, rotated_exif, tiff, valid_images
 
 HUGE = (60_000, 65_535, 1_000_001, 2**31 - 1, 2**32 - 1)
 LONG = 20_000
-"""How often a bomb repeats what it repeats; small enough for a test, large enough to be seen."""
+"""Repetitions in a bomb: few enough for a test, enough to be measurable."""
 
 
 def bomb(rng: random.Random) -> tuple[str, bytes]:
-    """A few kilobytes that ask for gigabytes or for hours, and what they do."""
+    """Return a name and a few kilobytes that need gigabytes or hours to decode."""
     make = rng.choice(_BOMBS)
     return make.__name__.replace("_", " ").strip(), make(rng)
 
 
 def _png_of_zeros(rng: random.Random) -> bytes:
-    """What its header says is true, and packs a thousandfold."""
+    """Valid, and compressed by a factor of a thousand."""
     width = rng.choice((900, 5_000))
     return png(width, width, 8, 0, bytes((width + 1) * width))
 
@@ -34,21 +34,21 @@ def _png_header(rng: random.Random) -> bytes:
     return png(rng.choice(HUGE), rng.choice(HUGE), rng.choice((1, 8, 16)), rng.choice((0, 2, 3, 6)), bytes(100))
 
 
-def _png_margin(rng: random.Random) -> bytes:
+def _png_metadata(rng: random.Random) -> bytes:
     packed = zlib.compress(bytes(rng.choice((900_000, 3_000_000))), 9)
     name, head = rng.choice(((b"zTXt", b"key\0\0"), (b"iTXt", b"key\0\1\0\0\0"), (b"iCCP", b"key\0\0")))
     return png(1, 1, 8, 0, b"\0\0", *[(name, head + packed)] * rng.randint(1, 9))
 
 
 def _png_chunks(rng: random.Random) -> bytes:
-    parts = whole()["PNG grey"]
+    parts = valid_images()["PNG grey"]
     at = rng.choice((33, len(parts) - 12))
     return parts[:at] + png_chunk(rng.choice((b"abCd", b"tEXt", b"IDAT")), b"") * LONG + parts[at:]
 
 
 def _jpeg_scans(rng: random.Random) -> bytes:
-    """Scans without a sample in them: ten bytes each, and the decoder walks the whole picture for every one."""
-    data = _side(whole()[rng.choice(("JPEG baseline", "JPEG progressive"))], rng.choice((16, 900)))
+    """Empty scans of ten bytes each. The decoder walks the complete picture for each."""
+    data = _resized(valid_images()[rng.choice(("JPEG baseline", "JPEG progressive"))], rng.choice((16, 900)))
     start = data.index(b"\xff\xda")
     alone = b"".join(b"\xff\xda\x00\x08\x01" + bytes([part, 0x11 if part > 1 else 0, 0, 63, 0]) for part in (1, 2, 3))
     first = alone if rng.random() < 0.5 else data[start:-2]
@@ -56,25 +56,27 @@ def _jpeg_scans(rng: random.Random) -> bytes:
 
 
 def _jpeg_size(rng: random.Random) -> bytes:
-    return _side(whole()[rng.choice(("JPEG baseline", "JPEG progressive", "JPEG CMYK"))], rng.choice((0, 65_500, 9_000)))
+    return _resized(
+        valid_images()[rng.choice(("JPEG baseline", "JPEG progressive", "JPEG CMYK"))], rng.choice((0, 65_500, 9_000))
+    )
 
 
-def _side(data: bytes, side_px: int) -> bytes:
-    """A JPEG that claims to be so wide and high."""
+def _resized(data: bytes, side_px: int) -> bytes:
+    """Replace the width and height of a JPEG."""
     frame = max(data.find(b"\xff\xc0\x00"), data.find(b"\xff\xc2\x00")) + 5
     return data[:frame] + struct.pack(">HH", side_px, side_px) + data[frame + 4 :]
 
 
 def _tiff_tile(rng: random.Random) -> bytes:
-    side, squeeze = rng.choice((20_000, 60_000, 1_000_000)), rng.random() < 0.7
-    body = zlib.compress(bytes(900_000), 9) if squeeze else bytes(100)
+    side, compress = rng.choice((20_000, 60_000, 1_000_000)), rng.random() < 0.7
+    body = zlib.compress(bytes(900_000), 9) if compress else bytes(100)
     size = [(256, 4, 1, 10), (257, 4, 1, 10), (258, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1)]
-    place = [(259, 3, 1, 8 if squeeze else rng.choice((1, 5, 32773))), (324, 4, 1, 200), (325, 4, 1, len(body))]
+    place = [(259, 3, 1, 8 if compress else rng.choice((1, 5, 32773))), (324, 4, 1, 200), (325, 4, 1, len(body))]
     return tiff(*size, *place, (322, 4, 1, side), (323, 4, 1, rng.choice((16, side))), body=body)
 
 
 def _tiff_strips(rng: random.Random) -> bytes:
-    """Many strips, all at one place."""
+    """Many strips at the same offset."""
     size = [(256, 4, 1, 9), (257, 4, 1, rng.choice((9, LONG))), (258, 3, 1, 8), (259, 3, 1, rng.choice((1, 8)))]
     place = [(262, 3, 1, 1), (273, 4, LONG, 200), (277, 3, 1, 1), (278, 4, 1, 1), (279, 4, LONG, 200)]
     return tiff(*size, *place, body=struct.pack("<I", 200) * LONG)
@@ -88,7 +90,7 @@ def _tiff_size(rng: random.Random) -> bytes:
 
 
 def _tags(rng: random.Random) -> bytes:
-    """A directory whose every tag is the whole file over again."""
+    """A directory in which each tag refers to the complete file."""
     count = rng.choice((1_000, 4_000))
     return tiff(*((1_000 + number, 7, 12 * count, 0) for number in range(count)))
 
@@ -104,43 +106,43 @@ def _tags_in_exif(rng: random.Random) -> bytes:
 
 
 def _gif_frame(rng: random.Random) -> bytes:
-    data = bytearray(whole()["GIF one"])
+    data = bytearray(valid_images()["GIF one"])
     at = data.index(b"\x2c", 13 + 3 * 2 ** ((data[10] & 7) + 1))
     struct.pack_into("<HH", data, rng.choice((6, at + 5)), *rng.choices((0, 900, 9_000, 65_535), k=2))
     return bytes(data)
 
 
-def _gif_remarks(rng: random.Random) -> bytes:
-    data = whole()["GIF one"]
+def _gif_comments(rng: random.Random) -> bytes:
+    data = valid_images()["GIF one"]
     at = data.index(b"\x21")
-    remark = rng.choice((b"\x21\xfe\x01a\0", b"\x21\xfe" + b"\x02aa" * 9 + b"\0", b"\x21\xf9\x04\0\0\0\0\0"))
-    return data[:at] + remark * LONG + data[at:]
+    comment = rng.choice((b"\x21\xfe\x01a\0", b"\x21\xfe" + b"\x02aa" * 9 + b"\0", b"\x21\xf9\x04\0\0\0\0\0"))
+    return data[:at] + comment * LONG + data[at:]
 
 
 def _webp_canvas(rng: random.Random) -> bytes:
-    data = whole()["WebP animated"]
+    data = valid_images()["WebP animated"]
     return data[:24] + rng.choice((999, 11_999, 16_382)).to_bytes(3, "little") * 2 + data[30:]
 
 
 def _bmp_size(rng: random.Random) -> bytes:
-    data = whole()[rng.choice(("BMP plain", "BMP palette", "BMP runs"))]
+    data = valid_images()[rng.choice(("BMP plain", "BMP palette", "BMP runs"))]
     return data[:18] + struct.pack("<II", rng.choice((900, *HUGE)), rng.choice((900, *HUGE))) + data[26:]
 
 
 def _bmp_runs(rng: random.Random) -> bytes:
-    """Ends of lines, jumps and single pixels without end."""
-    head = bytearray(whole()["BMP runs"][:1078])
+    """Endless line ends, jumps and single pixels."""
+    head = bytearray(valid_images()["BMP runs"][:1078])
     struct.pack_into("<ii", head, 18, 900, 900)
     return bytes(head) + rng.choice((b"\0\0", b"\x01\x05", b"\0\x02\x01\x01", b"\x01\x05\0\0")) * LONG
 
 
 def _profile_of_stages(rng: random.Random) -> bytes:
-    """A table of many stages, all at one place: eight bytes each, and each is applied to 36,000 colours."""
+    """A table of many stages at the same offset: eight bytes each, applied to 36,000 colours each."""
     return with_metadata(rng, icc=stages(LONG))
 
 
 def stages(count: int) -> bytes:
-    """The sRGB profile with a multi-process table of so many stages, all of them the identity."""
+    """The sRGB profile with a multi-process table of ``count`` identity stages."""
     identity = b"matf" + bytes(4) + struct.pack(">HH12f", 3, 3, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0)
     table = b"mpet" + bytes(4) + struct.pack(">HHI", 3, 3, count)
     table += struct.pack(">II", 16 + 8 * count, len(identity)) * count + identity
@@ -155,16 +157,16 @@ def stages(count: int) -> bytes:
 
 
 _BOMBS: tuple[Callable[[random.Random], bytes], ...] = (
-    *(_png_of_zeros, _png_header, _png_margin, _png_chunks, _jpeg_scans, _jpeg_size, _tiff_tile, _tiff_strips, _tiff_size),
-    *(_tags_in_tiff, _tags_in_exif, _gif_frame, _gif_remarks, _webp_canvas, _bmp_size, _bmp_runs, _profile_of_stages),
+    *(_png_of_zeros, _png_header, _png_metadata, _png_chunks, _jpeg_scans, _jpeg_size, _tiff_tile, _tiff_strips, _tiff_size),
+    *(_tags_in_tiff, _tags_in_exif, _gif_frame, _gif_comments, _webp_canvas, _bmp_size, _bmp_runs, _profile_of_stages),
 )
 
 
 def with_metadata(rng: random.Random, exif: bytes = b"", icc: bytes = b"") -> bytes:
-    """A small image that carries these blocks, written without a look at them."""
+    """Put these blocks into a small image, unchecked."""
     form = rng.choice(("JPEG", "PNG", "WebP"))
     if form == "PNG":
-        data = whole()["PNG 8 bit"]
+        data = valid_images()["PNG 8 bit"]
         blocks = png_chunk(b"eXIf", exif) if exif else b""
         blocks += png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(icc)) if icc else b""
         return data[:33] + blocks + data[33:]
@@ -173,9 +175,9 @@ def with_metadata(rng: random.Random, exif: bytes = b"", icc: bytes = b"") -> by
         pieces = [icc[at : at + 65_000] for at in range(0, len(icc), 65_000)]
         parts += [(b"\xff\xe2", b"ICC_PROFILE\0" + bytes([n, len(pieces)]) + piece) for n, piece in enumerate(pieces, 1)]
         segments = b"".join(mark + struct.pack(">H", len(body) + 2) + body for mark, body in parts)
-        data = whole()["JPEG baseline"]
+        data = valid_images()["JPEG baseline"]
         return data[:2] + segments + data[2:]
-    pixels = whole()["WebP lossy"][12:]
+    pixels = valid_images()["WebP lossy"][12:]
     flags = 0x20 * bool(icc) | 0x08 * bool(exif)
     canvas = b"VP8X" + struct.pack("<II", 10, flags) + (25).to_bytes(3, "little") + (18).to_bytes(3, "little")
     body = canvas + _riff(b"ICCP", icc) * bool(icc) + pixels + _riff(b"EXIF", exif) * bool(exif)
@@ -187,26 +189,26 @@ def _riff(name: bytes, body: bytes) -> bytes:
 
 
 def garbage_metadata(rng: random.Random) -> tuple[str, bytes]:
-    """EXIF or a colour profile that is noise, a damaged good one, or a directory that leads into itself."""
+    """EXIF or a colour profile: noise, a damaged valid one, or recursive directories."""
     noise = rng.choice((b"", b"Exif\0\0", b"MM\0*\0\0\0\x08", b"II*\0")) + rng.randbytes(rng.randint(1, 400))
-    what = rng.choice(("noise as EXIF", "noise as profile", "spoiled EXIF", "spoiled profile", "nested directories"))
+    what = rng.choice(("noise as EXIF", "noise as profile", "damaged EXIF", "damaged profile", "nested directories"))
     if what == "nested directories":
         return what, nested_directories(rng)
-    blocks = {"EXIF": _spoiled(rng, turned()[6:]), "profile": _spoiled(rng, SRGB)}
+    blocks = {"EXIF": _damaged(rng, rotated_exif()[6:]), "profile": _damaged(rng, SRGB)}
     how, block = what.split()[0], what.split()[-1]
     body = noise if how == "noise" else blocks[block]
     return what, with_metadata(rng, exif=body) if block == "EXIF" else with_metadata(rng, icc=body)
 
 
-def _spoiled(rng: random.Random, block: bytes) -> bytes:
-    spoiled = bytearray(block)
+def _damaged(rng: random.Random, block: bytes) -> bytes:
+    damaged = bytearray(block)
     for _ in range(rng.randint(1, 6)):
-        spoiled[rng.randrange(len(spoiled))] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
-    return bytes(spoiled)
+        damaged[rng.randrange(len(damaged))] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+    return bytes(damaged)
 
 
 def nested_directories(rng: random.Random) -> bytes:
-    """Directories in directories, hundreds deep, or in a ring, as a file's own or as EXIF."""
+    """Nested directories, hundreds deep or in a cycle, as a file's own or as EXIF."""
     depth, tag = rng.choice((1, 3, 400)), rng.choice((330, 34665, 34853, 40965))
     at = 8
     out = b"II*\0" + struct.pack("<I", at)
@@ -221,19 +223,19 @@ def nested_directories(rng: random.Random) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def strangers() -> tuple[bytes, ...]:
+def other_files() -> tuple[bytes, ...]:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as files:
-        files.writestr(zipfile.ZipInfo("photo.jpg"), whole()["JPEG baseline"])
+        files.writestr(zipfile.ZipInfo("photo.jpg"), valid_images()["JPEG baseline"])
     pdf = b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n"
     page = b"<!doctype html><html><body><script>alert(1)</script></body></html>"
     return archive.getvalue(), pdf, page
 
 
 def polyglot(rng: random.Random) -> tuple[str, bytes]:
-    """Two files in one: an archive, a document, a page or another image before, behind or within."""
-    images = list(whole().values())
-    image, other = rng.choice(images), rng.choice((*strangers(), rng.choice(images)))
+    """Two files in one: an archive, a document, a page or another image before, behind or inside an image."""
+    images = list(valid_images().values())
+    image, other = rng.choice(images), rng.choice((*other_files(), rng.choice(images)))
     if rng.random() < 0.3 and image[:2] == b"\xff\xd8":
         return "within", image[:2] + b"\xff\xfe" + struct.pack(">H", len(other) + 2) + other + image[2:]
     return ("before", other + image) if rng.random() < 0.5 else ("behind", image + other)
@@ -250,28 +252,15 @@ _MAGIC = (
         b"GIF87a",
         b"GIF89a",
     ),
-    *(
-        b"II*\0",
-        b"MM\0*",
-        b"II+\0\x08\0\0\0",
-        b"MM\0+",
-        b"BM",
-        b"RIFF\0\1\0\0WEBP",
-        b"RIFF\x40\0\0\0WEBPVP8L",
-        b"RIFF\x40\0\0\0WEBPVP8X",
-    ),
-    *(
-        b"\0\0\0\x18ftypavif",
-        b"\0\0\0\x18ftypheic",
-        b"\0\0\0\x18ftypmif1\0\0\0\0heicmif1",
-        b"\0\0\0\x14ftypavis",
-        b"\0\0\0\x18ftypmp42",
-    ),
+    *(b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0", b"MM\0+", b"BM"),
+    *(b"RIFF\0\1\0\0WEBP", b"RIFF\x40\0\0\0WEBPVP8L", b"RIFF\x40\0\0\0WEBPVP8X"),
+    *(b"\0\0\0\x18ftypavif", b"\0\0\0\x18ftypheic", b"\0\0\0\x18ftypmif1\0\0\0\0heicmif1"),
+    *(b"\0\0\0\x14ftypavis", b"\0\0\0\x18ftypmp42"),
 )
 
 
-def stranger(rng: random.Random) -> tuple[str, bytes]:
-    """No image at all: nothing, a byte, text, a pickle, a drawing, noise behind a known beginning."""
+def no_image(rng: random.Random) -> tuple[str, bytes]:
+    """No image: nothing, a byte, text, a pickle, a drawing, or noise behind an image's first bytes."""
     words = rng.choices(("alpha", "http://[", "\u00fc", "\0", "{}", "%s%n"), k=rng.randint(1, 60))
     files = {
         "nothing": b"",
@@ -281,7 +270,7 @@ def stranger(rng: random.Random) -> tuple[str, bytes]:
         "a pickle": pickle.dumps({"image": [rng.random()], "call": print}),
         "a drawing": _SVG,
         "entities": _ENTITIES,
-        **dict(zip(("an archive", "a document", "a page"), strangers(), strict=True)),
+        **dict(zip(("an archive", "a document", "a page"), other_files(), strict=True)),
         **{f"noise behind {magic!r}": magic + rng.randbytes(rng.randint(0, 400)) for magic in rng.sample(_MAGIC, 9)},
     }
     return rng.choice(list(files.items()))

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import struct
 import sys
-import threading
 import warnings
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import AvifImagePlugin, Image, ImageCms
+from PIL import AvifImagePlugin, Image
+from valid_images import SRGB, png, saved, tiff, valid_images
 
 import pipeline.imaging.decode
 from pipeline.config.job import Limits
@@ -26,18 +28,12 @@ from pipeline.imaging.decode import decode
 from pipeline.types import Pixels
 
 LIMITS = Limits(max_pixels=2_000_000, max_bytes=4_000_000)
-SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-# The same profile with its red and blue primaries swapped: what is red in the file looks blue.
 SWAPPED = SRGB.replace(b"rXYZ", b"????").replace(b"bXYZ", b"rXYZ").replace(b"????", b"bXYZ")
+"""sRGB with the red and blue primaries swapped."""
 
 Maker = Callable[[int, int], Pixels]
 
-
-def saved(image: Image.Image | Pixels, form: str, **options: Any) -> bytes:
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    stream = io.BytesIO()
-    picture.save(stream, form, **options)
-    return stream.getvalue()
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 
 def heic(image: Image.Image | Pixels, **options: Any) -> bytes:
@@ -46,25 +42,6 @@ def heic(image: Image.Image | Pixels, **options: Any) -> bytes:
     stream = io.BytesIO()
     pillow_heif.from_pillow(picture).save(stream, **options)
     return stream.getvalue()
-
-
-def png(width: int, height: int, depth: int, colour: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG made by hand; ``rows`` hold a filter byte each."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    middle = b"".join(chunk(name, data) for name, data in chunks)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + middle + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-def tiff(width: int, height: int, bits: int, white_is_zero: bool, strip: bytes) -> bytes:
-    """An uncompressed grey little-endian TIFF made by hand."""
-    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 0 if white_is_zero else 1)]
-    tags += [(273, 8), (277, 1), (278, height), (279, len(strip))]
-    entries = b"".join(struct.pack("<HHII", tag, 4 if tag in {273, 279} else 3, 1, value) for tag, value in tags)
-    return b"II*\x00" + struct.pack("<I", 8 + len(strip)) + strip + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
 @pytest.mark.parametrize("stripe_px", [1, 100, 1000, 10**6])
@@ -84,25 +61,20 @@ def test_freed_memory_serves_the_next_image(photo: Maker) -> None:
     assert stats["allocated_blocks"] == 0
 
 
-def test_lossless_formats_come_back_exactly(photo: Maker) -> None:
+def test_lossless_formats_are_exact(photo: Maker) -> None:
     image = photo(37, 61)
-    files = {
-        "PNG": saved(image, "PNG"),
-        "WebP": saved(image, "WEBP", lossless=True),
-        "TIFF": saved(image, "TIFF"),
-        "TIFF LZW": saved(image, "TIFF", compression="tiff_lzw"),
-        "TIFF deflate": saved(image, "TIFF", compression="tiff_adobe_deflate"),
-        "BMP": saved(image, "BMP"),
-    }
-    for name, data in files.items():
-        pixels = decode(data, LIMITS)
-        np.testing.assert_array_equal(pixels, image, name)
-        assert pixels.dtype == np.uint8
-        assert pixels.flags.c_contiguous
-        assert pixels.flags.writeable
+    for form, options in (
+        ("PNG", {}),
+        ("BMP", {}),
+        ("WEBP", {"lossless": True}),
+        *(("TIFF", {"compression": name}) for name in (None, "tiff_lzw", "tiff_adobe_deflate")),
+    ):
+        pixels = decode(saved(image, form, **options), LIMITS)
+        np.testing.assert_array_equal(pixels, image, f"{form} {options}")
+        assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous and pixels.flags.writeable
 
 
-def test_lossy_formats_come_back_nearly(photo: Maker) -> None:
+def test_lossy_formats_are_close(photo: Maker) -> None:
     image = cv2.GaussianBlur(photo(96, 144), (0, 0), 1.5)
     files = {
         "baseline": saved(image, "JPEG", quality=95),
@@ -114,8 +86,7 @@ def test_lossy_formats_come_back_nearly(photo: Maker) -> None:
         "HEIC": heic(image, quality=95),
     }
     for name, data in files.items():
-        difference = np.abs(decode(data, LIMITS).astype(int) - image)
-        assert difference.mean() < 2, f"{name}: {difference.mean()}"
+        assert np.abs(decode(data, LIMITS).astype(int) - image).mean() < 2, name
 
 
 def test_grey_palette_and_bilevel_become_rgb(photo: Maker) -> None:
@@ -148,21 +119,28 @@ def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
     assert difference.max() <= 1  # Pillow keeps the upper byte
 
 
-def test_white_of_a_tiff_is_what_its_tags_say() -> None:
+def grey_tiff(width: int, height: int, bits: int, white_is_zero: bool, strip: bytes) -> bytes:
+    """Write an uncompressed grey TIFF."""
+    size = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, bits), (259, 3, 1, 1), (262, 3, 1, 0 if white_is_zero else 1)]
+    place = [(273, 4, 1, 200), (277, 3, 1, 1), (278, 4, 1, height), (279, 4, 1, len(strip))]
+    return tiff(*size, *place, body=strip)
+
+
+def test_a_tiff_s_tags_define_white() -> None:
     ramp = np.arange(0, 4096, 16, dtype=np.uint16).reshape(16, 16)
     pairs = ramp.reshape(-1, 2).astype(np.uint32)
     packed = (pairs[:, 0] << 12 | pairs[:, 1]).astype(">u4").view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()
-    twelve = decode(tiff(16, 16, 12, False, packed), LIMITS)[..., 0]
+    twelve = decode(grey_tiff(16, 16, 12, False, packed), LIMITS)[..., 0]
     np.testing.assert_array_equal(twelve, np.rint(ramp / 4095 * 255))
     sixteen = ramp * 16
-    inverted = decode(tiff(16, 16, 16, True, sixteen.astype("<u2").tobytes()), LIMITS)[..., 0]
+    inverted = decode(grey_tiff(16, 16, 16, True, sixteen.astype("<u2").tobytes()), LIMITS)[..., 0]
     np.testing.assert_array_equal(inverted, 255 - np.rint(sixteen / 257))
 
 
 @pytest.mark.parametrize("samples", [np.float32, np.int32])
-def test_samples_without_a_white_are_refused(samples: type) -> None:
+def test_samples_without_a_defined_white_are_refused(samples: type) -> None:
     data = saved(Image.fromarray(np.ones((4, 4), samples)), "TIFF")
-    with pytest.raises(DecodeError, match="no agreed white; save it with 8 or 16 bits"):
+    with pytest.raises(DecodeError, match="no defined white; save it with 8 or 16 bits"):
         decode(data, LIMITS)
 
 
@@ -175,11 +153,11 @@ def test_cmyk_is_not_inverted(photo: Maker) -> None:
     assert np.abs(decode(saved(image, "TIFF"), LIMITS) - expected).max() == 0
 
 
-def test_ycck_is_read_as_adobe_writes_it(photo: Maker) -> None:
+def test_ycck_follows_adobe(photo: Maker) -> None:
     inks = np.asarray(Image.fromarray(cv2.GaussianBlur(photo(64, 64), (0, 0), 3)).convert("CMYK")).copy()
     inks[..., 3] = np.arange(64, dtype=np.uint8)[:, None] * 2
     stored = np.array(Image.fromarray(inks[..., :3], "RGB").convert("YCbCr"))
-    # Pillow writes 255 - x and libjpeg turns Y, Cb, Cr into 255 - C, M, Y: both must be undone in the samples.
+    # Pillow writes 255 - x, and libjpeg converts Y, Cb, Cr to 255 - C, M, Y: undo both in the samples.
     data = saved(Image.fromarray(np.dstack([255 - stored, inks[..., 3]]), "CMYK"), "JPEG", quality=97)
     at = data.index(b"Adobe") + 11
     ycck = data[:at] + b"\x02" + data[at + 1 :]
@@ -187,37 +165,37 @@ def test_ycck_is_read_as_adobe_writes_it(photo: Maker) -> None:
     assert np.abs(decode(ycck, LIMITS) - expected).mean() < 3
 
 
-def over_white(colours: Pixels, alpha: Pixels) -> Any:
+def composited_over_white(colours: Pixels, alpha: Pixels) -> Any:
     share = alpha[..., None] / 255
     return colours * share + 255 * (1 - share)
 
 
-def test_transparency_lies_on_white(photo: Maker) -> None:
+def test_transparency_is_composited_over_white(photo: Maker) -> None:
     image = photo(24, 40)
     alpha = np.linspace(0, 255, 24 * 40).astype(np.uint8).reshape(24, 40)
     rgba = Image.fromarray(np.dstack([image, alpha]))
     for form, options in (("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True, "exact": True})):
-        difference = np.abs(decode(saved(rgba, form, **options), LIMITS) - over_white(image, alpha))
+        difference = np.abs(decode(saved(rgba, form, **options), LIMITS) - composited_over_white(image, alpha))
         assert difference.max() <= 1, form
     grey = np.asarray(Image.fromarray(image).convert("L"))
     la = saved(Image.merge("LA", (Image.fromarray(grey), Image.fromarray(alpha))), "PNG")
-    assert np.abs(decode(la, LIMITS) - over_white(np.dstack([grey] * 3), alpha)).max() <= 1
+    assert np.abs(decode(la, LIMITS) - composited_over_white(np.dstack([grey] * 3), alpha)).max() <= 1
 
 
-def test_transparent_palette_entries_lie_on_white(photo: Maker) -> None:
+def test_transparent_palette_entries_are_composited_over_white(photo: Maker) -> None:
     image = Image.fromarray(photo(16, 16)).quantize(8)
     indices, colours = np.asarray(image), np.asarray(image.convert("RGB"))
     opacity = np.array([0, 50, 100, 150, 200, 255, 255, 255], np.uint8)
     data = saved(image, "PNG", transparency=opacity.tobytes())
-    assert np.abs(decode(data, LIMITS) - over_white(colours, opacity[indices])).max() <= 1
+    assert np.abs(decode(data, LIMITS) - composited_over_white(colours, opacity[indices])).max() <= 1
     gif = decode(saved(image, "GIF", transparency=3), LIMITS)
     np.testing.assert_array_equal(gif[indices == 3], 255)
     np.testing.assert_array_equal(gif[indices != 3], colours[indices != 3])
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
-def test_transparent_grey_of_every_depth_lies_on_white(depth: int) -> None:
-    """tRNS is given in the file's own depth: 5 of 15 must match, 5 of 255 must not."""
+def test_transparent_grey_of_each_depth_is_white(depth: int) -> None:
+    """tRNS has the file's own depth: 5 of 15 must match, 5 of 255 must not."""
     top = 2**depth - 1
     key = top // 3  # 0 for bilevel
     samples = [key, top, 0, key] if depth > 1 else [0, 1, 0, 1]
@@ -229,7 +207,7 @@ def test_transparent_grey_of_every_depth_lies_on_white(depth: int) -> None:
 
 
 @pytest.mark.parametrize("depth", [8, 16])
-def test_a_transparent_colour_lies_on_white(depth: int) -> None:
+def test_a_transparent_colour_is_white(depth: int) -> None:
     scale = 257 if depth == 16 else 1
     colours = [(10, 20, 30), (200, 20, 30), (10, 20, 30)]
     kind = ">u2" if depth == 16 else ">u1"
@@ -239,7 +217,7 @@ def test_a_transparent_colour_lies_on_white(depth: int) -> None:
     assert pixels[0].tolist() == [[255, 255, 255], [200, 20, 30], [255, 255, 255]]
 
 
-def test_an_animation_gives_its_first_frame(photo: Maker) -> None:
+def test_an_animation_decodes_to_its_first_frame(photo: Maker) -> None:
     frames = [Image.fromarray(np.roll(photo(30, 40), shift, axis=1)).quantize(64).convert("RGB") for shift in (0, 9, 20)]
     expected = np.asarray(frames[0])
     more = {"save_all": True, "append_images": frames[1:]}
@@ -247,8 +225,7 @@ def test_an_animation_gives_its_first_frame(photo: Maker) -> None:
         np.testing.assert_array_equal(decode(saved(frames[0], form, **more, **options), LIMITS), expected, form)
 
 
-# What must be stored for the picture to be upright once a reader obeys the tag (EXIF 2.32, table 4).
-STORED: dict[int, Callable[[Pixels], Pixels]] = {
+STORED: dict[int, Callable[[Pixels], Pixels]] = {  # EXIF 2.32, table 4
     1: lambda upright: upright,
     2: lambda upright: upright[:, ::-1],
     3: lambda upright: upright[::-1, ::-1],
@@ -261,7 +238,7 @@ STORED: dict[int, Callable[[Pixels], Pixels]] = {
 
 
 @pytest.mark.parametrize("orientation", STORED)
-def test_every_orientation_comes_out_upright(orientation: int, photo: Maker) -> None:
+def test_all_orientations_are_applied(orientation: int, photo: Maker) -> None:
     upright = cv2.GaussianBlur(photo(48, 80), (0, 0), 2)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -279,7 +256,7 @@ def test_every_orientation_comes_out_upright(orientation: int, photo: Maker) -> 
         assert np.abs(pixels.astype(int) - upright).mean() <= bound, form
 
 
-def test_orientation_survives_transparency_and_a_profile(photo: Maker) -> None:
+def test_orientation_works_with_transparency_and_a_profile(photo: Maker) -> None:
     upright = photo(20, 50)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -300,9 +277,7 @@ def test_unreadable_exif_is_ignored(photo: Maker) -> None:
         b"Exif\x00\x00garbage",
         b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x09",
     ):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            np.testing.assert_array_equal(decode(saved(image, "PNG", exif=exif), LIMITS), image)
+        np.testing.assert_array_equal(decode(saved(image, "PNG", exif=exif), LIMITS), image)
 
 
 def test_profiles_are_applied(photo: Maker) -> None:
@@ -312,11 +287,11 @@ def test_profiles_are_applied(photo: Maker) -> None:
     alpha = np.full(image.shape[:2], 255, np.uint8)
     alpha[0] = 128
     clear = decode(saved(Image.fromarray(np.dstack([image, alpha])), "PNG", icc_profile=SWAPPED), LIMITS)
-    assert np.abs(clear[..., ::-1] - over_white(image, alpha)).max() <= 2
+    assert np.abs(clear[..., ::-1] - composited_over_white(image, alpha)).max() <= 2
 
 
 def icc(kind: bytes, space: bytes, middle: bytes, *data_tags: tuple[bytes, bytes]) -> bytes:
-    """An ICC profile (version 2) made by hand."""
+    """Write an ICC profile (version 2)."""
     daylight = struct.pack(">3i", 63190, 65536, 54061)  # D50
     text = b"desc" + bytes(4) + struct.pack(">I", 5) + b"test\0" + bytes(78)
     named = [*data_tags, (b"wtpt", b"XYZ " + bytes(4) + daylight), (b"desc", text)]
@@ -328,7 +303,7 @@ def icc(kind: bytes, space: bytes, middle: bytes, *data_tags: tuple[bytes, bytes
     return (head + bytes(28) + daylight).ljust(128, b"\0") + struct.pack(">I", len(named)) + tags + body
 
 
-def test_profiles_of_grey_are_applied() -> None:
+def test_grey_profiles_are_applied() -> None:
     gamma = b"curv" + bytes(4) + struct.pack(">IH", 1, round(1.8 * 256))
     profile = icc(b"mntr", b"GRAY", b"XYZ ", (b"kTRC", gamma))
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
@@ -338,11 +313,11 @@ def test_profiles_of_grey_are_applied() -> None:
     assert np.abs(opaque[0].astype(int) - encoded[:, None])[16:].max() <= 2  # LittleCMS is coarse near black
     half = Image.merge("LA", (ramp, Image.new("L", ramp.size, 128)))
     clear = decode(saved(half, "PNG", icc_profile=profile), LIMITS)
-    assert np.abs(clear[0] - over_white(encoded[:, None], np.full(256, 128)))[16:].max() <= 2
+    assert np.abs(clear[0] - composited_over_white(encoded[:, None], np.full(256, 128)))[16:].max() <= 2
 
 
 def grey_inks() -> bytes:
-    """A printer's profile by which every ink only darkens: C, M and Y by 30 of L* = 100 each, K to black."""
+    """A printer's profile in which each ink only darkens: C, M and Y by 30 of L* = 100, K to black."""
     corners = np.stack(np.meshgrid(*[[0, 1]] * 4, indexing="ij"), axis=-1).reshape(-1, 4)
     light = (1 - 0.3 * corners[:, :3].sum(axis=1)) * (1 - corners[:, 3])
     lab = np.stack([np.rint(light * 255), np.full(16, 128), np.full(16, 128)], axis=-1).astype(np.uint8)
@@ -353,17 +328,17 @@ def grey_inks() -> bytes:
 
 
 @pytest.mark.parametrize("form", ["JPEG", "TIFF"])
-def test_profiles_of_inks_are_applied(form: str) -> None:
+def test_cmyk_profiles_are_applied(form: str) -> None:
     patches = [(0, 0, 0, 0), (255, 0, 0, 0), (0, 255, 0, 0), (0, 0, 255, 0), (0, 0, 0, 255)]
     inks = Image.new("CMYK", (16 * len(patches), 16))
     for number, ink in enumerate(patches):
         inks.paste(ink, (16 * number, 0, 16 * number + 16, 16))
     pixels = decode(saved(inks, form, icc_profile=grey_inks()), LIMITS)[8, 8::16].astype(int)
-    assert np.ptp(pixels, axis=-1).max() <= 3  # no colour is left
+    assert np.ptp(pixels, axis=-1).max() <= 3  # no colour remains
     assert np.abs(pixels.mean(axis=-1) - [255, 171, 171, 171, 0]).max() <= 4  # L* = 70 is 171
 
 
-def test_profiles_that_say_nothing_change_nothing(photo: Maker) -> None:
+def test_invalid_mismatched_and_srgb_profiles_change_nothing(photo: Maker) -> None:
     image = photo(16, 24)
     gamma = struct.pack(">i", round(2.4 * 65536))
     assert gamma in SRGB
@@ -376,7 +351,7 @@ def test_profiles_that_say_nothing_change_nothing(photo: Maker) -> None:
         (Image.fromarray(image), b"not a profile at all"),
         (Image.fromarray(image), SWAPPED[:200]),
         (Image.fromarray(image), SWAPPED[:128] + bytes(len(SWAPPED) - 128)),
-        (grey, SWAPPED),  # an RGB profile has no say over grey, nor over inks
+        (grey, SWAPPED),  # an RGB profile does not apply to grey or CMYK
         (inks, SWAPPED),
     ):
         form = "TIFF" if picture.mode == "CMYK" else "PNG"
@@ -398,7 +373,7 @@ def test_one_pixel_and_panoramas(form: str) -> None:
         assert decode(saved(Image.new("RGB", size, (9, 9, 9)), form), LIMITS).shape == (size[1], size[0], 3)
 
 
-def test_limits_are_held_against_the_file_and_its_header(photo: Maker) -> None:
+def test_limits_are_checked_before_decoding(photo: Maker) -> None:
     data = saved(photo(40, 50), "PNG")
     assert decode(data, Limits(max_bytes=len(data), max_pixels=2000)).shape == (40, 50, 3)
     with pytest.raises(DecodeError, match=r"limits\.max_bytes allows"):
@@ -407,8 +382,8 @@ def test_limits_are_held_against_the_file_and_its_header(photo: Maker) -> None:
         decode(data, Limits(max_pixels=1999))
 
 
-def test_bombs_are_refused_by_their_header() -> None:
-    """A few bytes that claim gigapixels; decoding any of them would need gigabytes."""
+def test_decompression_bombs_are_refused_by_their_header() -> None:
+    """A few bytes claim gigapixels. Decoding them would need gigabytes."""
     huge = 60_000
     small = Image.new("RGB", (16, 16))
     jpeg = saved(small, "JPEG")
@@ -422,41 +397,30 @@ def test_bombs_are_refused_by_their_header() -> None:
         "JPEG": jpeg[:frame] + struct.pack(">HH", huge, huge) + jpeg[frame + 4 :],
         "BMP": bmp[:18] + struct.pack("<ii", huge, huge) + bmp[26:],
         "GIF": gif[:6] + struct.pack("<HH", huge, huge) + gif[10:],
-        "TIFF": tiff(huge, huge, 8, False, bytes(100)),
+        "TIFF": grey_tiff(huge, huge, 8, False, bytes(100)),
         "WebP": webp[:24] + (11_999).to_bytes(3, "little") * 2 + webp[30:],
     }
     for name, data in bombs.items():
-        with pytest.raises(DecodeError, match=r"max_pixels|larger than its decoder takes"):
+        with pytest.raises(DecodeError, match=r"max_pixels|larger than its decoder allows"):
             decode(data, Limits())
         assert len(data) < 5000, name
 
 
-def test_no_side_may_be_longer_than_the_mask_can_be_written() -> None:
+def test_no_side_may_exceed_the_limit_of_png_readers() -> None:
     wide = 1_000_001
     with pytest.raises(DecodeError, match="no side may exceed 1,000,000"):
         decode(png(wide, 1, 1, 0, bytes(1 + wide // 8 + 1)), LIMITS)
 
 
 @pytest.mark.parametrize("name", [b"zTXt", b"iTXt", b"iCCP"])
-def test_bombs_in_a_png_s_margins_are_refused(name: bytes) -> None:
+def test_bombs_in_a_png_s_metadata_are_refused(name: bytes) -> None:
     body = zlib.compress(bytes(64 * 2**20), 9)
     payload = b"key\x00\x01\x00\x00\x00" + body if name == b"iTXt" else b"key\x00\x00" + body
     with pytest.raises(DecodeError, match="this PNG"):
         decode(png(1, 1, 8, 0, b"\x00\x00", (name, payload)), LIMITS)
 
 
-def test_a_jpeg_of_endless_scans_is_refused(photo: Maker) -> None:
-    data = saved(photo(40, 40), "JPEG", progressive=True)
-    last = data.rfind(b"\xff\xc4")
-    assert data[last:].count(b"\xff\xda") == 1
-    many = data[:-2] + data[last:-2] * 200 + b"\xff\xd9"
-    with pytest.raises(DecodeError, match="more than 100 scans"):
-        decode(many, LIMITS)
-    few = decode(data + data[last:] * 200, LIMITS)  # what follows the end of the image doesn't count
-    np.testing.assert_array_equal(few, decode(data, LIMITS))
-
-
-def test_pillow_s_own_pixel_limit_is_neither_used_nor_touched(photo: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pillow_s_own_pixel_limit_is_neither_used_nor_changed(photo: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     image = photo(20, 20)
     with warnings.catch_warnings():
@@ -470,38 +434,19 @@ def test_pillow_s_own_pixel_limit_is_neither_used_nor_touched(photo: Maker, monk
     assert Image.MAX_IMAGE_PIXELS == 10
 
 
-def samples(photo: Maker) -> dict[str, bytes]:
-    image = photo(40, 60)
-    picture = Image.fromarray(image)
-    files = {form: saved(picture, form) for form in ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF")}
-    files |= {
-        "progressive": saved(picture, "JPEG", progressive=True),
-        "CMYK": saved(picture.convert("CMYK"), "JPEG"),
-        "palette": saved(picture.quantize(16), "PNG"),
-        "lossless WebP": saved(picture, "WEBP", lossless=True),
-        "animated WebP": saved(picture, "WEBP", save_all=True, append_images=[picture.rotate(9)]),
-        "LZW": saved(picture, "TIFF", compression="tiff_lzw"),
-        "profile": saved(picture, "JPEG", icc_profile=SWAPPED, exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x00"),
-    }
-    if "pillow_heif" in sys.modules or Path(str(AvifImagePlugin.__file__)).parents[1].joinpath("pillow_heif").is_dir():
-        files["HEIC"] = heic(picture)
-    return files
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_a_file_cut_anywhere_is_an_error_or_the_whole_picture(photo: Maker) -> None:
-    for name, data in samples(photo).items():
-        whole = decode(data, LIMITS)
-        refused = 0
-        cuts = sorted({*range(0, len(data), max(1, len(data) // 60)), *range(max(0, len(data) - 16), len(data))})
-        for cut in cuts:
-            try:
-                pixels = decode(data[:cut], LIMITS)
-            except DecodeError:
-                refused += 1
-            else:
-                np.testing.assert_array_equal(pixels, whole, f"{name} cut at {cut} of {len(data)}")
-        assert refused > len(cuts) / 2, name
+@pytest.mark.parametrize("name", valid_images())
+def test_a_cut_file_is_an_error_or_the_complete_picture(name: str) -> None:
+    data = valid_images()[name]
+    complete, refused = decode(data, LIMITS), 0
+    cuts = sorted({*range(0, len(data), max(1, len(data) // 60)), *range(max(0, len(data) - 16), len(data))})
+    for cut in cuts:
+        try:
+            pixels = decode(data[:cut], LIMITS)
+        except DecodeError:
+            refused += 1
+        else:
+            np.testing.assert_array_equal(pixels, complete, f"cut at {cut} of {len(data)}")
+    assert refused > len(cuts) / 4, "later frames and pages may be missing"
 
 
 def test_a_png_that_ends_in_zeros_is_refused(photo: Maker) -> None:
@@ -512,39 +457,6 @@ def test_a_png_that_ends_in_zeros_is_refused(photo: Maker) -> None:
             decode(data[:kept] + bytes(len(data) - kept), LIMITS)
 
 
-def test_damaged_files_raise_nothing_but_decode_errors(photo: Maker) -> None:
-    rng = np.random.default_rng(20)
-    outcomes = {"read": 0, "refused": 0}
-    for data in samples(photo).values():
-        for _ in range(40):
-            damaged = bytearray(data)
-            for _ in range(rng.integers(1, 6)):
-                at = int(rng.integers(len(damaged) if rng.random() < 0.5 else min(200, len(damaged))))
-                damaged[at] = int(rng.integers(256))
-            if rng.random() < 0.2:
-                start = int(rng.integers(len(damaged)))
-                del damaged[start : start + int(rng.integers(1, 50))]
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                outcomes[outcome(bytes(damaged))] += 1
-    assert min(outcomes.values()) > 20, outcomes
-
-
-def outcome(data: bytes) -> str:
-    try:
-        pixels = decode(data, LIMITS)
-    except DecodeError as error:
-        assert len(str(error)) < 400
-        assert not re.search(r"0x[0-9a-f]{6}|\n", str(error))
-        return "refused"
-    assert pixels.dtype == np.uint8
-    assert pixels.ndim == 3
-    assert pixels.shape[2] == 3
-    assert pixels.flags.c_contiguous
-    assert pixels.size <= 3 * LIMITS.max_pixels
-    return "read"
-
-
 STARTS = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\x00", b"MM\x00*", b"II+\x00", b"BM"]
 STARTS += [b"RIFF\x00\x01\x00\x00WEBP", b"\x00\x00\x00\x18ftypavif", b"\x00\x00\x00\x18ftypheic"]
 
@@ -552,87 +464,43 @@ STARTS += [b"RIFF\x00\x01\x00\x00WEBP", b"\x00\x00\x00\x18ftypavif", b"\x00\x00\
 @settings(max_examples=150, deadline=None)
 @given(start=st.sampled_from(STARTS), rest=st.binary(max_size=400))
 def test_random_bytes_raise_nothing_but_decode_errors(start: bytes, rest: bytes) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        outcome(start + rest)
+    with contextlib.suppress(DecodeError):
+        assert decode(start + rest, LIMITS).size <= 3 * LIMITS.max_pixels
 
 
-def test_heic_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heic_without_its_package_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(DecodeError, match=re.escape("pip install 'matteline[heif]'")):
         decode(b"\x00\x00\x00\x18ftypheic" + bytes(100), LIMITS)
 
 
-def test_avif_without_its_decoder_says_so(photo: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_avif_without_its_decoder_is_refused(photo: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     data = saved(photo(8, 8), "AVIF")
     monkeypatch.setattr(AvifImagePlugin, "SUPPORTED", False)
-    with pytest.raises(DecodeError, match="this build of Pillow reads no AVIF"):
+    with pytest.raises(DecodeError, match="this build of Pillow does not support AVIF"):
         decode(data, LIMITS)
 
 
 @pytest.mark.parametrize("form", ["JPEG2000", "ICO", "PPM", "TGA", "EPS", "PDF", "PCX", "SGI", "DDS", "ICNS"])
-def test_formats_off_the_list_are_refused(form: str) -> None:
-    with pytest.raises(DecodeError, match="not an image that is read here"):
+def test_unsupported_formats_are_refused(form: str) -> None:
+    with pytest.raises(DecodeError, match="not a supported image"):
         decode(saved(Image.new("RGB", (32, 32), "red"), form), LIMITS)
 
 
-def test_threads_do_not_disturb_one_another(photo: Maker) -> None:
+def test_decode_is_thread_safe(photo: Maker) -> None:
     files = [saved(photo(60 + n, 70), "PNG", icc_profile=SWAPPED if n % 2 else SRGB) for n in range(8)]
     expected = [decode(data, LIMITS) for data in files]
-    wrong: list[int] = []
-
-    def work(number: int) -> None:
-        for _ in range(10):
-            if not np.array_equal(decode(files[number], LIMITS), expected[number]):
-                wrong.append(number)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(files))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    with ThreadPoolExecutor(len(files)) as pool:
+        for pixels, wanted in zip(pool.map(lambda data: decode(data, LIMITS), files * 10), expected * 10, strict=True):
+            np.testing.assert_array_equal(pixels, wanted)
 
 
-@pytest.fixture(scope="module")
-def torture(shared: Path) -> list[dict[str, Any]]:
+def test_awkward_files_in_all_orientations_agree(shared: Path) -> None:
     path = shared / "data" / "torture" / "images.parquet"
     if not path.exists():
-        pytest.skip("no torture set")
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    return rows
-
-
-UNREAD = {"JPEG2000", ""}
-
-
-def test_torture_gives_pictures_or_decode_errors(torture: list[dict[str, Any]]) -> None:
-    refused = []
-    for row in torture:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                pixels = decode(row["data"], Limits())
-            except DecodeError as error:
-                refused.append(row)
-                assert str(error), row["file"]
-                continue
-        assert pixels.dtype == np.uint8, row["file"]
-        assert pixels.ndim == 3, row["file"]
-        assert pixels.shape[2] == 3, row["file"]
-    unexpected = {
-        row["file"].rsplit("/", 1)[-1]
-        for row in refused
-        if row["pillow13"] == "ok" and row["format"] not in UNREAD and row["mode"] not in {"I", "F"}
-    }
-    assert "xcsn0g01.png" in unexpected  # its checksum is wrong, which Pillow overlooks
-    assert unexpected <= {"xcsn0g01.png", "crash-74d2a78403a5a59db1fb0a2b8735ac068a75f6e3.tif"}  # Pillow 12 refuses that one
-
-
-def test_torture_orientations_agree(torture: list[dict[str, Any]]) -> None:
-    """The same photo stored in all eight ways."""
+        pytest.skip("no awkward files")
     series: dict[str, list[Pixels]] = {}
-    for row in torture:
+    for row in pq.read_table(path).to_pylist():
         found = re.search(
             r"(exif-samples/jpg/orientation/(?:landscape|portrait)|exif-orientation/Portrait)_[1-8]\.jpg", row["file"]
         )

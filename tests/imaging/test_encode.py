@@ -30,25 +30,25 @@ def soft(height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_mask_comes_back_exactly(size: tuple[int, int]) -> None:
+def test_masks_are_lossless(size: tuple[int, int]) -> None:
     mask = soft(*size)
     np.testing.assert_array_equal(read(encode_mask(mask), "L"), mask)
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("size", SIZES)
-def test_a_cutout_comes_back_exactly(size: tuple[int, int], photo: Maker) -> None:
+def test_cutouts_are_lossless_where_visible(size: tuple[int, int], photo: Maker) -> None:
     image, mask = photo(*size), soft(*size)
     before = image.copy(), mask.copy()
     cutout = read(encode_cutout(image, mask), "RGBA")
     np.testing.assert_array_equal(cutout[..., 3], mask)
-    np.testing.assert_array_equal(cutout[..., :3][mask > 0], image[mask > 0])  # straight: alpha has not touched them
+    np.testing.assert_array_equal(cutout[..., :3][mask > 0], image[mask > 0])  # straight, not premultiplied
     assert not cutout[mask == 0].any()
     np.testing.assert_array_equal(image, before[0])
     np.testing.assert_array_equal(mask, before[1])
 
 
-def test_views_are_written_like_copies(photo: Maker) -> None:
+def test_array_views_are_encoded_like_contiguous_arrays(photo: Maker) -> None:
     image, mask = photo(80, 90), soft(80, 90)
     part = np.s_[5:70:2, 60:3:-1]
     assert encode_mask(mask[part]) == encode_mask(mask[part].copy())
@@ -60,23 +60,23 @@ def test_the_same_pixels_give_the_same_bytes(photo: Maker) -> None:
     assert len({encode_cutout(image, mask) for _ in range(3)}) == 1
     assert len({encode_mask(mask) for _ in range(3)}) == 1
     other = image.copy()
-    other[mask == 0] = 7  # what can't be seen can't change the file
+    other[mask == 0] = 7  # invisible pixels do not change the file
     assert encode_cutout(other, mask) == encode_cutout(image, mask)
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """A PNG's chunks by name, each held against its checksum."""
+    """Yield a PNG's chunks by name, after checking each checksum."""
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
-    at = 8
-    while at < len(data):
-        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
-        assert zlib.crc32(data[at + 4 : end]) == int.from_bytes(data[end : end + 4], "big")
-        yield data[at + 4 : at + 8], data[at + 8 : end]
-        at = end + 4
+    start = 8
+    while start < len(data):
+        end = start + 8 + int.from_bytes(data[start : start + 4], "big")
+        assert zlib.crc32(data[start + 4 : end]) == int.from_bytes(data[end : end + 4], "big")
+        yield data[start + 4 : start + 8], data[start + 8 : end]
+        start = end + 4
 
 
 def files(height: int, width: int, seed: int) -> Iterator[tuple[bytes, int]]:
-    """A mask and a cutout of noise, and the bytes of a row in each."""
+    """Yield a mask and a cutout of noise, and the bytes per row of each."""
     rng = np.random.default_rng(seed)
     image, mask = rng.integers(0, 256, (height, width, 3), np.uint8), rng.integers(0, 256, (height, width), np.uint8)
     mask[rng.random((height, width)) < 0.3] = 0
@@ -85,7 +85,7 @@ def files(height: int, width: int, seed: int) -> Iterator[tuple[bytes, int]]:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (200, 300), (700, 900), (1, 100_000), (100_000, 1)])
-def test_nothing_but_pixels_is_written(size: tuple[int, int]) -> None:
+def test_files_hold_nothing_but_pixels(size: tuple[int, int]) -> None:
     for data, row_bytes in files(*size, seed=1):
         names, parts = zip(*chunks(data), strict=True)
         assert names == (b"IHDR", *[b"IDAT"] * (len(names) - 2), b"IEND")
@@ -93,8 +93,8 @@ def test_nothing_but_pixels_is_written(size: tuple[int, int]) -> None:
         assert len(zlib.decompress(b"".join(parts[1:-1]))) == size[0] * (1 + row_bytes)
 
 
-def test_no_repetition_lies_further_back_than_the_file_promises() -> None:
-    """A decoder need keep no more than the window that the stream names; Python's checks it when read in small steps."""
+def test_repetitions_stay_within_the_window_that_the_file_declares() -> None:
+    """A decoder keeps only the declared window. Python's checks it when it reads in small steps."""
     for data, row_bytes in files(300, 500, seed=2):
         packed = b"".join(part for name, part in chunks(data) if name == b"IDAT")
         window = 2 ** (8 + (packed[0] >> 4))
@@ -108,7 +108,7 @@ def test_no_repetition_lies_further_back_than_the_file_promises() -> None:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_any_size_reads_the_same_everywhere(seed: int, photo: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pillow_and_opencv_read_any_size_alike(seed: int, photo: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(seed)
     height, width = (int(side) for side in rng.integers(1, 130, 2))
     monkeypatch.setattr(pipeline.imaging.encode, "STRIPE_BYTES", int(rng.integers(1, 20_000)))

@@ -1,6 +1,6 @@
-"""Whatever bytes come in: an upright RGB image or a ``DecodeError``; no crash, no hang, no more memory than is due.
+"""Any bytes decode to an upright RGB image or raise ``DecodeError``, without a crash, a hang or too much memory.
 
-A fault is named by seed and number: ``next(damaged(SEED, 1, NUMBER))`` in ``damage.py`` makes the file again.
+A failure is reported by seed and number: ``next(damaged(SEED, 1, NUMBER))`` in ``damage.py`` generates the file again.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 import pytest
 from damage import damaged
-from whole import whole
+from valid_images import valid_images
 
-TRIAL = Path(__file__).with_name("trial.py")
+TRIAL = Path(__file__).with_name("decode_trial.py")
 SEED = os.environ.get("SEED", "1")
 CHUNK = 2_500
-"""Files a process: many, so that memory that is never given back adds up."""
+"""Files per process: many, so that leaked memory adds up."""
 MAX_GROWTH_MIB = 96
-"""An image of the million pixels that the damaged files are allowed, several times over."""
+"""Several times the memory of an image of one megapixel, the limit for damaged files."""
 
 
 class Outcome(NamedTuple):
@@ -38,21 +38,21 @@ class Outcome(NamedTuple):
 
 
 def trials(kind: str, source: str, first: int, count: int) -> Iterator[Outcome]:
-    """Every file's outcome; where one takes its process with it, another process goes on behind it."""
+    """Yield each file's outcome. When a file ends its process, another process continues with the next file."""
     last = first + count
-    alone = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2", "PYTHONPATH": str(TRIAL.parents[2])}
+    environment = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2", "PYTHONPATH": str(TRIAL.parents[2])}
     while first < last:
         command = [sys.executable, str(TRIAL), kind, source, str(first), str(last - first)]
-        with tempfile.TemporaryFile("w+", errors="replace") as words:
+        with tempfile.TemporaryFile("w+", errors="replace") as log:
             with subprocess.Popen(
-                command, env={**os.environ, **alone}, stdout=subprocess.PIPE, stderr=words, text=True
+                command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=log, text=True
             ) as child:
                 assert child.stdout is not None
                 for line in child.stdout:
                     yield Outcome(first, *json.loads(line))
                     first += 1
-            words.seek(0)
-            assert child.returncode < 0 or (child.returncode, first) == (0, last), f"the trial failed: {words.read()[-2000:]}"
+            log.seek(0)
+            assert child.returncode < 0 or (child.returncode, first) == (0, last), f"the trial failed: {log.read()[-2000:]}"
         if child.returncode:
             what = "hang" if child.returncode in {-signal.SIGPROF, -signal.SIGALRM} else f"crash by signal {-child.returncode}"
             yield Outcome(first, f"{kind} {source}", what, 0)
@@ -60,35 +60,35 @@ def trials(kind: str, source: str, first: int, count: int) -> Iterator[Outcome]:
 
 
 def fuzz(count: int) -> list[Outcome]:
-    """Damaged files 0 to ``count`` of the seed, on every core that this process may use."""
+    """Decode damaged files 0 to ``count`` of the seed, on all cores that this process may use."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         chunks = pool.map(lambda first: list(trials("damage", SEED, first, min(CHUNK, count - first))), range(0, count, CHUNK))
         return [outcome for chunk in chunks for outcome in chunk]
 
 
 def shares(outcomes: list[Outcome]) -> str:
-    """What share of each kind of file is read: one line a kind."""
+    """Format the share of files that are read, one line per kind."""
     counts = Counter((outcome.name.split(":", 1)[0], outcome.what == "read") for outcome in outcomes)
     kinds = sorted({kind for kind, _ in counts})
     totals = {kind: counts[kind, True] + counts[kind, False] for kind in kinds}
     return "\n".join(f"{kind:20} {totals[kind]:7,} files, {counts[kind, True] / totals[kind]:6.1%} read" for kind in kinds)
 
 
-def hold(bars: Any, what: str, outcomes: list[Outcome], growth_mib: float) -> None:
-    """The bars that hold whatever the files are."""
-    faults = {"crashes": "crash", "hangs": "hang", "more memory than there is": "memory", "anything else but an image": ""}
-    unseen = [outcome for outcome in outcomes if outcome.what not in {"read", "refused"}]
+def check_bars(bars: Any, what: str, outcomes: list[Outcome], growth_mib: float) -> None:
+    """Check the bars that apply to all files."""
+    faults = {"crashes": "crash", "hangs": "hang", "out of memory": "memory", "anything else but an image": ""}
+    failures = [outcome for outcome in outcomes if outcome.what not in {"read", "refused"}]
     for name, start in faults.items():
-        found = [outcome for outcome in unseen if outcome.what.startswith(start)]
-        unseen = [outcome for outcome in unseen if outcome not in found]
-        first = named([f"file {fault.number}, {fault.name}, {fault.what[:200]}" for fault in found])
+        found = [outcome for outcome in failures if outcome.what.startswith(start)]
+        failures = [outcome for outcome in failures if outcome not in found]
+        first = example([f"file {fault.number}, {fault.name}, {fault.what[:200]}" for fault in found])
         bars.at_most(f"{what}: {name}{first}", len(found), 0)
-    most = max(outcomes, key=lambda outcome: outcome.growth_mib)
-    bars.at_most(f"{what}: memory growth in MiB, by file {most.number}, {most.name}", most.growth_mib, growth_mib)
+    largest = max(outcomes, key=lambda outcome: outcome.growth_mib)
+    bars.at_most(f"{what}: memory growth in MiB, by file {largest.number}, {largest.name}", largest.growth_mib, growth_mib)
 
 
-def named(found: list[str]) -> str:
-    """The first of what was found, to go on with."""
+def example(found: list[str]) -> str:
+    """Format the first failure."""
     return f" ({found[0]})" if found else ""
 
 
@@ -97,9 +97,9 @@ def check(bars: Any, count: int) -> None:
     assert [outcome.number for outcome in outcomes] == list(range(count))
     print(f"\n{shares(outcomes)}")
     what = f"{count:,} damaged files of seed {SEED}"
-    refused = [outcome.name for outcome in outcomes if outcome.name.startswith("whole") and outcome.what == "refused"]
-    bars.at_most(f"{what}: whole images refused{named(refused)}", len(refused), 0)
-    hold(bars, what, outcomes, MAX_GROWTH_MIB)
+    refused = [outcome.name for outcome in outcomes if outcome.name.startswith("valid") and outcome.what == "refused"]
+    bars.at_most(f"{what}: valid images refused{example(refused)}", len(refused), 0)
+    check_bars(bars, what, outcomes, MAX_GROWTH_MIB)
 
 
 def test_damaged_files(bars: Any) -> None:
@@ -113,19 +113,19 @@ def test_many_damaged_files(bars: Any) -> None:
 
 
 REFUSED_ON_PURPOSE = {
-    "xcsn0g01.png": "its checksum is wrong, which Pillow overlooks",
+    "xcsn0g01.png": "its checksum is wrong, which Pillow ignores",
     "crash-74d2a78403a5a59db1fb0a2b8735ac068a75f6e3.tif": "Pillow 12 refuses it",
 }
 
 
 def test_awkward_files(bars: Any, shared: Path) -> None:
-    """What Pillow reads is read, but for formats and samples that are not for here; what it refuses is refused, HEIC aside."""
+    """Files are read if Pillow reads them, except unsupported formats and samples. Others are refused, except HEIC."""
     folder = shared / "data" / "torture"
     if not folder.is_dir():
         pytest.skip("no torture set")
     rows = pq.read_table(folder / "images.parquet").to_pylist()
     outcomes = list(trials("torture", str(folder), 0, len(rows)))
-    hold(bars, f"{len(rows)} awkward files", outcomes, 256)
+    check_bars(bars, f"{len(rows)} awkward files", outcomes, 256)
     refused, read = [], []
     for row, outcome in zip(rows, outcomes, strict=True):
         name = row["file"].rsplit("/", 1)[-1]
@@ -135,23 +135,23 @@ def test_awkward_files(bars: Any, shared: Path) -> None:
             refused.append(row["file"])
         if not good and outcome.what == "read" and row["data"][4:8] != b"ftyp":
             read.append(row["file"])
-    bars.at_most(f"awkward files: good ones refused{named(refused)}", len(refused), 0)
-    bars.at_most(f"awkward files: broken ones read{named(read)}", len(read), 0)
+    bars.at_most(f"awkward files: good ones refused{example(refused)}", len(refused), 0)
+    bars.at_most(f"awkward files: broken ones read{example(read)}", len(read), 0)
 
 
-def test_every_fault_of_a_decoder_is_found() -> None:
+def test_every_fault_of_a_decoder_is_detected() -> None:
     planted = "read,crash,refuse,spin,raise,sleep,overeat,grey,eat,read"
     found = [(outcome.number, outcome.what.split(":")[0]) for outcome in trials("planted", planted, 0, 10)]
-    words = ["read", "crash by signal 6", "refused", "hang", "ValueError", "hang", "memory", "wrong", "wrong", "read"]
-    assert found == list(enumerate(words))
+    expected = ["read", "crash by signal 6", "refused", "hang", "ValueError", "hang", "memory", "wrong", "wrong", "read"]
+    assert found == list(enumerate(expected))
     growth = [outcome.growth_mib for outcome in trials("planted", "read,eat,read", 0, 3)]
     assert growth[0] < 50 and 250 < growth[1] <= growth[2]
 
 
-def test_a_file_is_known_by_its_seed_and_number() -> None:
+def test_seed_and_number_reproduce_a_file() -> None:
     files = list(damaged(5, 2_000))
     assert files[1_500:1_600] == list(damaged(5, 100, 1_500))
     assert files[1_500:] != list(damaged(6, 500, 1_500))
     assert len({data for _, data in files}) > 1_800
-    assert {name.split(":")[0] for name, _ in files} > {"whole", "cut at 5 %", "cut at 95 %", "cut", "bits flipped", "spliced"}
-    assert {name for name, _ in files} >= {f"whole: {name}" for name in whole()}
+    assert {name.split(":")[0] for name, _ in files} > {"valid", "cut at 5 %", "cut at 95 %", "cut", "bits flipped", "spliced"}
+    assert {name for name, _ in files} >= {f"valid: {name}" for name in valid_images()}

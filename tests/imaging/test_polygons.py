@@ -1,4 +1,4 @@
-"""Polygons beside COCO's own library."""
+"""Polygons, compared with COCO's own library."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def by_coco(polygons: list[list[float]]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_polygon_is_cocos_but_for_its_rim(seed: int) -> None:
+def test_polygons_agree_with_coco_except_at_the_edge(seed: int) -> None:
     ours, theirs = decode_polygons(SIZE, [star(12, seed)]), by_coco([star(12, seed)])
     assert (ours & theirs).sum() / (ours | theirs).sum() > 0.97
     assert abs(int(ours.sum()) - int(theirs.sum())) / theirs.sum() < 0.01
@@ -42,7 +42,7 @@ def test_a_rectangle_is_exact() -> None:
 
 def test_several_polygons_are_one_object() -> None:
     found = decode_polygons(SIZE, [[0, 0, 10, 0, 10, 10, 0, 10], [100, 100, 400, 100, 400, 110, 100, 110]])
-    assert found.sum() == 100 + 60 * 10, "what lies outside of the image is cut off"
+    assert found.sum() == 100 + 60 * 10, "clipped to the image"
     assert not decode_polygons(SIZE, [[-50, -50, -10, -50, -10, -10]]).any()
 
 
@@ -54,12 +54,12 @@ def test_large_polygons_are_sampled_more_coarsely() -> None:
 @pytest.mark.parametrize(
     "bad", [[1, 2, 3, 4], [1, 2, 3, 4, 5, 6, 7], ["a"] * 6, [1, 2, math.nan, 4, 5, 6], [1e9] * 6, [[1, 2]] * 6]
 )
-def test_what_is_no_polygon_is_refused(bad: list[float]) -> None:
+def test_invalid_polygons_are_refused(bad: list[float]) -> None:
     with pytest.raises(ValueError, match="a polygon"):
         decode_polygons(SIZE, [bad])
 
 
-def test_run_lengths_come_as_text_and_as_numbers() -> None:
+def test_run_lengths_are_text_or_numbers() -> None:
     mask = decode_polygons(SIZE, [star(9, 1)])
     assert np.array_equal(decode_counts(SIZE, run_lengths(mask)["counts"]), mask)
     flat = mask.T.reshape(-1)

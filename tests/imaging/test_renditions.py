@@ -1,4 +1,4 @@
-"""What renditions look like: exact where nothing has to be mixed, and without fringes where something has."""
+"""Renditions: exact where nothing is mixed, and without colour fringes elsewhere."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from pipeline.config.rendition import Rendition, load_rendition
 from pipeline.imaging.encode import voc_palette
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.renditions.render import EMPTY, Rendered, render
-from pipeline.imaging.rle import decode_rle
-from pipeline.types import Mask, Pixels
+from pipeline.imaging.rle import decode_counts
+from pipeline.types import Mask, Pixels, Size
 
 Photo = Callable[[int, int], Pixels]
 WHITE = {"background": "#ffffff"}
 
 
-def make(image: Pixels, mask: Mask, backgrounds: dict[str, bytes] | None = None, **facts: Any) -> list[Rendered]:
+def rendered(image: Pixels, mask: Mask, backgrounds: dict[str, bytes] | None = None, **facts: Any) -> list[Rendered]:
     return list(render([Rendition.model_validate({"name": "own"} | facts)], image, mask, backgrounds or {}))
 
 
 def picture(image: Pixels, mask: Mask, **facts: Any) -> np.ndarray:
-    (made,) = make(image, mask, **facts)
+    (made,) = rendered(image, mask, **facts)
     assert made.data is not None and made.size is not None
     opened = Image.open(io.BytesIO(made.data))
     assert opened.size == made.size[::-1]
@@ -43,7 +43,7 @@ def disc(height: int, width: int, soft: float = 3.0, share: float = 0.35) -> Mas
 
 
 @given(st.integers(0, 9), st.sampled_from([{}, {"trim": 0.0}, {"trim": 0.2, "aspect": "3:2"}, {"fill": 0.7}]))
-def test_at_its_own_size_opaque_pixels_are_the_sources(seed: int, facts: dict[str, Any]) -> None:
+def test_opaque_pixels_are_the_source_s_at_its_own_size(seed: int, facts: dict[str, Any]) -> None:
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (40, 50, 3), np.uint8)
     mask = disc(40, 50) if seed % 2 else np.where(disc(40, 50) > 99, 255, 0).astype(np.uint8)
@@ -52,14 +52,13 @@ def test_at_its_own_size_opaque_pixels_are_the_sources(seed: int, facts: dict[st
         made = picture(image, mask, **facts, **background)
         found = made.reshape(-1, made.shape[2])
         if made.shape[2] == 4:
-            whole = found[:, 3] == 255
-            assert np.array_equal(found[whole, :3], opaque)
+            assert np.array_equal(found[found[:, 3] == 255, :3], opaque)
         else:
             where = {tuple(pixel) for pixel in found}
             assert all(tuple(pixel) in where for pixel in opaque)
 
 
-def test_an_untrimmed_transparent_one_is_the_cutout(photo: Photo) -> None:
+def test_without_settings_it_is_the_cutout(photo: Photo) -> None:
     image, mask = photo(60, 90), disc(60, 90)
     made = picture(image, mask)
     assert np.array_equal(made[..., 3], mask)
@@ -69,7 +68,7 @@ def test_an_untrimmed_transparent_one_is_the_cutout(photo: Photo) -> None:
 
 @pytest.mark.parametrize("facts", [{}, {"size_px": 64}, {"size_px": 500}, {"fill": 0.5, "aspect": "1:1", "size_px": 333}])
 @pytest.mark.parametrize("colour", ["#ffffff", "#000000", "#336699"])
-def test_on_a_colour_the_background_is_that_colour(photo: Photo, facts: dict[str, Any], colour: str) -> None:
+def test_a_plain_background_has_exactly_that_colour(photo: Photo, facts: dict[str, Any], colour: str) -> None:
     image, mask = photo(120, 160), disc(120, 160)
     made = picture(image, mask, **facts, background=colour)
     clear = picture(image, mask, what="alpha", **facts) == 0
@@ -78,7 +77,7 @@ def test_on_a_colour_the_background_is_that_colour(photo: Photo, facts: dict[str
 
 
 @pytest.mark.parametrize("quality", [None, 60, 75, 95, 100])
-def test_webp_is_nearly_white_and_at_quality_100_exact(photo: Photo, quality: int | None) -> None:
+def test_webp_is_nearly_white_and_exact_at_quality_100(photo: Photo, quality: int | None) -> None:
     image, mask = photo(300, 400), disc(300, 400)
     facts = {"fill": 0.5, "aspect": "1:1", "size_px": 400} | WHITE
     made, exact = (
@@ -87,12 +86,12 @@ def test_webp_is_nearly_white_and_at_quality_100_exact(photo: Photo, quality: in
     if quality == 100:
         assert np.array_equal(made, exact)
     away = np.ones(made.shape[:2], bool)
-    away[100 - 32 : 300 + 32, 100 - 32 : 300 + 32] = False  # the object's box, and two of the format's blocks around it
+    away[100 - 32 : 300 + 32, 100 - 32 : 300 + 32] = False  # the object's box and two blocks of the format around it
     assert made[away].min() >= 252
 
 
 def blocks(touched: np.ndarray, side: int = 8) -> np.ndarray:
-    """Pixels of the blocks that have any touched pixel."""
+    """Mark all pixels of blocks with a touched pixel."""
     height, width = touched.shape
     padded = np.pad(touched, ((0, -height % side), (0, -width % side)))
     tiles = padded.reshape(padded.shape[0] // side, side, -1, side).any(axis=(1, 3))
@@ -100,7 +99,7 @@ def blocks(touched: np.ndarray, side: int = 8) -> np.ndarray:
 
 
 @pytest.mark.parametrize("quality", range(60, 101, 4))
-def test_decoded_jpegs_are_white_but_for_the_blocks_of_the_edge(photo: Photo, quality: int) -> None:
+def test_jpegs_are_white_except_in_the_blocks_of_the_edge(photo: Photo, quality: int) -> None:
     image, mask = photo(300, 400), disc(300, 400)
     facts = {"fill": 0.8, "aspect": "1:1", "size_px": 403}
     made = picture(image, mask, **facts, **WHITE, format="jpeg", quality=quality)
@@ -109,16 +108,16 @@ def test_decoded_jpegs_are_white_but_for_the_blocks_of_the_edge(photo: Photo, qu
 
 
 @pytest.mark.parametrize(("quality", "levels"), [(90, 45), (None, 25), (98, 9), (100, 4)])
-def test_what_rings_in_those_blocks_is_bounded(quality: int | None, levels: int) -> None:
-    """The worst case: noise with a hard edge. Without a quality it is 95; ``amazon-main`` has 98."""
+def test_ringing_in_those_blocks_is_bounded(quality: int | None, levels: int) -> None:
+    """Noise with a hard edge is the worst case. The default quality is 95; ``amazon-main`` has 98."""
     image, mask = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8), disc(400, 400, soft=0.01)
     made = picture(image, mask, **WHITE, format="jpeg", quality=quality)
     assert made[mask == 0].min() >= 255 - levels
     assert load_rendition("amazon-main").quality == 98
 
 
-def test_no_fringe_of_the_old_background_and_no_dark_one() -> None:
-    """A red disc on green grass, its edge half transparent: cut out, laid on white, made smaller. All is red to white."""
+def test_edges_have_neither_a_green_nor_a_dark_fringe() -> None:
+    """A red disc with a soft edge on green: cut out, composited over white and resized. All colours are red to white."""
     red, green, mask = np.array([200, 20, 30]), np.array([40, 160, 50]), disc(400, 400, soft=8)
     share = mask[..., None] / 255
     image = np.rint(share * red + (1 - share) * green).astype(np.uint8)
@@ -134,18 +133,17 @@ def test_no_fringe_of_the_old_background_and_no_dark_one() -> None:
 
 
 @pytest.mark.parametrize("size_px", [37, 160, 700])
-def test_colours_of_transparent_pixels_never_come_in(size_px: int) -> None:
+def test_colours_of_transparent_pixels_never_bleed_in(size_px: int) -> None:
     image, mask = np.zeros((120, 160, 3), np.uint8), disc(120, 160)
     image[:] = (0, 255, 0)
     image[mask > 0] = (230, 60, 70)
     for facts in ({}, WHITE, {"fill": 0.9}):
         made = picture(image, mask, size_px=size_px, **facts)
         seen = made[made[..., 3] > 0][:, :3] if made.shape[2] == 4 else made.reshape(-1, 3)
-        assert (seen[:, 0] >= 228).all(), "red throughout, on white or on nothing"
+        assert (seen[:, 0] >= 228).all(), "red or white only"
 
 
-def test_resized_opacity_and_colour_are_right_for_a_flat_object() -> None:
-    """Transparent ones: straight colours stay what they were, at any size."""
+def test_a_plain_object_keeps_its_colour_and_opacity_at_any_size() -> None:
     image, mask = np.full((90, 120, 3), (10, 200, 120), np.uint8), disc(90, 120, soft=6)
     for size_px in (31, 64, 300):
         made = picture(image, mask, size_px=size_px)
@@ -154,7 +152,7 @@ def test_resized_opacity_and_colour_are_right_for_a_flat_object() -> None:
         assert made[..., 3].mean() / 255 == pytest.approx((mask / 255).mean(), rel=0.03)
 
 
-def test_a_shadow_leaves_white_alone_outside_its_reach(photo: Photo) -> None:
+def test_a_shadow_changes_nothing_outside_its_reach(photo: Photo) -> None:
     image, mask = photo(200, 200), disc(200, 200)
     facts = {"fill": 0.6, "aspect": "1:1", "size_px": 300} | WHITE
     plain, shaded = picture(image, mask, **facts), picture(image, mask, **facts, shadow=True)
@@ -164,12 +162,12 @@ def test_a_shadow_leaves_white_alone_outside_its_reach(photo: Photo) -> None:
     assert rows.size and rows[0] >= lowest - 0.04 * height - 0.06 * height - 3
     assert rows[-1] <= lowest + 0.04 * height + 0.06 * height + 3
     alpha = picture(image, mask, what="alpha", fill=0.6, aspect="1:1", size_px=300)
-    assert np.abs(plain.astype(int) - shaded)[alpha == 255].max() <= 1, "it lies under the object"
+    assert np.abs(plain.astype(int) - shaded)[alpha == 255].max() <= 1, "it is behind the object"
     assert (shaded[~changed & (alpha == 0)] == 255).all()
     assert (shaded <= plain).all() and shaded.min() < 200
 
 
-def test_a_transparent_shadow_looks_the_same_on_white(photo: Photo) -> None:
+def test_a_transparent_shadow_equals_a_shadow_on_white(photo: Photo) -> None:
     image, mask = photo(150, 150), disc(150, 150)
     facts = {"trim": 0.1, "shadow": {"opacity": 0.6}}
     clear, white = picture(image, mask, **facts), picture(image, mask, **facts, **WHITE)
@@ -177,7 +175,7 @@ def test_a_transparent_shadow_looks_the_same_on_white(photo: Photo) -> None:
     assert np.abs(share * clear[..., :3] + (1 - share) * 255 - white).max() <= 2.5
 
 
-def test_a_picture_behind_covers_the_frame(photo: Photo) -> None:
+def test_a_background_picture_covers_the_frame(photo: Photo) -> None:
     image, mask = photo(80, 60), disc(80, 60, share=0.2)
     sink = io.BytesIO()
     Image.fromarray(np.dstack([np.full((90, 300), value, np.uint8) for value in (10, 120, 240)])).save(sink, "PNG")
@@ -188,7 +186,7 @@ def test_a_picture_behind_covers_the_frame(photo: Photo) -> None:
     assert (made[alpha == 0] == (10, 120, 240)).all()
 
 
-def test_recoloured_ones_keep_their_edges_and_their_background(photo: Photo) -> None:
+def test_recolouring_keeps_the_background(photo: Photo) -> None:
     image, mask = photo(100, 100), disc(100, 100)
     plain, turned = (picture(image, mask, **WHITE, **facts) for facts in ({}, {"hue": 120}))
     assert (turned[mask == 0] == 255).all()
@@ -196,22 +194,23 @@ def test_recoloured_ones_keep_their_edges_and_their_background(photo: Photo) -> 
 
 
 @pytest.mark.parametrize("facts", [{}, {"trim": 0.1, "size_px": 77}, {"fill": 0.8, "aspect": "2:1"}])
-def test_masks_in_all_their_forms_agree(facts: dict[str, Any]) -> None:
+def test_all_forms_of_a_mask_agree(facts: dict[str, Any]) -> None:
     image, mask = np.zeros((100, 130, 3), np.uint8), disc(100, 130)
     alpha, binary, indexed = (picture(image, mask, what=what, **facts) for what in ("alpha", "binary", "indexed"))
-    (rle,) = make(image, mask, what="rle", **facts)
+    (rle,) = rendered(image, mask, what="rle", **facts)
     assert rle.data is not None and rle.suffix == "json"
     inside = (alpha >= 128).astype(np.uint8)
     assert np.array_equal(binary, 255 * inside)
     assert np.array_equal(indexed, inside)
-    assert np.array_equal(decode_rle(rle.data), inside)
-    assert set(json.loads(rle.data)) == {"size", "counts", "bbox", "area"}
+    geometry = json.loads(rle.data)
+    assert set(geometry) == {"size", "counts", "bbox", "area"}
+    assert np.array_equal(decode_counts(Size(*inside.shape), geometry["counts"]), inside)
     if not facts:
         assert np.array_equal(alpha, mask)
 
 
-def test_an_indexed_png_has_vocs_palette() -> None:
-    (made,) = make(np.zeros((9, 9, 3), np.uint8), disc(9, 9), what="indexed")
+def test_an_indexed_png_has_the_palette_of_pascal_voc() -> None:
+    (made,) = rendered(np.zeros((9, 9, 3), np.uint8), disc(9, 9), what="indexed")
     assert made.data is not None
     opened = Image.open(io.BytesIO(made.data))
     assert opened.mode == "P"
@@ -222,47 +221,47 @@ def test_an_indexed_png_has_vocs_palette() -> None:
     assert palette[21].tolist() == [128, 64, 128] or palette[21].tolist() == [128, 192, 0]
 
 
-def test_nothing_to_show_is_not_shown() -> None:
+def test_an_empty_mask_has_no_cutout() -> None:
     image, empty = np.zeros((20, 30, 3), np.uint8), np.full((20, 30), 12, np.uint8)
     for facts in ({}, WHITE, {"fill": 0.9, "size_px": [10, 20]}, {"what": "alpha", "trim": 0.1}):
-        for made in make(image, empty, **facts):
+        for made in rendered(image, empty, **facts):
             assert (made.data, made.size, made.note) == (None, None, EMPTY)
-    assert picture(image, empty, what="indexed").sum() == 0, "a label without an object is a label"
-    (rle,) = make(image, empty, what="rle")
+    assert picture(image, empty, what="indexed").sum() == 0, "labels without an object are written"
+    (rle,) = rendered(image, empty, what="rle")
     assert rle.data is not None and json.loads(rle.data)["area"] == 0
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 400), (400, 1), (3, 2)])
 @pytest.mark.parametrize("facts", [{}, {"trim": 0.5}, {"fill": 0.85, "aspect": "1:1", "size_px": 64}, {"size_px": [8, 300]}])
 @pytest.mark.parametrize("more", [{}, WHITE | {"format": "jpeg"}, WHITE | {"shadow": True}, {"shadow": True, "format": "webp"}])
-def test_the_smallest_objects_are_shown(shape: tuple[int, int], facts: dict[str, Any], more: dict[str, Any]) -> None:
+def test_the_smallest_objects_are_rendered(shape: tuple[int, int], facts: dict[str, Any], more: dict[str, Any]) -> None:
     image, mask = np.full((*shape, 3), 90, np.uint8), np.full(shape, 255, np.uint8)
-    for made in make(image, mask, **facts, **more):
+    for made in rendered(image, mask, **facts, **more):
         assert made.data is not None and made.size is not None
         assert Image.open(io.BytesIO(made.data)).size == made.size[::-1]
 
 
-def test_one_pixel_in_a_large_image_is_found() -> None:
+def test_one_pixel_in_a_large_image_is_rendered() -> None:
     image, mask = np.zeros((700, 900, 3), np.uint8), np.zeros((700, 900), np.uint8)
     image[123, 456], mask[123, 456] = (9, 8, 7), 255
     made = picture(image, mask, trim=1.0, **WHITE)
     assert made.shape == (3, 3, 3) and made[1, 1].tolist() == [9, 8, 7] and made.sum() == 24 + 8 * 765
 
 
-def test_notes_say_what_an_editor_should_see(photo: Photo) -> None:
+def test_notes_for_the_editor(photo: Photo) -> None:
     image, mask = photo(100, 100), disc(100, 100)
-    assert make(image, mask, fill=0.9)[0].note is None
-    assert make(image, mask, fill=0.9, size_px=200)[0].note == "enlarged 2.5 times"
+    assert rendered(image, mask, fill=0.9)[0].note is None
+    assert rendered(image, mask, fill=0.9, size_px=200)[0].note == "enlarged 2.5 times"
     mask[60:, 40:60] = 255
-    assert make(image, mask, trim=0.1)[0].note == "the object reaches the photo's border (bottom)"
-    assert make(image, mask)[0].note is None, "an untrimmed one shows where the photo ends"
+    assert rendered(image, mask, trim=0.1)[0].note == "the object reaches the photo's border (bottom)"
+    assert rendered(image, mask)[0].note is None, "untrimmed"
     grey = np.full((100, 100, 3), 120, np.uint8)
-    assert "grey" in str(make(grey, mask, hue="#ff0000")[0].note)
+    assert "grey" in str(rendered(grey, mask, hue="#ff0000")[0].note)
     wide = disc(20, 20)
-    assert "can't be stored" in str(make(np.zeros((20, 20, 3), np.uint8), wide, fill=0.001)[0].note)
+    assert "the full size exceeds the limits" in str(rendered(np.zeros((20, 20, 3), np.uint8), wide, fill=0.001)[0].note)
 
 
-def test_haze_is_cleared_and_full_stays_full() -> None:
+def test_haze_is_cleared_and_opaque_pixels_stay() -> None:
     image, mask = np.zeros((1, 256, 3), np.uint8), np.arange(256, dtype=np.uint8)[None]
     cleared = picture(image, mask, what="alpha", haze=0.1)[0].astype(int)
     assert not cleared[:26].any() and cleared[255] == 255
@@ -294,4 +293,4 @@ def test_the_same_pixels_give_the_same_bytes(photo: Photo) -> None:
         {"what": "rle"},
         {"shadow": True, "hue": 40},
     ):
-        assert make(image, mask, **facts)[0].data == make(image.copy(), mask.copy(), **facts)[0].data
+        assert rendered(image, mask, **facts)[0].data == rendered(image.copy(), mask.copy(), **facts)[0].data

@@ -16,7 +16,7 @@ def entry(height: int, width: int) -> Entry:
     return Entry(photo, encode_mask(mask), encode_cutout(photo, mask), (2.0, 2.0, width - 2.0, height - 2.0), "an item")
 
 
-def test_photo_mask_and_cutout_stand_side_by_side() -> None:
+def test_photo_mask_and_cutout_are_side_by_side() -> None:
     sheet = np.asarray(Image.open(io.BytesIO(contact_sheet([entry(90, 120), entry(120, 60), entry(30, 400)]))).convert("RGB"))
     middle = 8 + CELL.height // 2
     photo, mask, cutout = (sheet[middle, 8 + CELL.width // 2 + number * (CELL.width + 8)] for number in range(3))
@@ -24,8 +24,8 @@ def test_photo_mask_and_cutout_stand_side_by_side() -> None:
     assert mask.min() > 240
     assert np.abs(cutout.astype(int) - (200, 30, 30)).max() < 12
     corner = sheet[8 + 4, 8 + 2 * (CELL.width + 8) + 4]
-    assert corner.min() > 180, "where nothing is cut out, the checkerboard shows"
+    assert corner.min() > 180, "the checkerboard shows through"
 
 
-def test_an_empty_sheet_is_a_picture_too() -> None:
+def test_an_empty_sheet_is_a_picture() -> None:
     assert Image.open(io.BytesIO(contact_sheet([]))).size[0] > 0

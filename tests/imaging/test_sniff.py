@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import DecodeError
-from pipeline.imaging.sniff import describe, recognise
+from pipeline.imaging.sniff import describe, sniff
 
 
 def ftyp(major: bytes, *others: bytes) -> bytes:
@@ -18,17 +18,17 @@ def ftyp(major: bytes, *others: bytes) -> bytes:
     ("form", "name"),
     [("JPEG", "JPEG"), ("PNG", "PNG"), ("WEBP", "WebP"), ("TIFF", "TIFF"), ("GIF", "GIF"), ("BMP", "BMP"), ("AVIF", "AVIF")],
 )
-def test_what_pillow_writes_is_recognised(form: str, name: str) -> None:
+def test_formats_are_detected(form: str, name: str) -> None:
     stream = io.BytesIO()
     Image.new("RGB", (8, 8)).save(stream, form)
-    assert recognise(stream.getvalue()) == name
+    assert sniff(stream.getvalue()) == name
 
 
 def test_brands_tell_avif_from_heic() -> None:
-    assert recognise(ftyp(b"avif", b"mif1")) == "AVIF"
-    assert recognise(ftyp(b"mif1", b"miaf", b"avif")) == "AVIF"
-    assert recognise(ftyp(b"mif1", b"heic")) == "HEIC"
-    assert recognise(ftyp(b"heic", b"mif1")) == "HEIC"
+    assert sniff(ftyp(b"avif", b"mif1")) == "AVIF"
+    assert sniff(ftyp(b"mif1", b"miaf", b"avif")) == "AVIF"
+    assert sniff(ftyp(b"mif1", b"heic")) == "HEIC"
+    assert sniff(ftyp(b"heic", b"mif1")) == "HEIC"
     assert describe(ftyp(b"isom", b"mp42")) == "a video or another ISO media file"
 
 
@@ -50,18 +50,18 @@ def test_brands_tell_avif_from_heic() -> None:
         (b"PK\x03\x04zip", "a ZIP archive"),
         (b"\x1f\x8b\x08", "gzip data"),
         (b"8BPS\x00\x01", "a Photoshop file"),
-        (b"\x01\x02\x03\xfe\xff\x80\x81\x82\x83", "of no known kind (they start 01 02 03 fe ff 80 81 82)"),
+        (b"\x01\x02\x03\xfe\xff\x80\x81\x82\x83", "of an unknown kind (they start 01 02 03 fe ff 80 81 82)"),
     ],
 )
-def test_strangers_are_named(data: bytes, words: str) -> None:
+def test_other_files_are_described(data: bytes, words: str) -> None:
     assert describe(data) == words
     with pytest.raises(DecodeError) as raised:
-        recognise(data)
-    assert str(raised.value).startswith(f"the bytes are {words}, not an image that is read here; image_uri must name a JPEG")
+        sniff(data)
+    assert str(raised.value).startswith(f"the bytes are {words}, not a supported image; image_uri must name a JPEG")
 
 
-def test_noise_is_of_no_known_kind() -> None:
+def test_noise_is_of_an_unknown_kind() -> None:
     rng = np.random.default_rng(4)
     for _ in range(50):
         data = b"\x7f" + rng.bytes(300)
-        assert describe(data).startswith("of no known kind")
+        assert describe(data).startswith("of an unknown kind")

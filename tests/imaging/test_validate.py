@@ -1,4 +1,4 @@
-"""Published objects of every format: whole, damaged, or another one."""
+"""Written objects of each format: valid, damaged, or of another format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.errors import DecodeError
 from pipeline.imaging.encode import encode_labels, encode_mask, encode_picture
 from pipeline.imaging.lossy import encode_lossy
 from pipeline.imaging.rle import encode_rle
-from pipeline.imaging.validate import decode_mask, fault, size_of
+from pipeline.imaging.validate import decode_mask, decoded_size, validation_error
 from pipeline.types import Pixels, Size
 
 SIZE = Size(23, 31)
@@ -29,20 +29,20 @@ def objects(photo: Callable[[int, int], Pixels]) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "json"])
-def test_what_is_whole_has_its_size_and_what_is_not_is_found(objects: dict[str, bytes], suffix: str) -> None:
+def test_valid_objects_have_their_size_and_others_an_error(objects: dict[str, bytes], suffix: str) -> None:
     data = objects[suffix]
-    assert size_of(data, suffix) == SIZE
-    assert fault(data, suffix) is fault(data, suffix, SIZE) is None
-    assert "the row says 31 and 24" in str(fault(data, suffix, Size(24, 31)))
+    assert decoded_size(data, suffix) == SIZE
+    assert validation_error(data, suffix) is validation_error(data, suffix, SIZE) is None
+    assert "its index row says 31 x 24" in str(validation_error(data, suffix, Size(24, 31)))
     for damaged in (b"", data[: len(data) // 2], data[:-3], b"\0" * len(data)):
-        assert fault(damaged, suffix)
+        assert validation_error(damaged, suffix)
     for other in set(objects) - {suffix}:
-        assert fault(objects[other], suffix)
+        assert validation_error(objects[other], suffix)
 
 
-def test_masks_come_back() -> None:
+def test_masks_are_decoded() -> None:
     mask = np.random.default_rng(0).integers(0, 256, SIZE, np.uint8)
     assert np.array_equal(decode_mask(encode_mask(mask)), mask)
-    assert size_of(encode_labels(mask), "png") == SIZE
+    assert decoded_size(encode_labels(mask), "png") == SIZE
     with pytest.raises(DecodeError):
         decode_mask(encode_mask(mask)[:50])

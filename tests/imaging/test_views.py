@@ -1,4 +1,4 @@
-"""What a thumbnail can't show: where a mask is least certain, and its outline."""
+"""The contour, and the places that are shown at 1:1."""
 
 from __future__ import annotations
 

@@ -6,82 +6,83 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.quality.calibration_fit import FALLS, RISES, Fit, fit
+from pipeline.quality.calibration_fit import FALLING, RISING, Fit, fit
 from pipeline.quality.ranking import auroc, calibration_error
 
 pytest.importorskip("sklearn")
 
 
-def made(count: int = 900, seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
-    """Signals of which two tell something of the Dice, one nothing; three copies a photo."""
+def items(count: int = 900, seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+    """Signals of which some depend on the Dice and one is noise, and three items per photo."""
     rng = np.random.default_rng(seed)
-    worth = rng.normal(0, 1, count)
+    latent = rng.normal(0, 1, count)
     signals = {
-        "soft_dice": worth + rng.normal(0, 1, count),
-        "stray": -worth + rng.normal(0, 1.5, count),
+        "soft_dice": latent + rng.normal(0, 1, count),
+        "stray": -latent + rng.normal(0, 1.5, count),
         "contrast": rng.normal(0, 1, count),
-        "box_agreement": np.where(rng.random(count) < 0.5, worth + rng.normal(0, 1, count), np.nan),
-        "area_share": worth,  # of no direction, so not used
+        "box_agreement": np.where(rng.random(count) < 0.5, latent + rng.normal(0, 1, count), np.nan),
+        "area_share": latent,  # no direction, so unused
     }
-    dice = 0.93 + 0.03 * worth
+    dice = 0.93 + 0.03 * latent
     return signals, dice >= 0.95, dice >= 0.9, np.arange(count) // 3
 
 
-def odds(found: Fit, signals: dict[str, np.ndarray]) -> np.ndarray:
+def odds(fitted: Fit, signals: dict[str, np.ndarray]) -> np.ndarray:
     rows = range(len(signals["soft_dice"]))
     values = {name: [None if np.isnan(value) else float(value) for value in column] for name, column in signals.items()}
-    return np.array([found.bias + sum(term.of(values[name][row]) for name, term in found.terms.items()) for row in rows])
+    return np.array(
+        [fitted.bias + sum(term.log_odds(values[name][row]) for name, term in fitted.terms.items()) for row in rows]
+    )
 
 
-def test_it_ranks_and_is_a_probability_on_items_it_has_not_seen() -> None:
-    found = fit(*made())
-    signals, good, *_ = made(3000, seed=1)
-    said = odds(found, signals)
-    assert auroc(said, good) > auroc(signals["soft_dice"], good) + 0.03
-    assert calibration_error(1 / (1 + np.exp(-said)), good) < 0.04
+def test_it_ranks_and_is_calibrated_on_other_items() -> None:
+    fitted = fit(*items())
+    signals, good, *_ = items(3000, seed=1)
+    predicted = odds(fitted, signals)
+    assert auroc(predicted, good) > auroc(signals["soft_dice"], good) + 0.03
+    assert calibration_error(1 / (1 + np.exp(-predicted)), good) < 0.04
 
 
-def test_every_curve_goes_one_way() -> None:
-    found = fit(*made())
-    assert {"soft_dice", "stray", "box_agreement"} <= set(found.terms) <= {*RISES, *FALLS}
-    for name, term in found.terms.items():
+def test_all_curves_are_monotone() -> None:
+    fitted = fit(*items())
+    assert {"soft_dice", "stray", "box_agreement"} <= set(fitted.terms) <= {*RISING, *FALLING}
+    for name, term in fitted.terms.items():
         steps = [later - before for before, later in itertools.pairwise(term.adds)]
-        assert all(step >= -1e-9 if name in RISES else step <= 1e-9 for step in steps)
-    assert max(found.terms["soft_dice"].adds) - min(found.terms["soft_dice"].adds) > 1
-    contrast = found.terms.get("contrast")
+        assert all(step >= -1e-9 if name in RISING else step <= 1e-9 for step in steps)
+    assert max(fitted.terms["soft_dice"].adds) - min(fitted.terms["soft_dice"].adds) > 1
+    contrast = fitted.terms.get("contrast")
     assert contrast is None or max(contrast.adds) - min(contrast.adds) < 0.7
 
 
-def test_the_estimators_curve_goes_on_where_the_boosting_is_flat() -> None:
-    signals, good, fair, groups = made()
+def test_the_estimator_s_curve_is_extrapolated_where_the_boosting_is_flat() -> None:
+    signals, good, fair, groups = items()
     signals["expected_dice"] = 1 / (1 + np.exp(-signals["soft_dice"]))
     term = fit(signals, good, fair, groups).terms["expected_dice"]
     assert all(later > before for before, later in itertools.pairwise(term.at))
     assert all(later >= before for before, later in itertools.pairwise(term.adds))
     lowest = float(signals["expected_dice"].min())
-    assert term.of(lowest / 4) < term.of(lowest / 2) < term.of(lowest) < term.of(0.5)
-    signals["expected_dice"] -= lowest  # where it began at nothing there would be nowhere to go
+    assert term.log_odds(lowest / 4) < term.log_odds(lowest / 2) < term.log_odds(lowest) < term.log_odds(0.5)
+    signals["expected_dice"] -= lowest  # a curve that starts at 0 cannot be extrapolated
     term = fit(signals, good, fair, groups).terms["expected_dice"]
-    assert term.of(0) == min(term.adds)
+    assert term.log_odds(0) == min(term.adds)
 
 
-def test_the_curves_are_the_boosting() -> None:
-    """The sum of curves ranks as the whole does: nothing is lost by taking it apart."""
-    signals, good, fair, groups = made()
+def test_the_fit_is_deterministic_and_ranks_like_the_boosting() -> None:
+    signals, good, fair, groups = items()
     one = fit(signals, good, fair, groups)
     assert one == fit(signals, good, fair, groups)
     assert auroc(odds(one, signals), good) > 0.85
 
 
 @pytest.mark.parametrize(("count", "share"), [(60, 0.5), (600, 0.01), (600, 0.999)])
-def test_too_little_says_nothing(count: int, share: float) -> None:
-    signals, _, _, groups = made(count)
+def test_too_few_items_are_refused(count: int, share: float) -> None:
+    signals, _, _, groups = items(count)
     good = np.arange(count) < share * count
-    with pytest.raises(ConfigError, match="can't be fitted to"):
+    with pytest.raises(ConfigError, match="are too few to fit"):
         fit(signals, good, good, groups)
 
 
-def test_copies_of_few_photos_are_too_little() -> None:
-    signals, good, fair, _ = made()
+def test_too_few_photos_are_refused() -> None:
+    signals, good, fair, _ = items()
     with pytest.raises(ConfigError, match="5 photos"):
         fit(signals, good, fair, np.arange(900) % 3)

@@ -1,4 +1,4 @@
-"""Hand-computed cases, and the same numbers from SciPy and scikit-learn."""
+"""Hand-computed cases, and comparisons with SciPy and scikit-learn."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.quality.ranking import (
-    NUMBERS,
+    RANKING_METRICS,
     aupr,
     aurc,
     auroc,
     calibration_error,
+    evaluate_score,
     excess_aurc,
     inversions,
-    judge,
     kendall,
     ranks,
     selective_risks,
@@ -33,18 +33,18 @@ def columns(pairs: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     return a, b
 
 
-def test_ranks_are_shared() -> None:
+def test_equal_values_share_their_rank() -> None:
     assert ranks(np.array([30.0, 10, 20, 20])).tolist() == [4, 1, 2.5, 2.5]
 
 
 @given(st.lists(st.integers(0, 20), max_size=60))
-def test_inversions_are_pairs_that_fall(numbers: list[int]) -> None:
+def test_inversions_count_falling_pairs(numbers: list[int]) -> None:
     wanted = sum(a > b for a, b in itertools.combinations(numbers, 2))
     assert inversions(np.array(numbers, np.int64)) == wanted
 
 
 @given(Numbers)
-def test_correlations_are_scipys(pairs: list[tuple[int, int]]) -> None:
+def test_correlations_equal_scipy_s(pairs: list[tuple[int, int]]) -> None:
     stats = pytest.importorskip("scipy.stats")
     a, b = columns(pairs)
     if len(set(a)) < 2 or len(set(b)) < 2:
@@ -56,7 +56,7 @@ def test_correlations_are_scipys(pairs: list[tuple[int, int]]) -> None:
 
 
 @given(Numbers)
-def test_areas_are_scikit_learns(pairs: list[tuple[int, int]]) -> None:
+def test_areas_equal_scikit_learn_s(pairs: list[tuple[int, int]]) -> None:
     learn = pytest.importorskip("sklearn.metrics")
     score, b = columns(pairs)
     positive = b > 3
@@ -85,7 +85,7 @@ def test_risk_and_coverage_by_hand() -> None:
     assert excess_aurc(-score, risk) == pytest.approx(0.3)
 
 
-def test_a_score_that_knows_nothing_has_the_mean_risk_everywhere() -> None:
+def test_a_constant_score_has_the_mean_risk_everywhere() -> None:
     risk = np.array([0.0, 0.2, 0.7])
     np.testing.assert_allclose(selective_risks(np.ones(3), risk), 0.3)
 
@@ -99,28 +99,28 @@ def test_calibration_error_by_hand() -> None:
 
 
 @given(Numbers)
-def test_the_order_of_the_rows_changes_nothing(pairs: list[tuple[int, int]]) -> None:
+def test_the_order_of_the_rows_does_not_matter(pairs: list[tuple[int, int]]) -> None:
     score, dice = columns(pairs)
     score, dice = score / 6, dice / 6
     order = np.random.default_rng(len(pairs)).permutation(len(pairs))
-    for name, (number, _) in NUMBERS.items():
+    for name, (number, _) in RANKING_METRICS.items():
         assert number(score[order], dice[order]) == pytest.approx(number(score, dice), abs=1e-12, nan_ok=True), name
 
 
-def test_a_judgement_is_whole() -> None:
+def test_an_evaluation_is_complete() -> None:
     rng = np.random.default_rng(0)
     dice = rng.beta(8, 1, 300)
-    found = judge(np.clip(dice + rng.normal(0, 0.02, 300), 0, 1), dice)
+    found = evaluate_score(np.clip(dice + rng.normal(0, 0.02, 300), 0, 1), dice)
     assert (found.items, found.failures) == (300, int((dice < 0.9).sum()))
     for name, one in found.numbers.items():
         assert one.low <= one.value <= one.high or name == "calibration_error", name
     assert found.numbers["auroc"].value > 0.9
     assert found.curve[-1] == (1.0, pytest.approx(1 - dice.mean()))
-    assert judge(np.empty(0), np.empty(0)).curve == ()
+    assert evaluate_score(np.empty(0), np.empty(0)).curve == ()
 
 
-def test_without_failures_there_is_no_area() -> None:
-    found = judge(np.array([0.5, 0.6, 0.7]), np.array([0.95, 0.96, 0.97]))
+def test_without_failures_areas_are_nan() -> None:
+    found = evaluate_score(np.array([0.5, 0.6, 0.7]), np.array([0.95, 0.96, 0.97]))
     assert math.isnan(found.numbers["auroc"].value)
     assert math.isnan(found.numbers["aupr"].value)
     assert found.numbers["spearman"].value == pytest.approx(1)

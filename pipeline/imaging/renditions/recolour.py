@@ -1,8 +1,8 @@
-"""Another hue, another saturation, the same lightness.
+"""Change hue and saturation, and keep lightness.
 
-In OKLab (Björn Ottosson, "A perceptual color space for image processing", 2020), whose L is lightness and whose a and b are
-hue (their angle) and chroma (their length): a and b are turned and stretched, L stays. Where sRGB has no such colour, chroma is
-reduced until it has; clipping red, green and blue instead would change lightness and hue.
+In OKLab (Björn Ottosson, "A perceptual color space for image processing", 2020) L is lightness, and the angle and length of
+(a, b) are hue and chroma: a and b are rotated and scaled, L stays. Where sRGB has no such colour, chroma is reduced until it
+has one. Clipping red, green and blue instead would change lightness and hue.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pipeline.config.rendition import rgb
 from pipeline.types import Mask, Pixels
 
 GRID = 33
-"""Colours a side of the table that pictures are looked up in, with what lies between interpolated."""
+"""Colours per side of the lookup table, with linear interpolation between them."""
 
-LEAST_CHROMA = 0.02
-"""Below this mean an object counts as grey: it has no hue that could become another one."""
+MIN_CHROMA = 0.02
+"""Mean chroma below which an object counts as grey: it has no hue to change."""
 
 SAMPLES = 128
-"""About so many rows and columns of the object are asked for its hue."""
+"""Approximate number of rows and columns that are sampled for the object's hue."""
 
 STRIPE_PX = 2**20
 
@@ -47,40 +47,37 @@ _TO_LAB = np.array(
 _FROM_LAB, _FROM_LMS = np.linalg.inv(_TO_LAB), np.linalg.inv(_TO_LMS)
 
 
-def recoloured(image: Pixels, degrees: float, saturation: float) -> Pixels:
-    """(H, W, 3) uint8 with all hues turned by these degrees (red to yellow is positive) and chroma times ``saturation``."""
+def recolour(image: Pixels, degrees: float, saturation: float) -> Pixels:
+    """Rotate all hues of (H, W, 3) uint8 (red to yellow is positive) and multiply chroma by ``saturation``."""
     if degrees % 360 == 0 and saturation == 1:
         return image
     table = _table(round(degrees % 360, 1), saturation)
-    done = np.empty_like(image)
+    recoloured = np.empty_like(image)
     rows = max(1, STRIPE_PX // image.shape[1])
     for top in range(0, image.shape[0], rows):
         stripe = Image.fromarray(np.ascontiguousarray(image[top : top + rows]))
-        done[top : top + rows] = np.asarray(stripe.filter(table))
-    return done
+        recoloured[top : top + rows] = np.asarray(stripe.filter(table))
+    return recoloured
 
 
-def turn_to(image: Pixels, mask: Mask, target: str) -> float | None:
-    """The degrees that bring the object's hue to the target's (``#rrggbb``); None for an object, or a target, without hue.
+def hue_rotation(image: Pixels, mask: Mask, target: str) -> float | None:
+    """Return the degrees from the object's hue to the target's (``#rrggbb``); None if either is grey.
 
-    The object's hue is that of the mean of its a and b: strong colours count for more than pale ones.
-
-    Args:
-        image: (H, W, 3) uint8.
-        mask: (H, W) uint8.
+    The image is (H, W, 3), the mask (H, W), uint8. The object's hue is that of its mean a and b, so strong colours count for
+    more than pale ones.
     """
     steps = tuple(max(1, side // SAMPLES) for side in mask.shape)
     weights = mask[:: steps[0], :: steps[1]].reshape(-1).astype(np.float64)
     lab = to_oklab(image[:: steps[0], :: steps[1]].reshape(-1, 3) / 255)
     mean = weights @ lab[:, 1:] / max(1.0, weights.sum())
-    wanted = to_oklab(np.array([rgb(target)]) / 255)[0, 1:]
-    if min(np.hypot(*mean), np.hypot(*wanted)) < LEAST_CHROMA:
+    goal = to_oklab(np.array([rgb(target)]) / 255)[0, 1:]
+    if min(np.hypot(*mean), np.hypot(*goal)) < MIN_CHROMA:
         return None
-    return math.degrees(math.atan2(wanted[1], wanted[0]) - math.atan2(mean[1], mean[0]))
+    return math.degrees(math.atan2(goal[1], goal[0]) - math.atan2(mean[1], mean[0]))
 
 
 def to_oklab(colours: Floats) -> Floats:
-    """sRGB (..., 3) in [0, 1] as lightness [0, 1], a and b."""
+    """Convert sRGB (..., 3) in [0, 1] to lightness [0, 1], a and b."""
     linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)  # IEC 61966-2-1
     return np.asarray(np.cbrt(linear @ _TO_LMS.T) @ _TO_LAB.T)
 
@@ -91,7 +88,7 @@ def _to_linear(lab: Floats) -> Floats:
 
 @lru_cache(maxsize=8)
 def _table(degrees: float, saturation: float) -> ImageFilter.Color3DLUT:
-    """What becomes of every colour of a grid."""
+    """Build the lookup table."""
     steps = np.linspace(0, 1, GRID)
     blue, green, red = np.meshgrid(steps, steps, steps, indexing="ij")  # Pillow wants red to change fastest
     lab = to_oklab(np.stack([red, green, blue], axis=-1).reshape(-1, 3))
@@ -103,15 +100,13 @@ def _table(degrees: float, saturation: float) -> ImageFilter.Color3DLUT:
 
 
 def _into_gamut(lab: Floats) -> Floats:
-    """The most of each colour's chroma, up to its own, that sRGB has at its lightness and hue: by bisection."""
-    least, most = np.zeros(len(lab)), np.ones(len(lab))
-    keep = _in_gamut(lab)
+    """Reduce each colour's chroma to the largest that sRGB has at its lightness and hue, by bisection."""
+    low, high = np.zeros(len(lab)), np.ones(len(lab))
     for _ in range(16):
-        middle = (least + most) / 2
+        middle = (low + high) / 2
         fits = _in_gamut(_with_chroma(lab, middle))
-        least, most = np.where(fits, middle, least), np.where(fits, most, middle)
-    share = np.where(keep, 1.0, least)
-    return _with_chroma(lab, share)
+        low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+    return _with_chroma(lab, np.where(_in_gamut(lab), 1.0, low))
 
 
 def _with_chroma(lab: Floats, share: Floats) -> Floats:

@@ -1,10 +1,10 @@
-"""Decodes files in a process of its own, which may die of them.
+"""Decode files in a separate process that may crash.
 
-Run as ``python trial.py KIND SOURCE FIRST COUNT``: files FIRST to FIRST + COUNT of a seed (``damage SEED``) or of the folder
-of awkward files (``torture FOLDER``); ``planted COMMAS`` plants faults instead, to see that they are found.
+Run as ``python decode_trial.py KIND SOURCE FIRST COUNT``: files FIRST to FIRST + COUNT of a seed (``damage SEED``) or of the
+awkward files in a folder (``torture FOLDER``). ``planted FAULT,FAULT…`` injects faults instead, to test their detection.
 
-Each file gives one line of JSON: its name, what became of it, and how far the process's memory has grown at its peak.
-Limits are the kernel's, so native code can't get round them: address space, and time a file (a signal ends the process).
+Each file gives one line of JSON: name, outcome, and the peak growth of the process's memory in MiB. The kernel enforces the
+limits, so native code cannot avoid them: address space, and time per file (a signal ends the process).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SMALL = Limits(max_pixels=1_000_000, max_bytes=2_000_000)
 
 
 def outcome(data: bytes, limits: Limits, decode: Callable[[bytes, Limits], Pixels]) -> str:
-    """``read``, ``refused``, or what must not be: ``memory``, ``wrong`` or an exception's name."""
+    """Return ``read``, ``refused``, or a failure: ``memory``, ``wrong`` or an exception's name."""
     try:
         pixels = decode(data, limits)
     except DecodeError as error:
@@ -41,15 +41,15 @@ def outcome(data: bytes, limits: Limits, decode: Callable[[bytes, Limits], Pixel
             return f"memory: {error}"
         fine = len(str(error)) < 400 and not re.search(r"0x[0-9a-f]{6}|\n", str(error))
         return "refused" if fine else f"wrong: the message {error!r}"
-    except BaseException as error:  # noqa: BLE001 - that is what is being looked for
+    except BaseException as error:  # noqa: BLE001  the test looks for these
         return f"{type(error).__name__}: {error}"
-    whole = pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
-    fine = whole and pixels.flags.c_contiguous and pixels.flags.writeable and 0 < pixels.size <= 3 * limits.max_pixels
+    rgb = pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+    fine = rgb and pixels.flags.c_contiguous and pixels.flags.writeable and 0 < pixels.size <= 3 * limits.max_pixels
     return "read" if fine else f"wrong: {pixels.dtype} {pixels.shape}"
 
 
 def memory_mib(field: str) -> float:
-    """What the kernel says of this process: VmSize, VmRSS or VmHWM."""
+    """Return this process's VmSize, VmRSS or VmHWM."""
     found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found, field
     return int(found[1]) / 1024
@@ -71,7 +71,7 @@ def files(kind: str, source: str, first: int, count: int) -> Iterator[tuple[str,
 
 
 def planted(data: bytes, limits: Limits) -> Pixels:
-    """A decoder with every fault."""
+    """A decoder with all kinds of faults."""
     match data:
         case b"crash":
             os.abort()
@@ -94,10 +94,10 @@ def planted(data: bytes, limits: Limits) -> Pixels:
 
 
 def warm_up(limits: Limits) -> None:
-    """Load every decoder: what they keep for good is no growth."""
-    from whole import whole
+    """Load every decoder: memory that they keep is no growth."""
+    from valid_images import valid_images
 
-    for data in whole().values():
+    for data in valid_images().values():
         decode(data, limits)
 
 
