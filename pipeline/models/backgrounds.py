@@ -1,6 +1,6 @@
-"""Pictures behind the object: fetched and looked at before the run, and then sent along with the work.
+"""Fetch and check the background pictures of renditions before a run. They then travel with the work.
 
-So a picture that is changed while a run goes on changes nothing, and no worker needs to reach it.
+So a picture that changes during a run has no effect, and workers need not reach it.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from pipeline.config.rendition import Rendition
 from pipeline.errors import ConfigError, DecodeError, FetchError
 from pipeline.imaging.decode import decode
 from pipeline.storage.files import Files
-from pipeline.storage.uris import shown
+from pipeline.storage.uris import redact
 
 Backgrounds = dict[str, bytes]
 """Files by their SHA-256."""
 
 
 def pin_backgrounds(renditions: Sequence[Rendition], files: Files, limits: Limits) -> tuple[tuple[Rendition, ...], Backgrounds]:
-    """The renditions with the hashes of their pictures, and the pictures.
+    """Return the renditions with the hashes of their pictures, and the pictures.
 
     Raises:
-        ConfigError: one can't be read, is no picture, above the limits, or not the one that its hash names.
+        ConfigError: A background cannot be read, is no picture, exceeds the limits, or has another hash.
     """
     pinned, pictures = [], Backgrounds()
     for rendition in renditions:
@@ -36,7 +36,7 @@ def pin_backgrounds(renditions: Sequence[Rendition], files: Files, limits: Limit
         if rendition.background_sha256 not in {None, sha256}:
             raise ConfigError(
                 f"the background of rendition {rendition.name} hashes to {sha256}, but its background_sha256 is "
-                f"{rendition.background_sha256}; correct whichever is wrong"
+                f"{rendition.background_sha256}; correct the hash or the file"
             )
         pictures[sha256] = data
         pinned.append(rendition.model_copy(update={"background_sha256": sha256}))
@@ -46,13 +46,13 @@ def pin_backgrounds(renditions: Sequence[Rendition], files: Files, limits: Limit
 def _fetched(name: str, picture: str, files: Files, limits: Limits) -> bytes:
     try:
         uri = files.absolute(picture)
-        # Whoever writes a recipe is trusted, unlike whoever writes a manifest: what a recipe names may be read.
+        # Recipes are trusted, unlike manifests: what a recipe names may be read.
         allowlist = (
-            (*files.storage.allow_roots, shown(uri)) if uri.startswith(("http://", "https://")) else files.storage.allow_roots
+            (*files.storage.allow_roots, redact(uri)) if uri.startswith(("http://", "https://")) else files.storage.allow_roots
         )
-        trusting = replace(files, storage=files.storage.model_copy(update={"allow_roots": allowlist}))
-        data = trusting.read(uri, max_bytes=limits.max_bytes, timeout_s=limits.fetch_s)
+        trusted = replace(files, storage=files.storage.model_copy(update={"allow_roots": allowlist}))
+        data = trusted.read(uri, max_bytes=limits.max_bytes, timeout_s=limits.fetch_s)
         decode(data, limits)
     except (FetchError, DecodeError) as error:
-        raise ConfigError(f"the background of rendition {name} can't be used: {shown(picture)}: {error}") from error
+        raise ConfigError(f"the background of rendition {name} cannot be used: {redact(picture)}: {error}") from error
     return data

@@ -1,12 +1,11 @@
-"""MVANet as an ONNX file, for whatever runs one; checked against PyTorch before it is called done.
+"""Export MVANet as an ONNX file, and compare it with PyTorch before it is kept.
 
-The graph is what ``torch.export`` sees of the network, for one frame at a time. Weights, norms folded, are inside the file.
+The graph comes from ``torch.export`` and takes one frame at a time. Weights, with norms fused, are inside the file.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import logging
 import warnings
 from pathlib import Path
 
@@ -17,25 +16,26 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models.engines.onnx import OnnxModel
+from pipeline.models.engines.openvino import mute_warnings
 from pipeline.models.forward import Frames
 from pipeline.models.load import MvanetModel
 from pipeline.models.mvanet.checkpoint import load_mvanet
 from pipeline.models.mvanet.network import MVANet
 
 INPUT, OUTPUT = "frame", "logits"
-"""(1, 3, S, S) float32, normalised, and (1, 1, S, S) float32."""
+"""Names of the input (1, 3, S, S) float32, normalised, and of the output (1, 1, S, S) float32."""
 
 OPSET = 20
 
-CLOSE = 1e-3
-"""So far the file's alpha may be from PyTorch's, anywhere."""
+MAX_DIFFERENCE = 1e-3
+"""Largest allowed difference between the file's alpha and PyTorch's."""
 
 
 def check_can_export() -> None:
-    """Refuse before work.
+    """Check that the packages for an export are installed.
 
     Raises:
-        ConfigError: packages are missing.
+        ConfigError: Packages are missing.
     """
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
@@ -43,15 +43,17 @@ def check_can_export() -> None:
 
 
 def export_onnx(weights: Path, recipe: Recipe, frames: Frames, target: Path) -> float:
-    """A checkpoint as an ONNX file, and the largest difference of its alpha from PyTorch's on some frames.
+    """Export a checkpoint, and return the largest difference of its alpha from PyTorch's on some frames.
 
     Args:
-        weights: of any layout that ``load_mvanet`` reads.
+        weights: Of any layout that ``load_mvanet`` reads.
+        recipe: The recipe of the weights.
         frames: (N, S, S, 3) uint8.
+        target: The ONNX file; it is deleted if the difference is too large.
 
     Raises:
-        ConfigError: as ``check_can_export``.
-        WeightsError: the weights can't be used, or the difference is more than ``CLOSE``; there is no file then.
+        ConfigError: As ``check_can_export``.
+        WeightsError: The weights cannot be used, or the difference exceeds ``MAX_DIFFERENCE``.
     """
     check_can_export()
     network = load_mvanet(weights, device=torch.device("cpu"), dtype=torch.float32)
@@ -64,13 +66,11 @@ def export_onnx(weights: Path, recipe: Recipe, frames: Frames, target: Path) -> 
 
 
 def write_onnx(network: MVANet, frame_px: int, path: Path) -> None:
-    """The network's graph for frames of one size, as one file, whole or not at all."""
+    """Write the network's graph for one frame size as a single file, by atomic rename."""
     partial = path.with_suffix(".partial")
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # of versions and operators that it does without
     try:
-        # Without it the trace has the memory layout of another attention than the one that the graph is made of.
-        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
+        # Other attention kernels have another memory layout, which the trace would keep.
+        with mute_warnings(), warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 network,
@@ -85,18 +85,17 @@ def write_onnx(network: MVANet, frame_px: int, path: Path) -> None:
             program.save(str(partial), external_data=False)
         partial.replace(path)
     finally:
-        logging.disable(before)
         partial.unlink(missing_ok=True)
 
 
 def onnx_recipe(recipe: Recipe, path: Path, sha256: str) -> Recipe:
-    """The recipe that runs the file as the network ran before."""
+    """Return the recipe that runs the exported file as ``recipe`` ran the network."""
     return recipe.model_copy(
         update={
             "model": "onnx",
             "weights": str(path),
             "weights_sha256": sha256,
-            "calibration": "",  # it names the file that it was fitted with
+            "calibration": "",  # it is valid for the original weights only
             "calibration_sha256": None,
             "precision": "fp32",
             "activation": "sigmoid",
@@ -107,17 +106,22 @@ def onnx_recipe(recipe: Recipe, path: Path, sha256: str) -> Recipe:
 
 
 def compare(network: MVANet, recipe: Recipe, path: Path, frames: Frames) -> float:
-    """The largest difference of alpha between the file, run by ONNX Runtime, and the network in PyTorch.
+    """Return the largest difference of alpha between the file, in ONNX Runtime, and the network, in PyTorch.
 
     Args:
+        network: The network that was exported.
+        recipe: Its recipe.
+        path: The ONNX file.
         frames: (N, S, S, 3) uint8.
 
     Raises:
-        WeightsError: it is more than ``CLOSE``.
+        WeightsError: The difference exceeds ``MAX_DIFFERENCE``.
     """
     exported = OnnxModel(path, onnx_recipe(recipe, path, ""), device="cpu", engine="onnxruntime")
     original = MvanetModel(network, recipe, torch.device("cpu"), torch.float32)
-    off = float(np.abs(original(frames).sigmoid().numpy() - exported(frames).sigmoid().numpy()).max())
-    if not off <= CLOSE:
-        raise WeightsError(f"{path}: its alpha is up to {off:.2g} from PyTorch's; the limit is {CLOSE:g}")
-    return off
+    difference = float(np.abs(original(frames).sigmoid().numpy() - exported(frames).sigmoid().numpy()).max())
+    if not difference <= MAX_DIFFERENCE:
+        raise WeightsError(
+            f"{path}: its alpha differs from PyTorch's by up to {difference:.2g}; the limit is {MAX_DIFFERENCE:g}"
+        )
+    return difference

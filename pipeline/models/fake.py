@@ -1,4 +1,4 @@
-"""A model without weights, for tests and trials of everything around a model. It finds what differs from the frame's border."""
+"""A model without weights, for tests: it finds pixels that differ from the frame's border."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor
 from pipeline.models.forward import Frames, segment_errors, upload
 
 THRESHOLD = 0.15
-"""Difference in luminance, of 1, at which alpha is a half."""
+"""Difference in luminance, in [0, 1], at which alpha is 0.5."""
 
 SOFTNESS = 0.03
-"""The larger, the softer the edge."""
+"""Width of the edge in luminance."""
 
 
 class FakeModel:
-    """Alpha from the frame's own pixels: the sigmoid of how far their luminance lies from the border's mean."""
+    """Predict alpha as the sigmoid of each pixel's difference in luminance from the border's mean."""
 
     def __init__(self, frame_px: int, device: torch.device) -> None:
         self.frame_px = frame_px
@@ -23,7 +23,7 @@ class FakeModel:
         self.device = device
 
     def __call__(self, frames: Frames) -> Tensor:
-        """(N, S, S, 3) uint8 to logits (N, S, S) float32: ``(|Y - mean of the border's Y| - THRESHOLD) / SOFTNESS``.
+        """Return logits (N, S, S) float32 of frames (N, S, S, 3) uint8: ``(|Y - border's mean Y| - THRESHOLD) / SOFTNESS``.
 
         Y is Rec. 601 luminance in [0, 1]; the border is one pixel wide.
         """

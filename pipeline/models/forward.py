@@ -1,4 +1,4 @@
-"""What every model shares: from frames to normalised tensors, and the door where a failed forward becomes an item's error."""
+"""Shared parts of every model's forward pass: devices, transfers, normalisation, errors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, SegmentError
 
 Frames = npt.NDArray[np.uint8] | Tensor
-"""A batch for a model: (N, S, S, 3) uint8 RGB, S = ``frame_px``. As a tensor it may lie on the model's device already."""
+"""A batch of model inputs: (N, S, S, 3) uint8 RGB, S = ``frame_px``; a tensor may be on the model's device already."""
 
-Logits = Tensor
-"""What a model gives: (N, S, S) float32 on its device."""
+Probabilities = Tensor
+"""The model's alpha: (N, S, S) float32 in [0, 1] on its device."""
+
+BrokenDevice: type[Exception] = torch.AcceleratorError
+"""The GPU or this process's CUDA context is lost: no item is to blame, and this process can run no further one."""
 
 
 class Normalise:
-    """Frames to what the network was trained on, on the model's device."""
+    """Convert frames to the network's input, on the model's device."""
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         self.frame_px, self.scale, self.device = recipe.frame_px, recipe.scale, device
@@ -30,59 +33,54 @@ class Normalise:
         self.std = torch.tensor(recipe.std, device=device).reshape(1, 3, 1, 1)
 
     def __call__(self, frames: Frames) -> Tensor:
-        """(N, S, S, 3) uint8 to (N, 3, S, S) float32: scaled by 255 or by each frame's own maximum, then (x - mean) / std."""
+        """Return (x - mean) / std as (N, 3, S, S) float32, where x is divided by 255 or by each frame's maximum."""
         x = upload(frames, self.frame_px, self.device).permute(0, 3, 1, 2).float()  # (N, 3, S, S)
-        # A black frame has no maximum to divide by, and stays black.
+        # clamp_min: a black frame has the maximum 0, and stays black.
         x = x / (x.amax((1, 2, 3), keepdim=True).clamp_min(1) if self.scale == "max" else 255)
         return (x - self.mean) / self.std
 
 
 def upload(frames: Frames, frame_px: int, device: torch.device) -> Tensor:
-    """Frames as a (N, S, S, 3) uint8 tensor on a device; to CUDA without waiting for the copy.
+    """Copy frames to a device as (N, S, S, 3) uint8; to CUDA without waiting for the copy.
 
     Raises:
-        ValueError: not (N, ``frame_px``, ``frame_px``, 3) uint8: a caller's mistake, not an image's.
+        ValueError: The frames are not (N, ``frame_px``, ``frame_px``, 3) uint8: a bug of the caller.
     """
-    kind = str(frames.dtype).removeprefix("torch.")
-    if kind != "uint8" or frames.ndim != 4 or not len(frames) or frames.shape[1:] != (frame_px, frame_px, 3):
-        raise ValueError(f"frames must be (N, {frame_px}, {frame_px}, 3) uint8, not {tuple(frames.shape)} {kind}")
+    dtype = str(frames.dtype).removeprefix("torch.")
+    if dtype != "uint8" or frames.ndim != 4 or not len(frames) or frames.shape[1:] != (frame_px, frame_px, 3):
+        raise ValueError(f"frames must be (N, {frame_px}, {frame_px}, 3) uint8, not {tuple(frames.shape)} {dtype}")
     return frames.to(device) if isinstance(frames, Tensor) else to_device(frames, device)
 
 
 def mirror(frames: Frames) -> Frames:
-    """The same batch, left and right exchanged."""
+    """Flip a batch horizontally."""
     return frames.flip(2) if isinstance(frames, Tensor) else np.ascontiguousarray(frames[:, :, ::-1])
 
 
 def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """A copy of an array on a device. To CUDA from pinned memory, which alone can be copied without waiting for all else."""
+    """Copy an array to a device; to CUDA through pinned memory, without which the copy would wait for all other work."""
     staged = torch.empty(array.shape, dtype=getattr(torch, array.dtype.name), pin_memory=device.type == "cuda")
     staged.numpy()[...] = array
     return staged.to(device, non_blocking=True)
 
 
 def to_host(*parts: Tensor | npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """Tensors as arrays: all copied at once, with one wait for the device. Arrays stay as they are."""
+    """Copy tensors to arrays with a single wait for the device. Arrays are returned as they are."""
     copies = [part.to("cpu", non_blocking=True) if isinstance(part, Tensor) else part for part in parts]
     for device in {part.device for part in parts if isinstance(part, Tensor) and part.device.type == "cuda"}:
         torch.cuda.current_stream(device).synchronize()
     return [copy.numpy() if isinstance(copy, Tensor) else copy for copy in copies]
 
 
-Probabilities = Tensor
-"""(N, S, S) float32 in [0, 1] on the model's device: alpha as the base gave it."""
-
-
 def to_logits(output: Tensor, activation: str) -> Tensor:
-    """A model's raw output as float32 logits; a probability ("none": nothing is left to apply) is turned back into one."""
+    """Convert a model's raw output to float32 logits; with the activation ``none`` the output is a probability."""
     output = output.float()
     return output if activation == "sigmoid" else torch.logit(output.clamp(1e-6, 1 - 1e-6))
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """PyTorch's small steps between two passes of another engine: after each its other threads would spin for a millisecond on
-    the cores that the engine wants."""
+    """Run PyTorch on one thread: its idle threads spin for a millisecond on cores that another engine needs."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -92,28 +90,22 @@ def one_thread() -> Iterator[None]:
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is some.
+    """Return the device named ``cpu`` or ``cuda``; ``auto`` is CUDA if available, else the CPU.
 
     Raises:
-        ConfigError: ``cuda`` on a machine without, or another name.
+        ConfigError: There is no CUDA GPU, or the name is unknown.
     """
     if name not in {"auto", "cpu", "cuda"}:
         raise ConfigError(f"there is no device {name!r}; use auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("compute.device is cuda, but PyTorch finds no CUDA GPU on this machine; use compute.device=cpu")
-    return (
-        torch.device("cuda", torch.cuda.current_device())
-        if name != "cpu" and torch.cuda.is_available()
-        else torch.device("cpu")
-    )
-
-
-BrokenDevice: type[Exception] = torch.AcceleratorError
-"""The GPU, or what this process has of it, is lost: no item is to blame, and no further one can be done in this process."""
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def device_memory(device: torch.device) -> dict[str, int]:
-    """Bytes of a GPU that PyTorch has ``reserved`` in this process, and the ``peak`` of it; nothing for a CPU."""
+    """Return the bytes of GPU memory that PyTorch has ``reserved`` in this process, and their ``peak``; empty for a CPU."""
     if device.type != "cuda":
         return {}
     return {"reserved": torch.cuda.memory_reserved(device), "peak": torch.cuda.max_memory_reserved(device)}
@@ -121,11 +113,10 @@ def device_memory(device: torch.device) -> dict[str, int]:
 
 @contextmanager
 def segment_errors(batch: int) -> Iterator[None]:
-    """Turn what PyTorch raises in a forward pass into an item's error.
+    """Convert PyTorch's errors in a forward pass to an item's error. ``BrokenDevice`` is not converted.
 
     Raises:
-        SegmentError: out of memory, or an operation that failed.
-        BrokenDevice: let through.
+        SegmentError: Memory ran out, or an operation failed.
     """
     try:
         yield
@@ -134,5 +125,9 @@ def segment_errors(batch: int) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise SegmentError(f"out of GPU memory with {batch} frames at once; lower compute.batch_size") from error
     except (RuntimeError, MemoryError) as error:
-        reason = str(error).strip().split("\n", 1)[0][:200]
-        raise SegmentError(f"the model failed on a batch of {batch}: {reason}") from error
+        raise SegmentError(f"the model failed on a batch of {batch}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, at most 200 characters."""
+    return str(error).strip().split("\n", 1)[0][:200]

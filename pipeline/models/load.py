@@ -1,4 +1,4 @@
-"""The one door to every model: ``load_model`` to run one, ``check_weights`` to refuse one in seconds."""
+"""The entry point to every model: ``load_model`` to run one, ``check_weights`` to reject a bad file within seconds."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ from pipeline.models.mvanet.checkpoint import load_mvanet, recognise
 from pipeline.models.mvanet.network import FRAME_STEP_PX
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""``recipe.precision`` as the type of parameters and activations."""
+"""Type of parameters and activations for each ``recipe.precision``."""
 
+NATIVE_ENGINE = {"mvanet": "torch", "onnx": "onnxruntime"}
+"""Engine of each ``recipe.model`` where OpenVINO is not used."""
 
-OWN_ENGINE = {"mvanet": "torch", "onnx": "onnxruntime"}
-"""What runs a ``recipe.model`` where OpenVINO doesn't."""
+FP16_LAYOUTS = frozenset({"ben2", "mvanet", "finegrain"})
+"""Layouts whose alpha in fp16 differs from fp32's by at most 0.002 on average, and by at most 0.02 in 999 of 1000 pixels
+(parity tests, golden weights). In bf16 no layout does (0.0034 and more), nor any ONNX file that was tried."""
 
 
 class Model(Protocol):
-    """A model in memory."""
+    """A loaded model."""
 
     frame_px: int
     device: torch.device
@@ -37,30 +40,28 @@ class Model(Protocol):
     """``torch``, ``openvino``, ``onnxruntime`` or ``none``."""
 
     def __call__(self, frames: Frames) -> Tensor:
-        """Logits of a batch.
+        """Predict the logits of a batch.
 
         Args:
             frames: (N, S, S, 3) uint8 RGB, S = ``frame_px``.
 
         Returns:
-            (N, S, S) float32 on ``device``. They may be not finite; that is the caller's to judge.
+            (N, S, S) float32 on ``device``. They may be not finite; callers must check.
 
         Raises:
-            SegmentError: the forward pass failed.
+            SegmentError: The forward pass failed.
         """
         ...
-
-
-HALF_HOLDS = frozenset({"ben2", "mvanet", "finegrain"})
-"""Layouts whose alpha in fp16 stays within 0.002 of fp32's on average, and 999 of 1000 pixels within 0.02, as the parity tests
-show on the golden weights. In bf16 none does (0.0034 and more), nor does any ONNX file that was tried."""
 
 
 class MvanetModel:
     """MVANet with its recipe's normalisation and precision. Norms and softmax accumulate in float32 in any precision.
 
     Args:
-        network: (N, 3, S, S) of ``dtype`` on ``device`` to logits (N, 1, S, S): an ``MVANet``, or one frozen in OpenVINO.
+        network: Maps (N, 3, S, S) of ``dtype`` on ``device`` to logits (N, 1, S, S): an ``MVANet`` or an ``OpenVinoModel``.
+        recipe: Its frame size, normalisation and activation are used.
+        device: The network's device.
+        dtype: Type of the network's input.
     """
 
     def __init__(self, network: Callable[[Tensor], Tensor], recipe: Recipe, device: torch.device, dtype: torch.dtype) -> None:
@@ -77,17 +78,17 @@ class MvanetModel:
 
 
 def resolve_precision(recipe: Recipe, weights: Path | None, *, gpu: bool) -> Recipe:
-    """The recipe with a precision in place of ``auto``: half on GPUs where that keeps alpha, else fp32.
+    """Replace the precision ``auto``: fp16 on GPUs for layouts whose alpha it keeps, else fp32.
 
-    The same for every CPU, so that a run may go on elsewhere.
+    All CPUs get the same, so that a run can continue on another machine.
 
     Raises:
-        WeightsError: as ``check_weights``.
+        WeightsError: As ``check_weights``.
     """
     if recipe.precision != "auto":
         return recipe
-    half = gpu and recipe.model == "mvanet" and recognise(_path(recipe, weights)) in HALF_HOLDS
-    return recipe.model_copy(update={"precision": "fp16" if half else "fp32"})
+    fp16 = gpu and recipe.model == "mvanet" and recognise(_path(recipe, weights)) in FP16_LAYOUTS
+    return recipe.model_copy(update={"precision": "fp16" if fp16 else "fp32"})
 
 
 def load_model(
@@ -99,18 +100,19 @@ def load_model(
     engine: str = "auto",
     cache: Path | None = None,
 ) -> Model:
-    """A recipe's model, ready to run.
+    """Load a recipe's model.
 
     Args:
-        weights: the file that ``recipe.weights`` names, on this machine; None for the fake.
-        device: ``auto`` (CUDA where there is some), ``cpu`` or ``cuda``.
+        recipe: With a fixed precision.
+        weights: The file of ``recipe.weights`` on this machine; None for the fake.
+        device: ``auto`` (CUDA if available), ``cpu`` or ``cuda``.
         threads: CPU threads; PyTorch's are set for the whole process.
-        engine: see ``compute.engine``.
-        cache: folder for what an engine makes of weights once, on this machine.
+        engine: As ``compute.engine``.
+        cache: Folder of converted graphs on this machine.
 
     Raises:
-        ConfigError: the device isn't there, or can't compute in the recipe's precision.
-        WeightsError: the file can't be used.
+        ConfigError: The device is missing, or cannot compute in the recipe's precision.
+        WeightsError: The file cannot be used.
     """
     chosen = choose_device(device)
     if threads is not None:
@@ -123,26 +125,26 @@ def load_model(
     _check_frame(recipe)
     dtype = DTYPES[recipe.precision]
     check_precision(recipe.precision, chosen)
-    if choose_engine(engine, OWN_ENGINE[recipe.model], chosen) == "openvino":
-        network = functools.partial(load_mvanet, path, device=chosen, dtype=torch.float32)
-        kept = cache if recipe.weights_sha256 else None  # nothing else would tell two files' graphs apart
-        compiled = OpenVinoModel(
-            network, recipe.weights_sha256 or "", recipe.frame_px, recipe.precision, threads=threads, cache=kept
-        )
+    if choose_engine(engine, NATIVE_ENGINE[recipe.model], chosen) == "openvino":
+        build = functools.partial(load_mvanet, path, device=chosen, dtype=torch.float32)
+        sha256 = recipe.weights_sha256
+        cache = cache if sha256 else None  # without a hash, the graphs of two files would share a name
+        compiled = OpenVinoModel(build, sha256 or "", recipe.frame_px, recipe.precision, threads=threads, cache=cache)
         return MvanetModel(compiled, recipe, chosen, torch.float32)
     if chosen.type == "cuda" and dtype == torch.float32:
-        torch.backends.cudnn.allow_tf32 = False  # else convolutions keep 10 bits of the mantissa, and fp32 isn't
+        torch.backends.cudnn.allow_tf32 = False  # TF32 would keep only 10 bits of the mantissa
     return MvanetModel(load_mvanet(path, device=chosen, dtype=dtype), recipe, chosen, dtype)
 
 
 def check_weights(recipe: Recipe, weights: Path | None, engine: str = "auto") -> None:
-    """Refuse a weights file without loading it, on any machine: its layout or graph, and whether recipe and engine fit it.
+    """Check a weights file's layout or graph, and that recipe and engine fit it, without loading it.
 
     Raises:
-        ConfigError, WeightsError: as ``load_model``, except for the device.
+        ConfigError: As ``load_model``, except for the device.
+        WeightsError: As ``load_model``.
     """
-    if recipe.model in OWN_ENGINE:
-        check_engine(engine, OWN_ENGINE[recipe.model])
+    if recipe.model in NATIVE_ENGINE:
+        check_engine(engine, NATIVE_ENGINE[recipe.model])
     if recipe.model == "mvanet":
         _check_frame(recipe)
         recognise(_path(recipe, weights))
@@ -151,8 +153,21 @@ def check_weights(recipe: Recipe, weights: Path | None, engine: str = "auto") ->
 
 
 def can_use_gpu(recipe: Recipe) -> bool:
-    """Whether this installation can run the recipe's model on a GPU at all; whether there is one is another question."""
+    """Return whether this installation can run the recipe's model on a GPU, whether or not there is one."""
     return recipe.model != "onnx" or CUDA in onnxruntime.get_available_providers()
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Check that a device can compute in a precision.
+
+    Raises:
+        ConfigError: It cannot; the message names one that it can.
+    """
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError("recipe.precision=fp16 is for GPUs; use bf16 or fp32 on a CPU")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        name = torch.cuda.get_device_name(device)
+        raise ConfigError(f"{name} can't compute in bf16; use recipe.precision=fp16 or fp32")
 
 
 def _path(recipe: Recipe, weights: Path | None) -> Path:
@@ -164,16 +179,3 @@ def _path(recipe: Recipe, weights: Path | None) -> Path:
 def _check_frame(recipe: Recipe) -> None:
     if recipe.frame_px % FRAME_STEP_PX:
         raise ConfigError(f"recipe.frame_px must be a multiple of {FRAME_STEP_PX} for mvanet, not {recipe.frame_px}")
-
-
-def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse a precision that a device hasn't.
-
-    Raises:
-        ConfigError: naming one that it has.
-    """
-    if precision == "fp16" and device.type == "cpu":
-        raise ConfigError("recipe.precision=fp16 is for GPUs; use bf16 or fp32 on a CPU")
-    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        name = torch.cuda.get_device_name(device)
-        raise ConfigError(f"{name} can't compute in bf16; use recipe.precision=fp16 or fp32")

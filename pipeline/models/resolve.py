@@ -1,62 +1,95 @@
-"""Fetch what a recipe names and pin it by hash."""
+"""Resolve a recipe: fetch the files that it names, pin them by hash, choose its precision."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
+from pipeline.config.job import Limits
 from pipeline.config.presets import Preset
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, WeightsError
-from pipeline.models.refiners.cgm import BUNDLED
+from pipeline.models.backgrounds import Backgrounds, pin_backgrounds
+from pipeline.models.load import check_weights, resolve_precision
+from pipeline.models.refiners.load import check_refiner
+from pipeline.paths import WEIGHTS
+from pipeline.quality.calibration import Calibration, load_calibration
 from pipeline.storage.files import Files
 from pipeline.storage.weights_cache import fetch_weights
 
 
-def check_licence(preset: Preset, accepted: bool) -> None:
-    """Refuse weights that may not be used commercially unless their licence was accepted.
-
-    Raises:
-        ConfigError: it wasn't.
-    """
-    if not (preset.commercial or accepted):
-        raise ConfigError(
-            f"the weights of {preset.recipe.name} are under {preset.licence}, which doesn't allow free commercial use; "
-            "read it and pass --accept-licence (in Python: accept_licence=True)"
-        )
-
-
-class Pinned(NamedTuple):
-    """A recipe that knows the hashes of its files, and where they lie on this machine; None for what it has none of."""
+@dataclass(frozen=True)
+class ResolvedRecipe:
+    """A recipe with all hashes known and a fixed precision, and its files on this machine."""
 
     recipe: Recipe
     weights: Path | None
-    refiner: Path | None
-    calibration: Path | None
+    """None for a model without weights."""
+    refiner_weights: Path | None
+    """None for a refiner without weights."""
+    calibration: Calibration | None
+    """None: scores are not calibrated."""
+    backgrounds: Backgrounds
+    """Background pictures of the renditions."""
+
+    def check(self, engine: str) -> None:
+        """Refuse unusable weights without loading them.
+
+        Args:
+            engine: As ``compute.engine``.
+
+        Raises:
+            ConfigError: Recipe and engine do not fit together.
+            WeightsError: A file is not of the layout that the recipe names.
+        """
+        check_weights(self.recipe, self.weights, engine)
+        check_refiner(self.recipe, self.refiner_weights)
 
 
-def pin_recipe(recipe: Recipe, files: Files) -> Pinned:
-    """Fetch all files that a recipe names.
+def resolve(recipe: Recipe, files: Files, *, gpu: bool, limits: Limits | None = None) -> ResolvedRecipe:
+    """Fetch and pin everything that a recipe names. Resolving a resolved recipe changes nothing.
+
+    Args:
+        recipe: The recipe.
+        files: Access to storage.
+        gpu: Whether the model will run on a GPU. ``recipe.precision=auto`` depends on it.
+        limits: Limits of background pictures; default ``Limits()``.
 
     Raises:
-        WeightsError: one can't be had, or doesn't match its pinned hash.
+        ConfigError: A background cannot be used.
+        WeightsError: A weights or calibration file cannot be fetched, or does not match its hash.
     """
-    named = {
+    renditions, backgrounds = pin_backgrounds(recipe.renditions, files, limits or Limits())
+    uris = {
         "weights": "" if recipe.model == "fake" else recipe.weights,
-        "refiner_weights": recipe.refiner_weights or (str(BUNDLED) if recipe.refiner == "cgm" else ""),
+        "refiner_weights": recipe.refiner_weights or (str(WEIGHTS / "cgm.safetensors") if recipe.refiner == "cgm" else ""),
         "calibration": recipe.calibration,
     }
-    paths: dict[str, Path | None] = {}
-    hashes = {}
-    for setting, uri in named.items():
-        paths[setting] = None
+    paths: dict[str, Path | None] = dict.fromkeys(uris)
+    pinned: dict[str, object] = {"renditions": renditions}
+    for setting, uri in uris.items():
         if uri:
-            paths[setting], hashes[f"{setting}_sha256"] = _fetched(setting, uri, getattr(recipe, f"{setting}_sha256"), files)
-    return Pinned(recipe.model_copy(update=hashes), *paths.values())
+            paths[setting], pinned[f"{setting}_sha256"] = _fetch(setting, uri, getattr(recipe, f"{setting}_sha256"), files)
+    recipe = resolve_precision(recipe.model_copy(update=pinned), paths["weights"], gpu=gpu)
+    calibration = load_calibration(recipe, paths["calibration"])
+    return ResolvedRecipe(recipe, paths["weights"], paths["refiner_weights"], calibration, backgrounds)
 
 
-def _fetched(setting: str, uri: str, sha256: str | None, files: Files) -> tuple[Path, str]:
+def _fetch(setting: str, uri: str, sha256: str | None, files: Files) -> tuple[Path, str]:
     try:
         return fetch_weights(uri, sha256, files)
-    except WeightsError as error:  # it names the settings of the model's
+    except WeightsError as error:  # its text names the setting of the model's weights
         raise WeightsError(str(error).replace("recipe.weights", f"recipe.{setting}")) from error
+
+
+def check_licence(preset: Preset, accepted: bool) -> None:
+    """Refuse weights that may not be used commercially, unless their licence was accepted.
+
+    Raises:
+        ConfigError: It was not accepted.
+    """
+    if not (preset.commercial or accepted):
+        raise ConfigError(
+            f"the weights of {preset.recipe.name} are under {preset.licence}, which does not allow free commercial use; "
+            "read it and pass --accept-licence (in Python: accept_licence=True)"
+        )

@@ -1,8 +1,7 @@
-"""A decision where a model hesitates far from any contour: haze on a wall, a pale middle of an object.
+"""Sharpen alpha far from contours: remove haze on a wall, or a pale area inside an object.
 
-Near a contour alpha may be anything, as hair is. Away from one, what a model trained with cross-entropy gives is a probability
-and no opacity: 0.3 where three of ten such places are the object. Its logits are made larger there, so that alpha comes nearer
-to 0 or 1 without a jump; which side of a half it is on never changes.
+Near a contour any alpha is plausible, as in hair. Away from one, a model trained with cross-entropy predicts a probability, not
+an opacity. Larger logits there bring alpha nearer to 0 or 1 without a jump, and never across 0.5.
 """
 
 from __future__ import annotations
@@ -11,28 +10,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from pipeline.models.refiners.unknown_region import highest
+from pipeline.models.refiners.unknown_region import max_filter
 
-NEAR = 1 / 64
-"""How far from the contour a pixel is near it, as a share of the frame's side, by maximum of rows and columns."""
+CONTOUR_REACH = 1 / 64
+"""Distance from the contour that stays unchanged, as a share of the frame's side; the larger of rows and columns counts."""
 
 RAMP_PX = 5
-"""Side of the square over which near turns into far."""
+"""Side of the square that blurs the border between near and far."""
 
 
-def sharpen(logits: Tensor, times: float) -> Tensor:
-    """Logits, ``times`` as large where no contour is near.
+def sharpen(logits: Tensor, factor: float) -> Tensor:
+    """Multiply logits by ``factor`` where no contour is near.
 
     Args:
-        logits: (N, S, S) float32; 0 is where a mask's contour runs.
-        times: 1 leaves them as they are.
+        logits: (N, S, S) float32; 0 on a mask's contour.
+        factor: 1 returns the logits unchanged.
 
     Returns:
         (N, S, S) float32 on the same device, without waiting for it.
     """
-    if times == 1:
+    if factor == 1:
         return logits
     inside = (logits > 0).float()[:, None]  # (N, 1, S, S)
-    reached = highest(torch.cat([inside, 1 - inside], 1), max(1, round(NEAR * logits.shape[-1])))
+    reached = max_filter(torch.cat([inside, 1 - inside], 1), max(1, round(CONTOUR_REACH * logits.shape[-1])))
     near = F.avg_pool2d(reached[:, 0] * reached[:, 1], RAMP_PX, 1, RAMP_PX // 2, count_include_pad=False)  # (N, S, S)
-    return logits * (times + (1 - times) * near)
+    return logits * (factor + (1 - factor) * near)

@@ -1,4 +1,4 @@
-"""Files of tensors, opened without running anything in them: safetensors, or PyTorch's own."""
+"""Open files of tensors, safetensors or PyTorch's own, without running code in them."""
 
 from __future__ import annotations
 
@@ -12,65 +12,71 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from pipeline.errors import WeightsError
+from pipeline.models.forward import first_line
 
 WRAPPER_KEYS = ("model_state_dict", "state_dict")
-"""Under these keys a training checkpoint keeps its weights, beside the optimiser and the like."""
+"""Keys under which training checkpoints keep the weights, beside the optimiser's state."""
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-"""What weights may be stored as."""
+STORED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+"""Types that weights may be stored in."""
 
-COUNTS = ".num_batches_tracked"
-"""Of batch norms in training; no file of ours has them."""
+BATCH_COUNTS = ".num_batches_tracked"
+"""Suffix of batch norms' training counters, which our own files lack."""
 
 
-def finite(tensors: Mapping[str, Tensor], key: str, path: Path, dtype: torch.dtype) -> Tensor:
-    """A copy of one of a file's tensors, as float32.
+def read_finite(tensors: Mapping[str, Tensor], key: str, path: Path, dtype: torch.dtype) -> Tensor:
+    """Copy one of a file's tensors as float32.
 
     Raises:
-        WeightsError: it has numbers that are not finite in the type that is going to be computed in.
+        WeightsError: It has numbers that are not finite in ``dtype``, the type of the computation.
     """
-    found = tensors[key].to(dtype=torch.float32, copy=True)
-    if not torch.isfinite(found.to(dtype)).all():
-        raise WeightsError(f"{path}: {key} has numbers that are not finite as {short(dtype)}; get the file anew")
-    return found
+    tensor = tensors[key].to(dtype=torch.float32, copy=True)
+    if not torch.isfinite(tensor.to(dtype)).all():
+        raise WeightsError(f"{path}: {key} has numbers that are not finite as {short(dtype)}; download the file again")
+    return tensor
 
 
-def matched(path: Path, network: nn.Module, whose: str, mend: str) -> dict[str, Tensor]:
-    """The tensors of a file of ours: all that the network has, and no others; not yet read.
+def open_matching(path: Path, network: nn.Module, name: str, fix: str) -> dict[str, Tensor]:
+    """Open a file of our own that must hold exactly the network's tensors. Nothing is read yet.
 
     Args:
-        whose, mend: for the error: the network's name, and what to do.
+        path: The weights file.
+        network: May be on the device ``meta``.
+        name: The network's name, for the error.
+        fix: What the user can do, for the error.
 
     Raises:
-        WeightsError: not a weights file, or a tensor is absent, unknown or of another shape.
+        WeightsError: Not a weights file, or a tensor is missing, unknown or of another shape.
     """
     tensors = open_tensors(path)
-    wanted = {key: tuple(slot.shape) for key, slot in network.state_dict().items() if not key.endswith(COUNTS)}
+    wanted = {key: tuple(slot.shape) for key, slot in network.state_dict().items() if not key.endswith(BATCH_COUNTS)}
     for key in sorted(wanted.keys() | tensors.keys()):
-        have = tuple(tensors[key].shape) if key in tensors else "absent"
-        if have != wanted.get(key):
-            raise WeightsError(f"{path} isn't {whose}: {key} is {have}, but should be {wanted.get(key, 'absent')}; {mend}")
+        shape = tuple(tensors[key].shape) if key in tensors else "absent"
+        if shape != wanted.get(key):
+            raise WeightsError(
+                f"{path} does not hold weights of {name}: {key} is {shape}, but should be {wanted.get(key, 'absent')}; {fix}"
+            )
     return tensors
 
 
-def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
-    """Put a file's tensors, as ``matched`` gives them, into the network.
+def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
+    """Load the tensors from ``open_matching`` into the network.
 
     Raises:
-        WeightsError: as ``finite``.
+        WeightsError: As ``read_finite``.
     """
-    counts = {key: slot for key, slot in network.state_dict().items() if key.endswith(COUNTS)}
-    network.load_state_dict(counts | {key: finite(tensors, key, path, dtype) for key in tensors}, strict=True)
+    counts = {key: slot for key, slot in network.state_dict().items() if key.endswith(BATCH_COUNTS)}
+    network.load_state_dict(counts | {key: read_finite(tensors, key, path, dtype) for key in tensors}, strict=True)
 
 
 def open_tensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a ``.safetensors`` or PyTorch file by its key, mapped from disk: nothing is read until it is used.
+    """Map every tensor of a ``.safetensors`` or PyTorch file by its key. Numbers are read from disk when they are used.
 
-    The format is told from the content, not from the name. A PyTorch file must be a state dict, or hold one as
-    ``model_state_dict`` or ``state_dict``; only tensors are unpickled.
+    The content decides the format, not the name. A PyTorch file must be a state dict, or contain one as ``model_state_dict`` or
+    ``state_dict``; only tensors are unpickled.
 
     Raises:
-        WeightsError: unreadable, cut off, damaged, or something else altogether.
+        WeightsError: Unreadable, cut off, damaged, or not a weights file.
     """
     head = read_head(path)
     if head[8:9] == b"{":
@@ -83,15 +89,15 @@ def open_tensors(path: Path) -> dict[str, Tensor]:
             "save its state dict again with torch.save (PyTorch 1.6 or later) or as .safetensors"
         )
     if path.suffix == ".onnx":
-        raise WeightsError(f"{path} is an ONNX file; take a preset for such a one, u2netp or birefnet for example")
+        raise WeightsError(f"{path} is an ONNX file; use a preset for ONNX files, such as u2netp or birefnet")
     raise WeightsError(f"{path} is neither a .safetensors nor a PyTorch weights file; it begins with {head[:8]!r}")
 
 
 def read_head(path: Path) -> bytes:
-    """The first bytes of a weights file of any kind, if they may be ones.
+    """Return the first bytes of a weights file of any format.
 
     Raises:
-        WeightsError: unreadable, empty, a web page, or a Git LFS pointer.
+        WeightsError: The file is unreadable, empty, a web page, or a Git LFS pointer.
     """
     try:
         with path.open("rb") as file:
@@ -99,9 +105,9 @@ def read_head(path: Path) -> bytes:
     except OSError as error:
         raise WeightsError(f"{path} can't be read: {error.strerror or error}") from error
     if not head:
-        raise WeightsError(f"{path} is empty; get the file anew")
+        raise WeightsError(f"{path} is empty; download the file again")
     if re.match(rb"\s*<(!doctype|html|head|\?xml)", head, re.IGNORECASE):
-        raise WeightsError(f"{path} is a web page, not weights; its address led to a login or an error, get the file anew")
+        raise WeightsError(f"{path} is a web page, not weights; its URL led to a login or error page; download the file again")
     if head.startswith(b"version https://git-lfs"):
         raise WeightsError(f"{path} is a Git LFS pointer, not the weights themselves; fetch them with git lfs pull")
     return head
@@ -112,7 +118,7 @@ def _open_safetensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it has no other way to list them)
     except Exception as error:
-        raise WeightsError(f"{path} is cut off or damaged; get the file anew ({error})") from error
+        raise WeightsError(f"{path} is cut off or damaged; download the file again ({error})") from error
 
 
 def _open_pytorch(path: Path) -> dict[str, Tensor]:
@@ -125,13 +131,11 @@ def _open_pytorch(path: Path) -> dict[str, Tensor]:
     except WeightsError:
         raise
     except Exception as error:
-        reason = str(error).strip().split("\n", 1)[0][:200]
-        raise WeightsError(
-            f"{path} is cut off or damaged, or holds more than tensors; get the file anew, or as .safetensors ({reason})"
-        ) from error
-    for mantle in WRAPPER_KEYS:
-        if isinstance(content, dict) and isinstance(content.get(mantle), dict):
-            content = content[mantle]
+        fix = f"download it again, or as .safetensors ({first_line(error)})"
+        raise WeightsError(f"{path} is cut off or damaged, or holds more than tensors; {fix}") from error
+    for key in WRAPPER_KEYS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
             break
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")
@@ -142,5 +146,5 @@ def _open_pytorch(path: Path) -> dict[str, Tensor]:
 
 
 def short(dtype: torch.dtype) -> str:
-    """``float16`` and the like."""
+    """Return the name of a type, such as ``float16``."""
     return str(dtype).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""Small ONNX files, written field by field: the tests need no ``onnx`` package, and can write what it would refuse.
+"""Write small ONNX files field by field: tests need no ``onnx`` package, and can write files that it would refuse.
 
 Field numbers: onnx/onnx.proto of github.com/onnx/onnx.
 """
@@ -23,7 +23,7 @@ def varint(value: int) -> bytes:
 
 
 def field(number: int, value: int | str | bytes) -> bytes:
-    """One field: a varint, or a length and its bytes."""
+    """Encode one field: a varint, or a length and its bytes."""
     if isinstance(value, int):
         return varint(number << 3) + varint(value)
     content = value.encode() if isinstance(value, str) else value
@@ -52,7 +52,7 @@ def tensor(name: str, array: npt.NDArray[np.generic]) -> bytes:
 
 
 def external_tensor(name: str, dims: Sequence[int], location: str) -> bytes:
-    """A float tensor whose numbers lie in another file."""
+    """Encode a float tensor whose numbers are in another file."""
     where = field(1, "location") + field(2, location)
     return b"".join(field(1, dim) for dim in dims) + field(2, FLOAT) + field(8, name) + field(13, where) + field(14, 1)
 
@@ -66,7 +66,7 @@ def model(nodes: Sequence[bytes], inputs: Sequence[bytes], outputs: Sequence[byt
 def mean_model(
     size: int | str = 32, batch: int | str = "n", kind: int = FLOAT, out: Dims | None = None, channels: int = 3
 ) -> bytes:
-    """A graph whose output is the mean over the input's channels: (batch, 1, size, size)."""
+    """Encode a graph that returns the mean over the input's channels: (batch, 1, size, size)."""
     return model(
         [node("ReduceMean", ["image"], "mean", axes=[1], keepdims=1)],
         [value_info("image", [batch, channels, size, size], kind)],

@@ -1,8 +1,8 @@
-"""MVANet in its plain form, as published: what every rewrite is held against, and what its speed is measured against.
+"""MVANet as published, without our rewrites: the reference for their results.
 
-One image at a time, attention by its matrices (with the averaged weights that nobody reads), convolutions on enlarged maps,
-full-size features that are reduced at once, masks and biases made anew in every forward. It borrows the parameters of a
-network of the package and none of its forward passes.
+One image at a time, attention by its matrices (with the averaged weights that nothing uses), convolutions on upsampled maps,
+full-size features that are then reduced, masks and biases recomputed in every forward pass. It uses the parameters of the
+package's network, but none of its forward passes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 
 
 def plain_forward(network: Any, frames: Tensor) -> Tensor:
-    """(N, 3, S, S) normalised to logits (N, 1, S, S)."""
+    """Map (N, 3, S, S), normalised, to logits (N, 1, S, S)."""
     return torch.cat([_image(network, frame[None]) for frame in frames])
 
 
@@ -55,12 +55,12 @@ def _cut(x: Tensor) -> Tensor:
 
 
 def _tokens(x: Tensor) -> Tensor:
-    """(B, C, h, w) to (h·w, B, C), as ``nn.MultiheadAttention`` likes it."""
+    """Map (B, C, h, w) to (h·w, B, C), the layout of ``nn.MultiheadAttention``."""
     return x.flatten(2).permute(2, 0, 1)
 
 
 def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """One head; (L, B, C). The library's function, asked for the averaged weights too."""
+    """Attend with one head, (L, B, C), by PyTorch's function, with the averaged weights."""
     out, _ = F.multi_head_attention_forward(
         query, key, value, query.shape[2], 1, attention.in_proj_weight, attention.in_proj_bias, None, None, False, 0.0,
         attention.out_proj.weight, attention.out_proj.bias, training=False, need_weights=True, average_attn_weights=True,
@@ -74,7 +74,7 @@ def _ffn(mlp: Any, x: Tensor) -> Tensor:
 
 
 def _sine(height: int, width: int, channels: int) -> Tensor:
-    """(h·w, 1, C): DETR's encoding, normalised, from cumulative sums."""
+    """Return (h·w, 1, C): DETR's encoding, normalised, from cumulative sums."""
     ones = torch.ones(1, height, width)
     axes = []
     for dim in (1, 2):
@@ -100,8 +100,8 @@ def _mclm(m: Any, x: Tensor) -> Tensor:
     overview = g.permute(1, 2, 0).unflatten(2, (h, w))
     local = []
     for view, quarter, attention in zip(x[:4], _cut(overview), m.attend_quarters, strict=True):
-        own, seen = _tokens(view[None]), _tokens(quarter[None])
-        own = m.norm1(own + _attend(attention, own, seen, seen))
+        own, context = _tokens(view[None]), _tokens(quarter[None])
+        own = m.norm1(own + _attend(attention, own, context, context))
         local.append(m.norm2(own + _ffn(m.ffn_local, own)).permute(1, 2, 0).unflatten(2, (h, w)))
     return torch.cat([*local, overview])
 
@@ -113,8 +113,8 @@ def _mcrm(m: Any, x: Tensor) -> Tensor:
     dimmed = x[:4] * _cut(salient)
     local = []
     for view, quarter, attention in zip(dimmed, _cut(overview), m.attend_quarters, strict=True):
-        own, (seen, _) = _tokens(view[None]), _pooled(quarter[None], [h / 2, h / 4, h / 8])
-        own = m.norm1(own + _attend(attention, own, seen, seen))
+        own, (context, _) = _tokens(view[None]), _pooled(quarter[None], [h / 2, h / 4, h / 8])
+        own = m.norm1(own + _attend(attention, own, context, context))
         local.append(m.norm2(own + _ffn(m.ffn, own)).permute(1, 2, 0).unflatten(2, (h, w)))
     sharper = torch.cat(local)
     return torch.cat([sharper, overview + F.interpolate(_stitch(sharper), size=(h, w), mode="nearest")])

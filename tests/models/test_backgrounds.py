@@ -1,4 +1,4 @@
-"""Pictures behind the object: what a recipe names may be read, and is looked at before any work."""
+"""Background pictures: fetched, checked and pinned before any work."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def png() -> bytes:
     return sink.getvalue()
 
 
-def on(picture: str, **facts: Any) -> Rendition:
+def rendition_on(picture: str, **facts: Any) -> Rendition:
     return Rendition.model_validate({"name": "own", "background": picture} | facts)
 
 
 @pytest.fixture
 def web() -> Iterator[str]:
-    """The address of a server on loopback that has the picture, whatever is asked."""
+    """Run a server on loopback that returns the picture for any path, and provide the picture's URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -53,22 +53,22 @@ def web() -> Iterator[str]:
         server.shutdown()
 
 
-def test_pictures_are_pinned_and_come_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_are_pinned_and_returned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "beach.png").write_bytes(png())
     monkeypatch.chdir(tmp_path)
     plain = load_rendition("amazon-main")
-    renditions, pictures = pin_backgrounds([plain, on("beach.png")], Files(), Limits())
+    renditions, pictures = pin_backgrounds([plain, rendition_on("beach.png")], Files(), Limits())
     sha256 = hashlib.sha256(png()).hexdigest()
     assert renditions[0] is plain
     assert renditions[1].background_sha256 == sha256 and pictures == {sha256: png()}
     assert pin_backgrounds(renditions, Files(), Limits()) == (renditions, pictures)
 
 
-def test_what_a_recipe_names_on_the_web_may_be_read(web: str) -> None:
-    _, pictures = pin_backgrounds([on(web)], Files(), Limits())
+def test_pictures_on_the_web_may_be_read_within_limits(web: str) -> None:
+    _, pictures = pin_backgrounds([rendition_on(web)], Files(), Limits())
     assert list(pictures.values()) == [png()]
     with pytest.raises(ConfigError, match="limits.max_bytes") as refused:
-        pin_backgrounds([on(web)], Files(), Limits(max_bytes=10))
+        pin_backgrounds([rendition_on(web)], Files(), Limits(max_bytes=10))
     assert "s3cr3t" not in str(refused.value)
 
 
@@ -83,7 +83,7 @@ def load_recipe() -> Any:
     return load_preset("u2netp").recipe
 
 
-def test_a_cutout_gives_its_renditions(tmp_path: Path) -> None:
+def test_a_cutout_returns_its_renditions(tmp_path: Path) -> None:
     (tmp_path / "beach.png").write_bytes(png())
     alpha = np.zeros((40, 50), np.uint8)
     alpha[10:30, 10:40] = 255
@@ -91,7 +91,7 @@ def test_a_cutout_gives_its_renditions(tmp_path: Path) -> None:
     (main,) = made.rendition("amazon-main")
     main.save(tmp_path / "main.jpg")
     assert Image.open(tmp_path / "main.jpg").size == (2000, 2000)
-    small, large = made.rendition(on(str(tmp_path / "beach.png"), size_px=[25, 50]))
+    small, large = made.rendition(rendition_on(str(tmp_path / "beach.png"), size_px=[25, 50]))
     assert (small.name, small.size, large.name, large.size) == ("own-25", (20, 25), "own-50", (40, 50))
     assert Image.open(io.BytesIO(large.data or b"")).getpixel((0, 0)) == (10, 120, 240)
     with pytest.raises(ConfigError, match="no rendition 'amazon'"):

@@ -1,4 +1,4 @@
-"""Weights files: three layouts accepted to the last key, everything else refused by name."""
+"""Weights files: three layouts are accepted, every other key is refused by name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ State = dict[str, torch.Tensor]
 
 @pytest.fixture
 def hollow(golden_weights: ModuleType) -> Callable[[str], State]:
-    """A layout's whole state, every tensor a single number stretched to its shape: its file has a few kilobytes."""
+    """Provide a layout's complete state with every tensor one number, expanded: its file has a few kilobytes."""
 
     def make(layout: str) -> State:
         return {
@@ -46,7 +46,7 @@ def save(state: Any, path: Path) -> Path:
 
 
 def save_safetensors(state: State, path: Path) -> Path:
-    """A safetensors file of zeros, which take no room on disk."""
+    """Write a safetensors file of zeros, as a sparse file."""
     names = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64"}
     header, offset = {}, 0
     for key, tensor in state.items():
@@ -61,10 +61,10 @@ def save_safetensors(state: State, path: Path) -> Path:
 
 
 @every_layout
-@pytest.mark.parametrize("mantle", ["model_state_dict", "state_dict", None])
-def test_published_layouts_are_recognised(layout: str, mantle: str | None, hollow: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wrapper", ["model_state_dict", "state_dict", None])
+def test_published_layouts_are_recognised(layout: str, wrapper: str | None, hollow: Any, tmp_path: Path) -> None:
     state = hollow(layout)
-    path = save({mantle: state, "epoch": 80} if mantle else state, tmp_path / "weights.pth")
+    path = save({wrapper: state, "epoch": 80} if wrapper else state, tmp_path / "weights.pth")
     assert recognise(path) == layout
 
 
@@ -103,7 +103,7 @@ def test_leftovers_of_training_are_dropped(layout: str, hollow: Any, tmp_path: P
 
 @every_layout
 @pytest.mark.parametrize("place", [0, 200, -1])
-def test_one_missing_key_is_named(layout: str, place: int, hollow: Any, tmp_path: Path) -> None:
+def test_a_missing_key_is_named(layout: str, place: int, hollow: Any, tmp_path: Path) -> None:
     state = hollow(layout)
     needed = [key for key in state if not key.startswith("sideout") and not key.endswith(("index", "tracked"))]
     del state[needed[place]]
@@ -112,14 +112,14 @@ def test_one_missing_key_is_named(layout: str, place: int, hollow: Any, tmp_path
 
 
 @every_layout
-def test_one_unknown_key_is_named(layout: str, hollow: Any, tmp_path: Path) -> None:
+def test_an_unknown_key_is_named(layout: str, hollow: Any, tmp_path: Path) -> None:
     state = hollow(layout) | {"sideout6.0.weight": torch.zeros(1)}
     with pytest.raises(WeightsError, match=rf"Nearest is {layout}, but it has 1 .*sideout6\.0\.weight"):
         recognise(save(state, tmp_path / "weights.pth"))
 
 
 @every_layout
-def test_one_wrong_shape_is_named(layout: str, hollow: Any, tmp_path: Path) -> None:
+def test_a_wrong_shape_is_named(layout: str, hollow: Any, tmp_path: Path) -> None:
     state = hollow(layout)
     key = next(key for key in state if "qkv.weight" in key or "WindowAttention.Linear_1.weight" in key)
     state[key] = torch.zeros(()).expand(384, 129)
@@ -127,14 +127,14 @@ def test_one_wrong_shape_is_named(layout: str, hollow: Any, tmp_path: Path) -> N
         recognise(save(state, tmp_path / "weights.pth"))
 
 
-def test_one_wrong_type_is_named(hollow: Any, tmp_path: Path) -> None:
+def test_a_wrong_type_is_named(hollow: Any, tmp_path: Path) -> None:
     state = hollow("ben2")
     state["output.0.bias"] = torch.zeros(1, dtype=torch.int64)
     with pytest.raises(WeightsError, match=r"output\.0\.bias is stored as int64"):
         recognise(save(state, tmp_path / "weights.pth"))
 
 
-def test_another_network_is_refused_with_both_sides(tmp_path: Path) -> None:
+def test_another_networks_file_is_refused_with_missing_and_unknown_keys(tmp_path: Path) -> None:
     state = {"stage1.conv.weight": torch.zeros(3), "stage1.conv.bias": torch.zeros(3)}
     with pytest.raises(WeightsError, match=r"ben2, mvanet, finegrain.*lacks \d{3} .*it has 2 .*stage1\.conv\.weight"):
         recognise(save(state, tmp_path / "u2net.pth"))
@@ -147,8 +147,8 @@ def test_a_number_that_is_not_finite_is_named(hollow: Any, tmp_path: Path) -> No
         load_mvanet(save(state, tmp_path / "weights.pth"), device=CPU, dtype=torch.bfloat16)
 
 
-def test_loading_puts_every_number_in_its_place(hollow: Any, golden_weights: ModuleType, tmp_path: Path) -> None:
-    """Half precision on disk, full precision in memory; our own copy, so that the file may go."""
+def test_loading_copies_every_number_as_float32(hollow: Any, golden_weights: ModuleType, tmp_path: Path) -> None:
+    """Loaded weights do not depend on the file any more."""
     state = hollow("finegrain")
     key = "Pyramid.Sum.PyramidL2.Sum.PyramidL3.MCRM.Parallel_3.TiledCrossAttention.FeedForward.Linear_2.weight"
     for name in state:
@@ -165,7 +165,7 @@ def test_loading_puts_every_number_in_its_place(hollow: Any, golden_weights: Mod
 
 
 class RunsCode:
-    """Unpickled, it makes a folder."""
+    """Unpickled, it creates a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -187,7 +187,7 @@ def test_code_in_a_pickle_does_not_run(zipped: bool, tmp_path: Path) -> None:
     assert not trap.exists()
     if not zipped:
         pickle.loads(path.read_bytes())
-        assert trap.exists(), "the trap must be a real one"
+        assert trap.exists(), "the trap must work"
 
 
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])
@@ -200,7 +200,7 @@ def test_a_cut_off_file_is_refused(kind: str, share: float, hollow: Any, tmp_pat
 
 
 def compressed_zip() -> bytes:
-    """A gigabyte of zeros in a megabyte, dressed as a PyTorch file."""
+    """Return a zip bomb in the form of a PyTorch file: 64 MB of zeros."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("weights/data.pkl", "w", force_zip64=True) as entry:
@@ -216,7 +216,7 @@ def lying_header(shape: list[int], offsets: list[int], content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"", "is empty"),
         (b"<!DOCTYPE html><html>Please log in</html>", "is a web page"),
@@ -233,20 +233,20 @@ def lying_header(shape: list[int], offsets: list[int], content: bytes) -> bytes:
         (lying_header([1], [8, 4], b"12345678"), "cut off or damaged"),
         (compressed_zip(), "holds a compressed entry"),
     ],
-    ids=lambda value: value if isinstance(value, str) else "content",  # a zip's bytes tell the time
+    ids=lambda value: value if isinstance(value, str) else "content",  # a zip file contains the time
 )
-def test_what_is_no_weights_file_is_refused(content: bytes, says: str, tmp_path: Path) -> None:
+def test_other_files_are_refused(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match=says) as caught:
+    with pytest.raises(WeightsError, match=message) as caught:
         recognise(path)
     assert str(path) in str(caught.value)
 
 
-def test_an_onnx_file_is_sent_to_its_presets(tmp_path: Path) -> None:
+def test_an_onnx_file_is_refused_with_its_presets(tmp_path: Path) -> None:
     path = tmp_path / "weights.onnx"
     path.write_bytes(b"\x08\x06\x12\x07pytorch" + bytes(100))
-    with pytest.raises(WeightsError, match="is an ONNX file; take a preset"):
+    with pytest.raises(WeightsError, match="is an ONNX file; use a preset"):
         recognise(path)
 
 
@@ -258,16 +258,16 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [([1, 2], "holds a list"), ({"state_dict": {"a": 1}}, "'a' is a int"), ({1: torch.zeros(1)}, "1 is a Tensor")],
 )
-def test_what_is_no_state_dict_is_refused(content: Any, says: str, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=says):
+def test_other_content_than_a_state_dict_is_refused(content: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=message):
         open_tensors(save(content, tmp_path / "weights.pth"))
 
 
-def test_a_safetensors_header_of_any_length_is_told_from_other_formats(tmp_path: Path) -> None:
-    """The header's length comes first, and may look like the first letter of a web page, a pickle or a zip file."""
+def test_a_safetensors_header_of_any_length_is_recognised(tmp_path: Path) -> None:
+    """The file begins with the header's length, which may look like the start of a web page, a pickle or a zip file."""
     for length in (ord("<"), 0x80, int.from_bytes(b"PK\x03", "little")):
         text = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode().ljust(length)
         if len(text) > length:

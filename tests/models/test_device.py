@@ -1,7 +1,7 @@
-"""What the work between upload and download asks of a device: nothing that a GPU would have to be waited for.
+"""Between upload and download, the host never waits for the device.
 
-A CUDA graph can hold what neither waits for the device nor copies from the host. Both are calls that PyTorch dispatches,
-on any device; and on ``meta``, where tensors have shapes but no numbers, whatever looks at a number fails.
+A CUDA graph can capture calls that neither wait for the device nor copy from the host. PyTorch dispatches such calls on any
+device, so they can be recorded on a CPU; on ``meta``, where tensors have shapes but no numbers, reading a number fails.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from pipeline.imaging.frame import place
 from pipeline.models.forward import Normalise, to_host, to_logits
 from pipeline.models.mvanet.network import BEN2, MVANET, Variant
 from pipeline.models.resample import DeviceFrames
-from pipeline.models.signals import measure
+from pipeline.models.signals import measure_signals
 
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "bincount", "repeat_interleave"}
-"""The device's numbers decide what the host does next, or how large a result is. So does an index that is a boolean mask."""
+"""Calls whose result or its size depends on the device's numbers. Indexing with a boolean mask is another one."""
 
 INDEXING = {"index", "index_put", "index_put_"}
 
 COPIES = {"lift_fresh", "scalar_tensor", "_to_copy", "_pin_memory", "set_"}
-"""Numbers of the host on their way to the device. ``_to_copy`` is one only if it isn't a mere change of type."""
+"""Calls that copy from the host. ``_to_copy`` does unless it only changes the type."""
 
 
 class Calls(TorchDispatchMode):
-    """Which of these calls were made, and which new tensors were filled by counting."""
+    """Record these calls, and ``arange``, which copies too."""
 
     def __init__(self) -> None:
         super().__init__()
         self.all: list[str] = []
-        self.found: list[str] = []
+        self.blocking: list[str] = []
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = function.overloadpacket.__name__
@@ -42,11 +42,11 @@ class Calls(TorchDispatchMode):
         moved = name != "_to_copy" or "device" in (kwargs or {}) or "pin_memory" in (kwargs or {})
         masked = name in INDEXING and any(isinstance(one, torch.Tensor) and one.dtype == torch.bool for one in args[1])
         if name in WAITS or masked or (name in COPIES and moved) or name == "arange":
-            self.found.append(str(function))
+            self.blocking.append(str(function))
         return function(*args, **(kwargs or {}))
 
 
-def test_the_recorder_finds_what_it_is_for() -> None:
+def test_the_recorder_finds_blocking_calls() -> None:
     x = torch.ones(3)
     with Calls() as calls:
         float(x[0])
@@ -54,8 +54,8 @@ def test_the_recorder_finds_what_it_is_for() -> None:
         torch.tensor([1.0])
         torch.arange(3)
         x.to("meta")
-        x.double()  # may stay
-    assert calls.found == [
+        x.double()  # does not block
+    assert calls.blocking == [
         "aten._local_scalar_dense.default",
         "aten.index.Tensor",
         "aten.lift_fresh.default",
@@ -72,19 +72,19 @@ def test_a_forward_pass_waits_for_nothing_and_copies_nothing(
     network, normalise = small_network(variant).to(dtype), Normalise(recipe("mvanet", frame_px=256), torch.device("cpu"))
     frames = torch.randint(0, 256, (2, 256, 256, 3), dtype=torch.uint8)
 
-    @torch.no_grad()  # unlike inference mode, it lets composite operations be seen in their parts
+    @torch.no_grad()  # in inference mode composite operations would be recorded as one call
     def forward() -> torch.Tensor:
         return to_logits(network(normalise(frames).to(dtype))[:, 0], "sigmoid")
 
-    forward()  # tables of this size are made once
+    forward()  # fills the caches by shape
     with Calls() as calls:
         forward()
     assert len(calls.all) > 500
-    assert calls.found == []
+    assert calls.blocking == []
 
 
 @pytest.mark.parametrize("variant", [BEN2, MVANET])
-def test_a_forward_pass_never_looks_at_a_number(small_network: Any, variant: Variant) -> None:
+def test_a_forward_pass_reads_no_number(small_network: Any, variant: Variant) -> None:
     network = small_network(variant).to("meta")
     with torch.inference_mode():
         assert network(torch.empty(3, 3, 256, 256, device="meta")).shape == (3, 1, 256, 256)
@@ -92,17 +92,17 @@ def test_a_forward_pass_never_looks_at_a_number(small_network: Any, variant: Var
 
 @pytest.mark.parametrize("variant", [BEN2, MVANET])
 def test_half_precision_keeps_alpha(small_network: Any, variant: Variant) -> None:
-    """fp16 is for GPUs, which sum in float32 where CPUs do: in norms, softmax, products."""
+    """Norms, softmax and products accumulate in float32, as on GPUs."""
     network = small_network(variant)
     x = torch.randn(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        spread = 4 / network(x).std()  # from sure background to sure object
+        spread = 4 / network(x).std()  # from certain background to certain object
         network.output.weight *= spread
         network.output.bias *= spread
         alpha = network(x).sigmoid()
-        off = (network.half()(x.half()).float().sigmoid() - alpha).abs()
-    assert off.mean() <= 2e-3
-    assert off.max() <= 0.03
+        difference = (network.half()(x.half()).float().sigmoid() - alpha).abs()
+    assert difference.mean() <= 2e-3
+    assert difference.max() <= 0.03
 
 
 @pytest.mark.parametrize("scale", ["255", "max"])
@@ -114,11 +114,11 @@ def test_frames_on_the_device_are_normalised_there(recipe: Any, scale: str) -> N
     with Calls() as calls:
         x = normalise(uploaded)
     assert torch.equal(x, normalise(frames))
-    assert calls.found == []
+    assert calls.blocking == []
 
 
 @pytest.mark.parametrize("frames", [torch.zeros(1, 128, 128, 3), torch.zeros(1, 3, 128, 128, dtype=torch.uint8)])
-def test_tensors_of_another_kind_are_a_bug(recipe: Any, frames: torch.Tensor) -> None:
+def test_tensors_of_another_shape_or_type_raise_value_error(recipe: Any, frames: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"frames must be \(N, 128, 128, 3\) uint8"):
         Normalise(recipe("mvanet", frame_px=128), torch.device("cpu"))(frames)
 
@@ -126,13 +126,13 @@ def test_tensors_of_another_kind_are_a_bug(recipe: Any, frames: torch.Tensor) ->
 def test_signals_stay_on_the_device() -> None:
     logits, boxes = torch.empty(2, 512, 512, device="meta"), torch.empty(2, 4, device="meta")
     frames = torch.empty(2, 512, 512, 3, dtype=torch.uint8, device="meta")
-    table, coarse = measure(logits, logits, boxes, frames, logits, [torch.empty((), device="meta"), None])
+    table, coarse = measure_signals(logits, logits, boxes, frames, logits, [torch.empty((), device="meta"), None])
     assert (table.device.type, coarse.device.type) == ("meta", "meta")
     with Calls() as calls:
         frames = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
         logits, boxes = torch.randn(2, 64, 64), torch.full((2, 4), float("nan"))
-        measure(logits, logits, boxes, frames, logits, [torch.zeros(()), None])
-    assert calls.found == []
+        measure_signals(logits, logits, boxes, frames, logits, [torch.zeros(()), None])
+    assert calls.blocking == []
 
 
 @pytest.mark.parametrize("rules", [{}, {"stretch": True, "alpha_resize": "plain", "frame_resize": "lanczos"}])
@@ -140,14 +140,14 @@ def test_frames_and_masks_are_made_without_waiting(recipe: Any, rules: dict[str,
     settings = recipe("fake", frame_px=64, weights="", **rules)
     image = np.random.default_rng(0).integers(0, 256, (150, 90, 3), np.uint8)
     placed, device = place((150, 90), None, settings), DeviceFrames(settings, torch.device("cpu"))
-    with Calls() as calls:  # the tables of a size that was never seen, too
+    with Calls() as calls:  # including the tables of a new size
         device.frames([image], [placed])
         device.masks(torch.rand(1, 64, 64), [placed], [None])
-    assert calls.found == []
+    assert calls.blocking == []
 
 
-def test_everything_comes_back_at_once() -> None:
-    kept = np.zeros(3, np.uint8)
-    tensor, array, other = to_host(torch.arange(4), kept, torch.ones(2, 2))
+def test_to_host_copies_tensors_and_keeps_arrays() -> None:
+    original = np.zeros(3, np.uint8)
+    tensor, array, other = to_host(torch.arange(4), original, torch.ones(2, 2))
     assert tensor.tolist() == [0, 1, 2, 3] and other.shape == (2, 2)
-    assert array is kept
+    assert array is original

@@ -1,4 +1,4 @@
-"""ONNX files of MVANet against the network itself, through the loader that runs any ONNX file."""
+"""Exported ONNX files of MVANet against the network itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.errors import WeightsError
-from pipeline.models.export import CLOSE, INPUT, OUTPUT, compare, export_onnx, onnx_recipe, write_onnx
+from pipeline.models.export import INPUT, MAX_DIFFERENCE, OUTPUT, compare, export_onnx, onnx_recipe, write_onnx
 from pipeline.models.load import load_model
 from pipeline.models.mvanet.checkpoint import load_mvanet
 from pipeline.models.mvanet.fuse import fuse_conv_bn
@@ -27,7 +27,7 @@ FRAME_PX = 128
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A narrow mvanet-lite's weights, and its ONNX file."""
+    """Provide a narrow mvanet-lite's weights and its ONNX file."""
     folder = tmp_path_factory.mktemp("export")
     torch.manual_seed(0)
     network = MVANet(dataclasses.replace(LITE, dim=8))
@@ -40,11 +40,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "lite.safetensors", folder / "lite.onnx"
 
 
-def test_the_file_gives_the_networks_alpha_on_three_photos(exported: tuple[Path, Path], recipe: Any, photo_frames: Any) -> None:
+def test_the_file_has_the_networks_alpha_on_three_photos(exported: tuple[Path, Path], recipe: Any, photo_frames: Any) -> None:
     weights, path = exported
     network = load_mvanet(weights, device=CPU, dtype=torch.float32)
     settings, frames = recipe("mvanet", frame_px=FRAME_PX), photo_frames(3, FRAME_PX)
-    assert compare(network, settings, path, frames) <= CLOSE
+    assert compare(network, settings, path, frames) <= MAX_DIFFERENCE
     for engine in ("onnxruntime", "openvino"):
         model = load_model(onnx_recipe(settings, path, "0" * 64), path, device="cpu", threads=1, engine=engine)
         assert model.engine == engine
@@ -57,7 +57,7 @@ def network_logits(network: MVANet, settings: Any, frames: Any) -> torch.Tensor:
     return MvanetModel(network, settings, CPU, torch.float32)(frames)
 
 
-def test_the_file_is_whole_and_says_what_it_takes(exported: tuple[Path, Path]) -> None:
+def test_the_file_is_valid_and_declares_its_input(exported: tuple[Path, Path]) -> None:
     graph = onnx.load(exported[1], load_external_data=False)
     onnx.checker.check_model(graph)
     assert [one.name for one in graph.graph.input] == [INPUT]
@@ -66,7 +66,7 @@ def test_the_file_is_whole_and_says_what_it_takes(exported: tuple[Path, Path]) -
     assert not list(exported[1].parent.glob("*.partial"))
 
 
-def test_a_file_that_is_off_is_not_kept(
+def test_a_file_with_another_alpha_is_deleted(
     exported: tuple[Path, Path], recipe: Any, photo_frames: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def other(network: MVANet, frame_px: int, path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_file_that_is_off_is_not_kept(
     torch.manual_seed(1)
     save_file(MVANet(dataclasses.replace(LITE, dim=8)).state_dict(), tmp_path / "other.safetensors")
     monkeypatch.setattr("pipeline.models.export.write_onnx", other)
-    with pytest.raises(WeightsError, match="from PyTorch's"):
+    with pytest.raises(WeightsError, match="differs from PyTorch's"):
         export_onnx(
             tmp_path / "other.safetensors", recipe("mvanet", frame_px=FRAME_PX), photo_frames(1, FRAME_PX), tmp_path / "x.onnx"
         )
@@ -90,4 +90,4 @@ def test_every_variant_can_be_exported(
     fuse_conv_bn(network)
     write_onnx(network, 256, tmp_path / "small.onnx")
     frames = np.asarray(photo_frames(3, 256))
-    assert compare(network, recipe("mvanet", frame_px=256), tmp_path / "small.onnx", frames) <= CLOSE
+    assert compare(network, recipe("mvanet", frame_px=256), tmp_path / "small.onnx", frames) <= MAX_DIFFERENCE

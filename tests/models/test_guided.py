@@ -7,35 +7,29 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.models.refiners.guided import EPS, Guided, both, fit, solve, windows
+from pipeline.imaging.frame import Placement
+from pipeline.models.refiners.guided import EPS, Guided, apply_both, fit, solve, window_means
 from pipeline.models.refiners.refine_tiles import prepare_refinements
-from pipeline.types import Alpha, Pixels
+from pipeline.types import Alpha, Pixels, Size
 
 CPU = torch.device("cpu")
 
 
-class Whole:
-    """All of an image fills the frame."""
-
-    def __init__(self, image: Pixels) -> None:
-        self.size = image.shape[:2]
-        self.region = self.inside = (0, 0, image.shape[1], image.shape[0])
-
-
 def refined(image: Pixels, base: Alpha) -> tuple[Alpha, Alpha]:
-    """The base's alpha enlarged, without the refiner and with it."""
+    """Return the base's alpha enlarged, without the refiner and with it."""
     size = image.shape[1], image.shape[0]
     enlarged = cv2.resize(base, size, interpolation=cv2.INTER_LINEAR)
     frame = cv2.resize(image, base.shape[::-1], interpolation=cv2.INTER_AREA)
-    (refinement,) = prepare_refinements(Guided(), [image], [Whole(image)], frame[None], torch.from_numpy(base)[None])  # type: ignore[list-item]
+    placed = Placement(Size(*image.shape[:2]), (0, 0, *size))
+    (refinement,) = prepare_refinements(Guided(), [image], [placed], frame[None], torch.from_numpy(base)[None])
     assert refinement is not None
-    drawn = enlarged.copy()
-    refinement.whole(drawn)
-    return enlarged, drawn
+    alpha = enlarged.copy()
+    refinement.refine_all(alpha)
+    return enlarged, alpha
 
 
 def strands(side: int, seed: int = 0) -> Alpha:
-    """(side, side): a disc with hairs of one to three pixels, with exact coverage."""
+    """Return the exact coverage (side, side) of a disc with hairs of one to three pixels."""
     rng = np.random.default_rng(seed)
     canvas = np.zeros((4 * side, 4 * side), np.uint8)
     cv2.circle(canvas, (2 * side, 2 * side), side, 255, -1)
@@ -47,7 +41,7 @@ def strands(side: int, seed: int = 0) -> Alpha:
 
 
 def mixed(alpha: Alpha, noise: float = 0) -> Pixels:
-    """An orange object on a blue ground that changes slowly."""
+    """Return an orange object on a blue gradient."""
     side = len(alpha)
     ground = np.array([40, 70, 180]) + np.linspace(-25, 25, side)[:, None, None]
     image = alpha[..., None] * np.array([230, 120, 30]) + (1 - alpha[..., None]) * ground
@@ -55,61 +49,61 @@ def mixed(alpha: Alpha, noise: float = 0) -> Pixels:
 
 
 @pytest.mark.parametrize(("factor", "noise", "share"), [(4, 0, 0.15), (4, 4, 0.2), (2, 0, 0.3), (6, 0, 0.25)])
-def test_hair_comes_back(factor: int, noise: float, share: float) -> None:
-    """Where colours tell object and ground apart, little of the enlargement's error is left."""
+def test_hair_is_recovered(factor: int, noise: float, share: float) -> None:
+    """Little of the enlargement's error remains where object and ground have different colours."""
     truth = strands(480)
     base = cv2.resize(truth, (480 // factor, 480 // factor), interpolation=cv2.INTER_AREA)
-    enlarged, drawn = refined(mixed(truth, noise), base)
-    assert np.square(drawn - truth).mean() < share * np.square(enlarged - truth).mean()
+    enlarged, alpha = refined(mixed(truth, noise), base)
+    assert np.square(alpha - truth).mean() < share * np.square(enlarged - truth).mean()
 
 
 def test_without_contrast_it_is_no_worse_than_the_enlargement() -> None:
-    """Object and ground look alike: nothing to be guided by."""
     truth = strands(480)
     base = cv2.resize(truth, (120, 120), interpolation=cv2.INTER_AREA)
     image = np.full((480, 480, 3), 128, np.uint8)
-    enlarged, drawn = refined(image, base)
-    assert np.square(drawn - truth).mean() < 1.01 * np.square(enlarged - truth).mean()
+    enlarged, alpha = refined(image, base)
+    assert np.square(alpha - truth).mean() < 1.01 * np.square(enlarged - truth).mean()
 
 
-def test_alpha_that_is_linear_in_colour_is_found_exactly() -> None:
+def test_alpha_that_is_linear_in_colour_is_fitted_exactly() -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (40, 50, 3), np.uint8)
     frame = torch.from_numpy(image).permute(2, 0, 1).float() / 255
     p = 0.2 + frame[0] * 0.3 + frame[1] * 0.1 - frame[2] * 0.15
-    coefficients = fit(p, frame, windows(40, 2, CPU), windows(50, 2, CPU), 1e-7)
+    coefficients = fit(p, frame, window_means(40, 2, CPU), window_means(50, 2, CPU), 1e-7)
     expected = torch.tensor([0.3, 0.1, -0.15, 0.2])[:, None, None].expand(4, 40, 50)
     torch.testing.assert_close(coefficients[:4], expected, atol=2e-3, rtol=0)
     assert coefficients[4].max() < 0.1
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 3))
-def test_three_equations_are_solved(seed: int, alike: float) -> None:
-    """Colours that go together, as grey does, make the matrix nearly singular; what is added keeps it solvable."""
+def test_solve_is_accurate(seed: int, alike: float) -> None:
+    """Correlated colours, such as greys, make the matrix nearly singular; EPS keeps it solvable."""
     rng = np.random.default_rng(seed)
     samples = rng.random((25, 3)) * 10**-alike + rng.random((25, 1))
     matrix = np.cov(samples.T, bias=True) + EPS * np.eye(3)
     y = rng.normal(size=3)
     entries = [torch.tensor([[matrix[i, j]]], dtype=torch.float32) for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))]
-    found = solve(*entries, torch.tensor(y, dtype=torch.float32).reshape(3, 1, 1))
-    residual = matrix @ np.array([float(one) for one in found]) - y
+    solution = solve(*entries, torch.tensor(y, dtype=torch.float32).reshape(3, 1, 1))
+    residual = matrix @ np.array([float(one) for one in solution]) - y
     assert np.abs(residual).max() < 2e-3
 
 
 @pytest.mark.parametrize("radius", [1, 2, 3])
-def test_windows_are_means_of_what_is_there(radius: int) -> None:
+def test_window_means_use_the_existing_neighbours(radius: int) -> None:
     planes = torch.rand(2, 9, 14)
-    means = both(windows(9, radius, CPU), planes, windows(14, radius, CPU))
+    means = apply_both(window_means(9, radius, CPU), planes, window_means(14, radius, CPU))
     for y, x in ((0, 0), (4, 7), (8, 13), (1, 12)):
         near = planes[:, max(y - radius, 0) : y + radius + 1, max(x - radius, 0) : x + radius + 1]
         torch.testing.assert_close(means[:, y, x], near.mean((1, 2)))
 
 
-def test_a_flat_image_gives_means(level: int = 77) -> None:
+def test_a_flat_image_gets_window_means() -> None:
+    level = 77
     frame = torch.full((3, 20, 20), level / 255)
     p = torch.rand(20, 20)
-    rows = windows(20, 2, CPU)
+    rows = window_means(20, 2, CPU)
     *a, b, unexplained = fit(p, frame, rows, rows, EPS)
     assert unexplained.min() > 0.99
     assert max(float(one.abs().max()) for one in a) < 1e-2
-    torch.testing.assert_close(b + sum(one * level / 255 for one in a), both(rows, p[None], rows)[0], atol=1e-3, rtol=0)
+    torch.testing.assert_close(b + sum(one * level / 255 for one in a), apply_both(rows, p[None], rows)[0], atol=1e-3, rtol=0)

@@ -1,4 +1,4 @@
-"""The door to every model: devices, precisions, normalisation, and what a failing forward becomes."""
+"""Loading models: devices, precisions, engines, normalisation, and errors of the forward pass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 
 from pipeline.errors import ConfigError, SegmentError, WeightsError
 from pipeline.models import load
-from pipeline.models.engines import openvino as compiled
+from pipeline.models.engines import openvino
 from pipeline.models.engines.openvino import choose_engine
 from pipeline.models.fake import SOFTNESS, THRESHOLD, FakeModel
 from pipeline.models.forward import Normalise, choose_device, to_logits
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 class RunsCode:
-    """Unpickled, it makes a folder."""
+    """Unpickled, it creates a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -65,13 +65,13 @@ PICKLES: dict[str, Callable[[Any, Path], Any]] = {
 def test_code_in_a_weights_file_of_any_name_never_runs(recipe: Any, kind: str, name: str, model: str, tmp_path: Path) -> None:
     path, trap = tmp_path / name, tmp_path / "trap"
     PICKLES[kind](RunsCode(trap), path)
-    for door in (check_weights, load_model):
+    for open_weights in (check_weights, load_model):
         with pytest.raises(WeightsError, match=str(path)):
-            door(recipe(model, frame_px=128), path)
+            open_weights(recipe(model, frame_px=128), path)
     assert not trap.exists()
     if kind == "bare":
         pickle.loads(path.read_bytes())
-        assert trap.exists(), "the trap must be a real one"
+        assert trap.exists(), "the trap must work"
 
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -81,7 +81,7 @@ def random_frames(count: int = 2, side: int = 128) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
 
 
-def test_normalise_is_torchvisions_formula(recipe: Any) -> None:
+def test_normalise_uses_torchvisions_formula(recipe: Any) -> None:
     frames = random_frames()
     settings = recipe("mvanet", frame_px=128)
     x = Normalise(settings, CPU)(frames)
@@ -90,7 +90,7 @@ def test_normalise_is_torchvisions_formula(recipe: Any) -> None:
     np.testing.assert_allclose(x, wanted, atol=1e-5)
 
 
-def test_read_only_frames_are_taken_in_silence_and_left_alone(recipe: Any) -> None:
+def test_read_only_frames_cause_no_warning_and_are_not_changed(recipe: Any) -> None:
     frames = random_frames()
     before = frames.copy()
     frames.flags.writeable = False
@@ -109,12 +109,12 @@ def test_read_only_frames_are_taken_in_silence_and_left_alone(recipe: Any) -> No
         np.zeros((0, 128, 128, 3), np.uint8),
     ],
 )
-def test_frames_of_another_kind_are_a_bug(frames: Any) -> None:
+def test_frames_of_another_shape_or_type_raise_value_error(frames: Any) -> None:
     with pytest.raises(ValueError, match=r"frames must be \(N, 128, 128, 3\) uint8"):
         FakeModel(128, CPU)(frames)
 
 
-def test_to_logits_turns_probabilities_back() -> None:
+def test_to_logits_inverts_probabilities() -> None:
     p = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float16)
     assert to_logits(p, "sigmoid").tolist() == [0.0, 0.25, 1.0]
     logits = to_logits(p, "none")
@@ -122,7 +122,7 @@ def test_to_logits_turns_probabilities_back() -> None:
     torch.testing.assert_close(logits.sigmoid(), p.float(), atol=2e-6, rtol=0)
 
 
-def test_the_fake_finds_what_differs_from_the_border(recipe: Any) -> None:
+def test_the_fake_finds_pixels_that_differ_from_the_border(recipe: Any) -> None:
     frames = np.full((2, 64, 64, 3), 230, np.uint8)
     frames[0, 10:30, 20:50] = (200, 30, 40)
     frames[1] = 20
@@ -157,39 +157,39 @@ def test_fp16_on_a_cpu_is_refused_before_the_file_is_read(recipe: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "gpu", "settled"), [("ben2", False, "fp32"), ("ben2", True, "fp16"), ("mvanet", True, "fp32")]
+    ("layout", "gpu", "expected"), [("ben2", False, "fp32"), ("ben2", True, "fp16"), ("mvanet", True, "fp32")]
 )
-def test_auto_is_settled_by_layout_and_device(
-    layout: str, gpu: bool, settled: str, recipe: Any, monkeypatch: pytest.MonkeyPatch
+def test_auto_precision_depends_on_layout_and_device(
+    layout: str, gpu: bool, expected: str, recipe: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(load, "recognise", lambda _path: layout)
-    monkeypatch.setattr(load, "HALF_HOLDS", frozenset({"ben2"}))
-    assert resolve_precision(recipe("mvanet", precision="auto"), Path("file"), gpu=gpu).precision == settled
+    monkeypatch.setattr(load, "FP16_LAYOUTS", frozenset({"ben2"}))
+    assert resolve_precision(recipe("mvanet", precision="auto"), Path("file"), gpu=gpu).precision == expected
     assert resolve_precision(recipe("mvanet", precision="bf16"), Path("file"), gpu=gpu).precision == "bf16"
     assert resolve_precision(recipe("onnx", precision="auto"), Path("file"), gpu=gpu).precision == "fp32"
     assert resolve_precision(recipe("fake", precision="auto"), None, gpu=gpu).precision == "fp32"
 
 
 @pytest.mark.parametrize("model", ["mvanet", "onnx"])
-def test_openvino_is_refused_where_it_cannot_be(model: str, recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "has_openvino", lambda: False)
+def test_openvino_is_refused_if_it_is_not_installed(model: str, recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "has_openvino", lambda: False)
     with pytest.raises(ConfigError, match="pip install openvino"):
         load_model(recipe(model), Path("nothing"), device="cpu", engine="openvino")
-    with pytest.raises(WeightsError):  # auto goes on without it, to the file that isn't there
+    with pytest.raises(WeightsError):  # auto continues without it, to the missing file
         load_model(recipe(model), Path("nothing"), device="cpu")
 
 
-@pytest.mark.parametrize("own", ["torch", "onnxruntime"])
-def test_openvino_is_refused_for_a_gpu(own: str) -> None:
-    with pytest.raises(ConfigError, match=f"is for CPUs; use compute.engine={own}"):
-        choose_engine("openvino", own, torch.device("cuda"))
-    assert choose_engine("auto", own, torch.device("cuda")) == own
+@pytest.mark.parametrize("native", ["torch", "onnxruntime"])
+def test_openvino_is_refused_for_a_gpu(native: str) -> None:
+    with pytest.raises(ConfigError, match=f"is for CPUs; use compute.engine={native}"):
+        choose_engine("openvino", native, torch.device("cuda"))
+    assert choose_engine("auto", native, torch.device("cuda")) == native
 
 
-@pytest.mark.parametrize(("model", "engine", "own"), [("mvanet", "onnxruntime", "torch"), ("onnx", "torch", "onnxruntime")])
-def test_the_other_kinds_engine_is_refused_before_the_run(model: str, engine: str, own: str, recipe: Any) -> None:
+@pytest.mark.parametrize(("model", "engine", "native"), [("mvanet", "onnxruntime", "torch"), ("onnx", "torch", "onnxruntime")])
+def test_the_engine_of_another_file_format_is_refused(model: str, engine: str, native: str, recipe: Any) -> None:
     for refuse in (check_weights, lambda *given: load_model(*given[:2], device="cpu", engine=given[2])):
-        with pytest.raises(ConfigError, match=f"compute.engine={engine} can't run weights of this kind; use auto, {own} or"):
+        with pytest.raises(ConfigError, match=f"compute.engine={engine} can't run weights of this kind; use auto, {native} or"):
             refuse(recipe(model), Path("nothing"), engine)
 
 
@@ -201,14 +201,14 @@ def test_a_model_without_its_file_is_refused(recipe: Any) -> None:
             check_weights(recipe(model), None)
 
 
-def test_a_frame_that_does_not_divide_is_refused(recipe: Any) -> None:
+def test_a_frame_size_that_is_no_multiple_of_128_is_refused(recipe: Any) -> None:
     odd = recipe("mvanet").model_copy(update={"frame_px": 1000})
     for refuse in (check_weights, lambda *given: load_model(*given, device="cpu")):
         with pytest.raises(ConfigError, match="multiple of 128 for mvanet, not 1000"):
             refuse(odd, Path("nothing"))
 
 
-def test_check_weights_looks_into_the_file(recipe: Any, golden_weights: ModuleType, tmp_path: Path) -> None:
+def test_check_weights_reads_the_keys(recipe: Any, golden_weights: ModuleType, tmp_path: Path) -> None:
     state = {
         key: torch.zeros((), dtype=getattr(torch, dtype)).expand(shape)
         for key, (shape, dtype) in golden_weights.keys("ben2").items()
@@ -227,7 +227,7 @@ def test_check_weights_looks_into_the_file(recipe: Any, golden_weights: ModuleTy
 
 @pytest.mark.parametrize("variant", [BEN2, MVANET], ids=["ben2", "mvanet"])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
-def test_mvanet_gives_float32_logits(variant: Any, precision: torch.dtype, small_network: Any, recipe: Any) -> None:
+def test_mvanet_returns_float32_logits(variant: Any, precision: torch.dtype, small_network: Any, recipe: Any) -> None:
     network = small_network(variant)
     frames = random_frames()
     settings = recipe("mvanet", frame_px=128)
@@ -239,14 +239,14 @@ def test_mvanet_gives_float32_logits(variant: Any, precision: torch.dtype, small
 
 
 @pytest.mark.parametrize(
-    ("error", "says"),
+    ("error", "message"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "out of GPU memory with 2 frames at once"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "failed on a batch of 2: DefaultCPUAllocator"),
         (MemoryError("no more"), "failed on a batch of 2: no more"),
     ],
 )
-def test_a_failed_forward_is_the_items_error(error: Exception, says: str, small_network: Any, recipe: Any) -> None:
+def test_a_failed_forward_pass_raises_segment_error(error: Exception, message: str, small_network: Any, recipe: Any) -> None:
     network = small_network(BEN2)
 
     def fail(*_: Any) -> None:
@@ -254,12 +254,12 @@ def test_a_failed_forward_is_the_items_error(error: Exception, says: str, small_
 
     network.mclm.register_forward_pre_hook(fail)
     model = MvanetModel(network, recipe("mvanet", frame_px=128), CPU, torch.float32)
-    with pytest.raises(SegmentError, match=says) as caught:
+    with pytest.raises(SegmentError, match=message) as caught:
         model(random_frames())
     assert caught.value.__cause__ is error
 
 
-def test_a_broken_device_is_nobodys_item(small_network: Any, recipe: Any) -> None:
+def test_a_broken_device_is_not_an_items_error(small_network: Any, recipe: Any) -> None:
     network = small_network(BEN2)
 
     def fail(*_: Any) -> None:
@@ -270,7 +270,7 @@ def test_a_broken_device_is_nobodys_item(small_network: Any, recipe: Any) -> Non
         MvanetModel(network, recipe("mvanet", frame_px=128), CPU, torch.float32)(random_frames())
 
 
-def test_numbers_that_are_not_finite_are_left_to_the_caller(small_network: Any, recipe: Any) -> None:
+def test_numbers_that_are_not_finite_are_returned(small_network: Any, recipe: Any) -> None:
     network = small_network(BEN2)
     with torch.no_grad():
         network.output.bias.fill_(torch.nan)

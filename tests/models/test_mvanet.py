@@ -1,4 +1,4 @@
-"""The decoder's parts against their definitions, and the network as a whole at small sizes."""
+"""The decoder's parts against their definitions, and the complete network at small sizes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.models.mvanet.network import (
     InstanceNorm,
     Variant,
     cut,
-    pools,
+    pool_grids,
     positions,
     stitch,
     to_nchw,
@@ -40,9 +40,9 @@ def test_quarters_are_cut_row_by_row_and_stitched_again() -> None:
 @pytest.mark.parametrize(
     ("side", "sides"), [(16, [16, 4, 2]), (12, [12, 3, 2]), (20, [20, 5, 2]), (22, [22, 6, 3]), (4, [4, 1]), (2, [2])]
 )
-def test_pools_round_half_to_even_and_leave_out_nothing_to_see(side: int, sides: list[int]) -> None:
+def test_pools_round_half_to_even_and_leave_out_empty_grids(side: int, sides: list[int]) -> None:
     x = torch.randn(1, 2 * side, 2 * side, 2)
-    pooled = pools(x, [side, side / 4, side / 8])
+    pooled = pool_grids(x, [side, side / 4, side / 8])
     assert [tuple(grid.shape[1:3]) for grid in pooled] == [(one, one) for one in sides]
     torch.testing.assert_close(to_nchw(pooled[0]), F.avg_pool2d(to_nchw(x), 2))
     for grid, one in zip(pooled, sides, strict=True):
@@ -76,7 +76,7 @@ def test_cross_attention_is_multihead_attention_with_one_head() -> None:
 
 
 @pytest.mark.parametrize("by", [2, 4])
-def test_shallow_is_reduced_exactly(by: int, small_network: Any) -> None:
+def test_the_reduced_shallow_map_is_exact(by: int, small_network: Any) -> None:
     network = small_network(BEN2)
     x = torch.randn(2, 3, 64, 64)
     wanted = F.interpolate(network.shallow(x), scale_factor=1 / by, mode="bilinear", align_corners=False)
@@ -97,16 +97,16 @@ def test_a_batch_equals_its_images(variant: Variant, side: int, small_network: A
 
 
 @VARIANTS
-def test_every_parameter_learns(variant: Variant, small_network: Any) -> None:
+def test_every_parameter_gets_a_gradient(variant: Variant, small_network: Any) -> None:
     network = small_network(variant)
     network(torch.randn(1, 3, 128, 128)).square().mean().backward()
-    still = [
+    without_gradient = [
         name
         for name, parameter in network.named_parameters()
         if parameter.grad is None or not parameter.grad.isfinite().all() or not parameter.grad.any()
     ]
-    # A norm without an affine part takes any constant out again, so biases before it get rounding noise at most.
-    assert [name for name in still if not name.endswith("conv.bias")] == []
+    # A norm without affine parameters removes any constant, so biases before it get rounding noise at most.
+    assert [name for name in without_gradient if not name.endswith("conv.bias")] == []
 
 
 @VARIANTS
@@ -120,8 +120,8 @@ def test_half_precision_stays_close(variant: Variant, dtype: torch.dtype, small_
     assert (exact - half).abs().mean() < (0.02 if dtype == torch.bfloat16 else 0.003)
 
 
-def test_the_views_have_their_own_place(small_network: Any) -> None:
-    """Swapping two quarters of the picture must not merely swap the quarters of the result."""
+def test_quarters_are_not_interchangeable(small_network: Any) -> None:
+    """Swapping two quarters of the image must not only swap the quarters of the result."""
     network = small_network(BEN2)
     frame = torch.randn(1, 3, 128, 128)
 
@@ -134,10 +134,10 @@ def test_the_views_have_their_own_place(small_network: Any) -> None:
 
 
 @pytest.mark.parametrize("variant", [BEN2, MVANET], ids=["ben2", "mvanet"])
-def test_torch_compile_can_read_it(variant: Variant, small_network: Any) -> None:
-    """As far as tracing goes, which is where it has failed; what its compiler makes of it is for ``make bench-gpu``."""
+def test_torch_compile_can_trace_it(variant: Variant, small_network: Any) -> None:
+    """Tracing only; ``matteline bench`` on a GPU runs its compiler."""
     network, x = small_network(variant), torch.randn(1, 3, 128, 128)
     compiled = torch.compile(network, backend="eager")
     with torch.inference_mode():
-        before = network(x)  # leaves the windows and their biases
+        before = network(x)  # fills the cache of windows and biases
         torch.testing.assert_close(compiled(x), before, atol=1e-5, rtol=0)

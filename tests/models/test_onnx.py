@@ -1,4 +1,4 @@
-"""Networks in ONNX files: what they compute, and what is refused before anything runs."""
+"""Networks in ONNX files: their logits, and files that are refused before anything runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from pipeline.errors import ConfigError, SegmentError, WeightsError
-from pipeline.models.engines import onnx as ours
+from pipeline.models.engines import onnx
 from pipeline.models.engines.onnx import OnnxModel
 from pipeline.models.engines.openvino import has_openvino
 
@@ -55,7 +55,7 @@ def image_input(*dims: int | str, kind: int = files.FLOAT) -> bytes:
 
 
 def graph(op: str, out: tuple[int | str, ...], **attributes: Any) -> bytes:
-    """A network of one operation."""
+    """Encode a network of one operation."""
     return files.model([files.node(op, ["image"], "out", **attributes)], [image_input()], [files.value_info("out", out, 1)])
 
 
@@ -108,12 +108,12 @@ def test_a_map_of_another_size_is_resized(build: Build, frames: Any) -> None:
     torch.testing.assert_close(build(content)(frames), wanted, atol=1e-5, rtol=0)
 
 
-def test_maps_without_a_channel_are_taken(build: Build, frames: Any) -> None:
+def test_maps_without_a_channel_axis_are_accepted(build: Build, frames: Any) -> None:
     logits = build(graph("ReduceMean", ("n", 32, 32), axes=[1], keepdims=0))(frames)
     np.testing.assert_allclose(logits, (frames / 255).mean(-1), atol=1e-5)
 
 
-def test_output_is_the_first_or_the_named_one(build: Build, frames: Any) -> None:
+def test_the_output_is_the_first_or_the_named_one(build: Build, frames: Any) -> None:
     content = files.model(
         [
             files.node("ReduceMin", ["image"], "low", axes=[1], keepdims=1),
@@ -136,7 +136,7 @@ def test_a_fixed_size_must_be_the_frame(build: Build) -> None:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "says"),
+    ("inputs", "message"),
     [
         ([image_input("n", 4, 32, 32)], "must be .batch, 3, height, width."),
         ([image_input(3, 32, 32)], "must be .batch, 3, height, width."),
@@ -146,22 +146,22 @@ def test_a_fixed_size_must_be_the_frame(build: Build) -> None:
         ([image_input(), files.value_info("box", ("n", 4), 1)], "also wants the input 'box'"),
     ],
 )
-def test_a_graph_that_takes_no_image_is_refused(inputs: list[bytes], says: str, build: Build) -> None:
+def test_a_graph_without_an_image_input_is_refused(inputs: list[bytes], message: str, build: Build) -> None:
     nodes = [files.node("Identity", ["image"], "out")]
     if len(inputs) == 2:
         nodes.append(files.node("Identity", ["box"], "unused"))
-    kind = files.INT64 if "int64" in says else files.FLOAT
+    kind = files.INT64 if "int64" in message else files.FLOAT
     content = files.model(nodes, inputs, [files.value_info("out", ("n", 1, "h", "w") if len(inputs) == 1 else (), kind)])
-    with pytest.raises(WeightsError, match=says):
+    with pytest.raises(WeightsError, match=message):
         build(content)
 
 
-def test_an_output_that_is_no_map_is_refused(build: Build) -> None:
+def test_an_output_of_another_shape_is_refused(build: Build) -> None:
     with pytest.raises(ConfigError, match=r"the output 'out' of network\.onnx is .*set recipe\.output_name"):
         build(graph("Identity", ("n", 3, 32, 32)))
 
 
-def test_an_output_of_undeclared_shape_is_judged_when_it_is_there(build: Build, frames: Any) -> None:
+def test_an_output_of_undeclared_shape_is_checked_in_the_forward_pass(build: Build, frames: Any) -> None:
     content = files.model(
         [files.node("Transpose", ["image"], "out", perm=[0, 3, 2, 1])],
         [image_input("n", 3, "h", "w")],
@@ -172,7 +172,7 @@ def test_an_output_of_undeclared_shape_is_judged_when_it_is_there(build: Build, 
         model(frames)
 
 
-def test_a_graph_that_fails_on_a_frame_is_the_items_error(build: Build, frames: Any) -> None:
+def test_a_failed_graph_raises_segment_error(build: Build, frames: Any) -> None:
     content = files.model(
         [
             files.node("Reshape", ["image", "shape"], "flat"),
@@ -184,14 +184,14 @@ def test_a_graph_that_fails_on_a_frame_is_the_items_error(build: Build, frames: 
     )
     model = build(content)
     np.testing.assert_allclose(model(frames[:1])[0], (frames[0] / 255).mean(-1), atol=1e-5)
-    if model.engine == "openvino":  # image by image even this graph works
+    if model.engine == "openvino":  # image by image this graph works
         np.testing.assert_allclose(model(frames), (frames / 255).mean(-1), atol=1e-5)
         return
     with pytest.raises(SegmentError, match="the ONNX graph failed on a batch of 3"):
         model(frames)
 
 
-def test_what_openvino_cannot_run_is_left_to_onnx_runtime(tmp_path: Path, recipe: Any, frames: Any) -> None:
+def test_a_graph_that_openvino_cannot_run_uses_onnx_runtime(tmp_path: Path, recipe: Any, frames: Any) -> None:
     content = files.model(
         [
             files.node("Det", ["image"], "determinants"),
@@ -239,7 +239,7 @@ def test_a_tensor_may_be_called_location(build: Build, frames: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"", "is empty"),
         (b"<html>not found</html>", "is a web page"),
@@ -248,10 +248,10 @@ def test_a_tensor_may_be_called_location(build: Build, frames: Any) -> None:
         (files.mean_model()[:-30], "can't be run by ONNX Runtime"),
         (graph("Exec", ("n", 1, 32, 32), domain="evil"), "can't be run by ONNX Runtime"),
     ],
-    ids=["empty", "web page", "zeros", "noise", "cut off", "operator of its own"],
+    ids=["empty", "web page", "zeros", "noise", "cut off", "custom operator"],
 )
-def test_what_is_no_network_is_refused(content: bytes, says: str, build: Build) -> None:
-    with pytest.raises(WeightsError, match=says):
+def test_other_files_are_refused(content: bytes, message: str, build: Build) -> None:
+    with pytest.raises(WeightsError, match=message):
         build(content)
 
 
@@ -260,18 +260,18 @@ def test_a_missing_file_is_refused(recipe: Any, tmp_path: Path) -> None:
         OnnxModel(tmp_path / "nothing.onnx", recipe("onnx", **PLAIN))
 
 
-def test_cuda_that_this_runtime_lacks_is_refused(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_without_onnxruntime_gpu_is_refused(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(ConfigError, match="onnxruntime-gpu"):
-        ours._choose_device("cuda")
-    assert ours._choose_device("auto").type == "cpu"
+        onnx._choose_device("cuda")
+    assert onnx._choose_device("auto").type == "cpu"
 
 
-@pytest.mark.skipif(not U2NETP.exists(), reason="the bundled u2netp.onnx is not there")
-def test_u2netp_is_run_as_its_authors_run_it(recipe: Any, photo_frames: Any) -> None:
-    """U-2-Net's own code divides by the image's maximum, then by ImageNet's mean and std; its output is a probability."""
+@pytest.mark.skipif(not U2NETP.exists(), reason="the bundled u2netp.onnx is missing")
+def test_u2netp_has_its_authors_preprocessing(recipe: Any, photo_frames: Any) -> None:
+    """U-2-Net divides by the image's maximum, then applies ImageNet's mean and std; its output is a probability."""
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     model = OnnxModel(U2NETP, recipe("onnx", frame_px=320, scale="max", activation="none"), device="cpu", threads=1)
     frames = photo_frames(2, 320)

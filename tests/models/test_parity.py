@@ -1,4 +1,4 @@
-"""Our numbers against the published code's, through the whole door: weights file, recognition, loading, forward."""
+"""Our numbers against the published code's, through recognition, loading and forward pass."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from PIL import Image
 
 from pipeline.config.recipe import Recipe
 from pipeline.models.engines.openvino import has_bf16, has_openvino
-from pipeline.models.export import CLOSE, export_onnx
-from pipeline.models.load import HALF_HOLDS, MvanetModel, load_model
+from pipeline.models.export import MAX_DIFFERENCE, export_onnx
+from pipeline.models.load import FP16_LAYOUTS, MvanetModel, load_model
 from pipeline.models.mvanet.checkpoint import load_mvanet, recognise
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
@@ -22,7 +22,7 @@ GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
 
 @pytest.fixture(scope="session")
 def loaded(golden: Any) -> dict[tuple[int, str, str], MvanetModel]:
-    """Models of the current layout by frame, precision and engine, so that each is loaded once."""
+    """Keep models of the current layout by frame, precision and engine, so that each is loaded once."""
     return {}
 
 
@@ -53,7 +53,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def full_frame(golden: Any) -> np.ndarray:
-    """The golden photo as its publisher's frame, (1, 1024, 1024, 3)."""
+    """Return the golden photo as its publisher's frame, (1, 1024, 1024, 3)."""
     photo = Image.open(GOLDENS / "photo1.png").convert("RGB").resize((1024, 1024), golden.resize)
     return np.asarray(photo)[None]
 
@@ -74,7 +74,7 @@ def test_a_batch_equals_its_images(golden: Any, recipe: Any, loaded: Any, photo_
 
 
 def test_full_size(golden: Any, recipe: Any, loaded: Any, bars: Any) -> None:
-    """Alpha within 1e-3 of BEN2's, mean 1e-5; logits within 5e-3 of the others', mean 1e-4. Features of every view as well."""
+    """Compare alpha (BEN2) or logits (the others) with the published code's, and BEN2's features of every view."""
     assert recognise(golden.path) == golden.layout
     model = model_of(golden, recipe, loaded, 1024, "fp32")
     features: list[torch.Tensor] = []
@@ -97,7 +97,7 @@ def test_full_size(golden: Any, recipe: Any, loaded: Any, bars: Any) -> None:
 
 
 def at_full_size(model: Any, golden: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Every 4th pixel of alpha: ours and the published code's."""
+    """Return every 4th pixel of alpha: ours and the published code's."""
     with np.load(GOLDENS / golden.numbers) as published:
         wanted = published["alpha"] if "alpha" in published else sigmoid(published["logits"])
     return sigmoid(model(full_frame(golden))[0, ::4, ::4].numpy()), wanted
@@ -112,7 +112,7 @@ def test_full_size_in_bf16(golden: Any, recipe: Any, loaded: Any, bars: Any) -> 
 @pytest.mark.study
 @pytest.mark.skipif(not has_openvino(), reason="OpenVINO is not installed")
 def test_full_size_in_openvino(golden: Any, recipe: Any, loaded: Any, bars: Any, graphs: Path) -> None:
-    """The limits of PyTorch's fp32, as alpha; in bf16 what is expected of any bf16."""
+    """The limits are those of PyTorch, in fp32 and in bf16."""
     alpha, wanted = at_full_size(model_of(golden, recipe, loaded, 1024, "fp32", "openvino", graphs), golden)
     bars.at_most(f"{golden.layout}: alpha at 1024 px, OpenVINO fp32, max", np.abs(alpha - wanted).max(), 1e-3)
     bars.at_most(f"{golden.layout}: alpha at 1024 px, OpenVINO fp32, mean", np.abs(alpha - wanted).mean(), 1e-5)
@@ -123,11 +123,11 @@ def test_full_size_in_openvino(golden: Any, recipe: Any, loaded: Any, bars: Any,
 
 @pytest.mark.study
 def test_half_precision_is_chosen_where_it_keeps_alpha(golden: Any, bars: Any) -> None:
-    """fp16 as on a GPU, but computed here: ``recipe.precision=auto`` takes it for the layouts in ``HALF_HOLDS`` alone."""
-    if golden.layout not in HALF_HOLDS:
-        pytest.skip("auto takes fp32 for this layout")
+    """Compute fp16, which ``recipe.precision=auto`` chooses on GPUs for ``FP16_LAYOUTS``, on the CPU."""
+    if golden.layout not in FP16_LAYOUTS:
+        pytest.skip("auto chooses fp32 for this layout")
     if not torch.cpu.get_capabilities().get("avx512_fp16"):
-        pytest.skip("this CPU has no fp16 instructions, and would take hours without")
+        pytest.skip("this CPU has no fp16 instructions; without them it takes hours")
     network = load_mvanet(golden.path, device=torch.device("cpu"), dtype=torch.float16)
     settings = Recipe(name="half", model="mvanet", weights="file", precision="fp16")
     alpha, wanted = at_full_size(MvanetModel(network, settings, torch.device("cpu"), torch.float16), golden)
@@ -149,8 +149,10 @@ def test_a_larger_batch_equals_its_images(golden: Any, recipe: Any, loaded: Any,
 
 @pytest.mark.study
 @pytest.mark.timeout(900)
-def test_its_onnx_file_gives_the_networks_alpha(golden: Any, recipe: Any, photo_frames: Any, tmp_path: Path, bars: Any) -> None:
-    """What ``matteline export`` does, at the publisher's size; read back by the loader of the preset ``onnx``."""
+def test_the_exported_onnx_file_has_the_networks_alpha(
+    golden: Any, recipe: Any, photo_frames: Any, tmp_path: Path, bars: Any
+) -> None:
+    """Export at the publisher's size, as ``matteline export`` does."""
     settings = recipe("mvanet", frame_px=1024)
     difference = export_onnx(golden.path, settings, photo_frames(3, 1024), tmp_path / "full.onnx")
-    bars.at_most(f"{golden.layout}: alpha of its ONNX file, three photos at 1024 px, max", difference, CLOSE)
+    bars.at_most(f"{golden.layout}: alpha of its ONNX file, three photos at 1024 px, max", difference, MAX_DIFFERENCE)

@@ -1,4 +1,4 @@
-"""Frames and masks made on a device, against the host's own way. Everything runs on CPU tensors here."""
+"""Frames and masks made by ``DeviceFrames``, here on CPU tensors, against Pillow and OpenCV."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def noise(height: int, width: int) -> Any:
 
 
 def logits(side: int, seed: int = 0) -> torch.Tensor:
-    """Soft edges, and noise that differs from pixel to pixel: (side, side)."""
+    """Return soft edges with noise per pixel, (side, side)."""
     y, x = torch.meshgrid(*[torch.arange(side) / side] * 2, indexing="ij")
     grain = torch.randn(side, side, generator=torch.Generator().manual_seed(seed))
     return 8 * torch.sin(5 * x + 2 * y) * torch.cos(4 * y - x) + grain
@@ -57,7 +57,7 @@ SIZES = [(64, 64), (1000, 700), (333, 500), (31, 47), (64, 300), (300, 64), (1, 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", ["bilinear", "lanczos"])
-def test_frames_are_the_hosts_to_the_bit(size: tuple[int, int], kind: str) -> None:
+def test_frames_equal_the_hosts_to_the_bit(size: tuple[int, int], kind: str) -> None:
     height, width = size
     boxes = [None, (0.2 * width, 0.1 * height, 0.7 * width, 0.9 * height), (-0.3 * width, -3, 0.5 * width, 1.4 * height)]
     for box in boxes:
@@ -66,8 +66,8 @@ def test_frames_are_the_hosts_to_the_bit(size: tuple[int, int], kind: str) -> No
 
 
 @pytest.mark.parametrize("size", [(1080, 1920), (1920, 1080), (2400, 3200)])
-def test_frames_of_photos_at_full_size(size: tuple[int, int]) -> None:
-    """A portrait of 1080 pixels' width is the one that Pillow resizes downwards first."""
+def test_frames_of_large_photos_equal_the_hosts(size: tuple[int, int]) -> None:
+    """Pillow resizes the rows of the 1080 pixels wide portrait first."""
     for kind in ("bilinear", "lanczos"):
         ours, hosts = both_frames(noise(*size), None, recipe(frame_px=1024, outside="clip", frame_resize=kind))
         np.testing.assert_array_equal(ours, hosts)
@@ -88,8 +88,8 @@ edges = st.floats(-1.3, 2.3, allow_nan=False)
     frame_px=st.sampled_from([32, 50, 128]),
     stretch=st.booleans(),
 )
-def test_there_and_back_for_any_size_and_box(height: int, width: int, ends: Any, **rules: Any) -> None:
-    """Frames are equal; masks differ by one level at most, in one pixel of a hundred."""
+def test_frames_and_masks_of_any_size_and_box(height: int, width: int, ends: Any, **rules: Any) -> None:
+    """Frames are equal; masks differ by at most one level, in at most 1 % of the pixels."""
     box = None
     if ends is not None:
         (x0, x1), (y0, y1) = sorted(ends[:2]), sorted(ends[2:])
@@ -106,21 +106,21 @@ def test_there_and_back_for_any_size_and_box(height: int, width: int, ends: Any,
     mask = device.masks(z[None].sigmoid(), [placed], [None])[0].numpy()
     wanted = to_mask(restore(z.sigmoid().numpy(), placed, recipe(**rules)))
     assert mask.shape == (height, width) and mask.dtype == np.uint8
-    off = np.abs(mask.astype(int) - wanted)
-    assert off.max() <= 1
-    assert np.count_nonzero(off) <= max(2, 0.01 * off.size)
+    difference = np.abs(mask.astype(int) - wanted)
+    assert difference.max() <= 1
+    assert np.count_nonzero(difference) <= max(2, 0.01 * difference.size)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("alpha_resize", ["antialias", "plain"])
 @pytest.mark.parametrize("stretch", [False, True])
-def test_masks_are_the_hosts_but_for_the_last_digit(size: tuple[int, int], alpha_resize: str, stretch: bool) -> None:
+def test_masks_differ_from_the_hosts_by_at_most_one_level(size: tuple[int, int], alpha_resize: str, stretch: bool) -> None:
     height, width = size
     for box in (None, (0.2 * width, 0.1 * height, 0.7 * width, 0.9 * height)):
         ours, hosts = both_masks(size, box, recipe(alpha_resize=alpha_resize, stretch=stretch), logits(64))
-        off = np.abs(ours.astype(int) - hosts)
-        assert off.max() <= 1
-        assert off.mean() <= 2e-3
+        difference = np.abs(ours.astype(int) - hosts)
+        assert difference.max() <= 1
+        assert difference.mean() <= 2e-3
 
 
 def test_a_large_mask_differs_in_hardly_any_pixel() -> None:
@@ -129,7 +129,7 @@ def test_a_large_mask_differs_in_hardly_any_pixel() -> None:
         assert np.abs(ours.astype(int) - hosts).mean() <= 3e-4
 
 
-def test_a_constant_map_is_not_stretched_and_numbers_that_are_not_finite_do_no_harm() -> None:
+def test_a_constant_map_is_not_stretched_and_nan_affects_no_other_item() -> None:
     rules = recipe(stretch=True)
     ours, hosts = both_masks((90, 70), None, rules, torch.full((64, 64), 0.3))
     assert np.array_equal(ours, hosts) and ours.max() == ours.min() == round(255 / (1 + np.exp(-0.3)))
@@ -152,7 +152,7 @@ def test_a_batch_of_different_images_equals_its_images() -> None:
         assert torch.equal(masks[number], device.masks(z[number : number + 1].sigmoid(), [placed[number]], [None])[0])
 
 
-def test_stripes_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stripes_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     for size in ((500, 300), (300, 500), (900, 40), (40, 900)):
         for rules in (recipe(frame_resize="lanczos"), recipe(stretch=True, alpha_resize="plain")):
             whole = both_frames(noise(*size), None, rules)[0], both_masks(size, None, rules, logits(64))[0]
@@ -164,7 +164,7 @@ def test_stripes_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Largest(TorchDispatchMode):
-    """How many bytes the largest tensor had."""
+    """Record the size of the largest tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -178,16 +178,16 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("size", [(2000, 2000), (20, 50_000), (60_000, 30)])
-def test_images_of_any_shape_go_through_in_stripes(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A 32nd of all sizes here: 100 megapixels take as much of the device as 8."""
+def test_memory_does_not_depend_on_the_images_size(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All sizes are 1/32 of real ones: 100 megapixels need as much memory on the device as 8."""
     stripe_px = pipeline.models.resample.STRIPE_PX // 32
     monkeypatch.setattr(pipeline.models.resample, "STRIPE_PX", stripe_px)
-    image = np.broadcast_to(np.arange(3, dtype=np.uint8), (*size, 3))  # takes no memory itself
+    image = np.broadcast_to(np.arange(3, dtype=np.uint8), (*size, 3))  # a view: uses no memory
     rules = recipe(frame_px=32, margin_without_box=False)
     placed = place(size, None, rules)
     with Largest() as largest:
         (frame,) = DeviceFrames(rules, CPU).frames([image], [placed])
-    assert largest.bytes <= 16 * stripe_px  # three int32 a pixel, and the rows that stripes share
+    assert largest.bytes <= 16 * stripe_px  # three int32 per pixel, and the rows that stripes share
     assert torch.equal(frame, torch.arange(3).expand(32, 32, 3))
     with Largest() as largest:
         (mask,) = DeviceFrames(rules, CPU).masks(torch.full((1, 32, 32), 0.5), [placed], [None])
@@ -195,8 +195,8 @@ def test_images_of_any_shape_go_through_in_stripes(size: tuple[int, int], monkey
     assert mask.shape == size and (mask == 128).all()
 
 
-def test_read_only_images_are_taken_in_silence() -> None:
-    """Images come as views of Ray's memory."""
+def test_read_only_images_cause_no_warning() -> None:
+    """Ray's arrays are read-only."""
     image = noise(90, 70)
     image.flags.writeable = False
     with warnings.catch_warnings():
@@ -204,20 +204,22 @@ def test_read_only_images_are_taken_in_silence() -> None:
         both_frames(image, None, recipe())
 
 
-def test_taps_are_made_once_for_a_size() -> None:
+def test_taps_are_cached_by_size() -> None:
     rules = recipe()
     both_frames(noise(123, 321), None, rules)
-    made = taps.cache_info().misses
+    misses = taps.cache_info().misses
     both_frames(noise(123, 321), None, rules)
-    assert taps.cache_info().misses == made
+    assert taps.cache_info().misses == misses
 
 
 @pytest.mark.parametrize(
     ("size", "box"), [((150, 190), None), ((190, 150), (20, 30, 140, 170)), ((150, 190), (-30, 10, 150, 160))]
 )
 @pytest.mark.parametrize("stretch", [False, True])
-def test_a_refiner_draws_the_same_mask(size: tuple[int, int], box: Any, stretch: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whole on the host, some rows at a time on the device."""
+def test_a_refined_mask_equals_the_hosts(
+    size: tuple[int, int], box: Any, stretch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host refines all rows at once, the device in stripes."""
     rules = recipe(outside="black", stretch=stretch)
     placed = place(size, box and Box(*box), rules)
     image, p = noise(*size), F.avg_pool2d(logits(64)[None], 5, 1, 2).sigmoid()

@@ -9,7 +9,7 @@ from pipeline.models.sharpen import sharpen
 
 SIDE = 256
 NEAR_PX = SIDE // 64 + 2
-"""Where the ramp has ended."""
+"""Distance from the contour at which the ramp has ended."""
 
 
 def square(inside: float = 3.0, outside: float = -2.0) -> torch.Tensor:
@@ -18,36 +18,36 @@ def square(inside: float = 3.0, outside: float = -2.0) -> torch.Tensor:
     return logits
 
 
-def test_a_contour_stays_as_it_is_and_what_is_far_is_decided() -> None:
-    logits, found = square(), sharpen(square(), 2.0)
-    assert torch.equal(found[:, 62:66, 100:150], logits[:, 62:66, 100:150])
-    assert torch.equal(found[:, : 64 - NEAR_PX], 2 * logits[:, : 64 - NEAR_PX])
+def test_logits_are_unchanged_at_the_contour_and_multiplied_far_from_it() -> None:
+    logits, sharpened = square(), sharpen(square(), 2.0)
+    assert torch.equal(sharpened[:, 62:66, 100:150], logits[:, 62:66, 100:150])
+    assert torch.equal(sharpened[:, : 64 - NEAR_PX], 2 * logits[:, : 64 - NEAR_PX])
     middle = slice(64 + NEAR_PX, 192 - NEAR_PX)
-    assert torch.equal(found[:, middle, middle], 2 * logits[:, middle, middle])
+    assert torch.equal(sharpened[:, middle, middle], 2 * logits[:, middle, middle])
 
 
-def test_there_is_no_jump_between() -> None:
+def test_the_transition_has_no_jump() -> None:
     row = sharpen(square(), 2.0)[0, 128, :64]
     steps = row.diff().abs()
     assert 0 < steps.max() <= 2.0 / 5 + 1e-5  # the ramp is five pixels long
 
 
-def test_one_changes_nothing() -> None:
+def test_a_factor_of_one_changes_nothing() -> None:
     logits = square()
     assert sharpen(logits, 1.0) is logits
 
 
-def test_what_has_no_contour_is_decided_everywhere() -> None:
+def test_a_map_without_a_contour_is_sharpened_everywhere() -> None:
     haze = torch.full((1, SIDE, SIDE), -0.5)
     torch.testing.assert_close(sharpen(haze, 4.0), 4 * haze)
 
 
 @given(st.integers(0, 1000), st.floats(1, 16), st.sampled_from([1, 7, 32, 320]))
-def test_which_side_of_a_half_never_changes_nor_comes_nearer(seed: int, times: float, side: int) -> None:
+def test_logits_keep_their_sign_and_never_shrink(seed: int, factor: float, side: int) -> None:
     logits = torch.randn(2, side, side, generator=torch.Generator().manual_seed(seed))
-    found = sharpen(logits, times)
-    assert torch.equal(found > 0, logits > 0)
-    assert (found.abs() >= logits.abs() * (1 - 1e-6)).all()
+    sharpened = sharpen(logits, factor)
+    assert torch.equal(sharpened > 0, logits > 0)
+    assert (sharpened.abs() >= logits.abs() * (1 - 1e-6)).all()
 
 
 def test_a_batch_equals_its_items() -> None:
@@ -61,7 +61,7 @@ def test_it_stays_on_the_device() -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_what_is_not_finite_stays_where_it_is(number: float) -> None:
+def test_numbers_that_are_not_finite_do_not_spread(number: float) -> None:
     logits = square()
     logits[0, 0, 0] = number
     assert sharpen(logits, 2.0)[0, 10:, 10:].isfinite().all()

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.models.signals import bounds, box_iou, named
-from pipeline.models.signals import measure as measure_on_device
+from pipeline.models.signals import bounding_boxes, box_iou, measure_signals, signals_by_name
 
 NO_BOX = np.full((1, 4), np.nan, np.float32)
 
 
 def measure(logits: torch.Tensor, boxes: np.ndarray) -> tuple[list[dict[str, float]], Any]:
     frames = np.random.default_rng(0).integers(0, 256, (*logits.shape, 3), np.uint8)
-    table, coarse = measure_on_device(logits, logits.sigmoid(), torch.from_numpy(boxes), frames)
-    return named(table.numpy()), coarse
+    table, coarse = measure_signals(logits, logits.sigmoid(), torch.from_numpy(boxes), frames)
+    return signals_by_name(table.numpy()), coarse
 
 
 def square(side: int = 64, x0: int = 16, y0: int = 8, x1: int = 48, y1: int = 40, logit: float = 10.0) -> torch.Tensor:
@@ -24,7 +23,7 @@ def square(side: int = 64, x0: int = 16, y0: int = 8, x1: int = 48, y1: int = 40
     return logits
 
 
-def test_a_sure_square_scores_high() -> None:
+def test_a_sure_square_has_good_signals() -> None:
     (signals,), coarse = measure(square(), NO_BOX)
     assert signals["soft_dice"] == pytest.approx(1, abs=1e-3)
     assert signals["stability"] == 1
@@ -36,7 +35,7 @@ def test_a_sure_square_scores_high() -> None:
     assert coarse.sum() == 32 * 32
 
 
-def test_formulas_against_plain_numpy() -> None:
+def test_formulas_equal_plain_numpy() -> None:
     logits = torch.randn(3, 48, 48, generator=torch.Generator().manual_seed(1)) * 3
     boxes = np.array([[4, 4, 40, 44], [0, 0, 48, 48], [np.nan] * 4], np.float32)
     measured, _ = measure(logits, boxes)
@@ -60,31 +59,23 @@ def test_box_agreement_is_the_iou_of_boxes() -> None:
     assert signals["box_agreement"] == 0
 
 
-def test_bounds_of_empty_and_full() -> None:
+def test_bounding_boxes_of_empty_and_full_masks() -> None:
     masks = torch.zeros(2, 8, 8)
     masks[1] = True
-    assert bounds(masks).tolist() == [[0, 0, 0, 0], [0, 0, 8, 8]]
-    assert box_iou(bounds(masks), torch.tensor([[0.0, 0, 8, 8]] * 2)).tolist() == [0, 1]
+    assert bounding_boxes(masks).tolist() == [[0, 0, 0, 0], [0, 0, 8, 8]]
+    assert box_iou(bounding_boxes(masks), torch.tensor([[0.0, 0, 8, 8]] * 2)).tolist() == [0, 1]
 
 
-def test_not_finite_is_said_and_does_not_spread() -> None:
-    logits = torch.cat([square(), square()])
-    logits[0, 3, 3] = float("nan")
-    first, second = measure(logits, np.full((2, 4), np.nan, np.float32))[0]
-    assert (first["finite"], second["finite"]) == (0, 1)
-    assert second["soft_dice"] == pytest.approx(1, abs=1e-3)
-
-
-def test_constant_map_has_no_span() -> None:
+def test_a_constant_map_has_no_span() -> None:
     (signals,), _ = measure(torch.zeros(1, 32, 32), NO_BOX)
     assert signals["span"] == 0
     assert signals["area_share"] == 0
 
 
-def test_sides_of_the_border_and_the_box() -> None:
+def test_border_sides_and_box_shares() -> None:
     (signals,), _ = measure(square(64, 0, 8, 32, 64), np.array([[0, 8, 16, 64]], np.float32))
-    found = [signals[f"border_{side}"] for side in ("top", "bottom", "left", "right")]
-    assert found == pytest.approx([0, 0.5, 56 / 64, 0])
+    borders = [signals[f"border_{side}"] for side in ("top", "bottom", "left", "right")]
+    assert borders == pytest.approx([0, 0.5, 56 / 64, 0])
     assert signals["box_outside"] == pytest.approx(0.5)
     assert signals["box_fill"] == pytest.approx(1)
     (signals,), _ = measure(square(64, 0, 8, 32, 64), np.array([[0, 0, 64, 64]], np.float32))
@@ -94,17 +85,17 @@ def test_sides_of_the_border_and_the_box() -> None:
     assert all(np.isnan(signals[name]) for name in ("box_agreement", "box_outside", "box_fill", "refined", "flip_dice"))
 
 
-def test_a_mirrored_opinion_and_a_refiner_s_change_are_told() -> None:
+def test_flip_dice_and_the_refiners_change_are_reported() -> None:
     logits = square(64, 0, 0, 32, 64)
     boxes, frames = torch.from_numpy(NO_BOX), np.zeros((1, 64, 64, 3), np.uint8)
     for mirrored, expected in ((logits.flip(2), 1.0), (logits, 0.0)):
-        table, _ = measure_on_device(logits, logits.sigmoid(), boxes, frames, mirrored, [torch.tensor(0.25)])
-        (signals,) = named(table.numpy())
+        table, _ = measure_signals(logits, logits.sigmoid(), boxes, frames, mirrored, [torch.tensor(0.25)])
+        (signals,) = signals_by_name(table.numpy())
         assert signals["flip_dice"] == pytest.approx(expected, abs=1e-3)
         assert signals["refined"] == 0.25
 
 
-def test_numbers_that_are_not_finite_spoil_no_other_item() -> None:
+def test_numbers_that_are_not_finite_affect_no_other_item() -> None:
     logits = torch.cat([square(), square()])
     logits[0, 3, 3] = float("nan")
     measured, _ = measure(logits, np.repeat(NO_BOX, 2, 0))
@@ -113,13 +104,13 @@ def test_numbers_that_are_not_finite_spoil_no_other_item() -> None:
     assert measured[1]["soft_dice"] == alone["soft_dice"]
 
 
-def test_no_box_at_all_is_the_same_as_a_batch_of_none() -> None:
+def test_no_boxes_equal_a_batch_of_nan_boxes() -> None:
     logits, frames = square(), np.zeros((1, 64, 64, 3), np.uint8)
-    given, none = (measure_on_device(logits, logits.sigmoid(), boxes, frames)[0] for boxes in (torch.from_numpy(NO_BOX), None))
+    given, none = (measure_signals(logits, logits.sigmoid(), boxes, frames)[0] for boxes in (torch.from_numpy(NO_BOX), None))
     torch.testing.assert_close(given, none, rtol=0, atol=0, equal_nan=True)
 
 
-def test_the_share_of_the_border_counts_every_corner_once() -> None:
+def test_border_touch_counts_every_corner_once() -> None:
     logits = square(64, 0, 0, 1, 64)  # all of the left side
     (signals,), _ = measure(logits, NO_BOX)
     assert signals["border_touch"] == pytest.approx(64 / 252)

@@ -1,4 +1,4 @@
-"""Each rewrite against the plain form."""
+"""Each rewrite of a computation against the plain form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIDES = [(1, 1), (2, 3), (7, 4), (16, 16)]
 
 
 def close(a: Tensor, b: Tensor) -> None:
-    """To 1e-5 of the scale."""
+    """Assert equality to 1e-5 of the scale."""
     assert a.shape == b.shape
     assert (a - b).abs().max() <= 1e-5 * max(1.0, float(b.abs().max()))
 
@@ -28,7 +28,7 @@ def plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 @pytest.mark.parametrize("size", SIDES)
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_convolution_after_enlargement(size: tuple[int, int], with_bias: bool) -> None:
+def test_convolution_after_upsampling(size: tuple[int, int], with_bias: bool) -> None:
     torch.manual_seed(1)
     x, weight = torch.randn(2, 5, *size), torch.randn(7, 5, 3, 3)
     bias = torch.randn(7) if with_bias else None
@@ -36,15 +36,15 @@ def test_convolution_after_enlargement(size: tuple[int, int], with_bias: bool) -
 
 
 @pytest.mark.parametrize("size", [(2, 3), (16, 16)])
-def test_norm_over_all_parities(size: tuple[int, int]) -> None:
+def test_instance_norm_over_all_phases(size: tuple[int, int]) -> None:
     torch.manual_seed(2)
     x, weight, bias = torch.randn(3, 5, *size), torch.randn(7, 5, 3, 3), torch.randn(7) * 10
     close(interleave(normalise_phases(conv_upsampled(x, weight, bias))), F.instance_norm(plain(x, weight, bias)))
 
 
 @pytest.mark.parametrize("spread", [1.0, 300.0, 3000.0])
-def test_norm_in_half_precision_of_any_spread(spread: float) -> None:
-    """The variance of such maps is no number of half precision; their deviation is."""
+def test_instance_norm_in_half_precision_of_any_spread(spread: float) -> None:
+    """The variance of such maps overflows half precision; their deviation does not."""
     torch.manual_seed(3)
     parts = [torch.randn(1, 4, 16, 16) * spread for _ in range(4)]
     wanted = F.instance_norm(interleave(parts))
@@ -54,7 +54,7 @@ def test_norm_in_half_precision_of_any_spread(spread: float) -> None:
 
 @pytest.mark.parametrize("size", SIDES)
 @pytest.mark.parametrize("outputs", [1, 3])
-def test_a_second_convolution_on_the_parities(size: tuple[int, int], outputs: int) -> None:
+def test_a_second_convolution_on_the_phases(size: tuple[int, int], outputs: int) -> None:
     torch.manual_seed(3)
     x, weight, second, bias = (
         torch.randn(2, 5, *size),
@@ -66,7 +66,7 @@ def test_a_second_convolution_on_the_parities(size: tuple[int, int], outputs: in
     close(conv_phases(phases, second, bias), F.conv2d(F.gelu(plain(x, weight, None)), second, bias, padding=1))
 
 
-def test_gradients_are_the_plain_forms() -> None:
+def test_gradients_equal_the_plain_forms() -> None:
     torch.manual_seed(4)
     gradients = []
     x, weight, second = torch.randn(1, 4, 5, 6), torch.randn(3, 4, 3, 3), torch.randn(1, 3, 3, 3)
@@ -87,7 +87,7 @@ def test_gradients_are_the_plain_forms() -> None:
 
 
 @pytest.mark.parametrize("variant", [BEN2, MVANET], ids=["instance", "batch"])
-def test_folded_norms_change_nothing(small_network: Any, variant: Variant) -> None:
+def test_fused_norms_change_nothing(small_network: Any, variant: Variant) -> None:
     network = small_network(variant)
     x = torch.randn(2, 3, 128, 128)
     with torch.no_grad():
@@ -99,18 +99,18 @@ def test_folded_norms_change_nothing(small_network: Any, variant: Variant) -> No
 
 @pytest.mark.parametrize("variant", [BEN2, MVANET], ids=["instance", "batch"])
 @pytest.mark.parametrize("side", [128, 384])
-def test_the_whole_network_is_its_plain_form(plain_forward: Any, small_network: Any, variant: Variant, side: int) -> None:
+def test_the_network_equals_its_published_form(plain_forward: Any, small_network: Any, variant: Variant, side: int) -> None:
     network, x = small_network(variant), torch.randn(2, 3, side, side)
     with torch.no_grad():
         close(network(x), plain_forward(network, x))
 
 
 @pytest.mark.parametrize("variant", [BEN2, MVANET], ids=["instance", "batch"])
-def test_training_takes_the_plain_tail(small_network: Any, variant: Variant) -> None:
-    """Batch norms that learn see the whole enlarged map; with instance norms both tails are the same."""
+def test_training_mode_works(small_network: Any, variant: Variant) -> None:
+    """Batch norms use statistics of the complete map; with instance norms training and inference are equal."""
     network, x = small_network(variant), torch.randn(2, 3, 128, 128)
-    learning = network.train()(x)
-    learning.square().mean().backward()
+    trained = network.train()(x)
+    trained.square().mean().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
     if variant == BEN2:
-        close(learning.detach(), network.eval()(x).detach())
+        close(trained.detach(), network.eval()(x).detach())

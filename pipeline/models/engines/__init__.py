@@ -1,6 +1,6 @@
-"""Inference engines: OpenVINO for CPUs, ONNX Runtime for ONNX files. PyTorch itself needs no wrapper.
+"""Inference engines: OpenVINO for CPUs, ONNX Runtime for ONNX files. PyTorch needs no wrapper.
 
-Each takes frames and gives logits, like every model.
+Each takes frames and returns logits, as every model does.
 
 May import: ``models`` and what it may import.
 """

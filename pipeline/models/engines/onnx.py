@@ -1,6 +1,6 @@
-"""Any salient-object network in an ONNX file: U²-Net, ISNet, BiRefNet, BEN2 and their like, by the recipe's settings.
+"""Run any salient-object network from an ONNX file, such as U²-Net, ISNet, BiRefNet or BEN2, by the recipe's settings.
 
-The file may use ONNX Runtime's own operators only, and must hold its weights itself.
+The file may use only ONNX Runtime's own operators, and must contain its weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812  (its usual name)
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, SegmentError, WeightsError
 from pipeline.models.engines.openvino import OpenVinoFile, choose_engine
-from pipeline.models.forward import Frames, Normalise, choose_device, one_thread, to_logits
+from pipeline.models.forward import Frames, Normalise, choose_device, first_line, one_thread, to_logits
 from pipeline.models.tensors import read_head
 
 CUDA = "CUDAExecutionProvider"
@@ -30,34 +30,30 @@ CUDA = "CUDAExecutionProvider"
 Images = npt.NDArray[np.floating[Any]]
 """(N, channels, height, width)."""
 
-KINDS: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-"""What a graph may take and give."""
+DTYPES: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+"""Types of a graph's input and output that can be used, by ONNX Runtime's names."""
 
 RUN_ERRORS = (
-    runtime.Fail,
-    runtime.RuntimeException,
-    runtime.InvalidArgument,
-    runtime.NotImplemented,
-    runtime.EPFail,
-    MemoryError,
-    RuntimeError,
+    *(runtime.Fail, runtime.RuntimeException, runtime.InvalidArgument, runtime.NotImplemented, runtime.EPFail),
+    *(MemoryError, RuntimeError),
 )
-"""What ONNX Runtime raises when a frame can't be computed, and OpenVINO, which has one kind only."""
+"""Errors of ONNX Runtime in a forward pass; OpenVINO raises RuntimeError only."""
 
 
 class OnnxModel:
-    """A graph in OpenVINO on a CPU, if it can run it, else in ONNX Runtime, which is also the judge of what the file is.
+    """An ONNX graph: in OpenVINO on a CPU if it can run it, else in ONNX Runtime. ONNX Runtime checks the file in any case.
 
     Args:
-        path: the ONNX file.
-        device: ``auto`` is CUDA where PyTorch finds a GPU and this ONNX Runtime can use it.
-        threads: of one forward pass on a CPU; absent, the engine's own choice.
-        engine: as ``compute.engine``.
-        check: only whether it can be used; opens a large file faster.
+        path: The ONNX file.
+        recipe: Its frame size, normalisation, activation and tensor names are used.
+        device: ``auto`` is CUDA if PyTorch finds a GPU and this ONNX Runtime can use it.
+        threads: Threads per forward pass on a CPU; default: the engine's choice.
+        engine: As ``compute.engine``.
+        check: Only check that the file can be used, which opens a large file faster.
 
     Raises:
-        WeightsError: not an ONNX file, or a graph that isn't an image-to-alpha network.
-        ConfigError: the recipe doesn't fit the graph, the device isn't there, or the engine can't be had for it.
+        WeightsError: Not an ONNX file, or its graph does not map images to alpha.
+        ConfigError: The recipe does not fit the graph, or the device or engine is not available.
     """
 
     def __init__(
@@ -74,63 +70,63 @@ class OnnxModel:
         self.activation = recipe.activation
         self.device = _choose_device(device)
         self.normalise = Normalise(recipe, torch.device("cpu"))
-        tries_openvino = choose_engine(engine, "onnxruntime", self.device) == "openvino" and not check
-        session = _open(path, self.device, threads, optimise=not (tries_openvino or check))
-        given = _choose(session.get_inputs(), recipe.input_name, "input", path)
-        output = _choose(session.get_outputs(), recipe.output_name, "output", path)
-        self.kind, self.one_by_one = _check_input(given, recipe.frame_px, path)
-        others = [one.name for one in session.get_inputs() if one.name != given.name]
+        try_openvino = choose_engine(engine, "onnxruntime", self.device) == "openvino" and not check
+        session = _open(path, self.device, threads, optimise=not (try_openvino or check))
+        image = _find(session.get_inputs(), recipe.input_name, "input", path)
+        output = _find(session.get_outputs(), recipe.output_name, "output", path)
+        self.dtype, self.one_by_one = _check_input(image, recipe.frame_px, path)
+        others = [one.name for one in session.get_inputs() if one.name != image.name]
         if others:
             raise WeightsError(f"{path} also wants the input {others[0]!r}; only networks of one image can be run")
         _check_output(output, path)
-        compiled = self._compiled_model(path, given.name, output.name, threads, engine) if tries_openvino else None
-        if tries_openvino and compiled is None:
+        compiled = self._try_openvino(path, image.name, output.name, threads, engine) if try_openvino else None
+        if try_openvino and compiled is None:
             session = _open(path, self.device, threads, optimise=True)
         self.engine = "onnxruntime" if compiled is None else "openvino"
         self.one_by_one = self.one_by_one or compiled is not None
-        self.run: Callable[[Images], Images] = compiled or (lambda x: session.run([output.name], {given.name: x})[0])
+        self.run: Callable[[Images], Images] = compiled or (lambda x: session.run([output.name], {image.name: x})[0])
 
     @one_thread()
     def __call__(self, frames: Frames) -> Tensor:
-        """(N, S, S, 3) uint8 to logits (N, S, S) float32 on the model's device.
+        """Map (N, S, S, 3) uint8 to logits (N, S, S) float32 on the model's device.
 
         Raises:
-            SegmentError: the graph failed, or gave something that is not one map an image.
+            SegmentError: The graph failed, or did not return one map per image.
         """
         with torch.inference_mode():
-            x = self.normalise(frames).numpy().astype(self.kind)  # (N, 3, S, S)
+            x = self.normalise(frames).numpy().astype(self.dtype)  # (N, 3, S, S)
             parts = np.split(x, len(x)) if self.one_by_one else [x]
             try:
                 outputs = [self.run(part) for part in parts]
             except RUN_ERRORS as error:
-                raise SegmentError(f"the ONNX graph failed on a batch of {len(frames)}: {_first_line(error)}") from error
+                raise SegmentError(f"the ONNX graph failed on a batch of {len(frames)}: {first_line(error)}") from error
             output = torch.from_numpy(np.concatenate(outputs)).to(self.device)
-            return to_logits(_one_map(output, len(frames), self.frame_px), self.activation)
+            return to_logits(_to_maps(output, len(frames), self.frame_px), self.activation)
 
-    def _compiled_model(self, path: Path, given: str, output: str, threads: int | None, engine: str) -> OpenVinoFile | None:
-        """The graph in OpenVINO; None if that can't run it.
+    def _try_openvino(self, path: Path, image: str, output: str, threads: int | None, engine: str) -> OpenVinoFile | None:
+        """Compile the graph in OpenVINO; None if OpenVINO cannot run it.
 
         Raises:
-            ConfigError: it can't, and it was asked for by name.
+            ConfigError: It cannot, and ``engine`` is ``openvino``.
         """
         try:
-            compiled = OpenVinoFile(path, given, output, self.frame_px, threads)
-            compiled(np.zeros((1, 3, self.frame_px, self.frame_px), self.kind))
+            compiled = OpenVinoFile(path, image, output, self.frame_px, threads)
+            compiled(np.zeros((1, 3, self.frame_px, self.frame_px), self.dtype))
         except RuntimeError as error:
             if engine == "openvino":
                 raise ConfigError(
-                    f"OpenVINO can't run {path.name} ({_first_line(error)}); use compute.engine=onnxruntime"
+                    f"OpenVINO can't run {path.name} ({first_line(error)}); use compute.engine=onnxruntime"
                 ) from error
             return None
         return compiled
 
 
-def _one_map(output: Tensor, batch: int, frame_px: int) -> Tensor:
-    """(N, 1, s, s) or (N, s, s) as (N, S, S), float32."""
+def _to_maps(output: Tensor, batch: int, frame_px: int) -> Tensor:
+    """Convert (N, 1, s, s) or (N, s, s) to (N, S, S) float32."""
     if output.ndim == 4 and output.shape[1] == 1:
         output = output[:, 0]
     if output.ndim != 3 or len(output) != batch:
-        raise SegmentError(f"the ONNX graph gave {list(output.shape)} for {batch} images; it must be one map an image")
+        raise SegmentError(f"the ONNX graph gave {list(output.shape)} for {batch} images; it must be one map per image")
     output = output.float()
     if output.shape[1:] != (frame_px, frame_px):
         output = F.interpolate(output[:, None], size=(frame_px, frame_px), mode="bilinear", align_corners=False)[:, 0]
@@ -150,18 +146,19 @@ def _choose_device(name: str) -> torch.device:
 
 
 def _open(path: Path, device: torch.device, threads: int | None, *, optimise: bool) -> Any:
-    """A session over the file.
+    """Open an ONNX Runtime session.
 
     Raises:
-        WeightsError, ConfigError: as ``OnnxModel``.
+        WeightsError: As ``OnnxModel``.
+        ConfigError: As ``OnnxModel``.
     """
     read_head(path)
-    if _keeps_weights_elsewhere(path):
+    if _has_external_weights(path):
         raise WeightsError(
-            f"{path} keeps weights in a second file, which no hash of this one covers; save it again as a single file"
+            f"{path} keeps weights in a second file, which the hash of this file does not cover; save both as a single file"
         )
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is raised; it needn't be printed as well
+    options.log_severity_level = 4  # errors are raised; don't print them too
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
     if not optimise:
@@ -173,8 +170,8 @@ def _open(path: Path, device: torch.device, threads: int | None, *, optimise: bo
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
         raise WeightsError(
-            f"{path} can't be run by ONNX Runtime {onnxruntime.__version__}; get the file anew, or export it for this version "
-            f"({_first_line(error)})"
+            f"{path} can't be run by ONNX Runtime {onnxruntime.__version__}; download it again, or export it for this version "
+            f"({first_line(error)})"
         ) from error
     if device.type == "cuda" and CUDA not in session.get_providers():
         raise ConfigError(
@@ -184,10 +181,10 @@ def _open(path: Path, device: torch.device, threads: int | None, *, optimise: bo
     return session
 
 
-def _keeps_weights_elsewhere(path: Path) -> bool:
-    """Whether a tensor of the graph names a second file for its numbers.
+def _has_external_weights(path: Path) -> bool:
+    """Return whether a tensor of the graph keeps its numbers in another file.
 
-    Looks for the bytes of an entry of ``TensorProto.external_data`` (field 13) with the key ``location`` (onnx.proto).
+    Searches for the bytes of an entry of ``TensorProto.external_data`` (field 13) with the key ``location`` (onnx.proto).
     """
     key = b"\x0a\x08location\x12"
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -199,8 +196,8 @@ def _keeps_weights_elsewhere(path: Path) -> bool:
     return False
 
 
-def _choose(candidates: list[Any], name: str | None, kind: str, path: Path) -> Any:
-    """The graph's input or output by name, or its first."""
+def _find(candidates: list[Any], name: str | None, kind: str, path: Path) -> Any:
+    """Return the graph's input or output of this name, or its first."""
     if name is None:
         if not candidates:
             raise WeightsError(f"{path} has no {kind}")
@@ -212,34 +209,30 @@ def _choose(candidates: list[Any], name: str | None, kind: str, path: Path) -> A
     raise ConfigError(f"recipe.{kind}_name is {name!r}, but {path.name} has {known}")
 
 
-def _check_input(given: Any, frame_px: int, path: Path) -> tuple[type[np.floating[Any]], bool]:
-    """The number type to feed, and whether only one image fits at a time."""
-    if given.type not in KINDS:
-        raise WeightsError(f"{path}: the input {given.name!r} is {given.type}; it must be float or float16")
-    shape = given.shape
+def _check_input(image: Any, frame_px: int, path: Path) -> tuple[type[np.floating[Any]], bool]:
+    """Return the input's number type, and whether the graph takes only one image at a time."""
+    if image.type not in DTYPES:
+        raise WeightsError(f"{path}: the input {image.name!r} is {image.type}; it must be float or float16")
+    shape = image.shape
     if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
-        raise WeightsError(f"{path}: the input {given.name!r} is {shape}; it must be [batch, 3, height, width]")
+        raise WeightsError(f"{path}: the input {image.name!r} is {shape}; it must be [batch, 3, height, width]")
     fixed = {side for side in shape[2:] if isinstance(side, int)}
     if len(fixed) > 1:
-        raise WeightsError(f"{path}: the input {given.name!r} is {shape}; frames are square")
+        raise WeightsError(f"{path}: the input {image.name!r} is {shape}; frames are square")
     if fixed and fixed != {frame_px}:
         raise ConfigError(
             f"recipe.frame_px is {frame_px}, but {path.name} takes {fixed.pop()} only; set recipe.frame_px to that"
         )
     if isinstance(shape[0], int) and shape[0] != 1:
         raise WeightsError(f"{path}: the batch is fixed at {shape[0]}; export it with 1 or with a dynamic batch")
-    return KINDS[given.type], bool(shape[0] == 1)
+    return DTYPES[image.type], bool(shape[0] == 1)
 
 
 def _check_output(output: Any, path: Path) -> None:
-    if output.type not in KINDS:
+    if output.type not in DTYPES:
         raise WeightsError(f"{path}: the output {output.name!r} is {output.type}; it must be float or float16")
     shape = output.shape
     if shape and (len(shape) not in {3, 4} or (len(shape) == 4 and isinstance(shape[1], int) and shape[1] != 1)):
         raise ConfigError(
-            f"the output {output.name!r} of {path.name} is {shape}, not one map an image; set recipe.output_name to another"
+            f"the output {output.name!r} of {path.name} is {shape}, not one map per image; set recipe.output_name to another"
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0][:200]

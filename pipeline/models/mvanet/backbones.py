@@ -1,9 +1,8 @@
-"""Backbones of MVANet: what gives five feature maps of a view.
+"""Backbones of MVANet: five feature maps of a view.
 
-The decoder wants MVANet's sides: a 4th of the view's twice, an 8th, a 16th and a 32nd of it. Swin has them so. A
-convolutional network's first features are at half the view's side: they are what Swin's patches are, colours and edges
-that no block has looked at, so they are the first map, and the decoder's lateral convolution halves them on its way in
-(``strides``); its other four are the rest.
+The decoder needs maps of 1/4 of the view's side (twice), 1/8, 1/16 and 1/32, as Swin has. A convolutional network's first map
+is 1/2. Like Swin's patches it holds colours and edges that no block has processed, so it is used as the first map, and the
+decoder's lateral convolution halves it (``strides``).
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ from pipeline.models.mvanet.swin import Swin
 
 
 class TimmFeatures(nn.Module):
-    """A convolutional network of timm's, with features at /2, /4, /8, /16 and /32; without numbers of its own to begin with.
+    """A convolutional network of timm with features at /2, /4, /8, /16 and /32, not pretrained.
 
     Args:
-        name: timm's.
+        name: timm's name.
 
     Raises:
-        ValueError: its features are not at these scales.
+        ValueError: Its features have other scales.
     """
 
     def __init__(self, name: str) -> None:
-        import timm  # takes two seconds, which a process with a frozen graph never needs
+        import timm  # takes two seconds, and is not needed with a cached graph
 
         super().__init__()
         self.body: nn.Module = timm.create_model(name, features_only=True, pretrained=False)
@@ -36,10 +35,10 @@ class TimmFeatures(nn.Module):
         self.channels: tuple[int, ...] = tuple(features.channels())
         """Channels of the five feature maps, finest first."""
         self.strides = (2, 1, 1, 1, 1)
-        """What the maps must still be reduced by to have the sides that the decoder wants."""
+        """Strides of the decoder's lateral convolutions that reduce the maps to the sides it needs."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, H, W), H and W multiples of 32, to 5 × (B, c, h, w), finest first."""
+        """Map (B, 3, H, W), H and W multiples of 32, to 5 × (B, c, h, w), finest first."""
         features: list[Tensor] = self.body(x)
         return features
 
@@ -48,5 +47,5 @@ Backbone = Swin | TimmFeatures
 
 
 def make_backbone(name: str) -> Backbone:
-    """``swin_b``, or a network of timm's by its name there."""
+    """Build ``swin_b``, or a network of timm by its name there."""
     return Swin() if name == "swin_b" else TimmFeatures(name)

@@ -1,8 +1,7 @@
-"""Published MVANet weights, read without running anything in them.
+"""Read published MVANet weights without running code in them.
 
-A file is opened as tensors (``models.tensors``), its layout is recognised from its keys and shapes (``recognise``), and
-every key is accounted for: it is a parameter of ours under another name, or a named rule says why it is not needed.
-Anything else, be it a single key, is an error that names it.
+A file is opened as tensors (``models.tensors``), and its layout is recognised from its keys and shapes (``recognise``). Every
+key must be a parameter of this network under another name, or be dropped by a named rule; a single other key is an error.
 
 Layouts and names: github.com/PramaLLC/BEN2, github.com/qianyu-dlut/MVANet, github.com/finegrain-ai/refiners (all MIT).
 """
@@ -21,18 +20,18 @@ from torch import Tensor
 from pipeline.errors import WeightsError
 from pipeline.models.mvanet.fuse import fuse_conv_bn
 from pipeline.models.mvanet.network import BEN2, LITE, LOCAL, MVANET, MVANet, Variant
-from pipeline.models.tensors import COUNTS, DTYPES, finite, open_tensors, short
+from pipeline.models.tensors import BATCH_COUNTS, STORED_DTYPES, open_tensors, read_finite, short
 
 Renames = Iterator[tuple[str, str]]
-"""Pairs of a module of ours and the same module in a file."""
+"""Pairs of our name of a module and its name in a file."""
 
 WIDTHS = range(8, 513, 4)
-"""Of a decoder; a file that says otherwise is damaged."""
+"""Valid widths of a decoder; a file with another one is damaged."""
 
 
 @dataclass(frozen=True)
 class Drop:
-    """Keys that are not needed, and why."""
+    """A rule for keys that are not needed, with the reason."""
 
     pattern: re.Pattern[str]
     reason: str
@@ -40,7 +39,7 @@ class Drop:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """A published way to write the network down."""
+    """A published format of the network's weights."""
 
     name: str
     variant: Variant
@@ -48,12 +47,12 @@ class Layout:
     drops: tuple[Drop, ...]
 
     def needs(self, key: str) -> bool:
-        """Whether a key of a file is not dropped by rule."""
+        """Return whether a file's key is not dropped by a rule."""
         return not any(drop.pattern.search(key) for drop in self.drops)
 
 
 BUFFERS = (
-    Drop(re.compile(r"\.relative_position_index$"), "follows from the window's side; computed here"),
+    Drop(re.compile(r"\.relative_position_index$"), "follows from the window's side; recomputed"),
     Drop(re.compile(r"\.num_batches_tracked$"), "counts training steps; nothing reads it in inference"),
 )
 
@@ -62,20 +61,20 @@ LEFTOVERS = (
     Drop(re.compile(r"^multifieldcrossatt\.(linear[56]|attention\.5)\."), "built by the training code, never called"),
     Drop(re.compile(r"^dec_blk[1-4]\.(linear[12]|attention\.[4-7])\."), "built by the training code, never called"),
 )
-"""Published MVANet files carry what their training code built, not only what it ran (issue 3 of qianyu-dlut/MVANet)."""
+"""Published MVANet files include modules that their training code built but never ran (issue 3 of qianyu-dlut/MVANet)."""
 
 
 def _training_modules() -> Renames:
-    """The training code's own names, in BEN2's and MVANet's files; blocks are numbered by position in a Sequential."""
+    """Yield the training code's names, in BEN2's and MVANet's files; blocks are numbered by position in a Sequential."""
 
     def block(ours: str, theirs: str, first: int = 0) -> Renames:
         for place, part in enumerate(("conv", "norm", "act")):
             yield f"{ours}.{part}", f"{theirs}.{first + place}"
 
-    yield "backbone", "backbone"  # Swin's published names are ours
+    yield "backbone", "backbone"  # same names as here
     for stage in range(4):
         yield f"backbone.norms.{stage}", f"backbone.norm{stage}"
-    for level in range(5):  # the features f0..f4 give e1..e5
+    for level in range(5):  # features f0..f4 become e1..e5
         yield from block(f"lateral.{level}", f"output{level + 1}")
     yield "mclm", "multifieldcrossatt"
     yield "mclm.attend_pools", "multifieldcrossatt.attention.0"
@@ -88,7 +87,7 @@ def _training_modules() -> Renames:
         yield ours, theirs
         yield f"{ours}.saliency", f"{theirs}.sal_conv"
         yield f"{ours}.attend_quarters", f"{theirs}.attention"
-        yield f"{ours}.ffn.fc1", f"{theirs}.linear3"  # linear1 and linear2 are leftovers there
+        yield f"{ours}.ffn.fc1", f"{theirs}.linear3"  # linear1 and linear2 are never run there
         yield f"{ours}.ffn.fc2", f"{theirs}.linear4"
         yield from block(f"smooth.{level}", f"conv{level + 1}")
     yield from block("merge.0", "insmask_head")
@@ -101,7 +100,7 @@ def _training_modules() -> Renames:
 
 
 def _finegrain_modules() -> Renames:
-    """Refiners' names: the path through its tree of chains, where equal neighbours are numbered from 1."""
+    """Yield the names of finegrain-ai/refiners: paths through its tree of chains, where equal siblings are numbered from 1."""
 
     def block(ours: str, theirs: str, act: str = "PReLU") -> Renames:
         for part, name in (("conv", "Conv2d"), ("norm", "BatchNorm2d"), ("act", act)):
@@ -130,7 +129,7 @@ def _finegrain_modules() -> Renames:
             yield f"{ours}.mlp.fc1", f"{theirs}.Residual_2.Linear_1"
             yield f"{ours}.mlp.fc2", f"{theirs}.Residual_2.Linear_2"
 
-    pyramid = "Pyramid"  # every level is nested in the finer one, and sums the coarser one with a lateral block
+    pyramid = "Pyramid"  # each level is nested in the finer one, and adds a lateral block to the coarser one
     for level in range(4):
         coarser = f"{pyramid}.Sum.PyramidL{level + 2}"
         yield from block(f"lateral.{level}", f"{pyramid}.Sum.Chain.CBR")
@@ -167,35 +166,31 @@ LAYOUTS = (
     Layout("finegrain", MVANET, dict(_finegrain_modules()), BUFFERS),
 )
 
-
 VARIANTS = {"mvanet-lite": LITE, "mvanet": MVANET, "ben2": BEN2}
-"""What ``matteline train`` makes, under our own names and at any width."""
-
-TRAINED = "trained-"
-"""Begins the names of their layouts."""
+"""The networks of ``matteline train``, whose files have our own names and any width."""
 
 
 @functools.lru_cache(maxsize=32)
 def own_layouts(dim: int | None) -> tuple[Layout, ...]:
-    """Layouts of our own training, for a width of the decoder; None for the usual ones."""
+    """Return the layouts of ``matteline train`` for a width of the decoder; None: the variants' own widths."""
     variants = {name: variant if dim is None else replace(variant, dim=dim) for name, variant in VARIANTS.items()}
-    return tuple(Layout(f"{TRAINED}{name}", variant, {"": ""}, BUFFERS) for name, variant in variants.items())
+    return tuple(Layout(f"trained-{name}", variant, {"": ""}, BUFFERS) for name, variant in variants.items())
 
 
 def recognise(path: Path) -> str:
-    """Name of a file's layout, from keys and shapes alone: no number is read, and no model is built.
+    """Return the name of a file's layout, from its keys and shapes only: no number is read, and no model is built.
 
     Raises:
-        WeightsError: not a weights file, or of no known layout.
+        WeightsError: Not a weights file, or of no known layout.
     """
     return _match(open_tensors(path), path)[0].name
 
 
 def load_mvanet(path: Path, *, device: torch.device, dtype: torch.dtype) -> MVANet:
-    """The network with a file's weights, for inference: batch norms are folded.
+    """Load the network for inference, with norms fused.
 
     Raises:
-        WeightsError: not a weights file, of no known layout, or with numbers that are not finite.
+        WeightsError: Not a weights file, of no known layout, or with numbers that are not finite.
     """
     layout, tensors = _match(open_tensors(path), path)
     model = _empty_model(layout.variant)
@@ -205,31 +200,31 @@ def load_mvanet(path: Path, *, device: torch.device, dtype: torch.dtype) -> MVAN
 
 
 def read_state(path: Path, variant: Variant) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """A file's weights in float32 as this variant's state dict, to train from, and the keys that it doesn't need.
+    """Return a file's weights in float32 as this variant's state dict, to train from, and the keys that are not needed.
 
     Raises:
-        WeightsError: as ``load_mvanet``, or of another variant.
+        WeightsError: As ``load_mvanet``, or the file is of another variant.
     """
     layout, tensors = _match(open_tensors(path), path)
     if layout.variant != variant:
-        raise WeightsError(f"{path} holds {layout.name}, which is another network; change the recipe's variant or its start")
+        raise WeightsError(f"{path} holds {layout.name}, which is another network; change variant or start in the recipe")
     state = _state(_empty_model(variant), layout, tensors, path, torch.float32)
     return state, tuple(key for key in tensors if not layout.needs(key))
 
 
 def _state(model: MVANet, layout: Layout, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The file's tensors under our names."""
+    """Return the file's tensors under our names."""
     state = {}
     for ours, slot in model.state_dict().items():
-        if ours.endswith(COUNTS):
+        if ours.endswith(BATCH_COUNTS):
             state[ours] = torch.zeros(slot.shape, dtype=slot.dtype)
         else:
-            state[ours] = finite(tensors, _their_key(ours, layout), path, dtype)
+            state[ours] = read_finite(tensors, _their_key(ours, layout), path, dtype)
     return state
 
 
 def _match(tensors: dict[str, Tensor], path: Path) -> tuple[Layout, dict[str, Tensor]]:
-    """The layout that fits exactly, and the file's tensors by key without a wrapper's prefix."""
+    """Return the layout that fits exactly, and the file's tensors by key without a wrapper's prefix."""
     if tensors and all(key.startswith("module.") for key in tensors):  # saved from inside DataParallel
         tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
 
@@ -249,41 +244,41 @@ def _match(tensors: dict[str, Tensor], path: Path) -> tuple[Layout, dict[str, Te
         tensor = tensors[key]
         if tensor.shape != shape:
             raise WeightsError(f"{path}: {key} is {list(tensor.shape)}, but {nearest.name} has it {list(shape)}")
-        if tensor.dtype not in DTYPES:
-            kinds = ", ".join(short(dtype) for dtype in DTYPES)
-            raise WeightsError(f"{path}: {key} is stored as {short(tensor.dtype)}; weights may be {kinds}")
+        if tensor.dtype not in STORED_DTYPES:
+            types = ", ".join(short(dtype) for dtype in STORED_DTYPES)
+            raise WeightsError(f"{path}: {key} is stored as {short(tensor.dtype)}; weights may be {types}")
     return nearest, tensors
 
 
 def _difference(path: Path, nearest: Layout, missing: list[str], unknown: list[str]) -> str:
-    """One sentence or two: what sets a file apart from the layout that comes nearest."""
+    """Describe how a file differs from the nearest layout."""
     known = ", ".join(layout.name for layout in LAYOUTS + own_layouts(None))
     parts = []
     if missing:
         parts.append(f"it lacks {len(missing)} of that layout's keys (first: {missing[0]})")
     if unknown:
-        parts.append(f"it has {len(unknown)} that the layout doesn't know (first: {unknown[0]})")
+        parts.append(f"it has {len(unknown)} keys that the layout does not have (first: {unknown[0]})")
     return (
         f"{path} is none of the known layouts ({known}). Nearest is {nearest.name}, but {' and '.join(parts)}. "
-        "Use a published file as it is, or train from one and keep its keys"
+        "Use a published file unchanged, or train from one and keep its keys"
     )
 
 
 @functools.cache
 def expected_keys(layout: Layout) -> dict[str, torch.Size]:
-    """Every key that a file of this layout must have, with its shape."""
+    """Return every key that a file of this layout must have, with its shape."""
     state = _empty_model(layout.variant).state_dict()
     return {theirs: slot.shape for ours, slot in state.items() if layout.needs(theirs := _their_key(ours, layout))}
 
 
 def _empty_model(variant: Variant) -> MVANet:
-    """The network's shapes without its numbers."""
+    """Return the network's shapes without its numbers."""
     with torch.device("meta"):
         return MVANet(variant)
 
 
 def _their_key(ours: str, layout: Layout) -> str:
-    """A key of ours as the layout writes it: by the innermost module that has another name there."""
+    """Translate one of our keys to the layout's, by the innermost module with another name there."""
     module, rest = ours, ""
     while module not in layout.modules:
         module, _, leaf = module.rpartition(".")

@@ -1,4 +1,4 @@
-"""Norms folded into the convolutions before them, as far as inference allows."""
+"""Fuse norms into the convolutions before them, for inference."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pipeline.models.mvanet.network import ConvBlock, InstanceNorm
 
 @torch.no_grad()
 def fuse_conv_bn(network: nn.Module) -> None:
-    """Fold every ``ConvBlock``'s norm, in place; the network is for inference from then on.
+    """Fuse every ``ConvBlock``'s norm, in place. Afterwards the network is for inference only.
 
     Batch norm: ``γ·(W∗x + b − μ)/√(σ² + ε) + β`` is a convolution with ``W·s`` and ``(b − μ)·s + β``, where
     ``s = γ/√(σ² + ε)``. Computed in float64, rounded once.
 
-    Instance norm: it depends on its input and stays, but takes the mean out again, so the convolution's bias goes.
+    Instance norm depends on its input and stays, but it removes the mean, so the convolution's bias is dropped.
     """
     for block in network.modules():
         if not isinstance(block, ConvBlock):

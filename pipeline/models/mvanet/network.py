@@ -1,12 +1,12 @@
-"""MVANet: four close-ups and one overview, looked at together (arXiv 2404.07445; BEN2's variant: arXiv 2501.06230).
+"""MVANet: four quarters at full size and one overview, processed together (arXiv 2404.07445; BEN2's variant: arXiv 2501.06230).
 
-One image becomes five views: its four quarters at full size (row by row), then the whole at half size. All five pass
-the same backbone. The decoder lets the overview find the object (MCLM) and the close-ups draw its edge (MCRM), stitches
-the close-ups together and enlarges the result with the help of the pixels themselves.
+An image becomes five views: its four quarters at full size, row by row, then the complete image at half size. All five pass
+through the same backbone. In the decoder the overview locates the object (MCLM) and the quarters refine its edge (MCRM). The
+quarters are stitched and upsampled with the help of the frame's own pixels.
 
-Everywhere below, a tensor of views is (N, 5, h, w, C): images first, so that a batch is nothing but its images, and
-channels last, so that a map is its tokens and nothing is moved between convolution and attention.
-The three published layouts and the bundled small model are one network in several ``Variant``s.
+A tensor of views is (N, 5, h, w, C): images first, so that images of a batch are independent, and channels last, so that a map
+is a sequence of tokens and nothing moves in memory between convolution and attention.
+The three published networks and the bundled small one are ``Variant``s of one network.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ from pipeline.models.mvanet.swin import MapNorm, Mlp
 from pipeline.models.mvanet.upsample import conv_phases, conv_upsampled, interleave, normalise_phases
 
 LOCAL = 4
-"""Views 0..3 are the quarters: top left, top right, bottom left, bottom right. View 4 is the whole."""
+"""Views 0..3 are the quarters: top left, top right, bottom left, bottom right. View 4 is the overview."""
 
 FRAME_STEP_PX = 128
-"""A frame's side is a multiple of this: half of it is the overview, a 32nd of that the coarsest map, of even side."""
-
+"""A frame's side is a multiple of this: the coarsest map has 1/32 of the overview's side, and that must be even."""
 
 Act = Literal["gelu", "prelu", "relu"]
 
@@ -40,20 +39,20 @@ ACTS: dict[Act, type[nn.Module]] = {"gelu": nn.GELU, "prelu": nn.PReLU, "relu": 
 
 @dataclass(frozen=True)
 class Variant:
-    """In what the models differ: all that shapes the network but its numbers."""
+    """The differences between the networks: everything that determines a network but its weights."""
 
     norm: Literal["instance", "batch"]
     act: Act
     ffn_act: Literal["gelu", "relu"]
     upsample_act: Act = "gelu"
     backbone: str = "swin_b"
-    """See ``backbones``."""
+    """See ``make_backbone``."""
     dim: int = 128
     """Channels of the decoder."""
     merge: int = 3
-    """The merge head is so many times as wide."""
+    """Width of the merge head, as a multiple of ``dim``."""
     pools: tuple[int, ...] = (2, 4, 8)
-    """By these the MCRMs divide the side of a map to pool what its close-ups attend to."""
+    """Divisors of a map's side: the sizes of the grids that the quarters attend to in an MCRM."""
 
 
 BEN2 = Variant(norm="instance", act="gelu", ffn_act="gelu")
@@ -68,53 +67,52 @@ LITE = Variant(
     merge=2,
     pools=(4, 8, 16),
 )
-"""The bundled model: everything above at small width, activations that cost nothing, and a quarter of the attention."""
+"""The bundled network: a narrow decoder, cheap activations, and a quarter of the attention."""
 
 
 def cut(whole: Tensor) -> Tensor:
-    """(N, 2h, 2w, C) to its quarters (N, 4, h, w, C)."""
+    """Cut (N, 2h, 2w, C) into its quarters (N, 4, h, w, C)."""
     batch, height, width, channels = whole.shape
     return whole.reshape(batch, 2, height // 2, 2, width // 2, channels).transpose(2, 3).flatten(1, 2)
 
 
 def stitch(quarters: Tensor) -> Tensor:
-    """(N, 4, h, w, C) back to the whole (N, 2h, 2w, C)."""
+    """Stitch quarters (N, 4, h, w, C) to (N, 2h, 2w, C)."""
     batch, _, height, width, channels = quarters.shape
-    return (
-        quarters.reshape(batch, 2, 2, height, width, channels).transpose(2, 3).reshape(batch, 2 * height, 2 * width, channels)
-    )
+    grid = quarters.reshape(batch, 2, 2, height, width, channels)
+    return grid.transpose(2, 3).reshape(batch, 2 * height, 2 * width, channels)
 
 
 def to_nchw(x: Tensor) -> Tensor:
-    """(N, h, w, C) as (N, C, h, w), which is how PyTorch names the axes of a map; nothing moves in memory."""
+    """View (N, h, w, C) as (N, C, h, w), PyTorch's order for maps; nothing moves in memory."""
     return x.permute(0, 3, 1, 2)
 
 
 def to_nhwc(x: Tensor) -> Tensor:
-    """(N, C, h, w) as (N, h, w, C)."""
+    """View (N, C, h, w) as (N, h, w, C)."""
     return x.permute(0, 2, 3, 1)
 
 
 def resize(x: Tensor, like: Tensor) -> Tensor:
-    """(N, C, h, w) at the height and width of ``like`` (N, C, H, W), bilinear."""
+    """Resize (N, C, h, w) to the height and width of ``like`` (N, C, H, W), bilinear."""
     return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=False)
 
 
 def by_image(views: Tensor) -> Tensor:
-    """(N·5, h, w, C) to (N, 5, h, w, C)."""
+    """View (N·5, h, w, C) as (N, 5, h, w, C)."""
     return views.reshape(-1, LOCAL + 1, *views.shape[1:])
 
 
-def pools(x: Tensor, sides: Sequence[float]) -> list[Tensor]:
-    """(N, h, w, C) averaged down to several square grids (N, side, side, C).
+def pool_grids(x: Tensor, sides: Sequence[float]) -> list[Tensor]:
+    """Average (N, h, w, C) down to square grids (N, side, side, C).
 
-    A side is rounded half to even, as upstream does; on small frames it may round to nothing, and is left out.
+    Sides are rounded half to even, as upstream does. A side that rounds to zero, on small frames, is left out.
     """
     return [to_nhwc(pool(to_nchw(x), round(side))) for side in sides if round(side) > 0]
 
 
 def pool(x: Tensor, side: int) -> Tensor:
-    """``adaptive_avg_pool2d``: (N, C, h, h) to (N, C, side, side). Where the sides divide, plain pooling does it faster."""
+    """Apply ``adaptive_avg_pool2d``, (N, C, h, h) to (N, C, side, side), by plain pooling where that is equal and faster."""
     step, rest = divmod(x.shape[-1], side)
     if rest:
         return F.adaptive_avg_pool2d(x, side)
@@ -123,7 +121,7 @@ def pool(x: Tensor, side: int) -> Tensor:
 
 @cache_by_shape
 def positions(height: int, width: int, channels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Sine position encoding of a grid, as in DETR (arXiv 2005.12872) but with pixel centres.
+    """Compute the sine position encoding of a grid, as in DETR (arXiv 2005.12872) but with pixel centres.
 
     Returns:
         (h·w, C): C/2 channels of y, then C/2 of x; sine on even and cosine on odd channels, frequencies in pairs.
@@ -142,14 +140,15 @@ def positions(height: int, width: int, channels: int, device: torch.device, dtyp
 
 
 class InstanceNorm(nn.Module):
-    """Instance norm without parameters: layer norm over every channel's plane. ``nn.InstanceNorm2d`` would merge images and
-    channels into one axis, for which OpenVINO would move the whole map in memory.
+    """Instance norm without parameters, as layer norm over every channel's plane.
+
+    ``nn.InstanceNorm2d`` merges images and channels into one axis, for which OpenVINO moves the complete map in memory.
     """
 
     eps = 1e-5
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) to the same."""
+        """Map (B, C, h, w) to the same shape."""
         return F.layer_norm(x, x.shape[2:], eps=self.eps)
 
 
@@ -163,22 +162,22 @@ class ConvBlock(nn.Module):
         self.act = ACTS[act or variant.act]()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, h, w) to (B, outputs, h/stride, w/stride)."""
+        """Map (B, inputs, h, w) to (B, outputs, h/stride, w/stride)."""
         x = self.act(self.norm(self.conv(x)))
         return x
 
 
 class Upsample(ConvBlock):
-    """Nearest enlargement by two, then a convolution block, computed on the small map (see ``enlarge``)."""
+    """Nearest 2× upsampling and a convolution block, computed on the small map (see ``upsample``)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, h, w) to (N, outputs, 2h, 2w)."""
+        """Map (N, inputs, h, w) to (N, outputs, 2h, 2w)."""
         return interleave(self.phases(x))
 
     def phases(self, x: Tensor) -> list[Tensor]:
-        """(N, inputs, h, w) to 4 × (N, outputs, h, w)."""
+        """Compute the result's four phases: (N, inputs, h, w) to 4 × (N, outputs, h, w)."""
         parts = conv_upsampled(x, self.conv.weight, self.conv.bias)
-        # Over a whole map, an instance norm is no mere list of its parts' norms, nor is a batch norm that learns.
+        # Instance norms, and batch norms in training, need statistics of the complete map, not of each phase.
         if isinstance(self.norm, InstanceNorm):
             parts = normalise_phases(parts, self.norm.eps)
         elif self.training:
@@ -189,9 +188,9 @@ class Upsample(ConvBlock):
 
 
 class CrossAttention(nn.Module):
-    """One-headed attention of some tokens to others, with parameters named as in ``nn.MultiheadAttention``.
+    """Attention with one head, with parameters named as in ``nn.MultiheadAttention``.
 
-    That module is not used because it builds the matrix of weights: 16384 × 5376 a view at 1024².
+    That module is not used because it builds the matrix of weights: 16384 × 5376 per view at 1024².
     """
 
     def __init__(self, dim: int) -> None:
@@ -202,7 +201,7 @@ class CrossAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """query (N, Q, C), key and value (N, K, C) to (N, Q, C)."""
+        """Attend from query (N, Q, C) to key and value (N, K, C), to (N, Q, C)."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
             F.linear(x, weight, bias)[:, None]  # (N, 1, Q or K, C)
@@ -213,13 +212,13 @@ class CrossAttention(nn.Module):
 
 
 def attend_by_view(attention: nn.ModuleList, local: Tensor, context: Tensor) -> Tensor:
-    """Every quarter's tokens (N, 4, Q, C) attend to their own context (N, 4, K, C), through weights of their own."""
+    """Attend from each quarter's tokens (N, 4, Q, C) to its own context (N, 4, K, C), with its own weights."""
     views = zip(attention, local.unbind(1), context.unbind(1), strict=True)
-    return torch.stack([attend(query, seen, seen) for attend, query, seen in views], 1)  # (N, 4, Q, C)
+    return torch.stack([attend(query, tokens, tokens) for attend, query, tokens in views], 1)  # (N, 4, Q, C)
 
 
 class MCLM(nn.Module):
-    """Multi-view complementary localisation: the overview gathers what the close-ups see, then tells them where to look."""
+    """Multi-view complementary localisation: the overview attends to the quarters, then the quarters to the overview."""
 
     def __init__(self, dim: int, ffn_act: Literal["gelu", "relu"]) -> None:
         super().__init__()
@@ -232,16 +231,16 @@ class MCLM(nn.Module):
         self.norm2 = MapNorm(dim)
 
     def forward(self, views: Tensor) -> Tensor:
-        """(N, 5, h, w, C) to (N, 5, h, w, C), h and w even."""
+        """Map (N, 5, h, w, C) to the same shape, h and w even."""
         height, width, channels = views.shape[2:]
-        place = functools.partial(positions, channels=channels, device=views.device, dtype=views.dtype)
+        encoding = functools.partial(positions, channels=channels, device=views.device, dtype=views.dtype)
         local, overview = views[:, :LOCAL], views[:, LOCAL].flatten(1, 2)  # (N, 4, h, w, C), (N, h·w, C)
 
-        grids = pools(stitch(local), [height, height / 4, height / 8])
+        grids = pool_grids(stitch(local), [height, height / 4, height / 8])
         pooled = torch.cat([grid.flatten(1, 2) for grid in grids], 1)  # (N, K, C)
-        pooled_places = torch.cat([place(*grid.shape[1:3]) for grid in grids])  # (K, C)
-        seen = self.attend_pools(overview + place(height, width), pooled + pooled_places, pooled)
-        overview = self.norm1(overview + seen)  # (N, h·w, C)
+        pooled_encoding = torch.cat([encoding(*grid.shape[1:3]) for grid in grids])  # (K, C)
+        attended = self.attend_pools(overview + encoding(height, width), pooled + pooled_encoding, pooled)
+        overview = self.norm1(overview + attended)  # (N, h·w, C)
         overview = self.norm2(overview + self.ffn_global(overview))
         overview = overview.unflatten(1, (height, width))  # (N, h, w, C)
 
@@ -252,7 +251,7 @@ class MCLM(nn.Module):
 
 
 class MCRM(nn.Module):
-    """Multi-view complementary refinement: the overview dims what is background, the close-ups sharpen the rest."""
+    """Multi-view complementary refinement: the overview dims the background, the quarters refine the rest."""
 
     def __init__(self, dim: int, ffn_act: Literal["gelu", "relu"], pools: Sequence[int] = (2, 4, 8)) -> None:
         super().__init__()
@@ -264,38 +263,38 @@ class MCRM(nn.Module):
         self.norm2 = MapNorm(dim)
 
     def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 5, h, w, C) to (N, 5, h, w, C), h and w even, and where the object is, as logits (N, 1, h, w)."""
+        """Map (N, 5, h, w, C), h and w even, to the same shape and the object's saliency as logits (N, 1, h, w)."""
         batch, _, height, width, channels = views.shape
         local, overview = views[:, :LOCAL], views[:, LOCAL]  # (N, 4, h, w, C), (N, h, w, C)
 
-        where = self.saliency(to_nchw(overview))  # (N, 1, h, w)
-        salient = F.interpolate(where.sigmoid(), scale_factor=2, mode="nearest")  # (N, 1, 2h, 2w)
-        local = (local * cut(to_nhwc(salient))).flatten(2, 3)  # (N, 4, h·w, C)
+        saliency = self.saliency(to_nchw(overview))  # (N, 1, h, w)
+        factor = F.interpolate(saliency.sigmoid(), scale_factor=2, mode="nearest")  # (N, 1, 2h, 2w)
+        local = (local * cut(to_nhwc(factor))).flatten(2, 3)  # (N, 4, h·w, C)
 
-        grids = pools(cut(overview).flatten(0, 1), [height / by for by in self.pools])
+        grids = pool_grids(cut(overview).flatten(0, 1), [height / by for by in self.pools])
         context = torch.cat([grid.flatten(1, 2) for grid in grids], 1).reshape(batch, LOCAL, -1, channels)  # (N, 4, K, C)
         local = self.norm1(local + attend_by_view(self.attend_quarters, local, context))
         local = self.norm2(local + self.ffn(local)).unflatten(2, (height, width))  # (N, 4, h, w, C)
 
         overview = overview + stitch(local)[:, ::2, ::2]  # nearest to half size takes every second pixel
-        return torch.cat([local, overview[:, None]], 1), where  # (N, 5, h, w, C), (N, 1, h, w)
+        return torch.cat([local, overview[:, None]], 1), saliency  # (N, 5, h, w, C), (N, 1, h, w)
 
 
 class DecoderFeatures(NamedTuple):
-    """What the decoder saw on its way down, coarsest first; training has an eye on all of it."""
+    """The decoder's maps, coarsest first; training has a loss on each."""
 
     maps: list[Tensor]
-    """(N·5, C, h, w) after the MCLM and after every MCRM: h is S/64, S/64, S/32, S/16, S/8 ... S/8."""
+    """(N·5, C, h, w) after the MCLM and after every MCRM: h is S/64, S/64, S/32, S/16, S/8, S/8."""
     saliency: list[Tensor]
     """Logits (N, 1, h, w) of every MCRM."""
 
 
 class MVANet(nn.Module):
-    """The whole network.
+    """The complete network.
 
     Args:
-        variant: which model's norms, activations and widths.
-        backbone: its five features feed the decoder; the variant's own by default.
+        variant: Norms, activations and widths.
+        backbone: Source of the decoder's five features; default: the variant's.
     """
 
     def __init__(self, variant: Variant, backbone: Backbone | None = None) -> None:
@@ -318,7 +317,7 @@ class MVANet(nn.Module):
         self.output = nn.Conv2d(dim, 1, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of a batch of frames.
+        """Predict the logits of a batch of frames.
 
         Args:
             x: (N, 3, S, S), normalised RGB; S is a multiple of 128.
@@ -326,28 +325,28 @@ class MVANet(nn.Module):
         Returns:
             (N, 1, S, S).
         """
-        logits: Tensor = self.draw(x, self.look(x).maps[-1])
+        logits: Tensor = self.predict(x, self.decode(x).maps[-1])
         return logits
 
-    def look(self, x: Tensor) -> DecoderFeatures:
-        """Five views through backbone and decoder: (N, 3, S, S) to the decoder's maps."""
+    def decode(self, x: Tensor) -> DecoderFeatures:
+        """Run the five views of frames (N, 3, S, S) through backbone and decoder."""
         overview = F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=False)  # (N, 3, S/2, S/2)
         views = torch.cat([cut(to_nhwc(x)), to_nhwc(overview)[:, None]], 1).flatten(0, 1)  # (N·5, S/2, S/2, 3)
-        found = zip(self.lateral, self.backbone(to_nchw(views)), strict=True)  # 5 × (N·5, c, h, w)
-        features = [lateral(feature) for lateral, feature in found]  # 5 × (N·5, C, h, w)
+        backbone = zip(self.lateral, self.backbone(to_nchw(views)), strict=True)  # 5 × (N·5, c, h, w)
+        features = [lateral(feature) for lateral, feature in backbone]  # 5 × (N·5, C, h, w)
 
         maps = to_nchw(self.mclm(by_image(to_nhwc(features[-1]))).flatten(0, 1))  # (N·5, C, S/64, S/64)
-        looked = DecoderFeatures([maps], [])
+        decoded = DecoderFeatures([maps], [])
         for level in range(len(self.mcrm) - 1, -1, -1):
             maps = features[level] + resize(maps, like=features[level])  # (N·5, C, h, w)
-            views, where = self.mcrm[level](by_image(to_nhwc(maps)))  # (N, 5, h, w, C)
+            views, saliency = self.mcrm[level](by_image(to_nhwc(maps)))  # (N, 5, h, w, C)
             maps = self.smooth[level](to_nchw(views.flatten(0, 1)))  # (N·5, C, h, w)
-            looked.maps.append(maps)
-            looked.saliency.append(where)
-        return looked
+            decoded.maps.append(maps)
+            decoded.saliency.append(saliency)
+        return decoded
 
-    def draw(self, x: Tensor, maps: Tensor) -> Tensor:
-        """The decoder's last maps (N·5, C, S/8, S/8) stitched, and enlarged with the frame's own pixels: (N, 1, S, S)."""
+    def predict(self, x: Tensor, maps: Tensor) -> Tensor:
+        """Stitch the decoder's last maps (N·5, C, S/8, S/8), and upsample them with the frame's pixels to (N, 1, S, S)."""
         views = by_image(to_nhwc(maps))  # (N, 5, S/8, S/8, C)
         whole = to_nchw(stitch(views[:, :LOCAL]))  # (N, C, S/4, S/4)
         whole = self.merge(whole + resize(to_nchw(views[:, LOCAL]), like=whole))  # (N, C, S/4, S/4)
@@ -358,10 +357,10 @@ class MVANet(nn.Module):
         return conv_phases(self.upsample2.phases(whole), self.output.weight, self.output.bias)  # (N, 1, S, S)
 
     def shallow_reduced(self, x: Tensor, by: Literal[2, 4]) -> Tensor:
-        """``bilinear(shallow(x))`` at S/by, (N, C, S/by, S/by), without ever holding the (N, C, S, S) map.
+        """Compute ``bilinear(shallow(x))`` at S/by, (N, C, S/by, S/by), without the map (N, C, S, S).
 
-        Bilinear reduction by an even factor averages the two middle pixels of every stretch of ``by``, both ways. The
-        mean of four shifted 3×3 kernels is one 4×4 kernel, which starts ``by/2 - 2`` pixels into the stretch.
+        Bilinear reduction by an even factor averages the two middle pixels of every ``by`` along each axis. The mean of four
+        shifted 3×3 kernels is one 4×4 kernel, which starts at pixel ``by/2 - 2``.
         """
         shifts = [(left, 1 - left, top, 1 - top) for top in (0, 1) for left in (0, 1)]
         kernel = torch.stack([F.pad(self.shallow.weight, shift) for shift in shifts]).mean(0)  # (C, 3, 4, 4)

@@ -1,4 +1,4 @@
-"""What a network makes once for every size of its input."""
+"""Cache what a network computes once per input size."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def cache_by_shape(make: Callable[P, T]) -> Callable[P, T]:
-    """Keep what depends on sizes alone: it is made in the first forward pass, and later ones copy nothing to the device.
+def cache_by_shape(build: Callable[P, T]) -> Callable[P, T]:
+    """Cache a function that depends on sizes only, so that later forward passes copy nothing to the device.
 
-    Not in inference mode, whose tensors could not serve a later pass with gradients; and not what an export makes, which
-    are placeholders.
+    Results are built outside inference mode: inference tensors could not serve a later pass with gradients. An export's results
+    are placeholders and are not cached.
     """
-    kept = functools.lru_cache(maxsize=32)(torch.inference_mode(False)(make))
+    cached = functools.lru_cache(maxsize=32)(torch.inference_mode(False)(build))
 
-    @functools.wraps(make)
+    @functools.wraps(build)
     def get(*args: P.args, **kwargs: P.kwargs) -> T:
-        return make(*args, **kwargs) if torch.compiler.is_exporting() else kept(*args, **kwargs)  # type: ignore[arg-type]
+        return build(*args, **kwargs) if torch.compiler.is_exporting() else cached(*args, **kwargs)  # type: ignore[arg-type]
 
     return get

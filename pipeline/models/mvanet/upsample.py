@@ -1,10 +1,9 @@
-"""Convolution after nearest enlargement by two, done on the small map: 4 multiplications where there were 9.
+"""Convolution after nearest 2× upsampling, computed on the small map: 4 multiplications instead of 9 (sub-pixel convolution).
 
-Of the 3×3 pixels under the kernel, some are copies of one another. For an even row 2i the three rows above, at and below
-it are the small map's rows i-1, i, i; for an odd row 2i+1 they are i, i, i+1. So a kernel's three rows become two, its
-outer and the sum of the other two, and likewise its columns: every one of the four *parities* (even or odd row, even or
-odd column) of the large map is one 2×2 convolution of the small one. What follows works on the parities one by one; the
-large map need never be put together.
+Nearest upsampling repeats pixels, so some of the 3×3 pixels under the kernel are equal. For an even row 2i the three rows are
+the small map's i-1, i, i; for an odd row 2i+1 they are i, i, i+1. So three kernel rows reduce to two, the outer one and the sum
+of the others, and columns likewise. Each of the four *phases* (even or odd row, even or odd column) of the large map is one 2×2
+convolution of the small one. All functions here work on the four phases; the large map need never be built.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
-"""Odd row, odd column; the order of every list of parities."""
+"""Odd row, odd column: the order of every list of phases."""
 
 
 def phase_kernel(weight: Tensor, odd_row: int, odd_column: int) -> Tensor:
-    """(D, C, 3, 3) to (D, C, 2, 2): rows (and columns) 0, 1+2 for an even parity, 0+1, 2 for an odd one."""
+    """Reduce a kernel (D, C, 3, 3) to (D, C, 2, 2): rows (columns) 0 and 1+2 for an even phase, 0+1 and 2 for an odd one."""
     for dim, odd in ((2, odd_row), (3, odd_column)):
         before, at, after = weight.unbind(dim)
         weight = torch.stack([before + at, after] if odd else [before, at + after], dim)
@@ -28,25 +27,26 @@ def phase_kernel(weight: Tensor, odd_row: int, odd_column: int) -> Tensor:
 
 
 def conv_upsampled(x: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
-    """``conv2d(nearest(x, 2), weight, bias, padding=1)`` as its four parities.
+    """Compute the four phases of ``conv2d(nearest(x, 2), weight, bias, padding=1)``.
 
     Args:
         x: (N, C, h, w).
         weight: (D, C, 3, 3).
+        bias: (D,).
 
     Returns:
         4 × (N, D, h, w).
     """
-    # An even row looks at the row above it, an odd one at the row below.
+    # An even row needs the row above it, an odd one the row below.
     return [F.conv2d(F.pad(x, (1 - c, c, 1 - r, r)), phase_kernel(weight, r, c), bias) for r, c in PHASES]
 
 
 def normalise_phases(phases: Sequence[Tensor], eps: float = 1e-5) -> list[Tensor]:
-    """Instance norm without parameters over all four parities (N, D, h, w) of a channel together.
+    """Apply instance norm without parameters to all four phases (N, D, h, w) of a channel together.
 
-    The variance of a union of equal parts is the mean of the parts' variances and the variance of their means.
+    The variance of a union of equal parts is the mean of the parts' variances plus the variance of their means.
     """
-    # As deviations: the variance itself may be more than half precision can hold.
+    # Deviations, not variances, which may overflow half precision.
     moments = [torch.std_mean(part, (2, 3), correction=0, keepdim=True) for part in phases]
     deviations, means = (torch.stack(some).float().flatten(2) for some in zip(*moments, strict=True))  # (4, N, D)
     mean = means.mean(0)
@@ -58,7 +58,7 @@ def normalise_phases(phases: Sequence[Tensor], eps: float = 1e-5) -> list[Tensor
 
 
 def interleave(phases: Sequence[Tensor]) -> Tensor:
-    """The large map (N, D, 2h, 2w), channels last in memory, from its parities, 4 × (N, D, h, w)."""
+    """Build the large map (N, D, 2h, 2w), channels-last in memory, from its phases, 4 × (N, D, h, w)."""
     batch, channels, height, width = phases[0].shape
     a, b, c, d = (part.permute(0, 2, 3, 1).flatten(0, 1) for part in phases)  # (N·h, w, D)
     above, below = (torch.cat(pair, 2).flatten(1) for pair in ((a, b), (c, d)))  # (N·h, w·2·D)
@@ -67,32 +67,32 @@ def interleave(phases: Sequence[Tensor]) -> Tensor:
 
 
 def conv_phases(phases: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``conv2d(interleave(parities), weight, bias, padding=1)`` without weaving them.
+    """Compute ``conv2d(interleave(phases), weight, bias, padding=1)`` without interleaving them.
 
-    A pixel of parity q finds its neighbour at distance d in parity (q + d) mod 2, at most one step away: in an even
-    parity at its own place or the next one, in an odd one at its own or the one before. So every parity is read by one
-    2×2 kernel for all four results.
+    A pixel of phase q finds its neighbour at distance d in phase (q + d) mod 2, at most one step away: in an even phase at its
+    own place or the next one, in an odd one at its own or the one before. So one 2×2 kernel per phase covers all four results.
 
     Args:
-        parities: 4 × (N, C, h, w).
+        phases: 4 × (N, C, h, w).
         weight: (D, C, 3, 3).
+        bias: (D,).
 
     Returns:
         (N, D, 2h, 2w).
     """
     height, width = phases[0].shape[2:]
-    made = None
+    total = None
     for part, (r, c) in zip(phases, PHASES, strict=True):
-        seen = F.conv2d(part, _reading_kernel(weight, r, c), padding=1)  # (N, D·4, h+1, w+1): one place too many
-        seen = seen[:, :, 1 - r : 1 - r + height, 1 - c : 1 - c + width]  # (N, D·4, h, w)
-        made = seen if made is None else made + seen
-    assert made is not None
-    large = F.pixel_shuffle(made, 2)
+        terms = F.conv2d(part, _phase_weights(weight, r, c), padding=1)  # (N, D·4, h+1, w+1): one place too many
+        terms = terms[:, :, 1 - r : 1 - r + height, 1 - c : 1 - c + width]  # (N, D·4, h, w)
+        total = terms if total is None else total + terms
+    assert total is not None
+    large = F.pixel_shuffle(total, 2)
     return large if bias is None else large + bias[:, None, None]
 
 
-def _reading_kernel(weight: Tensor, r: int, c: int) -> Tensor:
-    """What the parity (r, c) gives to each of the four results: (D, C, 3, 3) to (D·4, C, 2, 2)."""
+def _phase_weights(weight: Tensor, r: int, c: int) -> Tensor:
+    """Return the weights of phase (r, c) in each of the four results: (D, C, 3, 3) to (D·4, C, 2, 2)."""
     outputs, inputs = weight.shape[:2]
     kernel = weight.new_zeros(outputs, 4, inputs, 2, 2)
     for to, (qy, qx) in enumerate(PHASES):

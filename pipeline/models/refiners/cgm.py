@@ -1,10 +1,9 @@
-"""Confidence-guided matting: a small network that draws alpha anew in the band, at the image's own size.
+"""Confidence-guided matting: a small network recomputes alpha in the unknown region, at the image's own size.
 
-The idea is BEN's (arXiv 2501.06230): a base that says where it is unsure, and a refiner for there. Their refiner isn't
-public; this network, its inputs and its training (``pipeline.training``) are our own. It sees the photo, the base's alpha
-enlarged, what ``guided`` makes of it and how far it is enlarged, and adds to guided's answer what it has learned that this
-lacks. It is a U-Net of three levels without normalisation, as networks that restore images are best (Lim et al., arXiv
-1707.02921): what it says of a pixel doesn't hang on the tile around it.
+The idea is BEN's (arXiv 2501.06230): refine where the base model is unsure. BEN's refiner is not public; this network, its
+inputs and its training (``pipeline.training.refiner``) are our own. From the photo, the base's alpha enlarged, ``guided``'s
+alpha and the scale it predicts a correction of ``guided``. It is a U-Net of three levels without normalisation, as is best for
+image restoration (Lim et al., arXiv 1707.02921): a pixel's result does not depend on the statistics of its tile.
 """
 
 from __future__ import annotations
@@ -17,53 +16,53 @@ from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from pipeline.models.forward import to_device
 from pipeline.models.refiners.guided import Guided
-from pipeline.models.refiners.refine_tiles import Axis, Draw, Drawing, View, enlarged
-from pipeline.models.tensors import fill, matched
+from pipeline.models.refiners.refine_tiles import Axis, Predict, View, enlarge
+from pipeline.models.tensors import load_tensors, open_matching
 from pipeline.paths import WEIGHTS
 
 BUNDLED = WEIGHTS / "cgm.safetensors"
-"""The weights in the package, made by ``make train-refiner``; ``cgm.md`` beside them says of what."""
+"""The weights in the package, made by ``make train-refiner``; ``cgm.md`` beside them is their model card."""
 
 WIDTHS = (32, 64, 96)
 """Channels at a half, a quarter and an eighth of the image's size."""
 
 STEP_PX = 8
-"""Its coarsest grid: tiles start and end on it, so that a pixel is seen in the same way from any tile."""
+"""Pixels per cell of the coarsest level. Tiles start and end on it, so that a pixel's result is the same in any tile."""
 
 HALO_PX = 48
-"""How far around a tile it looks. Of its 70 pixels of sight the outermost change alpha by 0.004 at most, 1e-5 in the mean."""
+"""Margin around a tile. The outermost of its 70 pixels of sight change alpha by at most 0.004, by 1e-5 on average."""
 
 BASE, WEIGHT, GUIDED = 3, 4, 5
-"""Which of its inputs are the base's alpha, the band and guided's alpha."""
+"""Input channels of the base's alpha, the unknown map and guided's alpha."""
 
 SCALE_BITS = 3.0
-"""The enlargement is told as log2(scale) over this: 8 times is 1."""
+"""Divisor of log2(scale) in the input: an enlargement of 8 is 1."""
 
 
 class Cgm(nn.Module):
-    """What has to be added to an alpha."""
+    """The network that predicts the correction of ``guided``'s alpha."""
 
     def __init__(self, widths: tuple[int, int, int] = WIDTHS) -> None:
         super().__init__()
         fine, middle, coarse = widths
         self.stem = nn.Conv2d(7 * 4, fine, 3, 1, 1)
-        self.fine = Pair(fine)
+        self.fine = ResidualBlock(fine)
         self.to_middle = nn.Conv2d(fine, middle, 4, 2, 1)
-        self.middle = Pair(middle)
+        self.middle = ResidualBlock(middle)
         self.to_coarse = nn.Conv2d(middle, coarse, 4, 2, 1)
-        self.coarse = nn.Sequential(Pair(coarse), Pair(coarse))
+        self.coarse = nn.Sequential(ResidualBlock(coarse), ResidualBlock(coarse))
         self.from_coarse = nn.Conv2d(coarse, middle * 4, 1)
-        self.middle_again = Pair(middle)
+        self.middle_again = ResidualBlock(middle)
         self.from_middle = nn.Conv2d(middle, fine * 4, 1)
-        self.fine_again = Pair(fine)
+        self.fine_again = ResidualBlock(fine)
         self.head = nn.Conv2d(fine, 4, 3, 1, 1)
-        nn.init.zeros_(self.head.weight)  # it starts as guided
+        nn.init.zeros_(self.head.weight)  # untrained, it equals guided
         assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, seen: Tensor) -> Tensor:
-        """(N, 7, H, W) as ``inputs`` gives it, H and W multiples of ``STEP_PX``, to (N, H, W) to be added to guided's alpha."""
-        half = self.fine(self.stem(F.pixel_unshuffle(seen, 2)))  # (N, 32, H/2, W/2)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, 7, H, W) from ``stack_inputs``, H and W multiples of ``STEP_PX``, to the correction (N, H, W)."""
+        half = self.fine(self.stem(F.pixel_unshuffle(x, 2)))  # (N, 32, H/2, W/2)
         quarter = self.middle(F.relu(self.to_middle(half)))  # (N, 64, H/4, W/4)
         eighth = self.coarse(F.relu(self.to_coarse(quarter)))  # (N, 96, H/8, W/8)
         quarter = self.middle_again(quarter + F.pixel_shuffle(self.from_coarse(eighth), 2))
@@ -72,73 +71,75 @@ class Cgm(nn.Module):
         return change
 
 
-class Pair(nn.Module):
-    """x + conv(relu(conv(x)))."""
+class ResidualBlock(nn.Module):
+    """Two convolutions with a residual connection: x + conv(relu(conv(x)))."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.first, self.second = nn.Conv2d(width, width, 3, 1, 1), nn.Conv2d(width, width, 3, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, h, w) to the same shape."""
         changed: Tensor = x + self.second(F.relu(self.first(x)))
         return changed
 
 
 def load_cgm(path: Path, *, device: torch.device, dtype: torch.dtype) -> Cgm:
-    """The network with a file's weights, for inference.
+    """Load the network for inference.
 
     Raises:
-        WeightsError: not a weights file, not this network's, or with numbers that are not finite.
+        WeightsError: Not a weights file, not this network's, or with numbers that are not finite.
     """
     network = Cgm()
-    fill(network, _matched(path, network), path, dtype)
+    load_tensors(network, _open(path, network), path, dtype)
     return network.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 
 def check_cgm(path: Path) -> None:
-    """Refuse a file by its keys and shapes alone.
+    """Check a file's keys and shapes without reading its numbers.
 
     Raises:
-        WeightsError: not a weights file, or not this network's.
+        WeightsError: Not a weights file, or not this network's.
     """
     with torch.device("meta"):
         network = Cgm()
-    _matched(path, network)
+    _open(path, network)
 
 
-def _matched(path: Path, network: Cgm) -> dict[str, Tensor]:
-    mend = "leave recipe.refiner_weights empty for the bundled weights, or train some with python -m pipeline.training.refiner"
-    return matched(path, network, "cgm's", mend)
+def _open(path: Path, network: Cgm) -> dict[str, Tensor]:
+    fix = "leave recipe.refiner_weights empty for the bundled weights, or train with python -m pipeline.training.refiner"
+    return open_matching(path, network, "cgm", fix)
 
 
-def inputs(image: Tensor, p: Tensor, weight: Tensor, guided: Tensor, scale: Tensor) -> Tensor:
-    """What the network sees: (N, 7, H, W).
+def stack_inputs(image: Tensor, p: Tensor, weight: Tensor, guided: Tensor, scale: Tensor) -> Tensor:
+    """Stack the network's input (N, 7, H, W).
 
     Args:
         image: (N, 3, H, W) in [0, 1].
-        p: (N, H, W) the base's alpha, enlarged.
-        weight: (N, H, W) the band, enlarged.
-        guided: (N, H, W) guided's alpha in [0, 1].
-        scale: (N,) pixels of the image for one of the frame.
+        p: (N, H, W): the base's alpha, enlarged.
+        weight: (N, H, W): the unknown map, enlarged.
+        guided: (N, H, W): guided's alpha in [0, 1].
+        scale: (N,): image pixels per frame pixel.
     """
-    told = (scale.log2() / SCALE_BITS)[:, None, None].expand_as(p)
-    return torch.cat([image, torch.stack([p, weight, guided, told], 1)], 1)
+    log_scale = (scale.log2() / SCALE_BITS)[:, None, None].expand_as(p)
+    return torch.cat([image, torch.stack([p, weight, guided, log_scale], 1)], 1)
 
 
-def look(view: View, guided: Draw, down: Axis, across: Axis) -> Tensor:
-    """What the network sees of some rows and columns of an image, in training as in use: (7, h, w)."""
+def tile_inputs(view: View, guided: Predict, down: Axis, across: Axis) -> Tensor:
+    """Return the network's input (7, h, w) for some rows and columns of an image, in training as in inference."""
     image = to_device(view.image[down.pixels, across.pixels], view.p.device).permute(2, 0, 1).float() / 255
-    p, weight, drawn = enlarged(view.p, down, across), enlarged(view.unknown, down, across), guided(down, across).clamp_(0, 1)
+    p, weight = enlarge(view.p, down, across), enlarge(view.unknown, down, across)
+    alpha = guided(down, across).clamp_(0, 1)
     scale = torch.full((1,), view.scale, device=view.p.device)
-    return inputs(image[None], p[None], weight[None], drawn[None], scale)[0]
+    return stack_inputs(image[None], p[None], weight[None], alpha[None], scale)[0]
 
 
 class ConfidenceGuided:
     """The refiner ``cgm``.
 
     Args:
-        network: on the device of the frames.
-        dtype: what it computes in; guided's part stays float32.
+        network: On the device of the frames.
+        dtype: Precision of the network; guided's part stays float32.
     """
 
     halo_cells = Guided.halo_cells
@@ -146,27 +147,26 @@ class ConfidenceGuided:
     def __init__(self, network: Cgm, dtype: torch.dtype = torch.float32) -> None:
         self.network, self.dtype = network.eval().to(dtype).to(memory_format=torch.channels_last), dtype
 
-    def start(self, view: View) -> Drawing:
+    def prepare(self, view: View) -> Predict:
         """See ``Refiner``."""
-        guided = Guided().start(view).draw
+        guided = Guided().prepare(view)
 
-        def draw(down: Axis, across: Axis) -> Tensor:
-            tile = down.pixels, across.pixels
-            rows, columns = padded_tile(tile[0], view, 1), padded_tile(tile[1], view, 0)
-            down, across = view.axis(rows, 1, self.halo_cells), view.axis(columns, 0, self.halo_cells)
-            seen = look(view, guided, down, across)
-            height, width = seen.shape[1:]
-            padded = F.pad(seen[None], (0, -width % STEP_PX, 0, -height % STEP_PX), mode="replicate")
+        def predict(down: Axis, across: Axis) -> Tensor:
+            rows, columns = padded_tile(down.pixels, view, 1), padded_tile(across.pixels, view, 0)
+            top, left = down.pixels.start - rows.start, across.pixels.start - columns.start
+            tall, wide = len(down.positions), len(across.positions)
+            x = tile_inputs(view, guided, view.axis(rows, 1, self.halo_cells), view.axis(columns, 0, self.halo_cells))
+            height, width = x.shape[1:]
+            padded = F.pad(x[None], (0, -width % STEP_PX, 0, -height % STEP_PX), mode="replicate")
             change = self.network(padded.to(self.dtype).contiguous(memory_format=torch.channels_last))[0].float()
-            top, left = tile[0].start - rows.start, tile[1].start - columns.start
-            drawn: Tensor = seen[GUIDED] + change[:height, :width]
-            return drawn[top : top + tile[0].stop - tile[0].start, left : left + tile[1].stop - tile[1].start]
+            alpha: Tensor = x[GUIDED] + change[:height, :width]
+            return alpha[top : top + tall, left : left + wide]
 
-        return Drawing(draw)
+        return predict
 
 
 def padded_tile(pixels: slice, view: View, dim: int) -> slice:
-    """Some rows (``dim`` 1) or columns (0) with the halo, on the coarsest grid, and no more than the frame shows."""
+    """Add the halo to some rows (``dim`` 1) or columns (0), aligned to the coarsest level and clipped to the frame's region."""
     first, last = view.inside[dim], view.inside[dim + 2]
     start = (pixels.start - first - HALO_PX) // STEP_PX * STEP_PX
     stop = -(-(pixels.stop - first + HALO_PX) // STEP_PX) * STEP_PX

@@ -1,4 +1,4 @@
-"""A recipe's refiner, ready to draw; and what stands in its way, found before any work."""
+"""Build the refiner that a recipe names, or check its weights before any work."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ from pipeline.models.refiners.refine_tiles import Refiner
 
 
 def check_refiner(recipe: Recipe, weights: Path | None) -> None:
-    """Refuse a refiner's weights without loading them.
+    """Check a refiner's weights without loading them.
 
     Raises:
-        WeightsError: they aren't this refiner's.
+        WeightsError: They are not weights of this refiner.
     """
     if recipe.refiner == "cgm":
         check_cgm(_path(recipe, weights))
 
 
 def load_refiner(recipe: Recipe, weights: Path | None, device: torch.device) -> Refiner | None:
-    """The refiner that the recipe names, for images whose frames lie on this device; None for none.
+    """Build the refiner that the recipe names; None for ``none``.
 
     Args:
-        weights: the file that ``recipe.refiner_weights`` names, on this machine; None for a refiner without.
+        recipe: Its ``refiner`` and ``precision`` are used.
+        weights: The file of ``recipe.refiner_weights`` on this machine; None for a refiner without weights.
+        device: The device of the frames.
 
     Raises:
-        ConfigError: the device can't compute in the recipe's precision.
-        WeightsError: the file can't be used.
+        ConfigError: The device cannot compute in the recipe's precision.
+        WeightsError: The file cannot be used.
     """
     if recipe.refiner == "none":
         return None

@@ -1,8 +1,7 @@
-"""Where the base model is unsure: the band in which a refiner works, on the model's frame.
+"""The unknown region of the trimap, on the model's frame: where the base model is unsure and a refiner works.
 
-After BEN's confidence-guided matting (arXiv 2501.06230): the base's own probabilities say where to look again. BEN's thresholds
-and its refiner aren't public; these are ours. What is measured in pixels of the frame grows with the image: two of them are
-eight pixels of an image four times as large.
+As in BEN's confidence-guided matting (arXiv 2501.06230) it follows from the base's probabilities. BEN's thresholds are not
+public; these are our own. Lengths are in pixels of the frame: two of them are eight pixels of an image four times as large.
 """
 
 from __future__ import annotations
@@ -12,72 +11,72 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 LOW, HIGH = 0.04, 0.96
-"""Probabilities between these are unsure: neither object nor background."""
+"""Probabilities between these are unsure: neither background nor object."""
 
-STEP = 0.5
-"""So much between neighbours is an edge, however sure both sides are: enlarged, it would be a ramp."""
+EDGE_STEP = 0.5
+"""A larger difference between neighbours is an edge, and unsure even if both sides are sure: enlarged, it would be a ramp."""
 
-GROW_PX = 2
-"""What lies so near to an unsure pixel belongs to the band, in pixels of the frame."""
+DILATE_PX = 2
+"""Radius by which unsure pixels are dilated."""
 
 SPECK_PX = 2
-"""Unsure pixels of which no more lie together in 3×3 are noise."""
+"""An unsure pixel with at most so many in its 3×3 neighbourhood, itself included, is noise."""
 
-MOSTLY = 2.0
-"""With more unsure pixels than this for every pixel of the object, the base doesn't know the object."""
+MAX_UNSURE_SHARE = 2.0
+"""Unsure pixels per object pixel, above which the base does not know the object."""
 
-NEAR_PX = 6
-"""Of such an object only what lies so near to its contour is refined, in pixels of the frame."""
+CONTOUR_PX = 6
+"""Radius around the contour of such an object outside of which it is not refined."""
 
 
 def find_unknown(p: Tensor) -> Tensor:
-    """How much a refiner's answer counts: 0 where the base is sure, 1 in the band, with a ramp of one pixel at its border.
+    """Return the weight of a refiner's answer: 0 where the base is sure, 1 in the unknown region, a ramp of one pixel between.
 
     Args:
-        p: (N, S, S) float32 in [0, 1], as the base gave it: 8 bits would hide what is unsure.
+        p: (N, S, S) float32 in [0, 1], not rounded to 8 bits, which would hide unsure pixels.
 
     Returns:
-        (N, S, S) float32. Never is anything but 0 further than ``GROW_PX`` from an unsure pixel.
+        (N, S, S) float32; 0 everywhere further than ``DILATE_PX`` from an unsure pixel.
     """
     planes = p[:, None]  # (N, 1, S, S)
-    edge = highest(planes, 1) - lowest(planes, 1) > STEP
+    edge = max_filter(planes, 1) - min_filter(planes, 1) > EDGE_STEP
     unsure = ((planes > LOW) & (planes < HIGH) | edge).float()
-    together = F.avg_pool2d(unsure, 3, 1, 1) * 9  # what lies outside counts as sure
-    unsure = unsure * (together > SPECK_PX + 0.5)
-    grown = highest(unsure, GROW_PX)
+    neighbours = F.avg_pool2d(unsure, 3, 1, 1) * 9  # pixels outside the frame count as sure
+    unsure = unsure * (neighbours > SPECK_PX + 0.5)
+    dilated = max_filter(unsure, DILATE_PX)
     inside = planes > 0.5
-    contour = highest(inside.float(), NEAR_PX) - lowest(inside.float(), NEAR_PX)
-    lost = unsure_share(p)[:, None, None, None] > MOSTLY
-    grown = torch.where(lost, grown * contour, grown)
-    return (F.avg_pool2d(grown, 3, 1, 1, count_include_pad=False) * grown)[:, 0]
+    contour = max_filter(inside.float(), CONTOUR_PX) - min_filter(inside.float(), CONTOUR_PX)
+    lost = unsure_share(p)[:, None, None, None] > MAX_UNSURE_SHARE
+    dilated = torch.where(lost, dilated * contour, dilated)
+    return (F.avg_pool2d(dilated, 3, 1, 1, count_include_pad=False) * dilated)[:, 0]
 
 
 def unsure_share(p: Tensor) -> Tensor:
-    """Unsure pixels for every pixel of the object (of which there are at least a hundredth of the frame): (N, S, S) to (N,).
+    """Return unsure pixels per object pixel, (N, S, S) to (N,); the object counts as at least a hundredth of the frame.
 
-    Above ``MOSTLY`` the band is limited, and the quality names ``uncertain_share`` as a reason.
+    Above ``MAX_UNSURE_SHARE`` the unknown region is limited, and ``uncertain_share`` lowers the quality.
     """
     unsure = ((p > LOW) & (p < HIGH)).float().mean((1, 2))
     return unsure / (p > 0.5).float().mean((1, 2)).clamp_min(0.01)
 
 
-def highest(planes: Tensor, reach: int) -> Tensor:
-    """The maximum of every pixel's square of 2·reach + 1, one axis after the other: (N, 1, S, S) to the same.
+def max_filter(planes: Tensor, radius: int) -> Tensor:
+    """Return the maximum over squares of side 2·radius + 1, (N, C, S, S) to the same.
 
-    By maxima of what is shifted, each twice as wide as the one before: on a CPU ``max_pool2d`` takes 30 times as long.
+    Maxima of shifted maps, twice as wide each time, one axis after the other: ``max_pool2d`` takes 30 times as long on a CPU.
     """
-    side = 2 * reach + 1
-    for axis, margins in ((3, (reach, reach)), (2, (0, 0, reach, reach))):
+    side = 2 * radius + 1
+    for axis, margins in ((3, (radius, radius)), (2, (0, 0, radius, radius))):
         planes = F.pad(planes, margins, value=-torch.inf)
         covered = 1
         while covered < side:
             shift = min(covered, side - covered)
-            left = planes.shape[axis] - shift
-            planes = torch.maximum(planes.narrow(axis, 0, left), planes.narrow(axis, shift, left))
+            length = planes.shape[axis] - shift
+            planes = torch.maximum(planes.narrow(axis, 0, length), planes.narrow(axis, shift, length))
             covered += shift
     return planes
 
 
-def lowest(planes: Tensor, reach: int) -> Tensor:
-    """The minimum, likewise."""
-    return -highest(-planes, reach)
+def min_filter(planes: Tensor, radius: int) -> Tensor:
+    """Return the minimum over the same squares."""
+    return -max_filter(-planes, radius)
