@@ -1,4 +1,4 @@
-"""``matteline compare``: two recipes or two nights side by side."""
+"""Compare two outputs: ``matteline compare``."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ if TYPE_CHECKING:
 
 
 def compare(
-    one: Annotated[str, typer.Argument(help="The output before: with one recipe, or the recipe's folder.")],
-    other: Annotated[str, typer.Argument(help="The output after.")],
-    html: Annotated[str | None, typer.Option("--html", help="Write the most changed items side by side here, a page.")] = None,
+    one: Annotated[str, typer.Argument(help="The earlier output: it holds one recipe, or it is a recipe's folder.")],
+    other: Annotated[str, typer.Argument(help="The later output, likewise.")],
+    html: Annotated[
+        str | None, typer.Option("--html", help="Write a page with the most changed items side by side here.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     allow_root: options.AllowRoot = None,
-    set_: options.Set = None,
+    set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
-    """Say which items have changed between two outputs, by mask and by quality, and how the quality has drifted."""
-    from pipeline.output.index import only_recipe
+    """Print the items that changed between two outputs, by mask and by quality, and the drift of the quality."""
+    from pipeline.output.output import open_output
     from pipeline.review.compare import compare as compare_outputs
     from pipeline.review.pages import compare_page
 
     files = options.files_of(set_, endpoint_url)
-    before, after = only_recipe(one, files), only_recipe(other, files)
-    found = compare_outputs(before, after, files)
+    before, after = open_output(one, files), open_output(other, files)
+    found = compare_outputs(before, after)
     if as_json:
         out.print_json(json.dumps(asdict(found)))
     else:
@@ -40,22 +42,22 @@ def compare(
         if found.drift["drifted"]:
             out.print(f"  drift    {found.drift['said']}", markup=False)
     if html:
-        files.write(files.absolute(html), compare_page(before, after, found, allow_root or (), files))
+        files.write(files.absolute(html), compare_page(before, after, found, allow_root or ()))
         if not as_json:
             out.print(f"  page     {html}", markup=False)
 
 
 def _print(found: Comparison) -> None:
     from pipeline.review.compare import numbers
-    from pipeline.review.pages import shown
+    from pipeline.review.pages import format_number
 
-    listing = table("items", ">")
+    lines = table("items", ">")
     for name, value in numbers(found):
-        listing.add_row(name, value)
-    out.print(listing)
+        lines.add_row(name, value)
+    out.print(lines)
     if found.worst:
         changes = table("most changed", ">Dice", ">quality before", ">after", "note")
         for change in found.worst[:10]:
-            cells = [shown(value) for value in (change.dice, change.quality_before, change.quality_after)]
+            cells = map(format_number, (change.dice, change.quality_before, change.quality_after))
             changes.add_row(escape(change.item_id), *cells, escape(change.note))
         out.print(changes)

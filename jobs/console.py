@@ -1,4 +1,4 @@
-"""Words and tables for a person."""
+"""Print messages, tables and reports on a terminal."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def show_error(error: PipelineError) -> None:
-    """One clear sentence on stderr."""
+    """Print an error to stderr."""
     err.print(f"[bold red]error:[/] {escape(str(error))}")
 
 
 def table(*columns: str, title: str | None = None) -> Table:
-    """A plain table; columns starting with ``>`` are right-aligned."""
+    """Return an empty table. Columns whose name starts with ``>`` are right-aligned."""
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
         made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
@@ -31,24 +31,25 @@ def table(*columns: str, title: str | None = None) -> Table:
 
 
 def span(seconds: float) -> str:
-    """``42 s``, ``7 min``, ``3 h 05 min``."""
+    """Format a duration: ``42 s``, ``7 min``, ``3 h 05 min``."""
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min" if seconds > 90 else f"{max(0.0, seconds):.0f} s"
 
 
 def print_report(reports: Sequence[RecipeReport]) -> None:
-    """Where the results are and how the items fared."""
+    """Print where the results are, and the items by status."""
     if not reports:
-        out.print("nothing here yet: no recipe has an index under this output")
+        out.print("no results yet")
     for report in reports:
         _print_recipe(report)
 
 
 def _print_recipe(report: RecipeReport) -> None:
     from pipeline.output.run_record import speed_of
+    from pipeline.schema import STATUSES
 
-    summary, layout, run = report.summary, report.layout, report.last_run
-    counts = {status: summary.counts.get(status, 0) for status in ("ok", "review", "failed")}
+    summary, layout, run = report.summary, report.output.layout, report.last_run
+    counts = {status: summary.counts.get(status, 0) for status in STATUSES}
     out.print(f"[bold]{escape(layout.folder)}[/]")
     out.print(f"  {sum(counts.values())} items: {counts['ok']} ok, {counts['review']} to review, {counts['failed']} failed")
     if summary.quality_deciles:
@@ -59,11 +60,11 @@ def _print_recipe(report: RecipeReport) -> None:
     if run:
         out.print(f"  last run {escape(str(run['run_id']))}: {escape(str(run['outcome']))} in {speed_of(run)}")
         if (drift := run.get("drift")) and drift["drifted"]:
-            out.print(f"  [yellow]drift[/]    {escape(drift['said'])}; against {escape(drift['against'])}")
-    for name, where in (("masks", layout.outputs("mask")), ("cutouts", layout.outputs("cutout")), ("index", layout.index)):
-        out.print(f"  {name:8} {escape(where)}")
+            out.print(f"  [yellow]drift[/]    {escape(drift['said'])}; compared with {escape(drift['against'])}")
+    for name, uri in (("masks", layout.outputs("mask")), ("cutouts", layout.outputs("cutout")), ("index", layout.index)):
+        out.print(f"  {name:8} {escape(uri)}")
     if summary.failures:
-        failures = table("code", ">items", "for example", "why")
+        failures = table("code", ">items", "example", "reason")
         for code, entry in sorted(summary.failures.items()):
             failures.add_row(code, str(entry.count), escape(entry.item_id), escape(entry.detail))
         out.print(failures)

@@ -1,4 +1,4 @@
-"""``matteline dataset``: the masks of an output, united by image."""
+"""Export an output's masks as a data set: ``matteline dataset``."""
 
 from __future__ import annotations
 
@@ -17,28 +17,27 @@ def dataset(
     ] = None,
     indexed: Annotated[
         str | None,
-        typer.Option("--indexed", metavar="FOLDER", help="Write a palette PNG an image here, its objects numbered from 1."),
+        typer.Option("--indexed", metavar="FOLDER", help="Write one palette PNG per image here, with objects numbered from 1."),
     ] = None,
-    set_: options.Set = None,
+    set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
-    """Make a data set of an output's masks: all objects of an image together."""
+    """Export an output's masks as a data set, with all objects of an image together."""
     from pipeline.errors import ConfigError
-    from pipeline.output.dataset import unite
-    from pipeline.output.index import only_recipe
+    from pipeline.output.dataset import export_dataset
+    from pipeline.output.output import open_output
 
     if coco is None and indexed is None:
-        raise ConfigError("say what to write: --coco FILE.json, --indexed FOLDER, or both")
+        raise ConfigError("nothing to write; give --coco FILE.json, --indexed FOLDER, or both")
     files = options.files_of(set_, endpoint_url)
-    united = unite(
-        only_recipe(output, files),
-        files,
+    report = export_dataset(
+        open_output(output, files),
         coco=None if coco is None else files.absolute(coco),
         indexed=None if indexed is None else files.absolute(indexed),
     )
-    left = f", {united.empty} masks without an object" if united.empty else ""
-    left += f", {united.stale} of images that have changed left out" if united.stale else ""
-    out.print(f"{united.images} images, {united.objects} objects{left}")
+    notes = f", {report.empty} masks without an object" if report.empty else ""
+    notes += f", {report.stale} of changed images left out" if report.stale else ""
+    out.print(f"{report.images} images, {report.objects} objects{notes}")
     for target in (coco, indexed):
         if target is not None:
             out.print(f"  {target}", markup=False)

@@ -1,4 +1,4 @@
-"""``matteline report``: an output as one page to look through, and the sample to judge it by."""
+"""Write an output's report page, or the page of a sample: ``matteline report``."""
 
 from __future__ import annotations
 
@@ -15,34 +15,32 @@ ITEMS = 300
 def report(
     output: Annotated[str, typer.Argument(help="A run's output with one recipe, or the recipe's folder: a path or a URI.")],
     html: Annotated[
-        str | None, typer.Option("--html", help="Where the page goes; absent, report.html in the recipe's folder.")
+        str | None, typer.Option("--html", help="The page to write. Default: report.html in the recipe's folder.")
     ] = None,
-    items: Annotated[int, typer.Option("--items", min=0, max=5000, help="How many of the worst items get pictures.")] = ITEMS,
+    items: Annotated[int, typer.Option("--items", min=0, max=5000, help="How many worst items to show with pictures.")] = ITEMS,
     sample: Annotated[
-        bool, typer.Option("--sample", help="Draw a sample to judge the whole output by, and show that.")
+        bool, typer.Option("--sample", help="Show only a random sample, by which the output is accepted or rejected.")
     ] = False,
-    at_most: Annotated[
-        float, typer.Option("--at-most", help="With --sample: the share of bad items that is tolerable.")
-    ] = 0.02,
-    confidence: Annotated[float, typer.Option("--confidence", help="With --sample: how sure the verdict is to be.")] = 0.95,
-    allowed: Annotated[int, typer.Option("--allowed", min=0, help="With --sample: bad ones in it that are forgiven.")] = 0,
-    seed: Annotated[int, typer.Option("--seed", help="With --sample: another number draws other items.")] = 0,
+    at_most: Annotated[float, typer.Option("--at-most", help="With --sample: tolerable share of bad items.")] = 0.02,
+    confidence: Annotated[float, typer.Option("--confidence", help="With --sample: confidence of the result.")] = 0.95,
+    allowed: Annotated[int, typer.Option("--allowed", min=0, help="With --sample: bad items that the sample may have.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="With --sample: seed of the random draw.")] = 0,
     allow_root: options.AllowRoot = None,
-    set_: options.Set = None,
+    set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
-    """Write one HTML page: numbers, failures, and the worst items with pictures, to be judged."""
-    from pipeline.output.index import only_recipe
+    """Write one HTML page to review an output: numbers, failures, and the worst items with pictures."""
+    from pipeline.output.output import open_output
     from pipeline.review.pages import Sample, report_page, sample_page
     from pipeline.storage.uris import join
 
     files = options.files_of(set_, endpoint_url)
-    layout = only_recipe(output, files)
+    opened = open_output(output, files)
     if sample:
-        page, said = sample_page(layout, files, allow_root or (), Sample(at_most, confidence, allowed, seed))
-        out.print(said, markup=False)
+        page, message = sample_page(opened, allow_root or (), Sample(at_most, confidence, allowed, seed))
+        out.print(message, markup=False)
     else:
-        page = report_page(layout, files, allow_root or (), items)
-    target = files.absolute(html) if html else join(layout.folder, "report.html")
+        page = report_page(opened, allow_root or (), items)
+    target = files.absolute(html) if html else join(opened.folder, "report.html")
     files.write(target, page)
     out.print(f"  report   {html or target}, {len(page) / 2**20:.1f} MiB", markup=False)

@@ -1,4 +1,4 @@
-"""``matteline show``: print what is in an output."""
+"""Print an output's numbers: ``matteline show``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from jobs import options
 from jobs.console import out, print_report
 
 if TYPE_CHECKING:
-    from pipeline.output.layout import Layout
-    from pipeline.storage.files import Files
+    from pipeline.output.output import Output
 
 SHEET_ITEMS = 24
 
@@ -22,39 +21,36 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     sheet: Annotated[
         str | None,
-        typer.Option("--sheet", help="Write a contact sheet here, a JPEG: photo, mask and cutout, worst quality first."),
+        typer.Option("--sheet", help="Write a contact sheet (JPEG) here: photo, mask and cutout, worst quality first."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but where the sheet is.")] = False,
-    set_: options.Set = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only where the sheet is.")] = False,
+    set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
-    """Print what is in an output: items by status, failures with examples, quality, the last run."""
-    from pipeline.errors import ConfigError
-    from pipeline.output.run_record import read_report
+    """Print an output's items by status, failures with examples, quality, and last run."""
+    from pipeline.output.output import open_outputs
+    from pipeline.output.run_record import report_of
 
     files = options.files_of(set_, endpoint_url)
-    where = files.absolute(output)
-    reports = read_report(where, files)
-    if not reports:
-        raise ConfigError(f"no results under {where}; a run writes them there: matteline run --output {output}")
+    reports = [report_of(one) for one in open_outputs(output, files)]
     if as_json:
-        facts = [{"folder": r.layout.folder, "counts": r.summary.counts, "last_run": r.last_run} for r in reports]
+        facts = [{"folder": r.output.folder, "counts": r.summary.counts, "last_run": r.last_run} for r in reports]
         out.print_json(json.dumps(facts))
     elif not quiet:
         print_report(reports)
     if sheet:
-        _write_sheet(reports[-1].layout, files.absolute(sheet), files)
+        _write_sheet(reports[-1].output, files.absolute(sheet))
         out.print(f"  sheet    {sheet}", markup=False)
 
 
-def _write_sheet(layout: Layout, target: str, files: Files) -> None:
+def _write_sheet(output: Output, target: str) -> None:
     from pipeline.config.job import Limits
     from pipeline.imaging.decode import decode
     from pipeline.imaging.sheet import Entry, contact_sheet
     from pipeline.output.index import worst
 
-    entries = []
-    for row in worst(layout, files, SHEET_ITEMS):
+    files, entries = output.files, []
+    for row in worst(output, SHEET_ITEMS):
         photo = decode(files.read(row["image_uri"]), Limits())
         caption = f"{row['item_id']}  quality {row['quality']:.2f}  {', '.join(row['reasons'])}"
         box = tuple(row["box"]) if row["box"] else None

@@ -1,6 +1,6 @@
-"""What was done: layout, index, lease, run records, progress, verification, garbage collection, data sets.
+"""The results of a recipe: layout, index, lease, run records, progress, status, verification, garbage collection, data sets.
 
-The exactly-once guarantees are kept here.
+The exactly-once guarantees are implemented here; see ``README.md``.
 
 May import: ``manifest``, ``quality``, ``imaging``, ``storage``, ``config`` and the modules at the root.
 """

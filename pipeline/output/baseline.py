@@ -1,7 +1,7 @@
-"""The last run that a person accepted, and whether this one has drifted from it: ``matteline review accept``.
+"""The baseline that a person accepted (``matteline review accept``), and the drift of a run from it.
 
-What was accepted is kept as numbers, in ``reviews/accepted.json`` beside the index or where the person says: some kilobytes
-that stay true when the index goes on, and all that a later run has to read.
+A baseline is a few kilobytes of numbers in ``reviews/accepted.json``, or in a file of the user's choice. It stays valid when
+the index grows, and a later run reads nothing else.
 """
 
 from __future__ import annotations
@@ -17,105 +17,111 @@ import pyarrow.compute as pc
 
 from pipeline.config.job import Drift
 from pipeline.errors import ConfigError, FetchError
-from pipeline.output.index import count, read_index, recipes
+from pipeline.output.index import add_counts, read_index
 from pipeline.output.layout import Layout
+from pipeline.output.output import Output, find_outputs
 from pipeline.output.run_record import records
-from pipeline.quality.drift import STEPS, Distribution, shifts, verdict
+from pipeline.quality.drift import STEPS, Distribution, drift_report, shifts
+from pipeline.schema import STATUSES
 from pipeline.storage.files import Files
 from pipeline.storage.uris import join
 
 COLUMNS = ("status", "quality", "run_id")
-STATUSES = ("ok", "review", "failed")
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What was accepted: a folder's items, up to a run."""
+    """The accepted items of a recipe folder, up to a run."""
 
     folder: str
     run_id: str
-    """The latest that made one of the items."""
+    """The latest run that wrote one of the items."""
     accepted_at: str
-    lot: Distribution
-    place: str
-    """The file that says so."""
+    distribution: Distribution
+    uri: str
+    """The file that holds the baseline."""
+
+    def encode(self) -> bytes:
+        """Return the content of the file as JSON."""
+        facts = {"folder": self.folder, "run_id": self.run_id, "accepted_at": self.accepted_at}
+        lot = {"counts": self.distribution.counts, "histogram": self.distribution.histogram}
+        return json.dumps(facts | {"lot": lot}, ensure_ascii=False).encode()
 
 
-def last_accepted(where: str, files: Files) -> Baseline | None:
-    """What was accepted last among the recipes of an output, or in a file that ``accept`` has written; None if nothing was.
+def last_accepted(uri: str, files: Files) -> Baseline | None:
+    """Return the latest baseline of an output, or the one in a ``.json`` file; None if there is none.
 
     Raises:
-        ConfigError: the file says something else.
-        StorageError: the output can't be listed.
+        ConfigError: The file holds something else.
+        StorageError: The output cannot be listed.
     """
-    if where.endswith(".json"):
-        places = [where] if files.exists(where) else []
+    if uri.endswith(".json"):
+        found = [uri] if files.exists(uri) else []
     else:
-        places = [place for folder in recipes(where, files) if files.exists(place := place_of(Layout.of(folder)))]
-    return max((_read(place, files) for place in places), key=lambda found: found.accepted_at, default=None)
+        found = [one for output in find_outputs(uri, files) if files.exists(one := baseline_uri(output.layout))]
+    return max((_read(one, files) for one in found), key=lambda baseline: baseline.accepted_at, default=None)
 
 
-def baseline(asked: Drift, output: str, files: Files) -> Baseline | None:
-    """What a run into this output is compared with; None if nothing is named and nothing was accepted there.
+def baseline(settings: Drift, output_uri: str, files: Files) -> Baseline | None:
+    """Return the baseline for a run into this output; None if the settings name none and the output has none.
 
     Raises:
-        ConfigError: something is named, and nothing was accepted there.
-        StorageError: it can't be listed.
+        ConfigError: The settings name a baseline that does not exist.
+        StorageError: The output cannot be listed.
     """
-    if asked.accepted is None:
-        return last_accepted(files.absolute(output), files)
-    found = last_accepted(files.absolute(asked.accepted), files)
+    if settings.accepted is None:
+        return last_accepted(files.absolute(output_uri), files)
+    found = last_accepted(files.absolute(settings.accepted), files)
     if found is None:
-        raise ConfigError(f"nothing was accepted in {asked.accepted}; look through it, then: matteline review accept")
+        raise ConfigError(f"{settings.accepted} has no accepted baseline; review it, then run matteline review accept")
     return found
 
 
-def drift(accepted: Baseline, layout: Layout, files: Files, asked: Drift) -> dict[str, Any]:
-    """How far the items since the last run that ended well have drifted: the run record's ``drift``.
+def drift(accepted: Baseline, output: Output, settings: Drift) -> dict[str, Any]:
+    """Return the drift of the items since the last successful run: the run record's ``drift``.
 
-    Those of that many runs belong together, as a run that was stopped is continued by the next one.
+    The items of all runs since then belong together, because each run continues an interrupted one.
 
     Raises:
-        StorageError: the index can't be read.
+        StorageError: The index cannot be read.
     """
-    complete = next((str(record["run_id"]) for record in records(layout, files) if record.get("exit_code") == 0), "")
-    since = max(complete, accepted.run_id if accepted.folder == layout.folder else "")
-    parts = (part.filter(pc.greater(part["run_id"], since)) for part in read_index(layout, files, COLUMNS))
-    lot, _ = distribution_of(parts)
+    complete = next((str(record["run_id"]) for record in records(output) if record.get("exit_code") == 0), "")
+    since = max(complete, accepted.run_id if accepted.folder == output.folder else "")
+    parts = (part.filter(pc.greater(part["run_id"], since)) for part in read_index(output, COLUMNS))
+    current, _ = distribution_of(parts)
     facts = {
-        "against": accepted.place,
+        "against": accepted.uri,
         "accepted_at": accepted.accepted_at,
-        "accepted_items": accepted.lot.items,
-        "items": lot.items,
-        "confidence": asked.confidence,
+        "accepted_items": accepted.distribution.items,
+        "items": current.items,
+        "confidence": settings.confidence,
     }
-    return verdict(shifts(accepted.lot, lot, asked.tolerated, asked.confidence)) | facts
+    return drift_report(shifts(accepted.distribution, current, settings.tolerated, settings.confidence)) | facts
 
 
 def distribution_of(parts: Iterable[pa.Table]) -> tuple[Distribution, str]:
-    """The rows as a lot, and the latest run among them."""
+    """Return the distribution of index rows and the latest run among them."""
     counts, histogram, latest = dict.fromkeys(STATUSES, 0), np.zeros(STEPS, np.int64), ""
     for part in parts:
-        count(part["status"], counts)
+        add_counts(part["status"], counts)
         histogram += Distribution.of({}, part["quality"].drop_null().to_numpy()).histogram
         latest = max(latest, pc.max(part["run_id"]).as_py() or "")
     return Distribution(counts, tuple(histogram.tolist())), latest
 
 
-def _read(place: str, files: Files) -> Baseline:
-    try:
-        kept = json.loads(files.read(place))
-        counts = {name: int(kept["lot"]["counts"][name]) for name in STATUSES}
-        histogram = tuple(int(count) for count in kept["lot"]["histogram"])
-        folder, run_id, accepted_at = (str(kept[name]) for name in ("folder", "run_id", "accepted_at"))
-        if len(histogram) != STEPS or min(*counts.values(), *histogram) < 0:
-            raise ValueError(f"its histogram isn't one of {STEPS} counts")
-        return Baseline(folder, run_id, accepted_at, Distribution(counts, histogram), place)
-    except (FetchError, ValueError, KeyError, TypeError, OverflowError) as error:
-        raise ConfigError(
-            f"{place} doesn't say what was accepted ({error!r}); write it anew: matteline review accept"
-        ) from error
-
-
-def place_of(layout: Layout) -> str:
+def baseline_uri(layout: Layout) -> str:
+    """Return the default place of a baseline."""
     return join(layout.reviews, "accepted.json")
+
+
+def _read(uri: str, files: Files) -> Baseline:
+    try:
+        facts = json.loads(files.read(uri))
+        counts = {name: int(facts["lot"]["counts"][name]) for name in STATUSES}
+        histogram = tuple(int(count) for count in facts["lot"]["histogram"])
+        folder, run_id, accepted_at = (str(facts[name]) for name in ("folder", "run_id", "accepted_at"))
+        if len(histogram) != STEPS or min(*counts.values(), *histogram) < 0:
+            raise ValueError(f"the histogram needs {STEPS} counts")
+        return Baseline(folder, run_id, accepted_at, Distribution(counts, histogram), uri)
+    except (FetchError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise ConfigError(f"{uri} is not a baseline ({error!r}); write it again with matteline review accept") from error

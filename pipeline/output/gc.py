@@ -1,4 +1,4 @@
-"""What crashes and changes leave behind, and nothing else: ``matteline gc``."""
+"""Remove what crashes and changed images leave behind (``matteline gc``)."""
 
 from __future__ import annotations
 
@@ -9,74 +9,74 @@ from dataclasses import dataclass, field
 
 from pipeline.manifest.id_set import merge_ids
 from pipeline.output.index import read_index
-from pipeline.output.layout import Layout
 from pipeline.output.lease import Lease
-from pipeline.output.verify import URIS, object_keys, orphans, uris
+from pipeline.output.output import Output
+from pipeline.output.verify import URIS, object_keys, object_uris, orphans
 from pipeline.storage.backend import FileInfo
-from pipeline.storage.files import Files
 
 KINDS = {
-    "object": "a mask, cutout or rendition that no row names: its task died before its part, or its image has changed",
+    "object": "a mask, cutout or rendition without a row: its task crashed before the commit, or its image has changed",
     "part": "an index part whose rows were replaced",
-    "temporary": "a file that was being written when its process was killed",
+    "temporary": "a partial file of a process that was killed while it wrote",
 }
 
-AT_ONCE = 16
+THREADS = 16
+"""Files that are deleted at the same time."""
 
 MIN_AGE_S = 3600.0
+"""Default minimum age of garbage."""
 
 
 @dataclass
 class GcReport:
-    """What was found, and, unless it was a dry run, removed."""
+    """Garbage by kind (``KINDS``). It was removed unless the run was a dry run."""
 
     files: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
 
 
-def sweep(
-    layout: Layout, run_id: str, files: Files, *, delete: bool, min_age_s: float = MIN_AGE_S, now: float | None = None
+def collect_garbage(
+    output: Output, run_id: str, *, delete: bool, min_age_s: float = MIN_AGE_S, now: float | None = None
 ) -> GcReport:
-    """Find a recipe's garbage, and remove it if told to. Holds the recipe's lease meanwhile: no run is disturbed.
+    """Find the garbage of an output, and remove it with ``delete``. Holds the lease meanwhile, so no run is disturbed.
 
-    Args:
-        min_age_s: what is younger stays: a cluster's workers may outlive a killed run for a while, and still commit.
-        now: seconds since 1970, for tests.
+    Files younger than ``min_age_s`` stay, since the workers of a killed run may live on for a while and still commit. ``now``
+    (seconds since 1970) is for tests.
 
     Raises:
-        LeaseHeld: a run is at work there.
-        StorageError: something can't be listed, read or removed.
+        LeaseHeld: A run is active in the output.
+        StorageError: An object cannot be listed, read or removed.
     """
-    swept = GcReport()
-    with Lease(layout, run_id, files) as lease, ThreadPoolExecutor(AT_ONCE) as pool:
-        for kind, list_all in _LISTS.items():
+    report = GcReport()
+    with Lease(output, run_id) as lease, ThreadPoolExecutor(THREADS) as pool:
+        for kind, candidates in _CANDIDATES.items():
             removals = []
-            for info in list_all(layout, files):
+            for info in candidates(output):
                 lease.check()
                 if (time.time() if now is None else now) - info.modified < min_age_s:
                     continue
-                swept.files[kind] += 1
-                swept.bytes[kind] += info.size
+                report.files[kind] += 1
+                report.bytes[kind] += info.size
                 if delete:
-                    removals.append(pool.submit(files.delete, info.uri))
-                    if len(removals) >= 64 * AT_ONCE:
+                    removals.append(pool.submit(output.files.delete, info.uri))
+                    if len(removals) >= 64 * THREADS:
                         removals.pop(0).result()
             for removal in removals:
                 removal.result()
-    return swept
+    return report
 
 
-def _objects(layout: Layout, files: Files) -> Iterator[FileInfo]:
-    known = merge_ids(object_keys(named) for part in read_index(layout, files, URIS) for named in uris(part))
-    return orphans(layout, files, known)
+def _orphaned_objects(output: Output) -> Iterator[FileInfo]:
+    known = merge_ids(object_keys(uris) for part in read_index(output, URIS) for uris in object_uris(part))
+    return orphans(output, known)
 
 
-def _parts(layout: Layout, files: Files) -> Iterator[FileInfo]:
-    return files.list(layout.superseded)
+def _superseded_parts(output: Output) -> Iterator[FileInfo]:
+    return output.files.list(output.layout.superseded)
 
 
-def _rest(layout: Layout, files: Files) -> Iterator[FileInfo]:
-    return files.leftovers(layout.folder)
+def _partial_files(output: Output) -> Iterator[FileInfo]:
+    return output.files.leftovers(output.folder)
 
 
-_LISTS = {"object": _objects, "part": _parts, "temporary": _rest}
+_CANDIDATES = {"object": _orphaned_objects, "part": _superseded_parts, "temporary": _partial_files}

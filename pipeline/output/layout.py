@@ -1,23 +1,23 @@
-"""Where things land below an output.
+"""The paths of an output.
 
 ::
 
     <root>/<recipe folder>/
-      recipe.json                      what makes these pixels
-      masks/ab/<object name>.<input>.png   ab = first two hex digits of sha256(item id): 256 prefixes share S3's load
+      recipe.json                      the settings that determine the pixels
+      masks/ab/<object name>.<input>.png   ab: first two hex digits of sha256(item id), so 256 prefixes share S3's load
       cutouts/ab/<object name>.<input>.png
       trimaps/ab/<object name>.<input>.png
       renditions/<rendition>/ab/<object name>.<input>.jpg    or .png, .webp, .json
       index/part-<16 hex digits>.parquet
-      superseded/part-….parquet        parts whose rows a later run replaced
-      runs/<run id>.json               written last
-      progress/<run id>.json           how far each run is, or was when it ended
-      lease/<number>.json              who is at work here now
-      evaluation/part-….parquet        how far the masks are from true ones, if that was asked for
-      reviews/reviews-….parquet      what people said of items; beside it sample.json, and accepted.json of the whole
+      superseded/part-….parquet        index parts whose rows were replaced
+      runs/<run id>.json               the run record, written at the end of a run
+      progress/<run id>.json           the progress of a run
+      lease/<number>.json              the run that writes here now
+      evaluation/part-….parquet        metrics against ground truth (matteline evaluate)
+      reviews/reviews-….parquet        human reviews; also sample.json and accepted.json (the drift baseline)
 
-Objects are never overwritten: ``<input>`` stands for the image's bytes and the box, so whoever makes the same object again
-finds it there, and a changed image makes another one beside it.
+Objects are never overwritten: ``<input>`` is a hash of the image's bytes and the box. A repeated task finds the same object,
+and a changed image gets a new one.
 """
 
 from __future__ import annotations
@@ -30,86 +30,98 @@ from pipeline.storage.object_names import id_bytes, object_name
 from pipeline.storage.uris import join, name, parent
 
 OUTPUTS = ("mask", "cutout", "trimap")
-"""What an item's objects of its image's size are, as ``recipe.outputs`` and the index's columns name them."""
+"""Objects of an item in its image's size, as ``recipe.outputs`` and the index columns name them."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The places of one recipe's results. ``root`` is absolute, as ``uris.absolute`` gives it."""
+    """The paths of one recipe's results. ``root`` is absolute (``uris.absolute``)."""
 
     root: str
     recipe_folder: str
 
     @classmethod
     def of(cls, folder: str) -> Layout:
-        """The layout whose ``folder`` this is."""
+        """Return the layout of a recipe folder."""
         return cls(parent(folder), name(folder))
 
     @property
     def folder(self) -> str:
+        """The recipe folder."""
         return join(self.root, self.recipe_folder)
 
     @property
     def recipe(self) -> str:
+        """The recipe as JSON."""
         return join(self.folder, "recipe.json")
 
     @property
     def objects(self) -> list[str]:
-        """The folders that hold objects."""
+        """Folders that hold objects."""
         return [*(self.outputs(output) for output in OUTPUTS), self.renditions]
 
     @property
     def renditions(self) -> str:
+        """Folder of the renditions."""
         return join(self.folder, "renditions")
 
     @property
     def index(self) -> str:
+        """Folder of the index parts."""
         return join(self.folder, "index")
 
     @property
     def superseded(self) -> str:
+        """Folder of replaced index parts."""
         return join(self.folder, "superseded")
 
     @property
     def runs(self) -> str:
+        """Folder of the run records."""
         return join(self.folder, "runs")
 
     @property
     def progresses(self) -> str:
+        """Folder of the progress objects."""
         return join(self.folder, "progress")
 
     @property
     def lease(self) -> str:
+        """Folder of the lease."""
         return join(self.folder, "lease")
 
     @property
     def evaluation(self) -> str:
+        """Folder of the evaluation parts."""
         return join(self.folder, "evaluation")
 
     @property
     def reviews(self) -> str:
+        """Folder of reviews, sample and baseline."""
         return join(self.folder, "reviews")
 
     def outputs(self, output: str) -> str:
-        """The folder of one of the ``OUTPUTS``."""
+        """Return the folder of one of the ``OUTPUTS``."""
         return join(self.folder, f"{output}s")
 
     def output(self, output: str, item_id: str, made_from: str) -> str:
-        """Where one of an item's ``OUTPUTS`` lies; ``made_from`` as ``input_mark`` gives it."""
+        """Return the URI of one of an item's ``OUTPUTS``. ``made_from`` is the ``input_mark``."""
         return self._object(self.outputs(output), item_id, made_from)
 
     def rendition(self, rendition: str, item_id: str, made_from: str, suffix: str) -> str:
-        """Where an item's file of a rendition lies; ``rendition`` and ``suffix`` as ``Rendered`` has them."""
+        """Return the URI of an item's rendition. ``rendition`` and ``suffix`` are those of ``Rendered``."""
         return self._object(join(self.renditions, rendition), item_id, made_from, suffix)
 
     def part(self, item_ids: Iterable[str]) -> str:
-        """The index part that holds these items: a task that is run again writes the same part again."""
+        """Return the URI of the index part with these items. A repeated task overwrites its own part."""
         return join(self.index, part_name(item_ids))
 
     def run(self, run_id: str) -> str:
+        """Return the URI of a run record."""
         return join(self.runs, f"{run_id}.json")
 
     def progress(self, run_id: str) -> str:
+        """Return the URI of a run's progress object."""
         return join(self.progresses, f"{run_id}.json")
 
     def _object(self, folder: str, item_id: str, made_from: str, suffix: str = "png") -> str:
@@ -118,13 +130,13 @@ class Layout:
 
 
 def input_mark(image_sha256: str, box: Sequence[float] | None) -> str:
-    """12 hex digits for what the recipe is applied to: the image's bytes and the item's box, as the index has them."""
+    """Hash the image's bytes and the item's box, as the index has them, to 12 hex digits."""
     corners = "" if box is None else " ".join(repr(float(corner)) for corner in box)
     return hashlib.sha256(f"{image_sha256} {corners}".encode()).hexdigest()[:12]
 
 
 def part_name(item_ids: Iterable[str]) -> str:
-    """``part-<16 hex digits>.parquet``, from what is in the part and not from who wrote it."""
+    """Return ``part-<16 hex digits>.parquet``, a hash of the item ids."""
     content = hashlib.sha256()
     for item_id in sorted(item_ids):
         encoded = id_bytes(item_id)

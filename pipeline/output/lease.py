@@ -1,9 +1,9 @@
-"""One run at a time: a lease on a recipe's folder, made of nothing but objects that can be created only once.
+"""A lease on a recipe's folder, so that one run at a time writes to it. It needs nothing but create-if-absent.
 
-``lease/<number>.json`` says who holds it and until when. Only its owner ever rewrites that file, to renew it. Whoever
-finds the highest number expired creates the next one, and of any number that try, the store lets one succeed. An owner
-that comes back late finds its own time over, or a higher number beside it, and stops. Where the owner's process can be looked
-for (it was started on this machine, since its last boot) and is gone, its lease is as good as expired.
+``lease/<number>.json`` names the holder and the expiry time. Only its owner rewrites that file, to renew it. A run that finds
+the highest number expired creates the next one; if several try, the storage lets one succeed. An owner that was suspended
+finds its own lease expired, or a higher number, and stops. If the owner's process ran on this machine since its last boot and
+has ended, its lease counts as expired.
 """
 
 from __future__ import annotations
@@ -15,31 +15,33 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
+
 from pipeline.errors import FetchError, LeaseHeld, PipelineError, StorageError, WriteError
 from pipeline.log import log
-from pipeline.output.layout import Layout
+from pipeline.output.output import Output
 from pipeline.storage.files import Files
 from pipeline.storage.uris import join, name
 
 TTL_S = 120.0
-"""How long a lease lives without being renewed: this long a run killed on another machine keeps the next one waiting."""
-
-LISTINGS = 20
-"""IsolatedBatch to see a lease folder that is changing."""
-
-_RAN_OUT = "this run's lease ran out before it could be renewed; the same command continues"
+"""Seconds until a lease expires that is not renewed. The next run waits this long for a run that was killed elsewhere."""
 
 GRACE_S = 15.0
-"""How much later than its expiry a lease may be taken over: clocks differ."""
+"""Seconds after its expiry before a lease is taken over, since clocks differ."""
+
+MAX_LISTINGS = 20
+"""Attempts to read a lease folder that changes."""
+
+_EXPIRED = "this run's lease expired before it could be renewed; run the same command again to continue"
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease."""
+    """The holder of a lease."""
 
     owner: str
     run_id: str
@@ -47,29 +49,27 @@ class Holder:
     expires_at: float
     """Seconds since 1970, UTC."""
     process: str = ""
-    """Which process that is (``this_process``), empty where that can't be told."""
+    """The holder's process as ``this_process`` returns it."""
 
     def encode(self) -> bytes:
-        """As it is stored, with the time once more for people."""
+        """Return the lease as JSON, with the expiry time also in ISO 8601."""
         until = datetime.fromtimestamp(self.expires_at, UTC).isoformat(timespec="seconds")
-        return json.dumps(self.__dict__ | {"until": until}).encode()
+        return json.dumps(asdict(self) | {"until": until}).encode()
 
 
 class Lease:
-    """A held lease. Renewed by a thread of its own until it is released; use as a context manager.
+    """A held lease. A thread renews it until it is released. Use it as a context manager.
 
     Args:
-        clock: seconds since 1970, for tests.
+        clock: Returns seconds since 1970; for tests.
 
     Raises:
-        LeaseHeld: another run holds it; the message says who, and until when.
-        StorageError: the store can't be asked or written to.
+        LeaseHeld: Another run holds it. The message names the run and the expiry time.
+        StorageError: The storage cannot be read or written.
     """
 
-    def __init__(
-        self, layout: Layout, run_id: str, files: Files, *, ttl_s: float = TTL_S, clock: Callable[[], float] = time.time
-    ) -> None:
-        self._folder, self._files, self._ttl_s, self._clock = layout.lease, files, ttl_s, clock
+    def __init__(self, output: Output, run_id: str, *, ttl_s: float = TTL_S, clock: Callable[[], float] = time.time) -> None:
+        self._folder, self._files, self._ttl_s, self._clock = output.layout.lease, output.files, ttl_s, clock
         self._run_id, self._token = run_id, secrets.token_hex(8)
         self.lost: PipelineError | None = None
         self.owner = f"{os.environ.get('USER') or 'uid ' + str(os.getuid())}@{socket.gethostname()}, process {os.getpid()}"
@@ -86,43 +86,43 @@ class Lease:
         self._thread.join()
         try:
             self.release()
-        except StorageError as error:  # it must not hide what the run has to say
+        except StorageError as error:  # it must not hide the run's own error
             log.warning(f"{error}; the next run waits until it expires")
 
     @property
     def renewed_at(self) -> float:
-        """Seconds since 1970."""
+        """Time of the last renewal in seconds since 1970."""
         return self._until - self._ttl_s
 
     def release(self) -> None:
-        """Free it for the next run. The work must be over, or about to end with this process."""
+        """Free the lease for the next run. The work must be over, or end with this process."""
         self._stop.set()
         if self.lost is None:
-            # Not deleted: numbers must never start again, or a run that slept could take another's lease for its own.
+            # Not deleted: numbers must never start again, or a suspended run could mistake another's lease for its own.
             self._write(until=0.0)
 
     def check(self) -> None:
-        """To be called now and then by the work that the lease protects.
+        """Raise if the lease was lost. The protected work calls this regularly.
 
         Raises:
-            LeaseHeld: the lease was lost; what was committed stays.
-            StorageError: it could not be renewed in time.
+            LeaseHeld: The lease was lost. Committed items stay.
+            StorageError: The lease could not be renewed in time.
         """
         if self.lost is None and self._clock() >= self._until:
-            self.lost = LeaseHeld(_RAN_OUT)
+            self.lost = LeaseHeld(_EXPIRED)
         if self.lost is not None:
             raise self.lost
 
     def renew(self) -> None:
-        """Live for another while.
+        """Extend the lease by its lifetime.
 
         Raises:
-            LeaseHeld: its time was over, or another run has taken it.
-            StorageError: the store could not be asked in time.
+            LeaseHeld: It has expired, or another run has taken it.
+            StorageError: The storage did not answer in time.
         """
         if self._clock() >= self._until:
-            raise LeaseHeld(_RAN_OUT)
-        highest = self._highest()  # before writing: a store that doesn't keep create-if-absent may have let another in
+            raise LeaseHeld(_EXPIRED)
+        highest = self._highest()  # before writing: storage without create-if-absent may have let another run in
         if highest is None or highest[0] != self._number or highest[1].token != self._token:
             other = "nobody" if highest is None else f"{highest[1].owner} (run {highest[1].run_id})"
             raise LeaseHeld(f"this run's lease was taken over; it is held by {other}")
@@ -135,29 +135,28 @@ class Lease:
         number = 1 if highest is None else highest[0] + 1
         self._until = self._clock() + self._ttl_s
         try:
-            first = self._files.create(self._uri(number), self._holder(self._until).encode())
+            created = self._files.create(self._uri(number), self._holder(self._until).encode())
         except WriteError as error:
-            raise StorageError(f"the run's lease can't be written: {error}") from error
+            raise StorageError(f"the run's lease cannot be written: {error}") from error
         winner = self._highest()
-        # Not the first, and yet ours: the answer to our own creation was lost on the way.
-        ours = winner is not None and winner[0] == number and winner[1].token == self._token
-        if not ours:
-            if first:  # our number may be an old one: the folder changed while it was listed
+        # If the response to our own creation was lost, the file is ours although it was not created.
+        if winner is None or winner[0] != number or winner[1].token != self._token:
+            if created:  # the number may be an old one: the folder changed while it was listed
                 self._files.delete(self._uri(number))
             raise LeaseHeld(_held_by(winner[1], self._clock()) if winner else "another run started at the same moment")
-        for uri in self._all():
+        for uri in _list(self._folder, self._files):
             if _number(uri) < number:
                 self._files.delete(uri)
         return number
 
     def _write(self, until: float) -> None:
-        with self._writing:  # a renewal on its way must not overtake the release
+        with self._writing:  # a renewal in progress must not overtake the release
             if until and self._stop.is_set():
                 return
             try:
                 self._files.write(self._uri(self._number), self._holder(until).encode())
             except WriteError as error:
-                raise StorageError(f"the run's lease can't be renewed: {error}") from error
+                raise StorageError(f"the run's lease cannot be renewed: {error}") from error
             self._until = until
 
     def _keep(self) -> None:
@@ -178,23 +177,18 @@ class Lease:
     def _uri(self, number: int) -> str:
         return join(self._folder, f"{number:06}.json")
 
-    def _all(self) -> list[str]:
-        return _all(self._folder, self._files)
-
     def _highest(self) -> tuple[int, Holder] | None:
         return in_force(self._folder, self._files)
 
 
 def in_force(folder: str, files: Files) -> tuple[int, Holder] | None:
-    """The lease in force and its number; None if there never was one.
-
-    A file that vanishes meanwhile was replaced by a higher one.
+    """Return number and holder of the newest lease; None if there never was one.
 
     Raises:
-        StorageError: it can't be read, or is none.
+        StorageError: The lease cannot be read, or is invalid.
     """
-    for _ in range(LISTINGS):
-        found = _all(folder, files)
+    for _ in range(MAX_LISTINGS):
+        found = _list(folder, files)
         if not found:
             return None
         try:
@@ -202,75 +196,74 @@ def in_force(folder: str, files: Files) -> tuple[int, Holder] | None:
             holder = Holder(*(content[key] for key in ("owner", "run_id", "token", "expires_at", "process")))
         except FetchError as error:
             if files.exists(found[-1]):
-                raise StorageError(f"the run's lease can't be read: {error}") from error
-            continue
+                raise StorageError(f"the run's lease cannot be read: {error}") from error
+            continue  # a higher number has replaced it since the listing
         except (ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"{found[-1]} is no lease; if no run is at work there, delete it") from error
+            raise StorageError(f"{found[-1]} is not a lease; delete it if no run is active there") from error
         return _number(found[-1]), holder
-    raise StorageError(f"the lease in {folder} changes faster than it can be read")
-
-
-def _all(folder: str, files: Files) -> list[str]:
-    return sorted(info.uri for info in files.list(folder, suffixes=(".json",)))
+    raise StorageError(f"the lease in {folder} changes faster than it can be read; run the command again")
 
 
 def this_process() -> str:
-    """``<boot of this machine>/<PID namespace>/<PID>/<start time>``; empty where the system doesn't tell (not Linux)."""
-    return _process(os.getpid())
+    """Return ``<boot id>/<PID namespace>/<PID>@<seconds from boot to its start>``, or "" where that is unknown (not Linux)."""
+    machine = _machine()
+    return f"{machine}/{os.getpid()}@{_started_s(psutil.Process()):.2f}" if machine else ""
 
 
 def is_gone(process: str) -> bool:
-    """It certainly doesn't run any more: it was on this machine, where its PID is nobody's now or another process's."""
-    machine, _, rest = process.rpartition("/")[0].rpartition("/")
-    mine = this_process().rsplit("/", 2)[0]
-    if not machine or machine != mine or not rest.isdigit():
+    """Return whether a process has certainly ended: it ran on this machine, and its PID is free or another process's."""
+    machine, _, rest = process.rpartition("/")
+    pid, _, started = rest.partition("@")
+    if not machine or machine != _machine() or not pid.isdigit():
         return False
-    found = _process(int(rest))
-    return found != process if found else not _runs(int(rest))
-
-
-def _runs(pid: int) -> bool:
-    """For what /proc doesn't show: it may hide others' processes (hidepid)."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        found = psutil.Process(int(pid))
+        if found.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return True
+        return abs(_started_s(found) - float(started)) > 1.5  # the kernel's boot time is rounded to seconds
+    except psutil.NoSuchProcess:
+        return not _is_hidden(int(pid))
+    except (psutil.Error, ValueError):
         return False
-    except PermissionError:
-        return True
-    return _stat(pid)[:1] not in (["Z"], ["X"])
 
 
-def _stat(pid: int) -> list[str]:
-    """What /proc says of a process from its state on; empty where it says nothing."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    return stat.rpartition(")")[2].split()  # before it stands the command's name, which may hold spaces
-
-
-def _process(pid: int) -> str:
-    facts = _stat(pid)
-    if not facts or facts[0] in ("Z", "X"):
-        return ""
+def _machine() -> str:
+    """Identify the boot of this machine and the PID namespace of this process."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        namespace = Path("/proc/self/ns/pid").stat().st_ino
+        return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
     except OSError:
         return ""
-    return f"{boot}/{namespace}/{pid}/{facts[19]}"
+
+
+def _started_s(process: psutil.Process) -> float:
+    """Return the seconds from boot to the start of a process. Unlike ``create_time``, they do not follow the system clock."""
+    return float(process.create_time() - psutil.boot_time())
+
+
+def _is_hidden(pid: int) -> bool:
+    """Return whether a process exists that /proc does not show to this user (mount option ``hidepid``)."""
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
+
+
+def _list(folder: str, files: Files) -> list[str]:
+    return sorted(info.uri for info in files.list(folder, suffixes=(".json",)))
 
 
 def _number(uri: str) -> int:
     try:
         return int(name(uri).removesuffix(".json"))
     except ValueError as error:
-        raise StorageError(f"{uri} is no lease; if no run is at work there, delete it") from error
+        raise StorageError(f"{uri} is not a lease; delete it if no run is active there") from error
 
 
 def _held_by(holder: Holder, now: float) -> str:
     left = max(0, holder.expires_at + GRACE_S - now)
     return (
-        f"another run is at this output: {holder.owner}, run {holder.run_id}. It is renewed while that run lives, and free "
-        f"{left:.0f} s from now if it was killed"
+        f"another run is active in this output: {holder.owner}, run {holder.run_id}. Wait until it ends; if it was killed, its "
+        f"lease expires in {left:.0f} s"
     )

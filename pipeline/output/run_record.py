@@ -1,4 +1,4 @@
-"""What became of a run: its record, written last, and the index's own account."""
+"""The record that a run leaves behind, and the report of an output: its index and its last run."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ from typing import Any
 
 from pipeline.errors import FetchError
 from pipeline.log import RunCounters
-from pipeline.output.index import Summary, recipes, summarise
-from pipeline.output.layout import Layout
-from pipeline.storage.files import Files
+from pipeline.output.index import Summary, summarise
+from pipeline.output.output import Output
+from pipeline.schema import STATUSES
 
-OUTCOMES = {0: "complete", 1: "broken", 2: "refused", 3: "over the error budget", 4: "stopped", 5: "another run is at it"}
+OUTCOMES = {
+    0: "complete",
+    1: "broken",
+    2: "refused",
+    3: "over the error budget",
+    4: "stopped",
+    5: "another run uses this output",
+}
 
 
 @dataclass
 class RunRecord:
-    """``runs/<run_id>.json``. Counts are of this run; the index counts what all runs of the recipe did."""
+    """``runs/<run_id>.json``. Its counts are of this run. The index counts the items of all runs of the recipe."""
 
     run_id: str
     manifest: str
@@ -38,21 +45,20 @@ class RunRecord:
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)
     items_per_s: float = 0.0
     actors: int | None = None
-    """Of the model, when the last pass began."""
+    """Actors of the model when the last pass started."""
     gpus_per_actor: float = 0.0
-    """GPUs that each copy has."""
     actor_hours: float | None = None
-    """Hours of all copies together, busy or not, from where the machines are there; None where their number isn't known."""
+    """Hours of all actors together, busy or idle, from the moment the machines are ready; None if their number is unknown."""
     idle_share: float | None = None
-    """Of the copies' hours, the model's loading among them: when none had a picture to work on."""
+    """Share of the actor hours without work, which includes loading the model."""
     items_per_gpu_hour: float | None = None
     """None without GPUs."""
     store_mib_per_item: float | None = None
-    """What the stages handed one another through Ray's object store, shared over the items."""
+    """MiB per item that the stages passed on through Ray's object store."""
     dashboard: str | None = None
-    """Ray's, while the run lived; None where it had none."""
+    """URL of Ray's dashboard during the run; None without one."""
     drift: dict[str, Any] | None = None
-    """How far its items are from the accepted ones (``acceptance.drift``); None where nothing was accepted."""
+    """Drift from the accepted baseline (``output.baseline.drift``); None without a baseline."""
     exit_code: int | None = None
     outcome: str | None = None
     error: str | None = None
@@ -64,9 +70,9 @@ class RunRecord:
     )
 
     def count(self, counters: RunCounters) -> None:
-        """Take over what has been committed so far."""
-        self.ok, self.review, self.failed = (counters.counts[status] for status in ("ok", "review", "failed"))
-        # New ones each time: a thread may be writing the old ones down.
+        """Copy the counts of the items committed so far."""
+        self.ok, self.review, self.failed = (counters.counts[status] for status in STATUSES)
+        # New dicts each time: a thread may be encoding the old ones.
         self.failures = {code: dict(entry) for code, entry in counters.failures.items()}
         self.items_per_s = round(counters.items_per_s, 3)
         if counters.actor_s and counters.done:
@@ -78,77 +84,65 @@ class RunRecord:
             self.store_mib_per_item = round(counters.store_bytes / 2**20 / counters.done, 3)
 
     def close(self, exit_code: int, error: str | None = None) -> None:
-        """Say how it ended."""
+        """Record how the run ended."""
         self.exit_code, self.outcome, self.error = exit_code, OUTCOMES.get(exit_code, "broken"), error
         finished = datetime.now(UTC)
         self.finished_at = finished.isoformat(timespec="seconds")
         self.seconds = round((finished - datetime.fromisoformat(self.started_at)).total_seconds(), 1)
 
-    def write(self, layout: Layout, files: Files) -> None:
-        """Publish the record.
+    def write(self, output: Output) -> None:
+        """Write the record.
 
         Raises:
-            WriteError: it could not be written.
+            WriteError: It cannot be written.
         """
-        files.write(layout.run(self.run_id), json.dumps(asdict(self), indent=2, ensure_ascii=False).encode())
+        output.files.write(output.layout.run(self.run_id), json.dumps(asdict(self), indent=2, ensure_ascii=False).encode())
 
 
 def speed_of(run: Mapping[str, Any]) -> str:
-    """A run record's time and what was made of it, in words; older records know less."""
-    told = [f"{run['seconds']:g} s"]
+    """Describe a run record's time and speed in words. Older records lack some of the fields."""
+    words = [f"{run['seconds']:g} s"]
     if run.get("items_per_s"):
-        told.append(f"{run['items_per_s']:g} items/s")
+        words.append(f"{run['items_per_s']:g} items/s")
     if run.get("items_per_gpu_hour"):
-        told.append(f"{run['items_per_gpu_hour']:,} items a GPU hour")
+        words.append(f"{run['items_per_gpu_hour']:,} items per GPU hour")
     if run.get("idle_share") is not None:
-        told.append(f"model idle {run['idle_share']:.0%} of the time")
-    return ", ".join(told)
+        words.append(f"model idle {run['idle_share']:.0%} of the time")
+    return ", ".join(words)
 
 
 @dataclass(frozen=True)
 class RecipeReport:
-    """One recipe's folder of an output: its index in numbers and its last run."""
+    """An output with the statistics of its index and the record of its last run."""
 
-    layout: Layout
+    output: Output
     summary: Summary
     last_run: dict[str, Any] | None
 
 
-def read_report(output: str, files: Files) -> list[RecipeReport]:
-    """Every recipe under an output (or the one recipe whose folder is named).
+def report_of(output: Output) -> RecipeReport:
+    """Return the report of one output.
 
     Raises:
-        StorageError: the output can't be listed.
+        StorageError: The index cannot be read.
     """
-    reports = []
-    for folder in recipes(output, files):
-        reports.append(report_of(Layout.of(folder), files))
-    return reports
+    return RecipeReport(output, summarise(output), last_run(output))
 
 
-def report_of(layout: Layout, files: Files) -> RecipeReport:
-    """One recipe's.
+def last_run(output: Output) -> dict[str, Any] | None:
+    """Return the record of the latest run; None if there is none."""
+    return next(records(output), None)
+
+
+def records(output: Output) -> Iterator[dict[str, Any]]:
+    """Yield the records of all runs, the latest first.
 
     Raises:
-        StorageError: the index can't be read.
+        StorageError: They cannot be listed.
     """
-    return RecipeReport(layout, summarise(layout, files), last_run(layout, files))
-
-
-def last_run(layout: Layout, files: Files) -> dict[str, Any] | None:
-    """The record of the latest run that left one; None without any."""
-    return next(records(layout, files), None)
-
-
-def records(layout: Layout, files: Files) -> Iterator[dict[str, Any]]:
-    """Those of all runs that left one, the latest first.
-
-    Raises:
-        StorageError: they can't be listed.
-    """
-    for uri in sorted((info.uri for info in files.list(layout.runs, suffixes=(".json",))), reverse=True):
+    for uri in sorted((info.uri for info in output.files.list(output.layout.runs, suffixes=(".json",))), reverse=True):
         try:
-            record: dict[str, Any] = json.loads(files.read(uri))
+            record: dict[str, Any] = json.loads(output.files.read(uri))
         except (FetchError, ValueError):
             continue
         yield record

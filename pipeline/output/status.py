@@ -1,6 +1,6 @@
-"""What a run is doing, told from its output alone: its progress object, its lease, its record, its index.
+"""The status of a run, from its output alone: progress, lease, run record and index.
 
-Nothing else need be reachable, neither Ray nor the machine that the run is on. Ages are by this machine's clock.
+Neither Ray nor the run's machine needs to be reachable. Ages follow this machine's clock.
 """
 
 from __future__ import annotations
@@ -12,108 +12,106 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.errors import ConfigError, FetchError
-from pipeline.output.index import recipes, summarise
-from pipeline.output.layout import Layout
+from pipeline.output.index import summarise
 from pipeline.output.lease import GRACE_S, TTL_S, Holder, in_force, is_gone
+from pipeline.output.output import Output, find_outputs
 from pipeline.output.progress import RUNNING
+from pipeline.schema import STATUSES
 from pipeline.storage.files import Files
 from pipeline.storage.uris import name
 
-LATE_BEATS = 3
-"""So many rewrites of the progress object may be missing before it is said."""
+MAX_MISSED_WRITES = 3
+"""Writes of the progress object that may be missing before a run counts as silent."""
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """The latest run of a recipe's folder."""
+    """The latest run of an output."""
 
     folder: str
     verdict: str
-    """``running``, ``silent`` (the lease is renewed, the progress isn't), ``dead``, or ``over``."""
+    """``running``, ``silent`` (it renews its lease and not its progress), ``dead``, or ``over``."""
     said: str
     """The verdict in words, with its reason."""
     facts: dict[str, Any]
-    """The progress object; of a run without one its record; without either the index's counts."""
+    """The progress object; without one the run record; without either the counts of the index."""
     progress_age_s: float | None = None
     lease_age_s: float | None = None
-    """Since it was last renewed; None unless this run holds it."""
+    """Seconds since the lease was renewed; None if this run does not hold it."""
 
     @property
     def sign_age_s(self) -> float | None:
-        """Since the last sign of life."""
+        """Seconds since the last sign of life."""
         return min((age for age in (self.progress_age_s, self.lease_age_s) if age is not None), default=None)
 
     def encode(self) -> str:
-        """As JSON."""
+        """Return the status as JSON."""
         return json.dumps(asdict(self) | {"sign_age_s": self.sign_age_s}, ensure_ascii=False)
 
 
-def look(output: str, files: Files, *, run_id: str | None = None, now: float | None = None) -> RunStatus:
-    """The latest run under an output (or in the one recipe folder that is named), or the run of this id.
+def read_status(uri: str, files: Files, *, run_id: str | None = None, now: float | None = None) -> RunStatus:
+    """Return the status of the latest run below ``uri`` (or in the recipe folder ``uri``), or of the run with this id.
 
     Raises:
-        ConfigError: there is none.
-        StorageError: the output can't be read.
+        ConfigError: There is no such run.
+        StorageError: The output cannot be read.
     """
-    found = [_latest(Layout.of(folder), files, run_id) for folder in recipes(output, files)]
-    latest, layout = max(found, key=lambda one: one[0], default=("", None))
-    if layout is not None and latest:
-        progress = _read(layout.progress(latest), files)
-        unsaid = (
-            progress is None or progress["state"] == RUNNING
-        )  # as it may say for ever, if its last word couldn't be written
-        if unsaid and (record := _read(layout.run(latest), files)):
-            return RunStatus(layout.folder, "over", str(record["outcome"]), record)
+    found = [(_latest(output, run_id), output) for output in find_outputs(uri, files)]
+    latest, output = max(found, key=lambda one: one[0], default=("", None))
+    if output is not None and latest:
+        progress = _read(output.layout.progress(latest), files)
+        # The state stays "running" if the final write failed.
+        is_open = progress is None or progress["state"] == RUNNING
+        if is_open and (record := _read(output.layout.run(latest), files)):
+            return RunStatus(output.folder, "over", str(record["outcome"]), record)
         if progress:
-            return judge(layout, progress, files, time.time() if now is None else now)
-    elif layout is not None and run_id is None and (counts := summarise(layout, files).counts):
-        facts = {"run_id": None} | {status: counts.get(status, 0) for status in ("ok", "review", "failed")}
-        return RunStatus(layout.folder, "over", "no run has left word; the numbers are the index's", facts)
-    raise ConfigError(f"no run {run_id or ''}".rstrip() + f" under {output}; a run tells of itself there once it has begun")
+            return _judge(output, progress, time.time() if now is None else now)
+    elif output is not None and run_id is None and (counts := summarise(output).counts):
+        facts = {"run_id": None} | {status: counts.get(status, 0) for status in STATUSES}
+        return RunStatus(output.folder, "over", "no run record; the numbers are the index's", facts)
+    raise ConfigError(f"no run {run_id or ''}".rstrip() + f" under {uri}; a run writes its progress there when it starts")
 
 
-def judge(layout: Layout, progress: dict[str, Any], files: Files, now: float) -> RunStatus:
-    """Whether the run of a progress object lives.
-
-    Raises:
-        StorageError: the lease can't be read.
-    """
+def _judge(output: Output, progress: dict[str, Any], now: float) -> RunStatus:
+    """Decide whether the run of a progress object is alive."""
     age = now - datetime.fromisoformat(progress["updated_at"]).timestamp()
     if progress["state"] != RUNNING:
-        return RunStatus(layout.folder, "over", progress["state"], progress, age)
-    lease = in_force(layout.lease, files)
+        return RunStatus(output.folder, "over", progress["state"], progress, age)
+    lease = in_force(output.layout.lease, output.files)
     holder = lease[1] if lease is not None and lease[1].run_id == progress["run_id"] else None
     renewed = now - (holder.expires_at - TTL_S) if holder is not None and holder.expires_at else None
-    why = _death(holder, lease, now)
-    if why:
-        return RunStatus(layout.folder, "dead", f"it seems dead: {why}; the same command continues", progress, age, renewed)
-    if age > LATE_BEATS * progress["every_s"] + GRACE_S:
-        said = "its lease is renewed, but it has not written its progress: its store may be slow, or it hangs"
-        return RunStatus(layout.folder, "silent", said, progress, age, renewed)
-    return RunStatus(layout.folder, RUNNING, RUNNING, progress, age, renewed)
+    reason = _reason_dead(holder, lease, now)
+    if reason:
+        message = f"it seems dead: {reason}; run the same command again to continue"
+        return RunStatus(output.folder, "dead", message, progress, age, renewed)
+    if age > MAX_MISSED_WRITES * progress["every_s"] + GRACE_S:
+        message = "it renews its lease but has not written its progress: the storage may be slow, or the run hangs"
+        return RunStatus(output.folder, "silent", message, progress, age, renewed)
+    return RunStatus(output.folder, RUNNING, RUNNING, progress, age, renewed)
 
 
-def _death(holder: Holder | None, lease: tuple[int, Holder] | None, now: float) -> str:
-    """Why the run can't be alive; empty if it may be."""
+def _reason_dead(holder: Holder | None, lease: tuple[int, Holder] | None, now: float) -> str:
+    """Return why the run cannot be alive; "" if it may be."""
     if holder is None:
-        return f"run {lease[1].run_id} has its lease" if lease is not None else "its lease is gone"
+        return f"run {lease[1].run_id} has its lease" if lease is not None else "its lease was deleted"
     if not holder.expires_at:
-        return "it gave its lease back and never said how it ended"
+        return "it released its lease without a final state"
     if is_gone(holder.process):
-        return "its process is gone"
+        return "its process has ended"
     late = now - holder.expires_at
-    return f"its lease ran out {late:.0f} s ago" if late >= GRACE_S else ""
+    return f"its lease expired {late:.0f} s ago" if late >= GRACE_S else ""
 
 
-def _latest(layout: Layout, files: Files, run_id: str | None) -> tuple[str, Layout]:
-    """The latest run's id, or the one that is asked for; empty if there is none. Ids sort by time."""
-    uris = (info.uri for folder in (layout.progresses, layout.runs) for info in files.list(folder, suffixes=(".json",)))
+def _latest(output: Output, run_id: str | None) -> str:
+    """Return the id of the latest run, or ``run_id``; "" if there is none. Ids sort by time."""
+    folders = (output.layout.progresses, output.layout.runs)
+    uris = (info.uri for folder in folders for info in output.files.list(folder, suffixes=(".json",)))
     ids = {name(uri).removesuffix(".json") for uri in uris}
-    return max((one for one in ids if run_id in (None, one)), default=""), layout
+    return max((one for one in ids if run_id in (None, one)), default="")
 
 
 def _read(uri: str, files: Files) -> dict[str, Any] | None:
-    """An object of ours; None if it isn't there, or is no such thing."""
+    """Read a JSON object; return None if it is missing or invalid."""
     try:
         content = json.loads(files.read(uri))
     except (FetchError, ValueError):

@@ -1,6 +1,4 @@
-"""People look: report page, comparison of two outputs, imported reviews, sampling plans.
-
-Reads outputs and writes pages; never changes masks.
+"""Review outputs: report page, comparison of two outputs, imported reviews, sampling plans. Masks are never changed.
 
 May import: ``run``, ``output`` and what they may import.
 """

@@ -1,38 +1,32 @@
-"""Accept an output as the baseline that later runs are compared with: ``matteline review accept``."""
+"""Accept an output as the baseline that later runs are compared with (``matteline review accept``)."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from datetime import UTC, datetime
 
 from pipeline.errors import ConfigError
-from pipeline.output.baseline import COLUMNS, Baseline, distribution_of, place_of
-from pipeline.output.index import put, read_index
-from pipeline.output.layout import Layout
-from pipeline.review.reviews import judge_sample
-from pipeline.storage.files import Files
+from pipeline.output.baseline import COLUMNS, Baseline, baseline_uri, distribution_of
+from pipeline.output.index import read_index
+from pipeline.output.output import Output
+from pipeline.review.reviews import review_sample
 
 
-def accept(layout: Layout, files: Files, target: str | None = None) -> Baseline:
-    """Keep that everything in this index is as it should be.
-
-    Args:
-        target: a file; absent, ``reviews/accepted.json`` beside the index.
+def accept(output: Output, target: str | None = None) -> Baseline:
+    """Write a baseline of all items in the index, to ``target`` or to ``reviews/accepted.json``.
 
     Raises:
-        ConfigError: there are no items, or a sample was drawn that isn't accepted, or was of fewer items.
-        StorageError: the index can't be read, or the file can't be written.
+        ConfigError: There are no items, or a sample was drawn that is not accepted or covers fewer items.
+        StorageError: The index cannot be read, or the file cannot be written.
     """
-    lot, run_id = distribution_of(read_index(layout, files, COLUMNS))
-    if not lot.items:
-        raise ConfigError(f"{layout.folder} has no items to accept")
-    judged, again = judge_sample(layout, files), "draw another one: matteline report --sample"
-    if judged is not None and not judged.accepted:
-        raise ConfigError(f"the sample drawn of {layout.folder} isn't accepted ({judged.sentence}); judge it, or {again}")
-    if judged is not None and (since := lot.items - lot.counts["failed"] - judged.plan.lot):
-        raise ConfigError(f"the sample was drawn of {judged.plan.lot} items, and {since} have come since; {again}")
+    found, run_id = distribution_of(read_index(output, COLUMNS))
+    if not found.items:
+        raise ConfigError(f"{output.folder} has no items to accept")
+    sample, again = review_sample(output), "draw another one with matteline report --sample"
+    if sample is not None and not sample.accepted:
+        raise ConfigError(f"the sample of {output.folder} is not accepted ({sample.message}); review it, or {again}")
+    if sample is not None and (since := found.items - found.counts["failed"] - sample.plan.lot):
+        raise ConfigError(f"the sample was drawn from {sample.plan.lot} items, and {since} were added since; {again}")
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    made = Baseline(layout.folder, run_id, now, lot, target or place_of(layout))
-    put(made.place, json.dumps(asdict(made), ensure_ascii=False).encode(), files)
-    return made
+    baseline = Baseline(output.folder, run_id, now, found, target or baseline_uri(output.layout))
+    output.write(baseline.uri, baseline.encode())
+    return baseline

@@ -1,4 +1,4 @@
-"""Masks united by image: COCO as its own library reads it, and numbered objects."""
+"""Data sets by image: COCO annotations as pycocotools reads them, and palette PNGs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pycocotools.coco import COCO
 
 from pipeline.errors import ConfigError, StorageError
 from pipeline.imaging.encode import encode_mask
-from pipeline.output.dataset import MOST_OBJECTS, United, unite
+from pipeline.output.dataset import MAX_OBJECTS, DatasetReport, export_dataset
 from pipeline.output.index import write_part
-from pipeline.output.layout import Layout
+from pipeline.output.output import Output
 from pipeline.schema import INDEX
 from pipeline.storage.files import Files
 
@@ -36,34 +36,34 @@ Write = Callable[..., None]
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(str(tmp_path / "out"), "fake-0")
+def output(tmp_path: Path) -> Output:
+    return Output.at(str(tmp_path / "out" / "fake-0"), Files())
 
 
 @pytest.fixture
-def write(layout: Layout) -> Write:
-    """``write({item_id: mask}, **columns)`` makes one part of the index; items of one image share what is before ``#``."""
+def write(output: Output) -> Write:
+    """``write({item_id: mask}, **columns)`` writes one index part. Items of one image share the text before ``#``."""
 
     def part(masks: dict[str, np.ndarray], **columns: Any) -> None:
         rows = []
         for item_id, alpha in masks.items():
-            uri = layout.output("mask", item_id, "0" * 12)
-            Files().write(uri, encode_mask(alpha))
+            uri = output.layout.output("mask", item_id, "0" * 12)
+            output.files.write(uri, encode_mask(alpha))
             row = {"item_id": item_id, "status": "ok", "image_uri": f"/photos/{item_id.partition('#')[0]}", "quality": 0.75}
             rows.append(
                 row | {"height": SIZE[0], "width": SIZE[1], "image_sha256": "a", "mask_uri": uri, "finished_at": 1} | columns
             )
-        write_part(layout, pa.Table.from_pylist(rows, INDEX), Files())
+        write_part(output, pa.Table.from_pylist(rows, INDEX))
 
     return part
 
 
-def test_objects_of_one_image_come_together(layout: Layout, write: Write, tmp_path: Path) -> None:
+def test_objects_are_grouped_by_image(output: Output, write: Write, tmp_path: Path) -> None:
     write({"b/two.jpg#1": mask(10, 5, 30, 20, alpha=200), "a.jpg": mask(0, 0, 40, 30)})
     write({"b/two.jpg#0": mask(0, 0, 20, 10), "b/two.jpg#10": mask(39, 29, 40, 30), "c.png": mask(0, 0, 9, 9, alpha=127)})
     target, folder = tmp_path / "coco.json", tmp_path / "labels"
-    united = unite(layout, Files(), coco=str(target), indexed=str(folder))
-    assert united == United(images=3, objects=4, empty=1)
+    report = export_dataset(output, coco=str(target), indexed=str(folder))
+    assert report == DatasetReport(images=3, objects=4, empty=1)
 
     coco = COCO(str(target))
     images = coco.loadImgs(coco.getImgIds())
@@ -82,46 +82,46 @@ def test_objects_of_one_image_come_together(layout: Layout, write: Write, tmp_pa
     assert labels.mode == "P"
     expected = np.zeros(SIZE, int)
     expected[5:20, 10:30], expected[0:10, 0:20], expected[29, 39] = 2, 1, 3
-    assert np.array_equal(np.asarray(labels), expected), "the more opaque one wins where two overlap"
+    assert np.array_equal(np.asarray(labels), expected), "where two objects overlap, the more opaque one wins"
     assert not np.asarray(Image.open(folder / "c.png")).any()
 
 
-def test_the_same_index_in_other_parts_gives_the_same_bytes(layout: Layout, tmp_path: Path, write: Write) -> None:
+def test_the_same_index_in_other_parts_gives_the_same_bytes(output: Output, tmp_path: Path, write: Write) -> None:
     masks = {f"photo-{number % 3}.jpg#{number}": mask(number, 0, number + 9, 20) for number in range(12)}
     write(masks)
-    unite(layout, Files(), coco=str(tmp_path / "one.json"))
-    next(Path(layout.index).glob("*.parquet")).unlink()
+    export_dataset(output, coco=str(tmp_path / "one.json"))
+    next(Path(output.layout.index).glob("*.parquet")).unlink()
     for item_id in reversed(masks):
         write({item_id: masks[item_id]})
-    unite(layout, Files(), coco=str(tmp_path / "other.json"))
+    export_dataset(output, coco=str(tmp_path / "other.json"))
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "other.json").read_bytes()
     assert json.loads((tmp_path / "one.json").read_text())["annotations"][-1]["id"] == 12
 
 
-def test_images_that_are_called_alike_keep_their_suffix(layout: Layout, tmp_path: Path, write: Write) -> None:
+def test_images_of_the_same_stem_keep_their_suffix(output: Output, tmp_path: Path, write: Write) -> None:
     write({"a.jpg": mask(0, 0, 9, 9), "a.webp": mask(9, 9, 19, 19), "b.jpg": mask(0, 0, 9, 9)})
-    unite(layout, Files(), indexed=str(tmp_path / "labels"))
+    export_dataset(output, indexed=str(tmp_path / "labels"))
     assert sorted(path.name for path in (tmp_path / "labels").iterdir()) == ["a.jpg.png", "a.webp.png", "b.png"]
 
 
-def test_masks_of_an_older_image_are_left_out(layout: Layout, tmp_path: Path, write: Write) -> None:
+def test_masks_of_an_older_version_of_the_image_are_left_out(output: Output, tmp_path: Path, write: Write) -> None:
     write({"a.jpg#0": mask(0, 0, 9, 9)})
     write({"a.jpg#1": mask(9, 9, 19, 19)}, image_sha256="b", finished_at=2)
-    assert unite(layout, Files(), coco=str(tmp_path / "coco.json")) == United(images=1, objects=1, stale=1)
+    assert export_dataset(output, coco=str(tmp_path / "coco.json")) == DatasetReport(images=1, objects=1, stale=1)
     (annotation,) = json.loads((tmp_path / "coco.json").read_text())["annotations"]
     assert annotation["item_id"] == "a.jpg#1"
 
 
-def test_what_cannot_be_united_is_refused(layout: Layout, tmp_path: Path, write: Write) -> None:
+def test_impossible_exports_are_refused(output: Output, tmp_path: Path, write: Write) -> None:
     with pytest.raises(ConfigError, match="no masks in"):
-        unite(layout, Files(), coco=str(tmp_path / "coco.json"))
+        export_dataset(output, coco=str(tmp_path / "coco.json"))
     write({"gone.jpg": mask(0, 0, 9, 9)}, status="failed", mask_uri=None)
     with pytest.raises(ConfigError, match="no masks in"):
-        unite(layout, Files(), coco=str(tmp_path / "coco.json"))
-    write({f"many.jpg#{number}": mask(0, 0, 9, 9) for number in range(MOST_OBJECTS + 1)})
-    with pytest.raises(ConfigError, match="has 255 objects, a palette numbers 254"):
-        unite(layout, Files(), indexed=str(tmp_path / "labels"))
-    assert unite(layout, Files(), coco=str(tmp_path / "coco.json")).objects == 255
-    Path(layout.output("mask", "many.jpg#7", "0" * 12)).write_bytes(b"")
-    with pytest.raises(StorageError, match="see matteline verify"):
-        unite(layout, Files(), coco=str(tmp_path / "coco.json"))
+        export_dataset(output, coco=str(tmp_path / "coco.json"))
+    write({f"many.jpg#{number}": mask(0, 0, 9, 9) for number in range(MAX_OBJECTS + 1)})
+    with pytest.raises(ConfigError, match="has 255 objects, but a palette holds 254"):
+        export_dataset(output, indexed=str(tmp_path / "labels"))
+    assert export_dataset(output, coco=str(tmp_path / "coco.json")).objects == 255
+    Path(output.layout.output("mask", "many.jpg#7", "0" * 12)).write_bytes(b"")
+    with pytest.raises(StorageError, match="run matteline verify"):
+        export_dataset(output, coco=str(tmp_path / "coco.json"))

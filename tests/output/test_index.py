@@ -1,8 +1,9 @@
-"""The index: written in parts, read as one, one row an item."""
+"""The index is written in parts, read as one table, and has one row per item."""
 
 from __future__ import annotations
 
 import io
+import pickle
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config.job import Storage
-from pipeline.errors import StorageError, WriteError
+from pipeline.errors import ConfigError, StorageError, WriteError
 from pipeline.manifest.id_set import contains, hash_ids
 from pipeline.output import index as index_module
-from pipeline.output.index import compact, done_ids, read_index, recipes, reconcile, summarise, worst, write_part
-from pipeline.output.layout import Layout
+from pipeline.output.index import compact, done_ids, read_index, reconcile, summarise, worst, write_part
+from pipeline.output.output import Output, find_outputs, open_output
 from pipeline.schema import INDEX, index_schema
 from pipeline.storage.files import Files
 
@@ -25,7 +26,7 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def part(ids: list[str], minute: int = 0, **columns: Any) -> pa.Table:
-    """Rows of the index; every column not given is filled plausibly."""
+    """Return index rows. Columns that are not given get plausible values."""
     rows = [
         {
             "item_id": item_id,
@@ -46,116 +47,118 @@ def part(ids: list[str], minute: int = 0, **columns: Any) -> pa.Table:
 
 
 @pytest.fixture
-def layout(where: Any) -> Layout:
-    return Layout(where.root, "recipe-0123456789ab")
+def output(where: Any) -> Output:
+    return Output.at(f"{where.root}/recipe", where.files)
 
 
-def stored(layout: Layout, files: Files, folder: str = "") -> dict[str, list[str]]:
-    """Item ids by part name, read without the code under test's own reader."""
+def stored(output: Output, folder: str = "") -> dict[str, list[str]]:
+    """Return item ids by part name, read with pyarrow alone."""
     return {
-        info.uri.rpartition("/")[2]: pq.read_table(io.BytesIO(files.read(info.uri)))["item_id"].to_pylist()
-        for info in files.list(folder or layout.index)
+        info.uri.rpartition("/")[2]: pq.read_table(io.BytesIO(output.files.read(info.uri)))["item_id"].to_pylist()
+        for info in output.files.list(folder or output.layout.index)
     }
 
 
-def plain_read(layout: Layout, files: Files) -> list[dict[str, Any]]:
-    tables = [pq.read_table(io.BytesIO(files.read(info.uri))) for info in files.list(layout.index)]
+def plain_read(output: Output) -> list[dict[str, Any]]:
+    tables = [pq.read_table(io.BytesIO(output.files.read(info.uri))) for info in output.files.list(output.layout.index)]
     return sorted(pa.concat_tables(tables).to_pylist(), key=lambda row: str(row["item_id"]))
 
 
-def test_what_was_committed_is_done_and_keeps_its_meaning(where: Any, layout: Layout) -> None:
+def test_committed_items_are_done_and_parts_keep_their_schema(output: Output) -> None:
     table = part(["b", "a"]).append_column(pa.field("sku", pa.int64()), [[1, 2]])
     table = table.cast(index_schema(pa.schema([("sku", pa.int64())])))
-    uri = write_part(layout, table, where.files)
-    assert uri == layout.part(["a", "b"])
-    assert write_part(layout, table, where.files) == uri
-    write_part(layout, part(["c"]), where.files)
-    schema = pq.read_schema(io.BytesIO(where.files.read(uri)))
+    uri = write_part(output, table)
+    assert uri == output.layout.part(["a", "b"])
+    assert write_part(output, table) == uri
+    write_part(output, part(["c"]))
+    schema = pq.read_schema(io.BytesIO(output.files.read(uri)))
     assert schema.equals(table.schema)
     assert [field.metadata for field in schema] == [field.metadata for field in table.schema]
     assert schema.metadata[b"matteline.index"] == b"1"
     assert schema.field("quality").metadata[b"about"]
-    assert pq.ParquetFile(io.BytesIO(where.files.read(uri))).metadata.row_group(0).column(0).compression == "ZSTD"
-    done = done_ids(layout, where.files)
+    assert pq.ParquetFile(io.BytesIO(output.files.read(uri))).metadata.row_group(0).column(0).compression == "ZSTD"
+    done = done_ids(output)
     assert contains(done, hash_ids(pa.array(["a", "d", "c", "b"]))).tolist() == [True, False, True, True]
-    assert sorted(name for table in read_index(layout, where.files) for name in table["item_id"].to_pylist()) == ["a", "b", "c"]
-    assert {tuple(table.column_names) for table in read_index(layout, where.files, ["quality"])} == {("quality",)}
+    assert sorted(name for table in read_index(output) for name in table["item_id"].to_pylist()) == ["a", "b", "c"]
+    assert {tuple(table.column_names) for table in read_index(output, ["quality"])} == {("quality",)}
 
 
-def test_an_index_that_is_not_there_is_empty(where: Any, layout: Layout) -> None:
-    assert not len(done_ids(layout, where.files))
-    assert list(read_index(layout, where.files)) == []
-    assert reconcile(layout, where.files) == 0
-    summary = summarise(layout, where.files)
+def test_a_missing_index_is_empty(output: Output) -> None:
+    assert not len(done_ids(output))
+    assert list(read_index(output)) == []
+    assert reconcile(output) == 0
+    summary = summarise(output)
     assert (summary.counts, summary.failures, summary.quality_deciles, summary.calibrated) == ({}, {}, (), False)
-    assert worst(layout, where.files, 3) == []
-    assert recipes(where.root, where.files) == []
+    assert worst(output, 3) == []
+    assert find_outputs(output.layout.root, output.files) == []
 
 
-def test_failures_are_done_unless_asked_for_again(where: Any, layout: Layout) -> None:
+def test_failed_items_are_done_unless_their_code_is_retried(output: Output) -> None:
     codes = [None, "fetch", "decode"]
-    write_part(layout, part(["ok", "f", "d"], error_code=codes, status=["ok", "failed", "failed"]), where.files)
+    write_part(output, part(["ok", "f", "d"], error_code=codes, status=["ok", "failed", "failed"]))
     asked = hash_ids(pa.array(["ok", "f", "d"]))
-    assert contains(done_ids(layout, where.files), asked).tolist() == [True, True, True]
-    assert contains(done_ids(layout, where.files, again={"fetch"}), asked).tolist() == [True, False, True]
+    assert contains(done_ids(output), asked).tolist() == [True, True, True]
+    assert contains(done_ids(output, retry={"fetch"}), asked).tolist() == [True, False, True]
 
 
-def test_the_newest_row_of_an_item_stays(where: Any, layout: Layout) -> None:
-    write_part(layout, part(["a", "b", "c"], minute=1), where.files)
-    write_part(layout, part(["c", "d"], minute=3), where.files)
-    write_part(layout, part(["d"], minute=2), where.files)
-    write_part(layout, part(["e", "f"], minute=9), where.files)
-    before = plain_read(layout, where.files)
+def test_reconcile_keeps_the_newest_row_of_an_item(output: Output) -> None:
+    write_part(output, part(["a", "b", "c"], minute=1))
+    write_part(output, part(["c", "d"], minute=3))
+    write_part(output, part(["d"], minute=2))
+    write_part(output, part(["e", "f"], minute=9))
+    before = plain_read(output)
     assert len(before) == 8
 
-    assert reconcile(layout, where.files) == 2
+    assert reconcile(output) == 2
 
-    assert sorted(map(sorted, stored(layout, where.files).values())) == [["a", "b"], ["c", "d"], ["e", "f"]]
-    rows = plain_read(layout, where.files)
+    assert sorted(map(sorted, stored(output).values())) == [["a", "b"], ["c", "d"], ["e", "f"]]
+    rows = plain_read(output)
     assert [(row["item_id"], row["run_id"]) for row in rows] == [
         *(("a", "run-1"), ("b", "run-1"), ("c", "run-3"), ("d", "run-3"), ("e", "run-9"), ("f", "run-9")),
     ]
     assert all(row in before for row in rows)
-    moved = stored(layout, where.files, layout.superseded)
+    moved = stored(output, output.layout.superseded)
     assert sorted(map(sorted, moved.values())) == [["a", "b", "c"], ["d"]]
-    assert reconcile(layout, where.files) == 0
-    assert len(done_ids(layout, where.files)) == 6
+    assert reconcile(output) == 0
+    assert len(done_ids(output)) == 6
 
 
-def test_equal_times_and_rows_twice_in_one_part_still_leave_one_row(where: Any, layout: Layout) -> None:
-    write_part(layout, part(["a", "a", "b"], minute=1), where.files)
-    write_part(layout, part(["a", "c"], minute=1), where.files)
-    assert reconcile(layout, where.files) == 2
-    assert [row["item_id"] for row in plain_read(layout, where.files)] == ["a", "b", "c"]
+def test_reconcile_leaves_one_row_for_equal_times_and_duplicates_in_one_part(output: Output) -> None:
+    write_part(output, part(["a", "a", "b"], minute=1))
+    write_part(output, part(["a", "c"], minute=1))
+    assert reconcile(output) == 2
+    assert [row["item_id"] for row in plain_read(output)] == ["a", "b", "c"]
 
 
-def test_a_part_that_shrinks_to_the_name_of_a_losing_part(where: Any, layout: Layout) -> None:
-    """{a, b} and {a} with the newer row in the first; b newer elsewhere: what stays of the first is named like the second."""
-    write_part(layout, part(["a", "b"], minute=5), where.files)
-    write_part(layout, part(["a"], minute=1), where.files)
-    write_part(layout, part(["b", "x"], minute=7), where.files)
-    assert reconcile(layout, where.files) == 2
-    assert [(row["item_id"], row["run_id"]) for row in plain_read(layout, where.files)] == [
-        ("a", "run-5"),
-        ("b", "run-7"),
-        ("x", "run-7"),
-    ]
+@pytest.mark.parametrize("minutes", [(5, 1, 7), (2, 1, 3)])
+def test_the_remaining_rows_of_a_part_may_take_the_name_of_a_replaced_part(
+    output: Output, minutes: tuple[int, int, int]
+) -> None:
+    """Of {a, b} only a stays, since b has a newer row. The older part {a} has the name of that rest."""
+    first, older, newer = minutes
+    write_part(output, part(["a", "b"], first))
+    write_part(output, part(["a"], older))
+    write_part(output, part(["b", "x"], newer))
+    assert reconcile(output) == 2
+    runs = [("a", f"run-{first}"), ("b", f"run-{newer}"), ("x", f"run-{newer}")]
+    assert [(row["item_id"], row["run_id"]) for row in plain_read(output)] == runs
+    assert reconcile(output) == 0
 
 
 @pytest.mark.parametrize("steps", range(8))
-def test_no_row_is_lost_wherever_reconciling_is_cut_off(local: Any, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    layout = Layout(local.root, "r")
-    write_part(layout, part(["a", "b", "c"], minute=1), local.files)
-    write_part(layout, part(["c", "d"], minute=3), local.files)
-    write_part(layout, part(["d"], minute=2), local.files)
-    left = steps
+def test_an_interrupted_reconcile_loses_no_row(local: Any, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    output = Output.at(f"{local.root}/r", local.files)
+    write_part(output, part(["a", "b", "c"], minute=1))
+    write_part(output, part(["c", "d"], minute=3))
+    write_part(output, part(["d"], minute=2))
+    remaining = steps
 
     def counted(real: Any) -> Any:
         def call(*arguments: Any) -> Any:
-            nonlocal left
-            if left == 0:
-                raise WriteError("cut off")
-            left -= 1
+            nonlocal remaining
+            if remaining == 0:
+                raise WriteError("interrupted")
+            remaining -= 1
             return real(*arguments)
 
         return call
@@ -165,20 +168,20 @@ def test_no_row_is_lost_wherever_reconciling_is_cut_off(local: Any, monkeypatch:
         patched.setattr(Files, "delete", counted(Files.delete))
         if steps < 5:  # two copies, one new part, two removals
             with pytest.raises((StorageError, WriteError)):
-                reconcile(layout, local.files)
+                reconcile(output)
         else:
-            assert reconcile(layout, local.files) == 2
-    assert {row["item_id"] for row in plain_read(layout, local.files)} == {"a", "b", "c", "d"}
-    reconcile(layout, local.files)
-    assert [(row["item_id"], row["run_id"]) for row in plain_read(layout, local.files)] == [
+            assert reconcile(output) == 2
+    assert {row["item_id"] for row in plain_read(output)} == {"a", "b", "c", "d"}
+    reconcile(output)
+    assert [(row["item_id"], row["run_id"]) for row in plain_read(output)] == [
         *(("a", "run-1"), ("b", "run-1"), ("c", "run-3"), ("d", "run-3")),
     ]
 
 
-def test_a_summary_counts_everything(where: Any, layout: Layout) -> None:
+def test_a_summary_counts_everything(output: Output) -> None:
     quality = np.linspace(0, 1, 11).tolist()
     first = part([str(number) for number in range(11)], quality=quality, reasons=[["soft edges"]] * 3 + [[]] * 8)
-    write_part(layout, first, where.files)
+    write_part(output, first)
     failed = part(
         ["x", "y", "z"],
         status=["failed"] * 3,
@@ -188,8 +191,8 @@ def test_a_summary_counts_everything(where: Any, layout: Layout) -> None:
         quality_calibrated=[None] * 3,
         reasons=[None] * 3,
     )
-    write_part(layout, failed, where.files)
-    summary = summarise(layout, where.files)
+    write_part(output, failed)
+    summary = summarise(output)
     assert summary.counts == {"ok": 11, "failed": 3}
     assert {code: entry.count for code, entry in summary.failures.items()} == {"fetch": 2, "decode": 1}
     assert (summary.failures["decode"].item_id, summary.failures["decode"].detail) == ("y", "no image")
@@ -198,126 +201,124 @@ def test_a_summary_counts_everything(where: Any, layout: Layout) -> None:
     assert sum(summary.quality_histogram) == 11
     assert summary.quality_histogram[0] == 1 and summary.quality_histogram[-1] == 1
     assert not summary.calibrated
-    write_part(Layout(where.root, "other"), part(["a"], quality_calibrated=[True]), where.files)
-    assert summarise(Layout(where.root, "other"), where.files).calibrated
+    other = Output.at(f"{output.layout.root}/other", output.files)
+    write_part(other, part(["a"], quality_calibrated=[True]))
+    assert summarise(other).calibrated
 
 
-def test_the_worst_come_first_and_failures_not_at_all(where: Any, layout: Layout) -> None:
-    write_part(layout, part(["a", "b", "c"], quality=[0.3, 0.9, None], mask_uri=["/m", "/m", None]), where.files)
-    write_part(layout, part(["d", "e"], quality=[0.1, 0.3]), where.files)
-    assert [row["item_id"] for row in worst(layout, where.files, 3)] == ["d", "a", "e"]
-    assert set(worst(layout, where.files, 1)[0]) >= {"image_uri", "box", "mask_uri", "cutout_uri", "quality", "reasons"}
+def test_worst_rows_are_sorted_and_exclude_failures(output: Output) -> None:
+    write_part(output, part(["a", "b", "c"], quality=[0.3, 0.9, None], mask_uri=["/m", "/m", None]))
+    write_part(output, part(["d", "e"], quality=[0.1, 0.3]))
+    assert [row["item_id"] for row in worst(output, 3)] == ["d", "a", "e"]
+    assert set(worst(output, 1)[0]) >= {"image_uri", "box", "mask_uri", "cutout_uri", "quality", "reasons"}
 
 
-def test_recipes_are_the_folders_with_an_index_or_a_recipe(where: Any) -> None:
-    write_part(Layout(where.root, "one"), part(["a"]), where.files)
-    where.files.write(Layout(where.root, "two").recipe, b"{}")
+def test_outputs_are_the_folders_with_an_index_or_a_recipe(where: Any) -> None:
+    one, two = (Output.at(f"{where.root}/{name}", where.files) for name in ("one", "two"))
+    write_part(one, part(["a"]))
+    where.files.write(two.layout.recipe, b"{}")
     where.put("masks/x.png", b"")
-    assert recipes(where.root, where.files) == [f"{where.root}/one", f"{where.root}/two"]
-    assert recipes(f"{where.root}/one", where.files) == [f"{where.root}/one"]
+    assert find_outputs(where.root, where.files) == [one, two]
+    assert find_outputs(one.folder, where.files) == [one]
+    assert open_output(one.folder, where.files) == one
+    with pytest.raises(ConfigError, match="has the results of 2 recipes; name the folder of one: .*one, .*two"):
+        open_output(where.root, where.files)
 
 
-def test_large_parts_are_read_by_column(where: Any, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_part(layout, part(["a", "b"]), where.files)
-    monkeypatch.setattr(index_module, "WHOLE_BYTES", 10)
-    assert len(done_ids(layout, where.files)) == 2
-    assert summarise(layout, where.files).counts == {"ok": 2}
+def test_an_output_travels_to_other_processes(output: Output) -> None:
+    assert pickle.loads(pickle.dumps(output)) == output
+
+
+def test_large_parts_are_read_by_column(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_part(output, part(["a", "b"]))
+    monkeypatch.setattr(index_module, "ONE_REQUEST_BYTES", 10)
+    assert len(done_ids(output)) == 2
+    assert summarise(output).counts == {"ok": 2}
 
 
 def test_many_parts_in_order(local: Any) -> None:
-    layout = Layout(local.root, "r")
+    output = Output.at(f"{local.root}/r", local.files)
     for number in range(100):
-        write_part(layout, part([f"{number}"]), local.files)
-    assert len(done_ids(layout, local.files)) == 100
-    ids = [table["item_id"][0].as_py() for table in read_index(layout, local.files)]
-    assert ids == [pq.read_table(info.uri)["item_id"][0].as_py() for info in local.files.list(layout.index)]
+        write_part(output, part([f"{number}"]))
+    assert len(done_ids(output)) == 100
+    ids = [table["item_id"][0].as_py() for table in read_index(output)]
+    assert ids == [pq.read_table(info.uri)["item_id"][0].as_py() for info in output.parts()]
 
 
-def test_damaged_and_forbidden_parts_stop_the_run(where: Any, layout: Layout, s3: Any) -> None:
-    uri = write_part(layout, part(["a"]), where.files)
-    where.files.write(uri, where.files.read(uri)[:-20])
-    for ask in (done_ids, summarise, reconcile, lambda *place: list(read_index(*place))):
+def test_damaged_and_forbidden_parts_stop_the_run(where: Any, output: Output, s3: Any) -> None:
+    uri = write_part(output, part(["a"]))
+    output.files.write(uri, output.files.read(uri)[:-20])
+    for read in (done_ids, summarise, reconcile, lambda output: list(read_index(output))):
         with pytest.raises(StorageError, match=r"part-.*is damaged; remove it"):
-            ask(layout, where.files)
+            read(output)
     if where.kind == "s3":
         reader = Files(Storage(**(s3.settings | {"key": s3.reader_key, "secret": s3.reader_secret})))
         with pytest.raises(StorageError, match="permission"):
-            write_part(layout, part(["b"]), reader)
+            write_part(Output(output.layout, reader), part(["b"]))
 
 
 def test_pyarrow_reads_the_whole_index_as_one_table(local: Any) -> None:
-    layout = Layout(local.root, "r")
-    write_part(layout, part(["a"]), local.files)
-    write_part(layout, part(["b"]), local.files)
-    table = ds.dataset(layout.index, format="parquet").to_table()
+    output = Output.at(f"{local.root}/r", local.files)
+    write_part(output, part(["a"]))
+    write_part(output, part(["b"]))
+    table = ds.dataset(output.layout.index, format="parquet").to_table()
     assert sorted(table["item_id"].to_pylist()) == ["a", "b"]
     assert table.schema.names == INDEX.names
 
 
-def test_many_small_parts_become_few(where: Any, layout: Layout) -> None:
+def test_compact_merges_small_parts(output: Output) -> None:
     for number in range(5):
         extra = {"title": [str(number)] * 3} if number == 4 else {}
         table = part([f"item-{number}-{row}" for row in range(3)], number)
         for name, values in extra.items():  # the manifest has grown a column
             table = table.append_column(name, pa.array(values))
-        write_part(layout, table, where.files)
-    before = sorted(id_ for ids in stored(layout, where.files).values() for id_ in ids)
-    assert compact(layout, where.files, above=5) == 0
-    assert len(stored(layout, where.files)) == 5
-    assert compact(layout, where.files, above=4) == 5
-    ((united, ids),) = stored(layout, where.files).items()
+        write_part(output, table)
+    before = sorted(id_ for ids in stored(output).values() for id_ in ids)
+    assert compact(output, above=5) == 0
+    assert len(stored(output)) == 5
+    assert compact(output, above=4) == 5
+    ((merged, ids),) = stored(output).items()
     assert sorted(ids) == before and len(before) == 15
-    assert not list(where.files.list(layout.superseded))
-    (table,) = read_index(layout, where.files)
+    assert not list(output.files.list(output.layout.superseded))
+    (table,) = read_index(output)
     assert table["title"].to_pylist().count("4") == 3 and table["title"].null_count == 12
-    assert compact(layout, where.files, above=0) == 1 and list(stored(layout, where.files)) == [united]
+    assert compact(output, above=0) == 1 and list(stored(output)) == [merged]
 
 
-def test_parts_from_before_a_column_are_read_beside_new_ones(local: Any) -> None:
-    layout = Layout(local.root, "r")
-    write_part(layout, part(["a"]).drop_columns(["refiner_note"]), local.files)
-    write_part(layout, part(["b"], refiner_note=["otherwise"]), local.files)
-    assert {row.get("refiner_note") for table in read_index(layout, local.files) for row in table.to_pylist()} == {
+def test_parts_without_a_newer_column_are_read_with_nulls(local: Any) -> None:
+    output = Output.at(f"{local.root}/r", local.files)
+    write_part(output, part(["a"]).drop_columns(["image_version"]))
+    write_part(output, part(["b"], image_version=["otherwise"]))
+    assert {row.get("image_version") for table in read_index(output) for row in table.to_pylist()} == {
         None,
         "otherwise",
     }
-    assert sum(table.num_rows for table in read_index(layout, local.files, ["item_id", "refiner_note"])) == 2
-    assert compact(layout, local.files, above=0) == 2
-    (united,) = read_index(layout, local.files)
-    assert sorted(zip(united["item_id"].to_pylist(), united["refiner_note"].to_pylist(), strict=True)) == [
+    assert sum(table.num_rows for table in read_index(output, ["item_id", "image_version"])) == 2
+    assert compact(output, above=0) == 2
+    (merged,) = read_index(output)
+    assert sorted(zip(merged["item_id"].to_pylist(), merged["image_version"].to_pylist(), strict=True)) == [
         ("a", None),
         ("b", "otherwise"),
     ]
 
 
-def test_an_interrupted_union_is_mended(where: Any, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reconcile_repairs_an_interrupted_compaction(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(4):
-        write_part(layout, part([f"item-{number}-{row}" for row in range(3)], number), where.files)
+        write_part(output, part([f"item-{number}-{row}" for row in range(3)], number))
     with monkeypatch.context() as patched:
         patched.setattr(Files, "delete", lambda *_: (_ for _ in ()).throw(StorageError("killed")))
         with pytest.raises(StorageError, match="killed"):
-            compact(layout, where.files, above=0)
-    assert sum(len(ids) for ids in stored(layout, where.files).values()) == 24
-    reconcile(layout, where.files)
-    ids = [id_ for some in stored(layout, where.files).values() for id_ in some]
+            compact(output, above=0)
+    assert sum(len(ids) for ids in stored(output).values()) == 24
+    reconcile(output)
+    ids = [id_ for some in stored(output).values() for id_ in some]
     assert len(ids) == len(set(ids)) == 12
 
 
-def test_the_later_run_wins_whatever_the_workers_clocks_say(where: Any, layout: Layout) -> None:
-    """The earlier run's worker was five minutes ahead."""
-    write_part(layout, part(["a", "b"], 5, run_id=["20260101T120000Z-0", "20260101T120000Z-0"]), where.files)
-    write_part(layout, part(["a"], 1, run_id=["20260101T120200Z-0"]), where.files)
-    assert reconcile(layout, where.files) == 1
-    rows = pa.concat_tables(read_index(layout, where.files)).sort_by("item_id").to_pylist()
+def test_the_later_run_wins_whatever_the_clocks_say(output: Output) -> None:
+    """The clock of the earlier run's worker is five minutes ahead."""
+    write_part(output, part(["a", "b"], 5, run_id=["20260101T120000Z-0", "20260101T120000Z-0"]))
+    write_part(output, part(["a"], 1, run_id=["20260101T120200Z-0"]))
+    assert reconcile(output) == 1
+    rows = pa.concat_tables(read_index(output)).sort_by("item_id").to_pylist()
     assert [(row["item_id"], row["run_id"]) for row in rows] == [("a", "20260101T120200Z-0"), ("b", "20260101T120000Z-0")]
-
-
-def test_a_kept_rest_may_take_the_name_of_a_part_that_goes(where: Any, layout: Layout) -> None:
-    """{a, b} keeps a; a part {a} of an older run, which is to go, has just that name."""
-    write_part(layout, part(["a"], 1), where.files)
-    write_part(layout, part(["a", "b"], 2), where.files)
-    write_part(layout, part(["b"], 3), where.files)
-    assert reconcile(layout, where.files) == 2
-    rows = pa.concat_tables(read_index(layout, where.files)).sort_by("item_id").to_pylist()
-    assert [(row["item_id"], row["run_id"]) for row in rows] == [("a", "run-2"), ("b", "run-3")]
-    assert reconcile(layout, where.files) == 0

@@ -1,3 +1,5 @@
+"""Object names are safe and unique, and paths follow the layout."""
+
 from __future__ import annotations
 
 import hashlib
@@ -8,12 +10,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.output.layout import Layout, input_mark, part_name
-from pipeline.storage.object_names import LONGEST_NAME, object_name
+from pipeline.storage.object_names import MAX_NAME_LENGTH, object_name
 
 IDS = st.one_of(st.text(max_size=200), st.text(alphabet="abAB.~-_/ %E2", max_size=12))
 
 
-@pytest.mark.parametrize("plain", ["sku-123", "a.jpg", "0", "x" * LONGEST_NAME, "_a-b.c"])
+@pytest.mark.parametrize("plain", ["sku-123", "a.jpg", "0", "x" * MAX_NAME_LENGTH, "_a-b.c"])
 def test_plain_ids_are_their_own_name(plain: str) -> None:
     assert object_name(plain) == plain
 
@@ -32,15 +34,15 @@ def test_plain_ids_are_their_own_name(plain: str) -> None:
         ("", "~"),
     ],
 )
-def test_other_ids_stay_readable_and_get_a_hash(item_id: str, start: str) -> None:
+def test_escaped_names_stay_readable_and_have_a_hash(item_id: str, start: str) -> None:
     name = object_name(item_id)
     assert name.startswith(start)
     assert re.fullmatch(r"[0-9a-f]{16}", name.removeprefix(start))
 
 
-def test_a_long_id_is_cut_between_characters() -> None:
+def test_a_long_id_is_truncated_between_characters() -> None:
     name = object_name("日" * 200)
-    assert len(name) <= LONGEST_NAME
+    assert len(name) <= MAX_NAME_LENGTH
     assert re.fullmatch(r"(~[0-9A-F]{2})+~[0-9a-f]{16}", name)
     assert object_name("x" * 500) != object_name("x" * 501)
 
@@ -51,7 +53,7 @@ def test_a_long_id_is_cut_between_characters() -> None:
 def test_names_are_safe_everywhere(item_id: str) -> None:
     name = object_name(item_id)
     assert re.fullmatch(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*", name)
-    assert len(name) <= LONGEST_NAME
+    assert len(name) <= MAX_NAME_LENGTH
     assert object_name(item_id) == name
 
 
@@ -60,19 +62,19 @@ def test_names_are_safe_everywhere(item_id: str) -> None:
 @example("a/b", "a~2Fb")
 @example("abc~0011223344556677", "ABC")
 @example("é", "e\u0301")
-def test_two_ids_never_share_a_name_even_where_case_is_ignored(one: str, other: str) -> None:
+def test_no_two_ids_share_a_name_on_case_insensitive_storage(one: str, other: str) -> None:
     if one != other:
         assert object_name(one).lower() != object_name(other).lower()
 
 
 @given(st.text(alphabet="abcAB./~", min_size=1, max_size=6))
-def test_a_name_is_no_other_ids_name(item_id: str) -> None:
+def test_the_name_of_a_name_is_another_one(item_id: str) -> None:
     name = object_name(item_id)
     if name != item_id:
         assert object_name(name).lower() != name.lower()
 
 
-def test_where_things_land() -> None:
+def test_paths_of_an_output() -> None:
     layout = Layout("s3://bucket/out", "u2netp-0123456789ab")
     folder = "s3://bucket/out/u2netp-0123456789ab"
     spread = hashlib.sha256(b"sku-1").hexdigest()[:2]
@@ -83,12 +85,12 @@ def test_where_things_land() -> None:
     assert re.fullmatch(rf"{folder}/index/part-[0-9a-f]{{16}}\.parquet", layout.part(["b", "a"]))
 
 
-def test_a_part_is_named_by_its_items_alone() -> None:
+def test_the_name_of_a_part_depends_on_its_items_only() -> None:
     assert part_name(["b", "a"]) == part_name(["a", "b"])
     assert len({part_name(ids) for ids in (["a", "b"], ["ab"], ["a", "b", ""], ["a"], [])}) == 5
 
 
-def test_an_objects_name_tells_what_it_was_made_from() -> None:
+def test_the_input_mark_depends_on_image_and_box() -> None:
     marks = [
         input_mark(sha, box)
         for sha in ("0" * 64, "0" * 63 + "1")

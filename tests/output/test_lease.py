@@ -1,7 +1,8 @@
-"""One run at a time, on a disk and on a real S3 server. Time is a number that the tests move."""
+"""One run at a time, on a disk and on a real S3 server. The tests set the clock."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -12,8 +13,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import LeaseHeld, StorageError
-from pipeline.output.layout import Layout
 from pipeline.output.lease import GRACE_S, Lease, is_gone, this_process
+from pipeline.output.output import Output
 from pipeline.storage.files import Files
 
 
@@ -32,14 +33,14 @@ def clock() -> Clock:
 
 @pytest.fixture
 def lease(where: Any, clock: Clock) -> Any:
-    layout = Layout(where.root, "recipe")
-    return lambda run_id="run-a", **options: Lease(layout, run_id, where.files, ttl_s=100, clock=clock, **options)
+    output = Output.at(f"{where.root}/recipe", where.files)
+    return lambda run_id="run-a": Lease(output, run_id, ttl_s=100, clock=clock)
 
 
-def test_the_second_is_told_who_holds_it(lease: Any, clock: Clock) -> None:
+def test_a_second_run_is_refused_with_the_name_of_the_first(lease: Any, clock: Clock) -> None:
     with lease("run-a") as held:
         clock.now += 99
-        with pytest.raises(LeaseHeld, match=r"run run-a.*free 16 s from now"):
+        with pytest.raises(LeaseHeld, match=r"run run-a.*expires in 16 s"):
             lease("run-b")
         held.renew()
         clock.now += 99
@@ -55,7 +56,7 @@ def test_a_released_lease_is_free_at_once(lease: Any, where: Any) -> None:
     assert len(list(where.files.list(f"{where.root}/recipe/lease"))) == 1
 
 
-def test_a_dead_owner_is_replaced_only_after_its_time(lease: Any, clock: Clock) -> None:
+def test_the_lease_of_a_killed_run_is_taken_over_after_its_expiry(lease: Any, clock: Clock) -> None:
     lease("killed")  # never released, never renewed
     clock.now += 100 + GRACE_S - 1
     with pytest.raises(LeaseHeld, match="killed"):
@@ -67,19 +68,19 @@ def test_a_dead_owner_is_replaced_only_after_its_time(lease: Any, clock: Clock) 
             lease("third")
 
 
-def test_an_owner_that_slept_finds_its_lease_gone(lease: Any, clock: Clock) -> None:
+def test_a_suspended_owner_loses_its_lease(lease: Any, clock: Clock) -> None:
     sleeper = lease("sleeper")
     clock.now += 200
     taker = lease("taker")
-    with pytest.raises(LeaseHeld, match="ran out"):
+    with pytest.raises(LeaseHeld, match="expired"):
         sleeper.renew()
     taker.renew()
-    clock.now -= 150  # its clock is wrong, so it believes that it still has time
+    clock.now -= 150  # its clock is wrong, so its lease seems to be valid
     with pytest.raises(LeaseHeld, match=r"taken over; it is held by .*run taker"):
         sleeper.renew()
 
 
-def test_a_sleeper_is_not_fooled_when_its_taker_is_done(lease: Any, clock: Clock) -> None:
+def test_a_suspended_owner_does_not_mistake_a_third_lease_for_its_own(lease: Any, clock: Clock) -> None:
     sleeper = lease("sleeper")
     clock.now += 200
     with lease("taker"):
@@ -90,7 +91,7 @@ def test_a_sleeper_is_not_fooled_when_its_taker_is_done(lease: Any, clock: Clock
         sleeper.renew()
 
 
-def test_of_sixteen_starts_in_one_moment_one_wins(lease: Any) -> None:
+def test_one_of_sixteen_simultaneous_starts_wins(lease: Any) -> None:
     start, winners, losers = threading.Barrier(16), [], []
 
     def run(number: int) -> None:
@@ -109,63 +110,77 @@ def test_of_sixteen_starts_in_one_moment_one_wins(lease: Any) -> None:
     winners[0].renew()
 
 
-def test_a_renewing_thread_keeps_it_and_tells_of_its_loss(where: Any) -> None:
-    layout = Layout(where.root, "recipe")
-    with Lease(layout, "run-a", where.files, ttl_s=2) as held:
+def test_the_thread_renews_the_lease_and_reports_its_loss(where: Any) -> None:
+    output = Output.at(f"{where.root}/recipe", where.files)
+    with Lease(output, "run-a", ttl_s=2) as held:
         renewed = threading.Event()
         write = held._write
         held._write = lambda until: (write(until), renewed.set())  # type: ignore[method-assign, func-returns-value]
         assert renewed.wait(30)
         held.check()
-        where.files.create(
-            f"{layout.lease}/000009.json", where.files.read(f"{layout.lease}/000001.json").replace(b"run-a", b"thief")
-        )
+        taken = where.files.read(f"{output.layout.lease}/000001.json").replace(b"run-a", b"thief")
+        where.files.create(f"{output.layout.lease}/000009.json", taken)
         held._thread.join(30)
         with pytest.raises(LeaseHeld, match="taken over"):
             held.check()
 
 
-def test_what_is_no_lease_is_named(where: Any, lease: Any) -> None:
+def test_an_invalid_lease_is_named(where: Any, lease: Any) -> None:
     where.put("recipe/lease/000001.json", b"{}")
-    with pytest.raises(StorageError, match=r"000001.json is no lease"):
+    with pytest.raises(StorageError, match=r"000001.json is not a lease"):
         lease()
 
 
-def test_a_killed_process_of_this_machine_blocks_nobody(tmp_path: Path) -> None:
-    """A real process takes the lease and is killed; before that the lease holds, after that it is free at once."""
+def test_the_lease_of_a_killed_process_on_this_machine_is_free_at_once(tmp_path: Path) -> None:
+    """A real process takes the lease and is killed."""
     program = (
         "import sys, time\n"
         "from pipeline.storage.files import Files\n"
-        "from pipeline.output.layout import Layout\n"
         "from pipeline.output.lease import Lease\n"
-        f"lease = Lease(Layout({str(tmp_path)!r}, 'recipe'), 'killed', Files())\n"
+        "from pipeline.output.output import Output\n"
+        f"lease = Lease(Output.at({str(tmp_path / 'recipe')!r}, Files()), 'killed')\n"
         "print('held', flush=True)\n"
         "time.sleep(60)\n"
     )
-    layout = Layout(str(tmp_path), "recipe")
+    output = Output.at(str(tmp_path / "recipe"), Files())
     holder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     with pytest.raises(LeaseHeld, match="run killed"):
-        Lease(layout, "next", Files())
+        Lease(output, "next")
     holder.kill()
     time.sleep(0.2)
-    with Lease(layout, "next", Files()):  # it is a zombie as yet: nobody has asked for its exit status
+    with Lease(output, "next"):  # it is still a zombie: its exit status was not read
         pass
     holder.wait()
 
 
-def test_only_what_certainly_ended_is_gone() -> None:
-    boot, namespace, pid, started = this_process().split("/")
+def test_only_a_process_that_certainly_ended_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, _, rest = this_process().rpartition("/")
+    boot, namespace = machine.split("/")
+    pid, started = rest.split("@")
     assert not is_gone(this_process())
-    assert is_gone(f"{boot}/{namespace}/{pid}/{int(started) - 1}"), "the PID is another process's now"
-    for elsewhere in ("", "x", f"other/{namespace}/{pid}/1", f"{boot}/1/{pid}/1", f"{boot}/{namespace}/x/1", "a/b/c/d/e"):
-        assert not is_gone(elsewhere)
+    assert is_gone(f"{machine}/{pid}@{float(started) - 2:.2f}"), "the PID belongs to another process now"
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert is_gone(f"{machine}/{ended.pid}@1")
+    for unknown in (
+        "",
+        "x",
+        f"other/{namespace}/{pid}@1",
+        f"{boot}/1/{pid}@1",
+        f"{machine}/x@1",
+        f"{machine}/{pid}@x",
+        "a/b/c@d",
+    ):
+        assert not is_gone(unknown)
+    monkeypatch.setattr(os, "kill", lambda *_: (_ for _ in ()).throw(PermissionError))
+    assert not is_gone(f"{machine}/{ended.pid}@1"), "/proc may hide the processes of other users"
 
 
-def test_a_lease_that_moves_on_while_it_is_read_is_not_taken_for_none(
+def test_a_lease_that_is_replaced_while_it_is_read_is_not_missed(
     lease: Any, where: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """B lists the released lease of an earlier run; before B reads it, A takes the next number and removes the old one."""
+    """B lists an earlier run's released lease. Before B reads it, A takes the next number and deletes the old one."""
     with lease("earlier"):
         pass
     real, taken = Files.read, []
@@ -183,16 +198,16 @@ def test_a_lease_that_moves_on_while_it_is_read_is_not_taken_for_none(
     taken[0].renew()
 
 
-def test_the_answer_to_ones_own_creation_may_be_lost(lease: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_response_to_the_own_creation_may_be_lost(lease: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Files.create
     monkeypatch.setattr(Files, "create", lambda files, uri, data: real(files, uri, data) and False)
     with lease("run-a") as held:
         held.renew()
 
 
-def test_a_lease_whose_time_is_over_is_lost_at_once(lease: Any, clock: Clock) -> None:
+def test_an_expired_lease_is_lost_at_once(lease: Any, clock: Clock) -> None:
     held = lease("run-a")
     held.check()
     clock.now += 101
-    with pytest.raises(LeaseHeld, match="ran out"):
+    with pytest.raises(LeaseHeld, match="expired"):
         held.check()

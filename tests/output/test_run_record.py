@@ -1,3 +1,5 @@
+"""The run record counts items, hours and idle time."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -9,45 +11,45 @@ from pipeline.output.run_record import RunRecord, speed_of
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("fields", "words"),
     [
         ({}, "90 s"),
         ({"items_per_s": 0.0}, "90 s"),
         ({"items_per_s": 2.5, "idle_share": 0.04}, "90 s, 2.5 items/s, model idle 4% of the time"),
         (
             {"items_per_s": 40, "items_per_gpu_hour": 72000, "idle_share": 0.0},
-            "90 s, 40 items/s, 72,000 items a GPU hour, model idle 0% of the time",
+            "90 s, 40 items/s, 72,000 items per GPU hour, model idle 0% of the time",
         ),
     ],
 )
-def test_speed_in_words(more: dict[str, Any], said: str) -> None:
-    assert speed_of({"seconds": 90.0} | more) == said
+def test_speed_in_words(fields: dict[str, Any], words: str) -> None:
+    assert speed_of({"seconds": 90.0} | fields) == words
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What time it is."""
+    """The current time, which a test sets."""
     now = [1000.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     return now
 
 
-def test_a_gpu_s_work_and_leisure_by_hand(clock: list[float]) -> None:
+def test_gpu_hours_and_idle_share(clock: list[float]) -> None:
     record, counters = RunRecord("r", "m", "f", "p", 100, 0), RunCounters(100)
     record.gpus_per_actor, counters.model_s = 0.5, 30.0
     with counters.working(4):
         clock[0] += 10
         counters.add(80, 20, 0)
     record.count(counters)
-    assert record.idle_share == 0.25  # 30 of 4 copies' 40 seconds were work
-    assert record.items_per_gpu_hour == 18_000  # 10 items a second on 2 GPUs
+    assert record.idle_share == 0.25  # 30 of the 40 seconds of 4 actors were work
+    assert record.items_per_gpu_hour == 18_000  # 10 items per second on 2 GPUs
     record.gpus_per_actor = 0.0
     record.count(counters)
     assert record.items_per_gpu_hour is None
 
 
-def test_a_second_pass_is_no_run_of_its_own(clock: list[float]) -> None:
-    """Three items that were lost, in half a minute after an hour, don't make the run slow."""
+def test_a_second_pass_adds_to_the_first(clock: list[float]) -> None:
+    """Three lost items that take 40 s after an hour do not distort the speed."""
     record, counters = RunRecord("r", "m", "f", "p", 36_003, 0), RunCounters(36_003)
     record.gpus_per_actor = 1.0
     for seconds, items in ((3600, 36_000), (40, 3)):
@@ -55,7 +57,7 @@ def test_a_second_pass_is_no_run_of_its_own(clock: list[float]) -> None:
             clock[0] += seconds
             counters.add(items, 0, 0)
             counters.add_failures({"decode": {"item_id": "a", "detail": "d", "count": 1, "named": []}})
-        clock[0] += 900  # between passes, waiting for machines: nobody's time
+        clock[0] += 900  # between passes, waiting for machines: not counted
     record.count(counters)
     assert (record.ok, record.failures["decode"]["count"]) == (36_003, 2)
     assert record.items_per_s == pytest.approx(36_003 / 3640, abs=1e-3)
@@ -63,7 +65,7 @@ def test_a_second_pass_is_no_run_of_its_own(clock: list[float]) -> None:
     assert record.items_per_gpu_hour == round(36_003 / 2 / 3640 * 3600)
 
 
-def test_copies_that_come_later_count_from_then_on(clock: list[float]) -> None:
+def test_actors_that_start_later_count_from_their_start(clock: list[float]) -> None:
     record, counters = RunRecord("r", "m", "f", "p", 100, 0), RunCounters(100)
     record.gpus_per_actor, counters.model_s = 1.0, 80.0
     with counters.working(1):

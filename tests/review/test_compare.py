@@ -8,29 +8,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.output.layout import Layout
+from pipeline.output.output import Output
 from pipeline.review.compare import compare, dice
 from pipeline.storage.files import Files
 
 MakeOutput = Callable[..., None]
 
 
-def test_two_outputs_are_compared(tmp_path: Path, make_output: MakeOutput) -> None:
-    one, other = Layout(str(tmp_path / "one"), "fake-0"), Layout(str(tmp_path / "two"), "fake-1")
+def test_two_outputs_are_compared_item_by_item(tmp_path: Path, make_output: MakeOutput) -> None:
+    one, other = (Output.at(str(tmp_path / name), Files()) for name in ("one/fake-0", "two/fake-1"))
     make_output(one)
     make_output(other, 50, grow=10)
-    found = compare(one, other, Files())
+    found = compare(one, other)
     assert (found.before, found.after, found.same, found.changed, found.vanished) == (61, 51, 49, 1, 10)
     assert [(change.item_id, change.dice) for change in found.worst] == [("i0", pytest.approx(800 / 1000))]
-    assert found.worst[0].place == (0, 0), "a small picture is one window"
+    assert found.worst[0].place == (0, 0), "a small image is one window"
     assert found.ks is not None and 0 <= found.ks < 0.1
     assert not found.drift["drifted"] and set(found.drift["shifts"]) == {"quality", "review", "failed"}
     assert dice(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8)) == 1
 
 
 def test_ten_times_as_many_failures_are_drift(tmp_path: Path, make_output: MakeOutput) -> None:
-    one, other = Layout(str(tmp_path / "one"), "fake-0"), Layout(str(tmp_path / "two"), "fake-1")
+    one, other = (Output.at(str(tmp_path / name), Files()) for name in ("one/fake-0", "two/fake-1"))
     make_output(one, 600)
     make_output(other, 600, failed=60)
-    found = compare(one, other, Files())
+    found = compare(one, other)
     assert found.drift["drifted"] and "the share of failed by at least" in found.drift["said"]

@@ -1,4 +1,4 @@
-"""A page of hostile texts is a page of texts."""
+"""Hostile texts stay text on the page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.review.html import embedded, render
+from pipeline.review.html import embed_json, render
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -39,7 +39,7 @@ def page_of(text: str) -> str:
     }
     facts = {
         **dict.fromkeys(("title", "about", "recipe", "folder"), text),
-        **{"counts": [[text, 1]], "lines": [text], "histogram": [1, 2], "judges": ["accept", "reject"]},
+        **{"counts": [[text, 1]], "lines": [text], "histogram": [1, 2], "verdicts": ["accept", "reject"]},
         **{"tables": [{"title": text, "columns": [text], "rows": [[text]]}], "views": [[text, "photo", ""]]},
     }
     picture = {"width": 1, "height": 1, "contour": text, "photo": "data:,", "notes": [text], "signals": text}
@@ -58,13 +58,13 @@ def test_no_text_becomes_markup(text: str) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=())))
-def test_json_is_kept_and_holds_no_sign_of_markup(text: str) -> None:
-    made = embedded([text])
-    assert json.loads(made) == [text]
-    assert not re.search("[<>&\u2028\u2029\ud800-\udfff]", made)
+def test_embedded_json_round_trips_and_has_no_markup(text: str) -> None:
+    encoded = embed_json([text])
+    assert json.loads(encoded) == [text]
+    assert not re.search("[<>&\u2028\u2029\ud800-\udfff]", encoded)
 
 
-def test_the_policy_allows_nothing_from_outside() -> None:
+def test_the_content_security_policy_allows_no_connection() -> None:
     page = page_of("plain")
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
     assert policy is not None and policy[1].startswith("default-src 'none'; img-src data:; style-src 'sha256-")

@@ -1,4 +1,4 @@
-"""The pages as a person uses them: in headless Chromium, with real keys, from an index to reviews in the index."""
+"""The pages in headless Chromium with real keys: from an index to imported reviews."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from jobs.main import app
 from pipeline.imaging.encode import encode_cutout
 from pipeline.output.index import write_part
-from pipeline.output.layout import Layout
+from pipeline.output.output import Output
 from pipeline.review.reviews import read_reviews
 from pipeline.schema import INDEX
 from pipeline.storage.files import Files
@@ -45,7 +45,7 @@ def tab(browser: ModuleType) -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def no_errors(tab: Any) -> Iterator[None]:
-    """Whatever a test does, the page's scripts never fail, and ask nothing that isn't expected."""
+    """Fail a test if the page's scripts raise errors."""
     tab.errors.clear()
     tab.dialogs.clear()
     tab.answer = None
@@ -59,55 +59,55 @@ def matteline(*words: str) -> str:
     return done.output
 
 
-def page_of(layout: Layout) -> Path:
-    matteline("report", layout.folder)
-    return Path(layout.folder, "report.html")
+def page_of(output: Output) -> Path:
+    matteline("report", output.folder)
+    return Path(output.folder, "report.html")
 
 
 def shown(tab: Any) -> list[str]:
-    """The ids of the items on the page."""
+    """Return the ids of the items on the page."""
     found: list[str] = tab.run("[...document.querySelectorAll('article .top b')].map((one) => one.textContent)")
     return found
 
 
-def here(tab: Any) -> str:
+def current(tab: Any) -> str:
     found: str = tab.run("document.querySelector('article.here .top b').textContent")
     return found
 
 
 @pytest.fixture
-def layout(tmp_path: Path, make_output: MakeOutput) -> Layout:
-    layout = Layout(str(tmp_path / "out"), "fake-0")
-    make_output(layout)
-    return layout
+def output(tmp_path: Path, make_output: MakeOutput) -> Output:
+    output = Output.at(str(tmp_path / "out" / "fake-0"), Files())
+    make_output(output)
+    return output
 
 
 @pytest.fixture
-def hostile(tmp_path: Path) -> Layout:
-    """An output whose every text was written by an enemy."""
-    layout, rows = Layout(str(tmp_path / "bad"), "fake-0"), []
+def hostile(tmp_path: Path) -> Output:
+    """An output in which every text is hostile."""
+    output, rows = Output.at(str(tmp_path / "bad" / "fake-0"), Files()), []
     for number, text in enumerate(HOSTILE):
-        uri = layout.output("cutout", text, "0" * 12)
-        Files().write(uri, encode_cutout(np.full((30, 40, 3), 90, np.uint8), np.full((30, 40), 200, np.uint8)))
+        uri = output.layout.output("cutout", text, "0" * 12)
+        output.files.write(uri, encode_cutout(np.full((30, 40, 3), 90, np.uint8), np.full((30, 40), 200, np.uint8)))
         row = {"item_id": text, "status": text, "quality": number / 10, "reasons": [text], "tags": f"{text};tag"}
         rows.append(row | {"image_uri": text, "cutout_uri": uri, "run_id": text})
     rows.append({"item_id": "gone", "status": "failed", "error_code": HOSTILE[0], "error_detail": HOSTILE[1]})
-    write_part(layout, pa.Table.from_pylist(rows, pa.schema([*INDEX, pa.field("tags", pa.string())])), Files())
-    return layout
+    write_part(output, pa.Table.from_pylist(rows, pa.schema([*INDEX, pa.field("tags", pa.string())])))
+    return output
 
 
-def test_reviews_go_from_the_keyboard_to_the_index(tab: Any, layout: Layout, tmp_path: Path) -> None:
-    tab.open(page_of(layout))
-    assert shown(tab)[:4] == ["i0", "i1", "i2", "i3"], "with pictures first, the worst ones first"
+def test_reviews_go_from_the_keyboard_to_the_index(tab: Any, output: Output, tmp_path: Path) -> None:
+    tab.open(page_of(output))
+    assert shown(tab)[:4] == ["i0", "i1", "i2", "i3"], "items with pictures come first, the worst ones first"
     tab.press("a", "r", "j", "k", "a")  # i0 accepted, i1 rejected, to i3 and back: i2 accepted
-    assert here(tab) == "i3"
+    assert current(tab) == "i3"
     tab.answer = 'half a "handle", gone'
-    tab.press("r", "k", "n", "j", "a", "u")  # i3 rejected with a note; i4's verdict is taken back
+    tab.press("r", "k", "n", "j", "a", "u")  # i3 rejected with a note; i4's review is undone
     assert tab.dialogs == ["Note"]
     tab.press("ArrowRight", "r", "ArrowLeft", "e")
     written = tab.downloaded("reviews.csv")
-    assert "5 reviews" in matteline("review", "import", str(written), layout.root)
-    found = {item_id: (row["verdict"], row["note"]) for item_id, row in read_reviews(layout, Files()).items()}
+    assert "5 reviews" in matteline("review", "import", str(written), output.layout.root)
+    found = {item_id: (row["verdict"], row["note"]) for item_id, row in read_reviews(output).items()}
     assert found == {
         "i0": ("accept", None),
         "i1": ("reject", None),
@@ -115,33 +115,33 @@ def test_reviews_go_from_the_keyboard_to_the_index(tab: Any, layout: Layout, tmp
         "i3": ("reject", 'half a "handle", gone'),
         "i24": ("reject", None),
     }
-    tab.open(Path(layout.folder, "report.html"))
+    tab.open(Path(output.folder, "report.html"))
     kept = "[...document.querySelectorAll('article.accept, article.reject')].map((one) => one.className)"
     assert [name.split()[1] if "line" in name else name.split()[0] for name in tab.run(kept)] == ["accept", "reject"] * 2
 
 
-def test_search_and_filters_by_keyboard(tab: Any, layout: Layout) -> None:
-    tab.open(page_of(layout))
+def test_search_and_filters_by_keyboard(tab: Any, output: Output) -> None:
+    tab.open(page_of(output))
     count = "document.getElementById('found').textContent"
     assert tab.run(count) == "61 of 61"
     tab.press("/", "I5", "Enter", "j", "r")
     assert shown(tab)[:3] == ["i5", "i50", "i51"] and tab.run(count) == "11 of 61"
     tab.press("/", "Escape")
-    assert tab.run(count) == "61 of 61", "Escape empties the search"
+    assert tab.run(count) == "61 of 61", "Escape clears the search"
     tab.press("/", "Tab", "ArrowDown", "Escape")
     assert tab.run("document.activeElement.id") == "" and shown(tab) == ["bad"], "the first status is failed"
     tab.press("/", "Tab", "ArrowUp", "Tab", "ArrowDown", "ArrowDown", "ArrowDown", "Escape")
-    assert shown(tab) == ["i50"], "judged ones that were rejected; reasons and tags, which nobody has, are hidden"
+    assert shown(tab) == ["i50"], "items that were rejected; the filters for reasons and tags are hidden, since no item has any"
     tab.press("?")
     assert tab.run("document.getElementById('help').open")
     tab.press("a", "Escape")
     assert not tab.run("document.getElementById('help').open") and tab.run("document.querySelectorAll('.accept').length") == 0
 
 
-def test_hostile_texts_are_shown_as_text(tab: Any, hostile: Layout, tmp_path: Path) -> None:
+def test_hostile_texts_stay_text(tab: Any, hostile: Output, tmp_path: Path) -> None:
     tab.open(page_of(hostile), height=500)
     written_out = [one.replace("\n", "\\u000a").replace("\u202e", "\\u202e").replace("\u202c", "\\u202c") for one in HOSTILE]
-    assert sorted(shown(tab)) == sorted([*written_out, "gone"]), "no sign hides or turns a text around"
+    assert sorted(shown(tab)) == sorted([*written_out, "gone"]), "invisible and bidirectional characters are escaped"
     text = tab.run("document.body.innerText")
     for one in HOSTILE[:4]:
         assert one in text
@@ -151,28 +151,30 @@ def test_hostile_texts_are_shown_as_text(tab: Any, hostile: Layout, tmp_path: Pa
         tab.run(f"document.querySelector('{what}').getBoundingClientRect().{edge}")
         for what, edge in ((".here", "top"), ("nav", "bottom"))
     )
-    assert top >= bar, "the bar of filters, two lines of it here, doesn't cover the current item"
+    assert top >= bar, "the bar of filters, two lines of it here, does not cover the current item"
     tab.press("k")
     assert tab.run("document.querySelectorAll('main script, main a, main svg[onload], main [onerror], main b b').length") == 0
     tab.press("a" * 7, "e")
-    matteline("review", "import", str(tab.downloaded("reviews.csv")), hostile.root)
-    assert set(read_reviews(hostile, Files())) == {*HOSTILE, "gone"}
+    matteline("review", "import", str(tab.downloaded("reviews.csv")), hostile.layout.root)
+    assert set(read_reviews(hostile)) == {*HOSTILE, "gone"}
     tab.downloaded("reviews.csv").unlink()
     compared = tmp_path / "compare.html"
-    matteline("compare", hostile.root, hostile.root, "--html", str(compared))
+    matteline("compare", hostile.layout.root, hostile.layout.root, "--html", str(compared))
     tab.open(compared)
     assert tab.run("window.hacked") is None
 
 
 def test_a_comparison_shows_both_sides(tab: Any, tmp_path: Path, make_output: MakeOutput) -> None:
-    sides = [Layout(str(tmp_path / name), f"fake-{number}") for number, name in enumerate(("one", "two"))]
+    sides = [Output.at(str(tmp_path / name), Files()) for name in ("one/fake-0", "two/fake-1")]
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (40, 30), "red").save(tmp_path / "photos" / "0.png")
     make_output(sides[0], photos=tmp_path / "photos")
     make_output(sides[1], grow=10, photos=tmp_path / "photos", failed=20)
     page = tmp_path / "compare.html"
-    said = matteline("compare", sides[0].root, sides[1].root, "--html", str(page), "--allow-root", str(tmp_path / "photos"))
-    assert "drift    the share of failed by at least" in said
+    printed = matteline(
+        "compare", sides[0].folder, sides[1].folder, "--html", str(page), "--allow-root", str(tmp_path / "photos")
+    )
+    assert "drift    the share of failed by at least" in printed
     tab.open(page)
     assert shown(tab) == ["i0"]
     captions = tab.run("[...document.querySelectorAll('figcaption')].map((one) => one.textContent)")
@@ -181,21 +183,21 @@ def test_a_comparison_shows_both_sides(tab: Any, tmp_path: Path, make_output: Ma
         "document.body.innerText"
     )
     assert tab.run("[...document.images].every((one) => one.naturalWidth > 0)")
-    assert tab.run("document.getElementById('export').hidden"), "there is nothing to judge here"
+    assert tab.run("document.getElementById('export').hidden"), "a comparison has no reviews"
     tab.press("a", "e")
     assert tab.run("document.querySelectorAll('.accept').length") == 0
 
 
 @pytest.mark.parametrize("page", ["report", "hostile", "compare"])
-def test_it_can_be_read_on_a_phone_and_in_the_dark(
-    tab: Any, browser: ModuleType, layout: Layout, hostile: Layout, tmp_path: Path, make_output: MakeOutput, page: str
+def test_the_page_is_readable_on_a_phone_and_in_dark_mode(
+    tab: Any, browser: ModuleType, output: Output, hostile: Output, tmp_path: Path, make_output: MakeOutput, page: str
 ) -> None:
     if page == "compare":
-        other, path = Layout(str(tmp_path / "two"), "fake-1"), tmp_path / "compare.html"
+        other, path = Output.at(str(tmp_path / "two" / "fake-1"), Files()), tmp_path / "compare.html"
         make_output(other, grow=10)
-        matteline("compare", layout.root, other.root, "--html", str(path))
+        matteline("compare", output.folder, other.folder, "--html", str(path))
     else:
-        path = page_of(hostile if page == "hostile" else layout)
+        path = page_of(hostile if page == "hostile" else output)
     grounds = set()
     for dark in (False, True):
         for size in ({"width": 390, "height": 844, "phone": True}, {"width": 1280, "height": 900}):

@@ -1,4 +1,4 @@
-"""Sample sizes against exact fractions, bounds against the distribution that they invert."""
+"""Sample sizes match exact fractions, and bounds match the distribution that they invert."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 from scipy.stats import beta
 
 from pipeline.errors import ConfigError
-from pipeline.review.sampling import drawn, passes, plan, upper_bound
+from pipeline.review.sampling import draw, passes, plan, upper_bound
 
 
 @pytest.mark.parametrize("lot", [50, 137, 1000])
 @pytest.mark.parametrize("at_most", [0.02, 0.1])
 @pytest.mark.parametrize("allowed", [0, 1, 3])
-def test_a_plan_is_the_least_sample_that_shows_it(lot: int, at_most: float, allowed: int) -> None:
+def test_a_plan_is_the_smallest_sufficient_sample(lot: int, at_most: float, allowed: int) -> None:
     bad = int(Fraction(str(at_most)) * lot) + 1
     if allowed >= bad:
-        with pytest.raises(ConfigError, match="can't be allowed"):
+        with pytest.raises(ConfigError, match="cannot be allowed"):
             plan(lot, at_most, 0.95, allowed)
         return
 
-    def slip(draw: int) -> Fraction:  # drawn one after another, with what is left in the lot
+    def pass_probability(draw: int) -> Fraction:  # items are drawn one by one
         chances = {0: Fraction(1)}
         for taken in range(draw):
             after: dict[int, Fraction] = {}
@@ -38,32 +38,32 @@ def test_a_plan_is_the_least_sample_that_shows_it(lot: int, at_most: float, allo
     chance = Fraction(5, 100)
     assert passes(lot, bad, made.draw, allowed) <= chance < passes(lot, bad, made.draw - 1, allowed)
     if lot < 200:
-        assert slip(made.draw) == passes(lot, bad, made.draw, allowed)
+        assert pass_probability(made.draw) == passes(lot, bad, made.draw, allowed)
 
 
 def test_known_sizes() -> None:
     assert plan(10_000_000, 0.02, 0.95).draw == 149  # (1 - 0.02)^n <= 0.05
-    assert plan(10_000_000, 0.05, 0.95).draw == 59  # NIST/SEMATECH's handbook, and everybody's rule
+    assert plan(10_000_000, 0.05, 0.95).draw == 59  # NIST/SEMATECH's handbook
     assert passes(10, 3, 4, 1) == Fraction(comb(7, 4) + 3 * comb(7, 3), comb(10, 4))
 
 
-@pytest.mark.parametrize(("bad", "judged"), [(0, 149), (1, 149), (7, 60), (59, 60), (0, 1), (3, 20_000)])
-def test_the_bound_is_clopper_and_pearsons(bad: int, judged: int) -> None:
-    assert upper_bound(bad, judged, 0.95) == pytest.approx(beta.ppf(0.95, bad + 1, judged - bad), abs=1e-9)
+@pytest.mark.parametrize(("bad", "reviewed"), [(0, 149), (1, 149), (7, 60), (59, 60), (0, 1), (3, 20_000)])
+def test_the_bound_is_clopper_and_pearsons(bad: int, reviewed: int) -> None:
+    assert upper_bound(bad, reviewed, 0.95) == pytest.approx(beta.ppf(0.95, bad + 1, reviewed - bad), abs=1e-9)
 
 
-def test_all_bad_bounds_nothing() -> None:
+def test_the_bound_is_one_if_all_are_bad_or_none_is_reviewed() -> None:
     assert upper_bound(5, 5, 0.95) == upper_bound(0, 0, 0.95) == 1
 
 
-def test_a_sample_hangs_on_its_seed_only() -> None:
+def test_a_sample_depends_on_its_seed_only() -> None:
     ids = [f"item-{number}" for number in range(1000)]
-    assert drawn(ids, 20, 1) == drawn(reversed(ids), 20, 1) != drawn(ids, 20, 2)
-    counts = [sum(int(item_id[5:]) < 500 for item_id in drawn(ids, 100, seed)) for seed in range(50)]
+    assert draw(ids, 20, 1) == draw(reversed(ids), 20, 1) != draw(ids, 20, 2)
+    counts = [sum(int(item_id[5:]) < 500 for item_id in draw(ids, 100, seed)) for seed in range(50)]
     assert 45 < sum(counts) / 50 < 55
 
 
-@pytest.mark.parametrize("asked", [(100, 0.0, 0.95), (100, 0.02, 1.0), (0, 0.02, 0.95)])
-def test_what_cannot_be_shown_is_refused(asked: tuple[int, float, float]) -> None:
+@pytest.mark.parametrize("settings", [(100, 0.0, 0.95), (100, 0.02, 1.0), (0, 0.02, 0.95)])
+def test_impossible_samples_are_refused(settings: tuple[int, float, float]) -> None:
     with pytest.raises(ConfigError):
-        plan(*asked)
+        plan(*settings)

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  // Everything from outside is put into the page as text or as an attribute's value, never as markup.
+  // Data is inserted as text or as an attribute's value, never as markup.
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const at = (id) => document.getElementById(id);
   const facts = read("facts"), rows = read("rows");
@@ -10,7 +10,7 @@
     for (const key in attributes) made.setAttribute(key, attributes[key]);
     return made;
   };
-  // What can't be seen, or turns the text around it, is written out: an id must not look like another one.
+  // Invisible and bidirectional characters are escaped, so that no id looks like another one.
   const plain = (text) => String(text).replace(/[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g,
     (sign) => "\\u" + sign.charCodeAt(0).toString(16).padStart(4, "0"));
   const make = (name, className, text) => {
@@ -20,12 +20,12 @@
     return made;
   };
 
-  // Verdicts: {item id: [verdict, note, time]}, kept by output: pages opened from disk all have one storage, and nights have
-  // one recipe. A browser may refuse to keep them (private windows).
-  const place = "matteline reviews " + facts.folder;
+  // Reviews: {item id: [verdict, note, time]}. The key has the folder, since all pages opened from disk share one storage.
+  // A browser may refuse to store them (private windows).
+  const storageKey = "matteline reviews " + facts.folder;
   let reviews = new Map(), history = [];
-  try { reviews = new Map(JSON.parse(localStorage.getItem(place) || "[]")); } catch { /* they live as long as the page */ }
-  const keep = () => { try { localStorage.setItem(place, JSON.stringify([...reviews])); } catch { /* as above */ } };
+  try { reviews = new Map(JSON.parse(localStorage.getItem(storageKey) || "[]")); } catch { /* they last as long as the page */ }
+  const store = () => { try { localStorage.setItem(storageKey, JSON.stringify([...reviews])); } catch { /* as above */ } };
   const now = () => new Date().toISOString();
 
   let chosen = [], page = 0, here = 0;
@@ -59,13 +59,13 @@
     }
     for (const given of facts.tables) {
       const box = make("div"), table = make("table"), head = make("tr");
-      const look = (cell) => (/^-?[0-9.]+$/.test(cell) ? "number" : "");
+      const align = (cell) => (/^-?[0-9.]+$/.test(cell) ? "number" : "");
       box.append(make("h2", "", given.title));
-      given.columns.forEach((name, place) => head.append(make("th", given.rows.length ? look(given.rows[0][place]) : "", name)));
+      given.columns.forEach((name, column) => head.append(make("th", given.rows.length ? align(given.rows[0][column]) : "", name)));
       table.append(head);
       for (const row of given.rows) {
         const line = make("tr");
-        for (const cell of row) line.append(make("td", look(cell), cell));
+        for (const cell of row) line.append(make("td", align(cell), cell));
         table.append(line);
       }
       box.append(table);
@@ -81,23 +81,23 @@
 
   function filters() {
     const distinct = (lists) => [...new Set(lists.flat())].sort().slice(0, 500);
-    options(at("status"), "any status", distinct(rows.status));
-    options(at("reason"), "any reason", distinct(rows.reasons));
-    options(at("tag"), "any tag", distinct(rows.tags));
-    options(at("judged"), "judged or not", facts.judges.length ? ["not judged", "accept", "reject"] : []);
+    options(at("status"), "all statuses", distinct(rows.status));
+    options(at("reason"), "all reasons", distinct(rows.reasons));
+    options(at("tag"), "all tags", distinct(rows.tags));
+    options(at("reviewed"), "all reviews", facts.verdicts.length ? ["not reviewed", ...facts.verdicts] : []);
     at("search").addEventListener("input", filter);
   }
 
   function filter() {
-    const text = at("search").value.toLowerCase(), [status, reason, tag, judged] =
-      ["status", "reason", "tag", "judged"].map((id) => at(id).value.slice(1));
+    const text = at("search").value.toLowerCase(), [status, reason, tag, reviewed] =
+      ["status", "reason", "tag", "reviewed"].map((id) => at(id).value.slice(1));
     chosen = [];
     for (let row = 0; row < total; row++) {
       if (text && !rows.item_id[row].toLowerCase().includes(text)) continue;
       if (status && rows.status[row] !== status) continue;
       if (reason && !rows.reasons[row].includes(reason)) continue;
       if (tag && !rows.tags[row].includes(tag)) continue;
-      if (judged && ((reviews.get(rows.item_id[row]) || ["not judged"])[0]) !== judged) continue;
+      if (reviewed && ((reviews.get(rows.item_id[row]) || ["not reviewed"])[0]) !== reviewed) continue;
       chosen.push(row);
     }
     page = here = 0;
@@ -128,14 +128,14 @@
     if (rows.quality[row] !== null) top.append(make("span", "", "quality " + rows.quality[row].toFixed(3)));
     for (const reason of rows.reasons[row]) top.append(make("span", "chip", reason));
     for (const tag of rows.tags[row]) top.append(make("span", "chip", "# " + tag));
-    const judge = make("span", "verdict", verdict ? `${verdict} ` : "");
-    for (const word of ["accept", "reject"]) {
+    const choices = make("span", "verdict", verdict ? `${verdict} ` : "");
+    for (const word of facts.verdicts) {
       const button = make("button", "", word);
       button.type = "button";
-      button.addEventListener("click", () => { here = number; decide(word); });
-      if (facts.judges.length && word !== verdict) judge.append(button, " ");
+      button.addEventListener("click", () => { here = number; review(word); });
+      if (word !== verdict) choices.append(button, " ");
     }
-    top.append(judge);
+    top.append(choices);
     made.append(top);
     if (rows.detail[row]) made.append(make("div", "failed", rows.detail[row]));
     if (note) made.append(make("div", "", "note: " + note));
@@ -164,8 +164,8 @@
     [...at("items").children].forEach((one, number) => one.classList.toggle("here", number === here));
     const current = at("items").children[here], nav = document.querySelector("nav");
     if (!move || !current) return;
-    const covered = getComputedStyle(nav).position === "sticky" ? nav.offsetHeight : 0;
-    current.style.scrollMarginTop = covered + 8 + "px";
+    const navHeight = getComputedStyle(nav).position === "sticky" ? nav.offsetHeight : 0;
+    current.style.scrollMarginTop = navHeight + 8 + "px";
     current.scrollIntoView({block: "start"});
   }
 
@@ -184,27 +184,27 @@
     else if (next < at("items").children.length) { here = next; mark(true); }
   }
 
-  function renew() {
+  function redraw() {
     const row = chosen[page * PAGE + here];
     at("items").children[here].replaceWith(card(row, here));
     mark(false);
   }
 
-  function decide(word, note) {
+  function review(word, note) {
     const row = chosen[page * PAGE + here];
-    if (row === undefined || !facts.judges.length) return;
+    if (row === undefined || !facts.verdicts.length) return;
     const id = rows.item_id[row], before = reviews.get(id);
     history.push([id, before]);
     reviews.set(id, [word || (before ? before[0] : "reject"), note === undefined ? (before ? before[1] : "") : note, now()]);
-    keep();
-    renew();
+    store();
+    redraw();
   }
 
   function undo() {
     const last = history.pop();
     if (!last) return;
     if (last[1]) reviews.set(last[0], last[1]); else reviews.delete(last[0]);
-    keep();
+    store();
     show();
   }
 
@@ -226,14 +226,14 @@
   const keys = {
     j: () => step(1), ArrowDown: () => step(1), k: () => step(-1), ArrowUp: () => step(-1),
     ArrowRight: () => turn(1), ArrowLeft: () => turn(-1),
-    a: () => { decide("accept"); step(1); }, r: () => { decide("reject"); step(1); }, u: undo,
-    n: () => { const said = prompt("Note"); if (said !== null) decide("", said); },
-    e: () => { if (facts.judges.length) save(); }, "/": () => at("search").focus(), "?": () => at("help").showModal(),
+    a: () => { review("accept"); step(1); }, r: () => { review("reject"); step(1); }, u: undo,
+    n: () => { const note = prompt("Note"); if (note !== null) review("", note); },
+    e: () => { if (facts.verdicts.length) save(); }, "/": () => at("search").focus(), "?": () => at("help").showModal(),
   };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || at("help").open) return;
     if (/^(INPUT|SELECT)$/.test(event.target.tagName)) {
-      // Enter leaves the search as it is, Escape empties it; either leaves a filter as it is.
+      // Enter keeps the search and Escape clears it. Both keep the filters.
       const search = event.target === at("search");
       if (search && event.key === "Escape") { event.target.value = ""; filter(); }
       if (event.key === "Escape" || (search && event.key === "Enter")) event.target.blur();
@@ -246,7 +246,7 @@
   at("export").addEventListener("click", save);
   at("help-button").addEventListener("click", () => at("help").showModal());
   at("help-close").addEventListener("click", () => at("help").close());
-  at("export").hidden = !facts.judges.length;
+  at("export").hidden = !facts.verdicts.length;
 
   summary();
   filters();
