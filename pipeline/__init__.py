@@ -16,4 +16,8 @@ def __getattr__(name: str) -> Any:
         from pipeline import segmenter
 
         return getattr(segmenter, name)
+    if name == "__version__":
+        from importlib.metadata import version  # pyproject.toml is the only place with the number
+
+        return version("matteline")
     raise AttributeError(f"module 'pipeline' has no attribute {name!r}")

@@ -16,19 +16,37 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def map_ahead(pool: Executor, step: Callable[[T], R], items: Iterable[T], window: int) -> Iterator[R]:
-    """Results in order, with at most ``window`` of them being worked on or waiting: bounded memory."""
-    waiting: deque[Future[R]] = deque()
+def map_ahead(
+    pool: Executor,
+    step: Callable[[T], R],
+    items: Iterable[T],
+    window: int,
+    *,
+    weight: Callable[[T], float] = lambda _: 0.0,
+    max_weight: float = 0.0,
+) -> Iterator[R]:
+    """Yield ``step(item)`` in order, computed ahead with bounded memory.
+
+    Args:
+        pool: Threads that run the steps.
+        step: Called for every item.
+        items: Consumed as results are taken.
+        window: Maximum number of results that are computed or waiting.
+        weight: Cost of an item, such as its size in bytes.
+        max_weight: Maximum weight of these results together. A single item may weigh more.
+    """
+    waiting: deque[tuple[float, Future[R]]] = deque()
     for item in items:
-        waiting.append(pool.submit(step, item))
-        if len(waiting) >= window:
-            yield waiting.popleft().result()
+        cost = weight(item)
+        while waiting and (len(waiting) >= window or sum(one for one, _ in waiting) + cost > max_weight):
+            yield waiting.popleft()[1].result()
+        waiting.append((cost, pool.submit(step, item)))
     while waiting:
-        yield waiting.popleft().result()
+        yield waiting.popleft()[1].result()
 
 
 def local_cpus() -> int:
-    """Cores that this process may use: those it is bound to, and no more than its container's quota (cgroup v2)."""
+    """Return the CPUs that this process may use: its affinity, limited by the container's quota (cgroup v2)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()

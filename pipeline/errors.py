@@ -1,28 +1,28 @@
-"""Everything that can go wrong, drawn once.
+"""Define every error that the package raises on purpose.
 
-An error's class decides its fate: it is refused before work starts, stops the run, or becomes a row of the index::
+The class of an error decides what happens: the run is refused before work starts, the run stops, or one item fails::
 
     PipelineError
-    ├── Refused              before work starts, or the index can't be written any more   exit 2
+    ├── Refused              refused before work starts, or the index cannot be written   exit 2
     │   ├── ConfigError      a setting, a manifest, the cluster
     │   ├── WeightsError     a weights file
-    │   └── StorageError     a place that can't be read or written
-    ├── ItemsMissing         the run ended with items undone         exit 1
-    ├── ErrorBudgetExceeded  too many items failed                   exit 3
-    ├── Stopped              deadline or signal; resumable           exit 4
-    ├── LeaseHeld            another run is at this output           exit 5
-    └── ItemError            one item's fault: a row, the run goes on
+    │   └── StorageError     a place that cannot be read or written
+    ├── ItemsMissing         the run ended, and items have no index row   exit 1
+    ├── ErrorBudgetExceeded  too many items failed                        exit 3
+    ├── Stopped              deadline or signal; can be continued         exit 4
+    ├── LeaseHeld            another run uses this output                 exit 5
+    └── ItemError            one item failed: an index row, the run goes on
         ├── ItemRefused   "item"      the manifest row itself (its box, its URI)
-        ├── FetchError    "fetch"     the image's bytes could not be had
+        ├── FetchError    "fetch"     the image cannot be read
         ├── DecodeError   "decode"    the bytes are not an image within the limits
-        ├── SegmentError  "segment"   the model failed on it
-        ├── RefineError   "refine"    the refiner failed on it
-        ├── WriteError    "write"     its mask or cutout could not be published
-        ├── ItemCrashed   "crash"     it killed, or blocked, every process that worked on it
-        ├── TruthError    "truth"     its true mask could not be had (evaluate only)
-        └── MaskError     "mask"      its published mask could not be had (evaluate only)
+        ├── SegmentError  "segment"   the model failed
+        ├── RefineError   "refine"    the refiner failed
+        ├── WriteError    "write"     a mask or cutout cannot be written
+        ├── ItemCrashed   "crash"     it crashed, or blocked, every process that worked on it
+        ├── TruthError    "truth"     its ground truth cannot be read (evaluate only)
+        └── MaskError     "mask"      its mask cannot be read (evaluate only)
 
-Anything else is a bug: traceback, exit 1. Codes are stable: tools filter on them.
+Anything else is a bug: a traceback and exit 1. Codes are stable, so that tools can filter by them.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from typing import ClassVar
 
 
 class PipelineError(Exception):
-    """Root of every error that this package raises on purpose. ``exit_code`` is what a job ends with."""
+    """Base of every error that this package raises on purpose. ``exit_code`` is the exit code of a job that ends with it."""
 
     exit_code: ClassVar[int] = 1
 
 
 class Refused(PipelineError):
-    """The run can't start as asked."""
+    """The run cannot start."""
 
     exit_code = 2
 
@@ -47,53 +47,51 @@ class ConfigError(Refused):
 
 
 class WeightsError(Refused):
-    """A weights file is missing, damaged, of the wrong hash or of no known layout."""
+    """A weights file is missing, damaged, of the wrong hash or of an unknown layout."""
 
 
 class StorageError(Refused):
-    """A place outside of any single item can't be listed, read or written."""
+    """A place that belongs to no single item cannot be listed, read or written."""
 
 
 class ItemsMissing(PipelineError):
-    """The run came to its end, and yet items of the manifest have no row."""
+    """The run ended, and items of the manifest have no index row."""
 
 
 class ErrorBudgetExceeded(PipelineError):
-    """More items failed than the budget allows; what is in the index stays valid."""
+    """More items failed than the budget allows. The index stays valid."""
 
     exit_code = 3
 
 
 class Stopped(PipelineError):
-    """The run was asked to stop; the same command continues it."""
+    """The run was stopped. The same command continues it."""
 
     exit_code = 4
 
 
 class LeaseHeld(PipelineError):
-    """Another run holds this output."""
+    """Another run holds the lease of this output."""
 
     exit_code = 5
 
 
 class ItemError(PipelineError):
-    """One item's fault. ``code`` is stable; ``retryable`` says whether the same input may succeed later."""
+    """One item failed. ``code`` is stable."""
 
     code: ClassVar[str]
-    retryable: ClassVar[bool] = False
 
 
 class ItemRefused(ItemError):
-    """The manifest row itself can't be used: its box or its URI."""
+    """The manifest row cannot be used: its box or its URI."""
 
     code = "item"
 
 
 class FetchError(ItemError):
-    """The image's bytes could not be had."""
+    """The image cannot be read from storage."""
 
     code = "fetch"
-    retryable = True
 
 
 class DecodeError(ItemError):
@@ -115,27 +113,25 @@ class RefineError(ItemError):
 
 
 class WriteError(ItemError):
-    """The item's mask or cutout could not be published."""
+    """The item's mask or cutout cannot be written."""
 
     code = "write"
-    retryable = True
 
 
 class ItemCrashed(ItemError):
-    """Whatever process worked on it died, or had to be killed at its deadline, again and again."""
+    """Every process that worked on the item crashed, or was ended at its deadline."""
 
     code = "crash"
-    retryable = True
 
 
 class TruthError(ItemError):
-    """The item's true mask is missing, can't be read, or is no mask of its image."""
+    """The item's ground truth is missing, unreadable, or not a mask of its image."""
 
     code = "truth"
 
 
 class MaskError(ItemError):
-    """The mask that the index names can't be read."""
+    """The mask that the index names cannot be read."""
 
     code = "mask"
 
@@ -143,4 +139,4 @@ class MaskError(ItemError):
 ITEM_ERRORS: tuple[type[ItemError], ...] = (
     *(ItemRefused, FetchError, DecodeError, SegmentError, RefineError, WriteError, ItemCrashed),
 )
-"""Every item error of a run, for tables and for looking a code up."""
+"""Every item error of a run, to look codes up."""

@@ -1,4 +1,4 @@
-"""The cluster that a run works on: joined or started, looked over, and waited for."""
+"""Join or start the Ray cluster that a run works on, check its machines, and wait for GPUs."""
 
 from __future__ import annotations
 
@@ -18,25 +18,32 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.concurrency import local_cpus
-from pipeline.config.job import Compute
+from pipeline.config.job import Compute, Job
 from pipeline.errors import ConfigError, Stopped
 from pipeline.log import log
 from pipeline.models.forward import choose_device
-from pipeline.run.preflight import ROOMY_CPUS, Cluster, Node, Pool
+from pipeline.models.load import can_use_gpu
+from pipeline.run.pool import ROOMY_CPUS, Cluster, Node, Pool
 
 WORKER_START_S = 120.0
-"""How long a cluster's machine may take to start a process: it may have to unpack an environment first."""
+"""Seconds that a machine may take to start a process: it may have to unpack an environment first."""
 
-LOOK_S = 2.0
-"""Between two looks at the cluster while a run waits for machines."""
+POLL_S = 2.0
+"""Seconds between two looks at the cluster while a run waits for machines."""
+
+SMALL_FRAME_PX, MAX_CPU_ACTORS = 512, 4
+"""A network whose frames are no larger is small: it gets several actors on a CPU, each with a part of the cores."""
+
+MIN_ITEMS_PER_ACTOR = 32
+"""An actor for fewer items takes longer to start than it saves."""
 
 
 @contextmanager
 def ray_cluster(compute: Compute) -> Iterator[Cluster]:
-    """Join the cluster that is named (or already joined), or start one on this machine for the run alone.
+    """Join the named cluster (or the one already joined), or start one on this machine for this run only.
 
     Raises:
-        ConfigError: no cluster answers at the address.
+        ConfigError: No cluster answers at the address.
     """
     joined = ray.is_initialized()
     if not joined:
@@ -52,7 +59,7 @@ def ray_cluster(compute: Compute) -> Iterator[Cluster]:
 
 
 def _nodes() -> dict[str, Node]:
-    """What is there now, by Ray's id of the machine."""
+    """Return the machines that are alive, by Ray's node id."""
     alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     return {
         node["NodeID"]: Node(float(node["Resources"].get("CPU", 0)), float(node["Resources"].get("GPU", 0))) for node in alive
@@ -60,13 +67,15 @@ def _nodes() -> dict[str, Node]:
 
 
 def await_gpus(compute: Compute, cluster: Cluster, check: Callable[[], None]) -> Cluster:
-    """The cluster with ``compute.wait_for_gpus``, or with fewer after ``compute.wait_s``; an autoscaler is asked for them.
+    """Wait until the cluster has ``compute.wait_for_gpus`` GPUs, for ``compute.wait_s`` at most, and request them.
 
     Args:
-        check: called now and then while it waits; what it raises ends the run.
+        compute: How many GPUs to wait for, and how long.
+        cluster: The machines now.
+        check: Called while waiting. What it raises ends the run.
 
     Raises:
-        Stopped: no GPU came.
+        Stopped: There is still no GPU.
     """
     wanted = compute.wait_for_gpus
     have = sum(node.gpus for node in cluster)
@@ -77,42 +86,42 @@ def await_gpus(compute: Compute, cluster: Cluster, check: Callable[[], None]) ->
     until = time.monotonic() + compute.wait_s
     try:
         while have < wanted and time.monotonic() < until:
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
             check()
             nodes = _nodes()
             have = sum(node.gpus for node in nodes.values())
     finally:
-        request_resources(bundles=[])  # it would hold them for ever; from here on the model does
+        request_resources(bundles=[])  # otherwise the request would hold them forever; from here on the actors do
     if not have:
-        raise Stopped(f"no GPU came in {compute.wait_s:g} s (compute.wait_for_gpus={wanted}); the same command continues")
+        raise Stopped(
+            f"there was no GPU after {compute.wait_s:g} s (compute.wait_for_gpus={wanted}); run the same command again"
+        )
     if have < wanted:
-        log.warning(f"only {have:g} of {wanted} GPUs came in {compute.wait_s:g} s; the run works with these")
+        log.warning(f"only {have:g} of {wanted} GPUs are available after {compute.wait_s:g} s; the run uses these")
     return tuple(nodes[node_id] for node_id in check_workers(list(nodes)))
 
 
 def actors_at_work(pool: Pool) -> float:
-    """Copies of the model that there are now, by the GPUs that are taken where their number grows; 0 where it grows on CPUs,
-    as nobody can tell there.
-    """
-    if pool.most is None:
+    """Return the actors that exist now. A growing pool is counted by its GPUs; on CPUs that is unknown and 0 is returned."""
+    if pool.max_actors is None:
         return pool.actors
     if not pool.gpus:
         return 0.0
     taken = ray.cluster_resources().get("GPU", 0.0) - ray.available_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call]
-    return float(min(pool.most, max(pool.actors, taken / pool.gpus)))
+    return float(min(pool.max_actors, max(pool.actors, taken / pool.gpus)))
 
 
 def dashboard_url() -> str | None:
-    """Where the joined cluster's dashboard is; None where it has none, as those that are started for one run."""
+    """Return the address of the cluster's dashboard; None without one, as in clusters started for one run."""
     url: str = ray.init(ignore_reinit_error=True, configure_logging=False).dashboard_url or ""
     return f"http://{url}" if url else None
 
 
 def will_use_gpus(compute: Compute) -> bool:
-    """Whether the model is going to run on GPUs, by what the cluster has; for this machine alone, by what PyTorch finds.
+    """Return whether the model will run on GPUs: those of the cluster, or without one, those that PyTorch finds here.
 
     Raises:
-        ConfigError: no cluster answers at the address.
+        ConfigError: No cluster answers at the address.
     """
     if compute.device != "auto":
         return compute.device == "cuda"
@@ -125,18 +134,18 @@ def will_use_gpus(compute: Compute) -> bool:
 
 
 def check_workers(node_ids: Sequence[str], mine: str | None = None) -> list[str]:
-    """A machine with another version of this package would make other pixels, or fail late and strangely.
+    """Check that all machines have this version of the package: another one could make other pixels or fail late.
 
     Returns:
-        Those that are still there: spot machines go when they like.
+        The machines that are still alive: spot machines can disappear.
 
     Raises:
-        ConfigError: naming the machine, what it has and what this process has.
-        Stopped: a machine that seems to be there doesn't answer.
+        ConfigError: A machine has another version.
+        Stopped: A machine that is alive does not answer.
     """
 
     def code() -> str:
-        # A nested function travels as it is: the other side need not have this package to run it.
+        # A nested function is pickled by value, so the other machine does not need this package to run it.
         import hashlib
         import importlib.util
         from importlib.metadata import version
@@ -161,34 +170,51 @@ def check_workers(node_ids: Sequence[str], mine: str | None = None) -> list[str]
             theirs = ray.get(answer, timeout=WORKER_START_S)
         except RayError as error:
             if node_id not in _nodes():
-                log.warning(f"the cluster's machine {node_id[:12]} has gone; the run works without it")
+                log.warning(f"the cluster's machine {node_id[:12]} is gone; the run continues without it")
                 continue
-            why = f"the cluster's machine {node_id[:12]} can't run anything: {type(error).__name__}"
-            raise Stopped(f"{why}; the same command continues when it can, or has gone") from error
+            why = f"the cluster's machine {node_id[:12]} cannot run anything: {type(error).__name__}"
+            raise Stopped(f"{why}; run the same command again when it can, or when it is gone") from error
         if theirs != mine:
             raise ConfigError(
-                f"the cluster's machine {node_id[:12]} has {theirs}, this process has {mine}; install the same on all, best as "
-                "one container image"
+                f"the cluster's machine {node_id[:12]} has {theirs}, this process has {mine}; install the same "
+                "version on all, for example as one container image"
             )
         fit.append(node_id)
     return fit
 
 
+def with_cpu_actors(job: Job, todo: int) -> Job:
+    """Return the job with several actors for a small network, on this machine alone and without a GPU.
+
+    The threads of one forward pass wait for the slowest, which is the one whose core also decodes or encodes. Large networks
+    get one actor, because several would need too much memory.
+    """
+    compute, recipe = job.compute, job.recipe
+    is_small = recipe.model != "fake" and recipe.frame_px <= SMALL_FRAME_PX
+    is_chosen = compute.actors or compute.max_actors or compute.gpus_per_actor
+    if not is_small or is_chosen or address_of(compute) or ray.is_initialized():
+        return job
+    if can_use_gpu(recipe) and will_use_gpus(compute):
+        return job
+    actors = max(1, min(MAX_CPU_ACTORS, local_cpus(), todo // MIN_ITEMS_PER_ACTOR))
+    return job.model_copy(update={"compute": compute.model_copy(update={"actors": actors})})
+
+
 def address_of(compute: Compute) -> str | None:
-    """Of the cluster that is there already, if one is named."""
+    """Return the address of an existing cluster, if one is named."""
     return compute.ray_address or os.environ.get("RAY_ADDRESS") or None
 
 
 def _start_ray(compute: Compute) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # What every task did, for a dashboard that isn't there: 10 KB a task in memory, up to 100,000 tasks.
+    # Task events are for a dashboard: 10 KB per task in memory, up to 100,000 tasks.
     os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
-    # Ray's C++ side writes an error to stderr about what Ray Data always does (ray-project/ray#53727).
+    # Ray's C++ side logs an error about what Ray Data always does (ray-project/ray#53727).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray_data = logging.getLogger("ray.data")
     ray_data.setLevel(logging.ERROR)
     for handler in ray_data.handlers:
-        if isinstance(handler, logging.StreamHandler):  # its file keeps the tracebacks; the user gets our sentence
+        if isinstance(handler, logging.StreamHandler):  # its file keeps the tracebacks
             handler.setLevel(logging.CRITICAL)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = address_of(compute)
@@ -198,19 +224,19 @@ def _start_ray(compute: Compute) -> None:
             if address:
                 ray.init(address=address, **quiet)
             else:
-                # CPUs are Ray's bookkeeping: the model's actors get theirs on top, so that reading and writing never starve.
+                # CPUs are only bookkeeping in Ray. The actors get theirs on top, so that reading and writing never starve.
                 slots = max(ROOMY_CPUS, local_cpus()) + (compute.actors or 1) * (compute.cpus_per_actor or 1)
                 ray.init(address="local", num_cpus=ceil(slots), include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         why = f"{error} ({error.__cause__})" if error.__cause__ else error
-        raise ConfigError(f"no Ray cluster could be had at {address or 'this machine'}: {why}") from error
+        raise ConfigError(f"cannot start or join a Ray cluster at {address or 'this machine'}: {why}") from error
 
 
 def _check_answers(address: str | None) -> None:
-    """Ray itself would go on knocking for minutes.
+    """Refuse an address where nothing answers. Ray itself would retry for minutes.
 
     Raises:
-        ConfigError: nobody answers at host:port.
+        ConfigError: Nothing answers at host:port.
     """
     host, colon, port = (address or "").rpartition("://")[2].rpartition(":")
     if colon and port.isdigit():
@@ -222,7 +248,7 @@ def _check_answers(address: str | None) -> None:
 
 @contextmanager
 def _muted_stderr() -> Iterator[None]:
-    """Keep what C++ writes (that its log level was set) out of the JSON lines; errors come as exceptions all the same."""
+    """Keep what Ray's C++ side writes to stderr out of the JSON lines. Errors are raised as exceptions anyway."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

@@ -1,9 +1,9 @@
-"""Items that kill the process they are worked on: found, given up, and no harm to their neighbours.
+"""Isolate items that crash or hang the process that works on them (poison pills).
 
-Ray repeats what died with its process, for ever if the process always dies. So every batch is noted in a ledger that
-outlives the process, before it is worked on. Whoever gets the batch after a death finds the note and takes its items one by
-one; an item that three processes died of (alone, but for the first time) is given up and recorded as failed. Work that takes
-longer than its deadline ends its own process: no other means stops a loop in foreign code.
+Ray retries a task whose process died, without limit. So each batch is entered in a ledger that outlives the process before
+work on it starts. The process that gets the batch after a crash finds the entry and runs the items one by one. An item that
+has killed three processes is recorded as failed. Work that exceeds its deadline ends its own process, because nothing else
+stops a loop in native code.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import NoReturn, Protocol, TypeVar
 
 from pipeline.errors import ItemCrashed, ItemError
 
-DEATHS = 3
-"""Processes that an item may cost. The first may have died of a neighbour, the second of the machine."""
+MAX_CRASHES = 3
+"""Processes that an item may kill. The first may have crashed on another item, the second with its machine."""
 
-BROKEN = 70
+BROKEN_GPU_EXIT = 70
 """Exit status of a process that ends itself because its GPU is lost."""
 
 STDERR = 2
@@ -29,85 +29,89 @@ T = TypeVar("T")
 
 
 class CrashLedger(Protocol):
-    """What has been begun and not ended, by key; outlives the processes that note it."""
+    """Work that has started and not finished, by key. It outlives the processes that write to it."""
 
     def begin(self, keys: Sequence[str]) -> list[int]:
-        """How many processes died of each key. If none did, all are begun now."""
+        """Return the number of crashes per key. If there are none, enter all keys as started."""
 
     def begin_alone(self, key: str) -> None:
-        """This one is begun now, whatever died of it before."""
+        """Enter one key as started, whatever crashed on it before."""
 
     def survived(self, key: str) -> None:
-        """This one was worked on alone, and its process lives: only the batch's first death counts against it now."""
+        """Record that this key was run alone without a crash, so that only the first crash of its batch still counts."""
 
     def end(self, keys: Sequence[str]) -> None:
-        """These are over, whatever came of them."""
+        """Remove keys whose work is finished."""
 
 
 class InMemoryLedger:
-    """A ledger in memory. In a run it is an actor of its own; memory is bounded by the work in flight."""
+    """A ledger in memory. A run keeps it in an actor. Its size is bounded by the work in flight."""
 
     def __init__(self) -> None:
-        self.begun: dict[str, int] = {}
+        self.started: dict[str, int] = {}
 
     def begin(self, keys: Sequence[str]) -> list[int]:
-        before = [self.begun.get(key, 0) for key in keys]
-        if not any(before):
-            self.begun |= dict.fromkeys(keys, 1)
-        return before
+        """See ``CrashLedger``."""
+        crashes = [self.started.get(key, 0) for key in keys]
+        if not any(crashes):
+            self.started |= dict.fromkeys(keys, 1)
+        return crashes
 
     def begin_alone(self, key: str) -> None:
-        self.begun[key] = self.begun.get(key, 0) + 1
+        """See ``CrashLedger``."""
+        self.started[key] = self.started.get(key, 0) + 1
 
     def survived(self, key: str) -> None:
-        self.begun[key] = 1
+        """See ``CrashLedger``."""
+        self.started[key] = 1
 
     def end(self, keys: Sequence[str]) -> None:
+        """See ``CrashLedger``."""
         for key in keys:
-            self.begun.pop(key, None)
+            self.started.pop(key, None)
 
 
 class IsolatedBatch:
-    """One batch's way through one stage. Without a ledger nothing is noted and nothing has a deadline.
+    """One batch in one stage. Without a ledger nothing is recorded and nothing has a deadline.
 
     Args:
-        stage: keeps the stages' notes apart.
-        item_s: after so many seconds on one item the process ends itself.
+        stage: Prefix that separates the entries of different stages.
+        item_s: Seconds after which the process ends itself.
     """
 
     def __init__(self, ledger: CrashLedger | None, stage: str, item_ids: Sequence[str], item_s: float) -> None:
         self.ledger, self.item_s = ledger, item_s
         self.keys = [f"{stage}/{item_id}" for item_id in item_ids]
-        # The batch has a note of its own, for processes that die beside the work on any single item.
+        # The batch has an entry of its own, for processes that die outside the work on a single item.
         self.keys.append(f"{stage} {blake2b(repr(item_ids).encode(), digest_size=16).hexdigest()}")
-        *self.deaths, self.tries = [0] * len(self.keys) if ledger is None else ledger.begin(self.keys)
-        if ledger is not None and self.alone:
+        *self.crashes, self.batch_crashes = [0] * len(self.keys) if ledger is None else ledger.begin(self.keys)
+        if ledger is not None and self.one_by_one:
             ledger.begin_alone(self.keys[-1])
 
     @property
-    def alone(self) -> bool:
-        """A process died of this batch: ``one`` is the way to go on."""
-        return bool(self.tries or any(self.deaths))
+    def one_by_one(self) -> bool:
+        """Whether a process crashed on this batch, so that its items must be run one by one."""
+        return bool(self.batch_crashes or any(self.crashes))
 
     def run_batch(self, work: Callable[[], T]) -> T:
-        """Work on the whole batch, which has as long as one item: if that is too short, its items get as long each."""
+        """Run the complete batch with the deadline of one item. If that is too short, the items then get as long each."""
         with self._deadline():
             return work()
 
-    def one(self, row: int, work: Callable[[], T]) -> T:
-        """Work on one item.
+    def run_one(self, row: int, work: Callable[[], T]) -> T:
+        """Run one item.
 
         Raises:
-            ItemCrashed: too many processes have died of it.
+            ItemCrashed: Too many processes have crashed on it.
         """
-        # Every item may cost two processes when it is alone; what dies more often dies of the batch as such.
-        deaths = self.tries if self.tries > DEATHS + 2 * len(self.deaths) else self.deaths[row]
-        if deaths >= DEATHS:
+        # An item may kill two processes when it is run alone. More crashes than that are the batch's own.
+        crashes = self.batch_crashes if self.batch_crashes > MAX_CRASHES + 2 * len(self.crashes) else self.crashes[row]
+        if crashes >= MAX_CRASHES:
             raise ItemCrashed(
-                f"{deaths} processes died while they worked on it, or were ended after {self.item_s:g} s "
-                "(limits.item_s); the image may crash a library or need more memory than there is. --retry crash tries again"
+                f"{crashes} processes crashed on it or exceeded limits.item_s={self.item_s:g} s; the image may crash a library "
+                "or need more memory than is available. Retry it with --retry crash"
             )
-        if self.ledger is None or not self.alone:
+        if self.ledger is None or not self.one_by_one:
             with self._deadline():
                 return work()
         self.ledger.begin_alone(self.keys[row])
@@ -117,12 +121,12 @@ class IsolatedBatch:
         except ItemError:
             self.ledger.survived(self.keys[row])
             raise
-        # Any other error stays noted: it may be about to end the process.
+        # Any other exception leaves the entry as it is: it may be about to end the process.
         self.ledger.survived(self.keys[row])
         return result
 
-    def over(self) -> None:
-        """The whole batch went through."""
+    def finish(self) -> None:
+        """Remove the entries of a batch that is complete."""
         if self.ledger is not None:
             self.ledger.end(self.keys)
 
@@ -131,7 +135,7 @@ class IsolatedBatch:
         if self.ledger is None:
             yield
             return
-        # A thread of the interpreter's own C code, which ends the process even while foreign code holds Python's lock.
+        # faulthandler's thread is written in C and ends the process even while native code holds the GIL.
         faulthandler.dump_traceback_later(self.item_s, exit=True, file=STDERR)
         try:
             yield
@@ -140,5 +144,5 @@ class IsolatedBatch:
 
 
 def end_process() -> NoReturn:
-    """Leave at once, as a crash would: whoever gets the batch next finds it in the ledger."""
-    os._exit(BROKEN)
+    """End this process at once, as a crash would. The next process that gets the batch finds it in the ledger."""
+    os._exit(BROKEN_GPU_EXIT)

@@ -1,7 +1,6 @@
-"""The ledger of a run, where all its workers reach it.
+"""The crash ledger as a Ray actor that all workers of a run reach.
 
-Not beside the graph: what a worker unpickles it imports first, and the graph's module needs the model's libraries, which
-cost seconds and 300 MB in processes that only read, decode and write.
+Apart from ``graph``: a worker imports what it unpickles, and the graph imports the model's libraries (seconds and 300 MB).
 """
 
 from __future__ import annotations
@@ -16,26 +15,30 @@ from pipeline.run.crash_ledger import InMemoryLedger
 
 
 class RayCrashLedger:
-    """The ledger of a run as its workers see it: an actor beside the driver, which dies with it."""
+    """Handle of the ledger actor. The actor runs beside the driver and dies with it."""
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
 
     @classmethod
     def start(cls) -> RayCrashLedger:
-        """On the driver's machine: if that is lost, the run is."""
+        """Start the actor on the driver's machine: if that machine is lost, so is the run."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         return cls(ray.remote(InMemoryLedger).options(num_cpus=0, scheduling_strategy=here).remote())
 
     def begin(self, keys: Sequence[str]) -> list[int]:
-        found: list[int] = ray.get(self.actor.begin.remote(keys))
-        return found
+        """See ``CrashLedger``."""
+        crashes: list[int] = ray.get(self.actor.begin.remote(keys))
+        return crashes
 
     def begin_alone(self, key: str) -> None:
+        """See ``CrashLedger``."""
         ray.get(self.actor.begin_alone.remote(key))
 
     def survived(self, key: str) -> None:
+        """See ``CrashLedger``."""
         self.actor.survived.remote(key)
 
     def end(self, keys: Sequence[str]) -> None:
-        self.actor.end.remote(keys)  # nobody waits for it: a note too many costs an attempt alone, nothing more
+        """See ``CrashLedger``. Not awaited: a stale entry costs one isolated attempt, nothing more."""
+        self.actor.end.remote(keys)

@@ -1,9 +1,8 @@
-"""SIGTERM and Ctrl-C: a run says so, leaves things tidy and is gone within seconds, whatever it is doing.
+"""End a run within seconds of SIGTERM or Ctrl-C, whatever it is doing.
 
-Schedulers kill what hasn't ended some seconds after SIGTERM (``ray job stop`` after three), and a Python handler runs only
-when the main thread gets to it, where an exception may land anywhere inside foreign code. So nothing is unwound: the signal
-wakes a thread, which tidies up and ends the process. Ray's processes on this machine die with it, a cluster's workers for it
-when they miss it; what was committed stays, and what was not is done by the next run.
+Schedulers kill a process a few seconds after SIGTERM (``ray job stop`` after three). A Python signal handler runs only when the
+main thread reaches it, and its exception may be raised inside library code. So nothing is unwound: the signal wakes a thread,
+which cleans up and ends the process. Ray's processes end with it. Committed items stay, the next run does the others.
 """
 
 from __future__ import annotations
@@ -18,47 +17,47 @@ from typing import Any
 
 from pipeline.errors import Stopped
 
-TIDY_S = 2.0
-"""How long tidying may take: with a store that doesn't answer, the process ends all the same."""
+CLEANUP_S = 2.0
+"""Seconds that cleaning up may take. With a store that does not answer, the process ends anyway."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class SignalHandler:
-    """What is to be done when a signal ends this process. ``install`` makes it happen; without it nothing does.
+    """What happens when a signal ends this process. ``install`` activates it.
 
     Args:
-        say: tells the user, with the error that the process ends with.
+        report: Prints the error that the process ends with.
     """
 
-    def __init__(self, say: Callable[[Stopped], None]) -> None:
-        self.say = say
-        self._tidy: Callable[[str], None] | None = None
+    def __init__(self, report: Callable[[Stopped], None]) -> None:
+        self.report = report
+        self._cleanup: Callable[[str], None] | None = None
         self._wake, self._notify = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         os.set_blocking(self._wake, True)
         self._leaving = threading.Event()
 
     def install(self) -> None:
-        """From now on. Only the main thread may call it."""
+        """Handle signals from now on. Only the main thread may call this."""
         for number in SIGNALS:
             signal.signal(number, _nothing)
-        # Written by the interpreter's C code at once, whichever Python handler is in force: Ray puts its own on SIGTERM.
+        # The interpreter's C code writes to it at once, whichever Python handler is set: Ray sets its own for SIGTERM.
         signal.set_wakeup_fd(self._notify, warn_on_full_buffer=False)
         self._stderr = os.dup(2)
-        threading.Thread(target=self._wait, name="stopping", daemon=True).start()
+        threading.Thread(target=self._wait, name="signals", daemon=True).start()
 
     @contextmanager
-    def on_exit(self, tidy: Callable[[str], None]) -> Iterator[None]:
-        """While this holds, ``tidy`` is called with the reason before the process ends, from another thread."""
-        self._tidy = tidy
+    def on_exit(self, cleanup: Callable[[str], None]) -> Iterator[None]:
+        """Call ``cleanup`` with the reason, from another thread, before a signal ends the process inside this block."""
+        self._cleanup = cleanup
         try:
             yield
         finally:
             self.wait_if_leaving()
-            self._tidy = None
+            self._cleanup = None
 
     def wait_if_leaving(self) -> None:
-        """The main thread must not end the process, with another exit code, while the signal's thread is at it."""
+        """Block if a signal is ending the process, so that the main thread does not end it with another exit code."""
         if self._leaving.is_set():
             threading.Event().wait()
 
@@ -66,23 +65,23 @@ class SignalHandler:
         while True:
             number = os.read(self._wake, 1)[0]
             if number in SIGNALS:
-                self._leave(Stopped(f"stopped by {signal.Signals(number).name}; the same command continues"))
+                self._leave(Stopped(f"stopped by {signal.Signals(number).name}; run the same command again to continue"))
 
     def _leave(self, error: Stopped) -> None:
         self._leaving.set()
-        last = threading.Timer(TIDY_S + 0.5, os._exit, (error.exit_code,))  # stderr may be a pipe that nobody reads
+        last = threading.Timer(CLEANUP_S + 0.5, os._exit, (error.exit_code,))  # stderr may be a pipe that nobody reads
         last.daemon = True
         last.start()
-        if self._tidy is not None:
-            tidier = threading.Thread(target=self._tidy, args=(str(error),), daemon=True)
-            tidier.start()
-            tidier.join(TIDY_S)
+        if self._cleanup is not None:
+            cleaner = threading.Thread(target=self._cleanup, args=(str(error),), daemon=True)
+            cleaner.start()
+            cleaner.join(CLEANUP_S)
         with suppress(OSError, ValueError):
-            os.dup2(self._stderr, 2)  # while Ray starts it leads nowhere
-            self.say(error)
+            os.dup2(self._stderr, 2)  # while Ray starts, stderr is /dev/null
+            self.report(error)
             sys.stderr.flush()
         os._exit(error.exit_code)
 
 
 def _nothing(_number: int, _frame: Any) -> None:
-    """A Python handler must be in force for the wakeup to be written."""
+    """Do nothing. A Python handler must be set for the wakeup to be written."""

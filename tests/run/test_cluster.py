@@ -1,4 +1,4 @@
-"""Joining a cluster, looking at its machines and waiting for them."""
+"""Join a cluster, check its machines, and wait for GPUs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.config.job import Compute
 from pipeline.errors import ConfigError, Stopped
 from pipeline.run import cluster
 from pipeline.run.cluster import actors_at_work, await_gpus, check_workers, will_use_gpus
-from pipeline.run.preflight import Node, Pool, fit_pool
+from pipeline.run.pool import Node, Pool, fit_pool
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -31,7 +31,7 @@ def test_a_machine_that_has_gone_is_left_out_and_one_that_is_mute_ends_the_run(m
     node_ids = [node["NodeID"] for node in ray.nodes()]
     assert check_workers(["0" * 56, *node_ids]) == node_ids
     monkeypatch.setattr(cluster, "_nodes", lambda: {"0" * 56: Node(4)})
-    with pytest.raises(Stopped, match="can't run anything: .*; the same command continues"):
+    with pytest.raises(Stopped, match="cannot run anything: .*; run the same command again"):
         check_workers(["0" * 56])
 
 
@@ -40,10 +40,10 @@ def test_copies_are_counted_by_the_gpus_that_are_taken(monkeypatch: pytest.Monke
     monkeypatch.setattr(ray, "available_resources", lambda: {"GPU": 5.0, "CPU": 1.0})
     fixed = Pool(2, 0.5, 0.0, 1, "cuda")
     assert actors_at_work(fixed) == 2
-    assert actors_at_work(replace(fixed, most=16)) == 6
-    assert actors_at_work(replace(fixed, most=4)) == 4  # others' work on the same cluster isn't ours
-    assert actors_at_work(Pool(7, 1.0, 0.0, 1, "cuda", most=16)) == 7  # some are still coming up
-    assert actors_at_work(Pool(2, 0.0, 1.0, 1, "cpu", most=16)) == 0  # nobody knows
+    assert actors_at_work(replace(fixed, max_actors=16)) == 6
+    assert actors_at_work(replace(fixed, max_actors=4)) == 4  # others' work on the same cluster isn't ours
+    assert actors_at_work(Pool(7, 1.0, 0.0, 1, "cuda", max_actors=16)) == 7  # some are still coming up
+    assert actors_at_work(Pool(2, 0.0, 1.0, 1, "cpu", max_actors=16)) == 0  # nobody knows
 
 
 @pytest.mark.parametrize(("nodes", "gpus"), [((Node(4), Node(8, 1)), True), ((Node(4), Node(8)), False)])
@@ -62,7 +62,7 @@ def test_why_a_cluster_cannot_be_joined_is_told(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(cluster, "_check_answers", lambda _address: None)
-    with pytest.raises(ConfigError, match=r"had at head:6379: Failed to connect .* \(InvalidAuthToken\)"):
+    with pytest.raises(ConfigError, match=r"join a Ray cluster at head:6379: Failed to connect .* \(InvalidAuthToken\)"):
         cluster._start_ray(Compute(ray_address="head:6379"))
 
 
@@ -71,7 +71,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the autoscaler was asked for; machines are looked at every millisecond and are all fit."""
     found: list[Any] = []
     monkeypatch.setattr(cluster, "request_resources", lambda **asked: found.append(asked["bundles"]))
-    monkeypatch.setattr(cluster, "LOOK_S", 0.001)
+    monkeypatch.setattr(cluster, "POLL_S", 0.001)
     monkeypatch.setattr(cluster, "check_workers", lambda node_ids: node_ids)
     return found
 
@@ -105,7 +105,7 @@ def test_what_came_in_time_is_worked_with(asked: list[Any], monkeypatch: pytest.
 
 def test_without_any_gpu_the_run_ends_resumable(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     come(monkeypatch, 0)
-    with pytest.raises(Stopped, match=r"no GPU came in 0.05 s \(compute.wait_for_gpus=3\); the same command continues"):
+    with pytest.raises(Stopped, match=r"there was no GPU after 0.05 s \(compute.wait_for_gpus=3\); run the same command again"):
         await_gpus(Compute(wait_for_gpus=3, wait_s=0.05), (Node(4),), lambda: None)
     assert asked[-1] == []
 
@@ -136,12 +136,12 @@ def test_gpus_that_are_waited_for_decide_the_precision() -> None:
 @pytest.mark.parametrize(
     ("settings", "pool"),
     [
-        ({"max_actors": 8}, Pool(2, 1.0, 0.0, 2, "cuda", most=8)),
+        ({"max_actors": 8}, Pool(2, 1.0, 0.0, 2, "cuda", max_actors=8)),
         ({"max_actors": 2}, Pool(2, 1.0, 0.0, 2, "cuda")),
         ({"max_actors": 1}, Pool(1, 1.0, 0.0, 1, "cuda")),
         ({"min_actors": 2}, Pool(2, 1.0, 0.0, 2, "cuda")),
-        ({"min_actors": 2, "max_actors": 5}, Pool(2, 1.0, 0.0, 2, "cuda", most=5)),
-        ({"device": "cpu", "max_actors": 4}, Pool(1, 0.0, 1.0, 1, "cpu", most=4)),
+        ({"min_actors": 2, "max_actors": 5}, Pool(2, 1.0, 0.0, 2, "cuda", max_actors=5)),
+        ({"device": "cpu", "max_actors": 4}, Pool(1, 0.0, 1.0, 1, "cpu", max_actors=4)),
     ],
 )
 def test_a_pool_is_full_at_once_and_grows_by_what_comes(settings: dict[str, Any], pool: Pool) -> None:
@@ -149,7 +149,7 @@ def test_a_pool_is_full_at_once_and_grows_by_what_comes(settings: dict[str, Any]
 
 
 def test_too_small_a_cluster_ends_the_run_resumable() -> None:
-    with pytest.raises(Stopped, match=r"room for 2 of at least 3 copies of the model \(compute.min_actors\)"):
+    with pytest.raises(Stopped, match=r"room for 2 of at least 3 actors \(compute.min_actors\)"):
         fit_pool(Compute(min_actors=3), (Node(8, 2),))
 
 

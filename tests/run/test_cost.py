@@ -1,3 +1,5 @@
+"""Estimate runs before they start."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -9,14 +11,14 @@ import pytest
 from pipeline.config.job import Storage
 from pipeline.errors import ConfigError
 from pipeline.manifest.manifest import open_manifest
-from pipeline.run.cost import Price, Sizes, Speed, estimate, look_at_sizes, measured_speed
+from pipeline.run.cost import Price, Sizes, Speed, estimate, measured_speed, sample_sizes
 from pipeline.storage.files import Files
 
 
 @pytest.mark.parametrize("text", ["0.80", "g6.xlarge", "g6.xlarge=", "=0.8", "g6.xlarge=-1", "g6.xlarge=cheap", "a=1e3"])
 def test_a_price_names_its_machine(text: str) -> None:
     assert Price.parse("g6.xlarge=0.80") == Price("g6.xlarge", 0.8)
-    with pytest.raises(ConfigError, match="give a machine's name and its price an hour"):
+    with pytest.raises(ConfigError, match="give a machine's name and its price per hour"):
         Price.parse(text)
 
 
@@ -49,9 +51,9 @@ def test_speed_is_that_of_the_last_run_like_this_one(records: list[dict[str, Any
 def test_bytes_are_told_from_some_images(tmp_path: Path, make_photos: Callable[..., list[Path]]) -> None:
     photos = make_photos(tmp_path / "photos", 70)
     sizes = [path.stat().st_size for path in photos]
-    found = look_at_sizes(open_manifest(str(tmp_path / "photos"), Files()), Files())
-    assert (len(found.found), found.unknown) == (64, 0)
-    about = found.of(1000)
+    found = sample_sizes(open_manifest(str(tmp_path / "photos"), Files()), Files())
+    assert (len(found.known), found.unknown) == (64, 0)
+    about = found.total(1000)
     assert about is not None
     total, off = about
     assert abs(total - 1000 * sum(sizes) / 70) <= 2 * off
@@ -64,7 +66,7 @@ def test_images_that_are_missing_elsewhere_or_on_the_web_are_no_bytes(
     uris = [f"photos/{photo.name}", "photos/missing.jpg", "https://shop.example/a.jpg", "/etc/hostname"]
     (tmp_path / "manifest.csv").write_text("image_uri\n" + "\n".join(uris))
     files = Files(Storage(http=True))
-    found = look_at_sizes(open_manifest(str(tmp_path / "manifest.csv"), files), files)
-    assert (found.found, found.unknown) == ([photo.stat().st_size], 1)
-    assert Sizes([], 3).of(10) is None
-    assert Sizes([7], 0).of(10) == (70, 0)
+    found = sample_sizes(open_manifest(str(tmp_path / "manifest.csv"), files), files)
+    assert (found.known, found.unknown) == ([photo.stat().st_size], 1)
+    assert Sizes([], 3).total(10) is None
+    assert Sizes([7], 0).total(10) == (70, 0)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import DecodeError, ItemCrashed
-from pipeline.run.crash_ledger import DEATHS, InMemoryLedger, IsolatedBatch
+from pipeline.run.crash_ledger import MAX_CRASHES, InMemoryLedger, IsolatedBatch
 
 
 class Died(BaseException):
@@ -46,15 +46,15 @@ def process(notes: Mortal, ids: list[str], step: Callable[[str], str]) -> list[s
 
     def alone(row: int) -> str:
         try:
-            return attempts.one(row, lambda: work(ids[row]))
+            return attempts.run_one(row, lambda: work(ids[row]))
         except (ItemCrashed, DecodeError) as error:
             return error.code
 
-    if attempts.alone:
+    if attempts.one_by_one:
         results = [alone(row) for row in range(len(ids))]
     else:
         results = attempts.run_batch(lambda: [work(item_id) for item_id in ids])
-    attempts.over()
+    attempts.finish()
     return results
 
 
@@ -77,14 +77,14 @@ def test_poison_is_given_up_and_its_neighbours_live(poison: list[bool]) -> None:
             break
         except Died:
             deaths += 1
-            assert deaths <= DEATHS * len(poison), "every death must bring the batch nearer to its end"
+            assert deaths <= MAX_CRASHES * len(poison), "every death must bring the batch nearer to its end"
     assert results == ["crash" if bad else "ok" for bad in poison]
-    assert all(count <= DEATHS for count in killed.values())
-    assert not notes.begun, "nothing is left behind"
+    assert all(count <= MAX_CRASHES for count in killed.values())
+    assert not notes.started, "nothing is left behind"
 
 
 def test_an_item_is_not_to_blame_for_the_deaths_of_its_machine() -> None:
-    notes, left = Mortal(), DEATHS - 1
+    notes, left = Mortal(), MAX_CRASHES - 1
 
     def step(item_id: str) -> str:
         nonlocal left
@@ -93,7 +93,7 @@ def test_an_item_is_not_to_blame_for_the_deaths_of_its_machine() -> None:
             raise Died
         return "ok"
 
-    for _ in range(DEATHS - 1):
+    for _ in range(MAX_CRASHES - 1):
         with pytest.raises(Died):
             process(notes, ["a"], step)
     assert process(notes, ["a"], step) == ["ok"]
@@ -107,18 +107,18 @@ def test_a_plain_error_is_no_death() -> None:
         raise DecodeError("no image")
 
     with pytest.raises(DecodeError):
-        attempts.one(0, fail)
-    assert attempts.one(1, lambda: "ok") == "ok"
-    attempts.over()
-    assert not notes.begun
+        attempts.run_one(0, fail)
+    assert attempts.run_one(1, lambda: "ok") == "ok"
+    attempts.finish()
+    assert not notes.started
 
 
 def test_stages_do_not_mix_and_nothing_is_noted_without_a_ledger() -> None:
     notes = InMemoryLedger()
     IsolatedBatch(notes, "decode", ["a"], 60)
-    assert IsolatedBatch(notes, "decode", ["a", "b"], 60).alone
-    assert not IsolatedBatch(notes, "segment", ["a"], 60).alone
-    assert IsolatedBatch(None, "decode", ["a"], 1e-9).one(0, lambda: 5) == 5
+    assert IsolatedBatch(notes, "decode", ["a", "b"], 60).one_by_one
+    assert not IsolatedBatch(notes, "segment", ["a"], 60).one_by_one
+    assert IsolatedBatch(None, "decode", ["a"], 1e-9).run_one(0, lambda: 5) == 5
     assert IsolatedBatch(notes, "finish", [], 60).run_batch(lambda: 5) == 5
 
 
@@ -127,8 +127,8 @@ def test_work_beyond_its_deadline_ends_the_process(work: str) -> None:
     program = (
         "import re, time\n"
         "from pipeline.run.crash_ledger import IsolatedBatch, InMemoryLedger\n"
-        "IsolatedBatch(InMemoryLedger(), 'stage', ['a', 'b'], 0.1).together(lambda: 'in time')\n"
-        f"IsolatedBatch(InMemoryLedger(), 'stage', ['a', 'b'], 0.2).one(0, lambda: {work})\n"
+        "IsolatedBatch(InMemoryLedger(), 'stage', ['a', 'b'], 0.1).run_batch(lambda: 'in time')\n"
+        f"IsolatedBatch(InMemoryLedger(), 'stage', ['a', 'b'], 0.2).run_one(0, lambda: {work})\n"
         "print('survived')\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
@@ -139,31 +139,31 @@ def test_work_beyond_its_deadline_ends_the_process(work: str) -> None:
 def test_a_process_that_dies_beside_the_items_is_not_repeated_for_ever() -> None:
     """Packing their pixels, say: every item alone lives, and yet the batch never comes through."""
     notes, ids = Mortal(), ["a", "b", "c"]
-    for _ in range(DEATHS + 2 * len(ids) + 2):
+    for _ in range(MAX_CRASHES + 2 * len(ids) + 2):
         attempts = IsolatedBatch(notes, "stage", ids, 60)
         results = []
-        if attempts.alone:
+        if attempts.one_by_one:
             for row in range(len(ids)):
                 try:
-                    results.append(attempts.one(row, lambda: "ok"))
+                    results.append(attempts.run_one(row, lambda: "ok"))
                 except ItemCrashed as error:
                     results.append(error.code)
         if results == ["crash"] * 3:
             break
     else:
         raise AssertionError("never given up")
-    attempts.over()
-    assert not notes.begun
+    attempts.finish()
+    assert not notes.started
 
 
 def test_an_item_that_kills_in_one_of_its_steps_is_found() -> None:
     """All that a stage does with an item is one attempt: an earlier success doesn't clear it of a later death."""
     notes = Mortal()
-    notes.begun = {"stage/a": 1}
-    for deaths in range(1, DEATHS):
+    notes.started = {"stage/a": 1}
+    for deaths in range(1, MAX_CRASHES):
         attempts = IsolatedBatch(notes, "stage", ["a"], 60)
-        assert attempts.deaths == [deaths]
+        assert attempts.crashes == [deaths]
         with pytest.raises(Died):
-            attempts.one(0, lambda: (_ for _ in ()).throw(Died))
-    with pytest.raises(ItemCrashed, match="3 processes died"):
-        IsolatedBatch(notes, "stage", ["a"], 60).one(0, lambda: "ok")
+            attempts.run_one(0, lambda: (_ for _ in ()).throw(Died))
+    with pytest.raises(ItemCrashed, match="3 processes crashed"):
+        IsolatedBatch(notes, "stage", ["a"], 60).run_one(0, lambda: "ok")

@@ -13,7 +13,7 @@ import pytest
 from pipeline.run import metrics
 from pipeline.run.metrics import ALL, BATCH, ITEMS, LEASE
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).resolve().parents[2] / "infra" / "README.md").read_text(encoding="utf-8")
 
 
 def test_without_ray_nothing_is_counted_and_ray_is_not_imported() -> None:

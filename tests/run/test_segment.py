@@ -1,4 +1,4 @@
-"""The stage that holds the model, without Ray: what it does with a batch that a process has died of, or a GPU that is lost."""
+"""Test the stage that holds the model without Ray: batches that crashed a process, and lost GPUs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.config.job import Storage
-from pipeline.config.presets import load_preset
 from pipeline.models.forward import BrokenDevice
-from pipeline.run.crash_ledger import DEATHS, InMemoryLedger
+from pipeline.run.crash_ledger import MAX_CRASHES, InMemoryLedger
 from pipeline.run.stages.columns import pack
 from pipeline.run.stages.segment import SegmentBatch
 
@@ -19,13 +17,13 @@ SHAPE = (40, 60)
 
 
 @pytest.fixture
-def notes() -> InMemoryLedger:
+def ledger() -> InMemoryLedger:
     return InMemoryLedger()
 
 
 @pytest.fixture
-def stage(fake_preset: str, notes: InMemoryLedger) -> SegmentBatch:
-    return SegmentBatch(load_preset(fake_preset).recipe, Storage(), "cpu", 1, 1, notes, 60)
+def stage(stage_context: Any, ledger: InMemoryLedger) -> SegmentBatch:
+    return SegmentBatch(stage_context(["limits.item_s=60"], ledger=ledger))
 
 
 def batch(*ids: str) -> pa.Table:
@@ -58,31 +56,31 @@ def counted(stage: SegmentBatch) -> list[int]:
     return sizes
 
 
-def test_a_batch_goes_through_together_and_leaves_no_note(stage: SegmentBatch, notes: InMemoryLedger) -> None:
+def test_a_batch_goes_through_together_and_leaves_no_entry(stage: SegmentBatch, ledger: InMemoryLedger) -> None:
     sizes = counted(stage)
     done = stage(batch("a", "b", "c"))
     assert done["error_code"].null_count == 3 and sizes == [3]
-    assert not notes.begun
+    assert not ledger.started
 
 
-def test_a_batch_larger_than_a_pass_is_split(fake_preset: str, notes: InMemoryLedger) -> None:
-    stage = SegmentBatch(load_preset(fake_preset).recipe, Storage(), "cpu", 1, 1, notes, 60, 2)
+def test_a_batch_larger_than_a_forward_pass_is_split(stage_context: Any, ledger: InMemoryLedger) -> None:
+    stage = SegmentBatch(stage_context(ledger=ledger, batch_size=2))
     sizes = counted(stage)
     assert stage(batch("a", "b", "c"))["error_code"].null_count == 3 and sizes == [2, 1]
 
 
-def test_after_a_death_items_go_alone_and_the_third_death_is_the_last(stage: SegmentBatch, notes: InMemoryLedger) -> None:
-    notes.begun = {"segment/a": 1, "segment/b": DEATHS, "segment/c": DEATHS - 1}
+def test_after_a_death_items_go_alone_and_the_third_death_is_the_last(stage: SegmentBatch, ledger: InMemoryLedger) -> None:
+    ledger.started = {"segment/a": 1, "segment/b": MAX_CRASHES, "segment/c": MAX_CRASHES - 1}
     sizes = counted(stage)
     done = stage(batch("a", "b", "c"))
     assert done["error_code"].to_pylist() == [None, "crash", None] and sizes == [1, 1]
-    assert "3 processes died" in done["error_detail"][1].as_py()
+    assert "3 processes crashed" in done["error_detail"][1].as_py()
     assert [mask is None for mask in done["mask"].to_pylist()] == [False, True, False]
-    assert not notes.begun
+    assert not ledger.started
 
 
-def test_a_lost_gpu_ends_the_process_and_leaves_the_note(
-    stage: SegmentBatch, notes: InMemoryLedger, monkeypatch: pytest.MonkeyPatch
+def test_a_lost_gpu_ends_the_process_and_leaves_its_entry(
+    stage: SegmentBatch, ledger: InMemoryLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lost(_: Any) -> Any:
         raise BrokenDevice("CUDA error: an illegal memory access was encountered", 700)
@@ -94,18 +92,18 @@ def test_a_lost_gpu_ends_the_process_and_leaves_the_note(
     stage.segmenter.model = lost  # type: ignore[assignment]
     with pytest.raises(SystemExit):
         stage(batch("a", "b"))
-    assert {key: count for key, count in notes.begun.items() if "/" in key} == {"segment/a": 1, "segment/b": 1}
-    for deaths in range(2, DEATHS + 1):  # alone now
+    assert {key: count for key, count in ledger.started.items() if "/" in key} == {"segment/a": 1, "segment/b": 1}
+    for deaths in range(2, MAX_CRASHES + 1):  # alone now
         with pytest.raises(SystemExit):
             stage(batch("a", "b"))
-        assert notes.begun["segment/a"] == deaths
+        assert ledger.started["segment/a"] == deaths
     with pytest.raises(SystemExit):  # the next one's turn
         stage(batch("a", "b"))
-    assert notes.begun["segment/b"] == 2
+    assert ledger.started["segment/b"] == 2
 
 
-def test_without_a_ledger_a_lost_gpu_is_the_callers(fake_preset: str) -> None:
-    stage = SegmentBatch(load_preset(fake_preset).recipe, Storage(), "cpu", 1, 1)
+def test_without_a_ledger_a_lost_gpu_is_raised(stage_context: Any) -> None:
+    stage = SegmentBatch(stage_context())
 
     def lost(_: Any) -> Any:
         raise BrokenDevice("CUDA error: an illegal memory access was encountered", 700)

@@ -1,4 +1,4 @@
-"""Pixels in Arrow columns, and rows that carry their error."""
+"""Store pixels in Arrow columns, and carry errors in rows."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ R = TypeVar("R")
 
 
 def pack(arrays: Sequence[npt.NDArray[np.uint8] | None]) -> pa.LargeBinaryArray:
-    """Arrays of any shape as one column of bytes; None becomes null. Shapes travel in other columns.
+    """Return arrays of any shape as one column of bytes; None becomes null. Shapes travel in other columns.
 
-    Several are copied once; one that is alone is not copied, and must not be changed any more.
+    Several arrays are copied once. A single array is not copied, and must not be changed afterwards.
     """
     parts = [array.reshape(-1) for array in arrays if array is not None]
     data = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.uint8), *parts])
@@ -30,7 +30,7 @@ def pack(arrays: Sequence[npt.NDArray[np.uint8] | None]) -> pa.LargeBinaryArray:
 
 
 def unpack(column: pa.ChunkedArray, row: int, shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:
-    """One row of a packed column as a read-only view, not a copy (which Arrow's own scalars are); None where null."""
+    """Return one row of a packed column as a read-only view (Arrow's scalars would copy), or None for null."""
     for chunk in column.chunks:
         if row < len(chunk):
             break
@@ -45,18 +45,18 @@ def unpack(column: pa.ChunkedArray, row: int, shape: tuple[int, ...]) -> npt.NDA
 
 
 def errors_of(table: pa.Table) -> list[ItemError | None]:
-    """A place for each row's error; rows that failed already keep theirs (as a marker that stops further work)."""
+    """Return a list for the errors of the rows. Rows that failed before get a marker that stops further work."""
     return [None if code is None else FailedBefore() for code in table["error_code"].to_pylist()]
 
 
 class FailedBefore(ItemError):
-    """The row failed in an earlier stage, which has already written its code and detail."""
+    """The row failed in an earlier stage, which has written its code and detail."""
 
     code = "before"
 
 
 def attempt(errors: list[ItemError | None], row: int, step: Callable[[], T]) -> T | None:
-    """The step's result, or None where the row failed, now or before. The error is kept in ``errors``."""
+    """Return the result of a step, or None if the row fails or has failed before. The error is stored in ``errors``."""
     if errors[row] is not None:
         return None
     try:
@@ -67,7 +67,7 @@ def attempt(errors: list[ItemError | None], row: int, step: Callable[[], T]) -> 
 
 
 def with_errors(table: pa.Table, errors: Sequence[ItemError | None]) -> pa.Table:
-    """The table with the new errors written into ``error_code`` and ``error_detail``."""
+    """Return the table with new errors in ``error_code`` and ``error_detail``."""
     codes, details = table["error_code"].to_pylist(), table["error_detail"].to_pylist()
     for row, error in enumerate(errors):
         if error is not None and not isinstance(error, FailedBefore):
@@ -76,7 +76,7 @@ def with_errors(table: pa.Table, errors: Sequence[ItemError | None]) -> pa.Table
 
 
 def replace(table: pa.Table, **columns: pa.Array) -> pa.Table:
-    """The table with these columns set, or added at its end."""
+    """Return the table with these columns set, or added at its end."""
     for name, column in columns.items():
         at = table.schema.get_field_index(name)
         field = pa.field(name, column.type)
@@ -85,10 +85,10 @@ def replace(table: pa.Table, **columns: pa.Array) -> pa.Table:
 
 
 def sha256(data: bytes) -> str:
-    """Hex digest."""
+    """Return the SHA-256 as 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Python values as an Arrow column of this type; None becomes null."""
+    """Return Python values as an Arrow column of this type; None becomes null."""
     return pa.array(values, kind)

@@ -1,4 +1,4 @@
-"""Index rows to an index part: the moment an item is done."""
+"""Write index rows as an index part. From then on the items are done."""
 
 from __future__ import annotations
 
@@ -11,25 +11,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.output.index import write_part
-from pipeline.output.layout import Layout
+from pipeline.run.context import StageContext
 from pipeline.run.metrics import ITEMS, QUALITY, SECONDS
-from pipeline.storage.files import Files
-
-STATUSES = ("ok", "review", "failed")
+from pipeline.schema import STATUSES
 
 NAMED_ITEMS = 20
-"""Failed items of an error code that a part names for the run's log."""
+"""Failed items per error code that a part names for the run's log."""
 
 
-def commit_batch(rows: pa.Table, *, layout: Layout, files: Files) -> pa.Table:
-    """Write one index part and give one row about it.
+def commit_batch(rows: pa.Table, *, context: StageContext) -> pa.Table:
+    """Write one index part and return one row about it.
 
-    It has the part's name, counts by status, the model's seconds, and failures by code with some of them named.
-
-    The objects of these rows exist already, so a part never names what isn't there.
+    The row has the part's URI, counts by status, the model's seconds, and failures by error code with some of their items. The
+    objects of the rows exist already, so a part never names a missing object.
     """
     start = time.perf_counter()
-    part = write_part(layout, rows, files)
+    part = write_part(context.output, rows)
     SECONDS.observe([time.perf_counter() - start], stage="commit")
     counts = {status: pc.sum(pc.equal(rows["status"], status)).as_py() or 0 for status in STATUSES}
     failures: dict[str, dict[str, Any]] = {}
@@ -41,8 +38,8 @@ def commit_batch(rows: pa.Table, *, layout: Layout, files: Files) -> pa.Table:
             entry["named"].append((row["item_id"], row["error_detail"]))
     _measure(rows, counts, failures)
     model_s = pc.sum(pc.struct_field(rows["seconds"], "segment")).as_py() or 0.0
-    told = {"part": part, **counts, "model_s": model_s, "failures": json.dumps(failures)}
-    return pa.table({name: [value] for name, value in told.items()})
+    summary = {"part": part, **counts, "model_s": model_s, "failures": json.dumps(failures)}
+    return pa.table({name: [value] for name, value in summary.items()})
 
 
 def _measure(rows: pa.Table, counts: Mapping[str, int], failures: Mapping[str, Mapping[str, Any]]) -> None:

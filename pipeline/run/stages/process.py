@@ -1,4 +1,4 @@
-"""What a worker process settles before it works on pixels."""
+"""Configure a worker process before it works on pixels: threads, memory, end."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ import signal
 import cv2
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Names of glibc's ``mallopt`` (mallopt(3))."""
+"""Parameters of glibc's ``mallopt`` (mallopt(3))."""
 
-KEPT_MIB, LARGE_MIB = 256, 32
+KEEP_MIB, LARGE_MIB = 256, 32
+"""Freed memory that the process keeps, and the size above which an array is returned to the kernel at once."""
 
 PR_SET_PDEATHSIG = 1
-"""Name of Linux's ``prctl`` (prctl(2))."""
+"""Parameter of Linux's ``prctl`` (prctl(2))."""
 
 
 @functools.cache
 def tune_process(threads: int = 1) -> None:
-    """Once a process: its threads, its memory, its end.
+    """Set OpenCV's threads, keep freed memory, and end this process with its raylet. Runs once per process.
 
-    OpenCV takes all cores in every process; one will do.
+    OpenCV takes all cores in every process; one is enough. Every image needs arrays of the same size again, and glibc returns
+    them to the kernel: zeroing their pages took a third of the decoding time. A worker whose raylet is dead normally ends by
+    itself, but sometimes hangs with a model in memory, so the kernel kills it. With another C library or kernel, neither is
+    done.
 
-    Each image needs the same arrays of megabytes again. glibc gives such to the kernel and gets them back empty: the pages'
-    zeroing took a third of a decoding's time. So it keeps up to ``KEPT_MIB``, but for arrays above ``LARGE_MIB`` (its limit).
-
-    A worker whose raylet has gone ends by itself, but now and then locks itself up on the way, with a model in its memory;
-    the kernel sees to it. Where the C library or the kernel is another one, neither is done.
+    Args:
+        threads: OpenCV threads.
     """
     cv2.setNumThreads(threads)
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
         library.mallopt(M_MMAP_THRESHOLD, LARGE_MIB * 2**20)
-        library.mallopt(M_TRIM_THRESHOLD, KEPT_MIB * 2**20)
+        library.mallopt(M_TRIM_THRESHOLD, KEEP_MIB * 2**20)
     if hasattr(library, "prctl") and os.environ.get("RAY_RAYLET_PID") == str(os.getppid()):
         library.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,54 @@
+"""Describe what every stage of a run shares. It travels to the workers, so it holds settings and no connections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from pipeline.config.job import Job
+from pipeline.config.recipe import Recipe
+from pipeline.output.output import Output
+from pipeline.run.crash_ledger import CrashLedger, IsolatedBatch
+from pipeline.run.pool import Pool
+from pipeline.storage.allowlist import AllowList
+from pipeline.storage.files import Files
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """Settings, places and limits of one run, for its stages."""
+
+    job: Job
+    output: Output
+    run_id: str
+    allowlist: AllowList
+    """Where images may be read from."""
+    carried: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    """Manifest columns that travel to the index."""
+    backgrounds: Mapping[str, bytes] = field(default_factory=dict)
+    """Background pictures of the renditions, by SHA-256."""
+    deadline: float | None = None
+    """Seconds since 1970 from which no more items are started; None for none."""
+    ledger: CrashLedger | None = None
+    """None: crashes are not isolated, and nothing has a deadline (tests, benchmarks)."""
+    pool: Pool = Pool(1, 0.0, 1.0, 1, "cpu")  # noqa: RUF009  (immutable)
+    batch_size: int | None = None
+    """Images per forward pass; None for the recipe's default."""
+    block_mib: int = 64
+    """Decoded pixels per block, in MiB."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return self.job.recipe
+
+    @property
+    def files(self) -> Files:
+        """Access to storage."""
+        return self.output.files
+
+    def isolated(self, stage: str, item_ids: list[str]) -> IsolatedBatch:
+        """Enter a batch of a stage in the crash ledger."""
+        return IsolatedBatch(self.ledger, stage, item_ids, self.job.limits.item_s)

@@ -1,0 +1,57 @@
+"""Configure Ray Data for jobs whose rows must not be lost, and translate its errors."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ray.data import DataContext
+from ray.exceptions import RayError
+from ray.util.annotations import RayDeprecationWarning
+
+from pipeline.errors import PipelineError
+
+RETRY_FOREVER = -1
+"""Ray retries lost tasks without limit. The crash ledger stops items that kill workers, and ``compute.no_progress_s`` stops a
+run that finishes nothing."""
+
+
+@contextmanager
+def ray_data(*, no_progress_s: int, block_mib: int | None = None) -> Iterator[None]:
+    """Configure Ray Data, and raise the package's own errors as they were raised in a worker.
+
+    Args:
+        no_progress_s: Seconds without a finished block after which Ray gives up.
+        block_mib: Largest block in MiB; None for Ray's default.
+
+    Raises:
+        PipelineError: What a worker raised.
+        RayError: Everything else that went wrong in Ray.
+    """
+    # Retries have no other parameter yet than the ones that Ray will change in 2.64; the dependency is capped there.
+    warnings.filterwarnings("ignore", category=RayDeprecationWarning)
+    # Otherwise Ray Data applies no backpressure before the object store is half full. Rows without pixels never fill it, and
+    # all of them would wait in the driver, which keeps 20 KB per block.
+    os.environ.setdefault("RAY_DATA_DOWNSTREAM_CAPACITY_OBJECT_STORE_BUDGET_UTIL_THRESHOLD", "0")
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_no_progress_timeout_s = no_progress_s
+    context.raise_original_map_exception = True  # otherwise the package's errors lose their type on the way to the driver
+    if block_mib is not None:
+        context.target_max_block_size = block_mib * 2**20
+    try:
+        yield
+    except RayError as error:
+        raise unwrap_ray_error(error) or error from error
+
+
+def unwrap_ray_error(error: BaseException | None) -> PipelineError | None:
+    """Return the package's own error inside one of Ray's, if there is one. Ray's wrapper is an instance of both."""
+    while error is not None:
+        cause = getattr(error, "cause", None) or error.__cause__
+        if isinstance(error, PipelineError) and not isinstance(error, RayError):
+            return error
+        error = cause
+    return None
