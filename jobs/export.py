@@ -1,4 +1,4 @@
-"""``matteline export``: an MVANet as an ONNX file, and the preset that runs it."""
+"""``matteline export``: write an MVANet as an ONNX file, with the preset that runs it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from jobs import options
 from jobs.console import out
 
 PHOTOS = ("astronaut.jpg", "cat.jpg", "bicycle.jpg")
-"""Bundled ones that the file is checked on."""
+"""Bundled photos that the file is checked on."""
 
 
 def export(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The ONNX file; the preset that runs it goes beside it, as .yaml.")
+        Path, typer.Option("--output", "-o", help="The ONNX file. The preset that runs it is written beside it, as .yaml.")
     ],
     preset: options.Preset = None,
     set_: options.Set = None,
@@ -24,9 +24,9 @@ def export(
     accept_licence: options.AcceptLicence = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Write a preset's MVANet as an ONNX file, checked against PyTorch on three photos.
+    """Write a preset's MVANet as an ONNX file, and compare its alpha with PyTorch's on three photos.
 
-    Frames of another size: --set recipe.frame_px=512. Weights of your own: --set recipe.weights=my.safetensors.
+    Another frame size: --set recipe.frame_px=512. Your own weights: --set recipe.weights=my.safetensors.
     """
     import numpy as np
     import yaml
@@ -38,7 +38,7 @@ def export(
     from pipeline.imaging.decode import decode
     from pipeline.imaging.frame import make_frame, place
     from pipeline.models.export import check_can_export, export_onnx, onnx_recipe
-    from pipeline.models.resolve import check_licence, pin_recipe
+    from pipeline.models.resolve import check_licence, resolve
     from pipeline.paths import EXAMPLES
     from pipeline.storage.files import Files
     from pipeline.storage.weights_cache import file_sha256
@@ -47,24 +47,27 @@ def export(
     changes = parse_overrides(options.settings(set_, endpoint_url))
     chosen = load_preset(preset or "ben2-base", changes.get("recipe"))
     if chosen.recipe.model != "mvanet":
-        raise ConfigError(f"the preset {chosen.recipe.name} is an ONNX file already; name one of an MVANet")
+        raise ConfigError(f"the preset {chosen.recipe.name} is an ONNX file already; name the preset of an MVANet")
     if output.suffix != ".onnx":
         raise ConfigError(f"--output {str(output)!r} must end in .onnx")
     check_can_export()
     check_licence(chosen, accept_licence)
-    pinned = pin_recipe(chosen.recipe, Files(build(Storage, changes.get("storage", {}), "--set")))
-    recipe, weights = pinned.recipe, pinned.weights
-    assert weights is not None  # a fake has none, and was refused above
+    uncalibrated = chosen.recipe.model_copy(update={"calibration": "", "calibration_sha256": None})
+    resolved = resolve(uncalibrated, Files(build(Storage, changes.get("storage", {}), "--set")), gpu=False)
+    recipe, weights = resolved.recipe, resolved.weights
+    assert weights is not None  # only a fake model has none
     photos = [decode((EXAMPLES / name).read_bytes(), Limits()) for name in PHOTOS]
     frames = np.stack([make_frame(photo, place(photo.shape[:2], None, recipe), recipe) for photo in photos])
     output.parent.mkdir(parents=True, exist_ok=True)
-    off = export_onnx(weights, recipe, frames, output)
-    runs = onnx_recipe(recipe, output, file_sha256(output)).model_dump(mode="json", exclude_defaults=True)
-    facts = chosen.model_dump(mode="json", exclude={"recipe"}) | {"size_mb": round(output.stat().st_size / 1e6, 1)}
-    beside = output.with_suffix(".yaml")
+    difference = export_onnx(weights, recipe, frames, output)
+    onnx = onnx_recipe(recipe, output, file_sha256(output)).model_dump(mode="json", exclude_defaults=True)
     if not recipe.refiner_weights:
-        runs.pop("refiner_weights_sha256", None)  # pinned by the package
-    content = facts | {"recipe": runs | {"name": output.stem.lower(), "weights": output.name}}
-    beside.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    out.print(f"{output}: {facts['size_mb']} MB, alpha within {off:.1e} of PyTorch's on {len(photos)} photos", markup=False)
-    out.print(f"run it with --preset {beside}", markup=False)
+        onnx.pop("refiner_weights_sha256", None)  # the bundled weights are not pinned in a preset
+    facts = chosen.model_dump(mode="json", exclude={"recipe"}) | {"size_mb": round(output.stat().st_size / 1e6, 1)}
+    content = facts | {"recipe": onnx | {"name": output.stem.lower(), "weights": output.name}}
+    target = output.with_suffix(".yaml")
+    target.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    out.print(
+        f"{output}: {facts['size_mb']} MB, alpha within {difference:.1e} of PyTorch's on {len(photos)} photos", markup=False
+    )
+    out.print(f"run it with --preset {target}", markup=False)

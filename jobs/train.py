@@ -1,4 +1,4 @@
-"""``matteline train``: MVANet of any size from a manifest with true masks."""
+"""``matteline train``: train or fine-tune MVANet on a manifest with ground truth."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from jobs import options
 
 
 def train(
-    manifest: Annotated[str, typer.Option("--manifest", "-m", help="Photos to learn from, with a column of true masks.")],
+    manifest: Annotated[str, typer.Option("--manifest", "-m", help="Photos to train on, with a column of ground truth masks.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="A folder for checkpoints, curve and weights. Again: it goes on.")
+        Path, typer.Option("--output", "-o", help="Folder for checkpoints, curve and weights. A training in it is resumed.")
     ],
     training: Annotated[
-        str, typer.Option("--training", "-t", help="The training's recipe: a bundled one's name, or your own .yaml file.")
+        str, typer.Option("--training", "-t", help="Training recipe: the name of a bundled one, or your own .yaml file.")
     ] = "mvanet-lite",
     truth: Annotated[
-        str, typer.Option("--truth", metavar="COLUMN", help="The manifest's column that names the true masks.")
+        str, typer.Option("--truth", metavar="COLUMN", help="The manifest's column that names the ground truth masks.")
     ] = "truth_uri",
     composites: Annotated[
         Path | None,
-        typer.Option("--composites", metavar="FOLDER", help="objects/ and backgrounds/ to make composites of (Parquet)."),
+        typer.Option("--composites", metavar="FOLDER", help="Folder with objects/ and backgrounds/ (Parquet) for composites."),
     ] = None,
-    hours: Annotated[float, typer.Option("--hours", help="Stop after so long; the same command goes on.")] = 1000.0,
+    hours: Annotated[float, typer.Option("--hours", help="Stop after this many hours; the same command resumes.")] = 1000.0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads of one process.")] = None,
-    workers: Annotated[int, typer.Option("--workers", help="Processes that make samples, for each that trains.")] = 1,
-    set_: options.Set = None,
+    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads per process.")] = None,
+    workers: Annotated[int, typer.Option("--workers", help="Processes that make samples, per training process.")] = 1,
+    set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
     allow_root: options.AllowRoot = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """Train an MVANet, or go on training one.
+    """Train an MVANet, or resume a training.
 
+    Fine-tune the bundled model on your own photos: matteline train -m photos.csv -t finetune-mvanet-lite -o out/mine.
     On several GPUs: torchrun --nproc-per-node 8 -m jobs.main train …
     """
     from pipeline.log import set_up_logging
@@ -45,6 +46,8 @@ def train(
     files = options.files_of(set_, endpoint_url, allow_root)
     set_up_logging(verbose=verbose)
 
-    from pipeline.training.train import Asked, train_all
+    from pipeline.training.loop import TrainOptions
+    from pipeline.training.train import train as run
 
-    train_all(Asked(manifest, truth, output, composites, hours, device, threads, workers), recipe, files)
+    chosen = TrainOptions(output, hours, workers=workers)
+    run(recipe, chosen, files, manifest=manifest, truth=truth, composites=composites, device=device, threads=threads)

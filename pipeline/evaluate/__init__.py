@@ -1,6 +1,4 @@
-"""Masks against ground truth: metrics per item, tables with intervals, calibration.
+"""Measure masks against ground truth: metrics per item, tables with intervals, calibration. See ``README.md`` in this folder.
 
-Runs over Ray Data as the main job does.
-
-May import: ``run``, ``output``, ``quality`` and what they may import.
+May import: ``run``, ``output``, ``quality``, ``review`` and what they may import.
 """

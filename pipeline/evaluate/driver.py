@@ -1,4 +1,4 @@
-"""An evaluation from its jobs to its tables."""
+"""Run an evaluation from its jobs to its tables."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 from pipeline.config.job import Job
 from pipeline.errors import ConfigError
 from pipeline.evaluate.graph import measure_rows
-from pipeline.evaluate.ground_truth import check_columns, joined, read_ground_truth
-from pipeline.evaluate.measure import Measuring, read_rows
+from pipeline.evaluate.ground_truth import check_columns, join_index, read_ground_truth
+from pipeline.evaluate.measure import MeasureContext, read_rows
 from pipeline.evaluate.summary import Summary, summarise
 from pipeline.evaluate.tables import as_json, markdown
 from pipeline.log import log
 from pipeline.manifest.manifest import open_manifest
-from pipeline.output.index import put, read_index
+from pipeline.output.index import read_index
 from pipeline.quality.metrics import check_library
 from pipeline.run.cluster import ray_cluster
 from pipeline.run.driver import run_job
@@ -29,64 +29,65 @@ from pipeline.storage.uris import join
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is evaluated besides the models."""
+class EvaluateOptions:
+    """Options of an evaluation besides the jobs."""
 
     truth: str = "truth_uri"
-    """The manifest's column of true masks."""
+    """Manifest column of ground truth."""
     tags: str | None = None
-    """Its column of tags, if there is one."""
+    """Manifest column of tags; None for none."""
     hce: bool = False
+    """Whether to compute human correction efforts, which is slow."""
 
 
 def evaluate(
-    jobs: Sequence[Job], asked: Asked, *, accept_licence: bool = False, signals: SignalHandler | None = None
+    jobs: Sequence[Job], options: EvaluateOptions, *, accept_licence: bool = False, signals: SignalHandler | None = None
 ) -> list[Summary]:
-    """Do the jobs (of one manifest and output, each with a model of its own), then measure what they made.
+    """Run jobs that share a manifest and an output, one per model, and measure their masks.
 
-    Writes per item ``<recipe folder>/evaluation/part-….parquet``, in the place of what an earlier evaluation left there, and
-    ``evaluation.json`` and ``evaluation.md`` into the output. Rows, some 5 KB an item, are held in memory.
+    Writes ``<recipe folder>/evaluation/part-….parquet`` in place of an earlier evaluation, and ``evaluation.json`` and
+    ``evaluation.md`` into the output. All rows, 5 KB per item, are held in memory.
 
     Raises:
-        PipelineError: a job was refused or stopped; the manifest has no such truth.
-        StorageError: something can't be written.
+        PipelineError: A job was refused or stopped, or the manifest has no such column.
+        StorageError: Something cannot be written.
     """
     check_library()
     files = Files(jobs[0].storage)
-    check_columns(open_manifest(jobs[0].manifest, files), asked.truth, asked.tags)
+    check_columns(open_manifest(jobs[0].manifest, files), options.truth, options.tags)
     for job in jobs:
         if "mask" not in job.recipe.outputs:
-            raise ConfigError(f"the recipe {job.recipe.name} makes no masks to evaluate; its outputs must have mask")
+            raise ConfigError(f"the recipe {job.recipe.name} writes no masks to evaluate; add mask to recipe.outputs")
     plans = [run_job(job, accept_licence=accept_licence, signals=signals)[0] for job in jobs]
     names = Counter(plan.job.recipe.name for plan in plans)
-    truths = read_ground_truth(plans[0].manifest, files, asked.truth, asked.tags)
+    truth = read_ground_truth(plans[0].manifest, files, options.truth, options.tags)
     summaries = []
     with ray_cluster(jobs[0].compute):
         for plan in plans:
             recipe = plan.job.recipe
-            rows = _measured(plan, truths, asked, files)
+            rows = _measure(plan, truth, options)
             name = recipe.name if names[recipe.name] == 1 else recipe.folder()
-            summaries.append(summarise(name, recipe.folder(), rows, calibrated=_calibrated(plan, files)))
-    root = plans[0].layout.root
-    put(join(root, "evaluation.json"), as_json(summaries), files)
-    put(join(root, "evaluation.md"), markdown(summaries).encode(), files)
+            summaries.append(summarise(name, recipe.folder(), rows, calibrated=_is_calibrated(plan)))
+    output = plans[0].output
+    output.write(join(output.layout.root, "evaluation.json"), as_json(summaries))
+    output.write(join(output.layout.root, "evaluation.md"), markdown(summaries).encode())
     return summaries
 
 
-def _measured(plan: Plan, truths: pa.Table, asked: Asked, files: Files) -> pa.Table:
-    """One model's rows, measured and published."""
-    job, layout = plan.job, plan.layout
-    rows = joined(truths, layout, files)
+def _measure(plan: Plan, truth: pa.Table, options: EvaluateOptions) -> pa.Table:
+    """Measure one model's masks, write the rows, and delete those of an earlier evaluation."""
+    job, output = plan.job, plan.output
+    rows = join_index(truth, output)
     log.info(f"measuring {rows.num_rows} masks of {job.recipe.name}", extra={"facts": {"items": rows.num_rows}})
-    measuring = Measuring(files, plan.manifest.allowlist, job.limits, job.compute.fetch_threads, asked.hce)
-    parts = measure_rows(rows, measuring, layout, files, job.compute)
-    for old in list(files.list(layout.evaluation, suffixes=(".parquet",))):
+    context = MeasureContext(output.files, plan.manifest.allowlist, job.limits, job.compute.fetch_threads, options.hce)
+    parts = measure_rows(rows, context, output, job.compute)
+    for old in list(output.files.list(output.layout.evaluation, suffixes=(".parquet",))):
         if old.uri not in parts:
-            files.delete(old.uri)
-    return pa.concat_tables(read_rows(part, files) for part in parts).sort_by("item_id")
+            output.files.delete(old.uri)
+    return pa.concat_tables(read_rows(part, output.files) for part in parts).sort_by("item_id")
 
 
-def _calibrated(plan: Plan, files: Files) -> bool:
-    """Every quality says of itself that it is a probability."""
-    parts = [part["quality_calibrated"] for part in read_index(plan.layout, files, ["quality_calibrated"])]
+def _is_calibrated(plan: Plan) -> bool:
+    """Return whether all quality scores are calibrated probabilities."""
+    parts = [part["quality_calibrated"] for part in read_index(plan.output, ["quality_calibrated"])]
     return all(pc.all(part, min_count=0).as_py() is not False for part in parts)

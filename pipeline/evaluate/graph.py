@@ -1,66 +1,55 @@
-"""The order of an evaluation: index rows with truths in, parts of metrics out, over Ray Data as the main job is."""
+"""The Ray Data graph of an evaluation: from index rows with ground truth to parts of metrics."""
 
 from __future__ import annotations
 
-import os
-import warnings
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
-import ray
 import ray.data
-from ray.data import DataContext
-from ray.exceptions import RayError
-from ray.util.annotations import RayDeprecationWarning
 
 from pipeline.config.job import Compute
-from pipeline.evaluate.measure import Measuring, measure_batch, write_rows
-from pipeline.output.layout import Layout
-from pipeline.run.graph import FOR_EVER, grown, unwrap_ray_error
+from pipeline.evaluate.measure import MeasureContext, measure_batch, write_rows
+from pipeline.output.output import Output
+from pipeline.run.block_sizes import grow
 from pipeline.run.ledger_actor import RayCrashLedger
-from pipeline.run.preflight import COMMIT_CPUS
-from pipeline.storage.files import Files
+from pipeline.run.pool import COMMIT_CPUS
+from pipeline.run.ray_data import RETRY_FOREVER, ray_data
 
-ROWS, PART_ROWS = 64, 1024
-"""Items a task at most (of very many, more), and items a part."""
+ROWS_PER_TASK, ROWS_PER_PART = 64, 1024
+"""Items per task, at most (more in very large evaluations), and items per part."""
 
-TASKS = 64
-"""A small evaluation is cut into so many, that all cores have work to its end."""
+MIN_TASKS = 64
+"""A small evaluation is cut into this many tasks, so that all cores have work until its end."""
 
 
-def measure_rows(rows: pa.Table, measuring: Measuring, layout: Layout, files: Files, compute: Compute) -> list[str]:
-    """Measure rows as ``truths.joined`` gives them; gives the parts that hold the metrics.
+def measure_rows(rows: pa.Table, context: MeasureContext, output: Output, compute: Compute) -> list[str]:
+    """Measure rows as ``ground_truth.join_index`` returns them.
+
+    Returns:
+        URIs of the parts that hold the metrics, sorted.
 
     Raises:
-        PipelineError: what a worker refused.
+        PipelineError: What a worker refused.
     """
-    warnings.filterwarnings("ignore", category=RayDeprecationWarning)
-    # As in the main job: rows without pixels never fill the object store, so they would all wait in the driver.
-    os.environ.setdefault("RAY_DATA_DOWNSTREAM_CAPACITY_OBJECT_STORE_BUDGET_UTIL_THRESHOLD", "0")
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_no_progress_timeout_s = compute.no_progress_s
-    context.raise_original_map_exception = True  # else our own errors lose their type on the way to the driver
-    each = max(1, min(grown(ROWS, rows.num_rows), rows.num_rows // TASKS))
-    blocks = [rows.slice(start, each) for start in range(0, rows.num_rows, each)]
-    asked: Any = ray.data.from_arrow(blocks)  # Ray's types know no Arrow tables
-    try:
-        made = asked.map_batches(
+    per_task = max(1, min(grow(ROWS_PER_TASK, rows.num_rows), rows.num_rows // MIN_TASKS))
+    blocks = [rows.slice(start, per_task) for start in range(0, rows.num_rows, per_task)]
+    # Rows without pixels need the same backpressure as in the main job.
+    with ray_data(no_progress_s=compute.no_progress_s):
+        dataset: Any = ray.data.from_arrow(blocks)  # Ray's types know no Arrow tables
+        parts = dataset.map_batches(
             measure_batch,
             batch_format="pyarrow",
             batch_size=None,
-            fn_kwargs={"measuring": replace(measuring, ledger=RayCrashLedger.start())},
+            fn_kwargs={"context": replace(context, ledger=RayCrashLedger.start())},
             num_cpus=1,
-            max_retries=FOR_EVER,
+            max_retries=RETRY_FOREVER,
         ).map_batches(
             write_rows,
             batch_format="pyarrow",
-            batch_size=PART_ROWS,
-            fn_kwargs={"layout": layout, "files": files},
+            batch_size=ROWS_PER_PART,
+            fn_kwargs={"output": output},
             num_cpus=COMMIT_CPUS,
-            max_retries=FOR_EVER,
+            max_retries=RETRY_FOREVER,
         )
-        return sorted(row["part"] for row in made.iter_rows())
-    except RayError as error:
-        raise unwrap_ray_error(error) or error from error
+        return sorted(row["part"] for row in parts.iter_rows())

@@ -1,4 +1,4 @@
-"""The manifest's true masks, beside the index's rows."""
+"""Read the manifest's ground truth and join it with the index."""
 
 from __future__ import annotations
 
@@ -7,24 +7,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import ConfigError, ItemsMissing
-from pipeline.evaluate.schema import FACTS
+from pipeline.evaluate.schema import INDEX_COLUMNS
 from pipeline.manifest.items import resolve_all
 from pipeline.manifest.manifest import Manifest, read
-from pipeline.manifest.tags import tags_of
+from pipeline.manifest.tags import parse_tags
 from pipeline.output.index import read_index
-from pipeline.output.layout import Layout
+from pipeline.output.output import Output
 from pipeline.schema import carried_name
 from pipeline.storage.files import Files
 
 
 def check_columns(manifest: Manifest, truth: str, tags: str | None) -> None:
-    """Refuse before work.
-
-    Args:
-        tags: None where no column was asked for.
+    """Check the manifest's columns of ground truth and, unless None, of tags.
 
     Raises:
-        ConfigError: the manifest has no such columns, or they hold something else than text.
+        ConfigError: A column does not exist, or the ground truth is not text.
     """
     carried = manifest.carried
     listed = ", ".join(carried.names[:8]) or "none besides those of every manifest"
@@ -37,51 +34,52 @@ def check_columns(manifest: Manifest, truth: str, tags: str | None) -> None:
 
 
 def read_ground_truth(manifest: Manifest, files: Files, truth: str, tags: str | None) -> pa.Table:
-    """One row an item: ``item_id``, ``truth_uri`` (absolute, null where it can't be used), ``truth_fault`` (why), ``group`` and
-    ``tags``.
+    """Return one row per item, some 200 bytes each.
 
-    Text alone, some 200 bytes an item, is held in memory.
+    Returns:
+        ``item_id``, ``truth_uri`` (absolute, null if it cannot be used), ``truth_error`` (why), ``group`` and ``tags``.
     """
-    parts = [
-        _truths_of(items, manifest, truth, tags) for fragment in manifest.fragments for items in read(manifest, fragment, files)
-    ]
-    return pa.concat_tables(parts)
+    return pa.concat_tables(
+        _ground_truth_of(items, manifest, truth, tags)
+        for fragment in manifest.fragments
+        for items in read(manifest, fragment, files)
+    )
 
 
-def joined(truths: pa.Table, layout: Layout, files: Files) -> pa.Table:
-    """The truths with the index's facts about the same items.
+def join_index(truth: pa.Table, output: Output) -> pa.Table:
+    """Return the ground truth with the index columns of the same items.
 
     Raises:
-        ItemsMissing: an item has no row in the index.
-        StorageError: the index can't be read.
+        ItemsMissing: An item has no row in the index.
+        StorageError: The index cannot be read.
     """
-    parts = [part.select(FACTS) for part in read_index(layout, files, FACTS)]
+    parts = [part.select(INDEX_COLUMNS) for part in read_index(output, INDEX_COLUMNS)]
     index = pa.concat_tables(parts, promote_options="permissive")  # older rows may have fewer signals
-    places = pc.index_in(truths["item_id"], value_set=index["item_id"].combine_chunks())
+    places = pc.index_in(truth["item_id"], value_set=index["item_id"].combine_chunks())
     if places.null_count:
-        raise ItemsMissing(f"{places.null_count} items have no row in {layout.index}; run the same command again")
-    facts = index.take(places)
-    for name in ("truth_uri", "truth_fault", "group", "tags"):
-        facts = facts.append_column(name, truths[name])
-    return facts.combine_chunks()
+        raise ItemsMissing(f"{places.null_count} items have no row in {output.layout.index}; run the same command again")
+    rows = index.take(places)
+    for name in ("truth_uri", "truth_error", "group", "tags"):
+        rows = rows.append_column(name, truth[name])
+    return rows.combine_chunks()
 
 
-def _truths_of(items: pa.Table, manifest: Manifest, truth: str, tags: str | None) -> pa.Table:
+def _ground_truth_of(items: pa.Table, manifest: Manifest, truth: str, tags: str | None) -> pa.Table:
     written = pc.fill_null(items[carried_name(truth)].cast(pa.string()), "").combine_chunks()
-    places, faults = resolve_all(written, manifest.base)
-    outside_roots = manifest.allowlist.outside(places)
+    uris, errors = resolve_all(written, manifest.base)
+    outside_roots = manifest.allowlist.outside(uris)
     for row in np.flatnonzero(outside_roots).tolist():
-        faults[row] = manifest.allowlist.refusal(places[row].as_py(), truth)
-    places = pc.if_else(pa.array(outside_roots), pa.scalar(None, pa.string()), places)
-    details = [faults.get(row) for row in range(items.num_rows)]
-    # The rule is that of images, and so are its sentences' first words.
-    named = [None if fault is None else fault.replace("image_uri", truth, 1)[:500] for fault in details]
-    cells = [[]] * items.num_rows if tags is None else [tags_of(cell) for cell in items[carried_name(tags)].to_pylist()]
+        errors[row] = manifest.allowlist.refusal(uris[row].as_py(), truth)
+    uris = pc.if_else(pa.array(outside_roots), pa.scalar(None, pa.string()), uris)
+    messages = [errors.get(row) for row in range(items.num_rows)]
+    # The checks are those of images, so their messages begin with image_uri.
+    messages = [None if message is None else message.replace("image_uri", truth, 1)[:500] for message in messages]
+    cells = [[]] * items.num_rows if tags is None else [parse_tags(cell) for cell in items[carried_name(tags)].to_pylist()]
     return pa.table(
         {
             "item_id": items["item_id"],
-            "truth_uri": places,
-            "truth_fault": pa.array(named, pa.string()),
+            "truth_uri": uris,
+            "truth_error": pa.array(messages, pa.string()),
             "group": _groups_of(items),
             "tags": pa.array(cells, pa.list_(pa.string())),
         }
@@ -89,7 +87,7 @@ def _truths_of(items: pa.Table, manifest: Manifest, truth: str, tags: str | None
 
 
 def _groups_of(items: pa.Table) -> pa.ChunkedArray:
-    """The manifest's own column of that name; an item without one is a group of its own."""
+    """Return the manifest's column ``group``. An item without a group is alone."""
     name = carried_name("group")
     if name not in items.column_names:
         return items["item_id"]

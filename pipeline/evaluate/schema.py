@@ -1,4 +1,4 @@
-"""The table of an evaluation: one row an item of the manifest, always."""
+"""The schema of an evaluation: one row per item of the manifest."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import pyarrow as pa
 from pipeline.quality.metrics import CURVES, METRICS, THRESHOLDS
 from pipeline.schema import INDEX
 
+INDEX_COLUMNS = (
+    *("item_id", "status", "error_code", "error_detail", "image_uri", "height", "width", "mask_uri", "quality", "signals"),
+)
+"""Index columns that an evaluation has too."""
+
 
 def _field(name: str, kind: pa.DataType, about: str) -> pa.Field:
     return pa.field(name, kind, metadata={"about": about})
 
 
-FACTS = ("item_id", "status", "error_code", "error_detail", "image_uri", "height", "width", "mask_uri", "quality", "signals")
-"""Columns of the index that are here too."""
-
 EVALUATION = pa.schema(
     [
-        *(INDEX.field(name) for name in FACTS if not name.startswith("error")),
-        _field("error_code", pa.string(), "why there are no metrics: the index's code, or truth or mask; null: there are"),
-        _field("error_detail", pa.string(), "one sentence: what is wrong and how to mend it"),
-        _field("truth_uri", pa.string(), "where the true mask was read: an absolute path or a URI"),
-        _field(
-            "group", pa.string(), "the manifest's: items that share it, as the copies of a photo, are drawn as one; or the id"
-        ),
-        _field("tags", pa.list_(pa.string()), "the manifest's, and those that the truth gives: border, thin"),
+        *(INDEX.field(name) for name in INDEX_COLUMNS if not name.startswith("error")),
+        _field("error_code", pa.string(), "why there are no metrics: the index's code, truth or mask; null if there are"),
+        _field("error_detail", pa.string(), "one sentence: what is wrong and how to fix it"),
+        _field("truth_uri", pa.string(), "the ground truth: an absolute path or a URI"),
+        _field("group", pa.string(), "the manifest's group, or the item id; items of a group are resampled together"),
+        _field("tags", pa.list_(pa.string()), "the manifest's tags, and border and thin from the ground truth"),
         *(_field(metric.name, pa.float64(), metric.about) for metric in METRICS),
         *(
-            _field(name, pa.list_(pa.float32(), THRESHOLDS), "by threshold, from 255/255 down to 0; what *_max is made of")
+            _field(name, pa.list_(pa.float32(), THRESHOLDS), "by threshold, from 255/255 down to 0; *_max is made of it")
             for name in CURVES
         ),
     ]

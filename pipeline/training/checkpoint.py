@@ -1,7 +1,7 @@
-"""Checkpoints: everything that a training needs to go on to the same numbers, in one safetensors file.
+"""Save and load checkpoints: all state that a training needs to continue with the same numbers, in one safetensors file.
 
-Samples are numbered and weights are a function of the samples, so there is no state of a random generator to keep: the step
-says which samples come next.
+No state of a random generator is stored. A sample is a function of its number and the seed, and the step says which samples
+come next.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline.errors import WeightsError
-from pipeline.training.recipe import TrainRecipe, read_training
+from pipeline.errors import ConfigError, WeightsError
+from pipeline.training.recipe import TrainRecipe
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-"""Of AdamW, a parameter."""
+ADAMW_STATE = ("exp_avg", "exp_avg_sq", "step")
+"""AdamW's state per parameter."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training has come."""
+    """Steps done, and seconds spent on them."""
 
     step: int
     spent_s: float
@@ -39,66 +39,71 @@ def save(
     averaged: Mapping[str, Tensor],
     optimiser: torch.optim.Optimizer,
 ) -> None:
-    """Write a checkpoint, whole or not at all."""
+    """Write a checkpoint atomically."""
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
     tensors |= {f"averaged.{key}": value for key, value in averaged.items()}
     for name, parameter in network.named_parameters():
         if parameter in optimiser.state:
-            tensors |= {f"optimiser.{name}.{moment}": optimiser.state[parameter][moment] for moment in MOMENTS}
-    facts = {
+            tensors |= {f"optimiser.{name}.{key}": optimiser.state[parameter][key] for key in ADAMW_STATE}
+    metadata = {
         "recipe": recipe.model_dump_json(),
         "progress": json.dumps({"step": progress.step, "spent_s": round(progress.spent_s, 1)}),
     }
-    write(path, tensors, facts)
+    write(path, tensors, metadata)
 
 
 def load(path: Path, network: nn.Module, averaged: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> Progress:
-    """Take a checkpoint's state over, in place.
+    """Load a checkpoint into a network, its averaged weights and an optimiser, in place.
 
     Raises:
-        WeightsError: it is damaged, or of another network.
+        WeightsError: The file is damaged, or belongs to another network.
     """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it has no other way to list them)
-            told = json.loads(file.metadata()["progress"])
-        network.load_state_dict(_part(tensors, "network."), strict=True)
-        kept = _part(tensors, "averaged.")
+            progress = json.loads(file.metadata()["progress"])
+        network.load_state_dict(_below(tensors, "network."), strict=True)
+        loaded = _below(tensors, "averaged.")
         for key, value in averaged.items():
-            value.copy_(kept[key])
+            value.copy_(loaded[key])
         for name, parameter in network.named_parameters():
-            found = _part(tensors, f"optimiser.{name}.")
-            if found:
-                moments = {moment: found[moment].to(parameter.device) for moment in MOMENTS}
-                moments["step"] = found["step"].cpu()  # as AdamW has it
-                optimiser.state[parameter].update(moments)
-        return Progress(int(told["step"]), float(told["spent_s"]))
+            state = _below(tensors, f"optimiser.{name}.")
+            if state:
+                moved = {key: state[key].to(parameter.device) for key in ADAMW_STATE}
+                moved["step"] = state["step"].cpu()  # AdamW keeps the step on the CPU
+                optimiser.state[parameter].update(moved)
+        return Progress(int(progress["step"]), float(progress["spent_s"]))
     except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n", 1)[0][:200]
-        raise WeightsError(f"{path} can't be gone on from ({reason}); train into another folder, or delete it") from error
+        raise WeightsError(f"cannot resume from {path} ({reason}); delete it, or train into another folder") from error
 
 
 def peek(path: Path) -> tuple[TrainRecipe, int]:
-    """A checkpoint's recipe and step.
+    """Return a checkpoint's recipe and step without reading its tensors.
 
     Raises:
-        WeightsError: it is damaged.
-        ConfigError: its recipe is another version's.
+        WeightsError: The file is damaged.
+        ConfigError: The recipe was written by another version.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            facts = file.metadata()
-        return read_training(facts["recipe"], path), int(json.loads(facts["progress"])["step"])
+            metadata = file.metadata()
+        recipe, step = metadata["recipe"], int(json.loads(metadata["progress"])["step"])
     except (SafetensorError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} is no checkpoint, or damaged ({error}); delete it") from error
+        raise WeightsError(f"{path} is not a checkpoint, or is damaged ({error}); delete it") from error
+    try:
+        return TrainRecipe.model_validate_json(recipe), step
+    except ValueError as error:
+        raise ConfigError(f"{path} was written by another version of this package; train into another folder") from error
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], facts: dict[str, str]) -> None:
-    """A safetensors file, whole or not at all."""
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file atomically."""
     partial = path.with_suffix(".partial")
-    save_file({key: value.detach().contiguous().cpu() for key, value in tensors.items()}, partial, facts)
+    save_file({key: value.detach().contiguous().cpu() for key, value in tensors.items()}, partial, metadata)
     partial.replace(path)
 
 
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose keys have a prefix, without it."""
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

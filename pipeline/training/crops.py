@@ -1,7 +1,7 @@
-"""Which part of a photo a training frame shows: all of it, most of it, or an object's box, as in a job with boxes.
+"""Choose the part of a photo that a training frame shows: all of it, most of it, or an object's box as in a job with boxes.
 
-A box is around an object as people and detectors draw them: with a margin on every side that is now too wide, now too
-narrow. Beside a second photo, or over a background with other objects, the box alone says which object is meant.
+People and detectors draw boxes with a margin that varies on every side. Beside a second photo, or on a background with other
+objects, only the box says which object is meant.
 """
 
 from __future__ import annotations
@@ -12,83 +12,82 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.training.material import Material
+from pipeline.training.material import Material, transform
 from pipeline.types import Alpha, Mask, Pixels, Region
 
-MARGIN = 0.05
-"""On each side of a box, as presets with boxes have it."""
+BOX_MARGIN = 0.05
+"""Margin on each side of a box, as a share of the side; the value of the presets."""
 
 Colours = npt.NDArray[np.floating[Any]]
 """(h, w, 4): premultiplied or straight RGBA in [0, 1]."""
 
-SURE = 127
-"""Alpha above it counts as object where a box is drawn."""
+OBJECT_ABOVE = 127
+"""Alpha above this counts as object where a box is drawn."""
 
 
 class Photo(NamedTuple):
-    """``image`` (H, W, 3) uint8 and its truth ``alpha`` (H, W) uint8."""
+    """An image (H, W, 3) uint8 and its ground truth ``alpha`` (H, W) uint8."""
 
     image: Pixels
     alpha: Mask
 
 
-class Look(NamedTuple):
-    """A photo, what of it is looked at, and what is wanted there."""
+class Crop(NamedTuple):
+    """A region of a photo."""
 
     photo: Photo
     region: Region
 
 
-def look_whole(photo: Photo, rng: np.random.Generator) -> Look:
-    """All of it, or a part with most of the object."""
+def crop_photo(photo: Photo, rng: np.random.Generator) -> Crop:
+    """Crop nothing, or to a part that keeps most of the object."""
     height, width = photo.alpha.shape
-    everything = Look(photo, (0, 0, width, height))
+    everything = Crop(photo, (0, 0, width, height))
     if rng.random() < 0.5:
         return everything
     across, down = (max(1, round(rng.uniform(0.6, 1) * side)) for side in (width, height))
     x0, y0 = int(rng.integers(width - across + 1)), int(rng.integers(height - down + 1))
     part = photo.alpha[y0 : y0 + down, x0 : x0 + across]
-    kept = int(part.sum(dtype=np.int64)) >= 0.6 * int(photo.alpha.sum(dtype=np.int64))
-    return Look(photo, (x0, y0, x0 + across, y0 + down)) if kept else everything
+    enough = int(part.sum(dtype=np.int64)) >= 0.6 * int(photo.alpha.sum(dtype=np.int64))
+    return Crop(photo, (x0, y0, x0 + across, y0 + down)) if enough else everything
 
 
-def look_at_box(photo: Photo, rng: np.random.Generator) -> Look:
-    """Around the box of the object, or of all objects; where there is none, the whole photo."""
-    box = box_of(photo.alpha)
+def crop_to_box(photo: Photo, rng: np.random.Generator) -> Crop:
+    """Crop to the box of all objects with varying margins. Without an object, crop as ``crop_photo`` does."""
+    box = bounding_box(photo.alpha)
     if box is None:
-        return look_whole(photo, rng)
+        return crop_photo(photo, rng)
     x0, y0, x1, y1 = box
-    drawn = rng.random() < 0.4
-    margins = np.full(4, MARGIN) if drawn else rng.uniform(-0.02, 0.25, 4)
+    as_preset = rng.random() < 0.4
+    margins = np.full(4, BOX_MARGIN) if as_preset else rng.uniform(-0.02, 0.25, 4)
     left, top, right, bottom = (margins * np.tile([x1 - x0, y1 - y0], 2)).astype(int)
     height, width = photo.alpha.shape
-    region = (max(0, x0 - left), max(0, y0 - top), min(width, x1 + right), min(height, y1 + bottom))
-    return Look(photo, region)
+    return Crop(photo, (max(0, x0 - left), max(0, y0 - top), min(width, x1 + right), min(height, y1 + bottom)))
 
 
-def box_of(alpha: Mask) -> Region | None:
-    """The box around what is object, or None without any of at least 4 × 4 pixels."""
-    inside = alpha > SURE
+def bounding_box(alpha: Mask) -> Region | None:
+    """Return the box around the object pixels, or None if it is smaller than 4 × 4 pixels."""
+    inside = alpha > OBJECT_ABOVE
     columns, rows = np.flatnonzero(inside.any(0)), np.flatnonzero(inside.any(1))
     if len(columns) < 4 or len(rows) < 4:
         return None
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def one_part(photo: Photo, rng: np.random.Generator) -> Photo:
-    """With one of the objects as truth, where the truth has several apart from one another; else as it is."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((photo.alpha > SURE).astype(np.uint8), connectivity=8)
+def keep_one_object(photo: Photo, rng: np.random.Generator) -> Photo:
+    """Keep one object in the ground truth if it has several separate ones. Otherwise return the photo."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((photo.alpha > OBJECT_ABOVE).astype(np.uint8), connectivity=8)
     areas = stats[1:, cv2.CC_STAT_AREA]
     large = 1 + np.flatnonzero(areas >= 0.25 * areas.max(initial=0))
     if count < 3 or len(large) < 2:
         return photo
     chosen = labels == int(rng.choice(large))
-    near = cv2.dilate(chosen.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0  # its soft edge
+    near = cv2.dilate(chosen.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0  # includes its soft edge
     return Photo(photo.image, np.where(near, photo.alpha, 0).astype(np.uint8))
 
 
 def side_by_side(photo: Photo, other: Photo, rng: np.random.Generator) -> Photo:
-    """The photo and another one of the same height or width at its side, in which there is nothing to be found."""
+    """Join a photo and another one, scaled to the same height or width, whose objects become background."""
     upright = bool(rng.random() < 0.5)
     side = photo.alpha.shape[1 if upright else 0]
     height, width = other.alpha.shape
@@ -102,41 +101,38 @@ def side_by_side(photo: Photo, other: Photo, rng: np.random.Generator) -> Photo:
 
 
 def composite(material: Material, rng: np.random.Generator, side: int) -> tuple[Photo, bool]:
-    """One to three objects with shadows on a background, at times reaching past its edge, side × side.
+    """Compose one to three objects with shadows on a background (side, side). Objects may reach past its edge.
 
     Returns:
-        The picture, and whether the truth is one object among several: then only a box says which.
+        The photo, and whether the ground truth is one object of several, which only a box can tell.
     """
-    canvas: npt.NDArray[np.floating[Any]] = material.background(rng, "tuning", side).astype(np.float32)
+    canvas: npt.NDArray[np.floating[Any]] = material.background(rng, "train", side).astype(np.float32)
     if rng.random() < 0.3:
         canvas = np.asarray(cv2.GaussianBlur(canvas, (0, 0), float(rng.uniform(1, 5))), np.float32)
     count = int(rng.choice([1, 1, 2, 3]))
-    alone = count > 1 and bool(rng.random() < 0.6)
+    needs_box = count > 1 and bool(rng.random() < 0.6)
     alpha = np.zeros((side, side), np.float32)
     for number in range(count):
-        drawn = _lay(material.object(rng, "tuning"), rng, side, crowd=count)
+        layer = _place_object(material.object(rng, "train"), rng, side, crowded=count > 1)
         if rng.random() < 0.5:
-            canvas *= 1 - float(rng.uniform(0.2, 0.6)) * _shadow(drawn[..., 3], rng)[..., None]
-        canvas = drawn[..., :3] * 255 + (1 - drawn[..., 3:]) * canvas
-        wanted = not alone or number == count - 1  # the last one, which nothing covers
-        alpha = (1 - drawn[..., 3]) * alpha + (drawn[..., 3] if wanted else 0)
-    as_bytes = (np.clip(np.rint(plane), 0, 255).astype(np.uint8) for plane in (canvas, alpha * 255))
-    return Photo(*as_bytes), alone
+            canvas *= 1 - float(rng.uniform(0.2, 0.6)) * _shadow(layer[..., 3], rng)[..., None]
+        canvas = layer[..., :3] * 255 + (1 - layer[..., 3:]) * canvas
+        target = not needs_box or number == count - 1  # nothing covers the last one
+        alpha = (1 - layer[..., 3]) * alpha + (layer[..., 3] if target else 0)
+    planes = (np.clip(np.rint(plane), 0, 255).astype(np.uint8) for plane in (canvas, alpha * 255))
+    return Photo(*planes), needs_box
 
 
-def _lay(rgba: Colours, rng: np.random.Generator, side: int, crowd: int) -> Colours:
-    """An object (h, w, 4) in [0, 1] turned and resized on an empty canvas (side, side, 4), premultiplied."""
-    height, width = rgba.shape[:2]
-    size = rng.uniform(0.35, 0.95) * side / max(height, width) / (1 if crowd == 1 else 1.5)
-    turn = cv2.getRotationMatrix2D((width / 2, height / 2), float(rng.uniform(-35, 35)), float(size))
-    turn[:, 2] += rng.uniform(0.2, 0.8, 2) * side - (width / 2, height / 2)
-    straight = np.concatenate([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], 2)
-    laid = np.clip(np.asarray(cv2.warpAffine(straight, turn, (side, side), flags=cv2.INTER_LINEAR), np.float32), 0, 1)
-    return laid[:, ::-1] if rng.random() < 0.5 else laid
+def _place_object(rgba: Colours, rng: np.random.Generator, side: int, *, crowded: bool) -> Colours:
+    """Turn and resize an object (h, w, 4) in [0, 1] on an empty canvas (side, side, 4), premultiplied."""
+    scale = rng.uniform(0.35, 0.95) * side / max(rgba.shape[:2]) / (1.5 if crowded else 1)
+    angle, centre = rng.uniform(-35, 35), rng.uniform(0.2, 0.8, 2) * side
+    placed = np.clip(transform(rgba, scale, angle, centre, side, cv2.INTER_LINEAR), 0, 1)
+    return placed[:, ::-1] if rng.random() < 0.5 else placed
 
 
 def _shadow(alpha: Alpha, rng: np.random.Generator) -> Colours:
-    """Where an object keeps the light away: its own outline, displaced and blurred."""
+    """Return an object's shadow: its own outline, displaced and blurred."""
     side = len(alpha)
     move = np.array([[1, 0, rng.uniform(-0.06, 0.06) * side], [0, 1, rng.uniform(0, 0.08) * side]], np.float32)
     moved = cv2.warpAffine(np.ascontiguousarray(alpha), move, (side, side))

@@ -1,4 +1,4 @@
-"""Weights to begin with, taken over key by key: nothing of the file and nothing of the network is left unaccounted for."""
+"""Load the weights that a training starts from, key by key. Every key of the file and of the network is accounted for."""
 
 from __future__ import annotations
 
@@ -14,50 +14,51 @@ from pipeline.models.mvanet.checkpoint import read_state
 from pipeline.models.mvanet.network import MVANet, Variant
 from pipeline.models.tensors import open_tensors
 
-HEAD = re.compile(r"^(conv_head|bn2|classifier)\.")
-"""Of an EfficientNet, what comes after the last features: for classification only."""
+CLASSIFIER = re.compile(r"^(conv_head|bn2|classifier)\.")
+"""Layers of an EfficientNet after its last features, which only classification needs."""
 
 
 @dataclass(frozen=True)
-class Started:
-    """What was taken over; the rest of the network begins with random numbers."""
+class InitialWeights:
+    """What was loaded. The other parameters of the network stay random."""
 
     loaded: int
-    fresh: tuple[str, ...]
-    """Modules of the network that the file has nothing for."""
+    """Number of tensors."""
+    random: tuple[str, ...]
+    """Modules of the network for which the file has no weights."""
     unused: tuple[str, ...]
-    """Keys of the file that the network doesn't need, by rule."""
+    """Keys of the file that the network does not need."""
 
     def __str__(self) -> str:
-        fresh = f"; new are {', '.join(self.fresh)}" if self.fresh else ""
-        unused = f"; not needed are {len(self.unused)} of the file's ({self.unused[0]} …)" if self.unused else ""
-        return f"{self.loaded} tensors taken over{fresh}{unused}"
+        random = f"; {', '.join(self.random)} start with random weights" if self.random else ""
+        unused = f"; {len(self.unused)} keys of the file are not needed ({self.unused[0]} …)" if self.unused else ""
+        return f"{self.loaded} tensors loaded{random}{unused}"
 
 
-def start_from(network: MVANet, path: Path, variant: Variant) -> Started:
-    """Fill a network from a file, in place.
+def load_initial(network: MVANet, path: Path, variant: Variant) -> InitialWeights:
+    """Load a file into a network of a variant, in place.
 
-    Args:
-        path: a checkpoint of this variant in any layout that a job can run, or the backbone's weights for classification, as
-            timm names them.
+    The file is a checkpoint of this variant in any layout that a job can run, or the backbone's classification weights under
+    timm's names.
 
     Raises:
-        WeightsError: a key is unknown, missing, or of another shape.
+        WeightsError: A key is unknown or missing, or its shape differs.
     """
     tensors = open_tensors(path)
-    if isinstance(network.backbone, TimmFeatures) and any(HEAD.match(key) for key in tensors):
-        return _backbone_from(network.backbone, network, tensors, path)
+    if isinstance(network.backbone, TimmFeatures) and any(CLASSIFIER.match(key) for key in tensors):
+        return _load_backbone(network.backbone, network, tensors, path)
     state, unused = read_state(path, variant)
     network.load_state_dict(state, strict=True)
-    return Started(len(state), (), unused)
+    return InitialWeights(len(state), (), unused)
 
 
-def _backbone_from(backbone: TimmFeatures, network: nn.Module, tensors: dict[str, Tensor], path: Path) -> Started:
-    wanted = backbone.body.state_dict()
-    unused = tuple(key for key in tensors if HEAD.match(key))
-    odd = [key for key in wanted if key not in tensors] + [key for key in tensors if key not in wanted and key not in unused]
-    odd += [key for key in wanted if key in tensors and tensors[key].shape != wanted[key].shape]
-    if odd:
-        raise WeightsError(f"{path} doesn't fit the backbone: {odd[0]} is in one of them only, or of another shape there")
-    backbone.body.load_state_dict({key: tensors[key] for key in wanted}, strict=True)
-    return Started(len(wanted), tuple(name for name, _ in network.named_children() if name != "backbone"), unused)
+def _load_backbone(backbone: TimmFeatures, network: nn.Module, tensors: dict[str, Tensor], path: Path) -> InitialWeights:
+    expected = backbone.body.state_dict()
+    unused = tuple(key for key in tensors if CLASSIFIER.match(key))
+    wrong = [key for key in expected if key not in tensors]
+    wrong += [key for key in tensors if key not in expected and key not in unused]
+    wrong += [key for key in expected if key in tensors and tensors[key].shape != expected[key].shape]
+    if wrong:
+        raise WeightsError(f"{path} does not fit the backbone: {wrong[0]} is missing on one side, or its shape differs")
+    backbone.body.load_state_dict({key: tensors[key] for key in expected}, strict=True)
+    return InitialWeights(len(expected), tuple(name for name, _ in network.named_children() if name != "backbone"), unused)

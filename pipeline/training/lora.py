@@ -1,4 +1,4 @@
-"""Large weights that learn a small change only (LoRA, arXiv 2106.09685): W + B·A, where B and A have few rows and columns."""
+"""Train a low-rank update of frozen weights (LoRA, arXiv 2106.09685): W + B·A, where B and A have few columns and rows."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 
-class Change(nn.Module):
-    """What is added to a matrix (rows, columns): nothing to begin with."""
+class LowRankUpdate(nn.Module):
+    """An update of a matrix (rows, columns). It begins at 0."""
 
     def __init__(self, rows: int, columns: int, rank: int) -> None:
         super().__init__()
@@ -16,12 +16,12 @@ class Change(nn.Module):
         self.up = nn.Parameter(torch.zeros(rows, rank))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """(rows, columns) to the same."""
+        """Add the update to a weight (rows, columns)."""
         return weight + self.up @ self.down
 
 
-def learn_changes(module: nn.Module, rank: int) -> None:
-    """Freeze a module and let its linear layers learn a change of this rank, in place."""
+def add_lora(module: nn.Module, rank: int) -> None:
+    """Freeze a module and give each of its linear layers an update of this rank, in place."""
     module.requires_grad_(False)
     for layer in [one for one in module.modules() if isinstance(one, nn.Linear)]:
-        parametrize.register_parametrization(layer, "weight", Change(layer.out_features, layer.in_features, rank))
+        parametrize.register_parametrization(layer, "weight", LowRankUpdate(layer.out_features, layer.in_features, rank))

@@ -1,69 +1,61 @@
-"""A manifest's photos and true masks: the same manifests as everywhere, local or on S3."""
+"""Read the photos and the ground truth that a manifest names, local or on S3."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config.job import Limits
 from pipeline.errors import ConfigError
 from pipeline.log import log
 from pipeline.manifest.items import resolve_all
 from pipeline.manifest.manifest import Manifest, open_manifest, read
 from pipeline.schema import carried_name
 from pipeline.storage.files import Files
-from pipeline.training.samples import Item, Photos, held_out
+from pipeline.training.samples import Item, Photos, is_held_out
 
 
 def read_photos(uri: str, truth: str, files: Files, held_out_of: int) -> tuple[Photos, Photos]:
-    """Photos to learn from, and those held out, by their ids.
+    """Return the photos to train on, and those held out for validation (one in ``held_out_of``, by id).
 
-    Args:
-        truth: the column that names the true masks.
+    ``uri`` is the manifest, ``truth`` its column of ground truth.
 
     Raises:
-        ConfigError: no such column, or too few rows that can be used.
-        StorageError: the manifest can't be read.
+        ConfigError: There is no such column, or too few rows can be used.
+        StorageError: The manifest cannot be read.
     """
     manifest = open_manifest(uri, files)
     column = carried_name(truth)
     if column not in manifest.carried.names:
         listed = ", ".join(manifest.carried.names[:8]) or "none besides those of every manifest"
         raise ConfigError(f"the manifest has no column {truth!r}; --truth names one of its further columns: {listed}")
-    found = [
+    usable = [
         item
         for fragment in manifest.fragments
         for rows in read(manifest, fragment, files)
-        for item in _items(rows, manifest, column)
+        for item in _usable_items(rows, manifest, column)
     ]
-    parts: dict[bool, list[Item]] = {False: [], True: []}
-    for item in sorted(found, key=lambda one: one.item_id):
-        parts[held_out(item.item_id, held_out_of)].append(item)
-    if not parts[False] or not parts[True]:
+    split: dict[bool, list[Item]] = {False: [], True: []}
+    for item in sorted(usable, key=lambda one: one.item_id):
+        split[is_held_out(item.item_id, held_out_of)].append(item)
+    if not split[False] or not split[True]:
         raise ConfigError(
-            f"{uri} has {len(parts[False])} items to learn from and {len(parts[True])} to measure on that name a photo and its "
-            "true mask; there must be some of both: give more items, or a smaller held_out_of"
+            f"{uri} has {len(split[False])} usable items for training and {len(split[True])} for validation; each needs at "
+            "least one: add items with an image and a ground truth, or lower held_out_of in the training recipe"
         )
-    limits = Limits()
-    return Photos(parts[False], files, limits), Photos(parts[True], files, limits)
+    return Photos(split[False], files), Photos(split[True], files)
 
 
-def _items(rows: pa.Table, manifest: Manifest, column: str) -> list[Item]:
-    written = pc.fill_null(rows[column].cast(pa.string()), "").combine_chunks()
-    truths, _ = resolve_all(written, manifest.base)
-    outside_roots = manifest.allowlist.outside(truths)
+def _usable_items(rows: pa.Table, manifest: Manifest, column: str) -> list[Item]:
+    truth = pc.fill_null(rows[column].cast(pa.string()), "").combine_chunks()
+    truth_uris, _ = resolve_all(truth, manifest.base)
+    outside_roots = manifest.allowlist.outside(truth_uris)
     usable = []
-    named = zip(
-        rows["item_id"].to_pylist(),
-        rows["image_uri"].to_pylist(),
-        rows["error_code"].to_pylist(),
-        truths.to_pylist(),
-        outside_roots,
-        strict=True,
-    )
-    for item_id, image, error, truth, stray in named:
-        if error or stray or not truth:
-            log.warning(f"left out: {item_id} has no usable photo and true mask")
+    names = ("item_id", "image_uri", "error_code")
+    for item_id, image, error, truth_uri, outside in zip(
+        *(rows[name].to_pylist() for name in names), truth_uris.to_pylist(), outside_roots, strict=True
+    ):
+        if error or outside or not truth_uri:
+            log.warning(f"skipped: {item_id} has no usable image and ground truth")
         else:
-            usable.append(Item(item_id, image, truth))
+            usable.append(Item(item_id, image, truth_uri))
     return usable

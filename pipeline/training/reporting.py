@@ -1,4 +1,4 @@
-"""What a training leaves to look at while it runs: a curve, its plot, and a sheet of samples."""
+"""Write the learning curve, its plot, and a sheet of validation photos while a training runs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from torch import Tensor
 
 from pipeline.log import log
 from pipeline.training.checkpoint import Progress
-from pipeline.training.curve import add_row
 
 
 @dataclass(frozen=True)
-class Measured:
+class Validation:
     """Means over the photos held out."""
 
     mae: float
@@ -25,14 +24,27 @@ class Measured:
     dice: float
 
 
-def tell(out: Path, progress: Progress, rate: float, losses: Mapping[str, float], measured: Measured, sheet: Tensor) -> None:
-    """A row of ``curve.csv``, ``curve.png`` anew (with matplotlib), and ``sheet.jpg``: photo, truth and alpha."""
-    row = {"step": progress.step, "seconds": round(progress.spent_s), "rate": rate, **losses, **asdict(measured)}
-    path = out / "curve.csv"
-    log.info(add_row(path, row))
-    cv2.imwrite(str(out / "sheet.jpg"), sheet.numpy()[..., ::-1])
+def report(
+    folder: Path, progress: Progress, rate: float, losses: Mapping[str, float], validation: Validation, sheet: Tensor
+) -> None:
+    """Append a row to ``curve.csv``; replace ``curve.png`` (with matplotlib) and ``sheet.jpg`` (frame, ground truth, alpha)."""
+    row = {"step": progress.step, "seconds": round(progress.spent_s), "rate": rate, **losses, **asdict(validation)}
+    path = folder / "curve.csv"
+    log.info(append_row(path, row))
+    cv2.imwrite(str(folder / "sheet.jpg"), sheet.numpy()[..., ::-1])
     if importlib.util.find_spec("matplotlib"):
-        _plot(path, out / "curve.png")
+        _plot(path, folder / "curve.png")
+
+
+def append_row(path: Path, row: Mapping[str, float]) -> str:
+    """Append a row to a CSV file, after a header if the file is new, and return the row as text for the log."""
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
+    return " ".join(f"{name} {value:.5g}" for name, value in row.items())
 
 
 def _plot(curve: Path, target: Path) -> None:

@@ -1,10 +1,10 @@
-"""Frames to train on: every number is one sample, the same in every process and after every interruption."""
+"""Make training frames. Every number is one sample: the same in every process, and after every interruption."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -18,8 +18,8 @@ from pipeline.imaging.decode import decode
 from pipeline.imaging.ground_truth import decode_ground_truth
 from pipeline.log import log
 from pipeline.storage.files import Files
-from pipeline.training.augment import damage, expose
-from pipeline.training.crops import Look, Photo, composite, look_at_box, look_whole, one_part, side_by_side
+from pipeline.training.augment import degrade, jitter_colours
+from pipeline.training.crops import Crop, Photo, composite, crop_photo, crop_to_box, keep_one_object, side_by_side
 from pipeline.training.material import Material
 from pipeline.training.recipe import TrainRecipe
 from pipeline.types import Mask, Pixels
@@ -27,12 +27,12 @@ from pipeline.types import Mask, Pixels
 COMPOSITE_PX = 640
 """Side of a composite, of which a frame shows a part."""
 
-TRIES = 8
-"""So many photos in a row that can't be read end a training."""
+MAX_UNREADABLE = 8
+"""Number of consecutive photos that cannot be read before a training ends."""
 
 
 class Sample(NamedTuple):
-    """``frame`` (S, S, 3) uint8, ``alpha`` (S, S) uint8, ``edge`` (S, S) uint8: how much of an edge a pixel is on, of 255."""
+    """``frame`` (S, S, 3) uint8, its ground truth ``alpha`` (S, S) uint8, and ``edge`` (S, S) uint8, 255 on a sharp edge."""
 
     frame: Tensor
     alpha: Tensor
@@ -41,38 +41,38 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Item:
-    """Where a photo and its true mask are."""
+    """URIs of a photo and of its ground truth."""
 
     item_id: str
     image_uri: str
     truth_uri: str
 
 
-def held_out(item_id: str, of: int) -> bool:
-    """Whether an item is for validation; by its id alone, so that it always is."""
-    return int(hashlib.sha256(item_id.encode()).hexdigest()[:8], 16) % of == 0
+def is_held_out(item_id: str, one_in: int) -> bool:
+    """Return whether an item is for validation. It depends on the id alone, so it never changes."""
+    return int(hashlib.sha256(item_id.encode()).hexdigest()[:8], 16) % one_in == 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Photos:
-    """Photos and truths of a manifest, read as they are drawn."""
+    """Photos and ground truth of a manifest, read when they are needed."""
 
     items: Sequence[Item]
-    files: Files = field(default_factory=Files)
-    limits: Limits = field(default_factory=Limits)
+    files: Files
+    limits: Limits = Limits()  # noqa: RUF009  (immutable)
 
     def read(self, number: int) -> Photo:
-        """One of them.
+        """Read and decode one photo.
 
         Raises:
-            ItemError: the photo or its truth can't be had, or they aren't of one size.
+            ItemError: The photo or its ground truth cannot be read, or their sizes differ.
         """
         item = self.items[number]
         image = decode(self._bytes(item.image_uri), self.limits)
         alpha = decode_ground_truth(self._bytes(item.truth_uri), self.limits)
         if image.shape[:2] != alpha.shape:
             size = f"{alpha.shape[1]} x {alpha.shape[0]}, its photo {image.shape[1]} x {image.shape[0]}"
-            raise ItemError(f"{item.item_id}: the true mask is {size}; they must be of one size")
+            raise ItemError(f"{item.item_id}: the ground truth is {size} pixels; both must have the same size")
         return Photo(image, alpha)
 
     def _bytes(self, uri: str) -> bytes:
@@ -80,84 +80,84 @@ class Photos:
 
 
 class Samples(Dataset[Sample]):
-    """Sample after sample, by number, without end.
+    """Training samples by number, without end.
 
-    Every pass over the photos is in another order. A photo that can't be read is left out with a warning, and the next one
-    takes its place.
+    Every epoch has its own order. A photo that cannot be read is skipped with a warning, and the next one takes its place.
 
     Args:
-        material: of composites; None for none.
-        frame_px: side of the frames.
+        material: For composites; None for none.
+        frame_px: Side of the frames.
     """
 
     def __init__(self, photos: Photos, material: Material | None, recipe: TrainRecipe, frame_px: int) -> None:
         self.photos, self.material, self.recipe, self.frame_px = photos, material, recipe, frame_px
         shares = recipe.views.model_dump() | ({} if material else {"composite": 0.0})
-        self.kinds = list(shares)
+        self.views = list(shares)
         self.shares = np.array(list(shares.values())) / sum(shares.values())
-        self._order: tuple[int, list[int]] = (-1, [])
+        self._order: tuple[int, list[int]] = (-1, [])  # an epoch and its order
 
     def __getitem__(self, number: int) -> Sample:
         rng = np.random.default_rng([self.recipe.seed, number])
-        look = self._look(number, str(rng.choice(self.kinds, p=self.shares)), rng)
-        frame, alpha = show(look, self.frame_px, rng)
+        crop = self._crop(number, str(rng.choice(self.views, p=self.shares)), rng)
+        frame, alpha = resize_crop(crop, self.frame_px, rng)
         if rng.random() < 0.5:
             frame, alpha = np.ascontiguousarray(frame[:, ::-1]), np.ascontiguousarray(alpha[:, ::-1])
-        frame = expose(frame, rng, self.recipe.colour)
+        frame = jitter_colours(frame, rng, self.recipe.colour)
         if rng.random() < self.recipe.damage:
-            frame = damage(frame, rng)
+            frame = degrade(frame, rng)
         return sample_of(frame, alpha)
 
-    def _look(self, number: int, kind: str, rng: np.random.Generator) -> Look:
-        if kind == "composite" and self.material:
+    def _crop(self, number: int, view: str, rng: np.random.Generator) -> Crop:
+        if view == "composite" and self.material:
             photo, needs_box = composite(self.material, rng, COMPOSITE_PX)
-            return look_at_box(photo, rng) if needs_box or rng.random() < 0.5 else look_whole(photo, rng)
+            return crop_to_box(photo, rng) if needs_box or rng.random() < 0.5 else crop_photo(photo, rng)
         photo = self._photo(number)
-        if kind == "whole":
-            return look_whole(photo, rng)
-        if kind == "pair":
+        if view == "whole":
+            return crop_photo(photo, rng)
+        if view == "pair":
             photo = side_by_side(photo, self._photo(number + 1 + int(rng.integers(1, 1000))), rng)
         elif rng.random() < 0.5:
-            photo = one_part(photo, rng)
-        return look_at_box(photo, rng)
+            photo = keep_one_object(photo, rng)
+        return crop_to_box(photo, rng)
 
     def _photo(self, number: int) -> Photo:
-        for place in range(number, number + TRIES):
+        for candidate in range(number, number + MAX_UNREADABLE):
             try:
-                return self.photos.read(self._drawn(place))
+                return self.photos.read(self._shuffled(candidate))
             except PipelineError as error:
-                log.warning(f"left out: {error}")
-        raise ConfigError(f"{TRIES} photos in a row can't be used; look at the manifest's images and true masks")
+                log.warning(f"skipped: {error}")
+        raise ConfigError(f"{MAX_UNREADABLE} photos in a row cannot be read; check the manifest's images and ground truth")
 
-    def _drawn(self, number: int) -> int:
+    def _shuffled(self, number: int) -> int:
+        """Return the photo at a place of the endless sequence of epochs."""
         count = len(self.photos.items)
-        turn, place = divmod(number, count)
-        if self._order[0] != turn:
-            self._order = turn, np.random.default_rng([self.recipe.seed, turn, 1]).permutation(count).tolist()
+        epoch, place = divmod(number, count)
+        if self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng([self.recipe.seed, epoch, 1]).permutation(count).tolist()
         return self._order[1][place]
 
 
-def show(look: Look, side: int, rng: np.random.Generator | None = None) -> tuple[Pixels, Mask]:
-    """What a frame shows, whatever its shape: (side, side, 3) uint8 and its truth (side, side) uint8."""
-    x0, y0, x1, y1 = look.region
+def resize_crop(crop: Crop, side: int, rng: np.random.Generator | None = None) -> tuple[Pixels, Mask]:
+    """Resize a crop of any shape to a frame (side, side, 3) uint8 and its ground truth (side, side) uint8."""
+    x0, y0, x1, y1 = crop.region
     shrinks = side < min(x1 - x0, y1 - y0)
-    plain = rng is not None and rng.random() < 0.25
-    filter_ = cv2.INTER_AREA if shrinks and not plain else cv2.INTER_LINEAR
-    image, alpha = look.photo.image[y0:y1, x0:x1], look.photo.alpha[y0:y1, x0:x1]
+    bilinear = rng is not None and rng.random() < 0.25
+    filter_ = cv2.INTER_AREA if shrinks and not bilinear else cv2.INTER_LINEAR
+    image, alpha = crop.photo.image[y0:y1, x0:x1], crop.photo.alpha[y0:y1, x0:x1]
     frame = cv2.resize(image, (side, side), interpolation=filter_)
     truth = cv2.resize(alpha, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return np.asarray(frame, np.uint8), np.asarray(truth, np.uint8)
 
 
 def sample_of(frame: Pixels, alpha: Mask) -> Sample:
-    """With the weight of edges: how far alpha is from its mean over a 16th of the frame, as in F³Net (arXiv 1911.11445)."""
-    reach = len(frame) // 16 | 1
-    edge = cv2.absdiff(cv2.blur(alpha, (reach, reach)), alpha)
+    """Return a sample with its edge weights: |alpha - its mean over a 16th of the frame|, as in F³Net (arXiv 1911.11445)."""
+    window = len(frame) // 16 | 1
+    edge = cv2.absdiff(cv2.blur(alpha, (window, window)), alpha)
     return Sample(*(from_numpy(np.ascontiguousarray(plane)) for plane in (frame, alpha, edge)))
 
 
-class Held(Dataset[Sample]):
-    """Photos for validation: all of each, as it is."""
+class ValidationSamples(Dataset[Sample]):
+    """Complete photos for validation, without augmentation."""
 
     def __init__(self, photos: Photos, frame_px: int) -> None:
         self.photos, self.frame_px = photos, frame_px
@@ -168,4 +168,4 @@ class Held(Dataset[Sample]):
     def __getitem__(self, number: int) -> Sample:
         photo = self.photos.read(number)
         height, width = photo.alpha.shape
-        return sample_of(*show(Look(photo, (0, 0, width, height)), self.frame_px))
+        return sample_of(*resize_crop(Crop(photo, (0, 0, width, height)), self.frame_px))

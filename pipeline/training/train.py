@@ -1,63 +1,71 @@
-"""One training from its command to its end."""
+"""Run one training: read the photos, fetch the initial weights, train or resume."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, WeightsError
 from pipeline.log import log
 from pipeline.storage.files import Files
 from pipeline.storage.weights_cache import fetch_weights
 from pipeline.training.distributed import Processes
-from pipeline.training.loop import Course, Training
-from pipeline.training.material import Material
+from pipeline.training.loop import Trainer, TrainOptions
+from pipeline.training.material import PERMISSIVE, Material
 from pipeline.training.photos import read_photos
 from pipeline.training.recipe import TrainRecipe
 
-LICENCES = ("MIT",)
-"""Of the objects in composites: what is shipped is trained on these alone."""
 
-
-@dataclass(frozen=True)
-class Asked:
-    """The command line."""
-
-    manifest: str
-    truth: str
-    output: Path
-    composites: Path | None
-    hours: float
-    device: str
-    threads: int | None
-    workers: int
-
-
-def train_all(asked: Asked, recipe: TrainRecipe, files: Files) -> None:
-    """Train, or go on training.
+def train(
+    recipe: TrainRecipe,
+    options: TrainOptions,
+    files: Files,
+    *,
+    manifest: str,
+    truth: str,
+    composites: Path | None,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Train, or resume a training. The other arguments are the options of ``matteline train``.
 
     Raises:
-        ConfigError: settings, manifest, material or device can't be used.
-        WeightsError: the weights to start from, or a checkpoint.
+        ConfigError: Settings, manifest, material or device cannot be used.
+        WeightsError: The initial weights or a checkpoint cannot be used.
     """
-    if asked.threads:
-        torch.set_num_threads(asked.threads)
-    learned, held = read_photos(files.absolute(asked.manifest), asked.truth, files, recipe.held_out_of)
-    material = Material.read(asked.composites, licences=LICENCES) if asked.composites else None
-    start = fetch_weights(recipe.start, recipe.start_sha256, files)[0] if recipe.start else None
-    processes = Processes.join(asked.device)
+    if threads:
+        torch.set_num_threads(threads)
+    photos, held_out = read_photos(files.absolute(manifest), truth, files, recipe.held_out_of)
+    material = Material.read(composites, licences=PERMISSIVE) if composites else None
+    start = fetch_start(recipe, files)
+    processes = Processes.connect(device)
     try:
         for stage in recipe.stages:
             if stage.batch % processes.count:
                 raise ConfigError(
-                    f"a batch of {stage.batch} can't be shared by {processes.count} processes; change the recipe's stages"
+                    f"a batch of {stage.batch} cannot be divided among {processes.count} processes; change the recipe's "
+                    "stages, or the number of processes"
                 )
-        asked.output.mkdir(parents=True, exist_ok=True)
-        log.info(f"{len(learned.items)} photos to learn from, {len(held.items)} to measure on")
-        course = Course(asked.output, asked.hours, workers=asked.workers)
-        progress = Training(recipe, course, learned, held, material, start, processes).run()
-        log.info(f"{progress.step} of {recipe.steps} steps in {progress.spent_s / 3600:.1f} hours: {asked.output}")
+        options.output.mkdir(parents=True, exist_ok=True)
+        log.info(f"{len(photos.items)} photos for training, {len(held_out.items)} for validation")
+        progress = Trainer(recipe, options, photos, held_out, material, start, processes).run()
+        log.info(f"{progress.step} of {recipe.steps} steps in {progress.spent_s / 3600:.1f} hours: {options.output}")
     finally:
-        processes.leave()
+        processes.disconnect()
+
+
+def fetch_start(recipe: TrainRecipe, files: Files) -> Path | None:
+    """Return the local file of the initial weights; None to start with random weights.
+
+    Raises:
+        WeightsError: The file cannot be fetched, or does not match its hash.
+    """
+    try:
+        return fetch_weights(recipe.start, recipe.start_sha256, files)[0] if recipe.start else None
+    except WeightsError as error:  # its text names the settings of a job
+        message = str(error).replace("recipe.weights", "start")
+        raise WeightsError(
+            f"training recipe {recipe.name}: {message}. `start` names the initial weights; those of the recipe mvanet-lite "
+            "are downloaded by `make train-lite`. To fine-tune the bundled weights, use --training finetune-mvanet-lite"
+        ) from error

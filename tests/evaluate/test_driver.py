@@ -1,4 +1,4 @@
-"""Evaluations on real Ray with a model that costs nothing: one row an item, whatever its truth is like."""
+"""Evaluations on real Ray with a fake model: one row per item, whatever its ground truth is."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.config.job import Job, load_job
+from pipeline.config.job import Job, Limits, load_job
 from pipeline.errors import ConfigError
-from pipeline.evaluate.driver import Asked, evaluate
-from pipeline.evaluate.measure import Measuring, measure_batch
-from pipeline.evaluate.schema import EVALUATION
+from pipeline.evaluate.driver import EvaluateOptions, evaluate
+from pipeline.evaluate.measure import MeasureContext, measure_batch
+from pipeline.evaluate.schema import EVALUATION, INDEX_COLUMNS
 from pipeline.evaluate.tables import tables
 from pipeline.quality.metrics import CURVES, METRICS, measure
+from pipeline.run.crash_ledger import MAX_CRASHES, InMemoryLedger
+from pipeline.storage.allowlist import AllowList
+from pipeline.storage.files import Files
 
 pytest.importorskip("py_sod_metrics")
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -34,21 +37,21 @@ def png(array: np.ndarray) -> bytes:
     return sink.getvalue()
 
 
-def true_mask(photo: Path) -> np.ndarray:
-    """The bright ellipse of a made photo, as good as it can be seen."""
+def ground_truth_of(photo: Path) -> np.ndarray:
+    """Return the bright ellipse of a generated photo, by its brightness."""
     grey = np.asarray(Image.open(photo).convert("L")).astype(float)
     return ((grey > 120) * 255).astype(np.uint8)
 
 
 @pytest.fixture
 def labelled(tmp_path: Path, make_photos: MakePhotos) -> Path:
-    """Twelve photos with truths, of which some can't be used, as a manifest."""
+    """A manifest of twelve photos with ground truth, of which some cannot be used."""
     photos = make_photos(tmp_path / "set" / "photos", 12)
     (tmp_path / "set" / "masks").mkdir()
     (tmp_path / "elsewhere").mkdir()
     rows: list[dict[str, Any]] = []
     for number, photo in enumerate(photos):
-        (tmp_path / "set" / "masks" / f"{photo.stem}.png").write_bytes(png(true_mask(photo)))
+        (tmp_path / "set" / "masks" / f"{photo.stem}.png").write_bytes(png(ground_truth_of(photo)))
         rows.append(
             {"image_uri": f"photos/{photo.name}", "truth_uri": f"masks/{photo.stem}.png", "kind": ["odd", "even"][number % 2]}
         )
@@ -56,7 +59,7 @@ def labelled(tmp_path: Path, make_photos: MakePhotos) -> Path:
     rows[0]["kind"] = "even; border ;large;"
     rows[1]["truth_uri"] = "masks/nowhere.png"
     rows[2]["truth_uri"] = None
-    (tmp_path / "elsewhere" / "mask.png").write_bytes(png(true_mask(photos[3])))
+    (tmp_path / "elsewhere" / "mask.png").write_bytes(png(ground_truth_of(photos[3])))
     rows[3]["truth_uri"] = str(tmp_path / "elsewhere" / "mask.png")
     (masks / photos[4].with_suffix(".png").name).write_bytes(png(np.zeros((5, 7), np.uint8)))
     (masks / photos[5].with_suffix(".png").name).write_bytes(b"no image")
@@ -83,23 +86,22 @@ def rows_of(manifest: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_every_item_ends_as_one_row(labelled: Path, fake_preset: str) -> None:
-    (summary,) = evaluate([job_of(labelled, fake_preset)], Asked(tags="kind"))
+    (summary,) = evaluate([job_of(labelled, fake_preset)], EvaluateOptions(tags="kind"))
     rows = rows_of(labelled)
     assert len(rows) == 12
-    said = {stem: (row["error_code"], row["error_detail"]) for stem, row in rows.items() if row["error_code"]}
-    codes = {stem: code for stem, (code, _) in said.items()}
-    assert codes == {f"photo-00{number}": "truth" for number in range(1, 8)} | {"missing": "fetch"}
+    failed = {stem: row["error_code"] for stem, row in rows.items() if row["error_code"]}
+    assert failed == {f"photo-00{number}": "truth" for number in range(1, 8)} | {"missing": "fetch"}
     for stem, words in {
-        "photo-001": "the truth can't be read: ",
+        "photo-001": "the ground truth cannot be read: ",
         "photo-002": "truth_uri is empty; give a path or URI",
         "photo-003": "lies outside the allowed roots",
-        "photo-004": "is 7 wide and 5 high, its image",
-        "photo-005": "can't be used",
-        "photo-006": "can't be used",
+        "photo-004": "is 7 x 5 pixels, its image",
+        "photo-005": "cannot be used",
+        "photo-006": "cannot be used",
         "photo-007": "leads through symbolic links to",
     }.items():
-        assert words in said[stem][1], said[stem]
-    assert (summary.items, summary.failed, summary.unreadable, summary.whole.items) == (12, 1, 7, 4)
+        assert words in rows[stem]["error_detail"]
+    assert (summary.items, summary.failed, summary.unreadable, summary.overall.items) == (12, 1, 7, 4)
     assert {code: count for code, (count, _) in summary.errors.items()} == {"truth": 7, "fetch": 1}
 
     for stem in ("photo-000", "photo-009", "photo-010", "photo-011"):
@@ -112,14 +114,14 @@ def test_every_item_ends_as_one_row(labelled: Path, fake_preset: str) -> None:
         assert row["dice_binary"] > 0.7
         assert row["hce"] is None
         assert 0 <= row["quality"] <= 1
-    for stem in said:
+    for stem in failed:
         assert all(rows[stem][metric.name] is None for metric in METRICS)
         assert all(rows[stem][name] is None for name in CURVES)
-    assert rows["photo-000"]["tags"] == ["even", "large"], "border is what the truth says, not the manifest"
+    assert rows["photo-000"]["tags"] == ["even", "large"], "the ground truth decides about border, not the manifest"
 
 
-def test_the_numbers_are_written_for_people_and_programs(labelled: Path, fake_preset: str) -> None:
-    (summary,) = evaluate([job_of(labelled, fake_preset)], Asked(tags="kind", hce=True))
+def test_the_numbers_are_written_as_markdown_and_json(labelled: Path, fake_preset: str) -> None:
+    (summary,) = evaluate([job_of(labelled, fake_preset)], EvaluateOptions(tags="kind", hce=True))
     out = labelled.parent.parent / "out"
     facts = json.loads((out / "evaluation.json").read_text())
     (model,) = facts["models"]
@@ -142,14 +144,13 @@ def test_the_numbers_are_written_for_people_and_programs(labelled: Path, fake_pr
         assert f"* **{metric.title}** " in text
 
 
-def test_a_second_model_and_a_second_time(labelled: Path, fake_preset: str, tmp_path: Path) -> None:
-    """What is done isn't done again, models stand side by side, and the older evaluation's rows don't stay."""
+def test_a_second_evaluation_reuses_masks_and_replaces_rows(labelled: Path, fake_preset: str, tmp_path: Path) -> None:
     first, second = job_of(labelled, fake_preset), job_of(labelled, fake_preset, "recipe.refiner=none", "recipe.name=bare")
-    evaluate([first], Asked())
+    evaluate([first], EvaluateOptions())
     masks = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("masks/**/*.png")}
     shorter = pq.read_table(labelled).slice(0, 10)
     pq.write_table(shorter, labelled)
-    summaries = evaluate([first, second], Asked())
+    summaries = evaluate([first, second], EvaluateOptions())
     assert [(one.model, one.items) for one in summaries] == [("fake", 10), ("bare", 10)]
     assert {path: path.stat().st_mtime_ns for path in masks} == masks
     for folder in (tmp_path / "out").glob("*/evaluation"):
@@ -159,80 +160,67 @@ def test_a_second_model_and_a_second_time(labelled: Path, fake_preset: str, tmp_
     assert (tmp_path / "out" / "evaluation.md").read_text().count("| fake |") >= 1
 
 
-def test_one_recipe_twice_is_told_apart(labelled: Path, fake_preset: str) -> None:
+def test_recipes_of_one_name_get_different_names_in_the_tables(labelled: Path, fake_preset: str) -> None:
     jobs = [job_of(labelled, fake_preset), job_of(labelled, fake_preset, "recipe.refiner=none")]
-    one, other = evaluate(jobs, Asked())
+    one, other = evaluate(jobs, EvaluateOptions())
     assert one.model != other.model
     assert one.model.startswith("fake-")
 
 
-def test_what_cannot_be_evaluated_is_refused_before_work(labelled: Path, fake_preset: str, tmp_path: Path) -> None:
+def test_wrong_columns_and_recipes_are_refused_before_work(labelled: Path, fake_preset: str, tmp_path: Path) -> None:
     job = job_of(labelled, fake_preset)
     with pytest.raises(ConfigError, match=r"no column 'mask'; --truth names one of its further columns: truth_uri, kind"):
-        evaluate([job], Asked(truth="mask"))
+        evaluate([job], EvaluateOptions(truth="mask"))
     with pytest.raises(ConfigError, match="no column 'colour'; --tags names"):
-        evaluate([job], Asked(tags="colour"))
-    with pytest.raises(ConfigError, match="makes no masks to evaluate"):
-        evaluate([job_of(labelled, fake_preset, "recipe.outputs=[cutout]")], Asked())
+        evaluate([job], EvaluateOptions(tags="colour"))
+    with pytest.raises(ConfigError, match="writes no masks to evaluate"):
+        evaluate([job_of(labelled, fake_preset, "recipe.outputs=[cutout]")], EvaluateOptions())
     folder = load_job(manifest=str(labelled.parent / "photos"), output=str(tmp_path / "out"), preset=fake_preset)
     with pytest.raises(ConfigError, match="none besides those of every manifest"):
-        evaluate([folder], Asked())
+        evaluate([folder], EvaluateOptions())
     pq.write_table(pa.table({"image_uri": ["photos/photo-000.jpg"], "truth_uri": [7]}), labelled)
     with pytest.raises(ConfigError, match="'truth_uri' holds int64; it must hold text"):
-        evaluate([job], Asked())
+        evaluate([job], EvaluateOptions())
     assert not (tmp_path / "out").exists()
 
 
-def test_a_mask_that_is_gone_is_its_rows_error(labelled: Path, fake_preset: str) -> None:
+def test_a_missing_mask_is_an_error_of_its_row(labelled: Path, fake_preset: str) -> None:
     job = job_of(labelled, fake_preset)
-    evaluate([job], Asked())
+    evaluate([job], EvaluateOptions())
     Path(rows_of(labelled)["photo-009"]["mask_uri"]).unlink()
     Path(rows_of(labelled)["photo-010"]["mask_uri"]).write_bytes(b"")
-    (summary,) = evaluate([job], Asked())
+    (summary,) = evaluate([job], EvaluateOptions())
     rows = rows_of(labelled)
     for stem in ("photo-009", "photo-010"):
         assert rows[stem]["error_code"] == "mask"
         assert "see matteline verify" in rows[stem]["error_detail"]
-    assert summary.whole.items == 2
+    assert summary.overall.items == 2
 
 
-def test_a_table_of_nothing_is_a_table(labelled: Path, fake_preset: str) -> None:
-    """No truth can be read: rows all the same, and no numbers."""
+def test_without_any_ground_truth_there_are_rows_but_no_numbers(labelled: Path, fake_preset: str) -> None:
     pq.write_table(pq.read_table(labelled).slice(1, 7), labelled)
-    (summary,) = evaluate([job_of(labelled, fake_preset)], Asked())
-    assert (summary.items, summary.whole.items, summary.whole.metrics) == (7, 0, {})
+    (summary,) = evaluate([job_of(labelled, fake_preset)], EvaluateOptions())
+    assert (summary.items, summary.overall.items, summary.overall.metrics) == (7, 0, {})
     assert "| fake | 0 | 0 |" in (labelled.parent.parent / "out" / "evaluation.md").read_text()
 
 
-def test_rows_that_failed_pass_through_the_stage_untouched() -> None:
-    from pipeline.config.job import Limits
-    from pipeline.evaluate.schema import FACTS
-    from pipeline.storage.allowlist import AllowList
-    from pipeline.storage.files import Files
+def joined_row(truth_uri: str, **row: Any) -> pa.Table:
+    """Return one row as ``ground_truth.join_index`` does."""
+    fields = [EVALUATION.field(name) for name in (*INDEX_COLUMNS, "truth_uri", "tags")]
+    rows = pa.Table.from_pylist([{"item_id": "a", "truth_uri": truth_uri, **row}], pa.schema(fields))
+    return rows.append_column("truth_error", pa.nulls(1, pa.string()))
 
-    fields = [EVALUATION.field(name) for name in FACTS]
-    row = {"item_id": "a", "status": "failed", "error_code": "fetch", "error_detail": "gone"}
-    rows = pa.Table.from_pylist([row], pa.schema(fields))
-    for name in ("truth_uri", "truth_fault"):
-        rows = rows.append_column(name, pa.array(["/nowhere"], pa.string()))
-    rows = rows.append_column("tags", pa.array([["x"]], pa.list_(pa.string())))
-    (found,) = measure_batch(rows, measuring=Measuring(Files(), AllowList(("/",)), Limits(), 1)).to_pylist()
+
+def test_failed_rows_pass_through_unchanged() -> None:
+    rows = joined_row("/nowhere", status="failed", error_code="fetch", error_detail="gone", tags=["x"])
+    (found,) = measure_batch(rows, context=MeasureContext(Files(), AllowList(("/",)), Limits(), 1)).to_pylist()
     assert (found["error_code"], found["error_detail"], found["tags"]) == ("fetch", "gone", ["x"])
 
 
-def test_a_file_that_kills_its_process_is_given_up() -> None:
-    from pipeline.config.job import Limits
-    from pipeline.evaluate.schema import FACTS
-    from pipeline.run.crash_ledger import DEATHS, InMemoryLedger
-    from pipeline.storage.allowlist import AllowList
-    from pipeline.storage.files import Files
-
-    rows = pa.Table.from_pylist([{"item_id": "a", "status": "ok"}], pa.schema([EVALUATION.field(name) for name in FACTS]))
-    rows = rows.append_column("truth_uri", pa.array([__file__])).append_column("truth_fault", pa.array([None], pa.string()))
-    rows = rows.append_column("tags", pa.array([[]], pa.list_(pa.string())))
-    rows = rows.set_column(rows.schema.get_field_index("mask_uri"), "mask_uri", pa.array([__file__]))
-    notes = InMemoryLedger()
-    notes.begun["measure/a"] = DEATHS
-    (found,) = measure_batch(rows, measuring=Measuring(Files(), AllowList(("/",)), Limits(), 1, ledger=notes)).to_pylist()
+def test_an_item_that_crashed_too_often_is_given_up() -> None:
+    ledger = InMemoryLedger()
+    ledger.started["measure/a"] = MAX_CRASHES
+    context = MeasureContext(Files(), AllowList(("/",)), Limits(), 1, ledger=ledger)
+    (found,) = measure_batch(joined_row(__file__, status="ok", mask_uri=__file__), context=context).to_pylist()
     assert found["error_code"] == "crash"
-    assert not notes.begun
+    assert not ledger.started

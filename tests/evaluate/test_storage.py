@@ -1,4 +1,4 @@
-"""An evaluation where nothing lies on a disk."""
+"""An evaluation with manifest, images, ground truth and output on S3."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from pipeline.config.job import Storage, load_job
-from pipeline.evaluate.driver import Asked, evaluate
-from pipeline.output.index import recipes
+from pipeline.evaluate.driver import EvaluateOptions, evaluate
+from pipeline.output.output import open_output
 from pipeline.storage.files import Files
 
 pytest.importorskip("py_sod_metrics")
@@ -35,9 +35,8 @@ def test_on_s3(s3: Any, tmp_path: Path, make_photos: Any, fake_preset: str) -> N
     files.write(f"{root}/manifest.csv", "\n".join(lines).encode())
     job = load_job(manifest=f"{root}/manifest.csv", output=f"{root}/out", preset=fake_preset)
     job = job.model_copy(update={"storage": storage})
-    (summary,) = evaluate([job], Asked(tags="tags"))
-    assert (summary.whole.items, summary.unreadable) == (3, 0)
+    (summary,) = evaluate([job], EvaluateOptions(tags="tags"))
+    assert (summary.overall.items, summary.unreadable) == (3, 0)
     assert set(summary.tags) >= {"a", "b"}
     assert json.loads(files.read(f"{root}/out/evaluation.json"))["models"][0]["measured"] == 3
-    (folder,) = recipes(f"{root}/out", files)
-    assert len(list(files.list(f"{folder}/evaluation"))) == 1
+    assert len(list(files.list(open_output(f"{root}/out", files).layout.evaluation))) == 1

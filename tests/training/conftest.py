@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from pipeline.training.material import Material
 
 
-def encoded(image: Image.Image, kind: str, **settings: object) -> bytes:
+def encode(image: Image.Image, kind: str, **settings: object) -> bytes:
     sink = io.BytesIO()
     image.save(sink, kind, **settings)
     return sink.getvalue()
@@ -21,21 +21,21 @@ def encoded(image: Image.Image, kind: str, **settings: object) -> bytes:
 
 @pytest.fixture(scope="session")
 def material() -> Material:
-    """Two objects and two photos for each part, made from a seed."""
+    """Two objects and two photos per split, made from a seed."""
     rng = np.random.default_rng(0)
     objects, photos = [], []
     for number in range(4):
         canvas = Image.new("RGBA", (200, 180), (0, 0, 0, 0))
         ImageDraw.Draw(canvas).ellipse((20, 20, 170, 150), (*rng.integers(0, 256, 3).tolist(), 255))
-        objects.append(encoded(canvas.resize((100, 90), Image.Resampling.BOX), "WEBP", lossless=True))
+        objects.append(encode(canvas.resize((100, 90), Image.Resampling.BOX), "WEBP", lossless=True))
         small = rng.integers(0, 256, (12, 16, 3), np.uint8)
-        photos.append(encoded(Image.fromarray(small).resize((320, 240), Image.Resampling.BICUBIC), "JPEG", quality=90 + number))
-    return Material({"tuning": objects[:2], "held_out": objects[2:]}, {"tuning": photos[:2], "held_out": photos[2:]})
+        photos.append(encode(Image.fromarray(small).resize((320, 240), Image.Resampling.BICUBIC), "JPEG", quality=90 + number))
+    return Material({"train": objects[:2], "held_out": objects[2:]}, {"train": photos[:2], "held_out": photos[2:]})
 
 
 @pytest.fixture(scope="session")
 def disc_manifest(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """A factory of manifests: so many photos of bright discs on dark noise, with their true masks."""
+    """A factory of manifests of so many photos of bright discs on dark noise, with ground truth."""
 
     def make(count: int) -> Path:
         folder = tmp_path_factory.mktemp("discs")

@@ -1,4 +1,4 @@
-"""Several processes that train together, as torch's launcher starts them."""
+"""Several processes that train together, started by torch's launcher."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 
 from pipeline.storage.files import Files
 from pipeline.training.distributed import Processes
-from pipeline.training.loop import Course, Training
+from pipeline.training.loop import Trainer, TrainOptions
 from pipeline.training.photos import read_photos
 from pipeline.training.recipe import load_training
 
@@ -29,7 +29,9 @@ RECIPE = {
 }
 
 
-def test_two_train_one_network_and_measure_all_photos_once(disc_manifest: Callable[[int], Path], tmp_path: Path) -> None:
+def test_two_processes_train_one_network_and_validate_each_photo_once(
+    disc_manifest: Callable[[int], Path], tmp_path: Path
+) -> None:
     manifest, settings, out = disc_manifest(9), tmp_path / "tiny.yaml", tmp_path / "out"
     settings.write_text(yaml.safe_dump(RECIPE))
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "jobs.main")
@@ -40,11 +42,11 @@ def test_two_train_one_network_and_measure_all_photos_once(disc_manifest: Callab
         (row,) = csv.DictReader(file)  # the second process writes nothing
     assert row["step"] == "4"
     recipe = load_training(str(settings))
-    learned, held = read_photos(str(manifest), "truth_uri", Files(), recipe.held_out_of)
-    assert len(held.items) > 1
+    photos, held_out = read_photos(str(manifest), "truth_uri", Files(), recipe.held_out_of)
+    assert len(held_out.items) > 1
     alone = Processes(0, 1, torch.device("cpu"))
-    one = Training(recipe, Course(out, 1, workers=0), learned, held, None, None, alone)
-    assert one.progress.step == 4
-    measured, _ = one.measure()
+    trainer = Trainer(recipe, TrainOptions(out, 1, workers=0), photos, held_out, None, None, alone)
+    assert trainer.progress.step == 4
+    validation, _ = trainer.validate()
     found = [float(row[name]) for name in ("mae", "iou", "dice")]
-    assert found == pytest.approx([measured.mae, measured.iou, measured.dice], rel=1e-4)
+    assert found == pytest.approx([validation.mae, validation.iou, validation.dice], rel=1e-4)

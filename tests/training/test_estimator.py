@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.errors import ConfigError
 from pipeline.models.estimator import BUNDLED, SIDE_PX, Estimator
-from pipeline.training.estimator import Settings, Store, main, measured, spoilt, train
-from pipeline.training.estimator_data import Judged, _wrong_box, judge_photos
+from pipeline.training.estimator import FeatureStore, Settings, corrupt_maps, failure_auroc, main, train
+from pipeline.training.estimator_data import ScoredMaps, _wrong_box, score_photos
 
 
 def png(array: np.ndarray) -> bytes:
@@ -25,7 +25,7 @@ def png(array: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six photos with masks, as a data set has them."""
+    """Six photos with masks in a Parquet file."""
     rng, folder, rows = np.random.default_rng(0), tmp_path_factory.mktemp("photos"), []
     for _ in range(6):
         mask = Image.new("L", (96, 80))
@@ -38,8 +38,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def judged() -> Judged:
-    """Maps of discs: some on the disc of the photo, some beside it."""
+def scored() -> ScoredMaps:
+    """Maps of discs: every second one is beside the disc of its photo."""
     rng = np.random.default_rng(1)
     y, x = np.mgrid[:SIDE_PX, :SIDE_PX]
     frames, maps, dice = [], [], []
@@ -47,15 +47,15 @@ def judged() -> Judged:
         at, bad = rng.uniform(50, 110, 2), number % 2
         disc = np.hypot(x - at[0], y - at[1]) < 30
         frames.append(np.where(disc[..., None], rng.integers(100, 256, 3), 60).astype(np.uint8))
-        seen = np.hypot(x - at[0] - 40 * bad, y - at[1]) < 30
-        maps.append(255 * seen.astype(np.uint8))
+        predicted = np.hypot(x - at[0] - 40 * bad, y - at[1]) < 30
+        maps.append(255 * predicted.astype(np.uint8))
         dice.append(0.3 if bad else 0.99)
-    return Judged(np.array(frames), np.array(maps), np.array(dice, np.float32), np.arange(64))
+    return ScoredMaps(np.array(frames), np.array(maps), np.array(dice, np.float32), np.arange(64))
 
 
 @pytest.fixture(scope="module")
 def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All that a training leaves that goes on from the bundled weights."""
+    """The output of a training that starts from the bundled weights."""
     folder = tmp_path_factory.mktemp("trained")
     save_file({key: value.contiguous() for key, value in Estimator().backbone.state_dict().items()}, folder / "b.safetensors")
     weights = ["--backbone", str(folder / "b.safetensors"), "--start", str(BUNDLED)]
@@ -63,24 +63,24 @@ def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-def test_every_photo_is_judged_and_what_is_kept_is_used_again(photos: Path, trained: Path) -> None:
-    parts = {path: path.stat().st_mtime_ns for path in (trained / "judged").iterdir()}
-    found = judge_photos(photos, "u2netp", trained / "judged", times=1, processes=1)
-    assert {path: path.stat().st_mtime_ns for path in (trained / "judged").iterdir()} == parts
+def test_every_photo_is_scored_and_existing_parts_are_reused(photos: Path, trained: Path) -> None:
+    parts = {path: path.stat().st_mtime_ns for path in (trained / "maps").iterdir()}
+    found = score_photos(photos, trained / "maps", times=1, processes=1)
+    assert {path: path.stat().st_mtime_ns for path in (trained / "maps").iterdir()} == parts
     assert found.frames.shape == (6, SIDE_PX, SIDE_PX, 3) and found.maps.shape == (6, SIDE_PX, SIDE_PX)
     assert sorted(found.photos) == [*range(6)]
     assert found.dice.max() > 0.8 and found.dice.min() >= 0
 
 
-def test_a_training_leaves_weights_of_the_whole_network(trained: Path) -> None:
+def test_a_training_writes_weights_of_the_complete_network(trained: Path) -> None:
     made, before = (load_file(path) for path in (trained / "estimator.safetensors", BUNDLED))
     assert {key for key in Estimator().state_dict() if not key.endswith("num_batches_tracked")} == set(made)
-    learned = [key for key in made if not key.startswith("backbone.") and made[key].ndim > 1]
-    assert all(torch.allclose(made[key].float(), before[key].float(), atol=0.2) for key in learned)
-    assert not all(torch.equal(made[key], before[key]) for key in learned)
+    trainable = [key for key in made if not key.startswith("backbone.") and made[key].ndim > 1]
+    assert all(torch.allclose(made[key].float(), before[key].float(), atol=0.2) for key in trainable)
+    assert not all(torch.equal(made[key], before[key]) for key in trainable)
 
 
-def test_a_wrong_box_has_little_of_the_object() -> None:
+def test_a_wrong_box_holds_little_of_the_object() -> None:
     rng = np.random.default_rng(0)
     truth = np.zeros((120, 160), np.uint8)
     truth[10:60, 20:90] = 255
@@ -91,39 +91,39 @@ def test_a_wrong_box_has_little_of_the_object() -> None:
         assert np.count_nonzero(inside) < 0.2 * np.count_nonzero(truth)
 
 
-def test_spoilt_maps_are_worth_what_they_are() -> None:
+def test_corrupted_maps_get_a_lower_dice() -> None:
     p = torch.zeros(4, 1, SIDE_PX, SIDE_PX)
     p[:, :, 40:120, 50:100] = 1
-    dice, draw = torch.full((4,), 0.98), torch.Generator().manual_seed(0)
-    inverted, worth = spoilt(p, dice, Settings(inverted=1.0, exchanged=0, halved=0), draw)
-    assert torch.equal(inverted, 1 - p) and worth.max() <= 0.05
-    halved, worth = spoilt(p, dice, Settings(inverted=0, exchanged=0, halved=1.0), draw)
-    for part, said in zip(halved, worth, strict=True):
+    dice, generator = torch.full((4,), 0.98), torch.Generator().manual_seed(0)
+    inverted, lowered = corrupt_maps(p, dice, Settings(inverted=1.0, exchanged=0, halved=0), generator)
+    assert torch.equal(inverted, 1 - p) and lowered.max() <= 0.05
+    halved, lowered = corrupt_maps(p, dice, Settings(inverted=0, exchanged=0, halved=1.0), generator)
+    for part, value in zip(halved, lowered, strict=True):
         assert 0 < part.sum() < p[0].sum()
-        assert said == pytest.approx(0.98 * float(2 * part.sum() / (part.sum() + p[0].sum())), rel=1e-4)
-    same, worth = spoilt(p, dice, Settings(inverted=0, exchanged=0, halved=0), draw)
-    assert torch.equal(same, p) and torch.equal(worth, dice)
+        assert value == pytest.approx(0.98 * float(2 * part.sum() / (part.sum() + p[0].sum())), rel=1e-4)
+    same, unchanged = corrupt_maps(p, dice, Settings(inverted=0, exchanged=0, halved=0), generator)
+    assert torch.equal(same, p) and torch.equal(unchanged, dice)
 
 
-def test_it_learns_and_the_backbone_stays(judged: Judged, tmp_path: Path) -> None:
+def test_the_loss_falls_and_the_backbone_stays(scored: ScoredMaps, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = Estimator().eval()
     before = {key: value.clone() for key, value in network.backbone.state_dict().items()}
-    store = Store(judged, network, tmp_path / "features.safetensors")
+    store = FeatureStore(scored, network, tmp_path / "features.safetensors")
     settings = Settings(epochs=6, batch=16, rate=3e-3, warm_steps=2, inverted=0, exchanged=0, halved=0)
     rows = np.arange(64)
     curve = train(network, store, rows[:48], settings)
     assert curve[-1] < 0.7 * curve[0]
-    assert measured(network, store, rows[48:]) > 0.9
+    assert failure_auroc(network, store, rows[48:]) > 0.9
     assert all(torch.equal(value, before[key]) for key, value in network.backbone.state_dict().items())
 
 
-def test_the_same_seed_gives_the_same_weights(judged: Judged, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights(scored: ScoredMaps, tmp_path: Path) -> None:
     made = []
     for _ in range(2):
         torch.manual_seed(3)
         network = Estimator().eval()
-        store = Store(judged, network, tmp_path / "features.safetensors")  # of the second, the first's: they are the same
+        store = FeatureStore(scored, network, tmp_path / "features.safetensors")  # the second one reads the first one's file
         train(network, store, np.arange(32), Settings(epochs=1, batch=16))
         made.append(network.state_dict())
     assert all(torch.equal(made[0][key], made[1][key]) for key in made[0])

@@ -1,4 +1,4 @@
-"""Fine-tuning the large network, with golden weights on twenty photos: a minute or two, and gigabytes of memory."""
+"""Fine-tuning of the large network, with golden weights on twenty photos: a minute or two, and gigabytes of memory."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import torch
 from pipeline.models.mvanet.checkpoint import recognise
 from pipeline.storage.files import Files
 from pipeline.training.distributed import Processes
-from pipeline.training.loop import WEIGHTS, Course, Training
+from pipeline.training.loop import WEIGHTS, Trainer, TrainOptions
 from pipeline.training.photos import read_photos
 from pipeline.training.recipe import TrainRecipe
 
 pytestmark = [pytest.mark.study, pytest.mark.timeout(1800)]
 
-FACTS = {
+RECIPE = {
     "name": "finetune",
     "variant": "mvanet",
     "start": "golden",
@@ -37,21 +37,18 @@ def test_the_loss_of_the_large_network_falls(
     how: dict[str, Any], golden_weights: ModuleType, disc_manifest: Any, tmp_path: Path
 ) -> None:
     start = golden_weights.write_weights("finegrain", tmp_path / "start.safetensors")
-    recipe = TrainRecipe.model_validate(FACTS | how)
-    learned, held = read_photos(str(disc_manifest(20)), "truth_uri", Files(), recipe.held_out_of)
-    course = Course(tmp_path, hours=1, validate_every=4, keep_every_s=1e9, workers=0)
-    training = Training(recipe, course, learned, held, None, start, Processes(0, 1, torch.device("cpu")))
-    before = {key: value.clone() for key, value in training.trained.weights().items() if key.startswith("backbone.")}
-    training.run()
+    recipe = TrainRecipe.model_validate(RECIPE | how)
+    photos, held_out = read_photos(str(disc_manifest(20)), "truth_uri", Files(), recipe.held_out_of)
+    options = TrainOptions(tmp_path, hours=1, validate_every=4, checkpoint_every_s=1e9, workers=0)
+    trainer = Trainer(recipe, options, photos, held_out, None, start, Processes(0, 1, torch.device("cpu")))
+    before = {key: value.clone() for key, value in trainer.network.weights().items() if key.startswith("backbone.")}
+    trainer.run()
     with (tmp_path / "curve.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    losses = [float(row["loss"]) for row in rows]
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{how}: loss {losses}, peak memory of the process so far {peak_gib:.1f} GiB")
     assert losses[-1] < 0.8 * losses[0]
-    changed = {
-        key for key, value in training.trained.weights().items() if key in before and not torch.equal(value, before[key])
-    }
+    changed = {key for key, value in trainer.network.weights().items() if key in before and not torch.equal(value, before[key])}
     assert bool(changed) == ("lora_rank" in how)
     assert all(key.endswith("weight") for key in changed)
     assert recognise(tmp_path / WEIGHTS) == "trained-mvanet"

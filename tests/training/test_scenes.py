@@ -16,7 +16,7 @@ SIDE = 240
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_seed_is_a_scene(material: Material, kind: Any) -> None:
+def test_the_same_seed_gives_the_same_scene(material: Material, kind: Any) -> None:
     first, again, other = (make_scene(material, seed, kind, "noisy", 4, side=SIDE) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.image, again.image)
     np.testing.assert_array_equal(first.base, again.base)
@@ -25,7 +25,7 @@ def test_a_seed_is_a_scene(material: Material, kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("finish", FINISHES)
-def test_a_scene_is_what_it_says(material: Material, kind: Any, finish: Any) -> None:
+def test_every_kind_and_finish_has_the_documented_shapes_and_ranges(material: Material, kind: Any, finish: Any) -> None:
     scene = make_scene(material, 3, kind, finish, 4, side=SIDE)
     assert scene.image.shape == (SIDE, SIDE, 3)
     assert scene.image.dtype == np.uint8
@@ -39,8 +39,7 @@ def test_a_scene_is_what_it_says(material: Material, kind: Any, finish: Any) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_truth_explains_the_image(material: Material, kind: Any) -> None:
-    """Where nothing but the object is seen, its colours are the image's."""
+def test_opaque_pixels_have_the_foregrounds_colour(material: Material, kind: Any) -> None:
     scene = make_scene(material, 5, kind, "sharp", 2, side=SIDE)
     opaque = scene.alpha == 1
     if opaque.any():
@@ -48,8 +47,7 @@ def test_the_truth_explains_the_image(material: Material, kind: Any) -> None:
 
 
 @pytest.mark.parametrize("factor", FACTORS)
-def test_the_base_is_about_right(material: Material, factor: int) -> None:
-    """Its opinion is the truth reduced, with errors near edges: neither perfect nor useless."""
+def test_the_simulated_base_has_errors_only_near_edges(material: Material, factor: int) -> None:
     scene = make_scene(material, 7, "fur", "sharp", factor, side=SIDE)
     reduced = scene.alpha.reshape(SIDE // factor, factor, SIDE // factor, factor).mean((1, 3))
     off = np.abs(scene.base - reduced)
@@ -62,32 +60,31 @@ def test_every_factor_divides_the_side() -> None:
 
 
 def test_hair_is_finer_than_the_frame(material: Material) -> None:
-    """Else there were nothing to bring back: enlarging the reduced truth must lose much of it."""
+    """Otherwise a refiner would have nothing to restore."""
     scene = make_scene(material, 2, "hair", "sharp", 4, side=SIDE)
     reduced = scene.alpha.reshape(SIDE // 4, 4, SIDE // 4, 4).mean((1, 3))
     soft = (scene.alpha > 0.02) & (scene.alpha < 0.98)
-    back = reduced.repeat(4, 0).repeat(4, 1)
-    assert np.abs(back - scene.alpha)[soft].mean() > 0.1
+    enlarged = reduced.repeat(4, 0).repeat(4, 1)
+    assert np.abs(enlarged - scene.alpha)[soft].mean() > 0.1
 
 
-def test_parts_share_nothing(tmp_path: Path, material: Material) -> None:
-    (tmp_path / "objects").mkdir()
-    (tmp_path / "backgrounds").mkdir()
-    encoded = [*material.objects["tuning"], *material.objects["held_out"]]
-    ids = [f"object-{number}" for number in range(60)]
-    rows = {"object_id": ids, "licence": ["MIT", "GPL"] * 30, "rgba": [encoded[0] + bytes([number]) for number in range(60)]}
-    pq.write_table(pa.table(rows), tmp_path / "objects" / "objects.parquet")
-    photos = {"background_id": ids, "image": [bytes([number]) for number in range(60)]}
-    pq.write_table(pa.table(photos), tmp_path / "backgrounds" / "backgrounds.parquet")
-    found = Material.read(tmp_path)
-    assert 3 < len(found.objects["held_out"]) < 30
-    assert not set(found.objects["held_out"]) & set(found.objects["tuning"])
-    assert len(found.objects["held_out"]) + len(found.objects["tuning"]) == 60
-    permissive = Material.read(tmp_path, licences=("MIT",))
-    assert len(permissive.objects["held_out"]) + len(permissive.objects["tuning"]) == 30
-    assert set(permissive.objects["held_out"]) <= set(found.objects["held_out"])
+def test_the_splits_share_nothing_and_licences_are_respected(tmp_path: Path, material: Material) -> None:
+    for folder, name, columns in (
+        ("objects", "object_id", {"licence": ["MIT", "GPL"] * 30, "rgba": [bytes([number]) for number in range(60)]}),
+        ("backgrounds", "background_id", {"image": [bytes([number]) for number in range(60)]}),
+    ):
+        (tmp_path / folder).mkdir()
+        rows = pa.table({name: [f"object-{number}" for number in range(60)], **columns})
+        pq.write_table(rows, tmp_path / folder / f"{folder}.parquet")
+    objects = Material.read(tmp_path).objects
+    assert 3 < len(objects["held_out"]) < 30
+    assert not set(objects["held_out"]) & set(objects["train"])
+    assert len(objects["held_out"]) + len(objects["train"]) == 60
+    permissive = Material.read(tmp_path, licences=("MIT",)).objects
+    assert len(permissive["held_out"]) + len(permissive["train"]) == 30
+    assert set(permissive["held_out"]) <= set(objects["held_out"])
 
 
-def test_without_material_it_says_where_it_looked(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"objects\.parquet"):
+def test_missing_material_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"objects\.parquet does not exist"):
         Material.read(tmp_path)

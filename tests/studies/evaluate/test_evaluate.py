@@ -1,0 +1,175 @@
+"""``make evaluate``: the bundled models against each other, and their quality score on photos held out of its calibration."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pytest
+import torch
+from PIL import Image
+
+from pipeline import Segmenter
+from pipeline.evaluate.calibrate import held_out_groups
+from pipeline.imaging.components import measure_components
+from pipeline.imaging.frame import make_frame, place
+from pipeline.models.estimator import expected_dice
+from pipeline.models.forward import one_thread
+from pipeline.models.signals import measure_signals, signals_by_name
+from pipeline.quality.ranking import Ranking, evaluate_score
+from pipeline.quality.score import all_signals, score
+
+pytestmark = [pytest.mark.study, pytest.mark.timeout(7200)]
+
+BETTER = {"mae": "lower", "s_measure": "higher", "e_mean": "higher", "dice_binary": "higher"}
+Rows = list[dict[str, Any]]
+
+
+@pytest.mark.parametrize(("kind", "items"), [("boxed", 316), ("unboxed", 2405)])
+def test_every_item_is_measured(kind: str, items: int, evaluated: Any) -> None:
+    for model in evaluated(kind).values():
+        assert model["items"] == model["measured"] == items
+        assert model["failed"] == model["unreadable"] == 0
+        assert {"duts_te", "ecssd", "ccp", "weizmann", "am2k", "border", "thin", "photo"} <= set(model["tags"])
+        assert {"quality", "soft_dice", "expected_dice"} <= set(model["rankings"])
+        assert model["quality_calibrated"]
+
+
+@pytest.mark.parametrize("metric", BETTER)
+def test_lite_is_better_than_u2netp_without_boxes(metric: str, evaluated: Any, bars: Any) -> None:
+    numbers = {model: found["tags"]["photo"]["metrics"][metric] for model, found in evaluated("unboxed").items()}
+    ours, theirs = numbers["mvanet-lite"], numbers["u2netp"]["value"]
+    name = f"mvanet-lite: {metric} of complete photos [{ours['low']:.3f}, {ours['high']:.3f}], and u2netp's"
+    (bars.at_most if BETTER[metric] == "lower" else bars.at_least)(name, ours["value"], theirs)
+
+
+def test_a_box_selects_one_of_several_objects(evaluated: Any, bars: Any) -> None:
+    boxed, without = (evaluated(kind)["mvanet-lite"]["metrics"]["dice_binary"]["value"] for kind in ("boxed-pairs", "pairs"))
+    bars.at_least(
+        f"mvanet-lite: Dice of one of two objects, {boxed:.3f} with its box, less that without", boxed - without, 0.03
+    )
+
+
+def test_lite_takes_no_longer_than_u2netp(photos: Rows, bars: Any) -> None:
+    segmenters = {model: Segmenter(model, device="cpu", threads=2) for model in ("mvanet-lite", "u2netp")}
+    seconds: dict[str, list[float]] = {model: [] for model in segmenters}
+    for row in photos[:40]:
+        for model, segmenter in segmenters.items():
+            frames, _ = frames_of(segmenter, row)
+            start = time.perf_counter()
+            segmenter.model(frames)
+            seconds[model].append(time.perf_counter() - start)
+    ours, theirs = (statistics.median(one) for one in seconds.values())
+    bars.at_most(f"mvanet-lite: a forward pass ({1000 * ours:.0f} ms) ÷ u2netp's", ours / theirs, 1.0)
+
+
+def test_signals_take_little_time(segmenter: Segmenter, photos: Rows, bars: Any) -> None:
+    model, signals = [], []
+    for row in photos[:40]:
+        frames, _ = frames_of(segmenter, row)
+        start = time.perf_counter()
+        logits = segmenter.model(frames)
+        middle = time.perf_counter()
+        quality(segmenter, logits, frames)
+        model.append(middle - start)
+        signals.append(time.perf_counter() - middle)
+    share = statistics.median(signals) / statistics.median(model)
+    bars.at_most(f"signals and quality ÷ u2netp's time ({1000 * statistics.median(model):.0f} ms)", share, 0.03)
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return Segmenter("u2netp", device="cpu", threads=2)
+
+
+def frames_of(segmenter: Segmenter, row: dict[str, Any]) -> tuple[np.ndarray, Any]:
+    """Return the model's input (1, S, S, 3) for a photo without its box, and the placement."""
+    image = np.asarray(Image.open(row["image_uri"]).convert("RGB"))
+    placed = place((image.shape[0], image.shape[1]), None, segmenter.recipe)
+    return make_frame(image, placed, segmenter.recipe)[None], placed
+
+
+def quality(segmenter: Segmenter, logits: torch.Tensor, frames: np.ndarray) -> float:
+    """Return the quality of one map, computed as the segmenter does."""
+    assert segmenter.estimator is not None
+    with one_thread():
+        p = logits.sigmoid()
+        estimate = expected_dice(segmenter.estimator, p, frames)
+    table, small = measure_signals(logits, p, None, frames, expected_dice=estimate)
+    signals = all_signals(signals_by_name(table.numpy())[0], measure_components(small[0].numpy()))
+    return score(signals, segmenter.resolved.calibration).quality
+
+
+def held_out_rankings(model: dict[str, Any], out: Path) -> dict[str, Ranking]:
+    """Return how the scores do on photos that the calibration was not fitted on."""
+    rows = rows_of("unboxed", model, out)
+    kinds = {row["group"]: (row["tags"] or [""])[0] for row in rows.select(["group", "tags"]).to_pylist()}
+    rows = rows.filter(pc.is_in(rows["group"], pa.array(sorted(held_out_groups(kinds, 0.5)))))
+    groups = np.unique(rows["group"].to_pylist(), return_inverse=True)[1]
+    scores = {"quality": rows["quality"], "soft_dice": pc.struct_field(rows["signals"], "soft_dice")}
+    dice = rows["dice_binary"].to_numpy()
+    return {name: evaluate_score(np.asarray(one.to_numpy(), np.float64), dice, groups) for name, one in scores.items()}
+
+
+def rows_of(kind: str, model: dict[str, Any], out: Path) -> pa.Table:
+    return ds.dataset(out / kind / model["recipe"] / "evaluation", format="parquet").to_table()
+
+
+@pytest.mark.parametrize("bar", ["AUROC for failures", "AURC ÷ soft Dice's", "calibration error", "judged items"])
+def test_quality_on_photos_held_out_of_its_calibration(bar: str, model: str, evaluated: Any, out: Path, bars: Any) -> None:
+    rankings = held_out_rankings(evaluated("unboxed")[model], out)
+    ours, name = rankings["quality"], f"{model}: {bar}"
+    if bar == "judged items":
+        bars.at_least(f"{name}, {ours.failures} of them failures", ours.items, 1000)
+    elif bar == "AUROC for failures":
+        one = ours.numbers["auroc"]
+        bars.at_least(f"{name} [{one.low:.3f}, {one.high:.3f}]", one.value, 0.90)
+    elif bar == "calibration error":
+        bars.at_most(f"{name}, five equal-mass bins", ours.numbers["calibration_error"].value, 0.05)
+    else:
+        bars.at_most(name, ours.numbers["aurc"].value / rankings["soft_dice"].numbers["aurc"].value, 1.0)
+
+
+@pytest.mark.parametrize("case", ["empty photo", "plain wall", "inverted mask", "half an object", "wrong box"])
+def test_obvious_failures_are_in_the_worst_twentieth(
+    case: str, segmenter: Segmenter, evaluated: Any, photos: Rows, out: Path, bars: Any
+) -> None:
+    """Among the real photos, whose own masks are often bad; median over 20 photos with good masks."""
+    kind = "boxed" if case == "wrong box" else "unboxed"
+    rows = rows_of(kind, evaluated(kind)["u2netp"], out)
+    rows = rows.filter(pc.equal(rows["item_id"], rows["group"]))
+    qualities = rows["quality"].to_numpy()
+    good = rows.filter(pc.greater(rows["dice_binary"], 0.95)).slice(0, 20).to_pylist()
+    by_id = {row["item_id"]: row for row in photos}
+    failures = [quality_of_failure(case, segmenter, by_id[row["item_id"]], number) for number, row in enumerate(good)]
+    share = float(np.median([(qualities < one).mean() for one in failures]))
+    bars.at_most(f"{case}: share of {len(qualities)} photos that are worse", share, 0.05)
+
+
+def quality_of_failure(case: str, segmenter: Segmenter, row: dict[str, Any], number: int) -> float:
+    """Return the quality of a failure that is made from a photo with a good mask."""
+    rng = np.random.default_rng(number)
+    if case == "empty photo":
+        return segmenter(np.full((300, 400, 3), 255 * (number % 2), np.uint8)).quality
+    if case == "plain wall":
+        wall = rng.integers(120, 230, 3) + np.linspace(-15, 15, 400)[None, :, None] + rng.normal(0, 3, (300, 400, 3))
+        return segmenter(np.clip(wall, 0, 255).astype(np.uint8)).quality
+    x0, y0, x1, y1 = row["box"]
+    if case == "wrong box":  # a quarter of the photo, in the corner that is farthest from the object
+        image = np.asarray(Image.open(row["image_uri"]).convert("RGB"))
+        width, height = image.shape[1], image.shape[0]
+        x, y = (0 if x0 + x1 > width else width // 2), (0 if y0 + y1 > height else height // 2)
+        return segmenter(image, (x, y, x + width // 2, y + height // 2)).quality
+    frames, placed = frames_of(segmenter, row)
+    logits = segmenter.model(frames)
+    if case == "inverted mask":
+        return quality(segmenter, -logits, frames)
+    half = logits.clone()
+    half[:, :, : round((x0 + x1) / 2 / placed.region[2] * logits.shape[2])] = -10
+    return quality(segmenter, half, frames)
