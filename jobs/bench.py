@@ -17,122 +17,130 @@ if TYPE_CHECKING:
 
 DEFAULT = ("mvanet-lite", "ben2-base")
 BUSY = 0.3
-"""Load average a core from which on other work is to blame."""
+"""Load average per core from which a warning is printed."""
+IDLE = 0.8
+"""Share of time that a GPU works, below which more than one actor per GPU is suggested."""
 
 
 def bench(
     preset: Annotated[
         list[str] | None,
-        typer.Option("--preset", "-p", help="A model, by name or .yaml file. Repeatable; absent, mvanet-lite and ben2-base."),
+        typer.Option("--preset", "-p", help="A model: a name or a .yaml file. Repeatable. Default: mvanet-lite and ben2-base."),
     ] = None,
     images: Annotated[
-        str, typer.Option("--images", help="What to measure with: a folder of images or a manifest. Path or URI.")
+        str, typer.Option("--images", help="A folder of images or a manifest to measure with. Path or URI.")
     ] = "examples/manifest.csv",
     items: Annotated[
-        int | None, typer.Option("--items", min=8, help="Items of the whole job; absent, about a minute's worth.")
+        int | None, typer.Option("--items", min=8, help="Items of the whole job. Default: as many as take about a minute.")
     ] = None,
-    json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write everything here too.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A rough look within a minute: mvanet-lite, a few items.")] = False,
-    rembg: Annotated[
-        str | None, typer.Option("--rembg", metavar="COMMAND", help="rembg to compare with; absent, the one on the PATH.")
-    ] = None,
+    json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Also write everything to this file.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Measure mvanet-lite roughly, within a minute.")] = False,
+    gpu: Annotated[
+        bool,
+        typer.Option("--gpu", help="Measure only the GPU: every precision, CUDA graphs, torch.compile, and the transfers."),
+    ] = False,
     set_: options.Set = None,
     endpoint_url: options.Endpoint = None,
     accept_licence: options.AcceptLicence = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Measure this machine's matrix rate, each model alone, each stage alone and the whole job, in one run.
+    """Measure this machine's matrix rate, each model alone, each stage alone and the whole job.
 
-    Weights of the MVANet presets that aren't here are stood in for by others of the same shapes: speed doesn't depend on the
-    numbers. Nothing is downloaded for them.
+    MVANet weights that are not on this machine are replaced by dummy weights of the same shapes, which does not change the
+    speed; nothing is downloaded. If rembg is on the PATH, its folder command is compared with ours.
     """
-    from pipeline.bench.driver import FULL, QUICK, run_bench
-    from pipeline.bench.peers import find_rembg
+    from pipeline.bench.driver import run_bench
     from pipeline.log import set_up_logging
     from pipeline.paths import example_path
 
     set_up_logging(verbose=verbose)
-    found = run_bench(
+    result = run_bench(
         preset or (DEFAULT[:1] if quick else DEFAULT),
         options.settings(set_, endpoint_url),
         example_path(images),
         items=items,
-        effort=QUICK if quick else FULL,
-        rembg=find_rembg(rembg),
+        quick=quick,
+        gpu=gpu,
         accept_licence=accept_licence,
     )
-    _print(found)
+    _print_machine(result)
+    for step in (_print_rates, _print_models, _print_transfers, _print_stages, _print_jobs, _print_peers):
+        step(result)
     if json_file:
-        Path(json_file).write_text(json.dumps(asdict(found), indent=2) + "\n", encoding="utf-8")
+        Path(json_file).write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
 
 
-def _print(found: Bench) -> None:
-    machine = found.machine
+def _print_machine(result: Bench) -> None:
+    machine = result.machine
     out.print(f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib:g} GiB{f'; {machine.gpu}' if machine.gpu else ''}")
     out.print(f"Python {machine.python}, {', '.join(f'{name} {version}' for name, version in machine.versions.items())}")
     if machine.commit:
         out.print(f"commit {machine.commit}")
     if machine.busy > BUSY:
         out.print(
-            f"[bold]this machine was busy already (load {machine.busy:g} a core): the numbers are lower than they could be[/]"
+            f"[bold]the machine was busy before the measurement (load {machine.busy:g} per core): the speeds are too low[/]"
         )
-    for part in (_rates, _models, _stages, _jobs, _peers):
-        part(found)
 
 
-def _rates(found: Bench) -> None:
-    lines = table("precision", ">GFLOP/s", ">threads", "by", title="\nmachine: products and convolutions")
-    for precision, rate in found.rates.items():
-        lines.add_row(precision, f"{rate.gflops:.0f}", str(rate.threads), rate.by)
+def _print_rates(result: Bench) -> None:
+    lines = table("precision", ">GFLOP/s", title="\nmachine: products and convolutions")
+    for precision, rate in result.rates.items():
+        lines.add_row(precision, f"{rate:.0f}")
     out.print(lines)
 
 
-def _models(found: Bench) -> None:
-    columns = ("preset", "weights", "engine", "in", ">batch", ">s/item", ">items/s", ">GFLOP/s", ">of the rate")
+def _print_models(result: Bench) -> None:
+    columns = ["preset", "weights", "engine", "in", ">batch", ">s/item", ">items/s", ">GFLOP/s", ">of the rate"]
+    if gpu := any(one.peak_gib is not None for one in result.models):
+        columns += [">peak, GiB", "mode", ">alpha off eager"]
     lines = table(*columns, title="\nmodel alone")
-    for one in found.models:
+    for one in result.models:
         speed = (f"{one.s_per_item:.3g}", f"{one.items_per_s:.3g}", "" if one.gflops is None else f"{one.gflops:.0f}")
         share = "" if one.share is None else f"{one.share:.0%}"
-        lines.add_row(one.preset, one.weights, one.engine, one.precision, str(one.batch), *speed, share)
+        more = (f"{one.peak_gib or 0:.2f}", one.mode, f"{one.max_difference:.1e}") if gpu else ()
+        lines.add_row(one.preset, one.weights, one.engine, one.precision, str(one.batch), *speed, share, *more)
     out.print(lines)
 
 
-def _stages(found: Bench) -> None:
-    names = list(found.stages[0].ms) if found.stages else []
-    heads = [f">{one.preset}, {one.megapixels:.1f} MP" for one in found.stages]
-    lines = table("stage", *heads, title="\neach stage alone, ms an item on one core")
-    for name in names:
-        lines.add_row(name, *(f"{one.ms[name]:.1f}" for one in found.stages))
-    out.print(lines)
-
-
-def _jobs(found: Bench) -> None:
-    columns = (
-        "preset",
-        ">items",
-        ">whole, s",
-        ">items/s",
-        ">model alone",
-        ">pipeline efficiency",
-        ">object store, MiB an item",
-    )
-    lines = table(*columns, title="\nwhole job, once it is under way")
-    for one in found.jobs:
-        whole = one.whole
-        speeds = (f"{whole.items_per_s:.3g}", f"{one.model_items_per_s:.3g}", f"{one.efficiency:.2f}")
-        store = "" if whole.store_mib_per_item is None else f"{whole.store_mib_per_item:.1f}"
-        lines.add_row(whole.preset, str(whole.items), f"{whole.whole_s:.1f}", *speeds, store)
-    out.print(lines)
-
-
-def _peers(found: Bench) -> None:
-    for pair in found.peers:
-        title = f"\npeers: u2netp, the same {pair.images} photos"
-        lines = table("command", ">images/s", ">whole, s", ">images/s then", title=title)
-        for peer in (pair.rembg, pair.ours):
-            lines.add_row(peer.name, f"{peer.images_per_s:.2f}", f"{peer.whole_s:.1f}", f"{peer.images_per_s_whole:.2f}")
-        out.print(lines)
-        out.print(
-            f"{pair.times_as_fast:.2f} times as fast, {pair.times_as_fast_whole:.2f} start-up included; "
-            f"masks differ by {pair.mask_difference:.2f} of 255 on average"
+def _print_transfers(result: Bench) -> None:
+    for one in result.transfers:
+        lines = table(
+            "step", ">ms", title=f"\n{one.preset}, {one.precision}: {one.width} x {one.height} px, {one.batch} at once"
         )
+        for name, ms in one.ms.items():
+            lines.add_row(name, f"{ms:.2f}")
+        out.print(lines)
+        out.print(f"{one.images_per_s:.1f} images/s by one process; the GPU works for about {one.busy:.0%} of the time")
+        if one.busy < IDLE:
+            out.print("two actors per GPU would use the rest: compute.gpus_per_actor=0.5")
+
+
+def _print_stages(result: Bench) -> None:
+    if not result.stages:
+        return
+    columns = [f">{one.preset}, {one.megapixels:.1f} MP" for one in result.stages]
+    lines = table("stage", *columns, title="\neach stage alone, ms per item on one core")
+    for name in result.stages[0].ms:
+        lines.add_row(name, *(f"{one.ms[name]:.1f}" for one in result.stages))
+    out.print(lines)
+
+
+def _print_jobs(result: Bench) -> None:
+    if not result.jobs:
+        return
+    columns = (">items", ">total, s", ">items/s", ">model alone", ">pipeline efficiency", ">object store, MiB per item")
+    lines = table("preset", *columns, title="\nwhole job, in its steady state")
+    for one in result.jobs:
+        speeds = (f"{one.items_per_s:.3g}", f"{one.model_items_per_s:.3g}", f"{one.efficiency:.2f}")
+        store = "" if one.store_mib_per_item is None else f"{one.store_mib_per_item:.1f}"
+        lines.add_row(one.preset, str(one.items), f"{one.total_s:.1f}", *speeds, store)
+    out.print(lines)
+
+
+def _print_peers(result: Bench) -> None:
+    for pair in result.peers:
+        lines = table("command", ">images/s", ">total, s", title=f"\npeers: u2netp on the same {pair.images} photos")
+        lines.add_row("rembg", f"{pair.rembg_per_s:.2f}", f"{pair.rembg_s:.1f}")
+        lines.add_row("matteline run", f"{pair.ours_per_s:.2f}", f"{pair.ours_s:.1f}")
+        out.print(lines)
+        out.print(f"ours is {pair.speedup:.2f} times as fast; the masks differ by {pair.mask_difference:.2f} of 255 on average")

@@ -1,6 +1,6 @@
-"""``matteline bench``: measure this machine, the models, every stage, and the whole job.
+"""``matteline bench``: measure the machine, the models, every stage, the whole job, and rembg beside it.
 
-Prints numbers; holds no bars.
+Prints numbers and holds no bars; ``tests/studies/bench`` holds the bars.
 
 May import: everything except ``jobs``.
 """

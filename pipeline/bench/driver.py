@@ -1,88 +1,64 @@
-"""One ``matteline bench``: all of it on this machine, in one run."""
+"""Run ``matteline bench``."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.bench.job import Whole, run_whole
-from pipeline.bench.machine import Machine, Rate, describe, matrix_rate
-from pipeline.bench.model import Alone, models_alone, powers_of_two
-from pipeline.bench.peers import SideBySide, side_by_side
+import torch
+
+from pipeline.bench.job import JobSpeed, measure_job
+from pipeline.bench.machine import Machine, describe, matrix_rate, precisions
+from pipeline.bench.model import MODES, ModelSpeed, measure_model
+from pipeline.bench.peers import Comparison, compare_with_rembg
 from pipeline.bench.photos import Photos, copy_photos, find_photos
-from pipeline.bench.stages import Stages, stages_alone
+from pipeline.bench.stages import StageTimes, measure_stages
 from pipeline.bench.subject import Subject, open_subject
+from pipeline.bench.transfers import Transfers, measure_transfers
 from pipeline.concurrency import local_cpus
 from pipeline.config.job import Storage, parse_overrides
 from pipeline.config.sections import build
+from pipeline.errors import ConfigError
 from pipeline.log import log
-from pipeline.models.engines.openvino import has_bf16
 from pipeline.storage.files import Files
 
-SCHEMA = 1
-"""Of the JSON; raised when a name changes its meaning."""
-
-PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")}
-"""In which a machine's rate is of interest, by device."""
-
-MAX_BATCH_SIZE = {"cpu": 4, "cuda": 32}
-"""Images a forward pass that are tried, memory allowing; and as many as the job takes."""
+SCHEMA = 2
+"""Version of the JSON; raised when a name changes its meaning."""
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How much time things get."""
+RATE_S, MODEL_S, JOB_S, QUICKLY = 1.0, 10.0, 60.0, 0.05
+"""Seconds per candidate of the rate and per stage and photo, per batch size of the model, and of the job; and the share of them
+that a quick measurement takes."""
 
-    rate_s: float
-    """Every candidate of the machine's rate, and every stage on every photo."""
-    model_s: float
-    """The model at one batch size."""
-    batches: bool
-    """At 1, 2, 4 … images a pass; or at one, and at as many as the job takes."""
-    job_s: float
-    """The job, by the model's own speed; between ``least`` and ``most`` items."""
-    least: int
-    most: int
-    photos: int
-    """That the stages are measured on."""
-    peers: int
-    """Photos for the comparison with peers."""
+MAX_BATCH_SIZE = {"cpu": 4, "cuda": 16}
+"""The model is measured at the powers of two up to this number, and at the job's batch size."""
 
+MIN_ITEMS, MAX_ITEMS = 24, 500
+"""Items of the job."""
 
-FULL = Effort(rate_s=1.0, model_s=10.0, batches=True, job_s=60.0, least=24, most=500, photos=4, peers=100)
-QUICK = Effort(rate_s=0.1, model_s=0.5, batches=False, job_s=3.0, least=24, most=24, photos=1, peers=12)
-
-
-@dataclass(frozen=True)
-class Efficiency:
-    """What the pipeline makes of its model."""
-
-    whole: Whole
-    actors: int
-    """Of the model, at once."""
-    model_items_per_s: float
-    """Of all copies, alone, at the job's batch size."""
-    efficiency: float
-    """Whole job ÷ model alone, both in items a second."""
+STAGE_PHOTOS, PEER_PHOTOS = 4, 100
+"""Photos on which the stages are measured, and on which rembg is; a quick measurement has 1 and 12."""
 
 
 @dataclass
 class Bench:
-    """Everything measured; field by field the JSON of ``matteline bench --json``."""
+    """Everything measured; its fields are those of ``matteline bench --json``."""
 
     machine: Machine
     photos: int
     schema: int = SCHEMA
     made_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    rates: dict[str, Rate] = field(default_factory=dict)
-    """By precision."""
-    models: list[Alone] = field(default_factory=list)
-    stages: list[Stages] = field(default_factory=list)
-    jobs: list[Efficiency] = field(default_factory=list)
-    peers: list[SideBySide] = field(default_factory=list)
+    rates: dict[str, float] = field(default_factory=dict)
+    """The machine's rate by precision, in GFLOP/s."""
+    models: list[ModelSpeed] = field(default_factory=list)
+    transfers: list[Transfers] = field(default_factory=list)
+    stages: list[StageTimes] = field(default_factory=list)
+    jobs: list[JobSpeed] = field(default_factory=list)
+    peers: list[Comparison] = field(default_factory=list)
 
 
 def run_bench(
@@ -91,57 +67,79 @@ def run_bench(
     images: str,
     *,
     items: int | None = None,
-    effort: Effort = FULL,
-    rembg: str | None = None,
+    quick: bool = False,
+    gpu: bool = False,
     accept_licence: bool = False,
 ) -> Bench:
-    """Measure these presets one after the other.
+    """Measure these presets one after the other, then rembg if it is on the PATH.
 
     Args:
-        settings: ``section.key=value`` pairs, for all of them.
-        images: a manifest or a folder of images.
-        items: of a job; absent, as ``effort`` has it.
-        rembg: the command of that name, if there is one.
+        presets: Names or YAML files.
+        settings: ``section.key=value`` pairs for all of them.
+        images: A manifest or a folder of images.
+        items: Items of a job; None for as many as take ``JOB_S``, within limits.
+        quick: Measure roughly.
+        gpu: Measure the models on this machine's GPU in every precision and mode, and the transfers, and nothing else.
+        accept_licence: Use weights whose licence restricts commercial use.
 
     Raises:
-        PipelineError: a setting, weights or images can't be used, or a job failed.
+        PipelineError: A setting, weights or images are unusable, or a job failed.
+        ConfigError: ``gpu`` on a machine without one.
     """
+    if gpu and not torch.cuda.is_available():
+        raise ConfigError("PyTorch finds no CUDA GPU on this machine; run the command without --gpu to measure the CPU")
     files = Files(build(Storage, parse_overrides(settings).get("storage", {}), "--set"))
     photos = find_photos(images, files)
     bench = Bench(describe(), len(photos.uris))
+    rembg = None if gpu else shutil.which("rembg")
     with tempfile.TemporaryDirectory(prefix="matteline-bench-") as name:
         folder = Path(name)
         for preset in presets:
-            place = folder / Path(preset).stem
-            subject = open_subject(preset, settings, photos, place, accept_licence=accept_licence)
-            _add_preset(bench, subject, photos, items, effort)
+            subject = open_subject(preset, settings, photos, folder / Path(preset).stem, accept_licence=accept_licence)
+            for precision in precisions(subject.pool.device):
+                if precision not in bench.rates:
+                    log.info(f"measuring the machine's rate in {precision}")
+                    rate = matrix_rate(
+                        precision, device=subject.pool.device, threads=local_cpus(), for_s=RATE_S * (QUICKLY if quick else 1)
+                    )
+                    bench.rates[precision] = round(rate, 1)
+            if gpu:
+                _measure_on_gpu(bench, subject, quick)
+            else:
+                _measure_preset(bench, subject, photos, items, quick)
         if rembg:
-            log.info("rembg beside ours")
-            bench.peers.append(
-                side_by_side(rembg, copy_photos(photos, effort.peers, folder / "photos", files), folder / "peers")
-            )
+            log.info("measuring rembg and matteline run")
+            copies = copy_photos(photos, 12 if quick else PEER_PHOTOS, folder / "photos", files)
+            bench.peers.append(compare_with_rembg(rembg, copies, folder / "peers"))
     return bench
 
 
-def _add_preset(bench: Bench, subject: Subject, photos: Photos, items: int | None, effort: Effort) -> None:
-    job, name = subject.job, subject.job.recipe.name
-    for precision in PRECISIONS[subject.pool.device]:
-        if precision not in bench.rates and (precision != "bf16" or subject.pool.device == "cuda" or has_bf16()):
-            log.info(f"the machine's rate in {precision}")
-            rate = matrix_rate(precision, device=subject.pool.device, threads=local_cpus(), for_s=effort.rate_s)
-            bench.rates[precision] = rate
-    log.info(f"{name}: the model alone")
-    most = MAX_BATCH_SIZE[subject.pool.device] if effort.batches else 1
-    alone = list(models_alone(subject, bench.rates, sorted({*powers_of_two(most), subject.batch}), effort.model_s))
-    bench.models += alone
-    log.info(f"{name}: each stage alone")
+def _measure_preset(bench: Bench, subject: Subject, photos: Photos, items: int | None, quick: bool) -> None:
+    job, name, share = subject.job, subject.job.recipe.name, QUICKLY if quick else 1.0
+    log.info(f"measuring {name}: the model alone")
+    speeds = list(measure_model(subject, bench.rates, _batches(subject, quick), share * MODEL_S))
+    bench.models += speeds
+    log.info(f"measuring {name}: each stage alone")
     with tempfile.TemporaryDirectory(prefix="matteline-bench-") as folder:
-        bench.stages.append(
-            stages_alone(job.recipe, photos.uris[: effort.photos], job.limits, job.storage, Path(folder), effort.rate_s)
-        )
-    one = max((one for one in alone if one.batch <= subject.batch), key=lambda one: one.batch)
-    model_items_per_s = one.items_per_s * subject.pool.actors
-    items = items or min(effort.most, max(effort.least, round(effort.job_s * model_items_per_s)))
-    log.info(f"{name}: the whole job, {items} items")
-    whole = run_whole(subject, photos, items)
-    bench.jobs.append(Efficiency(whole, subject.pool.actors, model_items_per_s, whole.items_per_s / model_items_per_s))
+        uris = photos.uris[: 1 if quick else STAGE_PHOTOS]
+        bench.stages.append(measure_stages(job.recipe, uris, job.limits, job.storage, Path(folder), share * RATE_S))
+    of_job = max((one for one in speeds if one.batch <= subject.batch), key=lambda one: one.batch)
+    model_items_per_s = of_job.items_per_s * subject.pool.actors
+    items = items or min(MAX_ITEMS, max(MIN_ITEMS, round(share * JOB_S * model_items_per_s)))
+    log.info(f"measuring {name}: the whole job, {items} items")
+    bench.jobs.append(measure_job(subject, photos, items, model_items_per_s))
+
+
+def _measure_on_gpu(bench: Bench, subject: Subject, quick: bool) -> None:
+    recipe, for_s = subject.job.recipe, (QUICKLY if quick else 0.2) * MODEL_S  # a call takes milliseconds
+    modes = list(MODES) if recipe.model == "mvanet" else ["eager"]  # the others need a PyTorch network
+    for precision in precisions("cuda") if recipe.model == "mvanet" else [recipe.precision]:
+        log.info(f"measuring {recipe.name} in {precision}: the model alone ({', '.join(modes)}) and the transfers")
+        changed = replace(subject, job=subject.job.with_recipe(recipe.model_copy(update={"precision": precision})))
+        bench.models += measure_model(changed, bench.rates, _batches(changed, quick), for_s, modes)
+        bench.transfers.append(measure_transfers(changed.load(), for_s))
+
+
+def _batches(subject: Subject, quick: bool) -> list[int]:
+    largest = 1 if quick else MAX_BATCH_SIZE[subject.pool.device]
+    return sorted({2**power for power in range(largest.bit_length())} | {subject.batch})

@@ -1,7 +1,7 @@
-"""Weights to measure with where the real ones aren't at hand: the network's speed doesn't depend on its numbers.
+"""Dummy weights for MVANet: the network's speed does not depend on its numbers.
 
-What is around the network does depend on them: noise for a mask costs several times what a mask costs. So the last layers
-pass the photo's brightness on, and what is bright is cut out: flat areas with soft edges between them.
+The steps around the network do depend on them: a mask of noise costs several times what a real mask costs. So the last
+layers pass the photo's brightness on. Bright areas are cut out: flat areas with soft edges between them.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from torch import Tensor
 from pipeline.models.mvanet.checkpoint import LAYOUTS, Layout, expected_keys
 
 LAYOUT_OF = {"ben2-base": "ben2", "mvanet-dis": "mvanet", "finegrain-box": "finegrain"}
-"""What the presets' files look like; a preset of one's own is taken for BEN2's."""
+"""Checkpoint layout by preset; any other preset gets BEN2's."""
 
 GAIN = 1.4
-"""Over 1/√(inputs): activations stay near unit variance from the first layer to the last."""
+"""Factor of 1/√inputs; it keeps activations near unit variance from the first layer to the last."""
 
 LUMINANCE = (0.299, 0.587, 0.114)
 BRIGHT, STEEPNESS = 1.0, 10.0
-"""Where the mask's edge lies, in what is about standard deviations of brightness, and how hard it is."""
+"""Brightness of the mask's edge, in about standard deviations, and the slope of the logits there."""
 
 
-def write_standin(preset: str, folder: Path) -> Path:
-    """A weights file of a MVANet preset's layout, always the same: ``.safetensors``, 380 MB."""
+def write_dummy_weights(preset: str, folder: Path) -> Path:
+    """Write a ``.safetensors`` file (380 MB) in the layout of an MVANet preset, always with the same numbers."""
     name = LAYOUT_OF.get(preset, "ben2")
     layout = next(layout for layout in LAYOUTS if layout.name == name)
     generator = torch.Generator().manual_seed(0)
     state = {key: _numbers(key, shape, generator) for key, shape in expected_keys(layout).items()}
     _pass_brightness_on(state, layout)
-    path = folder / f"standin-{name}.safetensors"
+    path = folder / f"dummy-{name}.safetensors"
     save_file(state, path)
     return path
 
@@ -43,11 +43,11 @@ def _numbers(key: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
         return torch.randn(shape, generator=generator) * (GAIN / math.sqrt(math.prod(shape[1:])))
     if key.endswith(("bias", "running_mean")):
         return torch.zeros(shape)
-    return torch.full(shape, 0.25) if shape == (1,) else torch.ones(shape)  # the slope of a PReLU; a norm's scale or variance
+    return torch.full(shape, 0.25) if shape == (1,) else torch.ones(shape)  # a PReLU's slope; a norm's scale or variance
 
 
 def _pass_brightness_on(state: dict[str, Tensor], layout: Layout) -> None:
-    """The decoder's own map is computed and comes to nothing; the shallow branch gives brightness in every channel."""
+    """Multiply the decoder's own map by zero, and fill every channel of the shallow branch with brightness."""
 
     def of(module: str) -> tuple[Tensor, Tensor]:
         return state[f"{layout.modules[module]}.weight"], state[f"{layout.modules[module]}.bias"]

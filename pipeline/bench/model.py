@@ -1,109 +1,180 @@
-"""The model alone: frames in, logits out, with nothing around it."""
+"""The speed of a model alone: frames in, logits out."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.bench.clock import seconds
-from pipeline.bench.machine import Rate
+from pipeline.bench.photos import noise
 from pipeline.bench.subject import Subject
+from pipeline.bench.timing import time_calls
 from pipeline.config.recipe import Recipe
 from pipeline.errors import SegmentError
+from pipeline.log import log
+from pipeline.models.forward import to_device
 from pipeline.models.load import Model
-from pipeline.models.mvanet.network import BEN2, MVANet
+from pipeline.models.mvanet.checkpoint import load_mvanet
 from pipeline.segmenter import Segmenter
 from pipeline.storage.files import Files
 
 WARM_ENOUGH_S = 5.0
+"""Seconds from which the first image alone is a good estimate."""
+
+Forward = Callable[[], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Alone:
-    """One preset at one batch size."""
+class ModelSpeed:
+    """The speed of one preset at one batch size."""
 
     preset: str
     engine: str
+    mode: str
+    """``eager``: as the job calls it. On a GPU also ``graph`` (a replayed CUDA graph) and ``compile`` (``torch.compile``)."""
     precision: str
     weights: str
-    """``own`` or ``stand-in``."""
-    device: str
+    """``own`` or ``dummy``."""
     threads: int
-    frame_px: int
     batch: int
     s_per_item: float
-    """The median of the repetitions."""
+    """Median of the calls, per item."""
     items_per_s: float
-    gflop_per_item: float | None
-    """Multiplications and additions of products and convolutions; None where nothing counts them (ONNX files)."""
     gflops: float | None
+    """GFLOP/s of its products and convolutions; None where they can't be counted (ONNX files)."""
     share: float | None
-    """Of the machine's rate in this precision."""
+    """``gflops`` ÷ the machine's rate in this precision."""
+    peak_gib: float | None
+    """Peak of allocated GPU memory; None on a CPU."""
+    max_difference: float
+    """Largest difference of alpha from eager mode's."""
 
 
-def models_alone(subject: Subject, rates: Mapping[str, Rate], batches: Sequence[int], for_s: float) -> Iterator[Alone]:
-    """The model at these batches, in this order, as far as memory allows.
-
-    Raises:
-        WeightsError, ConfigError: as ``load_model``.
-        SegmentError: not even the first batch could be computed.
-    """
-    recipe = subject.job.recipe
-    model = open_model(subject)
-    gflop = flop_per_item(recipe.frame_px) / 1e9 if recipe.model == "mvanet" else None
-    rate = rates.get(recipe.precision)
-    for batch in batches:
-        try:
-            s_per_item = time_model(model, batch, for_s)
-        except SegmentError:
-            if batch == batches[0]:
-                raise
-            return
-        gflops = None if gflop is None else gflop / s_per_item
-        yield Alone(
-            preset=recipe.name,
-            engine=model.engine,
-            precision=recipe.precision,
-            weights=subject.weights,
-            device=model.device.type,
-            threads=subject.threads,
-            frame_px=recipe.frame_px,
-            batch=batch,
-            s_per_item=s_per_item,
-            items_per_s=1 / s_per_item,
-            gflop_per_item=gflop,
-            gflops=gflops,
-            share=gflops / rate.gflops if gflops and rate else None,
-        )
-
-
-def open_model(subject: Subject) -> Model:
-    """The model as an actor of the job loads it.
+def measure_model(
+    subject: Subject, rates: Mapping[str, float], batches: Sequence[int], for_s: float, modes: Sequence[str] = ("eager",)
+) -> Iterator[ModelSpeed]:
+    """Measure a model in each mode at these batch sizes, up to the first size that fails.
 
     Raises:
-        WeightsError, ConfigError: as ``load_model``.
+        WeightsError, ConfigError: As ``load_model``.
+        SegmentError: The very first batch failed.
     """
-    job, device = subject.job, subject.pool.device
-    files, engine = Files(job.storage), job.compute.engine
-    return Segmenter.from_recipe(job.recipe, files, device=device, threads=subject.threads, engine=engine).model
+    recipe, segmenter = subject.job.recipe, subject.load()
+    model, weights = segmenter.model, segmenter.resolved.weights
+    flop = flop_per_item(weights, recipe.frame_px) if recipe.model == "mvanet" and weights else None
+    for mode in modes:
+        for batch in batches:
+            try:
+                s_per_item, peak_gib, difference = _measure(model, batch, for_s, mode)
+            except (SegmentError, RuntimeError) as error:
+                if (mode, batch) == (modes[0], batches[0]):
+                    raise
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                log.warning(f"{recipe.name} in {recipe.precision}, {mode}, batch size {batch}: {reason}")
+                break
+            gflops = None if flop is None else flop / 1e9 / s_per_item
+            yield ModelSpeed(
+                preset=recipe.name,
+                engine=model.engine,
+                mode=mode,
+                precision=recipe.precision,
+                weights=subject.weights,
+                threads=subject.threads,
+                batch=batch,
+                s_per_item=s_per_item,
+                items_per_s=1 / s_per_item,
+                gflops=gflops,
+                share=gflops / rates[recipe.precision] if gflops and recipe.precision in rates else None,
+                peak_gib=peak_gib,
+                max_difference=difference,
+            )
+
+
+def _measure(model: Model, batch: int, for_s: float, mode: str) -> tuple[float, float | None, float]:
+    """Return seconds per item, the peak of GPU memory in GiB, and the largest difference of alpha from eager mode's."""
+    cuda = model.device.type == "cuda"
+    if cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    frames = _frames(model, batch)
+    forward = MODES[mode](model, frames)
+    s_per_item = _time_forward(forward, model, for_s) / batch
+    peak_gib = torch.cuda.max_memory_allocated() / 2**30 if cuda else None
+    difference = 0.0 if mode == "eager" else float((forward().sigmoid() - model(frames).sigmoid()).abs().max())
+    return s_per_item, peak_gib, difference
+
+
+def time_model(model: Model, batch: int, for_s: float) -> float:
+    """Return the seconds per item of a forward pass over noise: the median of the calls after a first one.
+
+    Raises:
+        SegmentError: It failed, or memory was too small.
+    """
+    return _time_forward(_eager(model, _frames(model, batch)), model, for_s) / batch
+
+
+def _time_forward(forward: Forward, model: Model, for_s: float) -> float:
+    return median(time_calls(forward, for_s=for_s, device=model.device.type))
+
+
+def _frames(model: Model, batch: int) -> Any:
+    """Return noise where the job has its frames: in an array on a CPU, on the device on a GPU."""
+    frames = noise(batch, model.frame_px, model.frame_px)
+    return to_device(frames, model.device) if model.device.type == "cuda" else frames
+
+
+def _eager(model: Model, frames: Any) -> Forward:
+    return lambda: model(frames)
+
+
+def _capture(model: Model, frames: Any) -> Forward:
+    """Capture the call as a CUDA graph. Capturing fails if the call waits for the device or copies from the host."""
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # fills the caches by shape and lets cuDNN choose its algorithms
+        for _ in range(3):
+            model(frames)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        logits = model(frames)
+
+    def replay() -> torch.Tensor:
+        graph.replay()
+        return logits
+
+    return replay
+
+
+def _compile(model: Any, frames: Any) -> Forward:
+    """Compile the network for this shape; the first call takes minutes."""
+    torch.compiler.reset()
+    model(frames)  # fills the cache of attention windows, which torch.compile can't trace
+    model = copy.copy(model)
+    model.network = torch.compile(model.network, dynamic=False)
+    return lambda: model(frames)
+
+
+MODES: dict[str, Callable[[Model, Any], Forward]] = {"eager": _eager, "graph": _capture, "compile": _compile}
 
 
 def seconds_per_item(
     recipe: Recipe, files: Files, *, device: str, threads: int | None, batch: int, engine: str = "auto"
 ) -> float:
-    """For an estimate: one batch of noise with its way to the frame and back, after a first image.
+    """Estimate the seconds per item from one batch of noise through ``Segmenter.segment``, after one image alone.
 
-    From the first one alone, where that took long enough.
+    The first image is the estimate if it took more than ``WARM_ENOUGH_S``.
     """
     segmenter = Segmenter.from_recipe(recipe, files, device=device, threads=threads, engine=engine)
-    images = list(_noise(batch, recipe.frame_px))
+    images = list(noise(batch, recipe.frame_px, recipe.frame_px))
     for number in (1, batch):
         start = time.perf_counter()
         segmenter.segment(images[:number], [None] * number)
@@ -113,36 +184,13 @@ def seconds_per_item(
     return took_s / number
 
 
-def powers_of_two(most: int) -> list[int]:
-    """1, 2, 4 … up to ``most``."""
-    return [2**power for power in range(most.bit_length())]
-
-
-def time_model(model: Model, batch: int, for_s: float) -> float:
-    """Seconds an item of a forward pass over noise: the median of its repetitions, after a first one.
-
-    Raises:
-        SegmentError: it failed, or is too much for the memory.
-    """
-    frames = _noise(batch, model.frame_px)
-
-    def forward() -> None:
-        if model(frames).is_cuda:
-            torch.cuda.synchronize()
-
-    return float(np.median(seconds(forward, for_s=for_s))) / batch
-
-
-def _noise(batch: int, side: int) -> npt.NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
-
-
 @functools.cache
-def flop_per_item(frame_px: int) -> float:
-    """Floating point operations of MVANet's products and convolutions, as the network of the package needs them.
+def flop_per_item(weights: Path, frame_px: int) -> float:
+    """Count the floating point operations of an MVANet's products and convolutions per image, without computing anything.
 
-    Counted without computing anything; the layouts don't differ in it, nor do the engines that run the network.
+    The count is the same for all engines.
     """
+    network = load_mvanet(weights, device=torch.device("meta"), dtype=torch.float32)
     with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        MVANet(BEN2).eval()(torch.empty(1, 3, frame_px, frame_px))
+        network(torch.empty(1, 3, frame_px, frame_px))
     return float(counter.get_total_flops())

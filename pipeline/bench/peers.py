@@ -1,13 +1,12 @@
-"""rembg's folder command and ours, on the same photos and the same weights file.
+"""Compare rembg's folder command with ours on the same photos and the same weights file.
 
 rembg (danielgatis/rembg, MIT) divides a frame by its maximum, resizes with Lanczos both ways, stretches the model's map over
-[0, 1] and truncates it to 8 bit at the frame's size (``sessions/base.py``, ``sessions/u2netp.py``). Of our settings
-``recipe.frame_resize=lanczos`` and ``recipe.stretch=true`` do the same, but for the way back, which is bilinear, is stretched
-at the image's size, and is rounded once. rembg writes cutouts only, with the background's colours left in half-transparent
-pixels; its mask is their opacity. Ours writes masks and cutouts.
+[0, 1] and truncates it to 8 bit at the frame's size (``sessions/base.py``, ``sessions/u2netp.py``). With
+``recipe.frame_resize=lanczos`` and ``recipe.stretch=true`` ours does the same, except for the way back: ours is bilinear,
+stretches at the image's size, and rounds once. rembg writes cutouts only, and leaves the background's colours in
+half-transparent pixels; its mask is their opacity. Ours writes masks and cutouts.
 
-So ours runs without its refiner, which rembg's command has none of, for the time, and once more over a few photos with these
-two settings, for the masks.
+Speed is compared without a refiner, since rembg's command has none. Masks are compared in a second run with those settings.
 """
 
 from __future__ import annotations
@@ -25,139 +24,93 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.bench.job import read_index_times
-from pipeline.config.job import Storage
+from pipeline.bench.job import read_steady
 from pipeline.config.presets import load_preset
 from pipeline.errors import ConfigError
-from pipeline.output.index import read_index, recipes
-from pipeline.output.layout import Layout
+from pipeline.output.index import read_index
+from pipeline.output.output import Output, open_output
 from pipeline.storage.files import Files
 
 MODEL = "u2netp"
-AS_REMBG_PHOTOS = 16
+MASK_PHOTOS = 16
 UNREFINED = "recipe.refiner=none"
 AS_REMBG = (UNREFINED, "recipe.stretch=true", "recipe.frame_resize=lanczos")
 
 
 @dataclass(frozen=True)
-class Peer:
-    """A folder command's speed."""
-
-    name: str
-    whole_s: float
-    """From its start to its end."""
-    images_per_s_whole: float
-    images_per_s: float
-    """Without start-up: of rembg from its first file to its last one, of ours in the steady state."""
-
-
-@dataclass(frozen=True)
-class SideBySide:
-    """Both, on the same photos."""
+class Comparison:
+    """Both commands on the same photos."""
 
     images: int
-    rembg: Peer
-    ours: Peer
-    times_as_fast: float
-    times_as_fast_whole: float
+    rembg_s: float
+    """Seconds of the command, with start-up."""
+    ours_s: float
+    rembg_per_s: float
+    """Images per second without start-up: from its first file to its last."""
+    ours_per_s: float
+    """Images per second in the steady state."""
     mask_difference: float
-    """Mean |Δ| of the pixels of some masks, made as rembg does, of 255."""
+    """Mean absolute difference of the masks, of 255, with ours set as rembg is."""
+
+    @property
+    def speedup(self) -> float:
+        """Ours ÷ rembg, in images per second without start-up."""
+        return self.ours_per_s / self.rembg_per_s
 
 
-def find_rembg(named: str | None) -> str | None:
-    """The command: as named, or on the PATH; None where there is none.
-
-    Raises:
-        ConfigError: none is where it was named.
-    """
-    found = shutil.which(named or "rembg")
-    if named and not found:
-        raise ConfigError(f"there is no rembg at {named}; give the path of the command itself")
-    return found
-
-
-def side_by_side(rembg: str, photos: Path, folder: Path) -> SideBySide:
-    """Run one after the other.
+def compare_with_rembg(rembg: str, photos: Path, folder: Path) -> Comparison:
+    """Run one command after the other.
 
     Args:
-        photos: a folder of images, whose names differ in more than their suffix.
-        folder: an empty one, on a disk.
+        rembg: Path of the command.
+        photos: A folder of images whose names differ in more than their suffix.
+        folder: An empty folder on a disk.
 
     Raises:
-        ConfigError: a command failed, or there are too few photos to tell anything.
+        ConfigError: A command failed, or there are too few photos for a steady state.
     """
-    theirs, few = folder / "rembg", folder / "few"
-    home = {"U2NET_HOME": str(_weights(folder / "weights"))}
-    theirs_s = _run([rembg, "p", "-m", MODEL, str(photos), str(theirs)], home)
-    ours, ours_s = _ours(photos, folder / "ours", f"--set={UNREFINED}")
+    theirs, few, home = folder / "rembg", folder / "few", folder / "weights"
+    home.mkdir(parents=True)
+    shutil.copy(load_preset(MODEL).recipe.weights, home / f"{MODEL}.onnx")  # the very same weights file
+    theirs_s = _run([rembg, "p", "-m", MODEL, str(photos), str(theirs)], {"U2NET_HOME": str(home)})
+    ours, ours_s = _run_ours(photos, folder / "ours", UNREFINED)
     few.mkdir()
-    for photo in sorted(photos.iterdir())[:AS_REMBG_PHOTOS]:
+    for photo in sorted(photos.iterdir())[:MASK_PHOTOS]:
         shutil.copy(photo, few)
-    as_rembg, _ = _ours(few, folder / "as-rembg", *(f"--set={setting}" for setting in AS_REMBG))
-    return compare(_version(rembg), theirs, theirs_s, ours, ours_s, as_rembg, Files(Storage()))
-
-
-def _ours(photos: Path, output: Path, *settings: str) -> tuple[Layout, float]:
-    """What our command leaves behind, and the seconds it takes."""
-    where = ["--manifest", str(photos), "--output", str(output), "--preset", MODEL]
-    took_s = _run([sys.executable, "-m", "jobs.main", "run", *where, *settings], {})
-    (recipe,) = recipes(str(output), Files(Storage()))
-    return Layout.of(recipe), took_s
-
-
-def compare(
-    rembg: str, theirs: Path, theirs_s: float, ours: Layout, ours_s: float, as_rembg: Layout, files: Files
-) -> SideBySide:
-    """What both have left behind.
-
-    Args:
-        rembg: its name.
-        theirs: its folder of PNGs, named as the images.
-        theirs_s, ours_s: seconds of the whole commands.
-        as_rembg: masks of some of the photos, made as rembg does.
-
-    Raises:
-        ConfigError: too few photos to tell anything.
-    """
+    as_rembg, _ = _run_ours(few, folder / "as-rembg", *AS_REMBG)
     written = sorted(path.stat().st_mtime for path in theirs.glob("*.png"))
-    images, (flow, _) = len(written), read_index_times(ours, files)
-    rembg_flow = (images - 1) / (written[-1] - written[0])
-    return SideBySide(
-        images,
-        Peer(rembg, theirs_s, images / theirs_s, rembg_flow),
-        Peer("matteline run", ours_s, images / ours_s, flow.items_per_s),
-        times_as_fast=flow.items_per_s / rembg_flow,
-        times_as_fast_whole=theirs_s / ours_s,
-        mask_difference=_difference(theirs, as_rembg, files),
+    return Comparison(
+        images=len(written),
+        rembg_s=theirs_s,
+        ours_s=ours_s,
+        rembg_per_s=(len(written) - 1) / (written[-1] - written[0]),
+        ours_per_s=read_steady(ours).items_per_s,
+        mask_difference=mask_difference(theirs, as_rembg),
     )
 
 
-def _weights(folder: Path) -> Path:
-    """A home for rembg with the very file of our preset."""
-    folder.mkdir(parents=True)
-    shutil.copy(load_preset(MODEL).recipe.weights, folder / f"{MODEL}.onnx")
-    return folder
+def _run_ours(photos: Path, output: Path, *settings: str) -> tuple[Output, float]:
+    """Run our command, and return its output and the seconds that it took."""
+    where = ["--manifest", str(photos), "--output", str(output), "--preset", MODEL]
+    command = [sys.executable, "-m", "jobs.main", "run", *where, *(f"--set={setting}" for setting in settings)]
+    took_s = _run(command, {})
+    return open_output(str(output), Files()), took_s
 
 
-def _run(command: list[str], further: dict[str, str]) -> float:
-    """Seconds that a command takes, start and end included."""
+def _run(command: list[str], variables: dict[str, str]) -> float:
+    """Run a command, and return the seconds from its start to its exit."""
     start = time.perf_counter()
-    done = subprocess.run(command, env=os.environ | further, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ConfigError(f"{' '.join(command[:4])} … ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+        raise ConfigError(f"{' '.join(command[:4])} … failed with exit code {done.returncode}: {done.stderr.strip()[-300:]}")
     return time.perf_counter() - start
 
 
-def _version(rembg: str) -> str:
-    told = subprocess.run([rembg, "--version"], capture_output=True, text=True, check=False).stdout.strip()
-    return told.replace(", version", "") or "rembg"
-
-
-def _difference(theirs: Path, ours: Layout, files: Files) -> float:
-    """Mean |Δ| of the opacity, of 255: the mean over the photos."""
-    found = []
-    for row in pa.concat_tables(read_index(ours, files, ["image_uri", "mask_uri"])).to_pylist():
-        cutout, mask = files.read(str(theirs / f"{Path(row['image_uri']).stem}.png")), files.read(row["mask_uri"])
+def mask_difference(theirs: Path, ours: Output) -> float:
+    """Return the mean absolute difference between rembg's PNGs and our masks, of 255: the mean over our photos."""
+    differences = []
+    for row in pa.concat_tables(read_index(ours, ["image_uri", "mask_uri"])).to_pylist():
+        cutout, mask = (theirs / f"{Path(row['image_uri']).stem}.png").read_bytes(), ours.files.read(row["mask_uri"])
         opacity, alpha = (np.asarray(Image.open(io.BytesIO(data)), np.int16) for data in (cutout, mask))
-        found.append(np.abs(opacity[..., 3] - alpha).mean())
-    return float(np.mean(found))
+        differences.append(np.abs(opacity[..., 3] - alpha).mean())
+    return float(np.mean(differences))

@@ -1,4 +1,4 @@
-"""A preset as this machine would run it."""
+"""A preset with the settings of a long run on this machine."""
 
 from __future__ import annotations
 
@@ -6,65 +6,78 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.bench.dummy_weights import write_standin
+from pipeline.bench.dummy_weights import write_dummy_weights
 from pipeline.bench.photos import Photos, write_manifest
 from pipeline.concurrency import local_cpus
 from pipeline.config.job import Job, load_job
 from pipeline.log import log
 from pipeline.models.load import can_use_gpu
-from pipeline.run.cluster import ray_cluster, will_use_gpus
-from pipeline.run.graph import with_actors
-from pipeline.run.preflight import Pool, fit_pool, make_plan
+from pipeline.run.cluster import ray_cluster, will_use_gpus, with_cpu_actors
+from pipeline.run.pool import Pool, fit_pool
+from pipeline.run.preflight import make_plan
+from pipeline.segmenter import Segmenter
 from pipeline.storage.files import Files
-from pipeline.storage.weights_cache import at_hand
+from pipeline.storage.weights_cache import is_cached
 
 LONG_RUN = 10**6
-"""A job here would have so many items: what only a long run pays for is worth it."""
+"""Items by which the number of actors is chosen: as for a long run."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A preset as a job here would run it."""
+    """A preset to measure."""
 
     job: Job
-    """Its recipe is pinned and settled."""
+    """Its recipe has pinned weights and a resolved precision."""
     pool: Pool
     weights: str
-    """``own`` or ``stand-in``."""
+    """``own`` or ``dummy``."""
 
     @property
     def threads(self) -> int:
-        """Of one copy of the model."""
+        """CPU threads of one replica of the model."""
         return self.job.compute.threads_per_actor or max(1, local_cpus() // self.pool.actors_per_node)
 
     @property
     def batch(self) -> int:
+        """Images per forward pass."""
         return self.job.compute.batch_size_for(self.job.recipe.frame_px, self.pool.device)
+
+    def load(self) -> Segmenter:
+        """Load the model as an actor of the job does.
+
+        Raises:
+            WeightsError, ConfigError: As ``load_model``.
+        """
+        recipe, files, compute = self.job.recipe, Files(self.job.storage), self.job.compute
+        return Segmenter.from_recipe(
+            recipe, files, device=self.pool.device, threads=self.threads, batch=self.batch, engine=compute.engine
+        )
 
 
 def open_subject(
     preset: str, settings: Sequence[str], photos: Photos, folder: Path, *, accept_licence: bool = False
 ) -> Subject:
-    """A job over these photos, and the way this machine would run it.
+    """Resolve a preset as a job over these photos would on this machine.
 
-    Args:
-        folder: for its manifest, its output and stand-in weights.
+    MVANet weights that are not on this machine are replaced by dummy weights of the same shapes; nothing is downloaded.
+    Manifest, output and dummy weights go to ``folder``, which must not exist.
 
     Raises:
-        PipelineError: a setting or weights can't be used, or their licence wasn't accepted.
+        PipelineError: A setting or the weights are unusable, or their licence was not accepted.
     """
     folder.mkdir(parents=True)
     manifest = write_manifest(photos, len(photos.uris), folder / "manifest.parquet")
     job = load_job(manifest=str(manifest), output=str(folder / "out"), preset=preset, overrides=settings)
     storage = job.storage.model_copy(update={"allow_roots": (*job.storage.allow_roots, *photos.allowlist)})
     recipe, weights = job.recipe, "own"
-    if recipe.model == "mvanet" and not at_hand(recipe.weights, recipe.weights_sha256, Files(storage)):
-        log.warning(f"the weights of {recipe.name} aren't on this machine; stand-ins of the same shapes are measured")
-        recipe = recipe.model_copy(update={"weights": str(write_standin(recipe.name, folder)), "weights_sha256": None})
-        weights = "stand-in"
+    if recipe.model == "mvanet" and not is_cached(recipe.weights, recipe.weights_sha256, Files(storage)):
+        log.warning(f"the weights of {recipe.name} are not on this machine; measuring with dummy weights of the same shapes")
+        recipe = recipe.model_copy(update={"weights": str(write_dummy_weights(recipe.name, folder)), "weights_sha256": None})
+        weights = "dummy"
     chosen = job.preset.model_copy(update={"recipe": recipe})
     job = job.model_copy(update={"storage": storage, "preset": chosen})
     job = make_plan(job, Files(storage), accept_licence=accept_licence, gpu=will_use_gpus(job.compute)).job
-    job = with_actors(job, LONG_RUN)
+    job = with_cpu_actors(job, LONG_RUN)
     with ray_cluster(job.compute) as cluster:
         return Subject(job, fit_pool(job.compute, cluster, gpu_model=can_use_gpu(job.recipe)), weights)

@@ -1,57 +1,60 @@
-"""What the measurements share: photos of a camera's size, stand-in weights, and where the numbers are kept."""
+"""Fixtures of ``make bench``: photos of a camera's size, dummy weights, and the file of results."""
 
 from __future__ import annotations
 
 import functools
+import io
 import json
-import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image, ImageOps
 
-FOLDER = Path(__file__).resolve().parent
-ROOT = FOLDER.parents[2]
-DATA = Path(os.environ.get("DATA") or ROOT.parent / "shared")
-OUT = ROOT / "out" / "bench"
+from pipeline.bench.dummy_weights import write_dummy_weights
+from pipeline.bench.machine import describe
 
-sys.path.append(str(FOLDER))  # tests are no package
+GRAIN = 4.0
+"""Standard deviation in levels; it makes a JPEG of quality 90 as large as a camera's, about 0.3 bytes per pixel."""
 
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """BEN2's stand-in; what is made of it and kept goes with it."""
-    from pipeline.bench.dummy_weights import write_standin
-
+    """BEN2's dummy weights, in a cache of their own."""
     folder = tmp_path_factory.mktemp("weights")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("MATTELINE_CACHE", str(folder / "cache"))
-        yield write_standin("ben2-base", folder)
+        yield write_dummy_weights("ben2-base", folder)
     shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[int, int], int], Path]:
-    """``photos((width, height), count)``: a folder of JPEGs."""
-    from enlarged import small_photos, write_photos
+def photos(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[int, int], int], Path]:
+    """``photos((width, height), count)``: a folder of JPEGs, enlarged from the evaluation photos, the largest first."""
 
     @functools.cache
     def make(size: tuple[int, int], count: int) -> Path:
-        return write_photos(small_photos(DATA), tmp_path_factory.mktemp("photos"), size, count)
+        folder = tmp_path_factory.mktemp("photos")
+        table = pq.read_table(data / "eval" / "photos.parquet", columns=["image", "width", "height"])
+        rows = sorted(table.to_pylist(), key=lambda row: -row["width"] * row["height"])
+        for number, row in enumerate(rows[:count]):
+            photo = ImageOps.fit(Image.open(io.BytesIO(row["image"])).convert("RGB"), size, Image.Resampling.LANCZOS)
+            grain = np.random.default_rng(number).standard_normal(size[::-1], np.float32)[..., None] * GRAIN
+            pixels = np.clip(np.asarray(photo, np.float32) + grain, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"photo-{number:03}.jpg", quality=90)
+        return folder
 
     return make
 
 
 @pytest.fixture(scope="session")
-def keep() -> Iterator[Callable[[str, Any], None]]:
-    """``keep(name, numbers)``: into ``out/bench/measured.json``, with the machine they are of."""
-    from pipeline.bench.machine import describe
-
+def keep(results: Callable[[str], Path]) -> Iterator[Callable[[str, Any], None]]:
+    """``keep(name, numbers)``: add numbers to ``out/bench/measured.json``, which also describes the machine."""
     kept: dict[str, Any] = {"machine": asdict(describe())}
     yield lambda name, numbers: kept.update({name: numbers})
-    OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "measured.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    (results("bench") / "measured.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
-"""``python memory.py plain|fp32|bf16 WEIGHTS THREADS``: what BEN2 at 1024² needs, in a process of its own.
+"""``python memory.py plain|fp32|bf16 WEIGHTS THREADS``: measure the memory of BEN2 at 1024², in a process of its own.
 
-Prints JSON in MiB of resident memory: ``before`` the network is loaded, with the libraries imported (VmRSS); ``loaded``, when
-it is there (VmRSS); the ``peak`` of loading it and of its first forward pass (VmHWM). Linux only.
+Prints JSON in MiB of resident memory: ``before`` the network is loaded, with the libraries imported (VmRSS); when it is
+``loaded`` (VmRSS); and the ``peak`` of loading and of the first forward pass (VmHWM). Linux only.
 """
 
 from __future__ import annotations
@@ -11,68 +11,44 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
 
-from pipeline.config.job import Storage
 from pipeline.config.presets import load_preset
 from pipeline.models.forward import Normalise
 from pipeline.models.mvanet.checkpoint import load_mvanet
 from pipeline.segmenter import Segmenter
 from pipeline.storage.files import Files
 
-CPU = torch.device("cpu")
+sys.path.append(str(Path(__file__).resolve().parents[2] / "models"))  # tests are no package
 
 
-def plain_module() -> ModuleType:
-    """``tests/models/plain.py``; tests are no package."""
-    spec = spec_from_file_location("plain", Path(__file__).resolve().parents[2] / "models" / "reference.py")
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-class Plain:
-    """The plain form as a model: frames in, logits out, in fp32."""
-
-    def __init__(self, weights: Path) -> None:
-        recipe = load_preset("ben2-base").recipe
-        self.forward, self.normalise = plain_module().plain_forward, Normalise(recipe, CPU)
-        self.network = load_mvanet(weights, device=CPU, dtype=torch.float32)
-
-    def __call__(self, frames: np.ndarray) -> torch.Tensor:
-        with torch.inference_mode():
-            return self.forward(self.network, self.normalise(frames))[:, 0]
-
-
-def open_form(name: str, weights: Path, threads: int) -> Callable[[np.ndarray], torch.Tensor]:
-    """A model: ``plain``, or ours in the precision of that name."""
+def load_form(name: str, weights: Path, threads: int) -> Callable[[np.ndarray], torch.Tensor]:
+    """Load a model: ``plain`` for the published form in fp32, or ours in the precision of that name."""
     torch.set_num_threads(threads)
-    if name == "plain":
-        return Plain(weights)
-    recipe = load_preset("ben2-base", {"weights": str(weights), "precision": name}).recipe
-    return Segmenter.from_recipe(recipe, Files(Storage()), device="cpu", threads=threads).model
+    if name != "plain":
+        recipe = load_preset("ben2-base", {"weights": str(weights), "precision": name}).recipe
+        return Segmenter.from_recipe(recipe, Files(), device="cpu", threads=threads).model
+    from reference import plain_forward
+
+    cpu = torch.device("cpu")
+    normalise = Normalise(load_preset("ben2-base").recipe, cpu)
+    network = load_mvanet(weights, device=cpu, dtype=torch.float32)
+    return torch.inference_mode()(lambda frames: plain_forward(network, normalise(frames))[:, 0])
 
 
 def resident_mib(name: str) -> float:
-    """VmRSS or VmHWM of this process."""
-    (found,) = re.findall(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return int(found) / 1024
-
-
-def main() -> None:
-    before = resident_mib("VmRSS")
-    form = open_form(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
-    gc.collect()
-    loaded = resident_mib("VmRSS")
-    form(np.zeros((1, 1024, 1024, 3), np.uint8))
-    print(json.dumps({"before": before, "loaded": loaded, "peak": resident_mib("VmHWM")}))
+    """Return VmRSS or VmHWM of this process."""
+    (kib,) = re.findall(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(kib) / 1024
 
 
 if __name__ == "__main__":
-    main()
+    before = resident_mib("VmRSS")
+    model = load_form(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    gc.collect()
+    loaded = resident_mib("VmRSS")
+    model(np.zeros((1, 1024, 1024, 3), np.uint8))
+    print(json.dumps({"before": before, "loaded": loaded, "peak": resident_mib("VmHWM")}))

@@ -1,4 +1,4 @@
-"""Crops at 1:1, before and after, on white, black and green: a page for a person to judge."""
+"""A page of crops at 1:1, before and after refinement, on white, black and green."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import methods
 import numpy as np
 from PIL import Image
 
+from pipeline import Segmenter
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import to_mask
 from pipeline.paths import EXAMPLES
@@ -21,33 +22,28 @@ from pipeline.types import Alpha, Mask, Pixels, as_alpha
 GROUNDS = {"white": (255, 255, 255), "black": (0, 0, 0), "green": (0, 200, 60)}
 CROP_PX = 256
 
-Pixels3 = Any
-
 
 class Sample(NamedTuple):
-    """An image with two alphas for it, and what to look at."""
+    """An image with two or more alphas."""
 
     name: str
     image: Pixels
     before: Alpha
-    """What everyone does: 8 bits, enlarged, the photo's own colours."""
+    """8 bits, enlarged; shown with the photo's own colours."""
     after: dict[str, Alpha]
-    """By refiner."""
+    """Alpha by refiner."""
 
 
 def scenes(material: Any) -> Iterator[Sample]:
-    """Held-out ones of every kind, at 4x."""
+    """Yield a held-out scene of every kind, at 4x."""
     for number, kind in enumerate(KINDS):
-        scene = make_scene(material, 100, kind, FINISHES[number % len(FINISHES)], 4, part="held_out")
-        name = f"{kind}, {scene.finish}, {scene.factor}x"
-        after = {refiner: methods.refined(scene, one) for refiner, one in methods.refiners().items()}
-        yield Sample(name, scene.image, methods.eight_bits(scene), after)
+        scene = make_scene(material, 100, kind, FINISHES[number % len(FINISHES)], 4, split="held_out")
+        after = {name: methods.refine(scene, refiner) for name, refiner in methods.refiners().items()}
+        yield Sample(f"{kind}, {scene.finish}, {scene.factor}x", scene.image, methods.eight_bits(scene), after)
 
 
 def photos() -> Iterator[Sample]:
-    """The bundled ones, enlarged threefold, through the bundled model: a real base's opinion. No truth is known."""
-    from pipeline import Segmenter
-
+    """Yield some bundled photos with u2netp's alpha; they have no ground truth."""
     segmenters = {refiner: Segmenter("u2netp", refiner=refiner) for refiner in ("none", *methods.refiners())}
     for path in sorted(EXAMPLES.glob("*.jpg"))[:6]:
         image = np.asarray(Image.open(path).convert("RGB"))
@@ -55,12 +51,12 @@ def photos() -> Iterator[Sample]:
         yield Sample(f"{path.stem}, u2netp", image, alphas.pop("none"), alphas)
 
 
-def busiest(sample: Sample) -> tuple[slice, slice]:
-    """The square where before and guided differ the most."""
+def largest_change(sample: Sample) -> tuple[slice, slice]:
+    """Return the square in which guided changes the most."""
     change = cv2.boxFilter(np.abs(sample.after["guided"] - sample.before), -1, (CROP_PX // 2, CROP_PX // 2))
-    y, x = np.unravel_index(int(change.argmax()), change.shape)
+    centre = np.unravel_index(int(change.argmax()), change.shape)
     top, left = (
-        int(np.clip(at - CROP_PX // 2, 0, max(0, length - CROP_PX))) for at, length in zip((y, x), change.shape, strict=True)
+        int(np.clip(at - CROP_PX // 2, 0, max(0, length - CROP_PX))) for at, length in zip(centre, change.shape, strict=True)
     )
     return slice(top, top + CROP_PX), slice(left, left + CROP_PX)
 
@@ -71,8 +67,8 @@ def composite(colours: Pixels, mask: Mask, ground: tuple[int, int, int]) -> Pixe
 
 
 def crops(sample: Sample) -> Iterator[tuple[str, Pixels]]:
-    """Photo, alphas, and the composites of both."""
-    part = busiest(sample)
+    """Yield the photo, and every alpha with its composites."""
+    part = largest_change(sample)
     yield "photo", sample.image[part]
     for when, alpha in {"before": sample.before, **sample.after}.items():
         mask = to_mask(alpha)
@@ -83,17 +79,15 @@ def crops(sample: Sample) -> Iterator[tuple[str, Pixels]]:
 
 
 def write_page(material: Any, out: Path) -> Path:
-    """``index.html`` and its pictures."""
+    """Write ``index.html`` and its pictures."""
     (out / "crops").mkdir(parents=True, exist_ok=True)
     rows = []
     for number, sample in enumerate([*scenes(material), *photos()]):
         cells = []
         for place, (name, pixels) in enumerate(crops(sample)):
-            file = f"crops/{number:02}-{place}.png"
+            file, caption = f"crops/{number:02}-{place}.png", html.escape(name)
             Image.fromarray(pixels).save(out / file)
-            cells.append(
-                f'<figure><img src="{file}" alt="{html.escape(name)}"><figcaption>{html.escape(name)}</figcaption></figure>'
-            )
+            cells.append(f'<figure><img src="{file}" alt="{caption}"><figcaption>{caption}</figcaption></figure>')
         rows.append(f"<h2>{html.escape(sample.name)}</h2><div>{''.join(cells)}</div>")
     page = out / "index.html"
     page.write_text(PAGE.format(rows="\n".join(rows)), encoding="utf-8")
@@ -110,7 +104,7 @@ PAGE = """<!doctype html>
   img {{ display: block; image-rendering: pixelated }}
 </style>
 <h1>Before and after the refiner, at 1:1</h1>
-<p>Before: the base's alpha at 8 bits, enlarged, with the photo's own colours. guided, cgm: that
-<code>refiner</code> and <code>foreground: multilevel</code>. Each crop shows where guided differs from before the most.</p>
+<p>Before: the base alpha at 8 bits, enlarged, with the photo's own colours. guided, cgm: that <code>refiner</code>, and
+<code>foreground: multilevel</code>. Each crop is where guided changes the most.</p>
 {rows}
 """

@@ -1,4 +1,4 @@
-"""Runs of more and more rows, through the real command line, with next to nothing to do for each."""
+"""Runs of three sizes through the command line, with next to no work per row."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,73 +18,68 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.run.graph import GPU_ROWS, grown
+from pipeline.run.block_sizes import GPU_ROWS, grow
 
-OUT = Path(__file__).resolve().parents[3] / "out" / "scale"
 ITEMS = int(os.environ.get("ITEMS") or 1_000_000)
 SIZES = (ITEMS // 16, ITEMS // 4, ITEMS)
 RUN_S = 3600
 
 REAL_EVERY = 64
-"""One row in so many has an image: at least one a block, so that every stage of every block works. The others' images lie
-outside the allowed roots: nothing is read or made for them, and they are carried from manifest to index like any row."""
+"""Rows per row with an image: at least one image per block, so that every stage of every block has work. The other rows name
+images outside the allowed roots: nothing is read or written for them, and they travel from manifest to index like any row."""
 
 SIDES_PX = (64, 48)
 SETTINGS = (
     *("recipe.outputs=[mask]", "budget.max_failed_share=1"),
     *("compute.batch_size=64", "compute.actors=1", "compute.threads_per_actor=1"),
 )
-"""Index parts are of the size that the command chooses."""
+"""Index parts have the size that the command chooses."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run from an empty output, and the same command again."""
+    """One run into an empty output, and the same command again."""
 
     rows: int
     seconds: float
-    """From the command's start to its end."""
+    """Seconds of the command, from start to end."""
+    rows_per_s: float
     flow_rows_per_s: float
-    """Without start-up and tidying: while the middle nine tenths were finished."""
+    """Rows per second without start-up and cleanup: of the middle nine tenths."""
     again_s: float
-    """Of the same command when everything is done."""
+    """Seconds of the same command when everything is done."""
     driver_mib: float
-    """The most that was resident of the driver at any time (VmHWM)."""
+    """Peak of the driver's resident memory (VmHWM)."""
     driver_heap_mib: float
-    """The most that it had allocated for itself (RssAnon), seen once a second."""
+    """Peak of the memory that the driver has allocated (RssAnon), sampled every 0.2 s."""
     indexed: int
-    """Rows in the index at the end, each id once."""
+    """Distinct ids in the index at the end."""
     parts: int
-
-    @property
-    def rows_per_s(self) -> float:
-        return self.rows / self.seconds
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory, fake_preset: str) -> list[Run]:
-    """By size, the smallest first; their numbers are in ``out/scale/runs.json``."""
-    OUT.mkdir(parents=True, exist_ok=True)
+def runs(
+    tmp_path_factory: pytest.TempPathFactory, fake_preset: str, matteline: str, clean_env: dict[str, str], results: Callable
+) -> list[Run]:
+    """The runs, the smallest first; their numbers are in ``out/scale/runs.json``."""
+    out: Path = results("scale")
     folder = tmp_path_factory.mktemp("scale")
     done: list[Run] = []
     for rows in SIZES:
-        done.append(run(rows, folder / str(rows), fake_preset))
-        told = [asdict(one) | {"rows_per_s": one.rows_per_s} for one in done]
-        (OUT / "runs.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        done.append(run(rows, folder / str(rows), [matteline, "run", "--preset", fake_preset], clean_env, out))
+        (out / "runs.json").write_text(json.dumps([asdict(one) for one in done], indent=2) + "\n", encoding="utf-8")
     return done
 
 
-def run(rows: int, folder: Path, preset: str) -> Run:
-    """One run of so many rows, watched, and the same command again."""
+def run(rows: int, folder: Path, command: list[str], env: dict[str, str], out: Path) -> Run:
+    """Run the command over ``rows`` rows twice."""
     folder.mkdir()
-    manifest, output, log = write_manifest(folder, rows), folder / "out", OUT / f"run-{rows}.log"
-    matteline = str(Path(sys.executable).with_name("matteline"))
-    where = ("--manifest", str(manifest), "--output", str(output), "--preset", preset)
-    # Blocks of the size that a run on GPUs makes: it is their number that Ray keeps account of.
-    settings = (*SETTINGS, f"compute.rows_per_block={grown(GPU_ROWS, rows)}")
-    command = [matteline, "run", *where, *(f"--set={setting}" for setting in settings)]
-    seconds, peak_mib, heap_mib = watched(command, log)
-    again_s, _, _ = watched(command, log)
+    manifest, output, log = write_manifest(folder, rows), folder / "out", out / f"run-{rows}.log"
+    # Blocks as large as on GPUs: Ray keeps a record of each of them.
+    settings = (*SETTINGS, f"compute.rows_per_block={grow(GPU_ROWS, rows)}")
+    command = [*command, "--manifest", str(manifest), "--output", str(output), *(f"--set={setting}" for setting in settings)]
+    seconds, peak_mib, heap_mib = watch(command, env, log)
+    again_s, _, _ = watch(command, env, log)
     parts = list(output.glob("*/index/*.parquet"))
     index = ds.dataset(parts, format="parquet").to_table(["item_id", "finished_at"])
     finished = np.sort(index["finished_at"].cast(pa.int64()).to_numpy()) / 1e3
@@ -92,6 +87,7 @@ def run(rows: int, folder: Path, preset: str) -> Run:
     return Run(
         rows=rows,
         seconds=seconds,
+        rows_per_s=rows / seconds,
         flow_rows_per_s=float((last - first) / (finished[last] - finished[first])),
         again_s=again_s,
         driver_mib=peak_mib,
@@ -102,7 +98,7 @@ def run(rows: int, folder: Path, preset: str) -> Run:
 
 
 def write_manifest(folder: Path, rows: int) -> Path:
-    """One image for every ``REAL_EVERY``-th row; the others' is somewhere else."""
+    """Write a manifest in which every ``REAL_EVERY``-th row has an image."""
     (folder / "photos").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (*SIDES_PX[::-1], 3), np.uint8)
     Image.fromarray(pixels).save(folder / "photos" / "photo.jpg")
@@ -112,32 +108,27 @@ def write_manifest(folder: Path, rows: int) -> Path:
     return folder / "manifest.parquet"
 
 
-def watched(command: list[str], log: Path) -> tuple[float, float, float]:
-    """Seconds of a command, and the most memory of its own process in MiB: resident, and allocated for itself."""
+def watch(command: list[str], env: dict[str, str], log: Path) -> tuple[float, float, float]:
+    """Run a command; return its seconds and its process's peaks of resident and of allocated memory, in MiB."""
     start, peak, heap = time.perf_counter(), 0.0, 0.0
-    with log.open("ab") as words, subprocess.Popen(command, stdout=words, stderr=words, env=environment()) as process:
+    with log.open("ab") as words, subprocess.Popen(command, stdout=words, stderr=words, env=env) as process:
         try:
             while process.poll() is None:
                 if time.perf_counter() - start > RUN_S:
                     pytest.exit(f"the run took longer than {RUN_S} s; see {log}", 1)
                 found = dict(re.findall(r"^(VmHWM|RssAnon):\s+(\d+)", status(process.pid), re.MULTILINE))
-                peak, heap = (max(most, int(found.get(name, 0)) / 1024) for most, name in ((peak, "VmHWM"), (heap, "RssAnon")))
+                peak, heap = (max(mib, int(found.get(name, 0)) / 1024) for mib, name in ((peak, "VmHWM"), (heap, "RssAnon")))
                 time.sleep(0.2)
         finally:
             process.terminate()
     if process.returncode:
-        pytest.exit(f"the run ended with {process.returncode}; {log} ends with {log.read_text(errors='replace')[-1500:]}", 1)
+        pytest.exit(f"the run failed with exit code {process.returncode}: {log.read_text(errors='replace')[-1500:]}", 1)
     return time.perf_counter() - start, peak, heap
 
 
 def status(pid: int) -> str:
+    """Return ``/proc/PID/status``, or nothing if the process has just ended."""
     try:
         return Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
-        return ""  # it has just ended
-
-
-def environment() -> dict[str, str]:
-    """Nobody else's store or cluster."""
-    variables = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "RAY_"))}
-    return variables | {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+        return ""

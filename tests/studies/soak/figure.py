@@ -1,4 +1,4 @@
-"""The soak as one picture: memory, descriptors and items over time."""
+"""The picture of the soak: memory, descriptors and items over time."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ SHOWN = ("driver", "model", "tasks", "ledger", "raylet", "gcs")
 
 
 def draw(samples: pd.DataFrame, path: Path) -> None:
-    """Three panels above each other, as PNG."""
+    """Draw three panels above each other, as PNG."""
     figure, (memory, descriptors, items) = plt.subplots(3, 1, sharex=True, figsize=(9, 8), height_ratios=(3, 2, 1))
     for role in SHOWN:
-        heap, open_now = (over_time(samples, role, column) for column in ("heap_mib", "descriptors"))
-        memory.plot(heap.index / 60, heap, label=role, linewidth=1)
-        descriptors.plot(open_now.index / 60, open_now, linewidth=1)
-    store = samples.groupby("seconds")["store_mib"].max()
-    memory.plot(store.index / 60, store, label="object store", linewidth=1, linestyle=":", color="grey")
-    done = samples.groupby("seconds")["items"].max()
-    items.plot(done.index / 60, done, linewidth=1, color="black")
-    memory.set(ylabel="memory of its own, MiB", title="The largest process of each role")
+        for panel, column in ((memory, "heap_mib"), (descriptors, "descriptors")):
+            values = over_time(samples, role, column)
+            panel.plot(values.index / 60, values, label=role, linewidth=1)
+    moments = samples.groupby("seconds")[["store_mib", "items"]].max()
+    memory.plot(moments.index / 60, moments["store_mib"], label="object store", linewidth=1, linestyle=":", color="grey")
+    items.plot(moments.index / 60, moments["items"], linewidth=1, color="black")
+    memory.set(ylabel="allocated memory, MiB", title="The largest process of each role")
     memory.legend(ncols=4, fontsize="small")
     descriptors.set(ylabel="open files and sockets")
     items.set(ylabel="items done", xlabel="minutes")

@@ -1,4 +1,4 @@
-"""What a watched run's numbers did over time: its last third against its first."""
+"""Trends of a run's samples: the last third against the first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 
 class Growth(NamedTuple):
-    """Medians over the moments of a third of the time."""
+    """Medians over the first and the last third of the time."""
 
     first: float
     last: float
@@ -24,30 +24,30 @@ class Growth(NamedTuple):
 
 
 def flowing(samples: pd.DataFrame) -> pd.DataFrame:
-    """From the first committed item to the last one: without the start and the tidying up, which differ on purpose."""
+    """Return the samples between the first and the last committed item, without start-up and cleanup."""
     return samples[(samples["items"] > 0) & (samples["items"] < samples["items"].max())]
 
 
 def over_time(samples: pd.DataFrame, role: str, column: str) -> pd.Series:
-    """By second: the largest of the role's processes, for processes come and go."""
+    """Return the maximum over the role's processes by second, since processes come and go."""
     return samples[samples["role"] == role].groupby("seconds")[column].max()
 
 
 def processes(samples: pd.DataFrame) -> pd.Series:
-    """By second: how many there are."""
+    """Return the number of processes by second."""
     return samples.groupby("seconds")["pid"].nunique()
 
 
 def growth(series: pd.Series) -> Growth:
-    """Of a number by second."""
+    """Compare the thirds of a series by second."""
     third = (series.index[-1] - series.index[0]) / 3
     return Growth(series[: series.index[0] + third].median(), series[series.index[-1] - third :].median())
 
 
-def an_item(samples: pd.DataFrame, role: str, column: str) -> float:
-    """The column's slope over the items done: the median over all pairs of moments of the last two thirds (Theil, Sen).
+def per_item(samples: pd.DataFrame, role: str, column: str) -> float:
+    """Return the column's slope per item: the median over all pairs of samples (Theil-Sen estimator).
 
-    In the first third caches and pools are still filling.
+    The first third is left out, since caches and pools are still filling.
     """
     late = samples[(samples["role"] == role) & (samples["items"] >= samples["items"].max() / 3)]
     items, values = late["items"].to_numpy(np.float64), late[column].to_numpy(np.float64)

@@ -1,4 +1,4 @@
-"""The watch itself: it must see what a leaking process does, and nothing where there is nothing."""
+"""The sampler of the soak detects every kind of leak and reports none where there is none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 
 import pandas as pd
 import pytest
-from growth import an_item, flowing, growth, over_time
+from growth import flowing, growth, over_time, per_item
 from watch import Sample, Watch
 
 LEAK = """
@@ -30,7 +30,7 @@ for step in range(50):
 
 
 @pytest.mark.parametrize("leak", ["memory", "descriptors", "threads", "nothing"])
-def test_a_leak_is_seen(leak: str) -> None:
+def test_a_leak_is_detected(leak: str) -> None:
     steps = [0]
     with subprocess.Popen([sys.executable, "-c", LEAK, leak], stdout=subprocess.PIPE) as run:
         assert run.stdout is not None
@@ -42,20 +42,20 @@ def test_a_leak_is_seen(leak: str) -> None:
         grown = growth(over_time(samples, "driver", column)).more
         assert 15 < grown < 50 if name == leak else grown < 3, (name, grown)
     if leak == "memory":
-        assert an_item(samples, "driver", "heap_mib") == pytest.approx(1, rel=0.3)
+        assert per_item(samples, "driver", "heap_mib") == pytest.approx(1, rel=0.3)
 
 
-def test_a_process_that_is_gone_is_no_fault() -> None:
-    looks = itertools.count()
+def test_a_process_that_has_ended_is_no_error() -> None:
+    calls = itertools.count()
     run = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5)"])
-    with Watch(run.pid, lambda: next(looks), every_s=0.01) as watch:
-        time.sleep(1)  # it ends and is a zombie
+    with Watch(run.pid, lambda: next(calls), every_s=0.01) as watch:
+        time.sleep(1)  # the process ends and is a zombie
         run.wait()
         time.sleep(0.2)
     assert watch.samples
-    assert next(looks) > 20 + watch.samples[-1].items
+    assert next(calls) > 20 + watch.samples[-1].items
 
 
-def test_a_watch_that_broke_says_so() -> None:
+def test_an_error_while_sampling_is_raised() -> None:
     with pytest.raises(ZeroDivisionError), Watch(os.getpid(), lambda: 1 // 0, every_s=0.01):
         time.sleep(0.1)

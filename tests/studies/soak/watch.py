@@ -1,4 +1,4 @@
-"""Watches a run from outside: what every process of it holds, once a second. Linux only."""
+"""Sample the resources of a run's processes from outside, once per second. Linux only."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import NamedTuple
 import psutil
 
 ROLES = {
-    "model": ("ray::MapWorker",),
-    "ledger": ("ray::InMemoryLedger",),
+    "model": "ray::MapWorker",
+    "ledger": "ray::InMemoryLedger",
     "Ray's own": ("ray::_StatsActor", "ray::_AutoscalingCoordinatorActor", "ray::ActorLocationTracker"),
-    "tasks": ("ray::",),  # reading, decoding, finishing and committing take turns in one pool of processes
+    "tasks": "ray::",  # reading, decoding, writing and committing share one pool of processes
 }
-"""By what Ray writes into its processes' titles; the first that fits."""
+"""Role by the beginning of the title that Ray gives its processes; the first match counts."""
 
 PROGRAMS = {"raylet": "raylet", "gcs_server": "gcs"}
 
@@ -29,28 +29,28 @@ class Sample(NamedTuple):
 
     seconds: float
     items: int
-    """Committed by then."""
+    """Items committed so far."""
     role: str
     pid: int
-    rss_mib: float
     heap_mib: float
-    """What the process has allocated for itself (the kernel's RssAnon): without code, and without the object store, of which
-    RSS and even USS count the pages that a process has touched."""
+    """Memory that the process has allocated (the kernel's RssAnon), without code and without the object store. RSS and even
+    USS count the store's pages that a process has touched."""
     descriptors: int
     sockets: int
     threads: int
     store_mib: float
-    """The whole object store, the same for all processes."""
+    """Used memory of the object store, the same for all processes."""
     spill_requests: int
-    """Since the start, of the whole object store."""
+    """Spill requests of the object store since the start."""
 
 
 class Watch:
-    """Use as a context manager around the life of a run; ``samples`` grows meanwhile.
+    """A context manager around the life of a run; ``samples`` grows meanwhile.
 
     Args:
-        driver: process id of the run.
-        items: how many are committed now.
+        driver: Process id of the run.
+        items: Returns the number of committed items.
+        every_s: Seconds between two samples.
     """
 
     def __init__(self, driver: int, items: Callable[[], int], every_s: float = 1.0) -> None:
@@ -58,7 +58,7 @@ class Watch:
         self.samples: list[Sample] = []
         self._roles: dict[int, str] = {}
         self._state: Path | None = None
-        self._over = threading.Event()
+        self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(1)
 
     def __enter__(self) -> Watch:
@@ -66,21 +66,21 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stop.set()
         with self._pool:
-            self._watching.result()  # a watch that broke has seen nothing
+            self._watching.result()  # raises what the thread raised
 
     def _watch(self) -> None:
         started = time.monotonic()
-        while not self._over.wait(self.every_s):
+        while not self._stop.wait(self.every_s):
             seconds, items = time.monotonic() - started, self.items()
             store = self._store()
             for process in self._family():
                 try:
                     role = self._role(process)
-                    self.samples.append(Sample(round(seconds, 2), items, role, process.pid, *held(process), *store))
+                    self.samples.append(Sample(round(seconds, 2), items, role, process.pid, *resources(process), *store))
                 except (psutil.Error, OSError):
-                    continue  # it has just ended
+                    continue  # the process has just ended
 
     def _family(self) -> Iterator[psutil.Process]:
         try:
@@ -91,14 +91,13 @@ class Watch:
             return
 
     def _role(self, process: psutil.Process) -> str:
-        """An actor stays what it is; what has no title yet may become anything."""
-        known = self._roles.get(process.pid)
-        if known is not None:
-            return known
+        """Return the role. An actor keeps its role; a worker without a title may become anything, so it is not cached."""
+        if process.pid in self._roles:
+            return self._roles[process.pid]
         words = process.cmdline()
         title, program = " ".join(words), Path(words[0]).name if words else ""
         if program == "raylet" and self._state is None:
-            # A file that the raylet writes anew every ten seconds; to ask Ray itself costs seconds of a core each time.
+            # The raylet rewrites this file every ten seconds. Asking Ray itself costs seconds of a core each time.
             logs = re.search(r"--log_dir=(\S+)", title)
             self._state = Path(logs[1]) / "debug_state.txt" if logs else None
         role = "driver" if process.pid == self.driver else PROGRAMS.get(program)
@@ -108,7 +107,7 @@ class Watch:
         return role
 
     def _store(self) -> tuple[float, int]:
-        """Object store in use, in MiB, and requests to spill."""
+        """Return the used MiB of the object store and its spill requests."""
         try:
             text = self._state.read_text() if self._state else ""
         except OSError:
@@ -119,11 +118,11 @@ class Watch:
         return round(used, 2), int(spilled[1]) if spilled else 0
 
 
-def held(process: psutil.Process) -> tuple[float, float, int, int, int]:
-    """Memory in MiB, in all and of its own; open descriptors, those of them that are sockets; threads.
+def resources(process: psutil.Process) -> tuple[float, int, int, int]:
+    """Return allocated MiB, open descriptors, the sockets among them, and threads.
 
     Raises:
-        psutil.Error, OSError: it has ended.
+        psutil.Error, OSError: The process has ended.
     """
     proc = Path(f"/proc/{process.pid}")
     kinds = [_kind(entry) for entry in os.scandir(proc / "fd")]
@@ -131,12 +130,11 @@ def held(process: psutil.Process) -> tuple[float, float, int, int, int]:
     status = dict(re.findall(r"^(\w+):\s+(\d+)", (proc / "status").read_text(), re.MULTILINE))
     if "RssAnon" not in status:
         raise psutil.ZombieProcess(process.pid)
-    rss_mib, heap_mib = (round(int(status[name]) / 1024, 2) for name in ("VmRSS", "RssAnon"))
-    return rss_mib, heap_mib, len(kinds), sockets, int(status["Threads"])
+    return round(int(status["RssAnon"]) / 1024, 2), len(kinds), sockets, int(status["Threads"])
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
     try:
-        return os.readlink(entry.path)  # noqa: PTH115  thousands of them
+        return os.readlink(entry.path)  # noqa: PTH115  Path is too slow for thousands of them
     except FileNotFoundError:
         return ""

@@ -1,7 +1,7 @@
-"""Declared stage times, for any Python process that has this folder on its PYTHONPATH: the run and Ray's workers alike.
+"""Make the stages sleep, in any Python process that has this folder on its PYTHONPATH: the run and Ray's workers.
 
-The environment variable PACE names a JSON file with seconds to sleep: ``decode_s`` and ``finish_s`` for every million pixels
-of an item, ``model_s`` for an item. So a run's speed is that of its declared times, however few cores all nodes share.
+The environment variable PACE names a JSON file with the seconds: ``decode_s`` and ``finish_s`` per megapixel of an item,
+``model_s`` per item. So a run is as fast as its declared times say, however few cores all nodes share.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import wrapt
 
 @functools.cache
 def pace() -> dict[str, float]:
-    """Read at the first call: an idle worker may have been started before the run that it works for."""
-    found: dict[str, float] = json.loads(Path(os.environ["PACE"]).read_text(encoding="utf-8"))
-    return found
+    """Read the file at the first call: an idle worker may have started before the run that it works for."""
+    seconds: dict[str, float] = json.loads(Path(os.environ["PACE"]).read_text(encoding="utf-8"))
+    return seconds
 
 
 def in_decode(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -30,13 +30,13 @@ def in_decode(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def in_model(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Around the step that every forward pass of the fake model begins with; ``args[0]``: (N, S, S, 3) uint8 frames."""
+    """Wrap the first step of the fake model's forward pass; ``args[0]``: frames (N, S, S, 3) uint8."""
     time.sleep(pace()["model_s"] * len(args[0]))
     return wrapped(*args, **kwargs)
 
 
 def in_finish(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Around what makes an item's objects; ``args[0]``: its pixels."""
+    """Wrap the encoding of an item's objects; ``args[0]``: its pixels."""
     time.sleep(pace()["finish_s"] * args[0].size / 3e6)
     return wrapped(*args, **kwargs)
 
