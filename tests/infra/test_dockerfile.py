@@ -1,4 +1,4 @@
-"""The image's recipe: linted, not root, pinned, and built from files that are there."""
+"""The Dockerfile passes hadolint, does not run as root, pins its dependencies and copies files that exist."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def text() -> str:
 
 
 def lint(text: str, want: Callable[[str], NoReturn]) -> list[str]:
-    """hadolint's findings, one a line."""
+    """Return the findings of hadolint."""
     hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
     if hadolint is None:
         want("hadolint is not installed")
@@ -32,13 +32,13 @@ def lint(text: str, want: Callable[[str], NoReturn]) -> list[str]:
 
 
 def last_user(text: str) -> str:
-    """Whom the finished image runs as; root where nothing is said."""
+    """Return the user of the final stage, root by default."""
     last_stage = re.split(r"^FROM ", text, flags=re.MULTILINE)[-1]
     return (re.findall(r"^USER (\S+)$", last_stage, re.MULTILINE) or ["root"])[-1]
 
 
 def copied(text: str) -> list[str]:
-    """What is taken from the build's context."""
+    """Return the paths that are copied from the build context."""
     lines = [line for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE) if "--from" not in line]
     return [source for line in lines for source in line.split()[:-1]]
 
@@ -47,33 +47,33 @@ def test_hadolint_finds_nothing(text: str, want: Callable[[str], NoReturn], bars
     bars.at_most("findings of hadolint", len(lint(text, want)), 0)
 
 
-def test_runs_as_a_number_that_is_not_root(text: str) -> None:
-    assert last_user(text) == "1000:1000"  # a number: Kubernetes can't tell whether a name is root
+def test_the_user_is_numeric_and_not_root(text: str) -> None:
+    assert last_user(text) == "1000:1000"  # runAsNonRoot cannot check a name
 
 
-def test_installs_what_the_lock_pins(text: str) -> None:
+def test_dependencies_are_pinned_by_the_lock_file(text: str) -> None:
     installs = re.findall(r"pip install (.+?)(?: && |$)", re.sub(r"\s*\\\n\s*", " ", text), re.MULTILINE)
     assert len(installs) == 2
     assert all("-c requirements.lock" in line or "--no-deps" in line for line in installs)
 
 
-def test_copies_files_that_exist_and_reach_the_build(text: str) -> None:
+def test_copied_files_exist_and_are_in_the_build_context(text: str) -> None:
     sources = copied(text)
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     kept = [line[1:] for line in ignored if line.startswith("!")]
     assert "*" in ignored
-    assert {"pipeline", "jobs", "configs", "requirements.lock"} <= set(sources)
+    assert {"pipeline", "jobs", "configs", "infra", "requirements.lock"} <= set(sources)
     for source in sources:
         assert (ROOT / source).exists(), source
-        assert any(fnmatch(source, pattern) for pattern in kept), f"{source} is kept out by .dockerignore"
+        assert any(fnmatch(source, pattern) for pattern in kept), f"{source} is excluded by .dockerignore"
 
 
-def test_bakes_no_weights_unless_asked(text: str) -> None:
+def test_no_weights_are_baked_in_by_default(text: str) -> None:
     assert 'ARG WEIGHTS=""' in text
 
 
-def test_bakes_weights_where_no_volume_hides_them(text: str) -> None:
-    """Kubernetes mounts an empty one over the cache."""
+def test_baked_weights_are_outside_every_volume(text: str) -> None:
+    """Kubernetes mounts an empty volume at the cache."""
     (baked,) = re.findall(r"MATTELINE_BAKED=(\S+)", text)
     assert f"MATTELINE_CACHE={baked} python" in text
     mounts = re.findall(r"mountPath: ([^\s,}]+)", (ROOT / "infra" / "base" / "rayjob.yaml").read_text(encoding="utf-8"))
@@ -84,10 +84,10 @@ def test_bakes_weights_where_no_volume_hides_them(text: str) -> None:
     ("wrong", "rule"),
     [("USER root", "DL3002"), ("USER 1000:1000\nRUN cd /tmp && ls", "DL3003"), ("USER 1000:1000\nRUN sudo ls", "DL3004")],
 )
-def test_hadolint_catches(text: str, wrong: str, rule: str, want: Callable[[str], NoReturn]) -> None:
+def test_hadolint_finds_a_planted_mistake(text: str, wrong: str, rule: str, want: Callable[[str], NoReturn]) -> None:
     assert any(rule in line for line in lint(text.replace("USER 1000:1000", wrong), want))
 
 
-def test_root_is_seen(text: str) -> None:
+def test_last_user_recognises_root(text: str) -> None:
     assert last_user(text.replace("USER 1000:1000", "USER root")) == "root"
     assert last_user(text.replace("USER 1000:1000\n", "")) == "root"

@@ -1,10 +1,11 @@
-"""What lies beside the overlays: metrics that Ray has, clusters that Ray accepts, one version of Ray in all of it."""
+"""Monitoring uses metrics that exist, the files of ``elsewhere`` are valid, and versions agree."""
 
 from __future__ import annotations
 
 import ast
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def metrics(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["alerts.yaml", "dashboard.json"])
-def test_every_metric_is_ours_or_one_that_rays_own_dashboards_show(name: str) -> None:
+def test_every_metric_is_ours_or_in_a_dashboard_of_ray(name: str) -> None:
     theirs = "".join(path.read_text() for path in (RAY / "dashboard/modules/metrics/dashboards").glob("*_panels.py"))
     known = set(re.findall(r"\bray_[a-z_]+", theirs))
     known |= {metric.exported + end for metric in ALL for end in ("", "_bucket", "_sum", "_count")}
@@ -37,8 +38,8 @@ def test_every_metric_is_ours_or_one_that_rays_own_dashboards_show(name: str) ->
     assert used - known == set()
 
 
-def test_a_healthy_lease_never_looks_old() -> None:
-    """Renewed every quarter of its time to live, told by Ray every 10 s, gathered at the interval of the PodMonitor."""
+def test_a_healthy_lease_does_not_raise_the_alert() -> None:
+    """It is renewed every TTL_S / 4, exported by Ray every 10 s, and scraped at the interval of the PodMonitor."""
     (endpoint,) = yaml.safe_load((MONITORING / "podmonitor.yaml").read_text(encoding="utf-8"))["spec"]["podMetricsEndpoints"]
     rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text(encoding="utf-8"))["spec"]["groups"][0]["rules"]
     (rule,) = (rule for rule in rules if rule["alert"] == "MattelineLeaseOld")
@@ -47,13 +48,13 @@ def test_a_healthy_lease_never_looks_old() -> None:
     assert oldest + 15 <= int(limit) < int(limit) + seconds(rule["for"]) < TTL_S
 
 
-def test_the_dashboards_panels_lie_side_by_side() -> None:
+def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
     panels = json.loads((MONITORING / "dashboard.json").read_text(encoding="utf-8"))["panels"]
     assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(panels)
     assert len({panel["id"] for panel in panels}) == len(panels)
 
 
-def test_rays_own_schema_takes_the_cluster_of_virtual_machines() -> None:
+def test_the_aws_cluster_matches_the_schema_of_ray() -> None:
     cluster: dict[str, Any] = yaml.safe_load((INFRA / "elsewhere" / "aws-ray-cluster.yaml").read_text(encoding="utf-8"))
     jsonschema.validate(cluster, json.loads((RAY / "autoscaler" / "ray-schema.json").read_text()))
     types = cluster["available_node_types"]
@@ -62,11 +63,11 @@ def test_rays_own_schema_takes_the_cluster_of_virtual_machines() -> None:
     assert types["gpu"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
 
 
-def test_the_dag_is_python() -> None:
+def test_the_dag_is_valid_python() -> None:
     ast.parse((INFRA / "elsewhere" / "airflow_dag.py").read_text(encoding="utf-8"))
 
 
-def test_one_version_of_ray_everywhere(locked_ray: str, bars: Any) -> None:
+def test_one_version_of_ray_is_used_everywhere(locked_ray: str, bars: Any) -> None:
     named = {
         path.name: set(re.findall(r"-ray(\d+\.\d+\.\d+)", path.read_text(encoding="utf-8")))
         for path in INFRA.rglob("*")
@@ -75,3 +76,10 @@ def test_one_version_of_ray_everywhere(locked_ray: str, bars: Any) -> None:
     other = sorted(name for name, versions in named.items() if versions - {locked_ray})
     assert sum(bool(versions) for versions in named.values()) >= 6
     bars.at_most(f"files of infra/ that name another Ray than the lock {other or ''}".strip(), len(other), 0)
+
+
+def test_every_image_tag_has_the_version_of_the_package() -> None:
+    version = tomllib.loads((INFRA.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    texts = [path.read_text(encoding="utf-8") for path in INFRA.rglob("*") if path.suffix in {".md", ".py", ".yaml"}]
+    tags = {tag for text in texts for tag in re.findall(r"example/matteline:(\S+?)-ray", text)}
+    assert tags == {version}

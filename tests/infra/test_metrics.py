@@ -1,4 +1,4 @@
-"""A real run whose metrics are gathered as a cluster's are: what dashboard and alerts use is there, and every panel shows."""
+"""A real run exports the metrics that dashboard and alerts use, and every panel of the dashboard shows data."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ WITH_GPUS = ("ray_node_gpus_available", "ray_node_gpus_utilization", "ray_node_g
 ITEMS = int(os.environ.get("ITEMS") or 1000)
 REPORTED_EVERY_MS = "RAY_metrics_report_interval_ms"
 ask = build_opener(ProxyHandler({})).open
-"""Loopback, whatever the environment's proxies."""
+"""Requests to loopback must not use a proxy of the environment."""
 
 
 @dataclass
 class Gathered:
-    """What was told while the run was at work."""
+    """Metrics that the run exported."""
 
     names: set[str] = field(default_factory=set)
     helped: dict[str, str] = field(default_factory=dict)
@@ -63,7 +63,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], str | None]]:
-    """Starts a Prometheus that reads a port every second, if there is one on this machine."""
+    """``prometheus(port)``: starts a Prometheus, if it is installed, that scrapes a port every second; returns its address."""
     folder, running = tmp_path_factory.mktemp("prometheus"), []
 
     def start(port: int) -> str | None:
@@ -73,7 +73,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[i
         job = {"job_name": "ray", "static_configs": static}
         rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text(encoding="utf-8"))["spec"]
         (folder / "rules.yml").write_text(json.dumps(rules))
-        often = {"scrape_interval": "1s", "evaluation_interval": "1s"}  # a run is over before the usual minute
+        often = {"scrape_interval": "1s", "evaluation_interval": "1s"}  # the run takes less than the default of a minute
         config = {"global": often, "scrape_configs": [job], "rule_files": [str(folder / "rules.yml")]}
         (folder / "prometheus.yml").write_text(json.dumps(config))
         mine = free_port()
@@ -100,9 +100,9 @@ def gathered(
     fake_preset: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Gathered]:
-    """One run on a cluster of one node, one of whose workers dies."""
+    """Metrics of one run on a cluster of one node, on which one worker is killed."""
     if importlib.util.find_spec("opencensus") is None or importlib.util.find_spec("aiohttp_cors") is None:
-        pytest.skip("Ray exports no metrics here: pip install -e '.[cluster]', or make dashboard")
+        pytest.skip("Ray cannot export metrics: pip install -e '.[cluster]', or run make dashboard")
     from ray.cluster_utils import Cluster
 
     folder, port = tmp_path_factory.mktemp("night"), free_port()
@@ -138,7 +138,7 @@ def gathered(
 
 
 def kill_a_worker() -> bool:
-    """One of the cluster's processes that this test has started."""
+    """Kill a Ray worker that is a child of this process."""
     for process in psutil.Process().children(recursive=True):
         if any("write_batch" in word for word in process.cmdline()[:1]):
             process.send_signal(signal.SIGKILL)
@@ -147,7 +147,7 @@ def kill_a_worker() -> bool:
 
 
 def expressions() -> dict[str, list[tuple[str, str]]]:
-    """Every panel's, with its legend, for all clusters."""
+    """Return the queries and legends of each panel, for all clusters."""
     panels = json.loads((MONITORING / "dashboard.json").read_text(encoding="utf-8"))["panels"]
     return {
         panel["title"]: [(target["expr"].replace("$cluster", ".*"), target["legendFormat"]) for target in panel["targets"]]
@@ -156,24 +156,24 @@ def expressions() -> dict[str, list[tuple[str, str]]]:
 
 
 def alerts() -> dict[str, str]:
-    """Every alert's expression."""
+    """Return the expression of each alert."""
     rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text(encoding="utf-8"))["spec"]["groups"][0]["rules"]
     return {rule["alert"]: rule["expr"] for rule in rules}
 
 
-def judged(gathered: Gathered) -> list[Any]:
-    """The alerts as Prometheus has them, once each has been evaluated, or after half a minute."""
+def evaluated_rules(gathered: Gathered) -> list[Any]:
+    """Return the alerts of Prometheus once each was evaluated, or after 30 s."""
     until = time.monotonic() + 30
     while True:
         rules: list[Any] = [rule for group in gathered.ask("rules")["groups"] for rule in group["rules"]]
-        never = any(rule["lastEvaluation"].startswith("0001-") for rule in rules)  # Go's time of nothing
+        never = any(rule["lastEvaluation"].startswith("0001-") for rule in rules)  # Go's zero time
         if not never or time.monotonic() > until:
             return rules
         time.sleep(0.5)
 
 
 def used() -> set[str]:
-    """The metrics of dashboard and alerts, but for those of GPUs, which this machine may not have."""
+    """Return the metrics of dashboard and alerts, except those that need a GPU."""
     texts = list(alerts().values()) + [expr for pairs in expressions().values() for expr, _ in pairs]
     found = {name for text in texts for name in re.findall(r"\bray_(?!io_)[a-z_]+", text)}
     return {name for name in found if not name.startswith(WITH_GPUS)}
@@ -185,7 +185,7 @@ def series(metric: Metric) -> set[str]:
 
 
 @pytest.mark.timeout(600)
-def test_every_metric_of_ours_is_exported_with_its_help(gathered: Gathered) -> None:
+def test_every_metric_is_exported_with_its_description(gathered: Gathered) -> None:
     for metric in ALL:
         if metric is not DEVICE_MEMORY:
             assert series(metric) <= gathered.names
@@ -200,10 +200,10 @@ def test_every_metric_that_dashboard_and_alerts_use_is_exported(gathered: Gather
 
 @pytest.mark.study
 @pytest.mark.timeout(600)
-def test_every_panel_shows_something_and_every_alert_is_understood(gathered: Gathered) -> None:
+def test_every_panel_shows_data_and_every_alert_is_valid(gathered: Gathered) -> None:
     if gathered.prometheus is None:
-        pytest.skip("no Prometheus here: apt-get install prometheus, or name one in PROMETHEUS")
-    assert {rule["name"]: rule["health"] for rule in judged(gathered)} == dict.fromkeys(alerts(), "ok")
+        pytest.skip("Prometheus is not installed: apt-get install prometheus, or set PROMETHEUS to its path")
+    assert {rule["name"]: rule["health"] for rule in evaluated_rules(gathered)} == dict.fromkeys(alerts(), "ok")
     answers: dict[str, list[Any]] = {}
     for title, pairs in expressions().items():
         answers[title] = []

@@ -1,4 +1,4 @@
-"""Every overlay against the schemas of Kubernetes and KubeRay, against our own rules, and against kubectl's rendering."""
+"""Every overlay is valid for Kubernetes and KubeRay and keeps the rules of ``pipeline.deploy.rules``."""
 
 from __future__ import annotations
 
@@ -9,23 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from jobs.run import seconds
 from pipeline.config.job import load_job
-from pipeline.deploy.kustomize import build
-from pipeline.deploy.nightly import overlay_names
-from pipeline.deploy.rules import NOTIFY, faults
+from pipeline.deploy.render import kustomize, overlay_names
+from pipeline.deploy.rules import NOTIFY, violations
 from pipeline.run.notify import VARIABLE
 
 Tree = dict[str, Any]
 Judge = Callable[[list[Tree]], list[str]]
+Render = Callable[..., list[Tree]]
 INFRA = Path(__file__).resolve().parents[2] / "infra"
 OVERLAYS = overlay_names()
-WAYS: list[dict[str, str]] = [{}, {"nightly": "nightly-ray"}]
-
-
-def keyed(objects: list[Tree]) -> dict[tuple[str, str], Tree]:
-    return {(thing["kind"], thing["metadata"]["name"]): thing for thing in objects}
+WAYS = [False, True]
+"""Values of ``ray_cron_job``."""
 
 
 def find(objects: list[Tree], kind: str) -> Tree:
@@ -48,48 +46,50 @@ def pod(group: Tree) -> Tree:
     return found
 
 
-def test_the_overlays_that_the_documents_name_are_here() -> None:
+def test_the_documented_overlays_exist() -> None:
     assert OVERLAYS == ["cpu", "gpu-spot", "kind"]
 
 
-def test_overlays_fit_the_schemas(refused: Judge, bars: Any) -> None:
-    found = [fault for overlay in OVERLAYS for way in WAYS for fault in refused(build(INFRA / "overlays" / overlay, None, way))]
+def test_overlays_match_the_schemas(rendered: Render, refused: Judge, bars: Any) -> None:
+    found = [message for overlay in OVERLAYS for way in WAYS for message in refused(rendered(overlay, ray_cron_job=way))]
     bars.at_most(f"objects that a schema refuses, {len(OVERLAYS)} overlays {found[:1] or ''}".strip(), len(found), 0)
 
 
-def test_overlays_keep_the_rules_that_no_schema_holds(locked_ray: str, bars: Any) -> None:
-    rendered = [build(INFRA / "overlays" / overlay, None, way) for overlay in OVERLAYS for way in WAYS]
-    found = [fault for objects in rendered for fault in faults(objects, locked_ray)]
+def test_overlays_keep_the_rules(rendered: Render, locked_ray: str, bars: Any) -> None:
+    objects = [rendered(overlay, ray_cron_job=way) for overlay in OVERLAYS for way in WAYS]
+    found = [message for each in objects for message in violations(each, locked_ray)]
     bars.at_most(f"rules that an overlay breaks {found[:1] or ''}".strip(), len(found), 0)
 
 
-def test_ours_is_what_kubectl_renders(kubectl: Callable[[Path], list[Tree]], bars: Any) -> None:
-    other = [name for name in OVERLAYS if keyed(build(INFRA / "overlays" / name)) != keyed(kubectl(INFRA / "overlays" / name))]
-    bars.at_most(f"overlays that kubectl kustomize renders otherwise {other or ''}".strip(), len(other), 0)
-
-
-def test_kubectl_agrees_on_the_other_components(kubectl: Callable[[Path], list[Tree]], tmp_path: Path) -> None:
-    """nightly-ray and kueue stand in no overlay by default; they are one edited line away."""
-    text = (INFRA / "overlays" / "gpu-spot" / "kustomization.yaml").read_text(encoding="utf-8")
-    for name in ("base", "components"):
-        shutil.copytree(INFRA / name, tmp_path / name)
-    edited = tmp_path / "overlays" / "edited"
-    shutil.copytree(INFRA / "overlays" / "gpu-spot", edited)
+def test_components_that_no_overlay_uses_can_be_switched_on(
+    rendered: Render, refused: Judge, locked_ray: str, tmp_path: Path
+) -> None:
+    """An edited line of an overlay's kustomization.yaml adds kueue or replaces nightly."""
+    rendered("gpu-spot")  # skips the test if neither program is installed
+    infra = shutil.copytree(INFRA, tmp_path / "infra")
+    overlay = infra / "overlays" / "gpu-spot"
+    text = (overlay / "kustomization.yaml").read_text(encoding="utf-8")
+    kinds, sizes = {}, {}
     for line, other in [("nightly #", "nightly-ray #"), ("# - ../../components/kueue", "- ../../components/kueue")]:
         assert line in text
-        (edited / "kustomization.yaml").write_text(text.replace(line, other), encoding="utf-8")
-        assert keyed(build(edited)) == keyed(kubectl(edited))
-    assert counts(build(edited)) == [4, 4, 4]  # a queue starts a night whole
+        (overlay / "kustomization.yaml").write_text(text.replace(line, other), encoding="utf-8")
+        objects = list(yaml.safe_load_all(kustomize(overlay)))
+        assert refused(objects) + violations(objects, locked_ray) == []
+        kinds[other] = {thing["kind"] for thing in objects}
+        sizes[other] = replicas(objects) if "RayJob" in kinds[other] else []
+    assert "RayCronJob" in kinds["nightly-ray #"]
+    assert "LocalQueue" in kinds["- ../../components/kueue"]
+    assert sizes["- ../../components/kueue"] == [4, 4, 4]  # a queue starts all workers of a run together
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_entrypoint_is_a_command_that_the_product_accepts(overlay: str, options_of: Callable[[str], set[str]]) -> None:
-    job = find(build(INFRA / "overlays" / overlay), "RayJob")
+def test_the_entrypoint_is_a_valid_command(overlay: str, rendered: Render, options_of: Callable[[str], set[str]]) -> None:
+    job = find(rendered(overlay), "RayJob")
     command, verb, *rest = shlex.split(job["spec"]["entrypoint"])
     assert (command, verb) == ("matteline", "run")
     given = dict(zip(rest[::2], rest[1::2], strict=True))
-    counts = {"--wait-for-gpus", "--max-actors"} if overlay == "gpu-spot" else set()
-    assert set(given) == {"--manifest", "--output", "--preset", "--set", "--deadline"} | counts
+    gpu_options = {"--wait-for-gpus", "--max-actors"} if overlay == "gpu-spot" else set()
+    assert set(given) == {"--manifest", "--output", "--preset", "--set", "--deadline"} | gpu_options
     assert set(given) <= options_of(verb)
     assert 0 < seconds(given["--deadline"]) < job["spec"]["activeDeadlineSeconds"]
     loaded = load_job(
@@ -98,44 +98,45 @@ def test_entrypoint_is_a_command_that_the_product_accepts(overlay: str, options_
     assert loaded.compute.ray_address == "auto"
 
 
-def counts(objects: list[Tree]) -> list[int]:
+def replicas(objects: list[Tree]) -> list[int]:
     return [worker(objects)[key] for key in ("replicas", "minReplicas", "maxReplicas")]
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["nightly", "nightly-ray"])
-def test_a_night_on_gpus_starts_with_one_and_asks_for_the_rest(way: dict[str, str]) -> None:
-    objects = build(INFRA / "overlays" / "gpu-spot", {"replicas": "12"}, way)
+def test_a_run_on_gpus_starts_with_one_and_requests_the_rest(way: bool, rendered: Render) -> None:
+    objects = rendered("gpu-spot", ray_cron_job=way, replicas="12")
     if way:
         objects = [{"kind": "RayJob", "spec": find(objects, "RayCronJob")["spec"]["jobTemplate"]}]
-    assert counts(objects) == [1, 1, 12]
+    assert replicas(objects) == [1, 1, 12]
     assert find(objects, "RayJob")["spec"]["entrypoint"].endswith(" --deadline 11h --wait-for-gpus 12 --max-actors 12")
 
 
 @pytest.mark.parametrize("overlay", ["cpu", "kind"])
-def test_a_night_without_gpus_waits_for_none_and_has_a_fixed_number(overlay: str) -> None:
-    objects = build(INFRA / "overlays" / overlay, {"replicas": "12"})
-    assert counts(objects) == [12, 12, 12]
+def test_a_run_on_cpus_has_a_fixed_number_of_workers(overlay: str, rendered: Render) -> None:
+    objects = rendered(overlay, replicas="12")
+    assert replicas(objects) == [12, 12, 12]
     assert find(objects, "RayJob")["spec"]["entrypoint"].endswith(" --deadline 11h")
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_driver_learns_whom_to_tell_from_a_secret_that_may_be_missing(overlay: str) -> None:
-    made = cluster(build(INFRA / "overlays" / overlay))
+def test_the_driver_reads_the_notification_address_from_an_optional_secret(overlay: str, rendered: Render) -> None:
+    made = cluster(rendered(overlay))
     (head,) = pod(made["headGroupSpec"])["containers"]
     secret = {"name": "matteline-notify", "key": "to", "optional": True}
     assert NOTIFY == VARIABLE
     assert head["env"] == [{"name": NOTIFY, "valueFrom": {"secretKeyRef": secret}}]
-    assert "create secret generic matteline-notify --from-literal=to=" in (INFRA / "RUNBOOK.md").read_text(encoding="utf-8")
+    for page in ("README.md", "RUNBOOK.md"):
+        assert "create secret generic matteline-notify --from-literal=to=" in (INFRA / page).read_text(encoding="utf-8")
     assert not any("env" in pod(group)["containers"][0] for group in made["workerGroupSpecs"])
 
 
-def night(objects: list[Tree]) -> Tree:
+def schedule(objects: list[Tree]) -> Tree:
     found: Tree = find(objects, "CronJob")["spec"]["jobTemplate"]["spec"]
     return found
 
 
 def submitter(objects: list[Tree]) -> Tree:
-    found: Tree = pod(night(objects))
+    found: Tree = pod(schedule(objects))
     return found
 
 
@@ -153,12 +154,12 @@ UNFIT: dict[str, Callable[[list[Tree]], object]] = {
     "role without verbs": lambda o: find(o, "Role")["rules"][0].pop("verbs"),
 }
 BROKEN: dict[str, tuple[Callable[[list[Tree]], object], str]] = {
-    "other Ray": (lambda o: cluster(o).update(rayVersion="2.59.0"), "rayVersion 2.59.0"),
+    "other Ray": (lambda o: cluster(o).update(rayVersion="2.59.0"), "rayVersion 2.59.0 differs"),
     "other Ray in an image": (
         lambda o: pod(cluster(o)["headGroupSpec"])["containers"][0].update(image="ghcr.io/a/b:1-ray2.59.0"),
-        "another Ray",
+        "another version of Ray",
     ),
-    "two images": (lambda o: pod(worker(o))["containers"][0].update(image="ghcr.io/a/b:1"), "one image"),
+    "two images": (lambda o: pod(worker(o))["containers"][0].update(image="ghcr.io/a/b:1"), "the same image"),
     "long name": (lambda o: find(o, "RayJob")["metadata"].update(name="m" * 48), "47"),
     "root": (lambda o: pod(worker(o)).pop("securityContext"), "gpu: runs as root"),
     "root submitter": (lambda o: submitter(o)["securityContext"].update(runAsUser=0), "submitter: runs as root"),
@@ -168,56 +169,58 @@ BROKEN: dict[str, tuple[Callable[[list[Tree]], object], str]] = {
         lambda o: find(o, "RayJob")["spec"].update(entrypoint="matteline run --deadline 48h"),
         "before activeDeadlineSeconds",
     ),
-    "more tries than a night has hours": (lambda o: find(o, "RayJob")["spec"].update(backoffLimit=2), "in 3 tries of 43200 s"),
-    "a night without an end": (lambda o: night(o).pop("activeDeadlineSeconds"), "in 2 tries of 43200 s"),
-    "driver on a worker": (lambda o: find(o, "RayJob")["spec"].update(entrypointNumCpus=1), "leaves the head"),
-    "work on the head": (lambda o: cluster(o)["headGroupSpec"].update(rayStartParams={}), "no work"),
-    "head on spot": (lambda o: pod(cluster(o)["headGroupSpec"]).pop("affinity"), "off spot"),
+    "more attempts than the Job has time for": (
+        lambda o: find(o, "RayJob")["spec"].update(backoffLimit=2),
+        "3 attempts of 43200 s",
+    ),
+    "a Job without a deadline": (lambda o: schedule(o).pop("activeDeadlineSeconds"), "2 attempts of 43200 s"),
+    "driver on a worker": (lambda o: find(o, "RayJob")["spec"].update(entrypointNumCpus=1), "must stay on the head"),
+    "work on the head": (lambda o: cluster(o)["headGroupSpec"].update(rayStartParams={}), "only the driver"),
+    "head on spot": (lambda o: pod(cluster(o)["headGroupSpec"]).pop("affinity"), "exclude spot"),
     "restarts": (lambda o: pod(worker(o)).update(restartPolicy="Always"), "restartPolicy"),
-    "replicas": (lambda o: worker(o).update(maxReplicas=0), "replicas outside"),
-    "GPUs that come and stay idle": (
+    "replicas": (lambda o: worker(o).update(maxReplicas=0), "between minReplicas"),
+    "added GPUs that stay idle": (
         lambda o: find(o, "RayJob")["spec"].update(entrypoint="matteline run --deadline 11h --wait-for-gpus 4"),
-        "gpu: GPUs that come after the start",
+        "gpu: GPUs added after the start",
     ),
-    "no drain": (lambda o: pod(worker(o))["containers"][0].pop("lifecycle"), "no drain"),
-    "no time to drain": (lambda o: pod(worker(o)).update(terminationGracePeriodSeconds=30), "no time"),
-    "no cache": (lambda o: pod(worker(o))["containers"][0].pop("volumeMounts"), "no cache"),
+    "no drain": (lambda o: pod(worker(o))["containers"][0].pop("lifecycle"), "must drain"),
+    "no time to drain": (lambda o: pod(worker(o)).update(terminationGracePeriodSeconds=30), "must drain"),
+    "no cache": (lambda o: pod(worker(o))["containers"][0].pop("volumeMounts"), "cache of the weights"),
     "overlap": (lambda o: find(o, "CronJob")["spec"].update(concurrencyPolicy="Allow"), "Forbid"),
-    "starts when applied": (lambda o: find(o, "RayJob")["spec"].pop("suspend"), "suspended"),
-    "a key": (
+    "starts when applied": (lambda o: find(o, "RayJob")["spec"].pop("suspend"), "suspend: true"),
+    "a credential": (
         lambda o: pod(worker(o))["containers"][0].update(env=[{"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}]),
-        "carries a key",
+        "contains a credential",
     ),
-    "a webhook in the open": (
+    "a webhook in plain text": (
         lambda o: pod(cluster(o)["headGroupSpec"])["containers"][0]["env"][0].update(value="https://hooks.example.com/1"),
-        "in the open",
+        "in plain text",
     ),
-    "no account": (lambda o: o.remove(next(t for t in o if t["kind"] == "ServiceAccount")), "isn't here"),
-    "two clusters": (lambda o: find(o, "RayJob")["spec"].update(clusterSelector={"a": "b"}), "one of rayClusterSpec"),
+    "no account": (lambda o: o.remove(next(t for t in o if t["kind"] == "ServiceAccount")), "not defined"),
+    "two clusters": (lambda o: find(o, "RayJob")["spec"].update(clusterSelector={"a": "b"}), "either rayClusterSpec"),
 }
 
 
 @pytest.mark.parametrize("mistake", UNFIT)
-def test_schema_catches(mistake: str, objects: list[Tree], refused: Judge) -> None:
+def test_the_schemas_find_a_mistake(mistake: str, objects: list[Tree], refused: Judge) -> None:
     assert refused(objects) == []
     UNFIT[mistake](objects)
     assert len(refused(objects)) >= 1
 
 
 @pytest.mark.parametrize("mistake", BROKEN)
-def test_rules_catch(mistake: str, objects: list[Tree], locked_ray: str) -> None:
-    break_it, said = BROKEN[mistake]
+def test_the_rules_find_a_mistake(mistake: str, objects: list[Tree], locked_ray: str) -> None:
+    break_it, message = BROKEN[mistake]
     break_it(objects)
-    assert any(said in fault for fault in faults(objects, locked_ray))
+    assert any(message in found for found in violations(objects, locked_ray))
 
 
-def test_planted_mistakes_caught(refused: Judge, locked_ray: str, bars: Any) -> None:
-    way = INFRA / "overlays" / "gpu-spot"
+def test_every_planted_mistake_is_found(rendered: Render, refused: Judge, locked_ray: str, bars: Any) -> None:
     caught = 0
     for plant in UNFIT.values():
-        plant(objects := build(way))
+        plant(objects := rendered("gpu-spot"))
         caught += bool(refused(objects))
-    for break_it, said in BROKEN.values():
-        break_it(objects := build(way))
-        caught += any(said in fault for fault in faults(objects, locked_ray))
+    for break_it, message in BROKEN.values():
+        break_it(objects := rendered("gpu-spot"))
+        caught += any(message in found for found in violations(objects, locked_ray))
     bars.at_least("planted mistakes that turn the check red", caught, len(UNFIT) + len(BROKEN))

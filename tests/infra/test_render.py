@@ -1,9 +1,10 @@
-"""``matteline infra render``: what comes out fits and holds the user's values; what can't work is refused with a sentence."""
+"""``matteline infra render`` writes valid manifests with the user's values, and refuses invalid values in one sentence."""
 
 from __future__ import annotations
 
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from jobs.main import app
-from pipeline.deploy.kustomize import build
-from pipeline.deploy.nightly import nightly, overlay_names
+from pipeline.deploy.render import kustomize, overlay_names, render
 from pipeline.deploy.settings import check_schedule
 from pipeline.errors import ConfigError
 
@@ -30,29 +30,35 @@ GIVEN = {
 }
 
 
-def rendered(*more: str) -> list[dict[str, Any]]:
-    options = [word for key, value in GIVEN.items() for word in (f"--{key}", value)]
-    done = CliRunner().invoke(app, ["infra", "render", "--overlay", "gpu-spot", *options, *more])
-    assert done.exit_code == 0, done.exception
-    return list(yaml.safe_load_all(done.stdout))
+@pytest.fixture
+def command(rendered: Callable[..., Any]) -> Callable[..., list[dict[str, Any]]]:
+    """``command(*options)``: what ``matteline infra render`` writes to stdout for the values in GIVEN."""
+    rendered("gpu-spot")  # skips the test if neither program is installed
+
+    def run(*more: str) -> list[dict[str, Any]]:
+        options = [word for key, value in GIVEN.items() for word in (f"--{key}", value)]
+        done = CliRunner().invoke(app, ["infra", "render", "--overlay", "gpu-spot", *options, *more])
+        assert done.exit_code == 0, done.exception
+        return list(yaml.safe_load_all(done.stdout))
+
+    return run
 
 
-def test_one_command_gives_a_nightly_run(refused: Callable[[list[dict[str, Any]]], list[str]]) -> None:
-    objects = rendered()
+def test_one_command_writes_a_nightly_run(
+    command: Callable[..., list[dict[str, Any]]], refused: Callable[[list[dict[str, Any]]], list[str]]
+) -> None:
+    objects = command()
     (job,) = (thing for thing in objects if thing["kind"] == "RayJob")
-    (night,) = (thing for thing in objects if thing["kind"] == "CronJob")
+    (cron_job,) = (thing for thing in objects if thing["kind"] == "CronJob")
     cluster = job["spec"]["rayClusterSpec"]
     assert job["spec"]["entrypoint"].startswith(
         f"matteline run --manifest {GIVEN['manifest']} --output {GIVEN['output']} --preset mvanet-lite "
     )
     assert [cluster["workerGroupSpecs"][0][key] for key in ("replicas", "minReplicas", "maxReplicas")] == [1, 1, 12]
     assert job["spec"]["entrypoint"].endswith(" --wait-for-gpus 12 --max-actors 12")
-    assert (job["metadata"]["name"], night["metadata"]["name"], night["spec"]["schedule"]) == (
-        "shoes",
-        "shoes",
-        GIVEN["schedule"],
-    )
-    pod = night["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    assert job["metadata"]["name"] == cron_job["metadata"]["name"] == "shoes"
+    assert cron_job["spec"]["schedule"] == GIVEN["schedule"]
+    pod = cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     assert pod["containers"][0]["env"][0] == {"name": "PATTERN", "value": "shoes"}
     (rules,) = (thing["spec"]["groups"][0]["rules"] for thing in objects if thing["kind"] == "PrometheusRule")
     assert re.findall(r'(kube_\w+){cronjob="(.*?)"}', rules[0]["expr"]) == [
@@ -64,22 +70,70 @@ def test_one_command_gives_a_nightly_run(refused: Callable[[list[dict[str, Any]]
     assert refused(objects) == []
 
 
-def test_rays_own_schedule_takes_the_place_of_the_other(refused: Callable[[list[dict[str, Any]]], list[str]]) -> None:
-    objects = rendered("--ray-cron-job")
+def test_a_ray_cron_job_replaces_the_cron_job(
+    command: Callable[..., list[dict[str, Any]]], refused: Callable[[list[dict[str, Any]]], list[str]]
+) -> None:
+    objects = command("--ray-cron-job")
     assert {"CronJob", "RayJob"} & {thing["kind"] for thing in objects} == set()
-    (night,) = (thing for thing in objects if thing["kind"] == "RayCronJob")
-    assert GIVEN["manifest"] in night["spec"]["jobTemplate"]["entrypoint"]
-    assert "suspend" not in night["spec"]["jobTemplate"]
+    (cron_job,) = (thing for thing in objects if thing["kind"] == "RayCronJob")
+    assert GIVEN["manifest"] in cron_job["spec"]["jobTemplate"]["entrypoint"]
+    assert "suspend" not in cron_job["spec"]["jobTemplate"]
     assert refused(objects) == []
 
 
 @pytest.mark.parametrize("overlay", overlay_names())
-def test_what_is_not_given_is_as_the_overlay_says(overlay: str) -> None:
-    assert nightly(overlay, {}) == build(OVERLAYS / overlay)
+def test_a_value_that_is_not_given_comes_from_the_overlay(overlay: str, rendered: Callable[..., Any]) -> None:
+    assert rendered(overlay) == list(yaml.safe_load_all(kustomize(OVERLAYS / overlay)))
+
+
+@pytest.mark.parametrize("name", ["true", "null", "y"])
+def test_a_name_that_yaml_may_read_as_another_type_stays_a_string(name: str, rendered: Callable[..., Any]) -> None:
+    (job,) = (thing for thing in rendered("cpu", name=name) if thing["kind"] == "RayJob")
+    assert job["metadata"]["name"] == name
+
+
+def test_the_overlay_itself_is_not_changed(command: Callable[..., Any]) -> None:
+    before = {path: path.read_bytes() for path in OVERLAYS.rglob("*.yaml")}
+    command("--ray-cron-job")
+    assert {path: path.read_bytes() for path in OVERLAYS.rglob("*.yaml")} == before
+
+
+def test_a_file_is_written_with_the_command_that_applies_it(command: Callable[..., Any], tmp_path: Path) -> None:
+    command()
+    file = tmp_path / "nightly.yaml"
+    done = CliRunner().invoke(app, ["infra", "render", "--overlay", "cpu", "-o", str(file)])
+    assert done.stdout.replace("\n", "") == f"{file}: kubectl apply --server-side -f {file}"
+    assert "kind: RayJob" in file.read_text(encoding="utf-8")
+
+
+def programs(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
+    """Replace all that is on PATH, and beside the interpreter, by shell scripts."""
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+
+
+def test_without_kubectl_and_kustomize_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs(tmp_path, monkeypatch)
+    with pytest.raises(ConfigError, match="neither kubectl nor kustomize is on PATH; install kubectl"):
+        render("cpu", {})
+
+
+def test_kustomize_is_used_if_there_is_no_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs(tmp_path, monkeypatch, kustomize='echo "$1"')
+    assert kustomize(tmp_path) == "build\n"
+
+
+def test_the_error_of_kubectl_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs(tmp_path, monkeypatch, kubectl='echo "unknown field" >&2; exit 1')
+    with pytest.raises(ConfigError, match="kubectl kustomize failed on overlay cpu: unknown field"):
+        render("cpu", {})
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
         ("name", "Shoes", "name"),
         ("name", "s" * 33, "at most 32"),
@@ -97,29 +151,29 @@ def test_what_is_not_given_is_as_the_overlay_says(overlay: str) -> None:
         ("schedule", "60 2 * * *", "minute"),
     ],
 )
-def test_what_cannot_work_is_refused_in_one_sentence(key: str, value: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said) as caught:
-        nightly("gpu-spot", {**GIVEN, key: value})
+def test_an_invalid_value_is_refused_in_one_sentence(key: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        render("gpu-spot", {**GIVEN, key: value})
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("line", "edited", "said"),
+    ("line", "edited", "message"),
     [
-        ('replicas: "4"', "replicas: 8", r'replicas must be text: quote it, replicas: "8"'),
-        ("name: matteline", "name: 2026", r'name must be text: quote it, name: "2026"'),
+        ('replicas: "4"', "replicas: 8", r'replicas must be a string: quote it, replicas: "8"'),
+        ("name: matteline", "name: 2026", r'name must be a string: quote it, name: "2026"'),
         ("preset: ben2-base", "preset:", 'has no preset: add it, preset: "…"'),
         ("  preset: ben2-base\n", "", 'has no preset: add it, preset: "…"'),
     ],
 )
-def test_an_edit_that_is_no_text_is_refused_with_its_mend(line: str, edited: str, said: str, tmp_path: Path) -> None:
+def test_a_setting_that_is_not_a_string_is_refused_with_the_fix(line: str, edited: str, message: str, tmp_path: Path) -> None:
     infra = shutil.copytree(OVERLAYS.parent, tmp_path / "infra")
     path = infra / "overlays" / "gpu-spot" / "settings.yaml"
     text = path.read_text(encoding="utf-8")
     assert line in text
     path.write_text(text.replace(line, edited), encoding="utf-8")
-    with pytest.raises(ConfigError, match=said):
-        nightly("gpu-spot", {}, infra=infra)
+    with pytest.raises(ConfigError, match=message):
+        render("gpu-spot", {}, infra=infra)
 
 
 def test_settings_without_data_are_refused(tmp_path: Path) -> None:
@@ -127,27 +181,16 @@ def test_settings_without_data_are_refused(tmp_path: Path) -> None:
     path = infra / "overlays" / "gpu-spot" / "settings.yaml"
     path.write_text(path.read_text(encoding="utf-8").partition("data:")[0] + "data:\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="has no name"):
-        nightly("gpu-spot", {}, infra=infra)
+        render("gpu-spot", {}, infra=infra)
 
 
-def test_an_unknown_overlay_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="'tpu'; there are cpu, gpu-spot, kind"):
-        nightly("tpu", GIVEN)
-
-
-def test_without_a_checkout_it_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="checkout"):
-        nightly("cpu", GIVEN, infra=tmp_path)
-
-
-def test_more_of_kustomize_than_is_understood_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "kustomization.yaml").write_text("resources: []\nhelmCharts: []\n")
-    with pytest.raises(ConfigError, match="helmCharts"):
-        build(tmp_path)
+def test_an_unknown_overlay_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="'tpu'; choose one of cpu, gpu-spot, kind"):
+        render("tpu", GIVEN)
 
 
 @pytest.mark.parametrize("schedule", ["0 2 * * *", "*/15 0-6 1,15 * *", "0 22 * jan-mar/2 1-5", "5 4 * * SUN"])
-def test_schedules_that_kubernetes_takes(schedule: str) -> None:
+def test_schedules_that_kubernetes_accepts(schedule: str) -> None:
     check_schedule(schedule)
 
 

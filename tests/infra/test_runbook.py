@@ -1,7 +1,8 @@
-"""The runbook's commands are those that there are."""
+"""The commands, files and alerts in the runbook exist."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,13 @@ from pathlib import Path
 import typer
 
 from jobs.main import app
+from pipeline.run.metrics import ALL
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNBOOK = (ROOT / "infra" / "RUNBOOK.md").read_text(encoding="utf-8")
 
 
-def test_every_command_of_ours_exists_with_its_options(options_of: Callable[[str], set[str]]) -> None:
+def test_every_matteline_command_exists_with_its_options(options_of: Callable[[str], set[str]]) -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     found = re.findall(r"matteline ([a-z]+)((?: [^`|\n]*)?)", RUNBOOK.replace("get job/matteline", ""))
     ours = [(verb, rest) for verb, rest in found if verb in commands]
@@ -25,31 +27,46 @@ def test_every_command_of_ours_exists_with_its_options(options_of: Callable[[str
             assert option in known, f"matteline {verb} has no {option}"
 
 
-def test_every_code_of_ours_names_a_command() -> None:
+def test_every_code_span_names_a_command() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for verb in re.findall(r"(?:^|`)matteline ([a-z]+)", RUNBOOK, re.MULTILINE):
         assert verb in commands, verb
 
 
-def test_eleven_symptoms_each_with_a_command_and_a_mend() -> None:
+def test_each_symptom_has_a_check_and_a_fix() -> None:
     rows = [line.strip("| ").split(" | ") for line in RUNBOOK.splitlines() if re.match(r"\| \d+ \|", line)]
     assert [row[0] for row in rows] == [str(number) for number in range(1, 12)]
-    for number, _, shown, mend in rows:
-        assert "`" in shown or "dashboard" in shown, number
-        assert mend, number
+    for number, _, check, fix in rows:
+        assert "`" in check or "dashboard" in check, number
+        assert fix, number
 
 
-def test_logs_are_read_where_they_are() -> None:
-    """The night's Job has the submitter's few lines; the driver's are those of the RayJob's own Job."""
+def test_logs_are_read_from_the_right_job() -> None:
+    """The CronJob's Job has the log of the submitter; the RayJob's Job has the log of the driver."""
     cells = [cell for line in RUNBOOK.splitlines() if line.startswith("|") for cell in line.split(" | ")]
     assert any("*silent*" in cell and "kubectl logs -l job-name=$RUN" in cell for cell in cells)
     for cell in cells:
-        assert "kubectl logs job/$NIGHT" not in cell or "Submitter" in cell, cell
+        assert "kubectl logs job/$JOB" not in cell or "submitter" in cell, cell
 
 
-def test_files_and_alerts_that_it_names_exist() -> None:
+def test_every_file_and_alert_that_it_names_exists() -> None:
     for path in re.findall(r"`(infra/[^`]+\.yaml)`", RUNBOOK):
         assert (ROOT / path).is_file(), path
     alerts = (ROOT / "infra" / "components" / "monitoring" / "alerts.yaml").read_text(encoding="utf-8")
-    for alert in re.findall(r"alert (Matteline\w+)", RUNBOOK):
-        assert f"alert: {alert}" in alerts
+    defined = set(re.findall(r"alert: (Matteline\w+)", alerts))
+    page = (ROOT / "infra" / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\bMatteline[A-Z]\w+", RUNBOOK)) <= defined
+    assert set(re.findall(r"\bMatteline[A-Z]\w+", page)) == defined
+
+
+def test_the_readme_lists_every_metric() -> None:
+    page = (ROOT / "infra" / "README.md").read_text(encoding="utf-8")
+    for metric in ALL:
+        assert f"`{metric.exported.removeprefix('ray_matteline_')}`" in page
+
+
+def test_every_panel_that_it_names_exists() -> None:
+    dashboard = json.loads((ROOT / "infra" / "components" / "monitoring" / "dashboard.json").read_text(encoding="utf-8"))
+    named = re.findall(r"dashboard: \*(.+?)\*", RUNBOOK)
+    assert len(named) == 2
+    assert set(named) <= {panel["title"] for panel in dashboard["panels"]}

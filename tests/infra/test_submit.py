@@ -1,4 +1,4 @@
-"""The CronJob's submitter against an API that answers as Kubernetes does, and one that fails as it does."""
+"""``submit.py`` against a stand-in for the Kubernetes API that can fail."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 SUBMIT = Path(__file__).resolve().parents[2] / "infra" / "components" / "nightly" / "submit.py"
 FOLDER = "/apis/ray.io/v1/namespaces/photos/rayjobs"
-PATTERN = {
+TEMPLATE = {
     "apiVersion": "ray.io/v1",
     "kind": "RayJob",
     "metadata": {"name": "shoes", "uid": "1"},
@@ -28,25 +28,25 @@ UNSIZED = b'{"kind": '
 
 
 class Api(ThreadingHTTPServer):
-    """RayJobs by path; each look at the night's takes the next of ``statuses``, and ``trouble`` is answered first.
+    """RayJobs by path. Each GET of the copy takes the next of ``statuses``; ``errors`` are answered first.
 
-    Trouble is an HTTP code, or what arrives of an answer that is cut: its headers name its length, or for ``UNSIZED`` nothing.
+    An error is an HTTP code, or the bytes of a truncated response: with a Content-Length header, except for ``UNSIZED``.
     """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.jobs: dict[str, Any] = {f"{FOLDER}/shoes": PATTERN}
+        self.jobs: dict[str, Any] = {f"{FOLDER}/shoes": TEMPLATE}
         self.statuses: list[Status] = []
-        self.trouble: list[int | bytes] = []
+        self.errors: list[int | bytes] = []
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Api
 
     def do_GET(self) -> None:
-        if self.server.trouble:
-            trouble = self.server.trouble.pop(0)
-            return self.cut(trouble) if isinstance(trouble, bytes) else self.answer(trouble, {})
+        if self.server.errors:
+            error = self.server.errors.pop(0)
+            return self.truncate(error) if isinstance(error, bytes) else self.answer(error, {})
         job = self.server.jobs.get(self.path)
         if job and self.path.endswith("-29-run"):
             left = self.server.statuses
@@ -65,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def cut(self, data: bytes) -> None:
+    def truncate(self, data: bytes) -> None:
         self.send_response(200)
         if data != UNSIZED:
             self.send_header("Content-Length", "1000")
@@ -97,63 +97,63 @@ def submit(api: Api, folder: Path, **more: str) -> subprocess.CompletedProcess[s
 GOOD: list[Status] = [{}, {"jobDeploymentStatus": "Running"}, {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}]
 
 
-def test_a_night_is_copied_started_and_waited_for(api: Api, tmp_path: Path) -> None:
+def test_the_ray_job_is_copied_started_and_waited_for(api: Api, tmp_path: Path) -> None:
     api.statuses = list(GOOD)
     done = submit(api, tmp_path)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "shoes-29-run Complete SUCCEEDED"), done.stderr
-    night = api.jobs[f"{FOLDER}/shoes-29-run"]
-    assert night["spec"] == {"suspend": False, "a": 1}
-    assert night["metadata"]["ownerReferences"] == [{"apiVersion": "batch/v1", "kind": "Job", "name": "shoes-29", "uid": "7"}]
-    assert "uid" not in night["metadata"]
-    assert night["metadata"]["name"] != "shoes-29"  # KubeRay makes a Job named as its RayJob; that name is taken
+    copy = api.jobs[f"{FOLDER}/shoes-29-run"]
+    assert copy["spec"] == {"suspend": False, "a": 1}
+    assert copy["metadata"]["ownerReferences"] == [{"apiVersion": "batch/v1", "kind": "Job", "name": "shoes-29", "uid": "7"}]
+    assert "uid" not in copy["metadata"]
+    assert copy["metadata"]["name"] != "shoes-29"  # KubeRay creates a Job with the name of its RayJob; the name is taken
 
 
-def test_a_pod_that_follows_one_that_died_waits_on(api: Api, tmp_path: Path) -> None:
+def test_a_pod_that_replaces_a_dead_one_continues_to_wait(api: Api, tmp_path: Path) -> None:
     api.statuses = list(GOOD)
     api.jobs[f"{FOLDER}/shoes-29-run"] = running = {"metadata": {"name": "shoes-29-run"}, "spec": {}}
     assert submit(api, tmp_path).returncode == 0
     assert api.jobs[f"{FOLDER}/shoes-29-run"] is running
 
 
-def test_a_queue_starts_it_where_one_is_named(api: Api, tmp_path: Path) -> None:
+def test_a_queue_starts_the_copy(api: Api, tmp_path: Path) -> None:
     api.statuses = list(GOOD)
     assert submit(api, tmp_path, QUEUE="nights").returncode == 0
-    night = api.jobs[f"{FOLDER}/shoes-29-run"]
-    assert (night["spec"]["suspend"], night["metadata"]["labels"]) == (True, {"kueue.x-k8s.io/queue-name": "nights"})
+    copy = api.jobs[f"{FOLDER}/shoes-29-run"]
+    assert (copy["spec"]["suspend"], copy["metadata"]["labels"]) == (True, {"kueue.x-k8s.io/queue-name": "nights"})
 
 
-def test_a_failed_night_is_exit_code_1(api: Api, tmp_path: Path) -> None:
+def test_a_failed_run_is_exit_code_1(api: Api, tmp_path: Path) -> None:
     api.statuses = [{"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "message": "why"}]
     done = submit(api, tmp_path)
     assert (done.returncode, done.stdout.strip()) == (1, "shoes-29-run Failed FAILED why")
 
 
-def test_a_night_that_kuberay_refuses_is_exit_code_1(api: Api, tmp_path: Path) -> None:
+def test_a_run_that_kuberay_refuses_is_exit_code_1(api: Api, tmp_path: Path) -> None:
     api.statuses = [{}, {"jobDeploymentStatus": "ValidationFailed", "message": "why"}]
     done = submit(api, tmp_path)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "shoes-29-run ValidationFailed why")
 
 
 @pytest.mark.parametrize("cut", [CUT, b"", UNSIZED], ids=["sized", "empty", "unsized"])
-def test_an_answer_cut_in_the_middle_is_asked_for_again(api: Api, tmp_path: Path, cut: bytes) -> None:
-    api.statuses, api.trouble = list(GOOD), [cut, cut]
+def test_a_truncated_response_is_retried(api: Api, tmp_path: Path, cut: bytes) -> None:
+    api.statuses, api.errors = list(GOOD), [cut, cut]
     done = submit(api, tmp_path)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("cut", [CUT, UNSIZED], ids=["sized", "unsized"])
-def test_an_api_whose_answers_stay_cut_is_not_the_nights_failure(api: Api, tmp_path: Path, cut: bytes) -> None:
-    api.trouble = [cut] * 1000
+def test_responses_that_stay_truncated_are_exit_code_2(api: Api, tmp_path: Path, cut: bytes) -> None:
+    api.errors = [cut] * 1000
     assert submit(api, tmp_path, TIMEOUT_S="0.2").returncode == 2
 
 
-def test_an_api_that_is_away_for_a_while_costs_nothing(api: Api, tmp_path: Path) -> None:
-    api.statuses, api.trouble = list(GOOD), [503, 500, 429]
+def test_a_temporary_outage_of_the_api_is_retried(api: Api, tmp_path: Path) -> None:
+    api.statuses, api.errors = list(GOOD), [503, 500, 429]
     assert submit(api, tmp_path).returncode == 0
 
 
-def test_trouble_with_the_api_is_not_the_nights_failure(api: Api, tmp_path: Path) -> None:
+def test_an_error_of_the_api_is_exit_code_2(api: Api, tmp_path: Path) -> None:
     """Exit code 1 would end the retries of the CronJob's Job."""
     assert submit(api, tmp_path, PATTERN="boots").returncode == 2
-    api.trouble = [403]
+    api.errors = [403]
     assert submit(api, tmp_path).returncode == 2
