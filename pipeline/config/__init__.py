@@ -1,6 +1,6 @@
 """What a user may set: recipe (pixels), job (speed and tolerance), presets, renditions.
 
-Knows pydantic models and YAML files, nothing of images or storage.
+Knows pydantic models and YAML files, but nothing about images or storage.
 
 May import: ``errors``, ``types``, ``paths``.
 """

@@ -1,7 +1,7 @@
-"""Settings: what is made (``Recipe``) and how it is made (everything else).
+"""Define the settings of a job, and load them from a job file and the command line.
 
-The recipe alone decides pixels, so its fingerprint names the output; the other sections decide speed and tolerance and never
-enter it. Precedence: code defaults < preset < job file < command line.
+Only the recipe changes pixels, so its fingerprint names the output. The other sections change speed and tolerance, and are not
+part of the fingerprint. Precedence: code defaults < preset < job file < command line.
 """
 
 from __future__ import annotations
@@ -16,69 +16,85 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from pipeline.config.presets import DEFAULT_PRESET, Preset, load_preset
 from pipeline.config.recipe import Recipe
-from pipeline.config.sections import Section, build, read_yaml, yaml_fault
+from pipeline.config.sections import Section, build, read_yaml, yaml_problem
 from pipeline.errors import ConfigError
 
 CUDA_BATCH_MPX = 4.2
-"""Four frames of 1024²: enough work for the smallest maps to fill a GPU, little enough for one of 16 GB."""
+"""Megapixels per batch on a GPU: four frames of 1024² keep it busy and fit into 16 GB."""
 
 CPU_BATCH_MPX = 1.05
-"""One frame of 1024²: a CPU is full with it (MVANet looks at five views), and a second one only takes memory."""
+"""Megapixels per batch on a CPU: one frame of 1024² keeps it busy, a second one only takes memory."""
 
 MAX_BATCH_SIZE = 16
-"""However small the frames: the images themselves wait in memory at full size."""
+"""Images per batch, at most: they wait in memory at full size, however small the frames are."""
 
 
 class Compute(Section):
-    """What changes speed only."""
+    """Settings that change speed only."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU where there is one.")
     engine: Literal["auto", "torch", "onnxruntime", "openvino"] = Field(
-        default="auto", description="auto: OpenVINO on a CPU; on a GPU PyTorch for MVANet, ONNX Runtime for ONNX files"
+        default="auto",
+        description="auto: OpenVINO on a CPU; on a GPU, PyTorch for MVANet and ONNX Runtime for ONNX files.",
     )
-    ray_address: str | None = Field(default=None, description="an existing cluster; absent, one is started on this machine")
+    ray_address: str | None = Field(
+        default=None, description="Address of an existing Ray cluster. Default: start one on this machine."
+    )
     actors: int | None = Field(
         default=None,
         ge=1,
-        description="copies of the model; absent, one a GPU, or one on a CPU machine (of small networks, several)",
+        description="Actors that hold the model. Default: one per GPU, or per machine without GPUs (small networks: up to 4).",
     )
     min_actors: int | None = Field(
-        default=None, ge=1, description="a cluster with room for fewer when the run starts ends it, resumable"
+        default=None,
+        ge=1,
+        description="Minimum number of actors. If the cluster has room for fewer at the start, the run stops with exit code 4.",
     )
     max_actors: int | None = Field(
-        default=None, ge=1, description="as many copies at most; while there are fewer, more are made as machines come"
+        default=None, ge=1, description="Maximum number of actors. The pool grows when machines join during the run."
     )
     wait_for_gpus: int | None = Field(
-        default=None, ge=1, le=10_000, description="a cluster with fewer is waited for, and its autoscaler asked for them"
+        default=None, ge=1, le=10_000, description="GPUs to request from the autoscaler and to wait for before the run starts."
     )
-    wait_s: float = Field(default=900.0, gt=0, description="how long; then the run works with what came")
-    gpus_per_actor: float | None = Field(default=None, ge=0, le=8, description="absent, 1 where there are GPUs, else 0")
-    cpus_per_actor: float | None = Field(default=None, ge=0, description="absent, 0 beside a GPU, else 1")
+    wait_s: float = Field(
+        default=900.0, gt=0, description="Timeout of wait_for_gpus in seconds; then the run uses the available GPUs."
+    )
+    gpus_per_actor: float | None = Field(
+        default=None,
+        ge=0,
+        le=8,
+        description="GPUs per actor; 0.5 puts two actors on one GPU. Default: 1 if the cluster has GPUs, else 0.",
+    )
+    cpus_per_actor: float | None = Field(default=None, ge=0, description="CPUs per actor. Default: 0 with a GPU, else 1.")
     threads_per_actor: int | None = Field(
-        default=None, ge=1, description="CPU threads of one model; absent, the node's cores shared out"
+        default=None, ge=1, description="CPU threads per actor. Default: the node's cores divided by its actors."
     )
     batch_size: int | None = Field(
         default=None,
         ge=1,
         le=256,
-        description="images per forward pass; default: as many as make 4.2 megapixels on a GPU, 1.05 on a CPU, up to 16",
+        description="Images per forward pass. Default: 4.2 megapixels of frames on a GPU, 1.05 on a CPU, at most 16 images.",
     )
-    rows_per_block: int | None = Field(default=None, ge=1, description="items a task; absent, from the manifest's length")
-    rows_per_part: int | None = Field(default=None, ge=1, description="items an index part; absent, from the manifest's length")
-    fetch_threads: int = Field(default=8, ge=1, le=128, description="objects read or written at once by one task")
-    no_progress_s: int = Field(default=1800, ge=5, description="a run that finishes nothing for so long is given up")
-    progress_s: float = Field(default=30.0, gt=0, le=3600, description="between two rewrites of progress/<run id>.json")
+    rows_per_block: int | None = Field(
+        default=None, ge=1, description="Items per task. Default: depends on the number of items."
+    )
+    rows_per_part: int | None = Field(
+        default=None, ge=1, description="Items per index part. Default: depends on the number of items."
+    )
+    fetch_threads: int = Field(default=8, ge=1, le=128, description="Concurrent reads or writes per task.")
+    no_progress_s: int = Field(default=1800, ge=5, description="Stop a run that finishes no item for this many seconds.")
+    progress_s: float = Field(default=30.0, gt=0, le=3600, description="Seconds between two updates of progress/<run id>.json.")
 
     @model_validator(mode="after")
     def _actors_are_fixed_or_grow(self) -> Compute:
         if self.actors and (self.min_actors or self.max_actors):
-            raise ValueError("actors is a fixed number; give it, or min_actors and max_actors")
+            raise ValueError("actors is a fixed number; set either actors, or min_actors and max_actors")
         if self.min_actors and self.max_actors and self.min_actors > self.max_actors:
             raise ValueError(f"min_actors={self.min_actors} is more than max_actors={self.max_actors}")
         return self
 
     def batch_size_for(self, frame_px: int, device: str) -> int:
-        """Images in one forward pass on a device of this type (``cpu`` or ``cuda``), by the size of the frames."""
+        """Return the images per forward pass on a device (``cpu`` or ``cuda``) for frames of this size."""
         if self.batch_size is not None:
             return self.batch_size
         batch_mpx = CUDA_BATCH_MPX if device == "cuda" else CPU_BATCH_MPX
@@ -86,102 +102,107 @@ class Compute(Section):
 
 
 class Limits(Section):
-    """What one image may cost; above it the item fails."""
+    """Limits of one image. An item that exceeds them fails."""
 
-    max_pixels: int = Field(default=100_000_000, ge=1)
-    max_bytes: int = Field(default=100_000_000, ge=1)
-    fetch_s: float = Field(default=60.0, gt=0, description="until an image's bytes must be here, with all repeats")
+    max_pixels: int = Field(default=100_000_000, ge=1, description="Maximum number of pixels per image.")
+    max_bytes: int = Field(default=100_000_000, ge=1, description="Maximum number of bytes per image.")
+    fetch_s: float = Field(default=60.0, gt=0, description="Timeout for reading an image in seconds, retries included.")
     item_s: float = Field(
         default=240.0,
         gt=0,
         le=86_400,
-        description="for an item in a stage, a batch in the model; then the process is ended",
+        description="Timeout per item and stage (in the model: per batch) in seconds. After it, the worker process is killed.",
     )
 
 
 class Storage(Section):
-    """Where S3 is and who asks; what is absent comes from the usual AWS variables and files."""
+    """S3 endpoint and credentials. Defaults come from the usual AWS variables and files."""
 
-    endpoint_url: str | None = None
-    region: str | None = None
-    profile: str | None = None
-    key: SecretStr | None = None
-    secret: SecretStr | None = None
-    token: SecretStr | None = None
-    anonymous: bool = False
+    endpoint_url: str | None = Field(default=None, description="S3-compatible server. Default: AWS_ENDPOINT_URL, or AWS.")
+    region: str | None = Field(default=None, description="AWS region. Default: AWS_DEFAULT_REGION, or the profile's.")
+    profile: str | None = Field(default=None, description="Profile in ~/.aws. Default: AWS_PROFILE.")
+    key: SecretStr | None = Field(default=None, description="Access key id. Default: the usual AWS credential chain.")
+    secret: SecretStr | None = Field(default=None, description="Secret access key; goes with key.")
+    token: SecretStr | None = Field(default=None, description="Session token of temporary credentials.")
+    anonymous: bool = Field(default=False, description="Send requests without credentials, for public buckets.")
     allow_roots: tuple[str, ...] = Field(
-        default=(), description="folders, prefixes and web addresses below which images may lie, besides the manifest's folder"
+        default=(),
+        description="Allow-list for image URIs, besides the manifest's folder: folders, prefixes and web addresses.",
     )
-    http: bool = Field(default=False, description="images may lie on any public web server (http:// and https://)")
+    http: bool = Field(default=False, description="Allow images on any public web server (http:// and https://).")
 
     @model_validator(mode="after")
     def _key_has_a_secret(self) -> Storage:
         if (self.key is None) != (self.secret is None):
-            raise ValueError("key and secret go together")
+            raise ValueError("set both key and secret, or neither")
         return self
 
 
 class Budget(Section):
-    """What a run may cost: how many items may fail, and how long it may take."""
+    """How many items of a run may fail, and how long it may take."""
 
-    max_failed_share: float = Field(default=0.05, ge=0, le=1)
-    judged_after: int = Field(default=64, ge=1)
+    max_failed_share: float = Field(
+        default=0.05, ge=0, le=1, description="Maximum share of failed items; above it, the exit code is 3."
+    )
+    judged_after: int = Field(default=64, ge=1, description="Items after which the share is first checked during the run.")
     deadline_s: float | None = Field(
-        default=None, gt=0, description="seconds after its start from which a run takes up no more items; the next one goes on"
+        default=None,
+        gt=0,
+        description="Seconds after its start from which a run begins no more items. The same command continues it.",
     )
 
 
 class Drift(Section):
-    """When a run warns that it isn't like the last accepted one; its exit code stays as it is."""
+    """When a run warns that it differs from the baseline. The exit code is not affected."""
 
     accepted: str | None = Field(
         default=None,
-        description="what it is compared with: an output, or a file of `matteline review accept`; absent, the run's own output",
+        description="Baseline: an output, or a file from `matteline review accept`. Default: the output's last accepted items.",
     )
-    quality: float = Field(default=0.1, ge=0, le=1, description="tolerated distance of the distributions (Kolmogorov-Smirnov)")
-    review: float = Field(default=0.05, ge=0, le=1, description="tolerated change of the share of review")
-    failed: float = Field(default=0.02, ge=0, le=1, description="tolerated change of the share of failed")
-    confidence: float = Field(default=0.999, gt=0, lt=1, description="with which more than is tolerated must be certain")
+    quality: float = Field(default=0.1, ge=0, le=1, description="Tolerated Kolmogorov-Smirnov distance of the quality.")
+    review: float = Field(default=0.05, ge=0, le=1, description="Tolerated change of the share of items with status review.")
+    failed: float = Field(default=0.02, ge=0, le=1, description="Tolerated change of the share of failed items.")
+    confidence: float = Field(default=0.999, gt=0, lt=1, description="Required confidence that a change exceeds its tolerance.")
 
     @property
     def tolerated(self) -> dict[str, float]:
-        """By what may drift."""
+        """Tolerances by name."""
         return {"quality": self.quality, "review": self.review, "failed": self.failed}
 
 
 class Notify(Section):
-    """Who is told when a run ends, however it ends."""
+    """Where the notification about the end of a run goes."""
 
     to: SecretStr | None = Field(
         default=None,
-        description="a webhook (https://…, POST of JSON), or a path or URI of a file that is replaced; secret, as webhooks are",
+        description="Webhook that receives a POST of JSON, or path or URI of a file to write. Webhook addresses are secret.",
     )
 
     @field_validator("to")
     @classmethod
-    def _is_a_place(cls, to: SecretStr | None) -> SecretStr | None:
-        return None if to is None else SecretStr(place_to_tell(to.get_secret_value()))
+    def _is_a_target(cls, to: SecretStr | None) -> SecretStr | None:
+        return None if to is None else SecretStr(parse_notify_target(to.get_secret_value()))
 
 
-def place_to_tell(text: str) -> str:
-    """A webhook's address, or a file's path or URI, without the blanks and line ends that secrets are often stored with.
+def parse_notify_target(text: str) -> str:
+    """Return the address of a webhook, or the path or URI of a file, without surrounding white space.
 
     Raises:
-        ValueError: it is neither; the text isn't repeated, webhooks being secret.
+        ValueError: It is neither. The message does not repeat the text, because webhook addresses are secret.
     """
-    place = text.strip()
+    target = text.strip()
     try:
-        parts = urlsplit(place)
+        parts = urlsplit(target)
         bad = parts.scheme in ("http", "https") and (not parts.hostname or parts.port == 0)
-    except ValueError:  # brackets that don't close, a port that is no number
+    except ValueError:  # unbalanced brackets, or a port that is not a number
         bad = True
-    if bad or not place or place.startswith("mailto:") or (place.endswith("/") and parts.scheme not in ("http", "https")):
-        raise ValueError("must be a webhook's address, or the path or URI of a file")
-    return place
+    if bad or not target or target.startswith("mailto:") or (target.endswith("/") and parts.scheme not in ("http", "https")):
+        raise ValueError("must be the address of a webhook, or the path or URI of a file")
+    return target
 
 
 class Job(Section):
-    """One run, whole."""
+    """All settings of one run."""
 
     manifest: str
     output: str
@@ -195,6 +216,7 @@ class Job(Section):
 
     @property
     def recipe(self) -> Recipe:
+        """Recipe of the preset."""
         return self.preset.recipe
 
     @model_validator(mode="after")
@@ -202,13 +224,13 @@ class Job(Section):
         if 7 * self.limits.item_s > self.compute.no_progress_s:
             raise ValueError(
                 f"limits.item_s={self.limits.item_s:g} is more than a seventh of compute.no_progress_s="
-                f"{self.compute.no_progress_s}: three items of one batch that hang cost seven such times, and the run would be "
-                "given up first; lower the one or raise the other"
+                f"{self.compute.no_progress_s}: if three items of one batch hang, that takes seven such timeouts, and the "
+                "run would be stopped first; lower limits.item_s or raise compute.no_progress_s"
             )
         return self
 
     def with_recipe(self, recipe: Recipe) -> Job:
-        """The same job with its recipe pinned and settled."""
+        """Return the job with another recipe."""
         return self.model_copy(update={"preset": self.preset.model_copy(update={"recipe": recipe})})
 
 
@@ -216,10 +238,10 @@ JOB_SECTIONS = ("recipe", "compute", "limits", "storage", "budget", "drift", "no
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """``["recipe.stretch=true"]`` as ``{"recipe": {"stretch": True}}``; values are read as YAML.
+    """Parse ``["recipe.stretch=true"]`` to ``{"recipe": {"stretch": "true"}}``. Lists and mappings are read as YAML.
 
     Raises:
-        ConfigError: not of the form section.key=value.
+        ConfigError: A pair is not of the form section.key=value.
     """
     tree: dict[str, dict[str, Any]] = {}
     for pair in pairs:
@@ -230,8 +252,8 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
         try:
             read = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--set {name}: the value can't be read: {yaml_fault(error)}") from None
-        # Numbers and the like stay text, which pydantic reads by the key's type: a hash may look like a number.
+            raise ConfigError(f"--set {name}: the value is not valid YAML: {yaml_problem(error)}") from None
+        # Numbers stay text, which pydantic parses by the type of the setting: a hash may look like a number.
         tree.setdefault(section, {})[key] = read if read is None or isinstance(read, str | list | dict) else value.strip()
     return tree
 
@@ -245,19 +267,24 @@ def load_job(
     job_file: str | None = None,
     renditions: Sequence[str] = (),
 ) -> Job:
-    """The job that a command line describes, on top of a job file if one is named.
+    """Build a job from a job file and the command line's values, which take precedence.
 
     Args:
-        renditions: names (or paths) of further ones than the recipe has.
+        manifest: Path or URI.
+        output: Path or URI.
+        preset: Name or path.
+        overrides: ``section.key=value`` pairs.
+        job_file: Path of a YAML file.
+        renditions: Names or paths of renditions to add to the recipe's.
 
     Raises:
-        ConfigError: something is missing, unknown or out of range.
+        ConfigError: A setting is missing, unknown or out of range.
     """
     content = read_yaml(Path(job_file)) if job_file else {}
     unknown = set(content) - {"manifest", "output", "preset", *JOB_SECTIONS}
     if unknown:
         raise ConfigError(
-            f"{job_file}: unknown key {sorted(unknown)[0]!r}; there are manifest, output, preset, {', '.join(JOB_SECTIONS)}"
+            f"{job_file}: unknown key {sorted(unknown)[0]!r}; use manifest, output, preset, {', '.join(JOB_SECTIONS)}"
         )
     for name in JOB_SECTIONS:
         if not isinstance(content.get(name) or {}, dict):

@@ -1,4 +1,4 @@
-"""Presets: a model as users pick it, with its recipe and what they should know of its weights."""
+"""Load presets: a model by name, with its recipe and what users should know about its weights."""
 
 from __future__ import annotations
 
@@ -12,35 +12,37 @@ from pipeline.config.sections import Section, build, bundled_file, bundled_names
 from pipeline.paths import CONFIGS
 
 DEFAULT_PRESET = "mvanet-lite"
-"""Whose weights are in the package."""
+"""Its weights are in the package."""
 
 
 class Preset(Section):
-    """A model as users pick it: the recipe, and what they should know of its weights."""
+    """A model that users choose by name: its recipe, licence, size and source."""
 
-    about: str
-    licence: str
-    commercial: bool = Field(description="False: runs only with --accept-licence")
-    size_mb: float
-    source: str
-    recipe: Recipe
+    about: str = Field(description="One line for `matteline models`.")
+    licence: str = Field(description="SPDX identifier of the licence of the weights.")
+    commercial: bool = Field(description="Whether the licence allows commercial use. false: runs only with --accept-licence.")
+    size_mb: float = Field(description="Size of the weights file in MB.")
+    source: str = Field(description="Web address of the model.")
+    recipe: Recipe = Field(description="See Recipe.")
 
 
 def preset_names() -> list[str]:
-    """Names of the bundled presets, sorted."""
+    """Return the names of the bundled presets, sorted."""
     return bundled_names(CONFIGS)
 
 
 def load_preset(name_or_path: str, changes: Mapping[str, Any] | None = None, renditions: Sequence[str] = ()) -> Preset:
-    """A bundled preset by name, or a user's own by the path of its YAML file, with changes to its recipe.
+    """Load a bundled preset by name, or a user's own by path, and apply changes to its recipe.
 
-    Other weights than the preset's own drop the preset's pinned hash: it was the hash of another file.
+    Other weights than the preset's drop its pinned hash and its calibration, which belong to another file.
 
     Args:
-        renditions: names (or paths) of further ones.
+        name_or_path: Name of a bundled preset, or path of a YAML file.
+        changes: Recipe settings to change.
+        renditions: Names or paths of renditions to add to the recipe's.
 
     Raises:
-        ConfigError: no such preset, an unknown key, a value out of range.
+        ConfigError: There is no such preset, a key is unknown, or a value is out of range.
     """
     changes = dict(changes or {})
     path = bundled_file(name_or_path, CONFIGS, "preset")
@@ -49,7 +51,7 @@ def load_preset(name_or_path: str, changes: Mapping[str, Any] | None = None, ren
     recipe.setdefault("name", path.stem)
     if "weights" in changes and "calibration" not in changes:
         for key in ("calibration", "calibration_sha256", "review_below"):
-            recipe.pop(key, None)  # they were of other masks
+            recipe.pop(key, None)  # they belong to other masks
     for key in ("weights", "refiner_weights", "calibration"):
         if recipe.get(key):
             recipe[key] = from_beside(path, str(recipe[key]))

@@ -1,4 +1,4 @@
-"""The recipe: every setting that changes the pixels of a mask or cutout, and the fingerprint that names its output."""
+"""Define the recipe: every setting that changes the pixels of a mask or cutout, and the fingerprint that names its output."""
 
 from __future__ import annotations
 
@@ -8,98 +8,108 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.rendition import RENDITIONS_VERSION, Rendition, check_apart, load_rendition
+from pipeline.config.rendition import RENDITIONS_VERSION, Rendition, check_unique_names, load_rendition
 from pipeline.config.sections import Section, Std
 from pipeline.errors import ConfigError
 
 RECIPE_VERSION = 1
-"""Part of every fingerprint; raised when the same settings start to give other pixels."""
+"""Part of every fingerprint. Raise it when the same settings give other pixels."""
 
 REMOVED_SETTINGS = {"refiner_normalise": "imagenet"}
-"""Settings that no longer exist, with their only value: existing outputs keep their fingerprints."""
+"""Removed settings with their only value, so that existing outputs keep their fingerprints."""
 
 RENAMED_SETTINGS = {"sharpen": "decide"}
-"""Names that a setting has in the fingerprint, where it had another one before."""
+"""Former names of settings, which the fingerprint still uses."""
 
 ESTIMATOR_SHA256 = "aa1dcd00c371f1b68cb98e44dd6097bef5433e8c7e3c392c960ca4a2f86bc011"
-"""The bundled weights of the network that makes the signal ``expected_dice``."""
+"""SHA-256 of the bundled weights of the estimator, which predicts the signal ``expected_dice``."""
 
 CGM_SHA256 = "d2a410379fb3b8b9aa2b09081b45c7f6fca3c2e0da196df826993e2c40059d88"
-"""The bundled weights of the refiner cgm."""
+"""SHA-256 of the bundled weights of the refiner cgm."""
 
 
 class Recipe(Section):
-    """Everything that changes the pixels of a mask or cutout."""
+    """Every setting that changes the pixels of a mask or cutout."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,40}$", description="names the output folder, with the fingerprint")
-    model: Literal["mvanet", "onnx", "fake"] = Field(description="which code runs the weights")
-    weights: str = Field(default="", description="path or URI: local, s3://, hf://owner/repo/file@revision, https://")
-    weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="what the file must hash to")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,40}$", description="Name of the output folder, before the fingerprint.")
+    model: Literal["mvanet", "onnx", "fake"] = Field(description="Code that runs the weights. fake is for tests.")
+    weights: str = Field(default="", description="Path, s3://, hf://owner/repo/file@revision or https://.")
+    weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="Expected SHA-256 of the weights.")
 
-    frame_px: int = Field(default=1024, ge=32, le=8192, description="side of the square the model sees")
-    frame_resize: Literal["bilinear", "lanczos"] = Field(default="bilinear", description="Pillow filter, image to frame")
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: Std = (0.229, 0.224, 0.225)
-    scale: Literal["255", "max"] = Field(default="255", description="pixels are divided by 255, or by the frame's maximum")
+    frame_px: int = Field(default=1024, ge=32, le=8192, description="Side of the model's square input in pixels.")
+    frame_resize: Literal["bilinear", "lanczos"] = Field(default="bilinear", description="Pillow filter, image to frame.")
+    mean: tuple[float, float, float] = Field(
+        default=(0.485, 0.456, 0.406), description="Mean of red, green and blue that is subtracted."
+    )
+    std: Std = Field(default=(0.229, 0.224, 0.225), description="Divisors of red, green and blue, after mean.")
+    scale: Literal["255", "max"] = Field(default="255", description="Divisor of the pixels: 255, or the frame's maximum.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        default="fp32", description="auto: the fastest that keeps alpha, fixed once for all machines of a run"
+        default="fp32", description="auto: fp16 on GPUs for networks whose alpha hardly changes, else fp32; fixed for the run."
     )
 
-    activation: Literal["sigmoid", "none"] = Field(default="sigmoid", description="what turns the raw output into alpha")
-    input_name: str | None = Field(default=None, description="ONNX input; the only one when absent")
-    output_name: str | None = Field(default=None, description="ONNX output; the first one when absent")
+    activation: Literal["sigmoid", "none"] = Field(default="sigmoid", description="Function from the raw output to alpha.")
+    input_name: str | None = Field(default=None, description="ONNX input. Default: the only one.")
+    output_name: str | None = Field(default=None, description="ONNX output. Default: the first one.")
 
-    box_margin: float = Field(default=0.05, ge=0, le=1, description="share of the box's sides added around it")
-    margin_without_box: bool = Field(default=False, description="no box means the whole image as a box, margin included")
-    outside: Literal["clip", "black"] = Field(default="clip", description="a crop past the image is clipped, or padded black")
+    box_margin: float = Field(default=0.05, ge=0, le=1, description="Margin around a box, as a share of its sides.")
+    margin_without_box: bool = Field(
+        default=False, description="Without a box, use the complete image as the box, with its margin."
+    )
+    outside: Literal["clip", "black"] = Field(
+        default="clip", description="Where a crop exceeds the image: clip the crop, or fill with black."
+    )
 
-    alpha_resize: Literal["antialias", "plain"] = Field(default="antialias", description="bilinear, frame to image")
-    stretch: bool = Field(default=False, description="upstream's per-image min-max; an empty photo becomes a full mask")
+    alpha_resize: Literal["antialias", "plain"] = Field(
+        default="antialias", description="Bilinear filter from frame to image; antialias: where it shrinks."
+    )
+    stretch: bool = Field(
+        default=False, description="Stretch alpha to [0, 1] per image, as upstream; an empty photo then gets a full mask."
+    )
     refiner: Literal["none", "guided", "cgm"] = Field(
-        default="cgm", description="alpha where the model is unsure, at the image's own size; none: the model's, enlarged"
+        default="cgm", description="Computes alpha in the unknown region at the image's size. none: enlarge the model's."
     )
-    refiner_weights: str = Field(
-        default="", description="other weights for cgm than the bundled ones: path or URI, as recipe.weights"
+    refiner_weights: str = Field(default="", description="Weights of cgm: path or URI. Default: the bundled ones.")
+    refiner_weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="Their expected SHA-256.")
+    foreground: Literal["multilevel", "ben2", "none"] = Field(
+        default="multilevel", description="Method that removes the background from the edge's colours. ben2: as upstream."
     )
-    refiner_weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="what they must hash to")
-    foreground: Literal["multilevel", "ben2", "none"] = Field(default="multilevel", description="colours of the cutout's edge")
     outputs: tuple[Literal["mask", "cutout", "trimap"], ...] = Field(
-        default=("mask", "cutout"), description="objects an item; in the trimap 128 is where the model was unsure"
+        default=("mask", "cutout"), description="Objects per item. In a trimap, 128 is the unknown region."
     )
     renditions: tuple[Rendition, ...] = Field(
         default=(),
         exclude_if=lambda renditions: not renditions,  # recipes without any keep the fingerprint that they always had
-        description="pictures made from the cutout, by name; each a bundled one's name or a mapping",
+        description="Further files per item: names of bundled renditions, paths, or mappings (see rendition).",
     )
     flip: bool = Field(
         default=False,
         exclude_if=lambda flip: not flip,  # as for renditions
-        description="ask the model about the mirrored frame, too: one signal more, in twice the time",
+        description="Run the model on the mirrored frame, too: adds the signal flip_dice and doubles the time.",
     )
     estimate: bool = Field(
         default=True,
         exclude_if=lambda estimate: estimate,
-        description="a small network looks at photo and mask, too: the signal expected_dice",
+        description="Predict Dice from photo and mask with a small network: the signal expected_dice.",
     )
     sharpen: float = Field(
         default=1.0,
         ge=1,
         le=16,
         exclude_if=lambda sharpen: sharpen == 1,
-        description="factor on the logits far from any contour, where a hesitant model leaves haze",
+        description="Factor on logits far from contours. Above 1, removes haze in areas where the model is unsure.",
     )
     calibration: str = Field(
         default="",
         exclude_if=lambda calibration: not calibration,
-        description="what makes the quality a probability: path or URI of a file of matteline calibrate; empty: nothing",
+        description="File of `matteline calibrate` that turns the quality into a probability: path or URI.",
     )
     calibration_sha256: str | None = Field(
         default=None,
         pattern=r"^[0-9a-f]{64}$",
         exclude_if=lambda sha256: sha256 is None,
-        description="what it must hash to",
+        description="Expected SHA-256 of the calibration.",
     )
-    review_below: float = Field(default=0.85, ge=0, le=1, description="items of lower quality get the status review")
+    review_below: float = Field(default=0.85, ge=0, le=1, description="Items of lower quality get the status review.")
 
     @model_validator(mode="before")
     @classmethod
@@ -112,20 +122,20 @@ class Recipe(Section):
     @classmethod
     def _outputs_are_a_set(cls, outputs: tuple[str, ...]) -> tuple[str, ...]:
         if not outputs or len(set(outputs)) != len(outputs):
-            raise ValueError("name each output once, and at least one")
+            raise ValueError("name at least one output, and each only once")
         return tuple(sorted(outputs))
 
     @field_validator("renditions", mode="before")
     @classmethod
     def _names_are_looked_up(cls, renditions: Any) -> Any:
         if not isinstance(renditions, list | tuple):
-            raise ValueError(f"give a list, as in [amazon-main], not {renditions!r}")  # noqa: TRY004  pydantic reports it
+            raise ValueError(f"must be a list such as [amazon-main], not {renditions!r}")  # noqa: TRY004  pydantic reports it
         return [load_rendition(one) if isinstance(one, str) else one for one in renditions]
 
     @field_validator("renditions")
     @classmethod
     def _renditions_have_names_of_their_own(cls, renditions: tuple[Rendition, ...]) -> tuple[Rendition, ...]:
-        check_apart(renditions)
+        check_unique_names(renditions)
         return tuple(sorted(renditions, key=lambda one: one.name))
 
     @model_validator(mode="after")
@@ -141,29 +151,29 @@ class Recipe(Section):
         return self
 
     def fingerprint(self) -> str:
-        """64 hex digits over everything that changes pixels: no name, no licence, and weights by hash, not by place.
+        """Return a hash of everything that changes pixels, 64 hex digits: without the name, and with weights by hash, not path.
 
         Raises:
-            ConfigError: the hash of the weights or of a background isn't known yet, or the precision not settled.
+            ConfigError: A hash is not known yet, or the precision is still ``auto``.
         """
         if self.precision == "auto":
-            raise ConfigError("recipe.precision is still auto; settle it before taking the recipe's fingerprint")
+            raise ConfigError("recipe.precision is still auto; resolve the recipe before taking its fingerprint")
         if self.model != "fake" and self.weights_sha256 is None:
-            raise ConfigError("the recipe has no weights_sha256 yet; fetch the weights before taking its fingerprint")
+            raise ConfigError("the recipe has no weights_sha256 yet; resolve the recipe before taking its fingerprint")
         if self.refiner_weights and self.refiner_weights_sha256 is None:
-            raise ConfigError("the recipe has no refiner_weights_sha256 yet; fetch them before taking its fingerprint")
+            raise ConfigError("the recipe has no refiner_weights_sha256 yet; resolve the recipe before taking its fingerprint")
         if self.calibration and self.calibration_sha256 is None:
-            raise ConfigError("the recipe has no calibration_sha256 yet; fetch the calibration before taking its fingerprint")
+            raise ConfigError("the recipe has no calibration_sha256 yet; resolve the recipe before taking its fingerprint")
         facts = self.facts() | REMOVED_SETTINGS | {"version": RECIPE_VERSION}
         facts = {RENAMED_SETTINGS.get(name, name): value for name, value in facts.items()}
         text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def facts(self) -> dict[str, Any]:
-        """Everything that changes pixels, and the licence of the refiner's weights, as JSON.
+        """Return everything that changes pixels, as JSON.
 
         Raises:
-            ConfigError: the hash of a background isn't known yet.
+            ConfigError: The hash of a background is not known yet.
         """
         facts = self.model_dump(mode="json", exclude={"name", "weights", "refiner_weights", "calibration"})
         if not self.renditions:
@@ -171,5 +181,5 @@ class Recipe(Section):
         return facts | {"renditions": [one.facts() for one in self.renditions], "renditions_version": RENDITIONS_VERSION}
 
     def folder(self) -> str:
-        """Name of this recipe's folder in an output: ``<name>-<first 12 digits of the fingerprint>``."""
+        """Return the name of this recipe's folder in an output: ``<name>-<first 12 digits of the fingerprint>``."""
         return f"{self.name}-{self.fingerprint()[:12]}"

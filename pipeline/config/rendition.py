@@ -1,6 +1,6 @@
-"""What a rendition is: one more file made from an item's mask and cutout, as a shop or a data set wants it.
+"""Define renditions: further files made from an item's mask and cutout, as a shop or a data set needs them.
 
-A name stands for a bundled one (``configs/renditions/<name>.yaml``), the path of a YAML file for one's own.
+A rendition is named (``configs/renditions/<name>.yaml``), or given as the path of a YAML file.
 """
 
 from __future__ import annotations
@@ -17,70 +17,70 @@ from pipeline.errors import ConfigError
 from pipeline.paths import RENDITIONS
 
 RENDITIONS_VERSION = 1
-"""Part of the fingerprint of recipes with renditions; raised when the same settings start to give other files."""
+"""Part of the fingerprint of recipes with renditions. Raise it when the same settings give other files."""
 
 LONGEST_SIDE_PX = 16_383
-"""Of any rendition: no WebP file can be larger (RFC 9649), nor a JPEG much."""
+"""Largest side of a rendition: the limit of WebP (RFC 9649); JPEG's is hardly larger."""
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
 class Shadow(Section):
-    """A soft shadow where the object stands, around its lowest row. All lengths are shares of the object's height."""
+    """A soft contact shadow around the object's lowest row. Lengths are shares of the object's height."""
 
-    opacity: float = Field(default=0.4, gt=0, le=1, description="how dark it is where it is darkest: 1 is black")
-    softness: float = Field(default=0.02, ge=0.001, le=0.3, description="standard deviation of the blur")
-    depth: float = Field(default=0.08, gt=0, le=1, description="how deep it lies, before the blur")
-    drop: float = Field(default=0.0, ge=-0.5, le=0.5, description="how far its middle lies below the object's lowest row")
+    opacity: float = Field(default=0.4, gt=0, le=1, description="Opacity at the darkest point; 1 is black.")
+    softness: float = Field(default=0.02, ge=0.001, le=0.3, description="Standard deviation of the blur.")
+    depth: float = Field(default=0.08, gt=0, le=1, description="Depth on the ground, before the blur.")
+    drop: float = Field(default=0.0, ge=-0.5, le=0.5, description="Distance of its middle below the object's lowest row.")
 
 
 class File(NamedTuple):
-    """One file of a rendition: its name, and the longer side in pixels (None: as large as it comes)."""
+    """One file of a rendition: its name, and its longer side in pixels (None: not resized)."""
 
     name: str
     size_px: int | None
 
 
 class Rendition(Section):
-    """One more way to show an item. Masks (``what`` other than ``cutout``) take ``trim``, ``fill``, ``aspect``, ``size_px``."""
+    """One rendition. Of the mask (``what`` is not ``cutout``), it takes ``trim``, ``fill``, ``aspect`` and ``size_px`` only."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$", description="names its folder and its rows in the index")
-    about: str = Field(default="", exclude=True, description="one line for the list of renditions")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$", description="Name of its folder and of its entries in the index.")
+    about: str = Field(default="", exclude=True, description="One line for `matteline renditions`.")
     what: Literal["cutout", "alpha", "binary", "rle", "indexed"] = Field(
         default="cutout",
-        description="a picture; or the mask as 8-bit alpha, as 0 and 255, as COCO's run lengths (JSON), as a palette PNG",
+        description="A picture; or the mask as 8-bit alpha, as 0 and 255, as COCO run lengths (JSON), or as a palette PNG.",
     )
 
     trim: float | None = Field(
-        default=None, ge=0, le=2, description="cut down to the object, with a margin: a share of its longer side"
+        default=None, ge=0, le=2, description="Crop to the object with this margin, as a share of its longer side."
     )
     fill: float | None = Field(
-        default=None, gt=0, le=1, description="the object's share of the frame, along the side that limits it"
+        default=None, gt=0, le=1, description="Share of the frame that the object fills, along the side that limits it."
     )
-    aspect: tuple[float, float] | None = Field(default=None, description='of the frame, "width:height"')
-    size_px: tuple[int, ...] = Field(default=(), description="longer side of the frame; several give a file each")
+    aspect: tuple[float, float] | None = Field(default=None, description='Aspect ratio "width:height" of the frame.')
+    size_px: tuple[int, ...] = Field(default=(), description="Longer side of the frame in pixels; a list: one file each.")
 
-    background: str = Field(default="none", description='none, a colour as "#ffffff", or the path or URI of a picture')
-    background_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="what the picture must hash to")
-    shadow: Shadow | None = None
+    background: str = Field(default="none", description='none, a colour such as "#ffffff", or path or URI of a picture.')
+    background_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="Its expected SHA-256.")
+    shadow: Shadow | None = Field(default=None, description="Contact shadow: true, or a mapping (see shadow).")
     haze: float = Field(
-        default=0.0, ge=0, le=0.5, description="opacity up to here is none; above it begins from nothing, full stays full"
+        default=0.0, ge=0, le=0.5, description="Opacity up to this value becomes 0; the rest is stretched to [0, 1]."
     )
     hue: float | str | None = Field(
-        default=None, description='degrees by which the hues turn, or a colour as "#c0392b" whose hue becomes the object\'s'
+        default=None, description='Rotation of the hues in degrees, or a colour such as "#c0392b" whose hue the object gets.'
     )
-    saturation: float = Field(default=1.0, ge=0, le=4, description="factor; 0 leaves greys")
+    saturation: float = Field(default=1.0, ge=0, le=4, description="Factor on the saturation; 0 makes grey.")
 
-    format: Literal["png", "webp", "jpeg"] = "png"
+    format: Literal["png", "webp", "jpeg"] = Field(default="png", description="File format of a cutout rendition.")
     quality: int | None = Field(
-        default=None, ge=60, le=100, description="of WebP (absent, 90; 100 is lossless) and JPEG (absent, 95)"
+        default=None, ge=60, le=100, description="Quality of WebP (default 90; 100 is lossless) or JPEG (default 95)."
     )
 
     @field_validator("aspect", mode="before")
     @classmethod
     def _aspect_is_two_numbers(cls, aspect: Any) -> Any:
         if isinstance(aspect, int | float):
-            raise ValueError('put it in quotes, as in aspect: "4:5", for YAML takes 4:5 for a number')  # noqa: TRY004
+            raise ValueError('write it in quotes, as in aspect: "4:5", because YAML reads 4:5 as a number')  # noqa: TRY004
         return tuple(aspect.split(":")) if isinstance(aspect, str) else aspect
 
     @field_validator("aspect")
@@ -106,14 +106,14 @@ class Rendition(Section):
     @classmethod
     def _background_is_not_a_comment(cls, background: Any) -> Any:
         if background is None:
-            raise ValueError('it is empty; put a colour in quotes, as in "#ffffff", for YAML takes what follows # for a remark')
+            raise ValueError('it is empty; write a colour in quotes, as in "#ffffff", because # starts a comment in YAML')
         return background
 
     @field_validator("background")
     @classmethod
     def _colours_have_six_digits(cls, background: str) -> str:
         if background.startswith("#") and not _COLOUR.fullmatch(background):
-            raise ValueError(f'{background!r} is no colour; give six hex digits, as in "#ffffff"')
+            raise ValueError(f'{background!r} is not a colour; give six hex digits, as in "#ffffff"')
         return background.lower() if background.startswith("#") else background
 
     @field_validator("shadow", mode="before")
@@ -131,46 +131,46 @@ class Rendition(Section):
     @model_validator(mode="after")
     def _is_coherent(self) -> Rendition:
         if self.trim is not None and self.fill is not None:
-            raise ValueError("trim and fill both say how much room the object has; give one of them")
+            raise ValueError("trim and fill both set the margin around the object; set one of them")
         if self.what != "cutout":
             given = self.model_fields_set & {"background", "shadow", "hue", "saturation", "format", "quality"}
             if given:
-                raise ValueError(f"{min(given)} is for cutouts; a rendition of the mask ({self.what}) has none")
+                raise ValueError(f"{min(given)} is for cutouts; remove it from a rendition of the mask (what: {self.what})")
         if self.format == "jpeg" and self.background == "none":
-            raise ValueError('JPEG knows no transparency; give a background, such as "#ffffff", or take png or webp')
+            raise ValueError('JPEG has no transparency; set a background such as "#ffffff", or use png or webp')
         if self.format == "png" and self.quality is not None:
-            raise ValueError("PNG loses nothing and has no quality; leave it out, or take webp or jpeg")
+            raise ValueError("PNG is lossless and has no quality; remove it, or use webp or jpeg")
         if self.background_sha256 is not None and self.picture is None:
-            raise ValueError("background_sha256 is for a background that is a picture")
+            raise ValueError("background_sha256 needs a background that is a picture")
         return self
 
     @property
     def colour(self) -> tuple[int, int, int] | None:
-        """Of a plain background, 0 to 255 each."""
+        """RGB of a plain background, 0 to 255 each; None for others."""
         return rgb(self.background) if self.background.startswith("#") else None
 
     @property
     def picture(self) -> str | None:
-        """Path or URI of a background that is a picture."""
+        """Path or URI of a background picture; None for others."""
         return None if self.background == "none" or self.colour else self.background
 
     @property
     def suffix(self) -> str:
-        """How its files' names end."""
+        """Suffix of its files, without a dot."""
         return "json" if self.what == "rle" else {"png": "png", "webp": "webp", "jpeg": "jpg"}[self.format]
 
     @property
     def files(self) -> tuple[File, ...]:
-        """What is made of every item: one file, or one a size, by the names that the index has."""
+        """Files per item: one, or one per size, with their names in the index."""
         if len(self.size_px) < 2:
             return (File(self.name, self.size_px[0] if self.size_px else None),)
         return tuple(File(f"{self.name}-{size}", size) for size in self.size_px)
 
     def facts(self) -> dict[str, Any]:
-        """All that decides its files, as JSON: a background's picture by hash, not by place.
+        """Return everything that changes its files, as JSON: a background picture by hash, not by path.
 
         Raises:
-            ConfigError: the hash of the picture isn't known yet.
+            ConfigError: The hash of the picture is not known yet.
         """
         if self.picture and self.background_sha256 is None:
             raise ConfigError(f"rendition {self.name} has no background_sha256 yet; fetch its background first")
@@ -178,21 +178,21 @@ class Rendition(Section):
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
-    """``#rrggbb`` as red, green, blue, 0 to 255."""
+    """Parse ``#rrggbb`` to red, green and blue, 0 to 255 each."""
     red, green, blue = bytes.fromhex(colour[1:])
     return red, green, blue
 
 
 def rendition_names() -> list[str]:
-    """Names of the bundled renditions, sorted."""
+    """Return the names of the bundled renditions, sorted."""
     return bundled_names(RENDITIONS)
 
 
 def load_rendition(name_or_path: str) -> Rendition:
-    """A bundled rendition by name, or a user's own by the path of its YAML file; its background may lie beside that file.
+    """Load a bundled rendition by name, or a user's own by path. Its background may be relative to that file.
 
     Raises:
-        ConfigError: no such rendition, an unknown key, a value out of range.
+        ConfigError: There is no such rendition, a key is unknown, or a value is out of range.
     """
     path = bundled_file(name_or_path, RENDITIONS, "rendition")
     content = read_yaml(path)
@@ -203,13 +203,13 @@ def load_rendition(name_or_path: str) -> Rendition:
     return rendition.model_copy(update={"background": from_beside(path, rendition.picture)})
 
 
-def check_apart(renditions: Iterable[Rendition]) -> None:
-    """Refuse two files of one name.
+def check_unique_names(renditions: Iterable[Rendition]) -> None:
+    """Refuse two files with the same name.
 
     Raises:
-        ValueError: naming it.
+        ValueError: With that name.
     """
     names = Counter(file.name for rendition in renditions for file in rendition.files)
-    twice = [name for name, count in names.items() if count > 1]
-    if twice:
-        raise ValueError(f"two renditions would be called {twice[0]}; rename one of them")
+    duplicates = [name for name, count in names.items() if count > 1]
+    if duplicates:
+        raise ValueError(f"two renditions have a file named {duplicates[0]}; rename one of them")

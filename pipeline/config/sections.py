@@ -1,4 +1,4 @@
-"""What all settings have in common: frozen sections, YAML files, and refusals of one sentence."""
+"""Provide what all settings share: frozen sections, YAML files, and one-sentence validation errors."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import ConfigError
+from pipeline.paths import WEIGHTS
 
 
 class Section(BaseModel):
-    """Base of all settings: immutable, and an unknown key is an error."""
+    """Base of all settings. Immutable; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -25,16 +26,18 @@ def _positive(std: tuple[float, float, float]) -> tuple[float, float, float]:
 
 
 Std = Annotated[tuple[float, float, float], AfterValidator(_positive)]
-"""What a network's input is divided by, for each colour."""
+"""Divisor of a network's input per colour channel, above 0."""
 
 S = TypeVar("S", bound=Section)
+BUNDLED = "bundled:"
+"""Prefix of a file of ``pipeline/weights``, in a preset or another YAML file."""
 
 
 def build(kind: type[S], facts: Mapping[str, Any], where: str) -> S:
-    """Validate settings, turning pydantic's report into one sentence.
+    """Validate settings.
 
     Raises:
-        ConfigError: naming the place, the key, what is wrong and, for a misspelt key, the nearest right one.
+        ConfigError: One sentence that names the source, the key and the problem.
     """
     try:
         return kind.model_validate(facts)
@@ -46,48 +49,55 @@ def build(kind: type[S], facts: Mapping[str, Any], where: str) -> S:
 
 
 def bundled_file(name_or_path: str, folder: Path, kind: str) -> Path:
-    """The YAML file of a bundled thing by its name, or a user's own by its path.
+    """Return the path of a bundled YAML file by name, or of a user's own by path.
 
     Raises:
-        ConfigError: nothing of that name is bundled.
+        ConfigError: No bundled file has that name.
     """
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"}:
         return path
     names = bundled_names(folder)
     if name_or_path not in names:
-        raise ConfigError(f"no {kind} {name_or_path!r}; there are {', '.join(names)}, or give the path of a .yaml file")
+        raise ConfigError(
+            f"there is no {kind} {name_or_path!r}; choose from {', '.join(names)}, or give the path of a .yaml file"
+        )
     return folder / f"{name_or_path}.yaml"
 
 
 def bundled_names(folder: Path) -> list[str]:
-    """Names of the YAML files in a folder, sorted."""
+    """Return the names of the YAML files in a folder, sorted."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file's mapping.
+    """Return the mapping in a YAML file.
 
     Raises:
-        ConfigError: unreadable, not YAML, or not a mapping.
+        ConfigError: The file cannot be read, is not YAML, or holds no mapping.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} can't be read as YAML: {yaml_fault(error)}") from None
+        raise ConfigError(f"{path} is not valid YAML: {yaml_problem(error)}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} can't be read: {error}") from error
+        raise ConfigError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold a mapping of settings")
+        raise ConfigError(f"{path} must contain a mapping of settings")
     return content
 
 
 def from_beside(file: Path, named: str) -> str:
-    """A path that a YAML file names, which starts at the file's own folder; URIs and absolute paths as they are."""
+    """Resolve a path in a YAML file: ``bundled:NAME`` to ``pipeline/weights``, a relative path to the file's own folder.
+
+    URIs and absolute paths are returned unchanged.
+    """
+    if named.startswith(BUNDLED):
+        return str(WEIGHTS / named.removeprefix(BUNDLED))
     return named if "://" in named or Path(named).is_absolute() else str((file.parent / named).resolve())
 
 
-def yaml_fault(error: yaml.YAMLError) -> str:
-    """What is wrong and where, without the text itself, which may be a secret."""
+def yaml_problem(error: yaml.YAMLError) -> str:
+    """Return the problem and its line, without the text, which may be secret."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or "not YAML"
     return f"{problem}, line {mark.line + 1}" if mark else str(problem)

@@ -1,4 +1,4 @@
-"""Renditions as settings: the bundled ones, what is refused, and what enters the fingerprint."""
+"""The settings of renditions: the bundled files, refusals, and the fingerprint."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rendition(**facts: Any) -> Rendition:
     return build(Rendition, {"name": "own"} | facts, "own.yaml")
 
 
-def test_the_bundled_ones_are_short_and_say_what_they_are() -> None:
+def test_bundled_renditions_are_short_and_described() -> None:
     assert rendition_names() == NAMES
     for name in NAMES:
         one = load_rendition(name)
@@ -34,7 +34,7 @@ def test_the_bundled_ones_are_short_and_say_what_they_are() -> None:
         assert len([line for line in text.splitlines() if not line.startswith("#")]) <= 9
 
 
-def test_amazons_rules_are_kept() -> None:
+def test_amazon_main_follows_amazon_s_rules() -> None:
     """Amazon Seller Central, product image requirements: white, 85 % of the frame, 1,000 to 10,000 pixels, JPEG."""
     main = load_rendition("amazon-main")
     assert main.colour == (255, 255, 255)
@@ -44,13 +44,13 @@ def test_amazons_rules_are_kept() -> None:
     assert main.shadow is None
 
 
-def test_several_sizes_are_a_file_each() -> None:
+def test_each_size_is_one_file() -> None:
     assert [file.name for file in rendition(size_px=[512, 128]).files] == ["own-128", "own-512"]
     assert rendition(size_px=512).files == rendition(size_px=[512]).files == (("own", 512),)
     assert rendition().files == (("own", None),)
 
 
-def test_shorthand_is_understood() -> None:
+def test_shorthands() -> None:
     assert rendition(shadow=True).shadow == rendition(shadow={}).shadow
     assert rendition(shadow=False).shadow is None
     assert rendition(aspect="4:5").aspect == rendition(aspect=[4, 5]).aspect == (4.0, 5.0)
@@ -58,48 +58,48 @@ def test_shorthand_is_understood() -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "said"),
+    ("facts", "message"),
     [
-        ({"format": "jpeg"}, "JPEG knows no transparency; give a background"),
-        ({"trim": 0.1, "fill": 0.9}, "give one of them"),
-        ({"aspect": 61}, "put it in quotes"),  # what YAML makes of 1:1
+        ({"format": "jpeg"}, "JPEG has no transparency; set a background"),
+        ({"trim": 0.1, "fill": 0.9}, "set one of them"),
+        ({"aspect": 61}, "write it in quotes"),  # YAML reads 1:1 so
         ({"aspect": "100:1"}, "20 times"),
         ({"aspect": "1:0"}, "above 0"),
         ({"aspect": "4:5:6"}, "aspect"),
-        ({"background": None}, "put a colour in quotes"),  # what YAML makes of #ffffff
+        ({"background": None}, "write a colour in quotes"),  # YAML reads #ffffff so
         ({"background": "#fff"}, "six hex digits"),
         ({"hue": "red"}, "neither degrees nor a colour"),
         ({"size_px": [100, 100]}, "each size once"),
         ({"size_px": [20_000]}, "16383"),
         ({"what": "rle", "background": "#ffffff"}, "background is for cutouts"),
         ({"what": "alpha", "shadow": True}, "shadow is for cutouts"),
-        ({"quality": 90}, "PNG loses nothing"),
-        ({"background_sha256": "0" * 64}, "for a background that is a picture"),
+        ({"quality": 90}, "PNG is lossless"),
+        ({"background_sha256": "0" * 64}, "needs a background that is a picture"),
         ({"colour": "#ffffff"}, "own.yaml: colour"),
         ({"name": "../up"}, "name"),
         ({"fill": 0}, "fill"),
         ({"shadow": {"opactiy": 1}}, "shadow.opactiy"),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_one_sentence(facts: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said) as refused:
+def test_invalid_settings_are_refused_in_one_line(facts: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as refused:
         rendition(**facts)
     assert "\n" not in str(refused.value)
 
 
-def test_two_files_of_one_name_are_refused() -> None:
-    with pytest.raises(ConfigError, match="two renditions would be called thumb-128; rename one"):
+def test_duplicate_file_names_are_refused() -> None:
+    with pytest.raises(ConfigError, match="two renditions have a file named thumb-128; rename one"):
         load_preset("u2netp", {"renditions": [{"name": "thumb", "size_px": [64, 128]}, {"name": "thumb-128"}]})
 
 
-def test_unknown_ones_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="no rendition 'amazon'; there are amazon-main, "):
+def test_unknown_names_are_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="there is no rendition 'amazon'; choose from amazon-main, "):
         load_job(manifest="m", output="o", renditions=["amazon"])
-    with pytest.raises(ConfigError, match="give a list"):
+    with pytest.raises(ConfigError, match="must be a list"):
         load_job(manifest="m", output="o", overrides=["recipe.renditions=amazon-main"])
 
 
-def test_ones_own_lie_in_files_in_job_files_and_on_the_command_line(tmp_path: Path) -> None:
+def test_renditions_come_from_files_job_files_and_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "hero.yaml").write_text("background: beach.jpg\nfill: 0.6\n")
     hero = load_rendition(str(tmp_path / "hero.yaml"))
     assert (hero.name, hero.picture) == ("hero", str(tmp_path / "beach.jpg"))
@@ -110,7 +110,7 @@ def test_ones_own_lie_in_files_in_job_files_and_on_the_command_line(tmp_path: Pa
     assert [one.name for one in given.recipe.renditions] == ["amazon-main", "t"]
 
 
-def test_recipes_without_any_are_as_they_always_were() -> None:
+def test_recipes_without_renditions_keep_their_fingerprint() -> None:
     recipe = load_preset("u2netp").recipe
     assert not {"renditions", "renditions_version"} & set(recipe.facts())
     assert load_preset("u2netp", {"renditions": []}).recipe.fingerprint() == recipe.fingerprint()
@@ -142,7 +142,7 @@ def fingerprint(*renditions: dict[str, Any]) -> str:
     return load_preset("u2netp", {"renditions": [{"name": "own"} | one for one in renditions]}).recipe.fingerprint()
 
 
-def test_every_field_is_tried() -> None:
+def test_every_field_has_a_change() -> None:
     assert set(CHANGES) == set(Rendition.model_fields) - {"about"}
 
 
@@ -152,7 +152,7 @@ def test_every_field_enters_the_fingerprint(field: str) -> None:
     assert fingerprint(base) != fingerprint(base | {field: CHANGES[field]})
 
 
-def test_neither_words_nor_order_nor_the_place_of_a_background_do() -> None:
+def test_description_order_and_path_of_a_background_do_not() -> None:
     pinned = {"background_sha256": "0" * 64}
     assert fingerprint(pinned | {"background": "a.jpg"}) == fingerprint(pinned | {"background": "s3://b/b.png"})
     assert fingerprint({"about": "words"}) == fingerprint({})
@@ -161,7 +161,7 @@ def test_neither_words_nor_order_nor_the_place_of_a_background_do() -> None:
         fingerprint({"background": "a.jpg"})
 
 
-def test_settings_are_read_without_heavy_libraries() -> None:
-    """`matteline --help` and refusals come at once."""
+def test_reading_settings_imports_no_heavy_libraries() -> None:
+    """`matteline --help` and refusals must be fast."""
     heavy = "import sys, pipeline.config.job; print(*{'cv2', 'PIL', 'torch', 'pyarrow'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True, cwd=ROOT).stdout == "\n"
