@@ -1,4 +1,4 @@
-"""``matteline cut``: one picture, without a manifest and without Ray."""
+"""``matteline cut``: cut out one picture, without a manifest and without Ray."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from jobs.console import out
 
 
 def cut(
-    picture: Annotated[str, typer.Argument(help="The picture: a path or a URI.")],
+    picture: Annotated[str, typer.Argument(help="Path or URI of the picture.")],
     output: Annotated[
-        str | None, typer.Option("--output", "-o", help="The cutout, a PNG; absent, <picture>-cutout.png.")
+        str | None,
+        typer.Option("--output", "-o", help="Path of the cutout, a PNG. Default: <name>-cutout.png in the current folder."),
     ] = None,
-    box: Annotated[str | None, typer.Option("--box", help="x0,y0,x1,y1 in pixels around the object.")] = None,
-    mask: Annotated[str | None, typer.Option("--mask", help="Write the mask here too, an 8-bit PNG.")] = None,
+    box: Annotated[str | None, typer.Option("--box", help="Box around the object: x0,y0,x1,y1 in pixels.")] = None,
+    mask: Annotated[str | None, typer.Option("--mask", help="Also write the mask to this path, an 8-bit PNG.")] = None,
     preset: options.Preset = None,
     rendition: options.Renditions = None,
     set_: options.Set = None,
     accept_licence: options.AcceptLicence = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Cut out one picture. Renditions go beside the cutout: cup.png, cup-amazon-main.jpg."""
+    """Cut out one picture.
+
+    Renditions are written beside the cutout: cup.png, cup-amazon-main.jpg.
+    """
     from pipeline.config.job import Compute, Limits, Storage, parse_overrides
     from pipeline.config.presets import DEFAULT_PRESET, load_preset
     from pipeline.config.sections import build
@@ -32,13 +36,13 @@ def cut(
     from pipeline.imaging.decode import decode
     from pipeline.imaging.encode import encode_mask
     from pipeline.imaging.renditions.render import render
-    from pipeline.models.backgrounds import pin_backgrounds
+    from pipeline.models.resolve import check_licence
     from pipeline.paths import example_path
     from pipeline.segmenter import Segmenter
     from pipeline.storage.files import Files
     from pipeline.types import Box
 
-    del verbose  # read by main, for tracebacks
+    del verbose  # main reads it, for tracebacks
     changes = parse_overrides(set_ or [])
     storage = build(Storage, changes.get("storage", {}), "--set")
     limits = build(Limits, changes.get("limits", {}), "--set")
@@ -48,26 +52,20 @@ def cut(
     if not target.lower().endswith(".png"):
         raise ConfigError(f"--output {target!r} must end in .png: a cutout has transparency")
     where = None if box is None else Box.parse([part.strip() for part in box.split(",")])
-    recipe = load_preset(preset or DEFAULT_PRESET, changes.get("recipe"), rendition or ()).recipe
-    renditions, backgrounds = pin_backgrounds(recipe.renditions, files, limits)
+    chosen = load_preset(preset or DEFAULT_PRESET, changes.get("recipe"), rendition or ())
+    check_licence(chosen, accept_licence)
     image = decode(files.read(files.absolute(example_path(picture)), max_bytes=limits.max_bytes), limits)
-    segmenter = Segmenter(
-        preset or DEFAULT_PRESET,
-        device=compute.device,
-        threads=compute.threads_per_actor,
-        accept_licence=accept_licence,
-        storage=storage,
-        **changes.get("recipe", {}),
-    )
+    segmenter = Segmenter.from_recipe(chosen.recipe, files, device=compute.device, threads=compute.threads_per_actor)
     result = segmenter(image, where)
     files.write(files.absolute(target), result.png())
     if mask:
         files.write(files.absolute(mask), encode_mask(result.alpha))
     why = f" ({', '.join(result.reasons)})" if result.reasons else ""
     out.print(f"{target}: {image.shape[1]} x {image.shape[0]}, quality {result.quality:.2f}{why}", markup=False)
-    for made in render(renditions, result.cutout[..., :3], result.alpha, backgrounds):
-        beside = f"{target[:-4]}-{made.name}.{made.suffix}"
-        if made.data is not None:
-            files.write(files.absolute(beside), made.data)
-        size = [f"{made.size.width} x {made.size.height}"] if made.size else []
-        out.print(f"{beside}: {', '.join([*size, *([made.note] if made.note else [])])}", markup=False)
+    resolved = segmenter.resolved
+    for rendered in render(resolved.recipe.renditions, result.cutout[..., :3], result.alpha, resolved.backgrounds):
+        path = f"{target[:-4]}-{rendered.name}.{rendered.suffix}"
+        if rendered.data is not None:
+            files.write(files.absolute(path), rendered.data)
+        size = [f"{rendered.size.width} x {rendered.size.height}"] if rendered.size else []
+        out.print(f"{path}: {', '.join([*size, *([rendered.note] if rendered.note else [])])}", markup=False)

@@ -1,4 +1,4 @@
-"""The ``matteline`` command: its subcommands, and how errors become exit codes."""
+"""Define the ``matteline`` command with its subcommands, and map errors to exit codes."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ app.add_typer(infra, name="infra")
 
 
 def main() -> None:
-    """Run a command; the exit code is the error's (``pipeline.errors``), 0 without one.
+    """Run a command. The exit code is that of the error (see ``pipeline.errors``), or 0.
 
-    A broken pipe (``matteline show | head``) is no error.
+    A broken pipe (``matteline show | head``) is not an error.
     """
-    # Arrow's own allocator keeps what each of the threads that read an index once had: some 600 MiB for a million rows. It is
-    # asked for before Arrow is imported; workers that this process starts use it too, as they do for their pixels.
+    # Arrow's own allocator keeps the memory of every thread that read an index: 600 MiB for a million rows. The variable must
+    # be set before Arrow is imported. Workers inherit it.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
     from pipeline.errors import PipelineError

@@ -1,4 +1,4 @@
-"""Options that several commands share, worded once."""
+"""Define the options that several commands share."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ if TYPE_CHECKING:
     from pipeline.config.job import Job
     from pipeline.storage.files import Files
 
-Preset = Annotated[
-    str | None, typer.Option("--preset", "-p", help="Model: a name from `matteline models`, or your own .yaml file.")
-]
+Preset = Annotated[str | None, typer.Option("--preset", "-p", help="Model: a name from `matteline models`, or a .yaml file.")]
 Renditions = Annotated[
     list[str] | None,
     typer.Option(
         "--rendition",
         "-r",
         metavar="NAME",
-        help="Make this of every cutout too: a name from `matteline renditions`, or your own .yaml file. Repeatable.",
+        help="Also write this rendition of every cutout: a name from `matteline renditions`, or a .yaml file. Repeatable.",
     ),
 ]
 Set = Annotated[
@@ -31,31 +29,42 @@ Set = Annotated[
         help="Change a setting, e.g. recipe.stretch=true or compute.actors=4. Repeatable.",
     ),
 ]
+StorageSet = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="storage.KEY=VALUE",
+        help="Change a storage setting, e.g. storage.region=eu-west-1. Repeatable.",
+    ),
+]
 JobFile = Annotated[
-    str | None, typer.Option("--job", help="A YAML file with manifest, output, preset and settings; options win over it.")
+    str | None, typer.Option("--job", help="YAML file with manifest, output, preset and settings. Options take precedence.")
 ]
 Manifest = Annotated[
     str | None,
     typer.Option(
         "--manifest",
         "-m",
-        help="What to cut out: Parquet, CSV or JSON Lines with an image_uri column, or a folder of images. Path or URI.",
+        help="Images: a folder, or Parquet, CSV or JSON Lines with a column image_uri. Path or URI.",
     ),
 ]
 Output = Annotated[
-    str | None, typer.Option("--output", "-o", help="Where results go: a folder, or a URI such as s3://bucket/prefix.")
+    str | None, typer.Option("--output", "-o", help="Folder for the results, or a URI such as s3://bucket/prefix.")
 ]
 AllowRoot = Annotated[
     list[str] | None,
     typer.Option(
         "--allow-root",
         metavar="URI",
-        help="A folder, prefix or web address below which images may lie, besides the manifest's own folder. Repeatable.",
+        help="Also allow images below this folder, prefix or web address, besides the manifest's folder. Repeatable.",
     ),
 ]
 AcceptLicence = Annotated[bool, typer.Option("--accept-licence", help="Use weights whose licence restricts commercial use.")]
-Endpoint = Annotated[str | None, typer.Option("--endpoint-url", help="An S3 server that isn't AWS (or set AWS_ENDPOINT_URL).")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more, and show tracebacks.")]
+Endpoint = Annotated[
+    str | None, typer.Option("--endpoint-url", help="S3-compatible server other than AWS (or set AWS_ENDPOINT_URL).")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more, and show tracebacks.")]
 
 
 def job_of(
@@ -67,10 +76,10 @@ def job_of(
     allow_roots: list[str] | None = None,
     renditions: list[str] | None = None,
 ) -> Job:
-    """The job that ``run`` and ``plan`` are asked for; ``allow_roots`` come on top of those of the settings.
+    """Build the job for ``run`` and ``plan``. ``allow_roots`` are added to those of the settings.
 
     Raises:
-        ConfigError: something is missing, unknown or out of range.
+        ConfigError: A setting is missing, unknown or out of range.
     """
     from pipeline.config.job import load_job
     from pipeline.paths import example_path
@@ -84,15 +93,15 @@ def job_of(
 
 
 def settings(chosen: list[str] | None, endpoint_url: str | None) -> list[str]:
-    """All ``section.key=value`` pairs of a command line."""
+    """Return all ``section.key=value`` pairs of a command line."""
     return [*(chosen or []), *([f"storage.endpoint_url={endpoint_url}"] if endpoint_url else [])]
 
 
 def files_of(chosen: list[str] | None, endpoint_url: str | None, allow_roots: list[str] | None = None) -> Files:
-    """The door to storage for commands that need nothing else; ``allow_roots`` come on top of those of the settings.
+    """Return access to storage, for commands that need no other settings. ``allow_roots`` are added to those of the settings.
 
     Raises:
-        ConfigError: a setting of another section, unknown, or out of range.
+        ConfigError: A setting is of another section, unknown, or out of range.
     """
     from pipeline.config.job import Storage, parse_overrides
     from pipeline.config.sections import build

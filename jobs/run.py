@@ -1,4 +1,4 @@
-"""``matteline run``: a manifest in; masks, cutouts and an index out."""
+"""``matteline run``: cut out every image of a manifest."""
 
 from __future__ import annotations
 
@@ -29,31 +29,38 @@ def run(
     endpoint_url: options.Endpoint = None,
     allow_root: options.AllowRoot = None,
     retry: Annotated[
-        str | None, typer.Option("--retry", metavar="CODES", help="Do failed items again by error code, e.g. fetch,write.")
+        str | None, typer.Option("--retry", metavar="CODES", help="Retry failed items by error code, e.g. fetch,write.")
     ] = None,
-    changed: Annotated[
-        bool, typer.Option("--changed", help="Do items again whose image, URI or box is another than when they were done.")
-    ] = False,
+    changed: Annotated[bool, typer.Option("--changed", help="Reprocess items whose image, URI or box has changed.")] = False,
     deadline: Annotated[
         str | None,
-        typer.Option("--deadline", metavar="TIME", help="Take up no more items after so long, e.g. 6h; the next run goes on."),
+        typer.Option(
+            "--deadline", metavar="TIME", help="Start no items after this long, e.g. 6h. The same command continues the run."
+        ),
     ] = None,
     wait_for_gpus: Annotated[
         int | None,
-        typer.Option("--wait-for-gpus", metavar="N", help="Wait until the cluster has so many, up to compute.wait_s."),
+        typer.Option(
+            "--wait-for-gpus", metavar="N", help="Wait until the cluster has N GPUs, for at most compute.wait_s seconds."
+        ),
     ] = None,
     min_actors: Annotated[
-        int | None, typer.Option("--min-actors", metavar="N", help="End, resumable, where fewer copies of the model have room.")
+        int | None,
+        typer.Option(
+            "--min-actors",
+            metavar="N",
+            help="Stop if the cluster has room for fewer than N actors. The same command continues the run.",
+        ),
     ] = None,
     max_actors: Annotated[
-        int | None, typer.Option("--max-actors", metavar="N", help="Make more copies, up to so many, as machines come.")
+        int | None, typer.Option("--max-actors", metavar="N", help="Add actors, up to N, when machines join the cluster.")
     ] = None,
     drift_from: Annotated[
         str | None,
         typer.Option(
             "--drift-from",
             metavar="OUTPUT",
-            help="Warn when quality drifts from what was accepted there, by `matteline review accept`; absent, in --output.",
+            help="Baseline for the drift warning: an output, or a file from `matteline review accept`. Default: --output.",
         ),
     ] = None,
     accept_licence: options.AcceptLicence = False,
@@ -61,74 +68,75 @@ def run(
 ) -> None:
     """Cut out every image of a manifest.
 
-    Writes masks, cutouts and an index with quality scores below the output folder. Run the same command again to
-    continue where it stopped: items that are done are left alone.
+    Writes masks, cutouts and an index with quality scores to the output. Run the same command again to continue a stopped run:
+    finished items are skipped.
     """
     from pipeline.errors import PipelineError
     from pipeline.run.signals import SignalHandler
 
-    def say(error: Stopped) -> None:
-        err.show_cursor()  # which the progress bar has hidden
+    def report(error: Stopped) -> None:
+        err.show_cursor()  # the progress bar hides it
         show_error(error)
 
-    signals = SignalHandler(say)
-    signals.install()  # before anything heavy is imported
+    signals = SignalHandler(report)
+    signals.install()  # before slow imports
     pairs = options.settings(set_, endpoint_url) + ([f"drift.accepted={json.dumps(drift_from)}"] if drift_from else [])
     counts = {"wait_for_gpus": wait_for_gpus, "min_actors": min_actors, "max_actors": max_actors}
     pairs += [f"compute.{name}={count}" for name, count in counts.items() if count is not None]
     try:
         pairs += [f"budget.deadline_s={seconds(deadline)}"] if deadline else []
-        settled = options.job_of(manifest, output, preset, job, pairs, allow_root, rendition)
+        parsed = options.job_of(manifest, output, preset, job, pairs, allow_root, rendition)
         codes = error_codes(retry)
     except PipelineError as error:
-        from pipeline.run.notify import tell_of_refusal
+        from pipeline.run.notify import notify_refused
 
-        tell_of_refusal(error, manifest, output)
+        notify_refused(error, manifest, output)
         raise
     try:
-        _run(settled, signals, accept_licence=accept_licence, retry=codes, changed=changed, verbose=verbose)
+        _run(parsed, signals, accept_licence=accept_licence, retry=codes, changed=changed, verbose=verbose)
     finally:
         signals.wait_if_leaving()
 
 
-def _run(settled: Job, signals: SignalHandler, *, accept_licence: bool, retry: set[str], changed: bool, verbose: bool) -> None:
+def _run(parsed: Job, signals: SignalHandler, *, accept_licence: bool, retry: set[str], changed: bool, verbose: bool) -> None:
     from pipeline.errors import ErrorBudgetExceeded
     from pipeline.log import set_up_logging
-    from pipeline.output.run_record import read_report
+    from pipeline.output.output import find_outputs
+    from pipeline.output.run_record import report_of
     from pipeline.run.driver import run_job
     from pipeline.storage.files import Files
 
     set_up_logging(verbose=verbose)
-    files = Files(settled.storage)
+    files = Files(parsed.storage)
     try:
-        plan, _ = run_job(settled, accept_licence=accept_licence, retry=retry, changed=changed, signals=signals)
+        plan, _ = run_job(parsed, accept_licence=accept_licence, retry=retry, changed=changed, signals=signals)
     except ErrorBudgetExceeded as error:
-        # What is in the index is valid, and its table of failures is what a person needs now.
+        # The index is valid, and its table of failures shows what to fix.
         show_error(error)
-        print_report(read_report(files.absolute(settled.output), files))
+        print_report([report_of(output) for output in find_outputs(files.absolute(parsed.output), files)])
         raise SystemExit(error.exit_code) from error
-    print_report(read_report(plan.layout.folder, files))
+    print_report([report_of(plan.output)])
 
 
 def seconds(text: str) -> float:
-    """``90s``, ``45m``, ``6h`` or ``1.5d`` in seconds.
+    """Parse ``90s``, ``45m``, ``6h`` or ``1.5d`` to seconds.
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: The text has another form.
     """
     from pipeline.errors import ConfigError
 
     number, unit = text[:-1], text[-1:]
     if unit not in UNITS or not number.replace(".", "", 1).isdecimal() or not float(number):
-        raise ConfigError(f"--deadline {text}: give a time above 0 with its unit, such as 45m, 6h or 1.5d")
+        raise ConfigError(f"--deadline {text}: give a time above 0 with a unit, such as 45m, 6h or 1.5d")
     return float(number) * UNITS[unit]
 
 
 def error_codes(text: str | None) -> set[str]:
-    """``fetch,write`` as a set.
+    """Parse ``fetch,write`` to a set.
 
     Raises:
-        ConfigError: one of them is no error code.
+        ConfigError: One of them is not an error code.
     """
     from pipeline.errors import ITEM_ERRORS, ConfigError
 
@@ -136,6 +144,6 @@ def error_codes(text: str | None) -> set[str]:
     known = {error.code for error in ITEM_ERRORS}
     if codes - known:
         raise ConfigError(
-            f"--retry {text}: there is no error code {min(codes - known)!r}; there are {', '.join(sorted(known))}"
+            f"--retry {text}: {min(codes - known)!r} is not an error code; choose from {', '.join(sorted(known))}"
         )
     return codes

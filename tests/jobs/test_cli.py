@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from jobs import run as cut_out
 from jobs.main import main
+from jobs.run import seconds as seconds_of
 from pipeline.config.job import load_job
 from pipeline.errors import ConfigError
 from pipeline.run.driver import run_job
@@ -167,13 +167,13 @@ def test_an_output_becomes_a_data_set(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("run", "--manifest", "photos", "--output", "out", "--rendition", "amazn"), "no rendition 'amazn'; there are"),
+        (("run", "--manifest", "photos", "--output", "out", "--rendition", "amazn"), "no rendition 'amazn'; choose from"),
         (("run", "-m", "photos", "-o", "out", "--set", "recipe.renditions=[{name: a, background: b.jpg}]"), "b.jpg"),
-        (("cut", "photos/photo-000.jpg", "--rendition", "amazn"), "no rendition"),
+        (("cut", "photos/photo-000.jpg", "--rendition", "amazn"), "there is no rendition"),
         (("dataset", "nowhere", "--coco", "c.json"), "no results under"),
         (("dataset", "nowhere"), "--coco FILE.json"),
         (("run", "--manifest", "nowhere.csv", "--output", "out"), "nowhere.csv"),
-        (("run", "--manifest", "photos", "--output", "out", "--preset", "u3net"), "no preset 'u3net'; there are"),
+        (("run", "--manifest", "photos", "--output", "out", "--preset", "u3net"), "there is no preset 'u3net'; choose from"),
         (("run", "--manifest", "photos", "--output", "out", "--set", "recipe.strech=true"), "strech"),
         (("run", "--manifest", "photos", "--output", "out", "--set", "stretch=true"), "section.key=value"),
         (("run", "--output", "out"), "no manifest"),
@@ -260,8 +260,8 @@ def test_plan_says_what_would_run(tmp_path: Path, make_photos: MakePhotos, fake_
     assert shown.returncode == 0, shown.stderr
     assert "3, of which 0 are done and 3 to do" in shown.stdout
     said = " ".join(shown.stdout.split())
-    assert "s an item on this machine, measured alone" in said
-    assert "images about" in said and "by the size of 3 of them" in said
+    assert "s per item on this machine" in said
+    assert "images about" in said and "from the sizes of 3 of them" in said
     assert "CPUs" in said
 
 
@@ -304,7 +304,7 @@ def stop(run: subprocess.Popen[str], number: signal.Signals, folder: Path) -> No
     run.send_signal(number)
     _, said = run.communicate(timeout=120)
     assert run.returncode == 4, said
-    assert f"stopped by {number.name}; the same command continues" in said
+    assert f"stopped by {number.name}; run the same command again to continue" in said
     (record,) = (json.loads(path.read_text()) for path in (folder / "out").rglob("runs/*.json"))
     assert record["outcome"] == "stopped"
 
@@ -322,7 +322,7 @@ def test_a_run_keeps_others_away_and_goes_on_when_it_was_stopped(
     with at_work(tmp_path, photo, fake_preset, 600) as (run, command):
         other = matteline(*command, cwd=tmp_path)
         assert other.returncode == 5, other.stderr
-        assert "another run is at this output" in other.stderr
+        assert "another run is active in this output" in other.stderr
         stop(run, signal.SIGTERM, tmp_path)
     again = matteline(*command, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
@@ -333,10 +333,10 @@ def test_a_run_keeps_others_away_and_goes_on_when_it_was_stopped(
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("45m", 2700), ("6h", 21600), ("1.5d", 129600)])
 def test_a_deadline_is_a_time_with_its_unit(text: str, seconds: float) -> None:
-    assert cut_out.seconds(text) == seconds
+    assert seconds_of(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["6", "h", "-1h", "0h", "6 hours", "1.2.3h", "inf", "1e3s"])
 def test_other_deadlines_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="give a time above 0 with its unit"):
-        cut_out.seconds(text)
+    with pytest.raises(ConfigError, match="give a time above 0 with a unit"):
+        seconds_of(text)

@@ -36,7 +36,7 @@ def test_a_folder_of_masks_becomes_tables(tmp_path: Path, make_photos: MakePhoto
     write_masks(make_photos(tmp_path / "set" / "photos", 4), tmp_path / "set" / "masks")
     made = matteline("manifest", "set/photos", "--masks", "set/masks", "-o", "set/manifest.csv", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
-    assert "4 items, 0 with a box, 4 with a true mask" in made.stdout
+    assert "4 items, 0 with a box, 4 with ground truth" in made.stdout
     assert "--allow-root" not in made.stdout
     shown = matteline("evaluate", "-m", "set/manifest.csv", "-o", "out", "-p", fake_preset, "--hce", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
@@ -74,23 +74,23 @@ def test_manifests_with_truths_from_elsewhere(tmp_path: Path, make_photos: MakeP
     photos = make_photos(tmp_path / "DIS-VD" / "im", 2)
     write_masks(photos, tmp_path / "DIS-VD" / "gt")
     made = matteline("manifest", "DIS-VD", "--dis5k", "-o", "dis.csv", cwd=tmp_path)
-    assert "2 items, 0 with a box, 2 with a true mask" in made.stdout, made.stderr
+    assert "2 items, 0 with a box, 2 with ground truth" in made.stdout, made.stderr
 
     square = {"id": 1, "image_id": 1, "bbox": [1, 1, 9, 9], "segmentation": [[1, 1, 9, 1, 9, 9, 1, 9]], "iscrowd": 0}
     image = {"id": 1, "file_name": photos[0].name, "height": 90, "width": 120}
     (tmp_path / "coco.json").write_text(json.dumps({"images": [image], "annotations": [square]}))
     arguments = ["manifest", "DIS-VD/im", "--coco", "coco.json", "--write-masks", "masks", "-o", "coco.csv"]
     made = matteline(*arguments, cwd=tmp_path)
-    assert "1 items, 1 with a box, 1 with a true mask" in made.stdout, made.stderr
+    assert "1 items, 1 with a box, 1 with ground truth" in made.stdout, made.stderr
     assert len(list((tmp_path / "masks").glob("*.png"))) == 1
 
     cells = [{"bytes": path.read_bytes(), "path": path.name} for path in photos]
     truths = [{"bytes": path.read_bytes(), "path": path.name} for path in sorted((tmp_path / "DIS-VD" / "gt").iterdir())]
     pq.write_table(pa.table({"image": cells, "mask": truths}), tmp_path / "hub.parquet")
     made = matteline("manifest", "hub.parquet", "--unpack", "files", "-o", "far/hub.csv", cwd=tmp_path)
-    assert "2 items, 0 with a box, 2 with a true mask" in made.stdout, made.stderr
+    assert "2 items, 0 with a box, 2 with ground truth" in made.stdout, made.stderr
     assert f"--allow-root {tmp_path / 'files'}" in made.stdout
 
     both = matteline("manifest", "DIS-VD", "--dis5k", "--unpack", "files", "-o", "a.csv", cwd=tmp_path)
     assert both.returncode == 2
-    assert "--dis5k and --unpack don't go together" in both.stderr
+    assert "--dis5k and --unpack cannot be combined" in both.stderr

@@ -1,4 +1,4 @@
-"""``report``, ``review`` and ``compare`` from the command line."""
+"""The commands ``report``, ``review`` and ``compare``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.main import app
-from pipeline.output.layout import Layout
+from pipeline.output.output import Output
+from pipeline.storage.files import Files
 
 MakeOutput = Callable[..., None]
 HEAD = "item_id,verdict,note,recipe,time\n"
@@ -23,13 +24,11 @@ def matteline(*words: str) -> str:
     return done.output
 
 
-def test_the_commands(tmp_path: Path, make_output: MakeOutput) -> None:
-    layout = Layout(str(tmp_path / "out"), "fake-0")
-    make_output(layout)
-
-    output = str(tmp_path / "out")
+def test_report_review_and_compare(tmp_path: Path, make_output: MakeOutput) -> None:
+    opened, output = Output.at(str(tmp_path / "out" / "fake-0"), Files()), str(tmp_path / "out")
+    make_output(opened)
     matteline("report", output)
-    page = Path(layout.folder, "report.html").read_text()
+    page = Path(opened.folder, "report.html").read_text()
     assert "gone" in page and "<b>gone" not in page
     assert "drawn with seed 3" in matteline("report", output, "--sample", "--seed", "3", "--at-most", "0.1")
     reviews = tmp_path / "reviews.csv"
@@ -39,21 +38,21 @@ def test_the_commands(tmp_path: Path, make_output: MakeOutput) -> None:
     matteline("compare", output, output, "--html", str(tmp_path / "compare.html"))
 
 
-def test_an_output_on_s3_is_looked_at_and_accepted(
+def test_an_output_on_s3_is_reviewed_and_accepted(
     s3: Any, tmp_path: Path, make_output: MakeOutput, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     bucket = s3.make_bucket()
-    layout = Layout(f"s3://{bucket}/out", "fake-0")
-    make_output(layout)
+    output = f"s3://{bucket}/out"
+    make_output(Output.at(f"{output}/fake-0", Files()))
 
-    matteline("report", layout.root)
+    matteline("report", output)
     page = s3.get(bucket, "out/fake-0/report.html").decode()
-    assert page.count("data:image/webp") == 3 * 2 and "<b>gone" not in page, "cutout and zoom of the three that have objects"
+    assert page.count("data:image/webp") == 3 * 2 and "<b>gone" not in page, "cutout and zoom of the three items with objects"
     s3.put(bucket, "reviews.csv", (HEAD + "i1,reject,,,\n").encode())
-    assert "1 reviews" in matteline("review", "import", f"s3://{bucket}/reviews.csv", layout.root)
-    assert "accepted: 61 items" in matteline("review", "accept", layout.root, "--to", f"s3://{bucket}/accepted.json")
+    assert "1 reviews" in matteline("review", "import", f"s3://{bucket}/reviews.csv", output)
+    assert "accepted: 61 items" in matteline("review", "accept", output, "--to", f"s3://{bucket}/accepted.json")
     assert json.loads(s3.get(bucket, "accepted.json"))["lot"]["counts"] == {"ok": 60, "review": 0, "failed": 1}
-    matteline("compare", layout.root, layout.root, "--html", f"s3://{bucket}/compare.html")
+    matteline("compare", output, output, "--html", f"s3://{bucket}/compare.html")
     assert s3.get(bucket, "compare.html").startswith(b"<!doctype html>")

@@ -1,4 +1,4 @@
-"""A run watched from another process, which has nothing but the output."""
+"""Watch a run from another process that can read only its output."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from rich.console import Console
 from jobs.top import view
 from pipeline.config.job import Storage
 from pipeline.errors import ConfigError
-from pipeline.output.layout import Layout
 from pipeline.output.lease import GRACE_S, TTL_S, Holder
-from pipeline.output.status import look
+from pipeline.output.output import Output
+from pipeline.output.status import read_status
 from pipeline.storage.files import Files
 
 MATTELINE = str(Path(sys.executable).with_name("matteline"))
@@ -40,8 +40,8 @@ def matteline(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> 
 
 
 @contextmanager
-def at_work(*arguments: str, cwd: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A run in a process group of its own, all of which is gone afterwards."""
+def running(*arguments: str, cwd: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a run in its own process group, and kill it afterwards."""
     variables = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "RAY_"))} | env
     with (cwd / "log.jsonl").open("wb") as log:
         run = subprocess.Popen([MATTELINE, "run", *arguments], cwd=cwd, env=variables, stderr=log, start_new_session=True)
@@ -53,11 +53,11 @@ def at_work(*arguments: str, cwd: Path, env: dict[str, str]) -> Iterator[subproc
 
 
 @pytest.mark.parametrize("place", ["disk", "s3"])
-def test_a_run_at_work_and_when_it_was_killed(
+def test_a_run_is_shown_alive_and_dead(
     place: str, tmp_path: Path, make_photos: MakePhotos, fake_preset: str, request: pytest.FixtureRequest
 ) -> None:
     make_photos(tmp_path / "photos", 40)
-    (tmp_path / "photos" / "a-broken.jpg").write_bytes(b"no photo")
+    (tmp_path / "photos" / "a-broken.jpg").write_bytes(b"not an image")
     env, output, files = {}, "out", Files()
     if place == "s3":
         s3 = request.getfixturevalue("s3")
@@ -68,28 +68,28 @@ def test_a_run_at_work_and_when_it_was_killed(
 
     def failed() -> int:
         try:
-            return int(look(str(tmp_path / output) if place == "disk" else output, files).facts["failed"])
+            return int(read_status(str(tmp_path / output) if place == "disk" else output, files).facts["failed"])
         except ConfigError:
             return 0
 
-    with at_work(*arguments, cwd=tmp_path, env=env) as run:
+    with running(*arguments, cwd=tmp_path, env=env) as run:
         while not failed():
             assert run.poll() is None, (tmp_path / "log.jsonl").read_text()
             time.sleep(0.1)
-        run.send_signal(signal.SIGSTOP)  # it can't be over before it is looked at
-        sight = json.loads(matteline("top", output, "--json", cwd=tmp_path, env=env).stdout)
-        assert (sight["verdict"], sight["facts"]["state"], sight["facts"]["items"]) == ("running", "running", 41)
-        assert sight["facts"]["failures"]["decode"]["item_id"] == "a-broken.jpg"
-        assert sight["sign_age_s"] < TTL_S
+        run.send_signal(signal.SIGSTOP)  # so that it does not end before it is inspected
+        status = json.loads(matteline("top", output, "--json", cwd=tmp_path, env=env).stdout)
+        assert (status["verdict"], status["facts"]["state"], status["facts"]["items"]) == ("running", "running", 41)
+        assert status["facts"]["failures"]["decode"]["item_id"] == "a-broken.jpg"
+        assert status["sign_age_s"] < TTL_S
         run.kill()
         run.wait()
     dead = matteline("top", output, "--once", cwd=tmp_path, env=env)
     assert dead.returncode == 0, dead.stderr
-    assert "it seems dead: its process is gone; the same command continues" in dead.stdout
+    assert "it seems dead: its process has ended; run the same command again to continue" in dead.stdout
     assert "decode" in dead.stdout and "41" in dead.stdout
 
 
-def test_a_folder_without_a_run_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_refused_in_one_line(tmp_path: Path) -> None:
     for folder in ("nowhere", "."):
         refused = matteline("top", folder, cwd=tmp_path)
         assert refused.returncode == 2
@@ -97,13 +97,13 @@ def test_a_folder_without_a_run_is_refused_in_a_sentence(tmp_path: Path) -> None
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    layout = Layout(str(tmp_path), "lite-0123")
-    Files().write(layout.recipe, b"{}")
-    return layout
+def output(tmp_path: Path) -> Output:
+    output = Output.at(str(tmp_path / "lite-0123"), Files())
+    output.files.write(output.layout.recipe, b"{}")
+    return output
 
 
-def tell(layout: Layout, run_id: str = RUN, **changes: Any) -> None:
+def write_progress(output: Output, run_id: str = RUN, **changes: Any) -> None:
     facts = {"run_id": run_id, "manifest": "m.csv", "items": 100, "done_before": 10, "ok": 20, "review": 5, "failed": 0}
     facts |= {"items_per_s": 2.5, "recent_items_per_s": 2.0, "eta_s": 33, "state": "running", "every_s": 30.0}
     facts |= {
@@ -112,62 +112,62 @@ def tell(layout: Layout, run_id: str = RUN, **changes: Any) -> None:
         "dashboard": "http://10.0.0.1:8265",
         "failures": {},
     }
-    Files().write(layout.progress(run_id), json.dumps(facts | changes).encode())
+    output.files.write(output.layout.progress(run_id), json.dumps(facts | changes).encode())
 
 
-def hold(layout: Layout, expires_at: float, run_id: str = RUN) -> None:
-    Files().write(f"{layout.lease}/000001.json", Holder("me@there", run_id, "t", expires_at).encode())
+def write_lease(output: Output, expires_at: float, run_id: str = RUN) -> None:
+    output.files.write(f"{output.layout.lease}/000001.json", Holder("me@there", run_id, "t", expires_at).encode())
 
 
-def shown(layout: Layout, **options: Any) -> tuple[str, str]:
-    sight = look(layout.root, Files(), now=NOW, **options)
+def shown(output: Output, **options: Any) -> tuple[str, str]:
+    status = read_status(output.layout.root, output.files, now=NOW, **options)
     console = Console(width=200, file=io.StringIO(), record=True)
-    console.print(view(sight))
-    return sight.verdict, console.export_text()
+    console.print(view(status))
+    return status.verdict, console.export_text()
 
 
 @pytest.mark.parametrize(
     ("expires_at", "changes", "verdict", "words"),
     [
-        (NOW + 90, {}, "running", "last of life 10 s ago (progress 10 s ago, lease renewed 30 s ago)"),
+        (NOW + 90, {}, "running", "10 s ago (progress 10 s ago, lease renewed 30 s ago)"),
         (NOW + 90, {"updated_at": "2026-11-23T02:00:00+00:00"}, "silent", "has not written its progress"),
-        (NOW - GRACE_S - 5, {}, "dead", "its lease ran out 20 s ago"),
-        (0.0, {}, "dead", "never said how it ended"),
+        (NOW - GRACE_S - 5, {}, "dead", "its lease expired 20 s ago"),
+        (0.0, {}, "dead", "released its lease without a final state"),
         (0.0, {"state": "stopped", "error": "stopped by SIGTERM"}, "over", "stopped by SIGTERM"),
     ],
 )
-def test_whether_it_lives(layout: Layout, expires_at: float, changes: dict[str, Any], verdict: str, words: str) -> None:
-    tell(layout, **changes)
-    hold(layout, expires_at)
-    found, text = shown(layout)
+def test_the_verdict_on_a_run(output: Output, expires_at: float, changes: dict[str, Any], verdict: str, words: str) -> None:
+    write_progress(output, **changes)
+    write_lease(output, expires_at)
+    found, text = shown(output)
     assert found == verdict
     assert words in text and "35 of 100" in text and "http://10.0.0.1:8265" in text
 
 
-def test_a_run_whose_lease_another_has_is_dead_and_the_latest_is_shown(layout: Layout) -> None:
-    tell(layout)
-    hold(layout, NOW + 90, "20261123T030000Z-000002")
-    assert shown(layout)[0] == "dead"
-    tell(layout, "20261123T030000Z-000002")
-    assert shown(layout)[0] == "running"
-    assert shown(layout, run_id=RUN)[0] == "dead"
+def test_a_run_without_its_lease_is_dead_and_the_latest_run_is_shown(output: Output) -> None:
+    write_progress(output)
+    write_lease(output, NOW + 90, "20261123T030000Z-000002")
+    assert shown(output)[0] == "dead"
+    write_progress(output, "20261123T030000Z-000002")
+    assert shown(output)[0] == "running"
+    assert shown(output, run_id=RUN)[0] == "dead"
     with pytest.raises(ConfigError, match="no run 2099 under"):
-        look(layout.root, Files(), run_id="2099")
+        read_status(output.layout.root, output.files, run_id="2099")
 
 
-def test_runs_from_before_there_was_progress(layout: Layout, make_output: Callable[..., None]) -> None:
-    make_output(layout)
-    assert "no run has left word" in shown(layout)[1] and "60 ok" in shown(layout)[1]
+def test_runs_without_a_progress_object(output: Output, make_output: Callable[..., None]) -> None:
+    make_output(output)
+    assert "no run record" in shown(output)[1] and "60 ok" in shown(output)[1]
     record = {"run_id": RUN, "outcome": "complete", "ok": 7, "review": 0, "failed": 0, "items": 7, "done_before": 0}
-    Files().write(layout.run(RUN), json.dumps(record).encode())
-    assert "complete" in shown(layout)[1] and "7 of 7" in shown(layout)[1]
+    output.files.write(output.layout.run(RUN), json.dumps(record).encode())
+    assert "complete" in shown(output)[1] and "7 of 7" in shown(output)[1]
 
 
-def test_a_run_whose_last_word_on_its_progress_is_missing_is_over_if_its_record_says_so(layout: Layout) -> None:
-    tell(layout)
-    hold(layout, 0.0)
-    assert shown(layout)[0] == "dead"
+def test_a_run_record_ends_a_run_whose_final_progress_is_missing(output: Output) -> None:
+    write_progress(output)
+    write_lease(output, 0.0)
+    assert shown(output)[0] == "dead"
     record = {"run_id": RUN, "outcome": "stopped", "ok": 20, "review": 5, "failed": 0, "items": 100, "done_before": 10}
-    Files().write(layout.run(RUN), json.dumps(record).encode())
-    verdict, text = shown(layout)
+    output.files.write(output.layout.run(RUN), json.dumps(record).encode())
+    verdict, text = shown(output)
     assert verdict == "over" and "stopped" in text

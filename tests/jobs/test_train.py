@@ -58,7 +58,7 @@ def test_a_manifest_without_true_masks_is_refused(tmp_path: Path) -> None:
     assert "no column 'truth_uri'" in str(raised(*given))
     assert "--truth names one of its further columns: note" in str(raised(*given))
     (tmp_path / "manifest.csv").write_text("image_uri,truth_uri\na.png,b.png\n/etc/passwd,b.png\n")
-    assert "there must be some of both" in str(raised(*given))
+    assert "each needs at least one" in str(raised(*given))
     assert not (tmp_path / "out").exists()
 
 
@@ -66,7 +66,7 @@ def test_composites_need_their_files(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("image_uri,truth_uri\n" + "".join(f"{n}.png,{n}m.png\n" for n in range(200)))
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(GOOD))
     given = ("train", "-m", str(tmp_path / "manifest.csv"), "-t", str(tmp_path / "mine.yaml"), "-o", str(tmp_path / "out"))
-    assert "objects.parquet isn't there" in str(raised(*given, "--composites", str(tmp_path)))
+    assert "objects.parquet does not exist" in str(raised(*given, "--composites", str(tmp_path)))
 
 
 def test_an_export_is_of_an_mvanet_into_an_onnx_file(tmp_path: Path) -> None:
