@@ -7,8 +7,8 @@ PHOTOS ?= $(DATA)/data/train
 .PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-refiner evaluate bench-scale bench-gpu simulate report-demo dashboard train-refiner train-estimator train-lite lock clean
 .DEFAULT_GOAL := help
 
-help:          ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+help:          ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 17
 
 .venv/core: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed; name it: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -25,32 +25,32 @@ demo: .venv/core  ## set up, then cut out the bundled photos into out/demo
 	$(BIN)/matteline run --manifest examples/manifest.csv --output out/demo
 	$(BIN)/matteline show out/demo --sheet out/demo/sheet.jpg --quiet
 
-test: .venv/dev   ## set up, then run the tests, two files at a time
+test: .venv/dev   ## set up, then run the tests in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-check: .venv/dev  ## formatting, lint and types
+check: .venv/dev  ## check formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-infra-check: .venv/dev ## what infra/ renders to, against the schemas of Kubernetes and of KubeRay (in DATA, ../shared) and rules of our own; needs kubectl, no cluster
+infra-check: .venv/dev ## render infra/ and validate it against the schemas of Kubernetes and KubeRay (in DATA, default ../shared) and our rules; needs kubectl, no cluster
 	@ls $(DATA)/k8s/crds/*.yaml.gz > /dev/null 2>&1 || { echo "make infra-check wants KubeRay's CRDs in $(DATA)/k8s/crds; name another folder: make infra-check DATA=/path/to/shared"; exit 2; }
 	INFRA_CHECK=1 DATA=$(abspath $(DATA)) $(BIN)/python -m pytest --tb=short tests/infra
 
-parity: .venv/dev ## the published models' numbers at full size, all of them
+parity: .venv/dev ## compare the models with their publishers' code at full size; 25 minutes
 	$(BIN)/python -m pytest -m "study or not study" --tb=short tests/models/test_parity.py tests/jobs/test_parity.py
 
-faults: .venv/dev ## kill, throttle and starve real runs; a table of what was lost (none may be)
+faults: .venv/dev ## break real runs (kill, throttle, fill the disk) and count lost and duplicated items; 16 minutes
 	$(BIN)/python -m pytest -m "study or not study" --tb=short tests/faults
 
-cluster-test: .venv/dev ## several machines, each a real Ray node here: work is spread, one drains, is lost, comes; weights once a machine
+cluster-test: .venv/dev ## run on several Ray nodes of this machine: balance, draining, lost and added nodes; 5 minutes
 	$(BIN)/python -m pytest -m study --tb=short tests/faults/test_nodes.py
 
-fuzz: .venv/dev   ## 100,000 damaged and hostile files, SEED=1 …, and the awkward ones in DATA (../shared)
+fuzz: .venv/dev   ## decode 100,000 damaged files (SEED=1) and the hostile ones in DATA (default ../shared); 1 minute
 	@test -f $(DATA)/data/torture/images.parquet || { echo "make fuzz wants $(DATA)/data/torture/images.parquet; name another folder: make fuzz DATA=/path/to/shared"; exit 2; }
 	DATA=$(abspath $(DATA)) SEED=$(or $(SEED),1) $(BIN)/python -m pytest -s -m "study or not study" --tb=short tests/imaging/test_fuzz.py
 
-soak: .venv/dev   ## ITEMS (200000) through one run; memory, files and sockets over time in out/soak/memory.png
+soak: .venv/dev   ## run ITEMS (200000) tiny images and check that memory, files and sockets do not grow; picture in out/soak; 10 minutes
 	ITEMS=$(ITEMS) $(BIN)/python -m pytest -m study --tb=short tests/studies/soak/test_soak.py
 
 .venv/peers: .venv/core  # what ours is compared with, apart from it
@@ -58,12 +58,12 @@ soak: .venv/dev   ## ITEMS (200000) through one run; memory, files and sockets o
 	.venv/peers/bin/pip install --quiet 'rembg[cpu,cli]==2.0.86'
 	@touch $@
 
-bench: .venv/dev  ## speed: the bars, on photos of DATA (../shared); 25 minutes on 2 cores
+bench: .venv/dev  ## measure speed and memory against bars, on photos of DATA (default ../shared); numbers in out/bench; 25 minutes on 2 cores
 	@test -f $(DATA)/data/eval/photos.parquet || { echo "make bench wants $(DATA)/data/eval/photos.parquet; name another folder: make bench DATA=/path/to/shared"; exit 2; }
 	@$(MAKE) --no-print-directory .venv/peers
 	DATA=$(abspath $(DATA)) REMBG=$(abspath .venv/peers/bin/rembg) $(BIN)/python -m pytest -rs -m study --tb=short tests/studies/bench
 
-bench-refiner: .venv/dev ## refiners and colours on scenes with exact alpha out of DATA (../shared); a page in out/refiner
+bench-refiner: .venv/dev ## measure refiners and foreground colours on scenes with exact alpha from DATA (default ../shared); tables and a page in out/refiner; 5 minutes
 	@test -f $(DATA)/data/objects/objects.parquet || { echo "make bench-refiner wants $(DATA)/data/objects/objects.parquet; name another folder: make bench-refiner DATA=/path/to/shared"; exit 2; }
 	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m study --tb=short tests/studies/refiner
 
@@ -71,30 +71,31 @@ evaluate: .venv/dev ## mvanet-lite and u2netp against the true masks of photos o
 	@test -f $(DATA)/data/eval/photos.parquet || { echo "make evaluate wants $(DATA)/data/eval/photos.parquet; name another folder: make evaluate DATA=/path/to/shared"; exit 2; }
 	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m study --tb=short tests/studies/evaluate
 
-bench-scale: .venv/dev ## ITEMS (1000000) manifest rows through the control plane, and how its speed grows with their number
+bench-scale: .venv/dev ## run manifests of up to ITEMS (1000000) rows with hardly any work per row; check that speed and driver memory stay the same; out/scale; 20 minutes
 	ITEMS=$(ITEMS) $(BIN)/python -m pytest -m study --tb=short tests/studies/scale
 
-simulate: .venv/dev ## ten million items on 64 GPUs as events, 1 to 256 GPUs, settings moved; checked against runs on 1, 2 and 3 nodes here; out/simulate; 20 minutes
+simulate: .venv/dev ## simulate ten million items on 1 to 256 GPUs, checked against real runs on 1 to 3 nodes; tables in out/simulate; 20 minutes
 	$(BIN)/python -m pytest -s -m "study or not study" --tb=short tests/studies/simulate
 
-bench-gpu: .venv/dev ## MVANet on this machine's GPU: precisions, batches, CUDA graphs, compiled; and the way there and back
-	$(BIN)/python tests/studies/bench/gpu.py
+bench-gpu: .venv/core ## measure MVANet on this machine's GPU: precisions, batch sizes, CUDA graphs, torch.compile, transfers; numbers in out/bench/gpu.json
+	@mkdir -p out/bench
+	$(BIN)/matteline bench --gpu --preset ben2-base --json out/bench/gpu.json
 
-report-demo: demo .venv/dev ## the demo's page in out/report, in Chromium: screenshots, and bars on the first view, keys, phones, hostile texts
+report-demo: demo .venv/dev ## check the demo's report page in Chromium: speed, keyboard, phones, contrast, hostile texts; screenshots in out/report; a minute
 	$(BIN)/matteline report out/demo --html out/report/report.html
 	$(BIN)/python -m pytest -s -m study --tb=short tests/studies/report
 
-dashboard: .venv/dev ## the metrics of a run of ITEMS (1000) in a real Prometheus (PATH, or PROMETHEUS), every panel asked; a picture in out/dashboard
+dashboard: .venv/dev ## check every dashboard panel and alert with a real Prometheus (PROMETHEUS=path) over a run of ITEMS=1000; picture in out/dashboard
 	@command -v $(or $(PROMETHEUS),prometheus) > /dev/null || { echo "make dashboard wants Prometheus: apt-get install prometheus, or name one: make dashboard PROMETHEUS=/path/to/prometheus"; exit 2; }
 	$(BIN)/pip install --quiet -c requirements.lock -e '.[cluster]'  # what Ray exports metrics with
 	ITEMS=$(ITEMS) PROMETHEUS=$(PROMETHEUS) $(BIN)/python -m pytest -m "study or not study" --tb=short tests/infra/test_metrics.py
 	$(BIN)/python tests/infra/figure.py out/dashboard/answers.json out/dashboard/dashboard.png
 
-train-refiner: .venv/dev ## the weights of refiner cgm anew, out of DATA (../shared), into out/cgm; an hour on 2 cores; goes on where it was
+train-refiner: .venv/dev ## train the refiner cgm from DATA (default ../shared) into out/cgm; an hour on 2 cores; resumes
 	@test -f $(DATA)/data/objects/objects.parquet || { echo "make train-refiner wants $(DATA)/data/objects/objects.parquet; name another folder: make train-refiner DATA=/path/to/shared"; exit 2; }
 	OMP_NUM_THREADS=1 $(BIN)/python -m pipeline.training.refiner --data $(DATA)/data --out out/cgm --hours 4
 
-train-estimator: .venv/dev out/backbone/efficientnet-lite0.safetensors ## the weights of the signal expected_dice anew, from photos with masks in DATA (../shared), into out/estimator
+train-estimator: .venv/dev out/backbone/efficientnet-lite0.safetensors ## train the network of the signal expected_dice from DATA (default ../shared) into out/estimator
 	@test -f $(DATA)/data/train/duts-tr-00.parquet || { echo "make train-estimator wants $(DATA)/data/train; name another folder: make train-estimator DATA=/path/to/shared"; exit 2; }
 	$(BIN)/python -m pipeline.training.estimator --photos $(DATA)/data/train --backbone out/backbone/efficientnet-lite0.safetensors
 
@@ -111,12 +112,12 @@ out/lite-data/manifest.parquet: .venv/core
 	@test -d $(PHOTOS) || { echo "make train-lite wants Parquet files with photos and masks in $(PHOTOS); name another folder: make train-lite PHOTOS=/path"; exit 2; }
 	$(BIN)/matteline manifest $(PHOTOS) --unpack out/lite-data -o $@
 
-train-lite: out/backbone/efficientnet-lite0.safetensors out/lite-data/manifest.parquet ## mvanet-lite, the small MVANet, out of PHOTOS and DATA (../shared), into out/lite; PROCESSES (2) of one core, HOURS (4); goes on where it was
+train-lite: out/backbone/efficientnet-lite0.safetensors out/lite-data/manifest.parquet ## train mvanet-lite from PHOTOS and DATA (default ../shared) into out/lite; PROCESSES=2 of one core, HOURS=4; resumes
 	OMP_NUM_THREADS=1 GLIBC_TUNABLES=$(KEEP_MEMORY) $(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(or $(PROCESSES),2) -m jobs.main train \
 		-m out/lite-data/manifest.parquet --composites $(DATA)/data -o out/lite --hours $(or $(HOURS),4) --device cpu --threads 1
 
-lock:             ## resolve the dependencies anew (needs uv)
+lock:             ## resolve the dependencies again into requirements.lock (needs uv)
 	uv pip compile --quiet --no-header --all-extras --python-version 3.11 -o requirements.lock pyproject.toml
 
-clean:            ## remove what make and runs have made
+clean:            ## remove everything that make and runs have created
 	rm -rf .venv out .pytest_cache .mypy_cache .ruff_cache
