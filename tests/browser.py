@@ -238,6 +238,6 @@ def synthetic(items: int, pictures: int = 300) -> bytes:
             "tables": [],
             "views": shows,
         },
-        **{"counts": [["ok", items]], "histogram": list(range(20)), "judges": ["accept", "reject"]},
+        **{"counts": [["ok", items]], "histogram": list(range(20)), "verdicts": ["accept", "reject"]},
     }
     return render(facts, rows, [shown | {"notes": [], "signals": ""} for _ in range(min(pictures, items))])

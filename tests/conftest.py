@@ -7,7 +7,7 @@ import os
 import secrets
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import module_from_spec, spec_from_file_location
@@ -57,6 +57,23 @@ def bars(request: pytest.FixtureRequest) -> Any:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole runs of the command first: with files spread over processes, a long one that comes last works alone."""
     items.sort(key=lambda item: not (item.path.is_relative_to(TESTS / "jobs") or item.path.name in LONG))
+
+
+seconds_per_file: dict[str, float] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add the time of a test's set-up, call or tear-down to its file."""
+    name = report.nodeid.split("::")[0]
+    seconds_per_file[name] = seconds_per_file.get(name, 0.0) + report.duration
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the ten slowest files of a long run."""
+    if sum(seconds_per_file.values()) > 60:
+        terminalreporter.section("ten slowest files")
+        for name, seconds in sorted(seconds_per_file.items(), key=lambda pair: -pair[1])[:10]:
+            terminalreporter.write_line(f"{seconds:7.1f} s  {name}")
 
 
 @pytest.hookimpl(trylast=True)
@@ -152,37 +169,28 @@ def fake_preset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def make_output() -> Callable[..., None]:
-    """``make_output(layout, count)``: an index of so many items ``i0`` … and a failed one; ``grow`` widens the mask of the
-    first. Only the first three have objects.
+    """``make_output(output, count)``: an index of ``count`` items ``i0``, … and a failed one. The first three have objects.
+    ``grow`` widens the mask of the first.
     """
     from pipeline.imaging.encode import encode_cutout, encode_mask
     from pipeline.output.index import write_part
     from pipeline.schema import INDEX
-    from pipeline.storage.files import Files
 
-    def make(layout: Any, count: int = 60, *, grow: int = 0, photos: Path | None = None, failed: int = 1) -> None:
+    def make(output: Any, count: int = 60, *, grow: int = 0, photos: Path | None = None, failed: int = 1) -> None:
         rows = []
         for number in range(count):
             mask = np.zeros((30, 40), np.uint8)
             mask[5:25, 5 : 25 + (grow if number == 0 else 0)] = 255
-            uris = {output: layout.output(output, f"i{number}", "0" * 12) for output in ("mask", "cutout")}
+            mask_uri, cutout_uri = (output.layout.output(one, f"i{number}", "0" * 12) for one in ("mask", "cutout"))
             if number < 3:
-                Files().write(uris["mask"], encode_mask(mask))
-                Files().write(uris["cutout"], encode_cutout(np.full((30, 40, 3), 90, np.uint8), mask))
-            photo = f"{photos}/{number}.png" if photos else None
-            hashed = f"{grow if number == 0 else 0}-{number}"
-            row = {
-                "item_id": f"i{number}",
-                "status": "ok",
-                "quality": number / count,
-                "image_uri": photo,
-                "mask_sha256": hashed,
-            }
-            row |= {"mask_uri": uris["mask"], "cutout_uri": uris["cutout"], "reasons": [], "finished_at": 1}
-            rows.append(row)
+                output.files.write(mask_uri, encode_mask(mask))
+                output.files.write(cutout_uri, encode_cutout(np.full((30, 40, 3), 90, np.uint8), mask))
+            row = {"item_id": f"i{number}", "status": "ok", "quality": number / count, "reasons": [], "finished_at": 1}
+            row |= {"image_uri": f"{photos}/{number}.png" if photos else None, "mask_uri": mask_uri, "cutout_uri": cutout_uri}
+            rows.append(row | {"mask_sha256": f"{grow if number == 0 else 0}-{number}"})
         gone = {"status": "failed", "error_code": "fetch", "error_detail": "<b>gone</b>", "finished_at": 1}
         rows += [gone | {"item_id": f"bad{number or ''}"} for number in range(failed)]
-        write_part(layout, pa.Table.from_pylist(rows, INDEX), Files())
+        write_part(output, pa.Table.from_pylist(rows, INDEX))
 
     return make
 
@@ -279,5 +287,22 @@ def fake_s3(web: Web) -> Callable[[], Files]:
 
     def make() -> Files:
         return Files(Storage(endpoint_url=web.url, key="k", secret="s3cr3t-of-the-test", region="us-east-1"))
+
+    return make
+
+
+@pytest.fixture
+def stage_context(tmp_path: Path, fake_preset: str) -> Callable[..., Any]:
+    """``stage_context(["limits.item_s=60"], files=…, ledger=…)``: a context for stages that run without Ray."""
+    from pipeline.config.job import load_job
+    from pipeline.output.layout import Layout
+    from pipeline.output.output import Output
+    from pipeline.run.context import StageContext
+    from pipeline.storage.allowlist import AllowList
+
+    def make(settings: Sequence[str] = (), files: Files | None = None, **fields: Any) -> StageContext:
+        job = load_job(manifest="manifest", output=str(tmp_path), preset=fake_preset, overrides=settings)
+        output = Output(Layout(str(tmp_path), "fake-0"), files or Files())
+        return StageContext(job, output, "run", fields.pop("allowlist", AllowList(())), **fields)
 
     return make

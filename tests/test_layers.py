@@ -126,6 +126,6 @@ def test_workers_without_a_model_do_without_its_libraries() -> None:
     """What they unpickle they import: 300 MB and seconds in every process that only reads, decodes and writes."""
     script = (
         "import sys; from pipeline.run import crash_ledger, ledger_actor; from pipeline.run.stages import "
-        "commit, decode, read, skip_done, write; print(*{'torch', 'timm', 'onnxruntime'} & set(sys.modules))"
+        "commit, decode, read, write; print(*{'torch', 'timm', 'onnxruntime'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split() == []

@@ -103,8 +103,8 @@ def test_poison(on_disk: MakeTrial, deed: str, fault: str, where: str) -> None:
 
 
 STORE = {
-    "S3 says 503 SlowDown to a fifth": [("slow_down", "", 0.2)],
-    "S3 fails with 500 for a tenth": [("error", "", 0.1)],
+    "S3 answers a fifth of the requests with 503 SlowDown": [("slow_down", "", 0.2)],
+    "S3 answers a tenth of the requests with 500": [("error", "", 0.1)],
     "S3 cuts connections": [("reset", "", 0.1), ("lost_answer", "", 0.1)],
     "S3 cuts answers short": [("truncate", "^GET .*[.]jpg", 0.2)],
 }

@@ -82,5 +82,5 @@ if FAULTS:
 if "full" in FAULTS:
     for name in ("write", "create"):
         wrapt.when_imported("pipeline.storage.local")(
-            lambda module, name=name: wrapt.wrap_function_wrapper(module, f"Local.{name}", on_disk)
+            lambda module, name=name: wrapt.wrap_function_wrapper(module, f"LocalBackend.{name}", on_disk)
         )
