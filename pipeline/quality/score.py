@@ -1,7 +1,7 @@
 """Score a mask with one number, and name the signals that lowered it.
 
 With a calibration the score is the probability that Dice is at least 0.95. Without one it is
-``soft_dice`` less haze and gaps, limited by further terms: it ranks masks and is not a probability.
+``soft_dice`` less ``stray`` and ``gaps``, limited by further terms: it ranks masks and is not a probability.
 """
 
 from __future__ import annotations

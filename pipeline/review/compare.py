@@ -71,7 +71,7 @@ class Comparison:
     psi: float | None = None
     """Population stability index of the qualities. 0: no drift; above 0.25: commonly called a shift."""
     drift: dict[str, Any] = field(default_factory=dict)
-    """The test for drift with the default tolerances (``quality.drift.verdict``)."""
+    """The test for drift with the default tolerances (``quality.drift.drift_report``)."""
     worst: list[Change] = field(default_factory=list)
 
 
