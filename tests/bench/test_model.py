@@ -57,10 +57,8 @@ def test_every_mvanet_preset_without_bundled_weights_has_a_layout() -> None:
 
 def test_operations_are_counted(weights: Path) -> None:
     """The first version of the network had 1,936 GFLOP; rewrites may only reduce that."""
-    large = flop_per_item(weights, 1024)
-    assert 0.8e12 < large < 2.0e12
-    assert flop_per_item(weights, 512) < large / 3.5
-    assert flop_per_item(Path(load_preset("mvanet-lite").recipe.weights), 512) < large / 20
+    assert 0.8e12 < flop_per_item(weights, 1024) < 2.0e12
+    assert 1e10 < flop_per_item(Path(load_preset("mvanet-lite").recipe.weights), 512) < 5e10
     assert torch.get_default_device() == CPU
 
 
@@ -85,8 +83,8 @@ def test_a_mode_that_fails_is_logged_and_skipped(
     assert record.getMessage().endswith("graph, batch size 1: operation not permitted when stream is capturing")
 
 
-def test_the_transfers_are_measured() -> None:
-    segmenter = Segmenter("u2netp", threads=2)
+def test_the_transfers_are_measured(fake_preset: str) -> None:
+    segmenter = Segmenter(fake_preset)
     segmenter.batch, segmenter.framing = 2, DeviceFrames(segmenter.recipe, CPU)
     found = measure_transfers(segmenter, 0.0, (300, 400))
     assert (found.width, found.height, found.batch) == (400, 300, 2)
