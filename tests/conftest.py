@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import secrets
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import module_from_spec, spec_from_file_location
@@ -97,13 +100,63 @@ def browser() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """One Ray for all tests of the flow: starting it costs seconds."""
+def ray_session(s3: Any) -> Iterator[None]:
+    """One Ray for all runs of this process: starting it costs seconds. Its workers have the credentials of ``s3``."""
     import ray
 
-    ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False, object_store_memory=400 * 2**20)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3.environment.items():
+            patch.setenv(name, value)
+        ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False, object_store_memory=400 * 2**20)
     yield
     ray.shutdown()
+
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def matteline(ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """``matteline("run", …, cwd=tmp_path, env={})`` runs a command in this process, on the shared Ray."""
+    from jobs.main import main
+    from pipeline.run.signals import SignalHandler
+
+    def run(*arguments: str, cwd: Path = tmp_path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        out, err = io.StringIO(), io.StringIO()
+        with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setattr(SignalHandler, "install", lambda _: None)
+            patch.setattr(sys, "argv", ["matteline", *arguments])
+            patch.chdir(cwd)
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            code: Any = 0
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code or 0
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture
+def own_process(tmp_path: Path) -> Command:
+    """``own_process("run", …, cwd=tmp_path, env={})`` runs a command as a user does: in a process and on a Ray of its own."""
+
+    def run(*arguments: str, cwd: Path = tmp_path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [MATTELINE, *arguments], cwd=cwd, env=own_environment(env), capture_output=True, text=True, timeout=240, check=False
+        )
+
+    return run
+
+
+MATTELINE = str(Path(sys.executable).with_name("matteline"))
+
+
+def own_environment(changes: dict[str, str] | None = None) -> dict[str, str]:
+    """Return this process's environment without credentials and without its Ray."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RAY_"))} | (changes or {})
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -28,27 +27,27 @@ from pipeline.run.driver import run_job
 
 ROOT = Path(__file__).resolve().parents[2]
 MATTELINE = str(Path(sys.executable).with_name("matteline"))
+Command = Callable[..., subprocess.CompletedProcess[str]]
 MakePhotos = Callable[..., list[Path]]
 
 
-def matteline(
-    *arguments: str, cwd: Path, env: dict[str, str] | None = None, command: tuple[str, ...] = (MATTELINE,)
-) -> subprocess.CompletedProcess[str]:
-    variables = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "RAY_ADDRESS"))} | (env or {})
-    return subprocess.run(
-        [*command, *arguments], cwd=cwd, env=variables, capture_output=True, text=True, timeout=240, check=False
-    )
-
-
-def test_help_names_every_command_and_where_to_start(tmp_path: Path) -> None:
-    shown = matteline("--help", cwd=tmp_path)
+def test_help_names_every_command_and_where_to_start(matteline: Command, tmp_path: Path) -> None:
+    shown = matteline("--help")
     assert shown.returncode == 0
     work = ("run", "top", "cut", "plan", "manifest", "show", "verify", "dataset")
     commands = (*work, "models", "renditions", "bench", "evaluate")
     for word in (*commands, "examples/manifest.csv"):
         assert word in shown.stdout
     for command in commands:
-        assert matteline(command, "--help", cwd=tmp_path).returncode == 0
+        assert matteline(command, "--help").returncode == 0
+
+
+def test_the_old_module_is_the_run_command(tmp_path: Path) -> None:
+    """Scheduled jobs call ``python -m jobs.cut_out``."""
+    command = [sys.executable, "-m", "jobs.cut_out", "--manifest", "nowhere.csv", "--output", "out"]
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "nowhere.csv" in refused.stderr
 
 
 def test_arrow_takes_its_memory_from_the_system(tmp_path: Path) -> None:
@@ -59,28 +58,28 @@ def test_arrow_takes_its_memory_from_the_system(tmp_path: Path) -> None:
         "except SystemExit: pass\n"
         "import pyarrow; print(pyarrow.default_memory_pool().backend_name)"
     )
-    shown = matteline(ask, cwd=tmp_path, command=(sys.executable, "-c"))
+    shown = subprocess.run([sys.executable, "-c", ask], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert shown.stdout.splitlines()[-1] == "system", shown.stderr
 
 
-def test_models_are_listed_with_their_licences(tmp_path: Path) -> None:
-    shown = matteline("models", cwd=tmp_path, env={"COLUMNS": "200"})
+def test_models_are_listed_with_their_licences(matteline: Command, tmp_path: Path) -> None:
+    shown = matteline("models", env={"COLUMNS": "200"})
     assert shown.returncode == 0
     for name in ("ben2-base", "mvanet-dis", "finegrain-box", "u2netp", "u2net", "isnet", "rmbg-1.4", "birefnet", "ben2-onnx"):
         assert name in shown.stdout
     assert "--accept-licence" in shown.stdout
 
 
-def test_renditions_are_listed(tmp_path: Path) -> None:
-    shown = matteline("renditions", cwd=tmp_path, env={"COLUMNS": "200"})
+def test_renditions_are_listed(matteline: Command, tmp_path: Path) -> None:
+    shown = matteline("renditions", env={"COLUMNS": "200"})
     assert shown.returncode == 0
     for name in ("amazon-main", "transparent", "dataset-coco", "dataset-indexed", "pure white"):
         assert name in shown.stdout
 
 
-def test_the_demo_from_start_to_show(tmp_path: Path) -> None:
+def test_the_demo_from_start_to_show(matteline: Command, tmp_path: Path) -> None:
     """The README's first command, then the report, then the rerun that finds all done."""
-    first = matteline("run", "--manifest", "examples/manifest.csv", "--output", "out/demo", cwd=tmp_path)
+    first = matteline("run", "--manifest", "examples/manifest.csv", "--output", "out/demo")
     assert first.returncode == 0, first.stderr
     for line in first.stderr.splitlines():
         json.loads(line)  # no terminal: JSON lines and nothing else
@@ -92,27 +91,18 @@ def test_the_demo_from_start_to_show(tmp_path: Path) -> None:
         assert table.num_rows == len(list(csv.DictReader(file)))
     assert set(table["status"].to_pylist()) <= {"ok", "review"}
     assert len(list(folder.rglob("*.png"))) == 2 * table.num_rows
-    again = matteline(
-        "--manifest",
-        "examples/manifest.csv",
-        "--output",
-        "out/demo",
-        cwd=tmp_path,
-        command=(sys.executable, "-m", "jobs.cut_out"),
-    )
+    again = matteline("run", "--manifest", "examples/manifest.csv", "--output", "out/demo")
     assert again.returncode == 0, again.stderr
     assert "0 of" in again.stderr
-    shown = matteline("show", "out/demo", cwd=tmp_path)
+    shown = matteline("show", "out/demo")
     assert shown.returncode == 0
     assert f"{table.num_rows} items" in shown.stdout
-    facts = json.loads(matteline("show", "out/demo", "--json", cwd=tmp_path).stdout)
+    facts = json.loads(matteline("show", "out/demo", "--json").stdout)
     assert sum(facts[0]["counts"].values()) == table.num_rows
 
 
-def test_cut_writes_one_cutout_and_its_mask(tmp_path: Path) -> None:
-    done = matteline(
-        "cut", "examples/espresso.jpg", "-o", "cup.png", "--mask", "mask.png", "--box", "70,20,520,395", cwd=tmp_path
-    )
+def test_cut_writes_one_cutout_and_its_mask(matteline: Command, tmp_path: Path) -> None:
+    done = matteline("cut", "examples/espresso.jpg", "-o", "cup.png", "--mask", "mask.png", "--box", "70,20,520,395")
     assert done.returncode == 0, done.stderr
     cutout, mask = Image.open(tmp_path / "cup.png"), Image.open(tmp_path / "mask.png")
     assert cutout.mode == "RGBA"
@@ -121,12 +111,11 @@ def test_cut_writes_one_cutout_and_its_mask(tmp_path: Path) -> None:
     assert "quality" in done.stdout
 
 
-def test_cut_writes_renditions_beside_the_cutout(tmp_path: Path) -> None:
+def test_cut_writes_renditions_beside_the_cutout(matteline: Command, tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text("size_px: [32, 64]\nfill: 0.8\n")
     done = matteline(
         *("cut", "examples/espresso.jpg", "-o", "cup.png", "--box", "70,20,520,395"),
         *("--rendition", "amazon-main", "-r", "small.yaml", "--set", "recipe.renditions=[dataset-coco]"),
-        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     made = {path.name for path in tmp_path.iterdir()} - {"small.yaml"}
@@ -139,7 +128,11 @@ def test_cut_writes_renditions_beside_the_cutout(tmp_path: Path) -> None:
 
 
 def test_an_output_becomes_a_data_set(
-    ray_session: None, tmp_path: Path, make_photos: MakePhotos, fake_preset: str, monkeypatch: pytest.MonkeyPatch
+    matteline: Command,
+    tmp_path: Path,
+    make_photos: MakePhotos,
+    fake_preset: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two boxes of each image in the manifest: two items, and then one image again."""
     make_photos(tmp_path / "photos", 2)
@@ -151,7 +144,7 @@ def test_an_output_becomes_a_data_set(
     )
     monkeypatch.chdir(tmp_path)
     run_job(load_job(manifest="m.jsonl", output="out", preset=fake_preset))
-    done = matteline("dataset", "out", "--coco", "coco.json", "--indexed", "labels", cwd=tmp_path)
+    done = matteline("dataset", "out", "--coco", "coco.json", "--indexed", "labels")
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "coco.json").read_text())
     assert [image["file_name"] for image in content["images"]] == ["photo-000.jpg", "photo-001.jpg"]
@@ -211,20 +204,18 @@ def test_what_cannot_work_is_refused_in_one_sentence(
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").rglob("*.p*"))
 
 
-def test_failures_decide_the_exit_code(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+def test_failures_decide_the_exit_code(matteline: Command, tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
     make_photos(tmp_path / "photos", 3)
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"not a picture at all")
-    over = matteline("run", "-m", "photos", "-o", "out", "-p", fake_preset, cwd=tmp_path)
+    over = matteline("run", "-m", "photos", "-o", "out", "-p", fake_preset)
     assert over.returncode == 3, over.stderr
     assert "1 of 4 items failed" in over.stderr
     assert "decode" in over.stdout
-    within = matteline(
-        "run", "-m", "photos", "-o", "out", "-p", fake_preset, "--set", "budget.max_failed_share=0.3", cwd=tmp_path
-    )
+    within = matteline("run", "-m", "photos", "-o", "out", "-p", fake_preset, "--set", "budget.max_failed_share=0.3")
     assert within.returncode == 0, within.stderr
 
 
-def test_images_elsewhere_need_a_root(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+def test_images_elsewhere_need_a_root(matteline: Command, tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
     """The refusal says what to add; an option adds to what a job file names."""
     for folder in ("one", "two"):
         make_photos(tmp_path / folder, 1)
@@ -235,28 +226,28 @@ def test_images_elsewhere_need_a_root(tmp_path: Path, make_photos: MakePhotos, f
         f"manifest: here/m.csv\noutput: out\npreset: {fake_preset}\nstorage: {{allow_roots: [one]}}\n"
     )
     command = ("run", "--job", "job.yaml")
-    refused = matteline(*command, cwd=tmp_path)
+    refused = matteline(*command)
     assert refused.returncode == 2, refused.stderr
     assert "1 of 2 rows" in refused.stderr
     assert f"add --allow-root {tmp_path}/two if" in refused.stderr
-    done = matteline(*command, "--allow-root", "two", cwd=tmp_path)
+    done = matteline(*command, "--allow-root", "two")
     assert done.returncode == 0, done.stderr
     assert "2 items: " in done.stdout
 
 
-def test_a_job_file_says_everything(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+def test_a_job_file_says_everything(matteline: Command, tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
     make_photos(tmp_path / "photos", 2)
     (tmp_path / "nightly.yaml").write_text(
         f"manifest: photos\noutput: out\npreset: {fake_preset}\ncompute: {{batch_size: 2}}\n"
     )
-    done = matteline("run", "--job", "nightly.yaml", cwd=tmp_path)
+    done = matteline("run", "--job", "nightly.yaml")
     assert done.returncode == 0, done.stderr
     assert "2 items: " in done.stdout
 
 
-def test_plan_says_what_would_run(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+def test_plan_says_what_would_run(matteline: Command, tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
     make_photos(tmp_path / "photos", 3)
-    shown = matteline("plan", "-m", "photos", "-o", "out", "-p", fake_preset, cwd=tmp_path)
+    shown = matteline("plan", "-m", "photos", "-o", "out", "-p", fake_preset)
     assert shown.returncode == 0, shown.stderr
     assert "3, of which 0 are done and 3 to do" in shown.stdout
     said = " ".join(shown.stdout.split())
@@ -265,9 +256,9 @@ def test_plan_says_what_would_run(tmp_path: Path, make_photos: MakePhotos, fake_
     assert "CPUs" in said
 
 
-def test_manifest_from_a_folder_and_from_coco(tmp_path: Path, make_photos: MakePhotos) -> None:
+def test_manifest_from_a_folder_and_from_coco(matteline: Command, tmp_path: Path, make_photos: MakePhotos) -> None:
     make_photos(tmp_path / "photos", 3)
-    assert matteline("manifest", "photos", "-o", "all.csv", cwd=tmp_path).returncode == 0
+    assert matteline("manifest", "photos", "-o", "all.csv").returncode == 0
     rows = list(csv.DictReader(io.StringIO((tmp_path / "all.csv").read_text())))
     assert sorted(row["image_uri"] for row in rows) == [f"photos/photo-{number:03}.jpg" for number in range(3)]
     annotations = {
@@ -280,7 +271,7 @@ def test_manifest_from_a_folder_and_from_coco(tmp_path: Path, make_photos: MakeP
         ],
     }
     (tmp_path / "coco.json").write_text(json.dumps(annotations))
-    made = matteline("manifest", "photos", "--coco", "coco.json", "-o", "objects.parquet", cwd=tmp_path)
+    made = matteline("manifest", "photos", "--coco", "coco.json", "-o", "objects.parquet")
     assert made.returncode == 0, made.stderr
     objects = pq.read_table(tmp_path / "objects.parquet").to_pylist()
     assert [(row["x0"], row["y0"], row["x1"], row["y1"]) for row in objects] == [(10, 20, 40, 60), (50, 20, 80, 60)]
@@ -316,19 +307,19 @@ def test_a_run_that_a_person_stops_says_so(tmp_path: Path, make_photos: MakePhot
 
 
 def test_a_run_keeps_others_away_and_goes_on_when_it_was_stopped(
-    tmp_path: Path, make_photos: MakePhotos, fake_preset: str
+    matteline: Command, tmp_path: Path, make_photos: MakePhotos, fake_preset: str
 ) -> None:
     (photo,) = make_photos(tmp_path, 1)
-    with at_work(tmp_path, photo, fake_preset, 600) as (run, command):
-        other = matteline(*command, cwd=tmp_path)
+    with at_work(tmp_path, photo, fake_preset, 150) as (run, command):
+        other = matteline(*command)
         assert other.returncode == 5, other.stderr
         assert "another run is active in this output" in other.stderr
         stop(run, signal.SIGTERM, tmp_path)
-    again = matteline(*command, cwd=tmp_path)
+    again = matteline(*command)
     assert again.returncode == 0, again.stderr
-    checked = matteline("verify", "out", cwd=tmp_path)
+    checked = matteline("verify", "out")
     assert checked.returncode == 0, checked.stdout
-    assert "600 rows" in checked.stdout
+    assert "150 rows" in checked.stdout
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("45m", 2700), ("6h", 21600), ("1.5d", 129600)])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,13 +14,8 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("py_sod_metrics")
+Command = Callable[..., subprocess.CompletedProcess[str]]
 MakePhotos = Callable[..., list[Path]]
-
-
-def matteline(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    variables = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "RAY_ADDRESS"))}
-    command = [sys.executable, "-m", "jobs.main", *arguments]
-    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=240, check=False)
 
 
 def write_masks(photos: list[Path], folder: Path) -> None:
@@ -32,65 +25,71 @@ def write_masks(photos: list[Path], folder: Path) -> None:
         Image.fromarray(((grey > 120) * 255).astype(np.uint8)).save(folder / f"{photo.stem}.png")
 
 
-def test_a_folder_of_masks_becomes_tables(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+def test_a_folder_of_masks_becomes_tables(
+    matteline: Command, tmp_path: Path, make_photos: MakePhotos, fake_preset: str
+) -> None:
     write_masks(make_photos(tmp_path / "set" / "photos", 4), tmp_path / "set" / "masks")
-    made = matteline("manifest", "set/photos", "--masks", "set/masks", "-o", "set/manifest.csv", cwd=tmp_path)
+    made = matteline("manifest", "set/photos", "--masks", "set/masks", "-o", "set/manifest.csv")
     assert made.returncode == 0, made.stderr
     assert "4 items, 0 with a box, 4 with ground truth" in made.stdout
     assert "--allow-root" not in made.stdout
-    shown = matteline("evaluate", "-m", "set/manifest.csv", "-o", "out", "-p", fake_preset, "--hce", cwd=tmp_path)
+    shown = matteline("evaluate", "-m", "set/manifest.csv", "-o", "out", "-p", fake_preset, "--hce")
     assert shown.returncode == 0, shown.stderr
     for words in ("Models", "Every metric", "boundary IoU", "HCE", "How good is the score", "evaluation.md"):
         assert words in shown.stdout
     (model,) = json.loads((tmp_path / "out" / "evaluation.json").read_text())["models"]
     assert (model["items"], model["measured"], model["failed"]) == (4, 4, 0)
-    checked = matteline("verify", "out", cwd=tmp_path)
+    checked = matteline("verify", "out")
     assert checked.returncode == 0, checked.stdout
-    assert matteline("gc", "out", "--min-age", "0", "--delete", cwd=tmp_path).returncode == 0
+    assert matteline("gc", "out", "--min-age", "0", "--delete").returncode == 0
     assert list((tmp_path / "out").glob("*/evaluation/part-*.parquet")), "an evaluation is nothing left over"
 
 
-def test_failures_are_counted_and_no_reason_to_give_up(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+def test_failures_are_counted_and_no_reason_to_give_up(
+    matteline: Command, tmp_path: Path, make_photos: MakePhotos, fake_preset: str
+) -> None:
     write_masks(make_photos(tmp_path / "photos", 3), tmp_path / "masks")
     for number in range(2):
         (tmp_path / "photos" / f"photo-00{number}.jpg").write_bytes(b"no image")
-    assert matteline("manifest", "photos", "--masks", "masks", "-o", "all.jsonl", cwd=tmp_path).returncode == 0
-    shown = matteline("evaluate", "-m", "all.jsonl", "-o", "out", "-p", fake_preset, cwd=tmp_path)
+    assert matteline("manifest", "photos", "--masks", "masks", "-o", "all.jsonl").returncode == 0
+    shown = matteline("evaluate", "-m", "all.jsonl", "-o", "out", "-p", fake_preset)
     assert shown.returncode == 0, shown.stderr
     assert "Not measured" in shown.stdout
     (model,) = json.loads((tmp_path / "out" / "evaluation.json").read_text())["models"]
     assert (model["failed"], model["measured"], model["errors"]["decode"]["count"]) == (2, 1, 2)
 
 
-def test_without_truths_there_is_nothing_to_do(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+def test_without_truths_there_is_nothing_to_do(
+    matteline: Command, tmp_path: Path, make_photos: MakePhotos, fake_preset: str
+) -> None:
     make_photos(tmp_path / "photos", 1)
-    shown = matteline("evaluate", "-m", "photos", "-o", "out", "-p", fake_preset, cwd=tmp_path)
+    shown = matteline("evaluate", "-m", "photos", "-o", "out", "-p", fake_preset)
     assert shown.returncode == 2
     assert "the manifest has no column 'truth_uri'; --truth names one of its further columns" in shown.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_manifests_with_truths_from_elsewhere(tmp_path: Path, make_photos: MakePhotos) -> None:
+def test_manifests_with_truths_from_elsewhere(matteline: Command, tmp_path: Path, make_photos: MakePhotos) -> None:
     photos = make_photos(tmp_path / "DIS-VD" / "im", 2)
     write_masks(photos, tmp_path / "DIS-VD" / "gt")
-    made = matteline("manifest", "DIS-VD", "--dis5k", "-o", "dis.csv", cwd=tmp_path)
+    made = matteline("manifest", "DIS-VD", "--dis5k", "-o", "dis.csv")
     assert "2 items, 0 with a box, 2 with ground truth" in made.stdout, made.stderr
 
     square = {"id": 1, "image_id": 1, "bbox": [1, 1, 9, 9], "segmentation": [[1, 1, 9, 1, 9, 9, 1, 9]], "iscrowd": 0}
     image = {"id": 1, "file_name": photos[0].name, "height": 90, "width": 120}
     (tmp_path / "coco.json").write_text(json.dumps({"images": [image], "annotations": [square]}))
     arguments = ["manifest", "DIS-VD/im", "--coco", "coco.json", "--write-masks", "masks", "-o", "coco.csv"]
-    made = matteline(*arguments, cwd=tmp_path)
+    made = matteline(*arguments)
     assert "1 items, 1 with a box, 1 with ground truth" in made.stdout, made.stderr
     assert len(list((tmp_path / "masks").glob("*.png"))) == 1
 
     cells = [{"bytes": path.read_bytes(), "path": path.name} for path in photos]
     truths = [{"bytes": path.read_bytes(), "path": path.name} for path in sorted((tmp_path / "DIS-VD" / "gt").iterdir())]
     pq.write_table(pa.table({"image": cells, "mask": truths}), tmp_path / "hub.parquet")
-    made = matteline("manifest", "hub.parquet", "--unpack", "files", "-o", "far/hub.csv", cwd=tmp_path)
+    made = matteline("manifest", "hub.parquet", "--unpack", "files", "-o", "far/hub.csv")
     assert "2 items, 0 with a box, 2 with ground truth" in made.stdout, made.stderr
     assert f"--allow-root {tmp_path / 'files'}" in made.stdout
 
-    both = matteline("manifest", "DIS-VD", "--dis5k", "--unpack", "files", "-o", "a.csv", cwd=tmp_path)
+    both = matteline("manifest", "DIS-VD", "--dis5k", "--unpack", "files", "-o", "a.csv")
     assert both.returncode == 2
     assert "--dis5k and --unpack cannot be combined" in both.stderr

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,16 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-MATTELINE = str(Path(sys.executable).with_name("matteline"))
 ROOT = Path(__file__).resolve().parents[2]
+Command = Callable[..., subprocess.CompletedProcess[str]]
 MakePhotos = Callable[..., list[Path]]
-
-
-def matteline(*arguments: str, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    variables = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "RAY_ADDRESS"))} | env
-    return subprocess.run(
-        [MATTELINE, *arguments], cwd=cwd, env=variables, capture_output=True, text=True, timeout=240, check=False
-    )
 
 
 def everything_said(done: subprocess.CompletedProcess[str], s3: Any, bucket: str) -> str:
@@ -48,14 +39,14 @@ def bucket(s3: Any, make_photos: MakePhotos, tmp_path_factory: pytest.TempPathFa
     return name
 
 
-def test_everything_on_s3(s3: Any, bucket: str, tmp_path: Path) -> None:
+def test_everything_on_s3(matteline: Command, s3: Any, bucket: str, tmp_path: Path) -> None:
     command = (
         *("run", "--manifest", f"s3://{bucket}/catalog/manifest.csv", "--output", f"s3://{bucket}/out"),
         *("--set", f"recipe.weights=s3://{bucket}/models/lite.safetensors", "--set", "budget.max_failed_share=0.2"),
         *("--rendition", "dataset-coco"),
     )
     env = s3.environment | {"MATTELINE_CACHE": str(tmp_path / "cache")}
-    done = matteline(*command, env=env, cwd=tmp_path)
+    done = matteline(*command, env=env)
     assert done.returncode == 0, done.stderr
     parts = [key for key in s3.keys(bucket, "out/") if "/index/" in key]
     index = [row for key in parts for row in pq.read_table(io.BytesIO(s3.get(bucket, key))).to_pylist()]
@@ -78,19 +69,19 @@ def test_everything_on_s3(s3: Any, bucket: str, tmp_path: Path) -> None:
     assert any("/runs/" in key for key in s3.keys(bucket, "out/"))
     assert s3.secret not in everything_said(done, s3, bucket)
 
-    again = matteline(*command, env=env, cwd=tmp_path)
+    again = matteline(*command, env=env)
     assert again.returncode == 0, again.stderr
     assert "0 of 7 items to do" in again.stderr
-    shown = matteline("show", f"s3://{bucket}/out", env=env, cwd=tmp_path)
+    shown = matteline("show", f"s3://{bucket}/out", env=env)
     assert "7 items: " in shown.stdout
-    united = matteline("dataset", f"s3://{bucket}/out", "--coco", f"s3://{bucket}/coco.json", env=env, cwd=tmp_path)
+    united = matteline("dataset", f"s3://{bucket}/out", "--coco", f"s3://{bucket}/coco.json", env=env)
     assert united.returncode == 0, united.stderr
     assert len(json.loads(s3.get(bucket, "coco.json"))["images"]) == 6
 
 
-def test_a_prefix_is_a_manifest(s3: Any, bucket: str, fake_preset: str, tmp_path: Path) -> None:
+def test_a_prefix_is_a_manifest(matteline: Command, s3: Any, bucket: str, fake_preset: str, tmp_path: Path) -> None:
     where = ("run", "-m", f"s3://{bucket}/catalog/photos/", "-o", f"s3://{bucket}/prefix-out", "-p", fake_preset)
-    done = matteline(*where, "--set", "budget.max_failed_share=0.5", env=s3.environment, cwd=tmp_path)
+    done = matteline(*where, "--set", "budget.max_failed_share=0.5", env=s3.environment)
     assert done.returncode == 0, done.stderr
     assert "7 items: " in done.stdout
 
@@ -104,11 +95,19 @@ def test_a_prefix_is_a_manifest(s3: Any, bucket: str, fake_preset: str, tmp_path
     ],
 )
 def test_what_s3_refuses_is_refused_before_work(
-    s3: Any, bucket: str, tmp_path: Path, fake_preset: str, change: dict[str, str], manifest: str, output: str, words: str
+    matteline: Command,
+    s3: Any,
+    bucket: str,
+    tmp_path: Path,
+    fake_preset: str,
+    change: dict[str, str],
+    manifest: str,
+    output: str,
+    words: str,
 ) -> None:
     target = f"s3://{bucket}/{output}" if not output.startswith("..") else f"s3://{output[3:]}"
     where = ("run", "-m", f"s3://{bucket}/{manifest}", "-o", target, "-p", fake_preset)
-    refused = matteline(*where, env=s3.environment | change, cwd=tmp_path)
+    refused = matteline(*where, env=s3.environment | change)
     assert refused.returncode == 2, refused.stderr
     assert words in refused.stderr.lower()
     assert "Traceback" not in refused.stderr
@@ -117,22 +116,24 @@ def test_what_s3_refuses_is_refused_before_work(
     assert not [key for key in s3.keys(bucket, "out2/") if key.endswith((".png", ".parquet"))]
 
 
-def test_a_reader_may_not_write(s3: Any, bucket: str, tmp_path: Path, fake_preset: str) -> None:
+def test_a_reader_may_not_write(matteline: Command, s3: Any, bucket: str, tmp_path: Path, fake_preset: str) -> None:
     reader = s3.environment | {"AWS_ACCESS_KEY_ID": s3.reader_key, "AWS_SECRET_ACCESS_KEY": s3.reader_secret}
     where = ("run", "-m", f"s3://{bucket}/catalog/manifest.csv", "-o", f"s3://{bucket}/out3", "-p", fake_preset)
-    refused = matteline(*where, env=reader, cwd=tmp_path)
+    refused = matteline(*where, env=reader)
     assert refused.returncode == 2, refused.stderr
     assert "written" in refused.stderr
 
 
-def test_credentials_from_settings_reach_the_workers(s3: Any, bucket: str, tmp_path: Path, fake_preset: str) -> None:
+def test_credentials_from_settings_reach_the_workers(
+    own_process: Command, s3: Any, bucket: str, tmp_path: Path, fake_preset: str
+) -> None:
     job = tmp_path / "job.yaml"
     settings = "".join(f"  {key}: {value}\n" for key, value in s3.settings.items())
     job.write_text(
         f"manifest: s3://{bucket}/catalog/manifest.csv\noutput: s3://{bucket}/out4\npreset: {fake_preset}\n"
         f"budget:\n  max_failed_share: 0.2\nstorage:\n{settings}"
     )
-    done = matteline("run", "--job", str(job), env={"AWS_EC2_METADATA_DISABLED": "true"}, cwd=tmp_path)
+    done = own_process("run", "--job", str(job), env={"AWS_EC2_METADATA_DISABLED": "true"})
     assert done.returncode == 0, done.stderr
     assert s3.secret not in done.stdout + done.stderr
     assert not any(s3.secret.encode() in s3.get(bucket, key) for key in s3.keys(bucket, "out4/") if not key.endswith(".png"))

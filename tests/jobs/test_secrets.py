@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.config import Config
 
-MATTELINE = str(Path(sys.executable).with_name("matteline"))
+Command = Callable[..., subprocess.CompletedProcess[str]]
 TOKEN = "planted-Token-Xq7w"
 PASSWORD = "planted-Password-Zk3v"
 
@@ -29,13 +27,6 @@ def ray_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="mr-", dir="/tmp"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def matteline(*arguments: str, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    variables = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "RAY_"))} | env
-    return subprocess.run(
-        [MATTELINE, *arguments], cwd=cwd, env=variables, capture_output=True, text=True, timeout=240, check=False
-    )
 
 
 def everything_in_the_bucket(s3: Any, bucket: str, prefix: str) -> Iterator[tuple[str, bytes]]:
@@ -65,7 +56,9 @@ def bucket(s3: Any, make_photos: Callable[..., list[Path]], tmp_path_factory: py
 
 
 @pytest.mark.parametrize("way", ["--set", "job file", "variables"])
-def test_a_run_with_failures(s3: Any, bucket: str, way: str, fake_preset: str, tmp_path: Path, ray_folder: Path) -> None:
+def test_a_run_with_failures(
+    own_process: Command, s3: Any, bucket: str, way: str, fake_preset: str, tmp_path: Path, ray_folder: Path
+) -> None:
     names = {"aws_access_key_id": s3.key, "aws_secret_access_key": s3.secret, "region_name": "us-east-1"}
     signer = botocore.session.get_session().create_client(
         "s3", endpoint_url=s3.endpoint_url, config=Config(signature_version="s3v4"), **names
@@ -96,7 +89,7 @@ def test_a_run_with_failures(s3: Any, bucket: str, way: str, fake_preset: str, t
         arguments += ["--job", "job.yaml"]
     else:
         env |= s3.environment
-    done = matteline(*arguments, *(part for setting in settings for part in ("--set", setting)), env=env, cwd=tmp_path)
+    done = own_process(*arguments, *(part for setting in settings for part in ("--set", setting)), env=env)
     assert done.returncode == 0, done.stderr
     shown = [f"{len(addresses)} items: ", "item ", "fetch ", "decode "]
     assert all(word in done.stdout for word in shown), done.stdout
@@ -114,7 +107,7 @@ def test_a_run_with_failures(s3: Any, bucket: str, way: str, fake_preset: str, t
 
 
 @pytest.mark.parametrize("way", ["--set", "job file", "variables"])
-def test_a_refusal(s3: Any, bucket: str, way: str, fake_preset: str, tmp_path: Path) -> None:
+def test_a_refusal(matteline: Command, s3: Any, bucket: str, way: str, fake_preset: str, tmp_path: Path) -> None:
     """Wrong credentials, with a token, which is wrong as well; told with a traceback."""
     given = {"key": "planted-Key-Jd81", "secret": PASSWORD, "token": TOKEN}
     arguments = ["run", "-m", f"s3://{bucket}/in/", "-o", f"s3://{bucket}/refused", "-p", fake_preset, "--verbose"]
@@ -128,7 +121,7 @@ def test_a_refusal(s3: Any, bucket: str, way: str, fake_preset: str, tmp_path: P
     else:
         names = {"key": "AWS_ACCESS_KEY_ID", "secret": "AWS_SECRET_ACCESS_KEY", "token": "AWS_SESSION_TOKEN"}
         env |= {names[key]: value for key, value in given.items()}
-    refused = matteline(*arguments, env=env, cwd=tmp_path)
+    refused = matteline(*arguments, env=env)
     assert refused.returncode == 2, refused.stderr
     assert "credentials were refused" in refused.stderr and "Traceback" in refused.stderr
     told = [("stdout", refused.stdout.encode()), ("stderr", refused.stderr.encode()), *everything_on_the_disk(tmp_path)]

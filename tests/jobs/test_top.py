@@ -27,16 +27,10 @@ from pipeline.output.status import read_status
 from pipeline.storage.files import Files
 
 MATTELINE = str(Path(sys.executable).with_name("matteline"))
+Command = Callable[..., subprocess.CompletedProcess[str]]
 MakePhotos = Callable[..., list[Path]]
 RUN = "20261123T020000Z-000001"
 NOW = datetime.fromisoformat("2026-11-23T02:10:00+00:00").timestamp()
-
-
-def matteline(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    variables = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "RAY_ADDRESS"))} | (env or {})
-    return subprocess.run(
-        [MATTELINE, *arguments], cwd=cwd, env=variables, capture_output=True, text=True, timeout=240, check=False
-    )
 
 
 @contextmanager
@@ -54,7 +48,7 @@ def running(*arguments: str, cwd: Path, env: dict[str, str]) -> Iterator[subproc
 
 @pytest.mark.parametrize("place", ["disk", "s3"])
 def test_a_run_is_shown_alive_and_dead(
-    place: str, tmp_path: Path, make_photos: MakePhotos, fake_preset: str, request: pytest.FixtureRequest
+    matteline: Command, place: str, tmp_path: Path, make_photos: MakePhotos, fake_preset: str, request: pytest.FixtureRequest
 ) -> None:
     make_photos(tmp_path / "photos", 40)
     (tmp_path / "photos" / "a-broken.jpg").write_bytes(b"not an image")
@@ -89,9 +83,9 @@ def test_a_run_is_shown_alive_and_dead(
     assert "decode" in dead.stdout and "41" in dead.stdout
 
 
-def test_a_folder_without_a_run_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_refused_in_one_line(matteline: Command, tmp_path: Path) -> None:
     for folder in ("nowhere", "."):
-        refused = matteline("top", folder, cwd=tmp_path)
+        refused = matteline("top", folder)
         assert refused.returncode == 2
         assert "no run under" in refused.stderr and len(refused.stderr.splitlines()) == 1
 
