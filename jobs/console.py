@@ -61,7 +61,7 @@ def _print_recipe(report: RecipeReport) -> None:
         out.print(f"  last run {escape(str(run['run_id']))}: {escape(str(run['outcome']))} in {speed_of(run)}")
         if (drift := run.get("drift")) and drift["drifted"]:
             out.print(f"  [yellow]drift[/]    {escape(drift['said'])}; compared with {escape(drift['against'])}")
-    for name, uri in (("masks", layout.outputs("mask")), ("cutouts", layout.outputs("cutout")), ("index", layout.index)):
+    for name, uri in (("cutouts", layout.outputs("cutout")), ("masks", layout.outputs("mask")), ("index", layout.index)):
         out.print(f"  {name:8} {escape(uri)}")
     if summary.failures:
         failures = table("code", ">items", "example", "reason")

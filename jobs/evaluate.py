@@ -67,7 +67,7 @@ def evaluate(
         set_up_logging(verbose=verbose)
         chosen = EvaluateOptions(truth, tags, hce)
         print_tables(tables(run(jobs, chosen, accept_licence=accept_licence, signals=signals)))
-        root = Files(jobs[0].storage).absolute(jobs[0].output)
+        root = Files(jobs[0].storage).absolute(jobs[0].output.uri)
         out.print(f"all numbers and their definitions: {root}/evaluation.md and evaluation.json", markup=False)
     finally:
         signals.wait_if_leaving()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +32,10 @@ def run(
         str | None, typer.Option("--retry", metavar="CODES", help="Retry failed items by error code, e.g. fetch,write.")
     ] = None,
     changed: Annotated[bool, typer.Option("--changed", help="Reprocess items whose image, URI or box has changed.")] = False,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Reprocess items that have other settings. Without it, such an output is refused."),
+    ] = False,
     deadline: Annotated[
         str | None,
         typer.Option(
@@ -93,12 +97,12 @@ def run(
         notify_refused(error, manifest, output)
         raise
     try:
-        _run(parsed, signals, accept_licence=accept_licence, retry=codes, changed=changed, verbose=verbose)
+        _run(parsed, signals, accept_licence=accept_licence, retry=codes, changed=changed, replace=replace, verbose=verbose)
     finally:
         signals.wait_if_leaving()
 
 
-def _run(parsed: Job, signals: SignalHandler, *, accept_licence: bool, retry: set[str], changed: bool, verbose: bool) -> None:
+def _run(parsed: Job, signals: SignalHandler, *, verbose: bool, **options: Any) -> None:
     from pipeline.errors import ErrorBudgetExceeded
     from pipeline.log import set_up_logging
     from pipeline.output.output import find_outputs
@@ -109,11 +113,11 @@ def _run(parsed: Job, signals: SignalHandler, *, accept_licence: bool, retry: se
     set_up_logging(verbose=verbose)
     files = Files(parsed.storage)
     try:
-        plan, _ = run_job(parsed, accept_licence=accept_licence, retry=retry, changed=changed, signals=signals)
+        plan, _ = run_job(parsed, signals=signals, **options)
     except ErrorBudgetExceeded as error:
         # The index is valid, and its table of failures shows what to fix.
         show_error(error)
-        print_report([report_of(output) for output in find_outputs(files.absolute(parsed.output), files)])
+        print_report([report_of(output) for output in find_outputs(files.absolute(parsed.output.uri), files)])
         raise SystemExit(error.exit_code) from error
     print_report([report_of(plan.output)])
 

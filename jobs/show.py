@@ -54,5 +54,5 @@ def _write_sheet(output: Output, target: str) -> None:
         photo = decode(files.read(row["image_uri"]), Limits())
         caption = f"{row['item_id']}  quality {row['quality']:.2f}  {', '.join(row['reasons'])}"
         box = tuple(row["box"]) if row["box"] else None
-        entries.append(Entry(photo, files.read(row["mask_uri"]), files.read(row["cutout_uri"]), box, caption))
+        entries.append(Entry(photo, output.read(row["mask_path"]), output.read(row["cutout_path"]), box, caption))
     files.write(target, contact_sheet(entries))

@@ -23,15 +23,21 @@ def verify(
         str | None, typer.Option("--manifest", "-m", help="The items to expect. Default: the manifest of the last run.")
     ] = None,
     sample: Annotated[float, typer.Option("--sample", min=0, max=1, help="Share of the items whose objects are read.")] = 1.0,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Read all objects, and let the next run make damaged and missing ones again.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
-    """Check that every item of the manifest has one row, and that all objects of every row are intact. Exit code 1 if not."""
+    """Check that every item of the manifest has one row, and that all objects of every row are intact. Exit code 1 if not.
+
+    With --repair, the rows of damaged items and unreadable index parts are removed, so that the next run makes them again.
+    """
     from pipeline.output.output import open_outputs
 
     files = options.files_of(set_, endpoint_url)
-    reports = {one.folder: _verify(one, manifest, sample) for one in open_outputs(output, files)}
+    reports = {one.folder: _verify(one, manifest, sample, repair) for one in open_outputs(output, files)}
     if as_json:
         out.print_json(json.dumps({folder: asdict(report) | {"sound": report.sound} for folder, report in reports.items()}))
     else:
@@ -40,14 +46,17 @@ def verify(
     raise SystemExit(0 if all(report.sound for report in reports.values()) else 1)
 
 
-def _verify(output: Output, manifest: str | None, sample: float) -> VerifyReport:
+def _verify(output: Output, manifest: str | None, sample: float, mend: bool) -> VerifyReport:
     from pipeline.manifest.manifest import open_manifest
     from pipeline.output.run_record import last_run
+    from pipeline.output.verify import repair
     from pipeline.output.verify import verify as check
     from pipeline.paths import example_path
+    from pipeline.run.driver import new_run_id
 
     uri = example_path(manifest) if manifest else (last_run(output) or {}).get("manifest")
-    return check(output, open_manifest(uri, output.files) if uri else None, sample=sample)
+    opened = open_manifest(uri, output.files) if uri else None
+    return repair(output, new_run_id(), opened) if mend else check(output, opened, sample=sample)
 
 
 def _print_report(folder: str, report: VerifyReport) -> None:
@@ -61,3 +70,5 @@ def _print_report(folder: str, report: VerifyReport) -> None:
         for kind, count in report.counts.items():
             findings.add_row(kind, str(count), KINDS[kind], escape(report.examples[kind][0]))
         out.print(findings)
+    if report.repaired:
+        out.print(f"  {report.repaired} rows were removed; run the same command as before to make these items again")

@@ -11,7 +11,7 @@ import pyarrow as pa
 STATUSES = ("ok", "review", "failed")
 """Values of the index column ``status``."""
 
-INDEX_VERSION = "1"
+INDEX_VERSION = "2"
 """Stored in the Parquet metadata as ``matteline.index``. Raised when a column changes its meaning."""
 
 
@@ -21,7 +21,7 @@ def _field(name: str, kind: pa.DataType, about: str, *, nullable: bool = True) -
 
 def _object_fields(name: str, kind: str) -> list[pa.Field]:
     return [
-        _field(f"{name}_uri", pa.string(), f"{kind}: an absolute path or a URI"),
+        _field(f"{name}_path", pa.string(), f"{kind}: path below the output"),
         _field(f"{name}_bytes", pa.int64(), f"size of the {name}'s file"),
         _field(f"{name}_sha256", pa.string(), f"SHA-256 of the {name}'s file"),
     ]
@@ -71,7 +71,8 @@ SIGNALS = pa.struct(
 RENDITION = pa.struct(
     [
         _field("name", pa.string(), "name of the rendition, followed by - and the size if it has several sizes"),
-        _field("uri", pa.string(), "an absolute path or a URI; null if the file was not written (see note)"),
+        _field("path", pa.string(), "path below the output; null if the file was not written (see note)"),
+        _field("recipe", pa.string(), "fingerprint of the rendition's settings"),
         _field("bytes", pa.int64(), "size of the file"),
         _field("sha256", pa.string(), "SHA-256 of the file"),
         _field("height", pa.int32(), "size in pixels"),
@@ -93,6 +94,7 @@ SECONDS = pa.struct(
 ITEM = pa.schema(
     [
         _field("item_id", pa.string(), "id of the item, unique in the manifest", nullable=False),
+        _field("output_name", pa.string(), "path of its files below masks/, cutouts/ …, without a suffix", nullable=False),
         _field("image_uri", pa.string(), "the image: an absolute path or a URI"),
         _field("box", pa.list_(pa.float64()), "x0, y0, x1, y1 in pixels of the upright image, end-exclusive; null = no box"),
         _field("error_code", pa.string(), "item, fetch, decode, segment, refine, write or crash; null unless failed"),
@@ -104,6 +106,7 @@ ITEM = pa.schema(
 INDEX = pa.schema(
     [
         ITEM.field("item_id"),
+        ITEM.field("output_name"),
         _field("status", pa.string(), "ok, review (low quality, check it) or failed (no objects)", nullable=False),
         ITEM.field("error_code"),
         ITEM.field("error_detail"),

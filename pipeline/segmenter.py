@@ -19,16 +19,16 @@ from pipeline.errors import ConfigError, ItemError, SegmentError
 from pipeline.imaging.components import measure_components
 from pipeline.imaging.encode import encode_cutout
 from pipeline.imaging.foreground import estimate_foreground
-from pipeline.imaging.frame import Placement, make_frame, place, restore, to_mask, to_trimap
+from pipeline.imaging.frame import Placement, make_frame, place, restore, to_mask
 from pipeline.imaging.picture import Picture, is_picture, upright_rgb
 from pipeline.imaging.renditions.render import Rendered, render
+from pipeline.imaging.trimap import trimap_of
 from pipeline.models.backgrounds import pin_backgrounds
 from pipeline.models.estimator import expected_dice, load_estimator
 from pipeline.models.forward import Probabilities, choose_device, mirror, one_thread, segment_errors, to_device, to_host
 from pipeline.models.load import Model, load_model
 from pipeline.models.refiners.load import load_refiner
 from pipeline.models.refiners.refine_tiles import Refinement, prepare_refinements
-from pipeline.models.refiners.unknown_region import find_unknown
 from pipeline.models.resample import DeviceFrames
 from pipeline.models.resolve import check_licence, resolve
 from pipeline.models.sharpen import sharpen
@@ -41,11 +41,10 @@ from pipeline.types import Box, Mask, Pixels
 
 @dataclass(frozen=True)
 class Segment:
-    """The result for one image: ``mask`` (H, W) uint8, its score, and ``trimap`` (H, W) uint8 if the recipe asks for one."""
+    """The result for one image: ``mask`` (H, W) uint8, and its score."""
 
     mask: Mask
     score: Score
-    trimap: Mask | None = None
 
 
 @dataclass(frozen=True)
@@ -53,14 +52,12 @@ class Cutout:
     """One picture, cut out. Unpacks as ``alpha, cutout = result``.
 
     ``alpha``: (H, W) uint8, 0 transparent, 255 opaque. ``quality``, ``reasons`` and ``signals``: the columns of the index.
-    ``trimap``: (H, W) uint8, 128 in the unknown region, if the recipe's outputs include it.
     """
 
     image: Pixels
     alpha: Mask
     score: Score
     recipe: Recipe
-    trimap: Mask | None = None
 
     @property
     def quality(self) -> float:
@@ -81,6 +78,11 @@ class Cutout:
     def cutout(self) -> npt.NDArray[np.uint8]:
         """RGBA with straight alpha, (H, W, 4) uint8: the object's own colours and the alpha."""
         return np.dstack([estimate_foreground(self.image, self.alpha, self.recipe.foreground), self.alpha])
+
+    @cached_property
+    def trimap(self) -> Mask:
+        """0 background, 255 object, 128 unknown, (H, W) uint8; see ``imaging.trimap``."""
+        return trimap_of(self.alpha)
 
     def png(self) -> bytes:
         """Return the cutout as the bytes of a PNG file."""
@@ -114,7 +116,6 @@ class _Pass(NamedTuple):
     """(N, signals); see ``models.signals.signals_by_name``."""
     coarse: npt.NDArray[np.uint8]
     masks: Sequence[Mask]
-    trimaps: Sequence[Mask | None]
 
 
 class HostFrames:
@@ -238,7 +239,7 @@ class Segmenter:
         for pixels, segment in zip(images, self.segment(images, parsed), strict=True):
             if isinstance(segment, ItemError):
                 raise segment
-            results.append(Cutout(pixels, segment.mask, segment.score, self.recipe, segment.trimap))
+            results.append(Cutout(pixels, segment.mask, segment.score, self.recipe))
         return results if several else results[0]
 
     def segment(self, images: Sequence[Pixels], boxes: Sequence[Box | None]) -> list[Segment | ItemError]:
@@ -263,7 +264,7 @@ class Segmenter:
         numbers = list(placements)
         failure = ""
         try:
-            table, coarse, *rest = self._pass([images[number] for number in numbers], boxes, placements)
+            table, coarse, masks = self._pass([images[number] for number in numbers], boxes, placements)
         except SegmentError as error:
             failure = str(error)  # not the error itself: its traceback holds the tensors of the failed pass
         if failure and len(numbers) == 1:
@@ -277,12 +278,12 @@ class Segmenter:
             ]
             return {number: segment for one in halves for number, segment in one.items()}
         results: dict[int, Segment | ItemError] = {}
-        for number, measured, small, mask, trimap in zip(numbers, signals_by_name(table), coarse, *rest, strict=True):
+        for number, measured, small, mask in zip(numbers, signals_by_name(table), coarse, masks, strict=True):
             if not measured["finite"]:
                 results[number] = SegmentError("the model returned numbers that are not finite; try recipe.precision=fp32")
                 continue
             scored = score(all_signals(measured, measure_components(small)), self.resolved.calibration)
-            results[number] = Segment(mask, scored, trimap)
+            results[number] = Segment(mask, scored)
         return results
 
     def _pass(self, images: Sequence[Pixels], boxes: Sequence[Box | None], placements: dict[int, Placement]) -> _Pass:
@@ -306,18 +307,13 @@ class Segmenter:
             mirrored = self.model(mirror(frames)) if self.recipe.flip else None
             sharpened = p if self.recipe.sharpen == 1 else sharpen(logits, self.recipe.sharpen).sigmoid()
             refinements = prepare_refinements(self.refiner, images, placed, frames, sharpened)
-            unknown_maps = [find_unknown(sharpened)] if "trimap" in self.recipe.outputs else []
             alphas = self.framing.masks(sharpened, placed, refinements)
             # Known once the masks are made.
             changes = [None if refinement is None else refinement.change for refinement in refinements]
             prompts = None if np.isnan(in_frame).all() else to_device(in_frame, logits.device)
             signals = measure_signals(logits, p, prompts, frames, mirrored, changes, estimate)
-            table, coarse, *rest = to_host(*signals, *unknown_maps, *alphas)
-            masks = rest[len(unknown_maps) :]
-            trimaps: Sequence[Mask | None] = [None] * len(masks)
-            if unknown_maps:
-                trimaps = [to_trimap(*one) for one in zip(rest[0], masks, placed, strict=True)]
-            return _Pass(table, coarse, masks, trimaps)
+            table, coarse, *masks = to_host(*signals, *alphas)
+            return _Pass(table, coarse, masks)
 
 
 def _in_frame(box: Box | None, placement: Placement, frame_px: int) -> tuple[float, float, float, float]:

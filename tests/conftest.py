@@ -220,6 +220,13 @@ def fake_preset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+FAKE_SETTINGS = {
+    **{"name": "fake", "fingerprint": "0" * 64, "recipe": {"frame_px": 64}, "output_name": None, "outputs": ["cutout", "mask"]},
+    **{"renditions": {}, "review_below": 0.85, "folders": [], "complete": True},
+}
+"""What a run records of the fake model, about."""
+
+
 @pytest.fixture(scope="session")
 def make_output() -> Callable[..., None]:
     """``make_output(output, count)``: an index of ``count`` items ``i0``, … and a failed one. The first three have objects.
@@ -227,6 +234,8 @@ def make_output() -> Callable[..., None]:
     """
     from pipeline.imaging.encode import encode_cutout, encode_mask
     from pipeline.output.index import write_part
+    from pipeline.output.layout import output_path
+    from pipeline.output.settings import write_settings
     from pipeline.schema import INDEX
 
     def make(output: Any, count: int = 60, *, grow: int = 0, photos: Path | None = None, failed: int = 1) -> None:
@@ -234,16 +243,19 @@ def make_output() -> Callable[..., None]:
         for number in range(count):
             mask = np.zeros((30, 40), np.uint8)
             mask[5:25, 5 : 25 + (grow if number == 0 else 0)] = 255
-            mask_uri, cutout_uri = (output.layout.output(one, f"i{number}", "0" * 12) for one in ("mask", "cutout"))
+            mask_path, cutout_path = (output_path(one, f"i{number}") for one in ("mask", "cutout"))
             if number < 3:
-                output.files.write(mask_uri, encode_mask(mask))
-                output.files.write(cutout_uri, encode_cutout(np.full((30, 40, 3), 90, np.uint8), mask))
-            row = {"item_id": f"i{number}", "status": "ok", "quality": number / count, "reasons": [], "finished_at": 1}
-            row |= {"image_uri": f"{photos}/{number}.png" if photos else None, "mask_uri": mask_uri, "cutout_uri": cutout_uri}
+                output.write(output.layout.uri(mask_path), encode_mask(mask))
+                output.write(output.layout.uri(cutout_path), encode_cutout(np.full((30, 40, 3), 90, np.uint8), mask))
+            row = {"item_id": f"i{number}", "output_name": f"i{number}", "status": "ok", "quality": number / count}
+            row |= {"reasons": [], "finished_at": 1, "image_uri": f"{photos}/{number}.png" if photos else None}
+            row |= {"mask_path": mask_path, "cutout_path": cutout_path}
             rows.append(row | {"mask_sha256": f"{grow if number == 0 else 0}-{number}"})
         gone = {"status": "failed", "error_code": "fetch", "error_detail": "<b>gone</b>", "finished_at": 1}
-        rows += [gone | {"item_id": f"bad{number or ''}"} for number in range(failed)]
+        for name in (f"bad{number or ''}" for number in range(failed)):
+            rows.append(gone | {"item_id": name, "output_name": name})
         write_part(output, pa.Table.from_pylist(rows, INDEX))
+        write_settings(output, FAKE_SETTINGS)
 
     return make
 
@@ -348,14 +360,13 @@ def fake_s3(web: Web) -> Callable[[], Files]:
 def stage_context(tmp_path: Path, fake_preset: str) -> Callable[..., Any]:
     """``stage_context(["limits.item_s=60"], files=…, ledger=…)``: a context for stages that run without Ray."""
     from pipeline.config.job import load_job
-    from pipeline.output.layout import Layout
     from pipeline.output.output import Output
     from pipeline.run.context import StageContext
     from pipeline.storage.allowlist import AllowList
 
     def make(settings: Sequence[str] = (), files: Files | None = None, **fields: Any) -> StageContext:
         job = load_job(manifest="manifest", output=str(tmp_path), preset=fake_preset, overrides=settings)
-        output = Output(Layout(str(tmp_path), "fake-0"), files or Files())
+        output = Output.at(str(tmp_path), files or Files())
         return StageContext(job, output, "run", fields.pop("allowlist", AllowList(())), **fields)
 
     return make

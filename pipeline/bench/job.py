@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline.bench.photos import Photos, write_manifest
 from pipeline.bench.subject import Subject
 from pipeline.concurrency import local_cpus
-from pipeline.config.job import Limits
+from pipeline.config.job import Destination, Limits
 from pipeline.errors import ConfigError
 from pipeline.imaging.decode import decode
 from pipeline.output.index import read_index
@@ -81,8 +81,8 @@ def measure_job(subject: Subject, photos: Photos, items: int, model_items_per_s:
         PipelineError: As ``run_job``.
         ConfigError: The job has too few items for a steady state.
     """
-    with tempfile.TemporaryDirectory(dir=Path(subject.job.output).parent) as output:
-        job = subject.job.model_copy(update={"output": output})
+    with tempfile.TemporaryDirectory(dir=Path(subject.job.output.uri).parent) as output:
+        job = subject.job.model_copy(update={"output": Destination(uri=f"{output}/out")})
         write_manifest(photos, items, Path(job.manifest))
         start = time.perf_counter()
         plan, record = run_job(job, accept_licence=True)  # open_subject has checked the licence

@@ -109,8 +109,8 @@ def _run(command: list[str], variables: dict[str, str]) -> float:
 def mask_difference(theirs: Path, ours: Output) -> float:
     """Return the mean absolute difference between rembg's PNGs and our masks, of 255: the mean over our photos."""
     differences = []
-    for row in pa.concat_tables(read_index(ours, ["image_uri", "mask_uri"])).to_pylist():
-        cutout, mask = (theirs / f"{Path(row['image_uri']).stem}.png").read_bytes(), ours.files.read(row["mask_uri"])
+    for row in pa.concat_tables(read_index(ours, ["image_uri", "mask_path"])).to_pylist():
+        cutout, mask = (theirs / f"{Path(row['image_uri']).stem}.png").read_bytes(), ours.read(row["mask_path"])
         opacity, alpha = (np.asarray(Image.open(io.BytesIO(data)), np.int16) for data in (cutout, mask))
         differences.append(np.abs(opacity[..., 3] - alpha).mean())
     return float(np.mean(differences))

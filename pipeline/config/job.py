@@ -138,11 +138,25 @@ class Storage(Section):
         return self
 
 
+class Destination(Section):
+    """Where results go, and how the files are named. In a job file, ``output: FOLDER`` is enough."""
+
+    uri: str = Field(description="Path or URI of the output.")
+    name: str | None = Field(
+        default=None,
+        description='Template of the file names from manifest columns, such as "{sku}/{item_id}". Also: {image}, its path '
+        "without suffix, and {suffix}. Default: {item_id} where the manifest has that column, else {image}.",
+    )
+
+
 class Budget(Section):
     """How many items of a run may fail, and how long it may take."""
 
     max_failed_share: float = Field(
-        default=0.05, ge=0, le=1, description="Maximum share of failed items; above it, the exit code is 3."
+        default=0.05, ge=0, le=1, description="Maximum share of failed items in a run; above it, the exit code is 3."
+    )
+    allowed_failed: int = Field(
+        default=10, ge=0, description="Number of failed items in a run that never ends it, whatever their share is."
     )
     judged_after: int = Field(default=64, ge=1, description="Items after which the share is first checked during the run.")
     deadline_s: float | None = Field(
@@ -205,7 +219,7 @@ class Job(Section):
     """All settings of one run."""
 
     manifest: str
-    output: str
+    output: Destination
     preset: Preset
     compute: Compute = Compute()
     limits: Limits = Limits()
@@ -234,7 +248,10 @@ class Job(Section):
         return self.model_copy(update={"preset": self.preset.model_copy(update={"recipe": recipe})})
 
 
-JOB_SECTIONS = ("recipe", "compute", "limits", "storage", "budget", "drift", "notify")
+JOB_SECTIONS = ("output", "recipe", "compute", "limits", "storage", "budget", "drift", "notify")
+
+TEMPLATES = {"output.name"}
+"""Settings whose braces are not YAML."""
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -250,7 +267,7 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
         if not (equals and dot and key) or section not in JOB_SECTIONS:
             raise ConfigError(f"--set {name!r} … is not section.key=value with a section of {', '.join(JOB_SECTIONS)}")
         try:
-            read = yaml.safe_load(value)
+            read = value if f"{section}.{key}" in TEMPLATES else yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {name}: the value is not valid YAML: {yaml_problem(error)}") from None
         # Numbers stay text, which pydantic parses by the type of the setting: a hash may look like a number.
@@ -281,27 +298,28 @@ def load_job(
         ConfigError: A setting is missing, unknown or out of range.
     """
     content = read_yaml(Path(job_file)) if job_file else {}
-    unknown = set(content) - {"manifest", "output", "preset", *JOB_SECTIONS}
+    if isinstance(content.get("output"), str):
+        content["output"] = {"uri": content["output"]}
+    unknown = set(content) - {"manifest", "preset", *JOB_SECTIONS}
     if unknown:
-        raise ConfigError(
-            f"{job_file}: unknown key {sorted(unknown)[0]!r}; use manifest, output, preset, {', '.join(JOB_SECTIONS)}"
-        )
+        raise ConfigError(f"{job_file}: unknown key {sorted(unknown)[0]!r}; use manifest, preset, {', '.join(JOB_SECTIONS)}")
     for name in JOB_SECTIONS:
         if not isinstance(content.get(name) or {}, dict):
             raise ConfigError(f"{job_file}: {name} must be a mapping of settings")
-    for name in ("manifest", "output", "preset"):
+    for name in ("manifest", "preset"):
         if not isinstance(content.get(name, ""), str):
             raise ConfigError(f"{job_file}: {name} must be text, not {content[name]!r}")
     given = parse_overrides(overrides)
     sections = {name: {**(content.get(name) or {}), **given.get(name, {})} for name in JOB_SECTIONS}
     recipe = sections.pop("recipe")
-    facts = {
+    facts: dict[str, Any] = {
         "manifest": manifest or content.get("manifest"),
-        "output": output or content.get("output"),
         "preset": load_preset(preset or content.get("preset") or DEFAULT_PRESET, recipe, renditions),
         **sections,
     }
-    for needed in ("manifest", "output"):
-        if not facts[needed]:
+    if output:
+        sections["output"]["uri"] = output
+    for needed, given_as in (("manifest", facts["manifest"]), ("output", sections["output"].get("uri"))):
+        if not given_as:
             raise ConfigError(f"no {needed}: give --{needed} a path or a URI")
     return build(Job, facts, job_file or "the command line")

@@ -1,4 +1,4 @@
-"""Define the recipe: every setting that changes the pixels of a mask or cutout, and the fingerprint that names its output."""
+"""Define the recipe: the settings that change results, and the fingerprint of those that need the model again."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.rendition import RENDITIONS_VERSION, Rendition, check_unique_names, load_rendition
+from pipeline.config.rendition import Rendition, check_unique_names, load_rendition
 from pipeline.config.sections import Section, Std
 from pipeline.errors import ConfigError
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Part of every fingerprint. Raise it when the same settings give other pixels."""
 
-REMOVED_SETTINGS = {"refiner_normalise": "imagenet"}
-"""Removed settings with their only value, so that existing outputs keep their fingerprints."""
+DERIVED = {"outputs", "renditions", "review_below"}
+"""Settings whose effect is computed from finished items, without the model. They are not part of the fingerprint."""
 
-RENAMED_SETTINGS = {"sharpen": "decide"}
-"""Former names of settings, which the fingerprint still uses."""
+UNHASHED = {"name", "weights", "refiner_weights", "calibration"}
+"""Settings that do not change results: a name, and the places of files that are pinned by hash."""
 
 ESTIMATOR_SHA256 = "aa1dcd00c371f1b68cb98e44dd6097bef5433e8c7e3c392c960ca4a2f86bc011"
 """SHA-256 of the bundled weights of the estimator, which predicts the signal ``expected_dice``."""
@@ -29,9 +29,9 @@ CGM_SHA256 = "d2a410379fb3b8b9aa2b09081b45c7f6fca3c2e0da196df826993e2c40059d88"
 
 
 class Recipe(Section):
-    """Every setting that changes the pixels of a mask or cutout."""
+    """Every setting that changes what a run writes for an item."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,40}$", description="Name of the output folder, before the fingerprint.")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,40}$", description="Name of the recipe, in the index and in reports.")
     model: Literal["mvanet", "onnx", "fake"] = Field(description="Code that runs the weights. fake is for tests.")
     weights: str = Field(default="", description="Path, s3://, hf://owner/repo/file@revision or https://.")
     weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="Expected SHA-256 of the weights.")
@@ -78,35 +78,29 @@ class Recipe(Section):
     )
     renditions: tuple[Rendition, ...] = Field(
         default=(),
-        exclude_if=lambda renditions: not renditions,  # recipes without any keep the fingerprint that they always had
         description="Further files per item: names of bundled renditions, paths, or mappings (see rendition).",
     )
     flip: bool = Field(
         default=False,
-        exclude_if=lambda flip: not flip,  # as for renditions
         description="Run the model on the mirrored frame, too: adds the signal flip_dice and doubles the time.",
     )
     estimate: bool = Field(
         default=True,
-        exclude_if=lambda estimate: estimate,
         description="Predict Dice from photo and mask with a small network: the signal expected_dice.",
     )
     sharpen: float = Field(
         default=1.0,
         ge=1,
         le=16,
-        exclude_if=lambda sharpen: sharpen == 1,
         description="Factor on logits far from contours. Above 1, removes haze in areas where the model is unsure.",
     )
     calibration: str = Field(
         default="",
-        exclude_if=lambda calibration: not calibration,
         description="File of `matteline calibrate` that turns the quality into a probability: path or URI.",
     )
     calibration_sha256: str | None = Field(
         default=None,
         pattern=r"^[0-9a-f]{64}$",
-        exclude_if=lambda sha256: sha256 is None,
         description="Expected SHA-256 of the calibration.",
     )
     review_below: float = Field(default=0.85, ge=0, le=1, description="Items of lower quality get the status review.")
@@ -151,7 +145,7 @@ class Recipe(Section):
         return self
 
     def fingerprint(self) -> str:
-        """Return a hash of everything that changes pixels, 64 hex digits: without the name, and with weights by hash, not path.
+        """Return a hash of everything that changes masks, cutouts or scores, 64 hex digits. Weights count by hash, not by path.
 
         Raises:
             ConfigError: A hash is not known yet, or the precision is still ``auto``.
@@ -164,22 +158,13 @@ class Recipe(Section):
             raise ConfigError("the recipe has no refiner_weights_sha256 yet; resolve the recipe before taking its fingerprint")
         if self.calibration and self.calibration_sha256 is None:
             raise ConfigError("the recipe has no calibration_sha256 yet; resolve the recipe before taking its fingerprint")
-        facts = self.facts() | REMOVED_SETTINGS | {"version": RECIPE_VERSION}
-        facts = {RENAMED_SETTINGS.get(name, name): value for name, value in facts.items()}
-        text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(self.facts() | {"version": RECIPE_VERSION}, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def facts(self) -> dict[str, Any]:
-        """Return everything that changes pixels, as JSON.
+        """Return everything that changes masks, cutouts or scores, as JSON."""
+        return self.model_dump(mode="json", exclude=UNHASHED | DERIVED)
 
-        Raises:
-            ConfigError: The hash of a background is not known yet.
-        """
-        facts = self.model_dump(mode="json", exclude={"name", "weights", "refiner_weights", "calibration"})
-        if not self.renditions:
-            return facts
-        return facts | {"renditions": [one.facts() for one in self.renditions], "renditions_version": RENDITIONS_VERSION}
-
-    def folder(self) -> str:
-        """Return the name of this recipe's folder in an output: ``<name>-<first 12 digits of the fingerprint>``."""
+    def label(self) -> str:
+        """Return the name and the first 12 digits of the fingerprint: ``mvanet-lite-bf428fe462b9``."""
         return f"{self.name}-{self.fingerprint()[:12]}"

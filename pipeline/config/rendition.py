@@ -5,9 +5,11 @@ A rendition is named (``configs/renditions/<name>.yaml``), or given as the path 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
@@ -17,7 +19,10 @@ from pipeline.errors import ConfigError
 from pipeline.paths import RENDITIONS
 
 RENDITIONS_VERSION = 1
-"""Part of the fingerprint of recipes with renditions. Raise it when the same settings give other files."""
+"""Part of every fingerprint. Raise it when the same settings give other files."""
+
+RESERVED = ("masks", "cutouts", "trimaps", "index")
+"""Folders of an output, after which no rendition may be named."""
 
 LONGEST_SIDE_PX = 16_383
 """Largest side of a rendition: the limit of WebP (RFC 9649); JPEG's is hardly larger."""
@@ -176,6 +181,15 @@ class Rendition(Section):
             raise ConfigError(f"rendition {self.name} has no background_sha256 yet; fetch its background first")
         return self.model_dump(mode="json", exclude={"background"} if self.picture else None)
 
+    def fingerprint(self) -> str:
+        """Return a hash of everything that changes its files, 12 hex digits.
+
+        Raises:
+            ConfigError: As ``facts``.
+        """
+        text = json.dumps(self.facts() | {"version": RENDITIONS_VERSION}, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
 
 def rgb(colour: str) -> tuple[int, int, int]:
     """Parse ``#rrggbb`` to red, green and blue, 0 to 255 each."""
@@ -203,12 +217,15 @@ def load_rendition(name_or_path: str) -> Rendition:
     return rendition.model_copy(update={"background": from_beside(path, rendition.picture)})
 
 
-def check_unique_names(renditions: Iterable[Rendition]) -> None:
-    """Refuse two files with the same name.
+def check_unique_names(renditions: Sequence[Rendition]) -> None:
+    """Refuse two files with the same name, and names of an output's own folders.
 
     Raises:
         ValueError: With that name.
     """
+    for rendition in renditions:
+        if rendition.name in RESERVED:
+            raise ValueError(f"a rendition cannot be named {rendition.name}, because outputs have a folder of that name")
     names = Counter(file.name for rendition in renditions for file in rendition.files)
     duplicates = [name for name, count in names.items() if count > 1]
     if duplicates:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config.recipe import ESTIMATOR_SHA256
-from pipeline.errors import ConfigError, FetchError, StorageError
+from pipeline.errors import ConfigError
 from pipeline.evaluate.measure import read_rows
 from pipeline.evaluate.summary import SCORES
 from pipeline.output.index import read_index
 from pipeline.output.output import Output
+from pipeline.output.settings import read_settings
 from pipeline.quality.calibration import Calibration
 from pipeline.quality.calibration_fit import Fit, check_library, fit
 from pipeline.quality.ranking import FAILED_BELOW, GOOD_FROM, Ranking, evaluate_score
@@ -88,7 +88,7 @@ def calibrate(outputs: Sequence[Output], held_out_share: float) -> CalibrationRe
     }
     calibration = Calibration(
         version=1,
-        model=outputs[0].layout.recipe_folder.rpartition("-")[0],
+        model=recipe["name"],
         weights_sha256=recipe["weights_sha256"],
         frame_px=recipe["frame_px"],
         estimator_sha256=ESTIMATOR_SHA256,
@@ -167,14 +167,11 @@ def _known_rows(output: Output) -> Iterator[dict[str, Any]]:
 
 
 def _common_recipe(outputs: Sequence[Output]) -> dict[str, Any]:
-    """Return the weights hash and the frame size that all outputs share."""
+    """Return the name, the weights hash and the frame size that all outputs share."""
     common: dict[str, Any] = {}
     for output in outputs:
-        try:
-            recipe = json.loads(output.files.read(output.layout.recipe))
-            facts = {name: recipe[name] for name in ("weights_sha256", "frame_px")}
-        except (FetchError, ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"{output.layout.recipe} cannot be read ({error}); run the job again") from error
+        settings = read_settings(output) or {}
+        facts = {name: settings["recipe"][name] for name in ("weights_sha256", "frame_px")} | {"name": settings["name"]}
         if common and facts != common:
             raise ConfigError(f"{output.folder} and {outputs[0].folder} are of different models; calibrate them separately")
         common = facts

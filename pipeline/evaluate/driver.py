@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config.job import Job
+from pipeline.config.job import Destination, Job
 from pipeline.errors import ConfigError
 from pipeline.evaluate.graph import measure_rows
 from pipeline.evaluate.ground_truth import check_columns, join_index, read_ground_truth
@@ -45,8 +45,9 @@ def evaluate(
 ) -> list[Summary]:
     """Run jobs that share a manifest and an output, one per model, and measure their masks.
 
-    Writes ``<recipe folder>/evaluation/part-….parquet`` in place of an earlier evaluation, and ``evaluation.json`` and
-    ``evaluation.md`` into the output. All rows, 5 KB per item, are held in memory.
+    Each model gets an output of its own, ``<output>/<name of the recipe>``, with its metrics in place of those of an earlier
+    evaluation. ``evaluation.json`` and ``evaluation.md`` are written into ``<output>``. All rows, 5 KB per item, are held in
+    memory.
 
     Raises:
         PipelineError: A job was refused or stopped, or the manifest has no such column.
@@ -58,20 +59,31 @@ def evaluate(
     for job in jobs:
         if "mask" not in job.recipe.outputs:
             raise ConfigError(f"the recipe {job.recipe.name} writes no masks to evaluate; add mask to recipe.outputs")
-    plans = [run_job(job, accept_licence=accept_licence, signals=signals)[0] for job in jobs]
-    names = Counter(plan.job.recipe.name for plan in plans)
+    root = files.absolute(jobs[0].output.uri)
+    names = _model_names(jobs)
+    destinations = [Destination(uri=join(root, name), name=job.output.name) for job, name in zip(jobs, names, strict=True)]
+    own = [job.model_copy(update={"output": one}) for job, one in zip(jobs, destinations, strict=True)]
+    plans = [run_job(job, accept_licence=accept_licence, signals=signals)[0] for job in own]
     truth = read_ground_truth(plans[0].manifest, files, options.truth, options.tags)
     summaries = []
     with ray_cluster(jobs[0].compute):
-        for plan in plans:
-            recipe = plan.job.recipe
+        for name, plan in zip(names, plans, strict=True):
             rows = _measure(plan, truth, options)
-            name = recipe.name if names[recipe.name] == 1 else recipe.folder()
-            summaries.append(summarise(name, recipe.folder(), rows, calibrated=_is_calibrated(plan)))
+            summaries.append(summarise(name, plan.job.recipe.label(), rows, calibrated=_is_calibrated(plan)))
     output = plans[0].output
-    output.write(join(output.layout.root, "evaluation.json"), as_json(summaries))
-    output.write(join(output.layout.root, "evaluation.md"), markdown(summaries).encode())
+    output.write(join(root, "evaluation.json"), as_json(summaries))
+    output.write(join(root, "evaluation.md"), markdown(summaries).encode())
     return summaries
+
+
+def _model_names(jobs: Sequence[Job]) -> list[str]:
+    """Return the names of the jobs' recipes; one that occurs again gets a number: ``u2netp``, ``u2netp-2``."""
+    seen: Counter[str] = Counter()
+    names = []
+    for job in jobs:
+        seen[job.recipe.name] += 1
+        names.append(job.recipe.name + (f"-{seen[job.recipe.name]}" if seen[job.recipe.name] > 1 else ""))
+    return names
 
 
 def _measure(plan: Plan, truth: pa.Table, options: EvaluateOptions) -> pa.Table:
@@ -79,7 +91,7 @@ def _measure(plan: Plan, truth: pa.Table, options: EvaluateOptions) -> pa.Table:
     job, output = plan.job, plan.output
     rows = join_index(truth, output)
     log.info(f"measuring {rows.num_rows} masks of {job.recipe.name}", extra={"facts": {"items": rows.num_rows}})
-    context = MeasureContext(output.files, plan.manifest.allowlist, job.limits, job.compute.fetch_threads, options.hce)
+    context = MeasureContext(output, plan.manifest.allowlist, job.limits, job.compute.fetch_threads, options.hce)
     parts = measure_rows(rows, context, output, job.compute)
     for old in list(output.files.list(output.layout.evaluation, suffixes=(".parquet",))):
         if old.uri not in parts:

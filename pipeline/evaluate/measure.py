@@ -33,7 +33,7 @@ from pipeline.storage.uris import join, strip_signature
 class MeasureContext:
     """What all rows of an evaluation share. It travels to the workers."""
 
-    files: Files
+    output: Output
     allowlist: AllowList
     """Where ground truth may be read from."""
     limits: Limits
@@ -103,13 +103,13 @@ def _read(item: dict[str, Any], context: MeasureContext) -> tuple[bytes, bytes]:
     limits = context.limits
     try:
         path = context.allowlist.real_path(item["truth_uri"])
-        truth = context.files.read(path, max_bytes=limits.max_bytes, timeout_s=limits.fetch_s)
+        truth = context.output.files.read(path, max_bytes=limits.max_bytes, timeout_s=limits.fetch_s)
     except (FetchError, ItemRefused) as error:
         raise TruthError(f"the ground truth cannot be read: {error}") from error
-    if item["mask_uri"] is None:
-        raise MaskError("the index has no mask_uri; run the job again with mask in recipe.outputs")
+    if item["mask_path"] is None:
+        raise MaskError("the index has no mask_path; run the job again with mask in recipe.outputs")
     try:
-        return truth, context.files.read(item["mask_uri"])
+        return truth, context.output.read(item["mask_path"])
     except FetchError as error:
         raise MaskError(f"the mask cannot be read: {error}; see matteline verify") from error
 
@@ -119,7 +119,7 @@ def _measure(item: dict[str, Any], truth_file: bytes, mask_file: bytes, context:
     try:
         mask = decode_mask(mask_file)
     except DecodeError as error:
-        raise MaskError(f"the mask {display_uri(item['mask_uri'])} cannot be read: {error}; see matteline verify") from error
+        raise MaskError(f"the mask {item['mask_path']} cannot be read: {error}; see matteline verify") from error
     subject = f"the ground truth {display_uri(item['truth_uri'])}"
     try:
         truth = decode_ground_truth(truth_file, context.limits)

@@ -8,7 +8,7 @@ from pipeline.quality.metrics import CURVES, METRICS, THRESHOLDS
 from pipeline.schema import INDEX
 
 INDEX_COLUMNS = (
-    *("item_id", "status", "error_code", "error_detail", "image_uri", "height", "width", "mask_uri", "quality", "signals"),
+    *("item_id", "status", "error_code", "error_detail", "image_uri", "height", "width", "mask_path", "quality", "signals"),
 )
 """Index columns that an evaluation has too."""
 

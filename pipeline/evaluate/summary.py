@@ -32,7 +32,7 @@ class Summary:
     """One model on one manifest."""
 
     model: str
-    recipe_folder: str
+    recipe: str
     items: int
     failed: int
     """Items that failed in the job. They have no mask to measure."""
@@ -47,7 +47,7 @@ class Summary:
     calibrated: bool = False
 
 
-def summarise(model: str, recipe_folder: str, rows: pa.Table, *, calibrated: bool = False) -> Summary:
+def summarise(model: str, recipe: str, rows: pa.Table, *, calibrated: bool = False) -> Summary:
     """Summarise rows with the schema EVALUATION."""
     failed = pc.sum(pc.equal(rows["status"], "failed")).as_py() or 0
     measured = rows.filter(pc.is_null(rows["error_code"]))
@@ -57,7 +57,7 @@ def summarise(model: str, recipe_folder: str, rows: pa.Table, *, calibrated: boo
     masks = {tag: np.array([tag in one for one in tags], bool) for tag in sorted(set().union(*tags))}
     return Summary(
         model,
-        recipe_folder,
+        recipe,
         rows.num_rows,
         failed,
         rows.num_rows - measured.num_rows - failed,

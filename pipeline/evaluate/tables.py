@@ -47,7 +47,7 @@ def as_json(summaries: Sequence[Summary]) -> bytes:
     models = [
         {
             "model": one.model,
-            "recipe": one.recipe_folder,
+            "recipe": one.recipe,
             "items": one.items,
             "measured": one.overall.items,
             "failed": one.failed,

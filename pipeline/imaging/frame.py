@@ -22,9 +22,6 @@ from pipeline.types import Alpha, Box, Mask, Pixels, Region, Size
 MAX_PADDED_PX = 16_777_216
 """Pixels of a crop that reaches past the image; or four times the image, if that is more."""
 
-UNKNOWN = 128
-"""Level of a trimap's unknown region."""
-
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.LANCZOS}
 
 
@@ -104,18 +101,6 @@ def restore(alpha: Alpha, placement: Placement, recipe: Recipe, refinement: Call
             resized -= low
             resized /= high - low
     return _paste(resized, placement)
-
-
-def to_trimap(unknown: Alpha, mask: Mask, placement: Placement) -> Mask:
-    """Return the trimap, (H, W) uint8: 0 background, 255 object, 128 unknown, where a refiner may change alpha.
-
-    Args:
-        unknown: The frame's unknown region, (S, S) float32 in [0, 1], from ``models.refiners.unknown_region.find_unknown``.
-        mask: (H, W) uint8.
-        placement: Place of the frame in the image.
-    """
-    where = _paste(_resize(unknown, placement, antialias=True), placement) > 0
-    return np.where(where, np.uint8(UNKNOWN), np.where(mask > UNKNOWN, np.uint8(255), np.uint8(0)))
 
 
 def to_mask(alpha: Alpha) -> Mask:

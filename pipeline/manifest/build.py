@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError
 from pipeline.manifest.items import CORNERS
-from pipeline.manifest.manifest import IMAGE_SUFFIXES
+from pipeline.manifest.names import IMAGE_SUFFIXES
 from pipeline.storage import uris
 from pipeline.storage.files import Files
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from pipeline.errors import ConfigError, ItemRefused
 from pipeline.manifest import boxes as box_columns
 from pipeline.manifest.boxes import Boxes
+from pipeline.manifest.names import NameTemplate, output_names
 from pipeline.schema import ITEM, carried_name
 from pipeline.storage import uris
 from pipeline.storage.allowlist import AllowList, OutsideRoots
@@ -95,6 +96,7 @@ def items(
     first_row: int,
     allowlist: AllowList,
     outside_roots: OutsideRoots | None = None,
+    names: NameTemplate = NameTemplate(),  # noqa: B008  (immutable)
 ) -> pa.Table:
     """Convert rows to items.
 
@@ -106,6 +108,7 @@ def items(
         first_row: Number of the first row in its file, from 1.
         allowlist: Allowed locations of images.
         outside_roots: Counts the rows whose image is outside them.
+        names: How the files of items are named.
 
     Returns:
         Schema ITEM followed by ``carried``. An unusable row has ``error_code`` and ``error_detail``.
@@ -125,10 +128,12 @@ def items(
     row_names = [f"{file}#row-{first_row + row}" for row in rows] if _has_empty(written) else []
     ids = _ids(given, written, boxes, suffixes, row_names)
     resolved, errors = resolve_all(written, base)
-    details = _details({row: box.message for row, box in boxes.invalid.items()} | errors, raw.num_rows)
+    images = pc.coalesce(resolved, pc.if_else(pc.equal(written, ""), ids, written))
+    named, unnamed = output_names(names, raw, given, images, boxes, suffixes, base)
+    details = _details(unnamed | {row: box.message for row, box in boxes.invalid.items()} | errors, raw.num_rows)
     resolved, details = _refuse_outside(resolved, details, allowlist, outside_roots)
     codes = pc.if_else(details.is_valid(), ItemRefused.code, pa.scalar(None, pa.string()))
-    arrays = [ids, resolved, boxes.column(), codes, details, *_carried(raw, columns, carried)]
+    arrays = [ids, named, resolved, boxes.column(), codes, details, *_carried(raw, columns, carried)]
     return pa.Table.from_arrays(arrays, schema=pa.schema([*ITEM, *carried]))
 
 

@@ -10,25 +10,24 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.errors import ConfigError
 from pipeline.manifest import tables
 from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
 from pipeline.manifest.items import OWN_COLUMNS, items
+from pipeline.manifest.names import IMAGE_SUFFIXES, NameTemplate, name_keys
 from pipeline.manifest.tables import ROWS, Fragment, TableKind
 from pipeline.schema import carried_name
 from pipeline.storage.allowlist import AllowList, OutsideRoots
 from pipeline.storage.files import Files
+from pipeline.storage.object_names import collision_key
 from pipeline.storage.uris import name, parent, redact
-
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif", ".avif"),
-)
-"""Suffixes of images in a folder, regardless of case."""
 
 _TABLES: dict[str, TableKind] = {
     ".parquet": "parquet",
@@ -59,6 +58,8 @@ class Manifest:
     """Carried columns of all files together (JSON Lines: all columns)."""
     allowlist: AllowList
     """Allowed locations of its images."""
+    names: NameTemplate = NameTemplate()  # noqa: RUF009  (immutable)
+    """How the files of its items are named."""
 
     @property
     def carried(self) -> pa.Schema:
@@ -78,18 +79,28 @@ class Scan:
     """Unusable rows, which become failed items."""
     ids: IdSet
     """Sorted."""
+    names: npt.NDArray[np.uint64]
+    """Sorted ``name_keys`` of the items' files."""
     outside_roots: OutsideRoots
     """Those of the refused rows whose image is outside the allowed roots."""
 
 
-def open_manifest(uri: str, files: Files) -> Manifest:
+def open_manifest(uri: str, files: Files, names: NameTemplate | None = None) -> Manifest:
     """Find a manifest's files, columns and fragments.
 
     Raises:
-        ConfigError: It is of an unknown kind, empty, damaged, mixed, or without ``image_uri``; or an allowed root is invalid.
+        ConfigError: It is of an unknown kind, empty, damaged, mixed, or without ``image_uri`` or a column of the template
+            ``names``; or an allowed root is invalid.
         StorageError: It is missing or can't be read.
     """
-    uri = files.absolute(uri)
+    manifest = _open(files.absolute(uri), files)
+    if names is None:
+        return manifest
+    names.check([field.name for field in manifest.columns], redact(manifest.uri))
+    return replace(manifest, names=names)
+
+
+def _open(uri: str, files: Files) -> Manifest:
     if re.search(r"[*?\[]", uri) and not files.exists(uri):
         return _from_pattern(uri, files)
     files.check_readable(uri)
@@ -108,26 +119,29 @@ def read(manifest: Manifest, fragment: Fragment, files: Files, outside_roots: Ou
     if manifest.kind == "images":
         paths = json.loads(zlib.decompress(fragment.names))
         table = pa.table({"image_uri": [f"{fragment.uri.rstrip('/')}/{path}" for path in paths], "item_id": paths})
-        yield items(table, manifest.base, carried, "", 1, allowlist, outside_roots)
+        names = manifest.names if manifest.names.text else NameTemplate("{image}")  # paths are ids here only to be short
+        yield items(table, manifest.base, carried, "", 1, allowlist, outside_roots, names)
         return
     row = fragment.first_row
     file = _relative(fragment.uri, manifest.base)
     for table in tables.read_rows(manifest.kind, fragment, manifest.columns, files):
-        yield items(table, manifest.base, carried, file, row, allowlist, outside_roots)
+        yield items(table, manifest.base, carried, file, row, allowlist, outside_roots, manifest.names)
         row += table.num_rows
 
 
 def scan(manifest: Manifest, files: Files) -> Scan:
-    """Read the complete manifest and keep 16 bytes per item.
+    """Read the complete manifest and keep 24 bytes per item.
 
     Raises:
-        ConfigError: It has no rows, duplicate ids, or a damaged file.
+        ConfigError: It has no rows, duplicate ids, two items whose files would share a name, or a damaged file.
     """
     with_box = refused = 0
     pieces: list[IdSet] = []
+    keys: list[npt.NDArray[np.uint64]] = []
     outside_roots = OutsideRoots()
     for table in _read_all(manifest, files, outside_roots):
         pieces.append(hash_ids(table["item_id"]))
+        keys.append(name_keys(table["output_name"]))
         with_box += table.num_rows - table["box"].null_count
         refused += table.num_rows - table["error_code"].null_count
     ids = merge_ids(pieces)
@@ -136,7 +150,45 @@ def scan(manifest: Manifest, files: Files) -> Scan:
     duplicates = duplicate_ids(ids)
     if len(duplicates):
         raise ConfigError(_describe_duplicates(manifest, duplicates, files))
-    return Scan(len(ids), with_box, refused, ids, outside_roots)
+    names = np.sort(np.concatenate(keys))
+    _check_names(manifest, np.unique(names[1:][names[1:] == names[:-1]]), files)
+    return Scan(len(ids), with_box, refused, ids, names, outside_roots)
+
+
+def _check_names(manifest: Manifest, shared: npt.NDArray[np.uint64], files: Files) -> None:
+    """Read the items whose names have the same hash, and refuse two of the same name.
+
+    Raises:
+        ConfigError: It names both items.
+    """
+    if not len(shared):
+        return
+    seen: dict[str, tuple[str, str]] = {}
+    for table in _read_all(manifest, files):
+        rows = table.select(["item_id", "output_name"]).filter(pa.array(np.isin(name_keys(table["output_name"]), shared)))
+        for item_id, name_ in zip(rows["item_id"].to_pylist(), rows["output_name"].to_pylist(), strict=True):
+            other = seen.setdefault(collision_key(name_), (item_id, name_))
+            if other[0] != item_id:
+                raise ConfigError(shared_name(other, (item_id, name_)))
+
+
+def item_named(manifest: Manifest, name_: str, files: Files) -> tuple[str, str] | None:
+    """Return id and name of the item whose files a file system may not tell apart from those of ``name_``; None if none."""
+    key = collision_key(name_)
+    for table in _read_all(manifest, files):
+        for item_id, other in zip(table["item_id"].to_pylist(), table["output_name"].to_pylist(), strict=True):
+            if collision_key(other) == key:
+                return item_id, other
+    return None
+
+
+def shared_name(one: tuple[str, str], other: tuple[str, str]) -> str:
+    """Return the message about two items, each an id and a name, whose files would have the same name."""
+    why = "" if one[1] == other[1] else f" and {other[1]!r}, which some file systems do not tell apart"
+    return (
+        f"the items {one[0]!r} and {other[0]!r} would share the file name {one[1]!r}{why}; give them different ids, or set "
+        'output.name, for instance --set output.name="{image}-{suffix}"'
+    )
 
 
 def _read_all(manifest: Manifest, files: Files, outside_roots: OutsideRoots | None = None) -> Iterator[pa.Table]:

@@ -24,14 +24,13 @@ from pipeline.imaging.rle import HALF, binarize, run_lengths
 from pipeline.imaging.validate import decode_mask
 from pipeline.output.index import read_index
 from pipeline.output.output import Output
-from pipeline.storage.files import Files
-from pipeline.storage.uris import join
+from pipeline.storage.uris import join, name
 from pipeline.types import Mask
 
 MAX_OBJECTS = 254
 """Objects per palette image: 0 is the background, and 255 means "void" in Pascal VOC."""
 
-COLUMNS = ("item_id", "image_uri", "image_sha256", "height", "width", "quality", "mask_uri", "finished_at")
+COLUMNS = ("item_id", "image_uri", "image_sha256", "height", "width", "quality", "mask_path", "finished_at")
 
 CHUNK = 1024
 THREADS = 16
@@ -77,7 +76,7 @@ def export_dataset(output: Output, *, coco: str | None = None, indexed: str | No
     names = _names(pc.unique(rows["image_uri"]).to_pylist())
     stems = Counter(_stem(name) for name in names.values())
     with ThreadPoolExecutor(THREADS) as pool, TemporaryFile() as annotations:
-        make = partial(_make_image, output.files, names, stems, indexed)
+        make = partial(_make_image, output, names, stems, indexed)
         for image in map_ahead(pool, make, _by_image(rows), 2 * THREADS):
             report.images += 1
             report.empty += image.empty
@@ -89,7 +88,7 @@ def export_dataset(output: Output, *, coco: str | None = None, indexed: str | No
                 annotations.write(b",\n" * (report.objects > 1) + _json(entry))
         if coco is not None:
             annotations.seek(0)
-            head = b'{"info":' + _json({"description": f"{output.layout.recipe_folder}, cut out by Matteline"})
+            head = b'{"info":' + _json({"description": f"{name(output.folder)}, cut out by Matteline"})
             categories = _json([{"id": 1, "name": "object", "supercategory": ""}])
             lists = b',"categories":' + categories + b',\n"images":' + _json(images) + b',\n"annotations":['
             output.files.write(coco, b"".join([head, lists, annotations.read(), b"]}\n"]))
@@ -98,7 +97,7 @@ def export_dataset(output: Output, *, coco: str | None = None, indexed: str | No
 
 def _rows_with_masks(output: Output) -> pa.Table:
     """Return the index's rows with masks, sorted by image and then by item: ``#2`` before ``#10``."""
-    parts = [part.filter(pc.is_valid(part["mask_uri"])).select(COLUMNS) for part in read_index(output, COLUMNS)]
+    parts = [part.filter(pc.is_valid(part["mask_path"])).select(COLUMNS) for part in read_index(output, COLUMNS)]
     rows = pa.concat_tables(parts) if parts else None
     if rows is None or not rows.num_rows:
         raise ConfigError(f"no masks in {output.layout.index}; use a recipe with mask in recipe.outputs")
@@ -118,7 +117,7 @@ def _names(uris: list[str]) -> dict[str, str]:
 
 
 def _make_image(
-    files: Files, names: Mapping[str, str], stems: Mapping[str, int], indexed: str | None, rows: list[dict[str, Any]]
+    output: Output, names: Mapping[str, str], stems: Mapping[str, int], indexed: str | None, rows: list[dict[str, Any]]
 ) -> _Image:
     """Return the annotations of one image, without ids, and write its PNG."""
     newest = max(rows, key=lambda row: row["finished_at"])
@@ -131,7 +130,7 @@ def _make_image(
     shape = (image.height, image.width)
     labels, strongest = np.zeros(shape, np.uint8), np.full(shape, HALF - 1, np.uint8)
     for number, row in enumerate(current, start=1):
-        mask = _read(files, row["mask_uri"], shape)
+        mask = _read(output, row["mask_path"], shape)
         if indexed is not None:
             wins = mask > strongest
             labels[wins], strongest[wins] = number, mask[wins]
@@ -145,7 +144,7 @@ def _make_image(
         image.annotations.append(facts | {"segmentation": segmentation, "score": score, "item_id": row["item_id"]})
     if indexed is not None:
         stem = _stem(image.name)  # a.jpg and a.webp keep their suffixes
-        files.write(join(indexed, f"{stem if stems[stem] == 1 else image.name}.png"), encode_labels(labels))
+        output.files.write(join(indexed, f"{stem if stems[stem] == 1 else image.name}.png"), encode_labels(labels))
     return image
 
 
@@ -153,13 +152,13 @@ def _stem(name: str) -> str:
     return os.path.splitext(name)[0]  # noqa: PTH122  a URI is no Path
 
 
-def _read(files: Files, uri: str, shape: tuple[int, int]) -> Mask:
+def _read(output: Output, path: str, shape: tuple[int, int]) -> Mask:
     try:
-        mask = decode_mask(files.read(uri))
+        mask = decode_mask(output.read(path))
     except (FetchError, DecodeError) as error:
-        raise StorageError(f"the mask {uri} cannot be read: {error}; run matteline verify") from error
+        raise StorageError(f"the mask {path} cannot be read: {error}; run matteline verify") from error
     if mask.shape != shape:
-        raise StorageError(f"the mask {uri} does not have its image's size; run matteline verify")
+        raise StorageError(f"the mask {path} does not have its image's size; run matteline verify")
     return mask
 
 

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from pipeline.manifest.id_set import merge_ids
+from pipeline.manifest.id_set import hash_ids, merge_ids
 from pipeline.output.index import read_index
 from pipeline.output.lease import Lease
 from pipeline.output.output import Output
-from pipeline.output.verify import URIS, object_keys, object_uris, orphans
+from pipeline.output.verify import PATHS, object_paths, orphans
 from pipeline.storage.backend import FileInfo
 
 KINDS = {
-    "object": "a mask, cutout or rendition without a row: its task crashed before the commit, or its image has changed",
+    "object": "a mask, cutout or rendition without a row: its task crashed, its item failed, or its rendition was removed",
     "part": "an index part whose rows were replaced",
     "temporary": "a partial file of a process that was killed while it wrote",
 }
@@ -67,7 +67,7 @@ def collect_garbage(
 
 
 def _orphaned_objects(output: Output) -> Iterator[FileInfo]:
-    known = merge_ids(object_keys(uris) for part in read_index(output, URIS) for uris in object_uris(part))
+    known = merge_ids(hash_ids(paths) for part in read_index(output, PATHS) for paths in object_paths(part))
     return orphans(output, known)
 
 

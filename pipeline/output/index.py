@@ -31,13 +31,18 @@ READ_PARTS, READ_BYTES = 16, 8 * 1024 * 1024
 ONE_REQUEST_BYTES = 4 * 1024 * 1024
 """Parts up to this size are read in one request. Of a larger part only the requested columns are read."""
 
-MAX_SMALL_PARTS = 1024
-"""Small parts above which ``compact`` merges them."""
+MAX_SMALL_PARTS = 1
+"""Small parts that an index keeps; ``compact`` merges more. A merged part is at most ``MERGED_BYTES``, so a nightly run
+rewrites little."""
 
 MERGED_BYTES = 4 * 1024 * 1024
 """Approximate size of a merged part: 12,000 rows. Twice the size takes 90 MiB more memory in the driver."""
 
 T = TypeVar("T")
+
+
+class DamagedPart(StorageError):
+    """An index part is truncated or not a Parquet file."""
 
 
 @dataclass
@@ -86,23 +91,34 @@ def read_index(output: Output, columns: Sequence[str] | None = None) -> Iterator
     Raises:
         StorageError: A part cannot be read, or is damaged.
     """
-    return _map_parts(lambda part: _read_part(part, output.files, columns), output.parts())
+    return _map_parts(lambda part: read_part(part, output.files, columns), output.parts())
 
 
-def done_ids(output: Output, retry: Collection[str] = ()) -> IdSet:
-    """Return the ids that need no processing: those in the index, without failed items whose error code is in ``retry``.
+def done_ids(output: Output, recipe: str, retry: Collection[str] = ()) -> tuple[IdSet, IdSet]:
+    """Return the ids that need no processing, and the other ids of the index.
+
+    Processing is needed by rows of another recipe, and by failed items whose error code is in ``retry``.
+
+    Args:
+        output: The output.
+        recipe: Fingerprint of the recipe.
+        retry: Error codes whose items are processed again.
 
     Raises:
         StorageError: A part cannot be read, or is damaged.
     """
+    codes = pa.array(sorted(retry), pa.string())
 
-    def ids_of(part: FileInfo) -> IdSet:
-        rows = _read_part(part, output.files, ["item_id", "error_code"] if retry else ["item_id"])
+    def ids_of(part: FileInfo) -> tuple[IdSet, IdSet]:
+        rows = read_part(part, output.files, ["item_id", "recipe", *(["error_code"] if retry else [])])
+        ids, is_done = hash_ids(rows["item_id"]), pc.equal(rows["recipe"], recipe)
         if retry:
-            rows = rows.filter(pc.invert(pc.is_in(rows["error_code"], pa.array(sorted(retry), pa.string()))))
-        return hash_ids(rows["item_id"])
+            is_done = pc.and_not(is_done, pc.is_in(rows["error_code"], codes))
+        mask = np.array(is_done.to_pylist(), np.bool_)
+        return ids[mask], ids[~mask]
 
-    return merge_ids(_map_parts(ids_of, output.parts()))
+    pieces = list(_map_parts(ids_of, output.parts()))
+    return merge_ids(done for done, _ in pieces), merge_ids(other for _, other in pieces)
 
 
 def ids_of_run(output: Output, run_id: str) -> IdSet:
@@ -128,7 +144,7 @@ def reconcile(output: Output) -> int:
         StorageError: A part cannot be read, written or moved.
     """
     files, parts = output.files, list(output.parts())
-    ids_of_parts = list(_map_parts(lambda part: hash_ids(_read_part(part, files, ["item_id"])["item_id"]), parts))
+    ids_of_parts = list(_map_parts(lambda part: hash_ids(read_part(part, files, ["item_id"])["item_id"]), parts))
     duplicates = duplicate_ids(merge_ids(ids_of_parts))
     if not len(duplicates):
         return 0
@@ -139,25 +155,67 @@ def reconcile(output: Output) -> int:
     for part in involved:
         if part.uri in written:  # its former content was replaced by rows that stay
             continue
-        table = _read_part(part, files, None)
+        table = read_part(part, files, None)
         ids = table["item_id"].to_pylist()
         stays = [newest.get(item_id, (part.uri, row)) == (part.uri, row) for row, item_id in enumerate(ids)]
         if all(stays):
             continue
         superseded += len(stays) - sum(stays)
-        _copy_to_superseded(part, output)
-        if any(stays):
-            written.add(write_part(output, table.filter(pa.array(stays))))
-        if part.uri not in written:
-            files.delete(part.uri)
+        written |= _keep_rows(part, table, stays, output, written)
     return superseded
+
+
+def drop_rows(output: Output, ids: IdSet) -> int:
+    """Move the rows of these items (a sorted set) out of the index, so that the next run processes the items again.
+
+    Returns:
+        The number of rows that were moved to ``superseded/``.
+
+    Raises:
+        StorageError: A part cannot be read, written or moved.
+    """
+    dropped = 0
+    for part in list(output.parts()) if len(ids) else ():
+        gone = contains(ids, hash_ids(read_part(part, output.files, ["item_id"])["item_id"]))
+        if gone.any():
+            dropped += int(gone.sum())
+            _keep_rows(part, read_part(part, output.files, None), (~gone).tolist(), output)
+    return dropped
+
+
+def remove_unreadable_parts(output: Output) -> list[str]:
+    """Move index parts that are damaged to ``superseded/``, and return their URIs. The next run processes their items again.
+
+    Raises:
+        StorageError: A part cannot be moved.
+    """
+    removed = []
+    for part in list(output.parts()):
+        try:
+            read_part(part, output.files, None)
+        except DamagedPart:
+            _copy_to_superseded(part, output)
+            output.files.delete(part.uri)
+            removed.append(part.uri)
+    return removed
+
+
+def _keep_rows(
+    part: FileInfo, table: pa.Table, stays: Sequence[bool], output: Output, written: Collection[str] = ()
+) -> set[str]:
+    """Replace a part by one with the rows that stay, and move it to ``superseded/``. Returns the URIs of new parts."""
+    _copy_to_superseded(part, output)
+    new = {write_part(output, table.filter(pa.array(stays)))} if any(stays) else set()
+    if part.uri not in new and part.uri not in written:
+        output.files.delete(part.uri)
+    return new
 
 
 def _newest(parts: Sequence[FileInfo], duplicates: IdSet, files: Files) -> dict[str, tuple[str, int]]:
     """Return part and row of the newest row per duplicate item. The latest run wins, whatever the workers' clocks say."""
     best: dict[str, tuple[str, int, str, int]] = {}
     keys = ["item_id", "run_id", "finished_at"]
-    for part, rows in zip(parts, _map_parts(lambda part: _read_part(part, files, keys), parts), strict=True):
+    for part, rows in zip(parts, _map_parts(lambda part: read_part(part, files, keys), parts), strict=True):
         for row in np.flatnonzero(contains(duplicates, hash_ids(rows["item_id"]))).tolist():
             item_id, run_id = rows["item_id"][row].as_py(), rows["run_id"][row].as_py() or ""
             rank = (run_id, rows["finished_at"][row].value or 0, part.uri, row)
@@ -185,7 +243,7 @@ def compact(output: Output, *, above: int = MAX_SMALL_PARTS) -> int:
             groups.append([])
         groups[-1].append(part)
     for group in groups:
-        tables = list(_map_parts(lambda part: _read_part(part, output.files, None), group))
+        tables = list(_map_parts(lambda part: read_part(part, output.files, None), group))
         try:
             merged = write_part(output, pa.concat_tables(tables, promote_options="default"))
         except (pa.ArrowInvalid, pa.ArrowTypeError):  # a manifest's column has changed its type: these parts are not merged
@@ -246,11 +304,11 @@ def worst(output: Output, count: int) -> list[dict[str, Any]]:
     Raises:
         StorageError: A part cannot be read, or is damaged.
     """
-    columns = ["item_id", "image_uri", "box", "mask_uri", "cutout_uri", "quality", "reasons"]
+    columns = ["item_id", "image_uri", "box", "mask_path", "cutout_path", "quality", "reasons"]
 
     def candidates() -> Iterator[dict[str, Any]]:
         for rows in read_index(output, columns):
-            complete = pc.and_(pc.is_valid(rows["mask_uri"]), pc.is_valid(rows["cutout_uri"]))
+            complete = pc.and_(pc.is_valid(rows["mask_path"]), pc.is_valid(rows["cutout_path"]))
             yield from rows.filter(complete).sort_by("quality").slice(0, count).to_pylist()
 
     return heapq.nsmallest(count, candidates(), key=lambda row: (row["quality"], row["item_id"]))
@@ -276,7 +334,12 @@ def _copy_to_superseded(part: FileInfo, output: Output) -> None:
     output.write(join(output.layout.superseded, name(part.uri)), data)
 
 
-def _read_part(part: FileInfo, files: Files, columns: Sequence[str] | None) -> pa.Table:
+def read_part(part: FileInfo, files: Files, columns: Sequence[str] | None) -> pa.Table:
+    """Read one part. Index columns that are newer than the part are null.
+
+    Raises:
+        StorageError: It cannot be read, or is damaged.
+    """
     wanted = None if columns is None else list(columns)
     try:
         if part.size <= ONE_REQUEST_BYTES:
@@ -288,7 +351,7 @@ def _read_part(part: FileInfo, files: Files, columns: Sequence[str] | None) -> p
     except (pa.ArrowException, *LIBRARY_ERRORS) as error:
         if not is_corruption(error):
             raise StorageError(describe_error(error, part.uri)) from error
-        raise StorageError(f"{redact(part.uri)} is damaged; remove it, and the next run reprocesses its items") from error
+        raise DamagedPart(f"{redact(part.uri)} is damaged; run matteline verify --repair, then the same run again") from error
 
 
 def _add_missing(rows: pa.Table, columns: Sequence[str] | None) -> pa.Table:

@@ -1,11 +1,11 @@
-"""The class ``Output``, which holds the results of one recipe, and how to find them below a URI."""
+"""The class ``Output``: where results are, and access to the storage that holds them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.errors import ConfigError, StorageError, WriteError
+from pipeline.errors import ConfigError, FetchError, StorageError, WriteError
 from pipeline.output.layout import Layout
 from pipeline.storage.backend import FileInfo
 from pipeline.storage.files import Files
@@ -14,19 +14,19 @@ from pipeline.storage.uris import join
 
 @dataclass(frozen=True)
 class Output:
-    """The results of one recipe: where they are, and access to the storage that holds them. It travels to Ray workers."""
+    """An output folder or prefix. It travels to Ray workers."""
 
     layout: Layout
     files: Files
 
     @classmethod
     def at(cls, folder: str, files: Files) -> Output:
-        """Return the output whose recipe folder this is."""
-        return cls(Layout.of(folder), files)
+        """Return the output at an absolute path or URI, whether it exists or not."""
+        return cls(Layout(folder), files)
 
     @property
     def folder(self) -> str:
-        """URI of the recipe folder."""
+        """Path or URI of the output."""
         return self.layout.folder
 
     def parts(self) -> Iterator[FileInfo]:
@@ -36,6 +36,16 @@ class Output:
             StorageError: The index cannot be listed.
         """
         return self.files.list(self.layout.index, suffixes=(".parquet",))
+
+    def read(self, path: str) -> bytes:
+        """Read an object by its path in the index.
+
+        Raises:
+            FetchError: It cannot be read, or leads out of the output.
+        """
+        if path.startswith("/") or ".." in path.split("/"):
+            raise FetchError(f"{path!r} in the index is no path below the output; run matteline verify")
+        return self.files.read(self.layout.uri(path))
 
     def write(self, uri: str, data: bytes) -> None:
         """Write an object that belongs to no item.
@@ -48,23 +58,36 @@ class Output:
         except WriteError as error:
             raise StorageError(str(error)) from error
 
+    def exists(self) -> bool:
+        """Check whether a run has begun here.
+
+        Raises:
+            StorageError: The folder cannot be read.
+        """
+        return self.files.exists(self.layout.recipe)
+
 
 def find_outputs(uri: str, files: Files) -> list[Output]:
-    """Return the output of every recipe below ``uri``; if ``uri`` is itself a recipe folder, only that one.
+    """Return the output at ``uri``; if there is none, those in the folders directly below it.
 
     Raises:
         StorageError: The folder cannot be listed.
+        ConfigError: There is an output of an older version.
     """
-
-    def is_recipe(folder: str) -> bool:
-        return files.exists(join(folder, "recipe.json")) or files.is_folder(join(folder, "index"))
-
-    folders = [uri] if is_recipe(uri) else [folder for folder in files.folders(uri) if is_recipe(folder)]
-    return [Output.at(folder, files) for folder in folders]
+    here = Output.at(uri, files)
+    if here.exists():
+        return [here]
+    folders = files.folders(uri)
+    if any(files.exists(join(folder, "recipe.json")) for folder in folders):
+        raise ConfigError(
+            f"{uri} was written by matteline before 0.2, with one folder per recipe; read it with that version, or "
+            "run again into another output"
+        )
+    return [output for folder in folders if (output := Output.at(folder, files)).exists()]
 
 
 def open_outputs(path: str, files: Files) -> list[Output]:
-    """Return the outputs that ``find_outputs`` finds below a path or URI of the user.
+    """Return the outputs that ``find_outputs`` finds at a path or URI of the user.
 
     Raises:
         ConfigError: There are none.
@@ -78,7 +101,7 @@ def open_outputs(path: str, files: Files) -> list[Output]:
 
 
 def open_output(path: str, files: Files) -> Output:
-    """Return the only output below a path or URI of the user, which may itself be a recipe folder.
+    """Return the only output at a path or URI of the user.
 
     Raises:
         ConfigError: There is none, or there are several.
@@ -87,5 +110,5 @@ def open_output(path: str, files: Files) -> Output:
     output, *more = open_outputs(path, files)
     if more:
         folders = ", ".join(one.folder for one in (output, *more))
-        raise ConfigError(f"{path} has the results of {1 + len(more)} recipes; name the folder of one: {folders}")
+        raise ConfigError(f"{path} holds {1 + len(more)} outputs; name one of them: {folders}")
     return output

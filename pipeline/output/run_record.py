@@ -42,6 +42,8 @@ class RunRecord:
     ok: int = 0
     review: int = 0
     failed: int = 0
+    derived: int = 0
+    """Items that were finished before and got an output or rendition that they lacked."""
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)
     items_per_s: float = 0.0
     actors: int | None = None

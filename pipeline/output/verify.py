@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,22 +18,21 @@ from pipeline.errors import FetchError
 from pipeline.imaging.validate import validation_error
 from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
 from pipeline.manifest.manifest import Manifest, read
-from pipeline.output.index import read_index
+from pipeline.output.index import drop_rows, read_index, remove_unreadable_parts
 from pipeline.output.layout import OUTPUTS
+from pipeline.output.lease import Lease
 from pipeline.output.output import Output
+from pipeline.output.settings import object_folders, read_settings
 from pipeline.storage.backend import FileInfo
-from pipeline.storage.files import Files
 from pipeline.types import Size
 
 COLUMNS = [
     *("item_id", "status", "error_code", "height", "width", "quality"),
-    *(f"{output}_{fact}" for output in OUTPUTS for fact in ("uri", "bytes", "sha256")),
+    *(f"{output}_{fact}" for output in OUTPUTS for fact in ("path", "bytes", "sha256")),
     "renditions",
 ]
-URIS = (*(f"{output}_uri" for output in OUTPUTS), "renditions")
-"""Columns that name objects; see ``object_uris``."""
-
-_OBJECT_KEY = r"^.*/(renditions/[^/]*/[^/]*/[^/]*)$|^.*/([^/]*/[^/]*/[^/]*)$"
+PATHS = (*(f"{output}_path" for output in OUTPUTS), "renditions")
+"""Columns that name objects; see ``object_paths``."""
 
 CHUNK = 1024
 """Objects that are looked up together."""
@@ -48,6 +48,7 @@ KINDS = {
     "absent": "an object cannot be read",
     "changed": "an object's size or SHA-256 differs from the row's",
     "undecodable": "an object is truncated, or its size or format differs from the row's",
+    "unreadable": "an index part cannot be read",
     "orphan": "an object belongs to no row; matteline gc removes it",
 }
 """Kinds of findings."""
@@ -64,6 +65,8 @@ class VerifyReport:
     counts: dict[str, int] = field(default_factory=dict)
     """Findings by kind (``KINDS``). Empty if there are none."""
     examples: dict[str, list[str]] = field(default_factory=dict)
+    repaired: int = 0
+    """Items whose rows ``repair`` removed, so that the next run processes them again."""
 
     @property
     def sound(self) -> bool:
@@ -88,19 +91,46 @@ def verify(
     Raises:
         StorageError: The index or a listing cannot be read.
     """
+    return _verify(output, manifest, sample, threads, seed)[0]
+
+
+def repair(output: Output, run_id: str, manifest: Manifest | None = None, *, threads: int = 16) -> VerifyReport:
+    """Verify all objects, and remove damaged items and unreadable parts from the index. The next run makes them again.
+
+    Raises:
+        LeaseHeld: A run is active in the output.
+        StorageError: The storage cannot be read or written.
+    """
+    with Lease(output, run_id) as lease:
+        unreadable = remove_unreadable_parts(output)
+        report, damaged = _verify(output, manifest, 1.0, threads, 0)
+        lease.check()
+        report.repaired = drop_rows(output, damaged)
+        for part in unreadable:
+            report.add("unreadable", part)
+        for note in list(output.files.list(output.layout.overwrites)):
+            output.files.delete(note.uri)  # every object was read, so nothing is left to check
+    return report
+
+
+def _verify(output: Output, manifest: Manifest | None, sample: float, threads: int, seed: int) -> tuple[VerifyReport, IdSet]:
+    """Return the report, and the sorted ids of items whose objects are damaged or missing."""
     report, rng = VerifyReport(), random.Random(seed)
     ids: list[IdSet] = []
     objects: list[IdSet] = []
     unread: list[IdSet] = []
+    damaged: list[str] = []
     with ThreadPoolExecutor(threads) as pool:
         for part in read_index(output, COLUMNS):
             report.rows += part.num_rows
             ids.append(hash_ids(part["item_id"]))
-            objects += [object_keys(uris) for uris in object_uris(part)]
+            objects += [hash_ids(paths) for paths in object_paths(part)]
             sampled = [rng.random() < sample for _ in range(part.num_rows)]
             rest = part.filter(pa.array([not is_sampled for is_sampled in sampled]))
-            unread += [object_keys(uris) for uris in object_uris(rest)]
-            for check in pool.map(partial(_check_row, output.files), part.to_pylist(), sampled):
+            unread += [hash_ids(paths) for paths in object_paths(rest)]
+            rows = part.to_pylist()
+            for row, check in zip(rows, pool.map(partial(_check_row, output), rows, sampled), strict=True):
+                damaged += [row["item_id"]] * bool(check.findings)
                 for kind, example in check.findings:
                     report.add(kind, example)
                 report.objects += check.objects
@@ -114,42 +144,38 @@ def verify(
     for info in orphans(output, merge_ids(objects), listed):
         report.add("orphan", info.uri)
     expected = merge_ids(unread)
-    for uri in _uris_of(output, expected[~contains(merge_ids(listed), expected)]):
-        report.add("absent", uri)
-    return report
+    for path in _paths_of(output, expected[~contains(merge_ids(listed), expected)]):
+        report.add("absent", path)
+    return report, np.sort(hash_ids(pa.array(damaged, pa.string())))
 
 
 def orphans(output: Output, known: IdSet, listed: list[IdSet] | None = None) -> Iterator[FileInfo]:
-    """Yield objects that are not among ``known``, the ``object_keys`` of the index. ``listed`` receives all keys.
+    """Yield objects that are not among ``known``, the hashed paths of the index. ``listed`` receives all hashes.
 
     Raises:
         StorageError: A folder cannot be listed.
     """
-    for folder in output.layout.objects:
+    for folder in object_folders(read_settings(output)):
         chunk: list[FileInfo] = []
-        for info in output.files.list(folder):
+        for info in output.files.list(output.layout.uri(folder)):
             chunk.append(info)
             if len(chunk) == CHUNK:
-                yield from _unknown(chunk, known, listed)
+                yield from _unknown(output, chunk, known, listed)
                 chunk = []
-        yield from _unknown(chunk, known, listed)
+        yield from _unknown(output, chunk, known, listed)
 
 
-def object_uris(rows: pa.Table) -> Iterator[pa.Array | pa.ChunkedArray]:
-    """Yield the URIs of the objects of rows that have the columns ``URIS``, without nulls."""
+def object_paths(rows: pa.Table) -> Iterator[pa.Array | pa.ChunkedArray]:
+    """Yield the paths of the objects of rows that have the columns ``PATHS``, without nulls."""
     for output in OUTPUTS:
-        yield rows[f"{output}_uri"].drop_null()
-    yield pc.struct_field(pc.list_flatten(rows["renditions"]), "uri").drop_null()
+        yield rows[f"{output}_path"].drop_null()
+    yield pc.struct_field(pc.list_flatten(rows["renditions"]), "path").drop_null()
 
 
-def object_keys(uris: pa.Array | pa.ChunkedArray) -> IdSet:
-    """Hash objects by their path below the recipe's folder, so that an output may be moved or copied."""
-    return hash_ids(pc.replace_substring_regex(uris, _OBJECT_KEY, r"\1\2"))
-
-
-def _unknown(chunk: list[FileInfo], known: IdSet, listed: list[IdSet] | None) -> Iterator[FileInfo]:
+def _unknown(output: Output, chunk: list[FileInfo], known: IdSet, listed: list[IdSet] | None) -> Iterator[FileInfo]:
     if chunk:
-        keys = object_keys(pa.array([info.uri for info in chunk]))
+        prefix = f"{output.folder}/"
+        keys = hash_ids(pa.array([info.uri.removeprefix(prefix) for info in chunk], pa.string()))
         if listed is not None:
             listed.append(keys)
         yield from (info for info, is_known in zip(chunk, contains(known, keys), strict=True) if not is_known)
@@ -165,43 +191,43 @@ class _RowCheck:
 class _Object(NamedTuple):
     """An object as its row describes it."""
 
-    uri: str
+    path: str
     bytes: int
     sha256: str
     height: int
     width: int
 
 
-def _check_row(files: Files, row: dict[str, Any], read_objects: bool) -> _RowCheck:
+def _check_row(output: Output, row: dict[str, Any], read_objects: bool) -> _RowCheck:
     check, item_id = _RowCheck(), row["item_id"]
     failed, renditions = row["status"] == "failed", row["renditions"] or []
     size = (row["height"], row["width"])
-    outputs = [output for output in OUTPUTS if row[f"{output}_uri"] is not None]
-    objects = [_Object(row[f"{output}_uri"], row[f"{output}_bytes"], row[f"{output}_sha256"], *size) for output in outputs]
-    objects += [_Object(*(one[fact] for fact in _Object._fields)) for one in renditions if one["uri"] is not None]
-    unexplained = [one["name"] for one in renditions if one["uri"] is None and not one["note"]]
+    outputs = [one for one in OUTPUTS if row[f"{one}_path"] is not None]
+    objects = [_Object(row[f"{one}_path"], row[f"{one}_bytes"], row[f"{one}_sha256"], *size) for one in outputs]
+    objects += [_Object(*(one[fact] for fact in _Object._fields)) for one in renditions if one["path"] is not None]
+    unexplained = [one["name"] for one in renditions if one["path"] is None and not one["note"]]
     wrong = failed != (row["error_code"] is not None) or failed == bool(objects) or failed != (row["quality"] is None)
     if wrong or unexplained:
         names = outputs + [one["name"] for one in renditions]
         facts = f"status {row['status']}, error {row['error_code']}, objects {names}"
         check.findings.append(("incoherent", f"{item_id}: {facts}"))
     for one in objects if read_objects else ():
-        _check_object(files, item_id, one, check)
+        _check_object(output, item_id, one, check)
     return check
 
 
-def _check_object(files: Files, item_id: str, expected: _Object, check: _RowCheck) -> None:
+def _check_object(output: Output, item_id: str, expected: _Object, check: _RowCheck) -> None:
     try:
-        data = files.read(expected.uri)
+        data = output.read(expected.path)
     except FetchError as error:
         check.findings.append(("absent", f"{item_id}: {error}"))
         return
     check.objects, check.bytes = check.objects + 1, check.bytes + len(data)
     if len(data) != expected.bytes or hashlib.sha256(data).hexdigest() != expected.sha256:
-        check.findings.append(("changed", f"{item_id}: {expected.uri}"))
-    reason = validation_error(data, expected.uri.rpartition(".")[2], Size(expected.height, expected.width))
+        check.findings.append(("changed", f"{item_id}: {expected.path}"))
+    reason = validation_error(data, expected.path.rpartition(".")[2], Size(expected.height, expected.width))
     if reason:
-        check.findings.append(("undecodable", f"{item_id}: {expected.uri}: {reason}"))
+        check.findings.append(("undecodable", f"{item_id}: {expected.path}: {reason}"))
 
 
 def _compare(report: VerifyReport, known: IdSet, manifest: Manifest, output: Output) -> None:
@@ -216,12 +242,12 @@ def _compare(report: VerifyReport, known: IdSet, manifest: Manifest, output: Out
         report.add("unknown", item_id)
 
 
-def _uris_of(output: Output, keys: IdSet) -> Iterator[str]:
-    """Yield the URIs of these objects. Reads the index again, if there are any keys."""
+def _paths_of(output: Output, keys: IdSet) -> Iterator[str]:
+    """Yield the paths of these objects. Reads the index again, if there are any keys."""
     if len(keys):
-        for part in read_index(output, URIS):
-            for uris in object_uris(part):
-                yield from uris.filter(pa.array(contains(keys, object_keys(uris)))).to_pylist()
+        for part in read_index(output, PATHS):
+            for paths in object_paths(part):
+                yield from paths.filter(pa.array(contains(keys, hash_ids(paths)))).to_pylist()
 
 
 def _item_ids(output: Output, hashes: IdSet) -> list[str]:

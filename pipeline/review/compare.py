@@ -25,7 +25,7 @@ from pipeline.output.output import Output
 from pipeline.quality.drift import Distribution, drift_report, kolmogorov_smirnov, shifts, stability_index
 from pipeline.types import Mask
 
-COLUMNS = ("item_id", "status", "quality", "mask_uri", "mask_sha256")
+COLUMNS = ("item_id", "status", "quality", "mask_path", "mask_sha256")
 CHUNK = 1024
 THREADS = 8
 MAX_CHANGES = 50
@@ -166,7 +166,7 @@ def _pairs(was: pa.Table, rows: pa.Table, found: Comparison) -> Iterator[Pair]:
 def _change(sides: tuple[Output, Output], pair: Pair) -> tuple[Change, Pair]:
     old, new = pair
     unknown = Change(new["item_id"], None, old["quality"], new["quality"])
-    if old["mask_uri"] is None or new["mask_uri"] is None:
+    if old["mask_path"] is None or new["mask_path"] is None:
         return replace(unknown, note="one of the recipes writes no masks"), pair
     try:
         one, other = _read_masks(sides, pair)
@@ -179,7 +179,7 @@ def _change(sides: tuple[Output, Output], pair: Pair) -> tuple[Change, Pair]:
 
 
 def _read_masks(sides: tuple[Output, Output], pair: Pair) -> tuple[Mask, Mask]:
-    one, other = (decode_mask(side.files.read(row["mask_uri"])) for side, row in zip(sides, pair, strict=True))
+    one, other = (decode_mask(side.read(row["mask_path"])) for side, row in zip(sides, pair, strict=True))
     return one, other
 
 

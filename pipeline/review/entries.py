@@ -32,7 +32,7 @@ MAX_LISTED = 200_000
 """Items on a page, worst first. A longer list opens slowly."""
 
 COLUMNS = ("item_id", "status", "error_code", "error_detail", "quality", "reasons", "tags")
-PICTURE_COLUMNS = (*COLUMNS, "image_uri", "signals", "mask_uri", "cutout_uri", "run_id")
+PICTURE_COLUMNS = (*COLUMNS, "image_uri", "signals", "mask_path", "cutout_path", "run_id")
 THREADS = 4
 MAX_CHARS = 300
 """Characters of a message on the page."""
@@ -86,7 +86,7 @@ def load_entries(
         rows |= {row["item_id"]: row | {"tags": parse_tags(row.get("tags"))} for row in chosen.to_pylist()}
     with ThreadPoolExecutor(THREADS) as pool:
         found = (rows[item_id] for item_id in ids if item_id in rows)
-        return list(map_ahead(pool, partial(_load, output.files, allowlist, windows), found, 2 * THREADS))
+        return list(map_ahead(pool, partial(_load, output, allowlist, windows), found, 2 * THREADS))
 
 
 def _rank(row: dict[str, Any]) -> tuple[float, str]:
@@ -94,11 +94,11 @@ def _rank(row: dict[str, Any]) -> tuple[float, str]:
     return (-1.0 if quality is None or math.isnan(quality) else quality, row["item_id"])
 
 
-def _load(files: Files, allowlist: AllowList, windows: Mapping[str, tuple[int, int]], row: dict[str, Any]) -> Entry:
+def _load(output: Output, allowlist: AllowList, windows: Mapping[str, tuple[int, int]], row: dict[str, Any]) -> Entry:
     entry = Entry(row)
-    photo, (colours, mask) = _photo(files, allowlist, entry), _cutout(files, entry)
-    if mask is None and row["mask_uri"] is not None:
-        mask = _mask(files, entry)
+    photo, (colours, mask) = _photo(output.files, allowlist, entry), _cutout(output, entry)
+    if mask is None and row["mask_path"] is not None:
+        mask = _mask(output, entry)
     if photo is not None and mask is not None and photo.shape[:2] != mask.shape:
         entry.notes.append("the photo has changed since: its size differs from the mask's")
     try:
@@ -123,19 +123,19 @@ def _photo(files: Files, allowlist: AllowList, entry: Entry) -> Pixels | None:
         return None
 
 
-def _cutout(files: Files, entry: Entry) -> tuple[Pixels | None, Mask | None]:
-    if entry.row["cutout_uri"] is None:
+def _cutout(output: Output, entry: Entry) -> tuple[Pixels | None, Mask | None]:
+    if entry.row["cutout_path"] is None:
         return None, None
     try:
-        return decode_cutout(files.read(entry.row["cutout_uri"]))
+        return decode_cutout(output.read(entry.row["cutout_path"]))
     except ItemError as error:
         entry.notes.append(f"cutout not shown: {error}"[:MAX_CHARS])
         return None, None
 
 
-def _mask(files: Files, entry: Entry) -> Mask | None:
+def _mask(output: Output, entry: Entry) -> Mask | None:
     try:
-        return decode_mask(files.read(entry.row["mask_uri"]))
+        return decode_mask(output.read(entry.row["mask_path"]))
     except ItemError as error:
         entry.notes.append(f"mask not shown: {error}"[:MAX_CHARS])
         return None

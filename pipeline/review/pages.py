@@ -10,12 +10,14 @@ from typing import Any
 from pipeline.errors import StorageError
 from pipeline.output.output import Output
 from pipeline.output.run_record import RecipeReport, last_run, report_of, speed_of
+from pipeline.output.settings import recipe_label
 from pipeline.review.compare import Comparison, numbers
 from pipeline.review.entries import MAX_CHARS, MAX_LISTED, Entry, list_rows, load_entries
 from pipeline.review.html import data_uri, render
 from pipeline.review.reviews import VERDICTS, draw_sample, review_sample
 from pipeline.schema import STATUSES
 from pipeline.storage.allowlist import AllowList
+from pipeline.storage.uris import name as last_part
 from pipeline.storage.uris import parent
 
 VIEWS = (
@@ -98,9 +100,9 @@ def compare_page(before: Output, after: Output, found: Comparison, allow_roots: 
         pictures.append(first | later | {"notes": list(notes), "signals": f"Dice {dice} · quality {quality} → {now}"})
         rows.append(new.row)
     facts = {
-        "title": f"{before.layout.recipe_folder} and {after.layout.recipe_folder}",
+        "title": f"{last_part(before.folder)} and {last_part(after.folder)}",
         "about": f"{before.folder} → {after.folder}",
-        "recipe": after.layout.recipe_folder,
+        "recipe": recipe_label(after),
         "folder": after.folder,
         "counts": [[name, getattr(found, name)] for name in ("same", "changed", "appeared", "vanished")],
         "lines": [f"The {len(ids)} most changed items are shown.", *_drift(found.drift)],
@@ -168,9 +170,9 @@ def _facts(report: RecipeReport, lines: Sequence[str]) -> dict[str, Any]:
         {"title": "Reasons", "columns": ["reason", "items"], "rows": [list(pair) for pair in reasons]},
     ]
     return {
-        "title": layout.recipe_folder,
+        "title": last_part(layout.folder),
         "about": about,
-        "recipe": layout.recipe_folder,
+        "recipe": recipe_label(report.output),
         "folder": layout.folder,
         "counts": [[status, summary.counts.get(status, 0)] for status in STATUSES],
         "lines": [*lines, *_drift(run.get("drift")), *([] if summary.calibrated else [UNCALIBRATED])],

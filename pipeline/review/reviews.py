@@ -24,6 +24,7 @@ from pipeline.manifest.id_set import contains, hash_ids
 from pipeline.output.index import read_index
 from pipeline.output.layout import Layout
 from pipeline.output.output import Output
+from pipeline.output.settings import recipe_label
 from pipeline.review.sampling import Plan, draw, plan, upper_bound
 from pipeline.storage.uris import join
 
@@ -34,7 +35,7 @@ SCHEMA = pa.schema(
         pa.field("item_id", pa.string(), nullable=False),
         pa.field("verdict", pa.string(), nullable=False, metadata={"about": "accept or reject"}),
         pa.field("note", pa.string()),
-        pa.field("recipe", pa.string(), metadata={"about": "name of the recipe folder"}),
+        pa.field("recipe", pa.string(), metadata={"about": "name and fingerprint of the recipe"}),
         pa.field("time", pa.timestamp("ms", tz="UTC"), nullable=False, metadata={"about": "time of the review"}),
     ]
 )
@@ -81,7 +82,7 @@ def import_reviews(text: str, output: Output) -> tuple[int, str]:
         ConfigError: A column, item, verdict, recipe or time is invalid. The message names the line.
         StorageError: The index cannot be read, or the part cannot be written.
     """
-    rows = list(_rows(text, output.layout))
+    rows = list(_rows(text, recipe_label(output), output.folder))
     if not rows:
         raise ConfigError("the file has no reviews; export it from the page of matteline report")
     keys = hash_ids(pa.array([row["item_id"] for _, row in rows], pa.string()))
@@ -156,7 +157,7 @@ def review_sample(output: Output) -> SampleResult | None:
     return SampleResult(made, len(verdicts), bad, upper_bound(bad, len(verdicts), made.confidence))
 
 
-def _rows(text: str, layout: Layout) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(text: str, recipe: str, folder: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield line number and row."""
     reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
     try:
@@ -164,20 +165,19 @@ def _rows(text: str, layout: Layout) -> Iterator[tuple[int, dict[str, Any]]]:
         if missing:
             raise ConfigError(f"line 1: the file lacks the column {missing[0]}; its columns are {', '.join(COLUMNS)}")
         for row in reader:
-            yield reader.line_num, _parse_row(row, reader.line_num, layout)
+            yield reader.line_num, _parse_row(row, reader.line_num, recipe, folder)
     except csv.Error as error:
         raise ConfigError(f"line {reader.reader.line_num}: invalid CSV ({error}); export the reviews again") from error
 
 
-def _parse_row(row: dict[str, Any], line: int, layout: Layout) -> dict[str, Any]:
+def _parse_row(row: dict[str, Any], line: int, recipe: str, folder: str) -> dict[str, Any]:
     if None in row or not row["item_id"]:
         raise ConfigError(f"line {line}: the item_id is empty, or the line has too many cells; export the reviews again")
     if row["verdict"] not in VERDICTS:
         raise ConfigError(f"line {line}: item {row['item_id']!r} has the verdict {row['verdict']!r}; write accept or reject")
-    recipe = row.get("recipe") or layout.recipe_folder
-    if recipe != layout.recipe_folder:
+    if (reviewed := row.get("recipe") or recipe) != recipe:
         raise ConfigError(
-            f"line {line}: item {row['item_id']!r} was reviewed in {recipe!r}; import it there, not into {layout.folder}"
+            f"line {line}: item {row['item_id']!r} was reviewed in {reviewed!r}; import it there, not into {folder}"
         )
     try:
         time = datetime.fromisoformat(row["time"]) if row.get("time") else datetime.fromtimestamp(0, UTC)

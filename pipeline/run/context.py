@@ -29,6 +29,8 @@ class StageContext:
     """Manifest columns that travel to the index."""
     backgrounds: Mapping[str, bytes] = field(default_factory=dict)
     """Background pictures of the renditions, by SHA-256."""
+    replaces: bool = False
+    """Whether this run replaces objects of items that have a row."""
     deadline: float | None = None
     """Seconds since 1970 from which no more items are started; None for none."""
     ledger: CrashLedger | None = None

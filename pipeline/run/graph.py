@@ -97,6 +97,7 @@ def context_of(plan: Plan, pool: Pool, run_id: str) -> StageContext:
         plan.manifest.allowlist,
         plan.manifest.carried,
         plan.backgrounds,
+        plan.replaces,
         plan.deadline,
         RayCrashLedger.start(),
         pool,
@@ -149,13 +150,13 @@ def _stored_bytes(stats: Any) -> Iterator[int]:
 
 
 def check_budget(counts: dict[str, int], budget: Budget) -> None:
-    """Refuse to go on when too many items failed.
+    """Refuse to go on when too many items of this run failed: more than ``allowed_failed``, and more than the share.
 
     Raises:
         ErrorBudgetExceeded: With the numbers.
     """
     done, failed = sum(counts.values()), counts["failed"]
-    if done and failed / done > budget.max_failed_share:
+    if failed > budget.allowed_failed and failed / done > budget.max_failed_share:
         raise ErrorBudgetExceeded(
             f"{failed} of {done} items failed ({failed / done:.1%}); the budget is {budget.max_failed_share:.1%} "
             "(budget.max_failed_share). Finished items are kept. Fix the cause, then run the same command with --retry and the "

@@ -86,7 +86,7 @@ def notifying(job: Job, run_id: str, files: Files) -> Iterator[Notifier]:
         ConfigError: The environment variable is not a webhook, path or URI.
     """
     to = job.notify.to.get_secret_value() if job.notify.to else _from_environment()
-    notifier = Notifier(to, {"run_id": run_id, "manifest": job.manifest, "output": job.output}, files)
+    notifier = Notifier(to, {"run_id": run_id, "manifest": job.manifest, "output": job.output.uri}, files)
     try:
         yield notifier
     except PipelineError as error:

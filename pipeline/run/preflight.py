@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from pipeline.config.job import Job
+from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError
-from pipeline.manifest.id_set import IdSet, contains
-from pipeline.manifest.manifest import Manifest, Scan, open_manifest, scan
+from pipeline.manifest.id_set import IdSet, contains, hash_ids
+from pipeline.manifest.manifest import Manifest, Scan, item_named, open_manifest, scan, shared_name
+from pipeline.manifest.names import NameTemplate, name_keys
 from pipeline.models.resolve import check_licence, resolve
-from pipeline.output.index import done_ids, ids_of_run
-from pipeline.output.layout import Layout
-from pipeline.output.output import Output
+from pipeline.output.index import done_ids, ids_of_run, read_index
+from pipeline.output.output import Output, find_outputs
+from pipeline.output.settings import differences, folders_in_the_way, read_settings, settings_of
 from pipeline.storage.allowlist import display_uri, suggest_allow_root
 from pipeline.storage.files import Files
 
@@ -32,13 +39,19 @@ class Plan:
     done: IdSet
     """Items that need no work; see ``without_done``."""
     todo: int
+    settings: dict[str, Any]
+    """What the output records; see ``output.settings``."""
+    replace: bool = False
+    """Whether items of another recipe may be replaced."""
+    replaces: bool = False
+    """Whether some items to do have a row, so that their objects are replaced."""
     backgrounds: Mapping[str, bytes] = field(default_factory=dict)
     """Background pictures of the renditions, by SHA-256."""
     deadline: float | None = None
     """Seconds since 1970 from which no more items are started; None for none."""
 
 
-def make_plan(job: Job, files: Files, *, accept_licence: bool = False, gpu: bool = False) -> Plan:
+def make_plan(job: Job, files: Files, *, accept_licence: bool = False, gpu: bool = False, replace: bool = False) -> Plan:
     """Check a job as far as that needs no cluster.
 
     Args:
@@ -46,13 +59,14 @@ def make_plan(job: Job, files: Files, *, accept_licence: bool = False, gpu: bool
         files: Access to storage.
         accept_licence: Allow weights that may not be used commercially.
         gpu: Whether the model will run on GPUs. ``recipe.precision=auto`` depends on it.
+        replace: Process items of another recipe again, instead of refusing the output.
 
     Raises:
         Refused: With one sentence that says what is wrong and how to fix it.
     """
     check_licence(job.preset, accept_licence)
-    manifest = open_manifest(job.manifest, files)
-    root = files.absolute(job.output)
+    manifest = open_manifest(job.manifest, files, NameTemplate(job.output.name))
+    root = files.absolute(job.output.uri)
     if manifest.uri == manifest.base and f"{root}/".startswith(f"{manifest.base}/"):
         raise ConfigError(
             f"the output {root} is inside the manifest's folder {manifest.base}, so the next run would take its masks for "
@@ -62,11 +76,64 @@ def make_plan(job: Job, files: Files, *, accept_licence: bool = False, gpu: bool
     resolved = resolve(job.recipe, files, gpu=gpu, limits=job.limits)
     resolved.check(job.compute.engine)
     job = job.with_recipe(resolved.recipe)
-    output = Output(Layout(root, resolved.recipe.folder()), files)
+    output = Output.at(root, files)
+    settings = settings_of(resolved.recipe, job.output.name)
+    recorded = check_settings(output, resolved.recipe, settings, replace=replace)
     scanned = scan(manifest, files)
     _check_roots(job, manifest, scanned)
-    nothing = scanned.ids[:0]
-    return Plan(job, manifest, output, scanned.rows, scanned.refused, scanned.ids, nothing, scanned.rows, resolved.backgrounds)
+    if recorded is not None:
+        _check_names(output, manifest, scanned)
+    return Plan(
+        job,
+        manifest,
+        output,
+        scanned.rows,
+        scanned.refused,
+        scanned.ids,
+        scanned.ids[:0],
+        scanned.rows,
+        settings,
+        replace,
+        backgrounds=resolved.backgrounds,
+    )
+
+
+def check_settings(output: Output, recipe: Recipe, settings: dict[str, Any], *, replace: bool) -> dict[str, Any] | None:
+    """Check that an output can take a run with these settings, and return the settings that it records.
+
+    Raises:
+        ConfigError: Its items have other settings, or its folders were not written by a run.
+        StorageError: It cannot be read.
+    """
+    recorded = read_settings(output)
+    if recorded is None:
+        find_outputs(output.folder, output.files)  # refuses outputs of older versions
+        if in_the_way := folders_in_the_way(output, recipe):
+            raise ConfigError(
+                f"{output.folder} has a folder {in_the_way[0]} that no run wrote; choose an empty output, or move it"
+            )
+        return None
+    different = list(differences(recorded, settings))
+    if different and not replace:
+        raise ConfigError(
+            f"the items in {output.folder} have other settings: {'; '.join(different)}. Use another output, or add --replace "
+            "to process the items again"
+        )
+    return recorded
+
+
+def _check_names(output: Output, manifest: Manifest, scanned: Scan) -> None:
+    """Refuse items whose files would have the name of another item that is in the output and not in the manifest.
+
+    Raises:
+        ConfigError: It names both items.
+    """
+    for rows in read_index(output, ["item_id", "output_name"]):
+        others = rows.filter(pa.array(~contains(scanned.ids, hash_ids(rows["item_id"]))))
+        taken = others.filter(pa.array(np.isin(name_keys(others["output_name"]), scanned.names)))
+        for item_id, name in zip(taken["item_id"].to_pylist(), taken["output_name"].to_pylist(), strict=True):
+            if (other := item_named(manifest, name, output.files)) is not None:
+                raise ConfigError(shared_name((item_id, name), other))
 
 
 def _check_roots(job: Job, manifest: Manifest, scanned: Scan) -> None:
@@ -97,10 +164,11 @@ def without_done(plan: Plan, retry: Collection[str] = (), changed: IdSet | None 
     Raises:
         StorageError: The index cannot be read.
     """
-    done = done_ids(plan.output, retry)
+    done, stale = done_ids(plan.output, plan.settings["fingerprint"], retry)
     if changed is not None:
         done = done[~contains(changed, done)]
-    return replace(plan, done=done, todo=plan.rows - int(contains(done, plan.ids).sum()))
+    replaces = bool(contains(plan.ids, stale).any()) or (changed is not None and len(changed) > 0)
+    return dataclasses.replace(plan, done=done, todo=plan.rows - int(contains(done, plan.ids).sum()), replaces=replaces)
 
 
 def only_missing(plan: Plan, run_id: str) -> Plan:
@@ -111,4 +179,4 @@ def only_missing(plan: Plan, run_id: str) -> Plan:
     """
     planned = plan.ids[~contains(plan.done, plan.ids)]
     missing = planned[~contains(ids_of_run(plan.output, run_id), planned)]
-    return replace(plan, done=plan.ids[~contains(missing, plan.ids)], todo=len(missing))
+    return dataclasses.replace(plan, done=plan.ids[~contains(missing, plan.ids)], todo=len(missing))

@@ -1,42 +1,60 @@
-"""Turn item ids into object names that every file system and object store accepts."""
+"""Turn texts of strangers into object names that every file system and object store accepts, and that people can read."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 
-MAX_NAME_LENGTH = 112
-"""Characters of an object name without its suffix. Every file system accepts it, encrypted ones too."""
+MAX_SEGMENT_BYTES = 140
+"""UTF-8 bytes of one folder or file name without its suffix. Encrypted file systems accept 143 with it."""
 
-_PLAIN = re.compile(r"[a-z0-9_][a-z0-9._-]*", re.ASCII)
-_UNSAFE = re.compile(rb"[^A-Za-z0-9._-]|^\.")
+MAX_NAME_BYTES = 700
+"""UTF-8 bytes of a complete name. S3 accepts keys of 1024."""
+
+_ESCAPED = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\\:*?\"<>|%"
+"""Control characters, marks that reorder text, and signs that Windows forbids. ``%`` begins an escape."""
+
+_UNSAFE = re.compile(f"[{_ESCAPED}]")
+_NO_FOLDER = re.compile(r"^/|/(?=/|$)")
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:$|\.)", re.IGNORECASE)
+_OUTPUT_SUFFIX = re.compile(r"\.(?=(?:png|jpg|webp|json)$)", re.IGNORECASE)
 
 
-def object_name(item_id: str) -> str:
-    """Return a readable, unique name for an item's objects, also on file systems that ignore case.
+def object_name(text: str) -> str:
+    """Return ``text`` as a relative path without a suffix; a slash separates folders.
 
-    Ids of ``a-z 0-9 . _ -`` are their own name. Any other character becomes ``~`` and its UTF-8 bytes in hex. Such names,
-    long names and names with capital letters end in ``~`` and 16 hex digits of the id's SHA-256. Two ids could share a name
-    only if these 64 bits and the readable part both collide.
+    Letters of any script, spaces and most signs are kept. Other characters become ``%`` and two hex digits per UTF-8 byte, so
+    ``urllib.parse.unquote`` restores the text. Only a text that is too long is cut: it ends in ``~`` and 16 hex digits of its
+    SHA-256.
 
-    Returns:
-        At most 112 ASCII characters of ``A-Z a-z 0-9 . _ - ~``, never starting with a dot.
+    Two texts can share a file on some file systems; see ``collision_key``.
     """
-    if _PLAIN.fullmatch(item_id) and len(item_id) <= MAX_NAME_LENGTH and not _DEVICE.match(item_id):
-        return item_id
-    content = id_bytes(item_id)
-    text = _UNSAFE.sub(lambda match: b"~%02X" % match[0][0], content).decode("ascii")
-    if _DEVICE.match(text):
-        text = f"~{ord(text[0]):02X}{text[1:]}"
-    return f"{_truncate(text, MAX_NAME_LENGTH - 17)}~{hashlib.sha256(content).hexdigest()[:16]}"
+    *folders, last = _NO_FOLDER.sub("%2F", _UNSAFE.sub(lambda match: _percent(match[0]), text)).split("/")
+    segments = [*(_segment(_OUTPUT_SUFFIX.sub("%2E", folder)) for folder in folders), _segment(last)]
+    name = "/".join(segments)
+    return name if len(name.encode("utf-8")) <= MAX_NAME_BYTES else _cut(segments[-1], text)
 
 
-def id_bytes(item_id: str) -> bytes:
-    """Encode an id as UTF-8. Lone surrogates, which Arrow never returns, are encoded as well."""
-    return item_id.encode("utf-8", "surrogatepass")
+def collision_key(name: str) -> str:
+    """Return a text that is equal for names that a file system may not tell apart: by case or by Unicode normal form."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def _truncate(text: str, length: int) -> str:
-    """Shorten an encoded name without splitting an escape."""
-    return re.sub(r"~[0-9A-F]?$", "", text[:length]) if len(text) > length else text
+def _segment(escaped: str) -> str:
+    """Return one folder or file name, with escapes where its position matters, of at most ``MAX_SEGMENT_BYTES``."""
+    if escaped.startswith(".") or _DEVICE.match(escaped):
+        escaped = _percent(escaped[0]) + escaped[1:]
+    if escaped.endswith((".", " ")):
+        escaped = escaped[:-1] + _percent(escaped[-1])
+    return escaped if len(escaped.encode("utf-8")) <= MAX_SEGMENT_BYTES else _cut(escaped, escaped)
+
+
+def _cut(escaped: str, text: str) -> str:
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    kept = escaped.encode("utf-8")[: MAX_SEGMENT_BYTES - 17].decode("utf-8", "ignore")
+    return f"{re.sub(r'%[0-9A-F]?$', '', kept)}~{digest}"
+
+
+def _percent(characters: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in characters.encode("utf-8", "surrogatepass"))

@@ -43,7 +43,7 @@ class SegmentBatch:
             self.refused = error  # raised here, Ray would report a dead actor instead
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Add ``mask`` and, if the recipe asks for it, ``trimap`` (H·W bytes each), the score, and ``segment_s``."""
+        """Add ``mask`` (H·W bytes), the score, and ``segment_s``."""
         if self.refused is not None:
             raise self.refused
         start = time.perf_counter()
@@ -59,9 +59,6 @@ class SegmentBatch:
                 segments[row] = segment
         isolated.finish()
         scores = [None if segment is None else asdict(segment.score) for segment in segments]
-        trimaps = {}
-        if "trimap" in self.context.recipe.outputs:
-            trimaps["trimap"] = pack([None if segment is None else segment.trimap for segment in segments])
         seconds = (time.perf_counter() - start) / max(1, len(todo))
         self._measure(seconds, len(todo))
         return replace(
@@ -72,7 +69,6 @@ class SegmentBatch:
             reasons=column([score and score["reasons"] for score in scores], pa.list_(pa.string())),
             signals=column([score and score["signals"] for score in scores], SIGNALS),
             segment_s=column([seconds if error is None else None for error in errors], pa.float32()),
-            **trimaps,
         )
 
     def _measure(self, seconds: float, count: int) -> None:

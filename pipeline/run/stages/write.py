@@ -8,27 +8,28 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.errors import FetchError, ItemError, WriteError
+from pipeline.errors import ItemError, WriteError
 from pipeline.imaging.encode import RESOURCE_ERRORS, encode_cutout, encode_mask
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.renditions.render import Rendered, render
-from pipeline.imaging.validate import decoded_size, validation_error
-from pipeline.output.layout import OUTPUTS, input_mark
+from pipeline.imaging.trimap import trimap_of
+from pipeline.output.derived import wanted_files
+from pipeline.output.layout import OUTPUTS
 from pipeline.run.context import StageContext
 from pipeline.run.crash_ledger import IsolatedBatch
 from pipeline.run.metrics import SECONDS, WRITTEN
-from pipeline.run.stages.columns import FailedBefore, attempt, errors_of, sha256, unpack, with_errors
+from pipeline.run.stages.columns import FailedBefore, attempt, errors_of, unpack, with_errors
+from pipeline.run.stages.objects import note_replacements, write_output, write_rendition
 from pipeline.run.stages.process import tune_process
 from pipeline.schema import INDEX, index_schema
-from pipeline.storage.files import Files
 from pipeline.storage.uris import strip_signature
 from pipeline.types import Mask, Pixels, Size
 
-PIXELS = {"pixels", "mask", "trimap"}
+PIXELS = {"pixels", "mask"}
 """Columns that end here."""
 
 
@@ -45,6 +46,7 @@ def write_batch(batch: pa.Table, *, context: StageContext) -> pa.Table:
     errors = errors_of(batch)
     facts = batch.drop_columns(PIXELS & set(batch.column_names)).to_pylist()
     isolated = context.isolated("finish", batch["item_id"].to_pylist())
+    note_replacements(context, [fact["item_id"] for fact, error in zip(facts, errors, strict=True) if error is None])
     results: list[dict[str, Any]] = []
     with ThreadPoolExecutor(context.job.compute.fetch_threads) as pool:
         # Encoding keeps this core busy while the pool waits for the store.
@@ -90,21 +92,17 @@ def _encode_and_submit(
     size = Size(fact["height"], fact["width"])
     image, mask = unpack(batch["pixels"], row, (*size, 3)), unpack(batch["mask"], row, size)
     assert image is not None and mask is not None  # a row without them has failed
-    made_from = input_mark(fact["image_sha256"], fact["box"])
-
-    trimap = unpack(batch["trimap"], row, size) if "trimap" in context.recipe.outputs else None
-    encoded = attempt(errors, row, lambda: isolated.run_one(row, lambda: _encode(image, mask, trimap, context)))
+    encoded = attempt(errors, row, lambda: isolated.run_one(row, lambda: _encode(image, mask, context)))
+    item_id, name, fingerprints = fact["item_id"], fact["output_name"], wanted_files(context.recipe)
     writes = []
     for output, data in encoded.outputs.items() if encoded else ():
-        uri = context.output.layout.output(output, fact["item_id"], made_from)
-        writes.append(pool.submit(_write_output, context.files, output, uri, data, size))
+        writes.append(pool.submit(write_output, context, item_id, name, output, data))
     for rendered in encoded.renditions if encoded else ():
-        uri = context.output.layout.rendition(rendered.name, fact["item_id"], made_from, rendered.suffix)
-        writes.append(pool.submit(_write_rendition, context.files, uri, rendered))
+        writes.append(pool.submit(write_rendition, context, item_id, name, rendered, fingerprints[rendered.name]))
     return time.perf_counter() - start, writes
 
 
-def _encode(image: Pixels, mask: Mask, trimap: Mask | None, context: StageContext) -> Encoded:
+def _encode(image: Pixels, mask: Mask, context: StageContext) -> Encoded:
     """Encode the objects of one item.
 
     Raises:
@@ -117,50 +115,12 @@ def _encode(image: Pixels, mask: Mask, trimap: Mask | None, context: StageContex
         encoders = {
             "mask": lambda: encode_mask(mask),
             "cutout": lambda: encode_cutout(foreground, mask),
-            "trimap": lambda: encode_mask(cast(Mask, trimap)),
+            "trimap": lambda: encode_mask(trimap_of(mask)),
         }
         outputs: dict[str, bytes] = {output: encoders[output]() for output in recipe.outputs}
         return Encoded(outputs, list(render(recipe.renditions, foreground, mask, context.backgrounds)))
     except RESOURCE_ERRORS as error:
         raise WriteError(f"its files cannot be encoded ({type(error).__name__}); more memory may help") from error
-
-
-def _write_output(files: Files, output: str, uri: str, data: bytes, size: Size) -> dict[str, Any]:
-    """Write a mask, cutout or trimap, and return its index columns."""
-    start = time.perf_counter()
-    data = _write_once(files, uri, data, size)
-    facts = {f"{output}_uri": uri, f"{output}_bytes": len(data), f"{output}_sha256": sha256(data)}
-    return facts | {"write_s": time.perf_counter() - start}
-
-
-def _write_rendition(files: Files, uri: str, rendered: Rendered) -> dict[str, Any]:
-    """Write a file of a rendition, if there is one, and return its entry of the index column ``renditions``."""
-    start = time.perf_counter()
-    if rendered.data is None or rendered.size is None:
-        return {"rendition": {"name": rendered.name, "note": rendered.note}, "write_s": 0.0}
-    data = _write_once(files, uri, rendered.data)
-    # A GPU may not give the same bits twice, so a trimmed file that was there before may be a pixel larger or smaller.
-    height, width = rendered.size if data == rendered.data else decoded_size(data, rendered.suffix)
-    facts = {"name": rendered.name, "uri": uri, "bytes": len(data), "sha256": sha256(data), "height": height, "width": width}
-    return {"rendition": facts | {"note": rendered.note}, "write_s": time.perf_counter() - start}
-
-
-def _write_once(files: Files, uri: str, data: bytes, size: Size | None = None) -> bytes:
-    """Write an object unless it exists, and return the bytes of the object that exists afterwards.
-
-    An object that exists was made from the same input by a repeated task, and its row may be in the index. So it stays and
-    this row describes it, unless it is damaged, or of another size than ``size``.
-    """
-    if files.create(uri, data):
-        return data
-    try:
-        found = files.read(uri)
-    except FetchError as error:
-        raise WriteError(str(error)) from error
-    if found == data or validation_error(found, uri.rpartition(".")[2], size) is None:
-        return found
-    files.write(uri, data)
-    return data
 
 
 def _index_row(
@@ -174,7 +134,10 @@ def _index_row(
         stage: result.get(f"{stage}_s", fact.get(f"{stage}_s")) for stage in ("fetch", "decode", "segment", "finish", "write")
     }
     return {
-        **{name: fact[name] for name in ("item_id", "box", "image_sha256", "image_bytes", "image_version", "height", "width")},
+        **{
+            name: fact[name]
+            for name in ("item_id", "output_name", "box", "image_sha256", "image_bytes", "image_version", "height", "width")
+        },
         "image_uri": fact["image_uri"] and strip_signature(fact["image_uri"]),  # signatures are secrets, and expire
         **{name: None if failed else fact[name] for name in scored},
         **objects,

@@ -1,0 +1,97 @@
+"""The settings that all items of an output share (``_matteline/recipe.json``): one output, one recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.config.recipe import Recipe
+from pipeline.errors import FetchError, StorageError
+from pipeline.output.layout import OUTPUTS
+from pipeline.output.output import Output
+
+
+def settings_of(recipe: Recipe, output_name: str | None) -> dict[str, Any]:
+    """Return the settings that an output records.
+
+    Args:
+        recipe: With all hashes known.
+        output_name: The template ``output.name``.
+    """
+    return {
+        "name": recipe.name,
+        "fingerprint": recipe.fingerprint(),
+        "recipe": recipe.facts(),
+        "output_name": output_name,
+        "outputs": list(recipe.outputs),
+        "renditions": {one.name: one.fingerprint() for one in recipe.renditions},
+        "review_below": recipe.review_below,
+        "folders": sorted(file.name for one in recipe.renditions for file in one.files),
+    }
+
+
+def object_folders(settings: dict[str, Any] | None) -> list[str]:
+    """Return the folders of an output that hold objects, those of former renditions included."""
+    return [*(f"{output}s" for output in OUTPUTS), *(settings or {}).get("folders", ())]
+
+
+def folders_in_the_way(output: Output, recipe: Recipe) -> list[str]:
+    """Return the folders that a first run would write to and that exist already.
+
+    Raises:
+        StorageError: They cannot be looked up.
+    """
+    folders = [*object_folders(settings_of(recipe, None)), "index"]
+    return [folder for folder in folders if output.files.is_folder(output.layout.uri(folder))]
+
+
+def read_settings(output: Output) -> dict[str, Any] | None:
+    """Return the recorded settings; None before the first run.
+
+    Raises:
+        StorageError: They cannot be read.
+    """
+    uri = output.layout.recipe
+    if not output.files.exists(uri):
+        return None
+    try:
+        settings: dict[str, Any] = json.loads(output.files.read(uri))
+        settings["recipe"]["frame_px"], settings["renditions"], settings["fingerprint"]
+    except (FetchError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{uri} cannot be read ({error!r}); restore it, or run into another output") from error
+    return settings
+
+
+def recipe_label(output: Output) -> str:
+    """Return name and fingerprint of an output's recipe: ``mvanet-lite-bf428fe462b9``; "" before the first run.
+
+    Raises:
+        StorageError: The settings cannot be read.
+    """
+    settings = read_settings(output)
+    return f"{settings['name']}-{settings['fingerprint'][:12]}" if settings else ""
+
+
+def write_settings(output: Output, settings: dict[str, Any]) -> None:
+    """Record settings.
+
+    Raises:
+        StorageError: They cannot be written.
+    """
+    output.write(output.layout.recipe, json.dumps(settings, indent=2, ensure_ascii=False).encode())
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """Yield the settings that need another output or a replacement of the items: ``recipe.frame_px 320, now 512``."""
+    old, new = before["recipe"], now["recipe"]
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            yield f"recipe.{name} {_short(old.get(name))}, now {_short(new.get(name))}"
+    if before["output_name"] != now["output_name"]:
+        yield f"output.name {_short(before['output_name'])}, now {_short(now['output_name'])}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:36]}…{text[-1]}"

@@ -1,0 +1,67 @@
+"""Bring an output into a state that a run can continue: repair what an interrupted run left, and apply changed settings."""
+
+from __future__ import annotations
+
+from pipeline.log import log
+from pipeline.manifest.id_set import duplicate_ids
+from pipeline.output.derived import adjust_index
+from pipeline.output.index import compact, reconcile
+from pipeline.output.output import Output
+from pipeline.output.overwrites import check_overwrites
+from pipeline.output.settings import read_settings, write_settings
+from pipeline.run.preflight import Plan, check_settings
+
+DERIVED = ("outputs", "renditions", "review_below")
+"""Recorded settings that are applied to finished items without the model."""
+
+
+def is_settled(plan: Plan) -> bool:
+    """Return whether the output needs neither a repair nor a change, so that a run without items to do can end at once.
+
+    Raises:
+        StorageError: The output cannot be read.
+    """
+    recorded = read_settings(plan.output)
+    if recorded is None or not recorded["complete"] or any(recorded[name] != plan.settings[name] for name in DERIVED):
+        return False
+    if recorded["fingerprint"] != plan.settings["fingerprint"] or len(duplicate_ids(plan.done)):
+        return False
+    return next(plan.output.files.list(plan.output.layout.overwrites, suffixes=(".json",)), None) is None
+
+
+def prepare_output(plan: Plan) -> None:
+    """Repair the output, apply settings that need no model to its index, and record the settings. Needs the lease.
+
+    Raises:
+        ConfigError: Another run has recorded other settings meanwhile.
+        StorageError: The output cannot be read or written.
+    """
+    output, recipe, settings = plan.output, plan.job.recipe, dict(plan.settings)
+    recorded = check_settings(output, recipe, settings, replace=plan.replace)
+    complete = True
+    if recorded is not None:
+        tidy_index(output)
+        settings["folders"] = sorted({*recorded["folders"], *settings["folders"]})
+        same = all(recorded[name] == settings[name] for name in DERIVED)
+        complete = same and recorded["complete"]
+        if not same:
+            # First the index, then the record: an interruption is repeated by the next run.
+            adjust_index(output, recipe)
+    settings["complete"] = complete
+    if settings != recorded:
+        write_settings(output, settings)
+
+
+def tidy_index(output: Output) -> None:
+    """Leave one row per item, none that contradicts its objects, and as few parts as readers like.
+
+    Raises:
+        StorageError: The output cannot be read or written.
+    """
+    if superseded := reconcile(output):
+        log.info("moved rows of repeated tasks out of the index", extra={"facts": {"rows": superseded}})
+    if repaired := check_overwrites(output):
+        log.info(
+            "items were interrupted while they were replaced, and are processed again", extra={"facts": {"items": repaired}}
+        )
+    compact(output)
