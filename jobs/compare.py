@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    one: Annotated[str, typer.Argument(help="The earlier output: it holds one recipe, or it is a recipe's folder.")],
+    one: Annotated[str, typer.Argument(help="The earlier output: a folder or a URI.")],
     other: Annotated[str, typer.Argument(help="The later output, likewise.")],
     html: Annotated[
         str | None, typer.Option("--html", help="Write a page with the most changed items side by side here.")

@@ -38,10 +38,11 @@ def plan(
     """
     from pipeline.log import set_up_logging
     from pipeline.models.load import can_use_gpu
-    from pipeline.run.cluster import ray_cluster, will_use_gpus, with_cpu_actors
+    from pipeline.run.cluster import ray_cluster, with_cpu_actors
     from pipeline.run.cost import Price, sample_sizes
+    from pipeline.run.gpus import will_use_gpus
     from pipeline.run.pool import fit_pool
-    from pipeline.run.preflight import make_plan, without_done
+    from pipeline.run.preflight import check_model, make_plan, without_done
     from pipeline.storage.files import Files
 
     set_up_logging(verbose=verbose)
@@ -50,6 +51,7 @@ def plan(
     files = Files(asked.storage)
     gpu = asked.recipe.precision == "auto" and will_use_gpus(asked.compute)
     made = without_done(make_plan(asked, files, accept_licence=accept_licence, gpu=gpu))
+    check_model(made)
     made = replace(made, job=with_cpu_actors(made.job, made.todo))
     with ray_cluster(made.job.compute) as cluster:
         pool = fit_pool(made.job.compute, cluster, gpu_model=can_use_gpu(asked.recipe))

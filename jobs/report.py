@@ -13,10 +13,8 @@ ITEMS = 300
 
 
 def report(
-    output: Annotated[str, typer.Argument(help="A run's output with one recipe, or the recipe's folder: a path or a URI.")],
-    html: Annotated[
-        str | None, typer.Option("--html", help="The page to write. Default: report.html in the recipe's folder.")
-    ] = None,
+    output: Annotated[str, typer.Argument(help="A run's output: a folder or a URI.")],
+    html: Annotated[str | None, typer.Option("--html", help="The page to write. Default: report.html in the output.")] = None,
     items: Annotated[int, typer.Option("--items", min=0, max=5000, help="How many worst items to show with pictures.")] = ITEMS,
     sample: Annotated[
         bool, typer.Option("--sample", help="Show only a random sample, by which the output is accepted or rejected.")

@@ -15,7 +15,7 @@ review = typer.Typer(help="Import human reviews, and accept an output as the dri
 @review.command("import")
 def import_(
     reviews: Annotated[str, typer.Argument(help="The CSV that the page of `matteline report` exports.")],
-    output: Annotated[str, typer.Argument(help="The reviewed output, or its recipe's folder.")],
+    output: Annotated[str, typer.Argument(help="The reviewed output.")],
     set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
@@ -39,7 +39,7 @@ def import_(
 
 @review.command()
 def accept(
-    output: Annotated[str, typer.Argument(help="The output to accept, or its recipe's folder.")],
+    output: Annotated[str, typer.Argument(help="The output to accept.")],
     to: Annotated[
         str | None,
         typer.Option(

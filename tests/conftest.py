@@ -29,13 +29,16 @@ from pipeline.storage.files import Files
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # idle OpenMP threads spin on the cores of the other processes
+os.environ.setdefault("RAY_worker_niceness", "0")  # beside tests that compute, workers at nice 15 would wait for minutes
 
 # Machines are shared and slow at times; time is not what these tests are about.
 hypothesis.settings.register_profile("matteline", deadline=None)
 hypothesis.settings.load_profile("matteline")
 
 TESTS = Path(__file__).resolve().parent
-LONG = {"test_flow.py", "test_readme.py", "test_everything.py"}
+LONG = {"test_graph.py", "test_growing.py", "test_readme.py", "test_loop.py", "test_distributed.py", "test_parity.py"}
 """Files, beside those of ``jobs``, of a minute and more."""
 
 

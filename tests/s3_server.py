@@ -47,6 +47,10 @@ class S3:
 
     folder: Path
     port: int = field(default_factory=free_port)
+    other_ports: dict[str, int] = field(
+        default_factory=lambda: {name: free_port() for name in ("master", "volume", "filer", "admin")}
+    )
+    """Chosen here: two servers that start at the same time would choose the same ones."""
     key: str = "matteline-admin"
     secret: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     reader_key: str = "matteline-reader"
@@ -115,6 +119,7 @@ class S3:
         command = [
             *(str(WEED), "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
             *(f"-s3.port={self.port}", f"-s3.config={settings}", "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+            *(f"-{name}.port={port}" for name, port in self.other_ports.items()),
             *("-webdav=false", "-admin.ui=false", "-master.telemetry=false"),
             # Every bucket takes a volume, and the default number of volumes follows the disk's free space.
             "-volume.max=1000",

@@ -12,7 +12,8 @@ from pipeline.concurrency import local_cpus
 from pipeline.config.job import Job, load_job
 from pipeline.log import log
 from pipeline.models.load import can_use_gpu
-from pipeline.run.cluster import ray_cluster, will_use_gpus, with_cpu_actors
+from pipeline.run.cluster import ray_cluster, with_cpu_actors
+from pipeline.run.gpus import will_use_gpus
 from pipeline.run.pool import Pool, fit_pool
 from pipeline.run.preflight import make_plan
 from pipeline.segmenter import Segmenter

@@ -144,8 +144,8 @@ class Destination(Section):
     uri: str = Field(description="Path or URI of the output.")
     name: str | None = Field(
         default=None,
-        description='Template of the file names from manifest columns, such as "{sku}/{item_id}". Also: {image}, its path '
-        "without suffix, and {suffix}. Default: {item_id} where the manifest has that column, else {image}.",
+        description='File names from manifest columns, such as "{sku}/{image}-{suffix}". Default: {item_id} where the manifest '
+        "has it, else {image}.",
     )
 
 

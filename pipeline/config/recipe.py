@@ -117,6 +117,8 @@ class Recipe(Section):
     def _outputs_are_a_set(cls, outputs: tuple[str, ...]) -> tuple[str, ...]:
         if not outputs or len(set(outputs)) != len(outputs):
             raise ValueError("name at least one output, and each only once")
+        if not {"mask", "cutout"} & set(outputs):
+            raise ValueError("name mask or cutout, because trimaps and renditions are made from them")
         return tuple(sorted(outputs))
 
     @field_validator("renditions", mode="before")

@@ -131,7 +131,7 @@ def _unpack(source: str, target: str, files: Files) -> Iterator[pa.Table]:
 
 
 def _file_name(item_id: str, data: bytes | None) -> str:
-    """Return a file name without path components, whatever the id contains."""
+    """Return the path of an item's file below its folder, whatever the id contains."""
     try:
         suffix = _SUFFIXES.get(sniff(data or b""), "bin")
     except DecodeError:

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import ConfigError
 from pipeline.manifest import tables
@@ -141,7 +142,7 @@ def scan(manifest: Manifest, files: Files) -> Scan:
     outside_roots = OutsideRoots()
     for table in _read_all(manifest, files, outside_roots):
         pieces.append(hash_ids(table["item_id"]))
-        keys.append(name_keys(table["output_name"]))
+        keys.append(name_keys(_usable(table)["output_name"]))
         with_box += table.num_rows - table["box"].null_count
         refused += table.num_rows - table["error_code"].null_count
     ids = merge_ids(pieces)
@@ -155,6 +156,11 @@ def scan(manifest: Manifest, files: Files) -> Scan:
     return Scan(len(ids), with_box, refused, ids, names, outside_roots)
 
 
+def _usable(items: pa.Table) -> pa.Table:
+    """Return the items that will have files, unless they fail."""
+    return items.filter(pc.is_null(items["error_code"]))
+
+
 def _check_names(manifest: Manifest, shared: npt.NDArray[np.uint64], files: Files) -> None:
     """Read the items whose names have the same hash, and refuse two of the same name.
 
@@ -164,7 +170,7 @@ def _check_names(manifest: Manifest, shared: npt.NDArray[np.uint64], files: File
     if not len(shared):
         return
     seen: dict[str, tuple[str, str]] = {}
-    for table in _read_all(manifest, files):
+    for table in map(_usable, _read_all(manifest, files)):
         rows = table.select(["item_id", "output_name"]).filter(pa.array(np.isin(name_keys(table["output_name"]), shared)))
         for item_id, name_ in zip(rows["item_id"].to_pylist(), rows["output_name"].to_pylist(), strict=True):
             other = seen.setdefault(collision_key(name_), (item_id, name_))
@@ -175,7 +181,7 @@ def _check_names(manifest: Manifest, shared: npt.NDArray[np.uint64], files: File
 def item_named(manifest: Manifest, name_: str, files: Files) -> tuple[str, str] | None:
     """Return id and name of the item whose files a file system may not tell apart from those of ``name_``; None if none."""
     key = collision_key(name_)
-    for table in _read_all(manifest, files):
+    for table in map(_usable, _read_all(manifest, files)):
         for item_id, other in zip(table["item_id"].to_pylist(), table["output_name"].to_pylist(), strict=True):
             if collision_key(other) == key:
                 return item_id, other

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pipeline.errors import ConfigError
 from pipeline.manifest.boxes import Boxes
 from pipeline.storage.object_names import collision_key, object_name
-from pipeline.storage.uris import HTTP_SCHEMES, scheme, strip_signature
+from pipeline.storage.uris import strip_signature
 
 OWN_FIELDS = ("item_id", "image", "suffix")
 """Fields of a template besides the manifest's columns: the id; the image's path below the manifest's folder without its suffix;
@@ -51,12 +51,14 @@ class NameTemplate:
         """Check that the manifest has all columns of the template.
 
         Raises:
-            ConfigError: A field is no column, or the template has none.
+            ConfigError: A field is no column or has a format, or the template has none.
         """
         try:
-            fields = self.fields
+            fields, formats = self.fields, [spec or how for _, _, spec, how in Formatter().parse(self.text or "")]
         except ValueError as error:
             raise ConfigError(f"output.name {self.text!r} is not a template ({error}); write for instance {{sku}}") from None
+        if any(formats):
+            raise ConfigError(f"output.name {self.text!r} formats a field, which is not supported; write {{{fields[0]}}}")
         known = [*OWN_FIELDS, *columns]
         for field in fields:
             if field not in known:
@@ -129,7 +131,7 @@ def image_name(uri: str, base: str) -> tuple[str, str]:
     >>> image_name("/shop/photos/shelf/a.JPG", "/shop/photos")
     ('shelf/a', 'jpg')
     """
-    path = strip_signature(uri) if scheme(uri) in HTTP_SCHEMES else uri
+    path = strip_signature(uri) if "://" in uri else uri  # names must contain no credentials
     inside = f"{base.rstrip('/')}/"
     path = path.removeprefix(inside) if path.startswith(inside) else path.partition("://")[2] or path.lstrip("/")
     found = _SUFFIX.search(path)

@@ -10,8 +10,6 @@ from pipeline.config.presets import Preset
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models.backgrounds import Backgrounds, pin_backgrounds
-from pipeline.models.load import check_weights, resolve_precision
-from pipeline.models.refiners.load import check_refiner
 from pipeline.paths import WEIGHTS
 from pipeline.quality.calibration import Calibration, load_calibration
 from pipeline.storage.files import Files
@@ -42,6 +40,9 @@ class ResolvedRecipe:
             ConfigError: Recipe and engine do not fit together.
             WeightsError: A file is not of the layout that the recipe names.
         """
+        from pipeline.models.load import check_weights  # imports PyTorch
+        from pipeline.models.refiners.load import check_refiner
+
         check_weights(self.recipe, self.weights, engine)
         check_refiner(self.recipe, self.refiner_weights)
 
@@ -70,7 +71,13 @@ def resolve(recipe: Recipe, files: Files, *, gpu: bool, limits: Limits | None = 
     for setting, uri in uris.items():
         if uri:
             paths[setting], pinned[f"{setting}_sha256"] = _fetch(setting, uri, getattr(recipe, f"{setting}_sha256"), files)
-    recipe = resolve_precision(recipe.model_copy(update=pinned), paths["weights"], gpu=gpu)
+    recipe = recipe.model_copy(update=pinned)
+    if recipe.precision == "auto" and not gpu:
+        recipe = recipe.model_copy(update={"precision": "fp32"})  # on all CPUs, so that a run can go on on another machine
+    elif recipe.precision == "auto":
+        from pipeline.models.load import resolve_precision  # imports PyTorch
+
+        recipe = resolve_precision(recipe, paths["weights"], gpu=gpu)
     calibration = load_calibration(recipe, paths["calibration"])
     return ResolvedRecipe(recipe, paths["weights"], paths["refiner_weights"], calibration, backgrounds)
 

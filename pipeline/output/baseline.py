@@ -31,7 +31,7 @@ COLUMNS = ("status", "quality", "run_id")
 
 @dataclass(frozen=True)
 class Baseline:
-    """The accepted items of a recipe folder, up to a run."""
+    """The accepted items of an output, up to a run."""
 
     folder: str
     run_id: str

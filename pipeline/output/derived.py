@@ -40,6 +40,11 @@ def wanted_files(recipe: Recipe) -> dict[str, str]:
     return {file.name: one.fingerprint() for one in recipe.renditions for file in one.files}
 
 
+def unwanted_columns(recipe: Recipe) -> list[str]:
+    """Return the index columns of outputs that the recipe does not have."""
+    return [f"{output}_{fact}" for output in OUTPUTS if output not in recipe.outputs for fact in ("path", "bytes", "sha256")]
+
+
 def count_lacking(output: Output, recipe: Recipe) -> int:
     """Return the number of items that lack something; see ``lacking``.
 
@@ -52,7 +57,8 @@ def count_lacking(output: Output, recipe: Recipe) -> int:
 def adjust_index(output: Output, recipe: Recipe) -> int:
     """Remove outputs and renditions that the recipe no longer has from the rows, and set the status by its threshold.
 
-    The objects that were removed from the rows are garbage afterwards (``matteline gc``).
+    Items that lack something keep their mask and cutout until that is made from them. The objects that were removed from the
+    rows are garbage afterwards (``matteline gc``).
 
     Returns:
         The number of parts that were rewritten.
@@ -71,12 +77,12 @@ def adjust_index(output: Output, recipe: Recipe) -> int:
 
 
 def _adjusted(rows: pa.Table, recipe: Recipe) -> pa.Table:
-    wanted = wanted_files(recipe)
+    wanted, lacks = wanted_files(recipe), pa.array(lacking(rows, recipe))
     below = pc.less(pc.cast(rows["quality"], pa.float64()), recipe.review_below)
     status = pc.if_else(pc.equal(rows["status"], "failed"), "failed", pc.if_else(below, "review", "ok"))
     columns: dict[str, Any] = {"status": status}
-    for output in set(OUTPUTS) - set(recipe.outputs):
-        columns |= {f"{output}_{fact}": pa.nulls(rows.num_rows, INDEX.field(f"{output}_{fact}").type) for fact in _FACTS}
+    for name in unwanted_columns(recipe):
+        columns[name] = pc.if_else(lacks, rows[name], pa.scalar(None, rows[name].type))
     kept = [
         None if not wanted or entries is None else [one for one in entries if wanted.get(one["name"]) == one["recipe"]]
         for entries in rows["renditions"].to_pylist()
@@ -86,9 +92,6 @@ def _adjusted(rows: pa.Table, recipe: Recipe) -> pa.Table:
         at = rows.schema.get_field_index(name)
         rows = rows.set_column(at, rows.schema.field(at), values)
     return rows
-
-
-_FACTS = ("path", "bytes", "sha256")
 
 
 def _wanted_entries(renditions: pa.ChunkedArray, recipe: Recipe) -> npt.NDArray[np.int64]:

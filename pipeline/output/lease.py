@@ -1,4 +1,4 @@
-"""A lease on a recipe's folder, so that one run at a time writes to it. It needs nothing but create-if-absent.
+"""A lease on an output, so that one run at a time writes to it. It needs nothing but create-if-absent.
 
 ``lease/<number>.json`` names the holder and the expiry time. Only its owner rewrites that file, to renew it. A run that finds
 the highest number expired creates the next one; if several try, the storage lets one succeed. An owner that was suspended

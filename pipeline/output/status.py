@@ -50,7 +50,7 @@ class RunStatus:
 
 
 def read_status(uri: str, files: Files, *, run_id: str | None = None, now: float | None = None) -> RunStatus:
-    """Return the status of the latest run below ``uri`` (or in the recipe folder ``uri``), or of the run with this id.
+    """Return the status of the latest run at or below ``uri``, or of the run with this id.
 
     Raises:
         ConfigError: There is no such run.

@@ -21,8 +21,8 @@ from pipeline.concurrency import local_cpus
 from pipeline.config.job import Compute, Job
 from pipeline.errors import ConfigError, Stopped
 from pipeline.log import log
-from pipeline.models.forward import choose_device
 from pipeline.models.load import can_use_gpu
+from pipeline.run.gpus import address_of, will_use_gpus
 from pipeline.run.pool import ROOMY_CPUS, Cluster, Node, Pool
 
 WORKER_START_S = 120.0
@@ -117,22 +117,6 @@ def dashboard_url() -> str | None:
     return f"http://{url}" if url else None
 
 
-def will_use_gpus(compute: Compute) -> bool:
-    """Return whether the model will run on GPUs: those of the cluster, or without one, those that PyTorch finds here.
-
-    Raises:
-        ConfigError: No cluster answers at the address.
-    """
-    if compute.device != "auto":
-        return compute.device == "cuda"
-    if compute.wait_for_gpus:
-        return True
-    if not (ray.is_initialized() or address_of(compute)):
-        return choose_device("auto").type == "cuda"
-    with ray_cluster(compute) as cluster:
-        return any(node.gpus for node in cluster)
-
-
 def check_workers(node_ids: Sequence[str], mine: str | None = None) -> list[str]:
     """Check that all machines have this version of the package: another one could make other pixels or fail late.
 
@@ -198,11 +182,6 @@ def with_cpu_actors(job: Job, todo: int) -> Job:
         return job
     actors = max(1, min(MAX_CPU_ACTORS, local_cpus(), todo // MIN_ITEMS_PER_ACTOR))
     return job.model_copy(update={"compute": compute.model_copy(update={"actors": actors})})
-
-
-def address_of(compute: Compute) -> str | None:
-    """Return the address of an existing cluster, if one is named."""
-    return compute.ray_address or os.environ.get("RAY_ADDRESS") or None
 
 
 def _start_ray(compute: Compute) -> None:

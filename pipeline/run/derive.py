@@ -37,7 +37,7 @@ def derive(plan: Plan, record: RunRecord, check: Callable[[], None]) -> None:
         plan.output,
         record.run_id,
         plan.manifest.allowlist,
-        backgrounds=plan.backgrounds,
+        backgrounds=plan.resolved.backgrounds,
         replaces=plan.replaces,
         ledger=RayCrashLedger.start(),
     )

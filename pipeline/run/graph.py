@@ -11,10 +11,10 @@ import ray.data
 from ray.data import ActorPoolStrategy, Dataset
 from ray.data.exceptions import ExecutionTimeoutError
 
-from pipeline.config.job import Budget
-from pipeline.errors import ErrorBudgetExceeded, Stopped
+from pipeline.errors import Stopped
 from pipeline.log import RunCounters
 from pipeline.run.block_sizes import batch_size, block_mib, rows_per_block, rows_per_part
+from pipeline.run.budget import check_budget
 from pipeline.run.context import StageContext
 from pipeline.run.ledger_actor import RayCrashLedger
 from pipeline.run.pool import COMMIT_CPUS, Pool
@@ -96,7 +96,7 @@ def context_of(plan: Plan, pool: Pool, run_id: str) -> StageContext:
         run_id,
         plan.manifest.allowlist,
         plan.manifest.carried,
-        plan.backgrounds,
+        plan.resolved.backgrounds,
         plan.replaces,
         plan.deadline,
         RayCrashLedger.start(),
@@ -147,18 +147,3 @@ def _stored_bytes(stats: Any) -> Iterator[int]:
         yield stage.output_size_bytes.sum if stage.output_size_bytes else 0
     for parent in stats.parents:
         yield from _stored_bytes(parent)
-
-
-def check_budget(counts: dict[str, int], budget: Budget) -> None:
-    """Refuse to go on when too many items of this run failed: more than ``allowed_failed``, and more than the share.
-
-    Raises:
-        ErrorBudgetExceeded: With the numbers.
-    """
-    done, failed = sum(counts.values()), counts["failed"]
-    if failed > budget.allowed_failed and failed / done > budget.max_failed_share:
-        raise ErrorBudgetExceeded(
-            f"{failed} of {done} items failed ({failed / done:.1%}); the budget is {budget.max_failed_share:.1%} "
-            "(budget.max_failed_share). Finished items are kept. Fix the cause, then run the same command with --retry and the "
-            "error codes"
-        )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.config.job import Job
 from pipeline.config.recipe import Recipe
@@ -16,7 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.manifest.id_set import IdSet, contains, hash_ids
 from pipeline.manifest.manifest import Manifest, Scan, item_named, open_manifest, scan, shared_name
 from pipeline.manifest.names import NameTemplate, name_keys
-from pipeline.models.resolve import check_licence, resolve
+from pipeline.models.resolve import ResolvedRecipe, check_licence, resolve
 from pipeline.output.index import done_ids, ids_of_run, read_index
 from pipeline.output.output import Output, find_outputs
 from pipeline.output.settings import differences, folders_in_the_way, read_settings, settings_of
@@ -39,14 +40,14 @@ class Plan:
     done: IdSet
     """Items that need no work; see ``without_done``."""
     todo: int
+    resolved: ResolvedRecipe
+    """The recipe with its files on this machine."""
     settings: dict[str, Any]
     """What the output records; see ``output.settings``."""
     replace: bool = False
     """Whether items of another recipe may be replaced."""
     replaces: bool = False
     """Whether some items to do have a row, so that their objects are replaced."""
-    backgrounds: Mapping[str, bytes] = field(default_factory=dict)
-    """Background pictures of the renditions, by SHA-256."""
     deadline: float | None = None
     """Seconds since 1970 from which no more items are started; None for none."""
 
@@ -74,7 +75,6 @@ def make_plan(job: Job, files: Files, *, accept_licence: bool = False, gpu: bool
         )
     files.check_writable(root)
     resolved = resolve(job.recipe, files, gpu=gpu, limits=job.limits)
-    resolved.check(job.compute.engine)
     job = job.with_recipe(resolved.recipe)
     output = Output.at(root, files)
     settings = settings_of(resolved.recipe, job.output.name)
@@ -92,10 +92,20 @@ def make_plan(job: Job, files: Files, *, accept_licence: bool = False, gpu: bool
         scanned.ids,
         scanned.ids[:0],
         scanned.rows,
+        resolved,
         settings,
         replace,
-        backgrounds=resolved.backgrounds,
     )
+
+
+def check_model(plan: Plan) -> None:
+    """Refuse unusable weights and engines without loading them. Imports the model's libraries, which takes seconds.
+
+    Raises:
+        ConfigError: Recipe and engine do not fit together.
+        WeightsError: A file is not of the layout that the recipe names.
+    """
+    plan.resolved.check(plan.job.compute.engine)
 
 
 def check_settings(output: Output, recipe: Recipe, settings: dict[str, Any], *, replace: bool) -> dict[str, Any] | None:
@@ -128,8 +138,9 @@ def _check_names(output: Output, manifest: Manifest, scanned: Scan) -> None:
     Raises:
         ConfigError: It names both items.
     """
-    for rows in read_index(output, ["item_id", "output_name"]):
-        others = rows.filter(pa.array(~contains(scanned.ids, hash_ids(rows["item_id"]))))
+    for rows in read_index(output, ["item_id", "output_name", "status"]):
+        others = rows.filter(pc.not_equal(rows["status"], "failed"))
+        others = others.filter(pa.array(~contains(scanned.ids, hash_ids(others["item_id"]))))
         taken = others.filter(pa.array(np.isin(name_keys(others["output_name"]), scanned.names)))
         for item_id, name in zip(taken["item_id"].to_pylist(), taken["output_name"].to_pylist(), strict=True):
             if (other := item_named(manifest, name, output.files)) is not None:
@@ -180,3 +191,11 @@ def only_missing(plan: Plan, run_id: str) -> Plan:
     planned = plan.ids[~contains(plan.done, plan.ids)]
     missing = planned[~contains(ids_of_run(plan.output, run_id), planned)]
     return dataclasses.replace(plan, done=plan.ids[~contains(missing, plan.ids)], todo=len(missing))
+
+
+def missing_items(count: int, plan: Plan) -> str:
+    """Return the message about items without a row."""
+    return (
+        f"{count} of {plan.rows} items have no row in {plan.output.layout.index}; run the same command again, "
+        "and check that all workers reach the same storage and that the manifest does not change during the run"
+    )

@@ -29,6 +29,16 @@ def is_settled(plan: Plan) -> bool:
     return next(plan.output.files.list(plan.output.layout.overwrites, suffixes=(".json",)), None) is None
 
 
+def needs_derivation(plan: Plan) -> bool:
+    """Return whether finished items may lack an output or rendition.
+
+    Raises:
+        StorageError: The output cannot be read.
+    """
+    settings = read_settings(plan.output)
+    return settings is not None and not settings["complete"]
+
+
 def prepare_output(plan: Plan) -> None:
     """Repair the output, apply settings that need no model to its index, and record the settings. Needs the lease.
 

@@ -17,7 +17,7 @@ _ESCAPED = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\\:*?
 
 _UNSAFE = re.compile(f"[{_ESCAPED}]")
 _NO_FOLDER = re.compile(r"^/|/(?=/|$)")
-_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:$|\.)", re.IGNORECASE)
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|(?:com|lpt)[0-9¹²³]) *(?:$|\.)", re.IGNORECASE)
 _OUTPUT_SUFFIX = re.compile(r"\.(?=(?:png|jpg|webp|json)$)", re.IGNORECASE)
 
 
@@ -26,7 +26,7 @@ def object_name(text: str) -> str:
 
     Letters of any script, spaces and most signs are kept. Other characters become ``%`` and two hex digits per UTF-8 byte, so
     ``urllib.parse.unquote`` restores the text. Only a text that is too long is cut: it ends in ``~`` and 16 hex digits of its
-    SHA-256.
+    SHA-256. So does the name of an empty text.
 
     Two texts can share a file on some file systems; see ``collision_key``.
     """
@@ -47,7 +47,7 @@ def _segment(escaped: str) -> str:
         escaped = _percent(escaped[0]) + escaped[1:]
     if escaped.endswith((".", " ")):
         escaped = escaped[:-1] + _percent(escaped[-1])
-    return escaped if len(escaped.encode("utf-8")) <= MAX_SEGMENT_BYTES else _cut(escaped, escaped)
+    return escaped if 0 < len(escaped.encode("utf-8")) <= MAX_SEGMENT_BYTES else _cut(escaped, escaped)
 
 
 def _cut(escaped: str, text: str) -> str:

@@ -19,7 +19,6 @@ from pipeline.bench.peers import compare_with_rembg, mask_difference
 from pipeline.bench.photos import find_photos, write_manifest
 from pipeline.errors import ConfigError
 from pipeline.log import log
-from pipeline.output.layout import Layout
 from pipeline.output.output import Output
 from pipeline.storage.files import Files
 
@@ -70,7 +69,7 @@ def test_a_manifest_cycles_through_the_photos(tmp_path: Path, make_photos: MakeP
 
 def test_masks_are_compared_with_rembg_s(make_output: Callable[..., None], tmp_path: Path) -> None:
     """Our masks are 255 in 400 of 1200 pixels; every pixel of rembg's is 100."""
-    output = Output(Layout(str(tmp_path / "out"), "fake-0"), Files())
+    output = Output.at(str(tmp_path / "out"), Files())
     make_output(output, count=3, photos=tmp_path, failed=0)
     for number in range(3):
         Image.new("RGBA", (40, 30), (0, 0, 0, 100)).save(tmp_path / f"{number}.png")

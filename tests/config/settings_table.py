@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from pipeline.config.job import Budget, Compute, Drift, Limits, Notify, Storage
+from pipeline.config.job import Budget, Compute, Destination, Drift, Limits, Notify, Storage
 from pipeline.config.presets import load_preset, preset_names
 from pipeline.config.recipe import Recipe
 from pipeline.config.rendition import Rendition, Shadow, load_rendition, rendition_names
@@ -26,8 +26,10 @@ README = Path(__file__).resolve().parents[2] / "configs" / "README.md"
 SECTIONS: dict[str, tuple[type[Section], str]] = {
     "recipe": (
         Recipe,
-        "What changes pixels, scores or status. Everything here enters the fingerprint, except `name` and the paths of files.",
+        "What changes pixels, scores or status. Everything here enters the fingerprint, except `name`, the paths of files, "
+        "`outputs`, `renditions`\nand `review_below`.",
     ),
+    "output": (Destination, "Where results go, and how their files are named."),
     "compute": (Compute, "Speed and machines. Nothing here enters the fingerprint."),
     "limits": (Limits, "What one image may cost. An image above a limit becomes a failed item."),
     "storage": (Storage, "Access to S3, and where images may be read from."),

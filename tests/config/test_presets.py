@@ -18,7 +18,7 @@ import yaml
 
 from pipeline.config.job import JOB_SECTIONS, load_job
 from pipeline.config.presets import load_preset, preset_names
-from pipeline.config.recipe import Recipe
+from pipeline.config.recipe import DERIVED, UNHASHED, Recipe
 from pipeline.errors import ConfigError
 from pipeline.paths import CONFIGS
 
@@ -197,10 +197,9 @@ CHANGES: dict[str, Any] = {
     "refiner": "none",
     "refiner_weights_sha256": "2" * 64,
     "foreground": "none",
-    "outputs": ["mask"],
-    "review_below": 0.6,
-    "renditions": ["transparent"],
 }
+
+DERIVED_CHANGES: dict[str, Any] = {"outputs": ["mask"], "review_below": 0.6, "renditions": ["transparent"]}
 
 
 OWN_CGM = {"refiner": "cgm", "refiner_weights": "a.safetensors", "refiner_weights_sha256": "0" * 64}
@@ -208,15 +207,24 @@ OWN_CGM = {"refiner": "cgm", "refiner_weights": "a.safetensors", "refiner_weight
 
 def test_every_field_that_can_change_is_tried() -> None:
     fixed = {name for name, field in Recipe.model_fields.items() if len(get_args(field.annotation)) == 1}
-    assert set(CHANGES) == set(Recipe.model_fields) - {"name", "weights", "refiner_weights", "calibration"} - fixed
+    assert set(CHANGES) == set(Recipe.model_fields) - UNHASHED - DERIVED - fixed
+    assert set(DERIVED_CHANGES) == DERIVED
+    assert sorted(UNHASHED) == ["calibration", "name", "refiner_weights", "weights"]
 
 
 @pytest.mark.parametrize("field", CHANGES)
-def test_every_field_of_the_recipe_changes_its_fingerprint(field: str) -> None:
+def test_every_field_that_needs_the_model_changes_the_fingerprint(field: str) -> None:
     base = BASE | ({"model": "mvanet"} if field == "precision" else {}) | (OWN_CGM if field.startswith("refiner_") else {})
     before, after = Recipe.model_validate(base), Recipe.model_validate(base | {field: CHANGES[field]})
     assert getattr(before, field) != getattr(after, field)
     assert before.fingerprint() != after.fingerprint()
+
+
+@pytest.mark.parametrize("field", DERIVED_CHANGES)
+def test_fields_that_are_applied_without_the_model_do_not(field: str) -> None:
+    before, after = Recipe.model_validate(BASE), Recipe.model_validate(BASE | {field: DERIVED_CHANGES[field]})
+    assert getattr(before, field) != getattr(after, field)
+    assert before.fingerprint() == after.fingerprint() and before.facts() == after.facts()
 
 
 def test_name_and_place_of_the_weights_do_not() -> None:
@@ -237,9 +245,19 @@ def test_weights_of_a_refiner_are_pinned_before_the_fingerprint(tmp_path: Path) 
         other.fingerprint()
 
 
-def test_order_of_outputs_does_not() -> None:
-    one, other = (Recipe.model_validate(BASE | {"outputs": outputs}) for outputs in (["mask", "cutout"], ["cutout", "mask"]))
-    assert one.fingerprint() == other.fingerprint()
+def test_the_order_of_outputs_and_renditions_does_not_matter() -> None:
+    for field, values in {"outputs": ["mask", "cutout"], "renditions": ["transparent", "amazon-main"]}.items():
+        one, other = (Recipe.model_validate(BASE | {field: order}) for order in (values, values[::-1]))
+        assert one == other
+
+
+@pytest.mark.parametrize(
+    ("outputs", "said"),
+    [([], "at least one"), (["mask", "mask"], "only once"), (["trimap"], "name mask or cutout"), (["masks"], "outputs")],
+)
+def test_impossible_outputs_are_refused(outputs: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_preset("u2netp", {"outputs": outputs})
 
 
 NOT_PIXELS = [
@@ -271,6 +289,7 @@ NOT_PIXELS = [
     "storage.anonymous=true",
     "storage.http=true",
     "budget.max_failed_share=0.5",
+    "budget.allowed_failed=3",
     "budget.judged_after=7",
     "budget.deadline_s=3600",
     "drift.accepted=s3://shop/accepted.json",
@@ -279,6 +298,7 @@ NOT_PIXELS = [
     "drift.failed=0.01",
     "drift.confidence=0.9",
     "notify.to=https://hooks.example.com/T0/B0/secret",
+    "output.name={sku}",
 ]
 
 
@@ -287,7 +307,7 @@ def test_every_setting_of_speed_is_tried() -> None:
     sections = [section for section in JOB_SECTIONS if section != "recipe"]
     fields = {f"{section}.{name}" for section in sections for name in type(getattr(job, section)).model_fields}
     secrets = {"storage.key", "storage.secret", "storage.token"}
-    assert {pair.partition("=")[0] for pair in NOT_PIXELS} == fields - secrets
+    assert {pair.partition("=")[0] for pair in NOT_PIXELS} == fields - secrets - {"output.uri"}
 
 
 @pytest.mark.parametrize("pair", NOT_PIXELS)
@@ -296,7 +316,7 @@ def test_no_other_setting_enters_the_fingerprint(pair: str) -> None:
     plain, changed = (load_job(manifest="a", output="b", overrides=[settled, *pairs]) for pairs in ([], [pair]))
     assert changed != plain
     assert changed.recipe.fingerprint() == plain.recipe.fingerprint()
-    assert changed.recipe.folder() == plain.recipe.folder()
+    assert changed.recipe.label() == plain.recipe.label()
 
 
 def test_a_hanging_item_must_end_before_the_run_is_given_up() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ import pytest
 from pipeline.errors import ConfigError, StorageError
 from pipeline.evaluate.calibrate import calibrate
 from pipeline.evaluate.schema import EVALUATION
-from pipeline.output.layout import Layout
 from pipeline.output.output import Output
+from pipeline.output.settings import write_settings
 from pipeline.quality.calibration import read_calibration
 from pipeline.review.reviews import import_reviews
 from pipeline.schema import INDEX, SIGNALS
@@ -40,7 +39,7 @@ def write_parquet(uri: str, rows: list[dict[str, Any]], schema: pa.Schema) -> No
 def evaluated(folder: Path, photos: int = 120, per_photo: int = 3, **recipe: Any) -> Output:
     """Write an output with an evaluation of ``per_photo`` items per photo, a failed one, and one with a flag."""
     rng = np.random.default_rng(1)
-    output = Output(Layout(str(folder), "model-0123456789ab"), FILES)
+    output = Output.at(str(folder), FILES)
     rows = []
     for photo in range(photos):
         for number in range(per_photo):
@@ -51,7 +50,8 @@ def evaluated(folder: Path, photos: int = 120, per_photo: int = 3, **recipe: Any
     empty = {"signals": rows[0]["signals"] | {"empty": True}, "dice_binary": 0.0}
     rows.append(rows[0] | {"item_id": "flat", "group": "flat"} | empty)
     write_parquet(f"{output.layout.evaluation}/part-0.parquet", rows, EVALUATION)
-    FILES.write(output.layout.recipe, json.dumps({"weights_sha256": "a" * 64, "frame_px": 320} | recipe).encode())
+    facts = {"weights_sha256": "a" * 64, "frame_px": 320} | recipe
+    write_settings(output, {"name": "model", "fingerprint": "0" * 64, "recipe": facts, "renditions": {}})
     return output
 
 
@@ -84,10 +84,10 @@ def test_reviews_count_for_items_that_were_not_measured(tmp_path: Path) -> None:
     output = evaluated(tmp_path)
     rng = np.random.default_rng(2)
     rows = [
-        {"item_id": f"new-{number}", "status": "ok", "quality": 0.5, "signals": signals_of(0.97 if number % 2 else 0.8, rng)}
-        for number in range(20)
+        {"item_id": name, "output_name": name, "status": "ok", "quality": 0.5, "signals": signals_of(dice, rng)}
+        for name, dice in ((f"new-{number}", 0.97 if number % 2 else 0.8) for number in range(20))
     ]
-    rows.append({"item_id": "0@0", "status": "ok", "signals": signals_of(0.9, rng)})
+    rows.append({"item_id": "0@0", "output_name": "0@0", "status": "ok", "signals": signals_of(0.9, rng)})
     write_parquet(f"{output.layout.index}/part-0.parquet", rows, INDEX)
     lines = [f"new-{number},{'accept' if number % 2 else 'reject'}" for number in range(20)]
     import_reviews("item_id,verdict\n0@0,reject\n" + "\n".join(lines), output)

@@ -21,6 +21,7 @@ from pipeline.evaluate.driver import EvaluateOptions, evaluate
 from pipeline.evaluate.measure import MeasureContext, measure_batch
 from pipeline.evaluate.schema import EVALUATION, INDEX_COLUMNS
 from pipeline.evaluate.tables import tables
+from pipeline.output.output import Output
 from pipeline.quality.metrics import CURVES, METRICS, measure
 from pipeline.run.crash_ledger import MAX_CRASHES, InMemoryLedger
 from pipeline.storage.allowlist import AllowList
@@ -29,6 +30,7 @@ from pipeline.storage.files import Files
 pytest.importorskip("py_sod_metrics")
 pytestmark = pytest.mark.usefixtures("ray_session")
 MakePhotos = Callable[..., list[Path]]
+OUTPUT = Output.at(str(Path(__file__).parent), Files())
 
 
 def png(array: np.ndarray) -> bytes:
@@ -77,7 +79,7 @@ def job_of(manifest: Path, fake_preset: str, *pairs: str) -> Job:
 
 
 def rows_of(manifest: Path) -> dict[str, dict[str, Any]]:
-    (folder,) = (manifest.parent.parent / "out").glob("*/evaluation")
+    (folder,) = (manifest.parent.parent / "out").glob("*/_matteline/evaluation")
     table = ds.dataset(folder, format="parquet").to_table()
     assert table.schema.names == EVALUATION.names
     rows = {Path(row["item_id"]).stem: row for row in table.to_pylist()}
@@ -104,10 +106,11 @@ def test_every_item_ends_as_one_row(labelled: Path, fake_preset: str) -> None:
     assert (summary.items, summary.failed, summary.unreadable, summary.overall.items) == (12, 1, 7, 4)
     assert {code: count for code, (count, _) in summary.errors.items()} == {"truth": 7, "fetch": 1}
 
+    output = labelled.parent.parent / "out" / "fake"
     for stem in ("photo-000", "photo-009", "photo-010", "photo-011"):
         row = rows[stem]
         truth = np.asarray(Image.open(labelled.parent / "masks" / f"{stem}.png"))
-        wanted = measure(np.asarray(Image.open(row["mask_uri"])), truth)
+        wanted = measure(np.asarray(Image.open(output / row["mask_path"])), truth)
         assert {name: row[name] for name in wanted.values} == wanted.values
         for name, curve in wanted.curves.items():
             np.testing.assert_allclose(row[name], curve, atol=1e-6)
@@ -153,7 +156,7 @@ def test_a_second_evaluation_reuses_masks_and_replaces_rows(labelled: Path, fake
     summaries = evaluate([first, second], EvaluateOptions())
     assert [(one.model, one.items) for one in summaries] == [("fake", 10), ("bare", 10)]
     assert {path: path.stat().st_mtime_ns for path in masks} == masks
-    for folder in (tmp_path / "out").glob("*/evaluation"):
+    for folder in (tmp_path / "out").glob("*/_matteline/evaluation"):
         assert ds.dataset(folder, format="parquet").to_table().num_rows == 10
     comparison = tables(summaries)[0]
     assert [row[0] for row in comparison[2]] == ["fake", "bare"]
@@ -163,8 +166,8 @@ def test_a_second_evaluation_reuses_masks_and_replaces_rows(labelled: Path, fake
 def test_recipes_of_one_name_get_different_names_in_the_tables(labelled: Path, fake_preset: str) -> None:
     jobs = [job_of(labelled, fake_preset), job_of(labelled, fake_preset, "recipe.refiner=none")]
     one, other = evaluate(jobs, EvaluateOptions())
-    assert one.model != other.model
-    assert one.model.startswith("fake-")
+    assert (one.model, other.model) == ("fake", "fake-2")
+    assert {path.parent.name for path in (labelled.parent.parent / "out").glob("*/index")} == {"fake", "fake-2"}
 
 
 def test_wrong_columns_and_recipes_are_refused_before_work(labelled: Path, fake_preset: str, tmp_path: Path) -> None:
@@ -187,8 +190,9 @@ def test_wrong_columns_and_recipes_are_refused_before_work(labelled: Path, fake_
 def test_a_missing_mask_is_an_error_of_its_row(labelled: Path, fake_preset: str) -> None:
     job = job_of(labelled, fake_preset)
     evaluate([job], EvaluateOptions())
-    Path(rows_of(labelled)["photo-009"]["mask_uri"]).unlink()
-    Path(rows_of(labelled)["photo-010"]["mask_uri"]).write_bytes(b"")
+    output = labelled.parent.parent / "out" / "fake"
+    (output / rows_of(labelled)["photo-009"]["mask_path"]).unlink()
+    (output / rows_of(labelled)["photo-010"]["mask_path"]).write_bytes(b"")
     (summary,) = evaluate([job], EvaluateOptions())
     rows = rows_of(labelled)
     for stem in ("photo-009", "photo-010"):
@@ -213,14 +217,14 @@ def joined_row(truth_uri: str, **row: Any) -> pa.Table:
 
 def test_failed_rows_pass_through_unchanged() -> None:
     rows = joined_row("/nowhere", status="failed", error_code="fetch", error_detail="gone", tags=["x"])
-    (found,) = measure_batch(rows, context=MeasureContext(Files(), AllowList(("/",)), Limits(), 1)).to_pylist()
+    (found,) = measure_batch(rows, context=MeasureContext(OUTPUT, AllowList(("/",)), Limits(), 1)).to_pylist()
     assert (found["error_code"], found["error_detail"], found["tags"]) == ("fetch", "gone", ["x"])
 
 
 def test_an_item_that_crashed_too_often_is_given_up() -> None:
     ledger = InMemoryLedger()
     ledger.started["measure/a"] = MAX_CRASHES
-    context = MeasureContext(Files(), AllowList(("/",)), Limits(), 1, ledger=ledger)
-    (found,) = measure_batch(joined_row(__file__, status="ok", mask_uri=__file__), context=context).to_pylist()
+    context = MeasureContext(OUTPUT, AllowList(("/",)), Limits(), 1, ledger=ledger)
+    (found,) = measure_batch(joined_row(__file__, status="ok", mask_path=Path(__file__).name), context=context).to_pylist()
     assert found["error_code"] == "crash"
     assert not ledger.started

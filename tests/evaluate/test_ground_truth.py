@@ -10,7 +10,6 @@ from pipeline.errors import ItemsMissing
 from pipeline.evaluate.ground_truth import join_index, read_ground_truth
 from pipeline.manifest.manifest import open_manifest
 from pipeline.output.index import write_part
-from pipeline.output.layout import Layout
 from pipeline.output.output import Output
 from pipeline.schema import INDEX
 from pipeline.storage.files import Files
@@ -30,12 +29,18 @@ def ground_truth(*item_ids: str) -> pa.Table:
 
 
 def test_ground_truth_joins_the_index_whatever_the_order_of_parts(tmp_path: Path) -> None:
-    output = Output(Layout(str(tmp_path), "fake-0"), Files())
+    output = Output.at(str(tmp_path), Files())
     for item_id, quality in (("b", 0.25), ("a", 0.5), ("other", 0.75)):
-        row = {"item_id": item_id, "status": "ok", "quality": quality, "signals": {"soft_dice": quality}}
+        row = {
+            "item_id": item_id,
+            "output_name": item_id,
+            "status": "ok",
+            "quality": quality,
+            "signals": {"soft_dice": quality},
+        }
         write_part(output, pa.Table.from_pylist([row], INDEX))
     older = pa.table({"item_id": ["c"], "status": ["failed"], "signals": [{"soft_dice": 0.125}]})
-    pq.write_table(older, tmp_path / "fake-0" / "index" / "part-0.parquet")
+    pq.write_table(older, tmp_path / "index" / "part-0.parquet")
     rows = join_index(ground_truth("c", "a", "b"), output)
     assert rows["item_id"].to_pylist() == ["c", "a", "b"]
     assert rows["quality"].to_pylist() == [None, 0.5, 0.25]

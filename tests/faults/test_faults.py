@@ -210,6 +210,80 @@ def test_two_starts_in_the_same_second(on_disk: MakeTrial, trial_module: ModuleT
         assert f"process {winner.pid}" in trial.said(1 + codes.index(5)), "the loser names the one at work"
 
 
+OTHER = ["recipe.frame_px=96", "compute.rows_per_part=16"]
+"""Another recipe, with many objects written before the rows of their part."""
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_killed_while_replacing(on_disk: MakeTrial, share: float) -> None:
+    """Objects are overwritten before their rows are: the next run, without any option, repairs what is in between."""
+    with on_disk("driver killed while items are replaced", moment=f" at {share:.0%}") as trial:
+        trial.finish(most=1)
+        trial.settings, trial.options = OTHER, ["--replace"]
+        run = trial.start()
+        trial.await_frames(round((1 + share) * len(trial.items)), run)
+        run.kill()
+        run.wait()
+        trial.options = []
+        trial.finish()
+        recipes = {row["recipe"] for row in trial.index()}
+        assert len(recipes) == 1
+
+
+def test_killed_between_objects_and_their_row(on_disk: MakeTrial, trial_module: ModuleType) -> None:
+    """Everything is overwritten and nothing committed, and the items of the former recipe are asked for again."""
+    with on_disk("driver killed between new objects and their rows") as trial:
+        trial.finish(most=1)
+        before = {row["item_id"]: row["mask_sha256"] for row in trial.index()}
+        trial.settings, trial.options = ["recipe.frame_px=96", "compute.rows_per_part=1000"], ["--replace"]
+        run = trial.start()
+        trial.await_frames(2 * len(trial.items), run)
+        run.kill()
+        run.wait()
+        masks = {name: hash_ for name, hash_ in trial.mask_hashes().items() if before[name] != hash_}
+        assert masks, "some masks are new although no row is"
+        trial.settings = []  # the former recipe again: its rows are there, and their objects are not
+        trial.finish()
+        assert {row["item_id"]: row["mask_sha256"] for row in trial.index()} == before
+
+
+def test_killed_while_a_rendition_is_added(on_disk: MakeTrial, trial_module: ModuleType) -> None:
+    with on_disk("driver killed while a rendition is added") as trial:
+        trial.finish(most=1)
+        trial.options = ["--rendition", "amazon-main"]
+        run = trial.start()
+        folder = Path(trial.place.output) / "amazon-main"
+        trial_module.wait_until(lambda: len(list(folder.rglob("*.jpg"))) >= 10 or run.poll() is not None, "ten files", 120)
+        run.kill()
+        run.wait()
+        trial.finish()
+        assert all(row["renditions"][0]["name"] == "amazon-main" for row in trial.index())
+        assert len(trial.segmented()) == len(trial.items), "the model is not needed"
+
+
+def test_two_items_of_one_name(on_disk: MakeTrial, trial_module: ModuleType, tmp_path: Path) -> None:
+    with on_disk("two items of one file name") as trial:
+        trial.finish(most=1)
+        manifest, folder = trial.manifest, Path(trial.manifest).parent
+        clash = tmp_path / "clash.csv"
+        clash.write_text(f"item_id,image_uri\nITEM/000,{folder}/photos/photo-001.jpg\n")
+        trial.manifest, trial.options = str(clash), ["--allow-root", str(folder)]
+        assert trial.start().wait(trial_module.RUN_S) == 2, trial.said()
+        assert "'item/000' and 'ITEM/000' would share the file name" in trial.said()
+        trial.manifest, trial.options = manifest, []
+
+
+def test_output_moved(on_disk: MakeTrial, tmp_path: Path, trial_module: ModuleType) -> None:
+    with on_disk("output moved") as trial:
+        trial.finish(most=1)
+        moved = tmp_path / "elsewhere" / "out"
+        moved.parent.mkdir()
+        Path(trial.place.output).rename(moved)
+        trial.place = trial_module.Disk(str(moved))
+        trial.finish(most=1)
+        assert len(trial.segmented()) == len(trial.items), "nothing is done again"
+
+
 def test_nothing_is_left_running(trial_module: ModuleType, bars: Any) -> None:
     """Comes last. Ray's processes find out by themselves that a killed run is gone, which may take some of them a minute."""
     deadline = time.monotonic() + LEFT_S

@@ -104,6 +104,8 @@ class Trial:
     doomed: Mapping[str, str] = field(default_factory=dict)
     faults: Mapping[str, Any] = field(default_factory=dict)
     settings: Sequence[str] = ()
+    options: Sequence[str] = ()
+    """Further options of the command."""
     moment: str = ""
     """Tells the bars of one fault at several moments apart."""
     runs: int = 0
@@ -131,7 +133,15 @@ class Trial:
         self.runs += 1
         where = ("--manifest", self.manifest, "--output", self.place.output, "--preset", self.preset)
         settings = ("compute.no_progress_s=200", "limits.item_s=25", *self.settings)
-        command = [MATTELINE, "run", *where, "--retry", "fetch,write", *(f"--set={setting}" for setting in settings)]
+        command = [
+            MATTELINE,
+            "run",
+            *where,
+            "--retry",
+            "fetch,write",
+            *self.options,
+            *(f"--set={setting}" for setting in settings),
+        ]
         with self._log(self.runs).open("wb") as log:
             run = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment, start_new_session=True)
         self.sessions.append(run.pid)
@@ -158,6 +168,18 @@ class Trial:
         """The frames' names."""
         return [frame.name for frame in self.frames()]
 
+    def index(self) -> list[dict[str, Any]]:
+        """Return the rows of the index."""
+        found = self.place.objects()
+        parts = [data for uri, data in found.items() if uri.startswith(f"{self.place.output}/index/")]
+        return [row for data in parts for row in pq.read_table(io.BytesIO(data)).to_pylist()]
+
+    def mask_hashes(self) -> dict[str, str]:
+        """Return the SHA-256 of the masks that are stored, by item."""
+        prefix = f"{self.place.output}/masks/"
+        masks = {uri.removeprefix(prefix): data for uri, data in self.place.objects().items() if uri.startswith(prefix)}
+        return {name.removesuffix(".png"): hashlib.sha256(data).hexdigest() for name, data in masks.items()}
+
     def await_frames(self, count: int, run: subprocess.Popen[bytes]) -> None:
         """Until so many frames went through the model."""
         wait_until(lambda: len(self.segmented()) >= count or run.poll() is not None, f"{count} frames", RUN_S)
@@ -171,7 +193,7 @@ class Trial:
         if kind is not None:
             for process in outside_roots(self.sessions):
                 process.kill()
-        lost, duplicated = audit(self.place.objects(), self.items, self.doomed)
+        lost, duplicated = audit(self.place.objects(), self.place.output, self.items, self.doomed)
         frames = self.segmented()
         self.rows.append(Row(self.fault, len(self.items), lost, duplicated, len(frames) - len(set(frames)), self.runs))
         try:
@@ -193,24 +215,26 @@ class Trial:
         return self.folder / f"run-{run}.log"
 
 
-def audit(objects: Mapping[str, bytes], items: Collection[str], doomed: Mapping[str, str]) -> tuple[int, int]:
+def audit(objects: Mapping[str, bytes], output: str, items: Collection[str], doomed: Mapping[str, str]) -> tuple[int, int]:
     """How many items are lost, and how many rows are there too often.
 
-    An item is lost without a row that says what it must: both objects there with the row's SHA-256, or, if it was doomed,
+    An item is lost without a row that says what it must: all objects there with the row's SHA-256, or, if it was doomed,
     its error code and no object. Rows of no item count as too many.
     """
-    index = [data for uri, data in objects.items() if uri.endswith(".parquet") and "/index/" in uri]
+    index = [data for uri, data in objects.items() if uri.startswith(f"{output}/index/") and uri.endswith(".parquet")]
     rows = [row for data in index for row in pq.read_table(io.BytesIO(data)).to_pylist()]
-    whole = {row["item_id"] for row in rows if _is_whole(row, objects, doomed.get(row["item_id"]))}
+    whole = {row["item_id"] for row in rows if _is_whole(row, objects, output, doomed.get(row["item_id"]))}
     seen = Counter(row["item_id"] for row in rows)
     duplicated = sum(count - 1 for count in seen.values()) + len(seen.keys() - set(items))
     return len(set(items) - whole), duplicated
 
 
-def _is_whole(row: Mapping[str, Any], objects: Mapping[str, bytes], doom: str | None) -> bool:
+def _is_whole(row: Mapping[str, Any], objects: Mapping[str, bytes], output: str, doom: str | None) -> bool:
     if doom is not None:
-        return row["status"] == "failed" and row["error_code"] == doom and row["mask_uri"] is row["cutout_uri"] is None
-    stored = [(objects.get(row[f"{output}_uri"]), row[f"{output}_sha256"]) for output in ("mask", "cutout")]
+        return row["status"] == "failed" and row["error_code"] == doom and row["mask_path"] is row["cutout_path"] is None
+    named = [(row[f"{kind}_path"], row[f"{kind}_sha256"]) for kind in ("mask", "cutout")]
+    named += [(one["path"], one["sha256"]) for one in row["renditions"] or ()]
+    stored = [(objects.get(f"{output}/{path}"), sha256) for path, sha256 in named]
     return row["status"] in ("ok", "review") and all(
         data is not None and hashlib.sha256(data).hexdigest() == sha256 for data, sha256 in stored
     )

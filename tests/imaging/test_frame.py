@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ItemRefused
-from pipeline.imaging.frame import Placement, make_frame, place, restore, to_mask, to_trimap
+from pipeline.imaging.frame import Placement, make_frame, place, restore, to_mask
 from pipeline.types import Alpha, Box, Pixels, Size
 
 Maker = Callable[[int, int], Pixels]
@@ -259,28 +259,3 @@ def test_upstream_s_masks_fill_exactly_the_region(name: str, box: Any, shared: P
     left, top, right, bottom = place(mask.shape, Box(*box) if box else None, FINEGRAIN).inside
     assert mask[top:bottom, left:right].min() > 0
     assert np.count_nonzero(mask) == (right - left) * (bottom - top)
-
-
-@given(
-    st.tuples(st.integers(1, 200), st.integers(1, 200)),
-    st.tuples(*[st.floats(-50, 150)] * 2, *[st.floats(1, 150)] * 2),
-    st.integers(0, 63),
-)
-@settings(max_examples=60, deadline=None)
-def test_a_trimap_is_unknown_in_the_unknown_region_and_known_elsewhere(
-    size: tuple[int, int], corners: tuple[float, float, float, float], column: int
-) -> None:
-    x, y, width, height = corners
-    try:
-        placement = place(size, Box(x, y, x + width, y + height), recipe())
-    except ItemRefused:
-        return
-    mask = np.random.default_rng(column).integers(0, 256, size, np.uint8)
-    unknown = np.zeros((64, 64), np.float32)
-    assert np.array_equal(to_trimap(unknown, mask, placement), np.where(mask > 128, 255, 0)), "everything is known"
-    unknown[:, column] = 0.2
-    trimap = to_trimap(unknown, mask, placement)
-    where = restore(unknown, placement, recipe(alpha_resize="plain")) > 0
-    assert (trimap[where] == 128).all()
-    assert set(np.unique(trimap)) <= {0, 128, 255}
-    assert np.array_equal(trimap[trimap != 128], np.where(mask > 128, 255, 0)[trimap != 128])

@@ -42,7 +42,7 @@ def test_a_folder_of_masks_becomes_tables(
     checked = matteline("verify", "out")
     assert checked.returncode == 0, checked.stdout
     assert matteline("gc", "out", "--min-age", "0", "--delete").returncode == 0
-    assert list((tmp_path / "out").glob("*/evaluation/part-*.parquet")), "an evaluation is nothing left over"
+    assert list((tmp_path / "out").glob("*/_matteline/evaluation/part-*.parquet")), "an evaluation is nothing left over"
 
 
 def test_failures_are_counted_and_no_reason_to_give_up(

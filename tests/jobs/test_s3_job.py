@@ -55,11 +55,11 @@ def test_everything_on_s3(matteline: Command, s3: Any, bucket: str, tmp_path: Pa
         assert (row["status"] == "failed") == (row["item_id"] == "broken")
         if row["status"] != "failed":
             for output in ("mask", "cutout"):
-                data = s3.get(bucket, row[f"{output}_uri"].removeprefix(f"s3://{bucket}/"))
+                data = s3.get(bucket, f"out/{row[f'{output}_path']}")
                 assert hashlib.sha256(data).hexdigest() == row[f"{output}_sha256"]
                 assert Image.open(io.BytesIO(data)).size == (row["width"], row["height"])
             (rle,) = row["renditions"]
-            assert json.loads(s3.get(bucket, rle["uri"].removeprefix(f"s3://{bucket}/")))["size"] == [
+            assert json.loads(s3.get(bucket, f"out/{rle['path']}"))["size"] == [
                 row["height"],
                 row["width"],
             ]
@@ -95,7 +95,7 @@ def test_a_prefix_is_a_manifest(matteline: Command, s3: Any, bucket: str, fake_p
     ],
 )
 def test_what_s3_refuses_is_refused_before_work(
-    matteline: Command,
+    own_process: Command,
     s3: Any,
     bucket: str,
     tmp_path: Path,
@@ -107,7 +107,7 @@ def test_what_s3_refuses_is_refused_before_work(
 ) -> None:
     target = f"s3://{bucket}/{output}" if not output.startswith("..") else f"s3://{output[3:]}"
     where = ("run", "-m", f"s3://{bucket}/{manifest}", "-o", target, "-p", fake_preset)
-    refused = matteline(*where, env=s3.environment | change)
+    refused = own_process(*where, env=s3.environment | change)
     assert refused.returncode == 2, refused.stderr
     assert words in refused.stderr.lower()
     assert "Traceback" not in refused.stderr
@@ -116,10 +116,10 @@ def test_what_s3_refuses_is_refused_before_work(
     assert not [key for key in s3.keys(bucket, "out2/") if key.endswith((".png", ".parquet"))]
 
 
-def test_a_reader_may_not_write(matteline: Command, s3: Any, bucket: str, tmp_path: Path, fake_preset: str) -> None:
+def test_a_reader_may_not_write(own_process: Command, s3: Any, bucket: str, tmp_path: Path, fake_preset: str) -> None:
     reader = s3.environment | {"AWS_ACCESS_KEY_ID": s3.reader_key, "AWS_SECRET_ACCESS_KEY": s3.reader_secret}
     where = ("run", "-m", f"s3://{bucket}/catalog/manifest.csv", "-o", f"s3://{bucket}/out3", "-p", fake_preset)
-    refused = matteline(*where, env=reader)
+    refused = own_process(*where, env=reader)
     assert refused.returncode == 2, refused.stderr
     assert "written" in refused.stderr
 

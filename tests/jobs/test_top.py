@@ -114,7 +114,7 @@ def write_lease(output: Output, expires_at: float, run_id: str = RUN) -> None:
 
 
 def shown(output: Output, **options: Any) -> tuple[str, str]:
-    status = read_status(output.layout.root, output.files, now=NOW, **options)
+    status = read_status(output.folder, output.files, now=NOW, **options)
     console = Console(width=200, file=io.StringIO(), record=True)
     console.print(view(status))
     return status.verdict, console.export_text()
@@ -146,7 +146,7 @@ def test_a_run_without_its_lease_is_dead_and_the_latest_run_is_shown(output: Out
     assert shown(output)[0] == "running"
     assert shown(output, run_id=RUN)[0] == "dead"
     with pytest.raises(ConfigError, match="no run 2099 under"):
-        read_status(output.layout.root, output.files, run_id="2099")
+        read_status(output.folder, output.files, run_id="2099")
 
 
 def test_runs_without_a_progress_object(output: Output, make_output: Callable[..., None]) -> None:

@@ -30,7 +30,7 @@ def rows(**columns: Any) -> list[dict[str, Any]]:
 def test_a_row_becomes_an_item() -> None:
     empty = {"box": None, "error_code": None, "error_detail": None}
     assert rows(image_uri=["a.jpg", "/x/b.jpg", "s3://b/c.jpg"], item_id=["1", "2", "3"]) == [
-        {"item_id": item_id, "image_uri": uri} | empty
+        {"item_id": item_id, "output_name": item_id, "image_uri": uri} | empty
         for item_id, uri in (("1", "/base/a.jpg"), ("2", "/x/b.jpg"), ("3", "s3://b/c.jpg"))
     ]
 

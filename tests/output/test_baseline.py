@@ -22,6 +22,7 @@ from pipeline.review.reviews import draw_sample, import_reviews
 from pipeline.run.driver import run_job
 from pipeline.schema import INDEX
 from pipeline.storage.files import Files
+from pipeline.storage.uris import parent
 
 MakePhotos = Callable[..., list[Path]]
 FILES = Files()
@@ -31,8 +32,8 @@ def write_run(output: Output, run_id: str, count: int, *, high: float = 8.0, exi
     """Write the rows of one run, and its record unless ``exit_code`` is None, as for a killed driver."""
     qualities = np.random.default_rng(len(run_id)).beta(high, 2, count).tolist()
     rows = [
-        {"item_id": f"{run_id}-{number}", "status": "ok", "quality": quality, "run_id": run_id, "reasons": []}
-        for number, quality in enumerate(qualities)
+        {"item_id": name, "output_name": name, "status": "ok", "quality": quality, "run_id": run_id, "reasons": []}
+        for name, quality in ((f"{run_id}-{number}", quality) for number, quality in enumerate(qualities))
     ]
     write_part(output, pa.Table.from_pylist(rows, INDEX))
     if exit_code is not None:
@@ -42,7 +43,8 @@ def write_run(output: Output, run_id: str, count: int, *, high: float = 8.0, exi
 @pytest.fixture
 def output(tmp_path: Path) -> Output:
     output = Output.at(str(tmp_path / "out" / "fake-0"), FILES)
-    FILES.write(output.layout.recipe, b"{}")
+    settings = {"name": "fake", "fingerprint": "0" * 64, "recipe": {"frame_px": 64}, "renditions": {}}
+    FILES.write(output.layout.recipe, json.dumps(settings).encode())
     write_run(output, "20260101T000000Z-a", 2000)
     return output
 
@@ -50,7 +52,7 @@ def output(tmp_path: Path) -> Output:
 def test_a_worse_run_drifts_from_the_baseline(output: Output) -> None:
     made = accept(output)
     assert (made.distribution.items, made.run_id) == (2000, "20260101T000000Z-a")
-    assert last_accepted(output.layout.root, FILES) == last_accepted(output.folder, FILES) == made
+    assert last_accepted(parent(output.folder), FILES) == last_accepted(output.folder, FILES) == made
     write_run(output, "20260102T000000Z-b", 500)
     write_run(output, "20260103T000000Z-c", 300, high=3.0, exit_code=4)
     write_run(output, "20260103T010000Z-d", 200, high=3.0, exit_code=None)
@@ -67,26 +69,26 @@ def test_accepted_items_and_similar_runs_do_not_drift(output: Output) -> None:
     write_run(output, "20260102T000000Z-b", 500, high=3.0, exit_code=3)
     made = accept(output)
     assert drift(made, output, Drift())["items"] == 0
-    other = Output.at(f"{output.layout.root}-2/fake-1", FILES)
+    other = Output.at(f"{parent(output.folder)}-2/fake-1", FILES)
     write_run(other, "20251231T000000Z-z", 2500, exit_code=None)
     found = drift(accept(output), other, Drift(quality=0.3))
     assert found["items"] == 2500 and not found["drifted"] and found["said"] == ""
 
 
 def test_the_latest_baseline_of_an_output_counts(output: Output, tmp_path: Path) -> None:
-    assert baseline(Drift(), output.layout.root, FILES) is None
+    assert baseline(Drift(), parent(output.folder), FILES) is None
     with pytest.raises(ConfigError, match="has no accepted baseline; review it, then run matteline review accept"):
-        baseline(Drift(accepted=str(tmp_path / "nowhere.json")), output.layout.root, FILES)
+        baseline(Drift(accepted=str(tmp_path / "nowhere.json")), parent(output.folder), FILES)
     kept = str(tmp_path / "accepted.json")
     first, second = accept(output), accept(output, kept)
-    assert baseline(Drift(), output.layout.root, FILES) == first
-    assert baseline(Drift(accepted=kept), output.layout.root, FILES) == second
-    other = Output.at(f"{output.layout.root}/fake-1", FILES)
+    assert baseline(Drift(), parent(output.folder), FILES) == first
+    assert baseline(Drift(accepted=kept), parent(output.folder), FILES) == second
+    other = Output.at(f"{parent(output.folder)}/fake-1", FILES)
     FILES.write(other.layout.recipe, b"{}")
     write_run(other, "20260102T000000Z-b", 5)
     later = json.loads(Path(kept).read_text()) | {"folder": other.folder, "accepted_at": "2999-01-01T00:00:00+00:00"}
     FILES.write(f"{other.layout.reviews}/accepted.json", json.dumps(later).encode())
-    found = last_accepted(output.layout.root, FILES)
+    found = last_accepted(parent(output.folder), FILES)
     assert found is not None and found.folder == other.folder
 
 
@@ -94,7 +96,7 @@ def test_the_latest_baseline_of_an_output_counts(output: Output, tmp_path: Path)
 def test_a_file_that_is_no_baseline_is_refused(output: Output, text: str) -> None:
     FILES.write(f"{output.layout.reviews}/accepted.json", text.encode())
     with pytest.raises(ConfigError, match="is not a baseline"):
-        baseline(Drift(), output.layout.root, FILES)
+        baseline(Drift(), parent(output.folder), FILES)
 
 
 def test_a_drawn_sample_must_be_accepted_first(output: Output) -> None:
@@ -108,7 +110,7 @@ def test_a_drawn_sample_must_be_accepted_first(output: Output) -> None:
     with pytest.raises(ConfigError, match="drawn from 2000 items, and 5 were added since; draw another"):
         accept(output)
     with pytest.raises(ConfigError, match="has no items to accept"):
-        accept(Output.at(f"{output.layout.root}/empty", FILES))
+        accept(Output.at(f"{parent(output.folder)}/empty", FILES))
 
 
 def test_a_run_warns_of_drift_and_keeps_its_exit_code(
@@ -125,7 +127,9 @@ def test_a_run_warns_of_drift_and_keeps_its_exit_code(
     with pytest.raises(ErrorBudgetExceeded):
         run_job(job)
     (written,) = (
-        json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/runs/*.json") if record.run_id not in path.name
+        json.loads(path.read_text())
+        for path in (tmp_path / "out").glob("_matteline/runs/*.json")
+        if record.run_id not in path.name
     )
     assert written["exit_code"] == 3
     assert written["drift"]["drifted"] and written["drift"]["shifts"]["failed"]["now"] == 1

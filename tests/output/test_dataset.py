@@ -18,6 +18,7 @@ from pipeline.errors import ConfigError, StorageError
 from pipeline.imaging.encode import encode_mask
 from pipeline.output.dataset import MAX_OBJECTS, DatasetReport, export_dataset
 from pipeline.output.index import write_part
+from pipeline.output.layout import output_path
 from pipeline.output.output import Output
 from pipeline.schema import INDEX
 from pipeline.storage.files import Files
@@ -37,7 +38,7 @@ Write = Callable[..., None]
 
 @pytest.fixture
 def output(tmp_path: Path) -> Output:
-    return Output.at(str(tmp_path / "out" / "fake-0"), Files())
+    return Output.at(str(tmp_path / "out"), Files())
 
 
 @pytest.fixture
@@ -47,12 +48,11 @@ def write(output: Output) -> Write:
     def part(masks: dict[str, np.ndarray], **columns: Any) -> None:
         rows = []
         for item_id, alpha in masks.items():
-            uri = output.layout.output("mask", item_id, "0" * 12)
-            output.files.write(uri, encode_mask(alpha))
-            row = {"item_id": item_id, "status": "ok", "image_uri": f"/photos/{item_id.partition('#')[0]}", "quality": 0.75}
-            rows.append(
-                row | {"height": SIZE[0], "width": SIZE[1], "image_sha256": "a", "mask_uri": uri, "finished_at": 1} | columns
-            )
+            path = output_path("mask", item_id)
+            output.write(output.layout.uri(path), encode_mask(alpha))
+            row = {"item_id": item_id, "output_name": item_id, "status": "ok", "quality": 0.75, "finished_at": 1}
+            row |= {"image_uri": f"/photos/{item_id.partition('#')[0]}", "image_sha256": "a"}
+            rows.append(row | {"height": SIZE[0], "width": SIZE[1], "mask_path": path} | columns)
         write_part(output, pa.Table.from_pylist(rows, INDEX))
 
     return part
@@ -115,13 +115,22 @@ def test_masks_of_an_older_version_of_the_image_are_left_out(output: Output, tmp
 def test_impossible_exports_are_refused(output: Output, tmp_path: Path, write: Write) -> None:
     with pytest.raises(ConfigError, match="no masks in"):
         export_dataset(output, coco=str(tmp_path / "coco.json"))
-    write({"gone.jpg": mask(0, 0, 9, 9)}, status="failed", mask_uri=None)
+    write({"gone.jpg": mask(0, 0, 9, 9)}, status="failed", mask_path=None)
     with pytest.raises(ConfigError, match="no masks in"):
         export_dataset(output, coco=str(tmp_path / "coco.json"))
     write({f"many.jpg#{number}": mask(0, 0, 9, 9) for number in range(MAX_OBJECTS + 1)})
     with pytest.raises(ConfigError, match="has 255 objects, but a palette holds 254"):
         export_dataset(output, indexed=str(tmp_path / "labels"))
     assert export_dataset(output, coco=str(tmp_path / "coco.json")).objects == 255
-    Path(output.layout.output("mask", "many.jpg#7", "0" * 12)).write_bytes(b"")
+    Path(output.layout.uri("masks/many.jpg#7.png")).write_bytes(b"")
     with pytest.raises(StorageError, match="run matteline verify"):
         export_dataset(output, coco=str(tmp_path / "coco.json"))
+
+
+@pytest.mark.parametrize("path", ["../secret.png", "masks/../../secret.png"])
+def test_a_mask_outside_the_output_is_not_exported(output: Output, tmp_path: Path, write: Write, path: str) -> None:
+    (tmp_path / "secret.png").write_bytes(encode_mask(mask(0, 0, 9, 9)))
+    write({"a.jpg": mask(0, 0, 9, 9)}, mask_path=path)
+    with pytest.raises(StorageError, match="is no path below the output; run matteline verify"):
+        export_dataset(output, coco=str(tmp_path / "coco.json"))
+    assert not (tmp_path / "coco.json").exists()

@@ -81,50 +81,50 @@ def test_only_changed_items_are_reprocessed(tmp_path: Path, job: Job, make_photo
     assert (plan.todo, record.ok + record.review) == (3, 3)
     second = rows_of(output)
     assert {item for item in second if second[item]["finished_at"] != first[item]["finished_at"]} == {"sku-2", "sku-3", "sku-5"}
-    assert all(second[item]["mask_uri"] != first[item]["mask_uri"] for item in ("sku-2", "sku-3", "sku-5"))
-    assert all(Path(first[item]["mask_uri"]).exists() for item in first), "superseded objects stay until gc"
-    assert findings(job, output) == {"orphan": 6}
+    assert all(second[item]["mask_sha256"] != first[item]["mask_sha256"] for item in ("sku-2", "sku-3", "sku-5"))
+    assert all(second[item]["mask_path"] == first[item]["mask_path"] == f"masks/{item}.png" for item in second)
+    assert findings(job, output) == {}, "the names of objects stay"
     assert run_job(job, changed=True)[0].todo == 0
 
 
 def test_gc_removes_exactly_the_garbage(tmp_path: Path, job: Job, make_photos: MakePhotos) -> None:
     plan, _ = run_job(job)
-    output, layout = plan.output, plan.output.layout
+    output, layout, masks = plan.output, plan.output.layout, Path(plan.output.layout.outputs("mask"))
     (tmp_path / "photos" / "photo-002.jpg").write_bytes(make_photos(tmp_path / "other", 1, first=10)[0].read_bytes())
     run_job(job, changed=True)
-    (Path(layout.outputs("mask")) / "00").mkdir(exist_ok=True)
-    (Path(layout.outputs("mask")) / "00" / ".x.png.0123456789abcdef.tmp").write_bytes(b"half")
+    (masks / "shelf").mkdir()
+    for crashed in (masks / "crashed.png", masks / "shelf" / "crashed.png"):
+        crashed.write_bytes(b"without a row")
+    (masks / "shelf" / ".x.png.0123456789abcdef.tmp").write_bytes(b"half")
     (Path(layout.index) / ".part-0.parquet.0123456789abcdef.tmp").write_bytes(b"half")
-    kept = [".hidden.png", ".mine.tmp", ".x.0123456789abcdef.tmp.txt"]
-    for name in kept:
-        (Path(layout.outputs("mask")) / "00" / name).write_bytes(b"not written by a run")
+    kept = [masks / "shelf" / name for name in (".hidden.png", ".mine.tmp", ".x.0123456789abcdef.tmp.txt")]
+    kept += [Path(layout.reviews) / "reviews-1.parquet", Path(layout.evaluation) / "part-1.parquet"]
+    kept += [Path(output.folder) / "mine" / "x.png", Path(output.folder) / "report.html"]
+    for path in kept:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"not written by a run, or not an object")
 
-    beside = [Path(layout.reviews) / "reviews-1.parquet", Path(layout.evaluation) / "part-1.parquet"]
-    for path in beside:
-        path.parent.mkdir()
-        path.write_bytes(b"reviews and evaluations")
+    def files() -> list[Path]:
+        return sorted(path for path in Path(output.folder).rglob("*") if path.parent.name != "lease")
 
-    files = sorted(Path(layout.folder).rglob("*"))
+    before = files()
     found = collect_garbage(output, "gc", delete=False, min_age_s=0)
     assert found.files["object"] == 2 and found.files["temporary"] == 2 and found.files["part"] >= 1
     assert all(found.bytes[kind] > 0 for kind in found.bytes)
-    assert sorted(path for path in Path(layout.folder).rglob("*") if path.parent.name != "lease") == sorted(
-        path for path in files if path.parent.name != "lease"
-    ), "a dry run removes nothing"
+    assert files() == before, "a dry run removes nothing"
 
     assert sum(collect_garbage(output, "gc", delete=True).files.values()) == 0, "all of it is younger than an hour"
     assert collect_garbage(output, "gc", delete=True, min_age_s=0) == found
     assert sum(collect_garbage(output, "gc", delete=False, min_age_s=0).files.values()) == 0
     assert findings(job, output) == {}
-    assert len(list(Path(layout.folder).rglob("*.png"))) == 12 + 1
-    assert all((Path(layout.outputs("mask")) / "00" / name).exists() for name in kept)
-    assert all(path.exists() for path in beside)
+    assert len(list(masks.glob("*.png"))) == 6
+    assert all(path.exists() for path in kept)
 
 
 def test_gc_keeps_the_objects_of_a_moved_output(tmp_path: Path, job: Job) -> None:
-    plan, _ = run_job(job)
+    run_job(job)
     (tmp_path / "out").rename(tmp_path / "moved")
-    moved = Output.at(str(tmp_path / "moved" / plan.output.layout.recipe_folder), Files())
+    moved = Output.at(str(tmp_path / "moved"), Files())
     assert sum(collect_garbage(moved, "gc", delete=True, min_age_s=0).files.values()) == 0
     assert len(list(Path(moved.folder).rglob("*.png"))) == 12
 

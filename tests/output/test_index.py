@@ -17,12 +17,24 @@ from pipeline.config.job import Storage
 from pipeline.errors import ConfigError, StorageError, WriteError
 from pipeline.manifest.id_set import contains, hash_ids
 from pipeline.output import index as index_module
-from pipeline.output.index import compact, done_ids, read_index, reconcile, summarise, worst, write_part
+from pipeline.output.index import (
+    compact,
+    done_ids,
+    drop_rows,
+    ids_of_run,
+    read_index,
+    reconcile,
+    remove_unreadable_parts,
+    summarise,
+    worst,
+    write_part,
+)
 from pipeline.output.output import Output, find_outputs, open_output
 from pipeline.schema import INDEX, index_schema
 from pipeline.storage.files import Files
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+RECIPE = "0" * 64
 
 
 def part(ids: list[str], minute: int = 0, **columns: Any) -> pa.Table:
@@ -30,13 +42,15 @@ def part(ids: list[str], minute: int = 0, **columns: Any) -> pa.Table:
     rows = [
         {
             "item_id": item_id,
+            "output_name": item_id,
             "status": "ok",
             "image_uri": f"/in/{item_id}.jpg",
-            "mask_uri": f"/out/{item_id}.png",
-            "cutout_uri": f"/out/{item_id}.png",
+            "mask_path": f"masks/{item_id}.png",
+            "cutout_path": f"cutouts/{item_id}.png",
             "quality": 0.9,
             "quality_calibrated": False,
             "reasons": [],
+            "recipe": RECIPE,
             "run_id": f"run-{minute}",
             "finished_at": NOON + timedelta(minutes=minute),
             **{name: values[row] for name, values in columns.items()},
@@ -48,7 +62,7 @@ def part(ids: list[str], minute: int = 0, **columns: Any) -> pa.Table:
 
 @pytest.fixture
 def output(where: Any) -> Output:
-    return Output.at(f"{where.root}/recipe", where.files)
+    return Output.at(f"{where.root}/out", where.files)
 
 
 def stored(output: Output, folder: str = "") -> dict[str, list[str]]:
@@ -74,31 +88,63 @@ def test_committed_items_are_done_and_parts_keep_their_schema(output: Output) ->
     schema = pq.read_schema(io.BytesIO(output.files.read(uri)))
     assert schema.equals(table.schema)
     assert [field.metadata for field in schema] == [field.metadata for field in table.schema]
-    assert schema.metadata[b"matteline.index"] == b"1"
+    assert schema.metadata[b"matteline.index"] == b"2"
     assert schema.field("quality").metadata[b"about"]
     assert pq.ParquetFile(io.BytesIO(output.files.read(uri))).metadata.row_group(0).column(0).compression == "ZSTD"
-    done = done_ids(output)
+    done, others = done_ids(output, RECIPE)
+    assert not len(others)
     assert contains(done, hash_ids(pa.array(["a", "d", "c", "b"]))).tolist() == [True, False, True, True]
     assert sorted(name for table in read_index(output) for name in table["item_id"].to_pylist()) == ["a", "b", "c"]
     assert {tuple(table.column_names) for table in read_index(output, ["quality"])} == {("quality",)}
 
 
 def test_a_missing_index_is_empty(output: Output) -> None:
-    assert not len(done_ids(output))
+    assert [len(ids) for ids in done_ids(output, RECIPE)] == [0, 0]
     assert list(read_index(output)) == []
     assert reconcile(output) == 0
     summary = summarise(output)
     assert (summary.counts, summary.failures, summary.quality_deciles, summary.calibrated) == ({}, {}, (), False)
     assert worst(output, 3) == []
-    assert find_outputs(output.layout.root, output.files) == []
+    assert find_outputs(output.folder, output.files) == []
 
 
 def test_failed_items_are_done_unless_their_code_is_retried(output: Output) -> None:
     codes = [None, "fetch", "decode"]
     write_part(output, part(["ok", "f", "d"], error_code=codes, status=["ok", "failed", "failed"]))
     asked = hash_ids(pa.array(["ok", "f", "d"]))
-    assert contains(done_ids(output), asked).tolist() == [True, True, True]
-    assert contains(done_ids(output, retry={"fetch"}), asked).tolist() == [True, False, True]
+    assert contains(done_ids(output, RECIPE)[0], asked).tolist() == [True, True, True]
+    done, others = done_ids(output, RECIPE, retry={"fetch"})
+    assert contains(done, asked).tolist() == [True, False, True]
+    assert contains(others, asked).tolist() == [False, True, False]
+
+
+def test_rows_of_another_recipe_are_not_done(output: Output) -> None:
+    write_part(output, part(["a", "b"], recipe=[RECIPE, "1" * 64]))
+    write_part(output, part(["c"], recipe=[None]))
+    asked = hash_ids(pa.array(["a", "b", "c"]))
+    done, others = done_ids(output, RECIPE)
+    assert contains(done, asked).tolist() == [True, False, False]
+    assert contains(others, asked).tolist() == [False, True, True]
+    assert others.tolist() == sorted(others.tolist())
+
+
+def test_the_items_of_a_run(output: Output) -> None:
+    write_part(output, part(["a", "b"], run_id=["r1", "r2"]))
+    write_part(output, part(["c", "d"], run_id=["r2", None]))
+    asked = hash_ids(pa.array(["a", "b", "c", "d"]))
+    assert contains(ids_of_run(output, "r2"), asked).tolist() == [False, True, True, False]
+    assert not len(ids_of_run(output, "r3"))
+
+
+def test_dropped_rows_move_out_of_the_index(output: Output) -> None:
+    write_part(output, part(["a", "b"], 1))
+    write_part(output, part(["c"], 2))
+    write_part(output, part(["d"], 3))
+    before = plain_read(output)
+    assert drop_rows(output, np.sort(hash_ids(pa.array(["b", "c", "nobody"])))) == 2
+    assert plain_read(output) == [row for row in before if row["item_id"] in ("a", "d")]
+    assert sorted(map(sorted, stored(output, output.layout.superseded).values())) == [["a", "b"], ["c"]]
+    assert drop_rows(output, hash_ids(pa.array([], pa.string()))) == 0
 
 
 def test_reconcile_keeps_the_newest_row_of_an_item(output: Output) -> None:
@@ -120,7 +166,7 @@ def test_reconcile_keeps_the_newest_row_of_an_item(output: Output) -> None:
     moved = stored(output, output.layout.superseded)
     assert sorted(map(sorted, moved.values())) == [["a", "b", "c"], ["d"]]
     assert reconcile(output) == 0
-    assert len(done_ids(output)) == 6
+    assert len(done_ids(output, RECIPE)[0]) == 6
 
 
 def test_reconcile_leaves_one_row_for_equal_times_and_duplicates_in_one_part(output: Output) -> None:
@@ -201,28 +247,30 @@ def test_a_summary_counts_everything(output: Output) -> None:
     assert sum(summary.quality_histogram) == 11
     assert summary.quality_histogram[0] == 1 and summary.quality_histogram[-1] == 1
     assert not summary.calibrated
-    other = Output.at(f"{output.layout.root}/other", output.files)
+    other = Output.at(f"{output.folder}/other", output.files)
     write_part(other, part(["a"], quality_calibrated=[True]))
     assert summarise(other).calibrated
 
 
 def test_worst_rows_are_sorted_and_exclude_failures(output: Output) -> None:
-    write_part(output, part(["a", "b", "c"], quality=[0.3, 0.9, None], mask_uri=["/m", "/m", None]))
+    write_part(output, part(["a", "b", "c"], quality=[0.3, 0.9, None], mask_path=["masks/a.png", "masks/b.png", None]))
     write_part(output, part(["d", "e"], quality=[0.1, 0.3]))
     assert [row["item_id"] for row in worst(output, 3)] == ["d", "a", "e"]
-    assert set(worst(output, 1)[0]) >= {"image_uri", "box", "mask_uri", "cutout_uri", "quality", "reasons"}
+    assert set(worst(output, 1)[0]) >= {"image_uri", "box", "mask_path", "cutout_path", "quality", "reasons"}
 
 
-def test_outputs_are_the_folders_with_an_index_or_a_recipe(where: Any) -> None:
-    one, two = (Output.at(f"{where.root}/{name}", where.files) for name in ("one", "two"))
-    write_part(one, part(["a"]))
-    where.files.write(two.layout.recipe, b"{}")
-    where.put("masks/x.png", b"")
+def test_outputs_are_the_folders_with_recorded_settings(where: Any) -> None:
+    one, two, three = (Output.at(f"{where.root}/{name}", where.files) for name in ("one", "two", "three"))
+    write_part(three, part(["a"]))
+    for output in (one, two):
+        where.files.write(output.layout.recipe, b"{}")
     assert find_outputs(where.root, where.files) == [one, two]
     assert find_outputs(one.folder, where.files) == [one]
     assert open_output(one.folder, where.files) == one
-    with pytest.raises(ConfigError, match="has the results of 2 recipes; name the folder of one: .*one, .*two"):
+    with pytest.raises(ConfigError, match="holds 2 outputs; name one of them: .*one, .*two"):
         open_output(where.root, where.files)
+    with pytest.raises(ConfigError, match="no results under .*three; run matteline run --output"):
+        open_output(three.folder, where.files)
 
 
 def test_an_output_travels_to_other_processes(output: Output) -> None:
@@ -232,7 +280,7 @@ def test_an_output_travels_to_other_processes(output: Output) -> None:
 def test_large_parts_are_read_by_column(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     write_part(output, part(["a", "b"]))
     monkeypatch.setattr(index_module, "ONE_REQUEST_BYTES", 10)
-    assert len(done_ids(output)) == 2
+    assert len(done_ids(output, RECIPE)[0]) == 2
     assert summarise(output).counts == {"ok": 2}
 
 
@@ -240,7 +288,7 @@ def test_many_parts_in_order(local: Any) -> None:
     output = Output.at(f"{local.root}/r", local.files)
     for number in range(100):
         write_part(output, part([f"{number}"]))
-    assert len(done_ids(output)) == 100
+    assert len(done_ids(output, RECIPE)[0]) == 100
     ids = [table["item_id"][0].as_py() for table in read_index(output)]
     assert ids == [pq.read_table(info.uri)["item_id"][0].as_py() for info in output.parts()]
 
@@ -248,13 +296,23 @@ def test_many_parts_in_order(local: Any) -> None:
 def test_damaged_and_forbidden_parts_stop_the_run(where: Any, output: Output, s3: Any) -> None:
     uri = write_part(output, part(["a"]))
     output.files.write(uri, output.files.read(uri)[:-20])
-    for read in (done_ids, summarise, reconcile, lambda output: list(read_index(output))):
-        with pytest.raises(StorageError, match=r"part-.*is damaged; remove it"):
+    for read in (lambda output: done_ids(output, RECIPE), summarise, reconcile, lambda output: list(read_index(output))):
+        with pytest.raises(StorageError, match=r"part-.*is damaged; run matteline verify --repair"):
             read(output)
     if where.kind == "s3":
         reader = Files(Storage(**(s3.settings | {"key": s3.reader_key, "secret": s3.reader_secret})))
         with pytest.raises(StorageError, match="permission"):
             write_part(Output(output.layout, reader), part(["b"]))
+
+
+def test_unreadable_parts_can_be_removed(output: Output) -> None:
+    whole, cut = write_part(output, part(["a"])), write_part(output, part(["b"]))
+    data = output.files.read(cut)[:-20]
+    output.files.write(cut, data)
+    assert remove_unreadable_parts(output) == [cut]
+    assert [info.uri for info in output.parts()] == [whole]
+    (moved,) = output.files.list(output.layout.superseded)
+    assert output.files.read(moved.uri) == data
 
 
 def test_pyarrow_reads_the_whole_index_as_one_table(local: Any) -> None:

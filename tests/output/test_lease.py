@@ -33,7 +33,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def lease(where: Any, clock: Clock) -> Any:
-    output = Output.at(f"{where.root}/recipe", where.files)
+    output = Output.at(f"{where.root}/out", where.files)
     return lambda run_id="run-a": Lease(output, run_id, ttl_s=100, clock=clock)
 
 
@@ -53,7 +53,7 @@ def test_a_released_lease_is_free_at_once(lease: Any, where: Any) -> None:
     for run in ("run-a", "run-b", "run-c"):
         with lease(run) as held:
             held.renew()
-    assert len(list(where.files.list(f"{where.root}/recipe/lease"))) == 1
+    assert len(list(where.files.list(f"{where.root}/out/_matteline/lease"))) == 1
 
 
 def test_the_lease_of_a_killed_run_is_taken_over_after_its_expiry(lease: Any, clock: Clock) -> None:
@@ -111,7 +111,7 @@ def test_one_of_sixteen_simultaneous_starts_wins(lease: Any) -> None:
 
 
 def test_the_thread_renews_the_lease_and_reports_its_loss(where: Any) -> None:
-    output = Output.at(f"{where.root}/recipe", where.files)
+    output = Output.at(f"{where.root}/out", where.files)
     with Lease(output, "run-a", ttl_s=2) as held:
         renewed = threading.Event()
         write = held._write
@@ -126,7 +126,7 @@ def test_the_thread_renews_the_lease_and_reports_its_loss(where: Any) -> None:
 
 
 def test_an_invalid_lease_is_named(where: Any, lease: Any) -> None:
-    where.put("recipe/lease/000001.json", b"{}")
+    where.put("out/_matteline/lease/000001.json", b"{}")
     with pytest.raises(StorageError, match=r"000001.json is not a lease"):
         lease()
 
@@ -138,11 +138,11 @@ def test_the_lease_of_a_killed_process_on_this_machine_is_free_at_once(tmp_path:
         "from pipeline.storage.files import Files\n"
         "from pipeline.output.lease import Lease\n"
         "from pipeline.output.output import Output\n"
-        f"lease = Lease(Output.at({str(tmp_path / 'recipe')!r}, Files()), 'killed')\n"
+        f"lease = Lease(Output.at({str(tmp_path / 'out')!r}, Files()), 'killed')\n"
         "print('held', flush=True)\n"
         "time.sleep(60)\n"
     )
-    output = Output.at(str(tmp_path / "recipe"), Files())
+    output = Output.at(str(tmp_path / "out"), Files())
     holder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     with pytest.raises(LeaseHeld, match="run killed"):

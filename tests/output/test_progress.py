@@ -27,7 +27,7 @@ def record() -> RunRecord:
     return RunRecord("20261123T020000Z-000001", "m.csv", "0123", "mvanet-lite", 100, 10)
 
 
-FOLDER = "/out/mvanet-lite-0123"
+FOLDER = "/out"
 
 
 class Recorder(Files):
@@ -121,8 +121,12 @@ def test_a_run_writes_its_final_state(tmp_path: Path, make_photos: MakePhotos, f
     assert facts["manifest"] == record.manifest and facts["dashboard"] is None and facts["every_s"] == 0.2
 
     with pytest.raises(ErrorBudgetExceeded):
-        run_job(load_job(**where, output=str(tmp_path / "strict"), overrides=["budget.max_failed_share=0.1"]))
-    (path,) = (tmp_path / "strict").rglob("progress/*.json")
+        run_job(
+            load_job(
+                **where, output=str(tmp_path / "strict"), overrides=["budget.max_failed_share=0.1", "budget.allowed_failed=0"]
+            )
+        )
+    (path,) = (tmp_path / "strict").glob("_matteline/progress/*.json")
     facts = json.loads(path.read_text())
     assert (facts["state"], facts["exit_code"]) == ("over the error budget", 3)
     assert "1 of 7 items failed" in facts["error"]

@@ -1,7 +1,8 @@
-"""Verification finds each kind of damage, and nothing in a sound output."""
+"""Verification finds each kind of damage, and nothing in a sound output. A repair lets the next run make it again."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,16 @@ import pytest
 from PIL import Image
 
 from pipeline.config.job import load_job
+from pipeline.errors import LeaseHeld
+from pipeline.imaging.encode import encode_mask
 from pipeline.manifest.manifest import open_manifest
-from pipeline.output.index import write_part
-from pipeline.output.verify import KINDS, VerifyReport, verify
+from pipeline.output.index import done_ids, read_index, write_part
+from pipeline.output.lease import Lease
+from pipeline.output.output import Output
+from pipeline.output.overwrites import note_overwrites
+from pipeline.output.verify import KINDS, VerifyReport, repair, verify
 from pipeline.run.driver import run_job
+from pipeline.schema import INDEX
 from pipeline.storage.files import Files
 
 MakePhotos = Callable[..., list[Path]]
@@ -120,3 +127,82 @@ def test_failed_items_are_retried_by_code(made: Any, tmp_path: Path, make_photos
     assert report.sound, report
     assert report.rows == 6
     assert len(list(Path(output.layout.superseded).glob("*.parquet"))) == 1
+
+
+MASK = encode_mask(np.zeros((3, 4), np.uint8))
+
+
+def row(item_id: str, **columns: Any) -> dict[str, Any]:
+    """The index row of an item with the mask ``MASK``."""
+    facts = {"mask_path": f"masks/{item_id}.png", "mask_bytes": len(MASK), "mask_sha256": hashlib.sha256(MASK).hexdigest()}
+    item = {"item_id": item_id, "output_name": item_id, "status": "ok", "quality": 1.0, "height": 3, "width": 4}
+    return item | facts | {"recipe": "0" * 64} | columns
+
+
+@pytest.fixture
+def masks(where: Any) -> Output:
+    """A sound output of the items a, b and c, each with a mask and a part of its own."""
+    output = Output.at(f"{where.root}/out", where.files)
+    for item_id in ("a", "b", "c"):
+        output.write(output.layout.uri(f"masks/{item_id}.png"), MASK)
+        write_part(output, pa.Table.from_pylist([row(item_id)], INDEX))
+    assert verify(output).sound
+    return output
+
+
+def ids(output: Output) -> list[str]:
+    return sorted(item_id for part in read_index(output, ["item_id"]) for item_id in part["item_id"].to_pylist())
+
+
+def test_a_repair_removes_the_rows_of_damaged_items(masks: Output) -> None:
+    flipped = bytearray(MASK)
+    flipped[-20] ^= 1
+    masks.write(masks.layout.uri("masks/b.png"), bytes(flipped))
+    masks.files.delete(masks.layout.uri("masks/c.png"))
+    report = repair(masks, "repair")
+    assert (counts(report), report.repaired) == ({"changed": 1, "undecodable": 1, "absent": 1}, 2)
+    assert ids(masks) == ["a"]
+    assert len(done_ids(masks, "0" * 64)[0]) == 1, "the next run makes the others again"
+    assert counts(verify(masks)) == {"orphan": 1}, "the damaged object is overwritten by the next run"
+    assert repair(masks, "repair").repaired == 0
+
+
+def test_a_repair_removes_unreadable_parts(masks: Output) -> None:
+    uri = masks.layout.part(["b"])
+    masks.write(uri, masks.files.read(uri)[:-20])
+    report = repair(masks, "repair")
+    assert (counts(report), report.repaired) == ({"orphan": 1, "unreadable": 1}, 0)
+    assert report.examples["unreadable"] == [uri]
+    assert ids(masks) == ["a", "c"]
+
+
+def test_a_repair_of_a_sound_output_changes_nothing(masks: Output) -> None:
+    before = [info.uri for info in masks.parts()]
+    note_overwrites(masks, "run", ["a"], complete=True)
+    report = repair(masks, "repair")
+    assert report.sound and report.repaired == 0
+    assert [info.uri for info in masks.parts()] == before
+    assert not list(masks.files.list(masks.layout.overwrites)), "every object was read, so the notes are done"
+
+
+def test_a_repair_is_refused_during_a_run(local: Any) -> None:
+    output = Output.at(f"{local.root}/out", local.files)
+    with Lease(output, "run-a"), pytest.raises(LeaseHeld, match="run-a"):
+        repair(output, "repair")
+
+
+@pytest.mark.parametrize("path", ["../x.png", "masks/../../x.png", "/x.png"])
+@pytest.mark.parametrize("column", ["mask_path", "renditions"])
+def test_a_path_that_leads_out_of_the_output_is_damage(where: Any, masks: Output, path: str, column: str) -> None:
+    for place in ("x.png", "out/x.png"):
+        where.put(place, MASK)
+    entry = {"name": "x", "path": path, "bytes": len(MASK), "sha256": hashlib.sha256(MASK).hexdigest(), "height": 3, "width": 4}
+    hostile = {"mask_path": path} if column == "mask_path" else {"renditions": [entry]}
+    write_part(masks, pa.Table.from_pylist([row("d", **hostile)], INDEX))
+    masks.write(masks.layout.uri("masks/d.png"), MASK)
+    orphan = {"orphan": 1} if column == "mask_path" else {}
+    report = verify(masks)
+    assert counts(report) == {"absent": 1} | orphan
+    assert "is no path below the output" in report.examples["absent"][0]
+    assert counts(verify(masks, sample=0.0)) == {"absent": 1} | orphan
+    assert repair(masks, "repair").repaired == 1

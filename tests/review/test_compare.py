@@ -16,7 +16,7 @@ MakeOutput = Callable[..., None]
 
 
 def test_two_outputs_are_compared_item_by_item(tmp_path: Path, make_output: MakeOutput) -> None:
-    one, other = (Output.at(str(tmp_path / name), Files()) for name in ("one/fake-0", "two/fake-1"))
+    one, other = (Output.at(str(tmp_path / name), Files()) for name in ("one", "two"))
     make_output(one)
     make_output(other, 50, grow=10)
     found = compare(one, other)
@@ -29,7 +29,7 @@ def test_two_outputs_are_compared_item_by_item(tmp_path: Path, make_output: Make
 
 
 def test_ten_times_as_many_failures_are_drift(tmp_path: Path, make_output: MakeOutput) -> None:
-    one, other = (Output.at(str(tmp_path / name), Files()) for name in ("one/fake-0", "two/fake-1"))
+    one, other = (Output.at(str(tmp_path / name), Files()) for name in ("one", "two"))
     make_output(one, 600)
     make_output(other, 600, failed=60)
     found = compare(one, other)

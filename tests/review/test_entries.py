@@ -16,7 +16,7 @@ MakeOutput = Callable[..., None]
 
 
 def test_missing_and_forbidden_pictures_are_notes(tmp_path: Path, make_output: MakeOutput) -> None:
-    output, photos = Output.at(str(tmp_path / "out" / "fake-0"), Files()), tmp_path / "photos"
+    output, photos = Output.at(str(tmp_path / "out"), Files()), tmp_path / "photos"
     make_output(output, photos=photos)
     photos.mkdir()
     Image.new("RGB", (40, 30), "red").save(photos / "0.png")

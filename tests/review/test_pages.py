@@ -16,10 +16,13 @@ from typer.testing import CliRunner
 from jobs.main import app
 from pipeline.imaging.encode import encode_cutout
 from pipeline.output.index import write_part
+from pipeline.output.layout import output_path
 from pipeline.output.output import Output
+from pipeline.output.settings import write_settings
 from pipeline.review.reviews import read_reviews
 from pipeline.schema import INDEX
 from pipeline.storage.files import Files
+from pipeline.storage.object_names import object_name
 
 pytestmark = pytest.mark.browser
 MakeOutput = Callable[..., None]
@@ -77,7 +80,7 @@ def current(tab: Any) -> str:
 
 @pytest.fixture
 def output(tmp_path: Path, make_output: MakeOutput) -> Output:
-    output = Output.at(str(tmp_path / "out" / "fake-0"), Files())
+    output = Output.at(str(tmp_path / "out"), Files())
     make_output(output)
     return output
 
@@ -85,14 +88,17 @@ def output(tmp_path: Path, make_output: MakeOutput) -> Output:
 @pytest.fixture
 def hostile(tmp_path: Path) -> Output:
     """An output in which every text is hostile."""
-    output, rows = Output.at(str(tmp_path / "bad" / "fake-0"), Files()), []
+    output, rows = Output.at(str(tmp_path / "bad"), Files()), []
     for number, text in enumerate(HOSTILE):
-        uri = output.layout.output("cutout", text, "0" * 12)
-        output.files.write(uri, encode_cutout(np.full((30, 40, 3), 90, np.uint8), np.full((30, 40), 200, np.uint8)))
-        row = {"item_id": text, "status": text, "quality": number / 10, "reasons": [text], "tags": f"{text};tag"}
-        rows.append(row | {"image_uri": text, "cutout_uri": uri, "run_id": text})
-    rows.append({"item_id": "gone", "status": "failed", "error_code": HOSTILE[0], "error_detail": HOSTILE[1]})
+        path = output_path("cutout", object_name(text))
+        cutout = encode_cutout(np.full((30, 40, 3), 90, np.uint8), np.full((30, 40), 200, np.uint8))
+        output.write(output.layout.uri(path), cutout)
+        row = {"item_id": text, "output_name": text, "status": text, "quality": number / 10, "reasons": [text]}
+        rows.append(row | {"tags": f"{text};tag", "image_uri": text, "cutout_path": path, "run_id": text})
+    gone = {"item_id": "gone", "output_name": "gone", "status": "failed"}
+    rows.append(gone | {"error_code": HOSTILE[0], "error_detail": HOSTILE[1]})
     write_part(output, pa.Table.from_pylist(rows, pa.schema([*INDEX, pa.field("tags", pa.string())])))
+    write_settings(output, {"name": HOSTILE[1], "fingerprint": "0" * 64, "recipe": {"frame_px": 64}, "renditions": {}})
     return output
 
 
@@ -106,7 +112,7 @@ def test_reviews_go_from_the_keyboard_to_the_index(tab: Any, output: Output, tmp
     assert tab.dialogs == ["Note"]
     tab.press("ArrowRight", "r", "ArrowLeft", "e")
     written = tab.downloaded("reviews.csv")
-    assert "5 reviews" in matteline("review", "import", str(written), output.layout.root)
+    assert "5 reviews" in matteline("review", "import", str(written), output.folder)
     found = {item_id: (row["verdict"], row["note"]) for item_id, row in read_reviews(output).items()}
     assert found == {
         "i0": ("accept", None),
@@ -155,17 +161,17 @@ def test_hostile_texts_stay_text(tab: Any, hostile: Output, tmp_path: Path) -> N
     tab.press("k")
     assert tab.run("document.querySelectorAll('main script, main a, main svg[onload], main [onerror], main b b').length") == 0
     tab.press("a" * 7, "e")
-    matteline("review", "import", str(tab.downloaded("reviews.csv")), hostile.layout.root)
+    matteline("review", "import", str(tab.downloaded("reviews.csv")), hostile.folder)
     assert set(read_reviews(hostile)) == {*HOSTILE, "gone"}
     tab.downloaded("reviews.csv").unlink()
     compared = tmp_path / "compare.html"
-    matteline("compare", hostile.layout.root, hostile.layout.root, "--html", str(compared))
+    matteline("compare", hostile.folder, hostile.folder, "--html", str(compared))
     tab.open(compared)
     assert tab.run("window.hacked") is None
 
 
 def test_a_comparison_shows_both_sides(tab: Any, tmp_path: Path, make_output: MakeOutput) -> None:
-    sides = [Output.at(str(tmp_path / name), Files()) for name in ("one/fake-0", "two/fake-1")]
+    sides = [Output.at(str(tmp_path / name), Files()) for name in ("one", "two")]
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (40, 30), "red").save(tmp_path / "photos" / "0.png")
     make_output(sides[0], photos=tmp_path / "photos")
@@ -193,7 +199,7 @@ def test_the_page_is_readable_on_a_phone_and_in_dark_mode(
     tab: Any, browser: ModuleType, output: Output, hostile: Output, tmp_path: Path, make_output: MakeOutput, page: str
 ) -> None:
     if page == "compare":
-        other, path = Output.at(str(tmp_path / "two" / "fake-1"), Files()), tmp_path / "compare.html"
+        other, path = Output.at(str(tmp_path / "two"), Files()), tmp_path / "compare.html"
         make_output(other, grow=10)
         matteline("compare", output.folder, other.folder, "--html", str(path))
     else:

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.output.output import Output
+from pipeline.output.settings import recipe_label
 from pipeline.review.reviews import draw_sample, import_reviews, read_reviews, review_sample
 from pipeline.storage.files import Files
 
@@ -18,13 +19,14 @@ HEAD = "item_id,verdict,note,recipe,time\n"
 
 @pytest.fixture
 def output(tmp_path: Path, make_output: MakeOutput) -> Output:
-    output = Output.at(str(tmp_path / "out" / "fake-0"), Files())
+    output = Output.at(str(tmp_path / "out"), Files())
     make_output(output)
     return output
 
 
 def test_the_latest_review_counts_and_a_file_is_stored_once(output: Output) -> None:
-    first = HEAD + 'i1,accept,,fake-0,2026-01-01T00:00:00Z\ni2,reject,"a, ""b""",fake-0,2026-01-01T00:00:01.5Z\n'
+    recipe = recipe_label(output)
+    first = f'{HEAD}i1,accept,,{recipe},2026-01-01T00:00:00Z\ni2,reject,"a, ""b""",{recipe},2026-01-01T00:00:01.5Z\n'
     assert import_reviews(first, output) == import_reviews(first, output)
     import_reviews(HEAD + "i1,reject,,,2026-01-02T00:00:00Z\n", output)
     assert len(list(Path(output.layout.reviews).iterdir())) == 2

@@ -13,7 +13,8 @@ import ray
 from pipeline.config.job import Compute
 from pipeline.errors import ConfigError, Stopped
 from pipeline.run import cluster
-from pipeline.run.cluster import actors_at_work, await_gpus, check_workers, will_use_gpus
+from pipeline.run.cluster import actors_at_work, await_gpus, check_workers
+from pipeline.run.gpus import will_use_gpus
 from pipeline.run.pool import Node, Pool, fit_pool
 
 

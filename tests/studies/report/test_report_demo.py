@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from pipeline.output.layout import Layout
 from pipeline.output.output import Output, open_output
 from pipeline.review.html import render
 from pipeline.review.reviews import import_reviews, read_reviews
@@ -64,8 +63,8 @@ def test_pages_open_fast(tab: Any, browser: ModuleType, bars: Any, page: Path, o
 def test_reviews_by_keyboard_reach_the_index(tab: Any, bars: Any, page: Path, tmp_path: Path) -> None:
     """Every item is judged by a key, exported by another, and imported into a copy of the demo's index."""
     demo = open_output(str(page.parents[1] / "demo"), Files()).layout
-    copy = Output(Layout(str(tmp_path), demo.recipe_folder), Files())
-    shutil.copytree(demo.index, copy.layout.index)
+    copy = Output.at(str(tmp_path / "copy"), Files())
+    shutil.copytree(demo.folder, copy.folder)
     tab.open(page)
     items = tab.run("JSON.parse(document.getElementById('rows').textContent).item_id.length")
     tab.press("ar" * (items // 2) + "a" * (items % 2), "e")

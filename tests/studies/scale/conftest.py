@@ -80,7 +80,7 @@ def run(rows: int, folder: Path, command: list[str], env: dict[str, str], out: P
     command = [*command, "--manifest", str(manifest), "--output", str(output), *(f"--set={setting}" for setting in settings)]
     seconds, peak_mib, heap_mib = watch(command, env, log)
     again_s, _, _ = watch(command, env, log)
-    parts = list(output.glob("*/index/*.parquet"))
+    parts = list(output.glob("index/*.parquet"))
     index = ds.dataset(parts, format="parquet").to_table(["item_id", "finished_at"])
     finished = np.sort(index["finished_at"].cast(pa.int64()).to_numpy()) / 1e3
     first, last = len(finished) // 20, len(finished) - 1 - len(finished) // 20

@@ -158,7 +158,7 @@ def real_run(
     if run.returncode:
         raise RuntimeError(f"the run failed with exit code {run.returncode}: {log.read_text(errors='replace')[-1500:]}")
     columns = ["item_id", "finished_at", "status", "seconds"]
-    index = ds.dataset(list(output.glob("*/index/*.parquet")), format="parquet").to_table(columns)
+    index = ds.dataset(list(output.glob("index/*.parquet")), format="parquet").to_table(columns)
     assert set(index["status"].to_pylist()) <= {"ok", "review"}
     assert len(set(index["item_id"].to_pylist())) == len(pixels)
     return RealRun(measured_pace(index, pixels), np.sort(index["finished_at"].cast(pa.int64()).to_numpy()) / 1e3)

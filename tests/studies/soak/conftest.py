@@ -56,7 +56,7 @@ def soak(
         command = [matteline, "run", *where, *(f"--set={setting}" for setting in SETTINGS)]
         with log.open("wb") as words, subprocess.Popen(command, stdout=words, stderr=words, env=clean_env) as run:
             try:
-                with Watch(run.pid, lambda: min(ITEMS, ROWS_PER_PART * len(list(output.glob("*/index/*.parquet"))))) as watch:
+                with Watch(run.pid, lambda: min(ITEMS, ROWS_PER_PART * len(list(output.glob("index/*.parquet"))))) as watch:
                     exit_code = run.wait(RUN_S)
             finally:
                 run.terminate()

@@ -1,0 +1,54 @@
+"""Find out whether a run will use GPUs, without importing Ray or PyTorch where there can be none."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+from pipeline.config.job import Compute
+
+CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+
+
+def will_use_gpus(compute: Compute) -> bool:
+    """Return whether the model will run on GPUs: those of the cluster, or without one, those that PyTorch finds here.
+
+    Raises:
+        ConfigError: No cluster answers at the address.
+    """
+    if compute.device != "auto":
+        return compute.device == "cuda"
+    if compute.wait_for_gpus:
+        return True
+    if address_of(compute) or _has_joined_ray():
+        from pipeline.run.cluster import ray_cluster  # imports Ray
+
+        with ray_cluster(compute) as cluster:
+            return any(node.gpus for node in cluster)
+    return has_cuda_driver() and _has_usable_gpu()
+
+
+def address_of(compute: Compute) -> str | None:
+    """Return the address of an existing cluster, if one is named."""
+    return compute.ray_address or os.environ.get("RAY_ADDRESS") or None
+
+
+def has_cuda_driver() -> bool:
+    """Return whether this machine has NVIDIA's driver, without which PyTorch finds no GPU."""
+    try:
+        ctypes.CDLL(CUDA_DRIVER)
+    except OSError:
+        return False
+    return True
+
+
+def _has_joined_ray() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+def _has_usable_gpu() -> bool:
+    from pipeline.models.forward import choose_device  # imports PyTorch
+
+    return choose_device("auto").type == "cuda"

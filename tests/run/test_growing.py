@@ -1,0 +1,280 @@
+"""One output, one recipe, growing: other settings, added and removed renditions, replaced photos, repairs, a moved output."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.dataset as ds
+import pytest
+from PIL import Image
+
+from pipeline.config.job import load_job
+from pipeline.errors import ConfigError, ItemsMissing
+from pipeline.manifest.manifest import open_manifest
+from pipeline.output.gc import collect_garbage
+from pipeline.output.output import Output, open_output
+from pipeline.output.run_record import RunRecord, last_run
+from pipeline.output.verify import repair, verify
+from pipeline.run.driver import run_job
+from pipeline.storage.files import Files
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+MakePhotos = Callable[..., list[Path]]
+FILES = Files()
+
+
+@pytest.fixture
+def go(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> Callable[..., RunRecord]:
+    """``go(*settings, renditions=[], changed=False, replace=False)`` runs four photos, two of them in a folder."""
+    make_photos(tmp_path / "photos", 2)
+    make_photos(tmp_path / "photos" / "Müller & Söhne", 2, first=2)
+
+    def run(*settings: str, renditions: tuple[str, ...] = (), **options: Any) -> RunRecord:
+        where = {"manifest": str(tmp_path / "photos"), "output": str(tmp_path / "out"), "preset": fake_preset}
+        return run_job(load_job(**where, overrides=settings, renditions=renditions), **options)[1]
+
+    return run
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Output:
+    return Output.at(str(tmp_path / "out"), FILES)
+
+
+def files_of(root: Path) -> list[str]:
+    found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    return sorted(str(path) for path in found if path.parts[0] not in ("_matteline", "index"))
+
+
+def rows(root: Path) -> dict[str, dict[str, Any]]:
+    return {row["item_id"]: row for row in ds.dataset(root / "index", format="parquet").to_table().to_pylist()}
+
+
+def check(output: Output, tmp_path: Path) -> None:
+    report = verify(output, open_manifest(str(tmp_path / "photos"), FILES))
+    assert report.sound, report
+    assert not list((tmp_path / "out" / "_matteline" / "overwrites").glob("*"))
+
+
+def no_model(*_: Any, **__: Any) -> None:
+    pytest.fail("no model is needed")
+
+
+def test_names_are_those_of_the_photos(go: Callable[..., RunRecord], tmp_path: Path) -> None:
+    go()
+    names = ["Müller & Söhne/photo-002", "Müller & Söhne/photo-003", "photo-000", "photo-001"]
+    assert files_of(tmp_path / "out") == [f"{folder}/{name}.png" for folder in ("cutouts", "masks") for name in names]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"_matteline", "cutouts", "index", "masks"}
+
+
+def test_other_settings_are_refused_by_name_or_replace_the_items(
+    go: Callable[..., RunRecord], tmp_path: Path, output: Output
+) -> None:
+    go()
+    before = rows(tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"recipe.frame_px 64, now 96; .*recipe.sharpen 1.0, now 3.0.*add --replace"):
+        go("recipe.frame_px=96", "recipe.sharpen=3")
+    with pytest.raises(ConfigError, match=r'output.name null, now "{item_id}"'):
+        go("output.name={item_id}")
+    record = go("recipe.frame_px=96", "recipe.sharpen=3", replace=True)
+    assert (record.done_before, record.ok + record.review) == (0, 4)
+    after = rows(tmp_path / "out")
+    for item_id, row in after.items():
+        assert row["mask_path"] == before[item_id]["mask_path"]
+        assert row["recipe"] != before[item_id]["recipe"]
+    check(output, tmp_path)
+    assert go("recipe.frame_px=96", "recipe.sharpen=3").done_before == 4
+
+
+def test_a_replacement_that_was_interrupted_goes_on_without_the_option(
+    go: Callable[..., RunRecord], tmp_path: Path, output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go()
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.run.passes.execute", lambda *_: None)
+        with pytest.raises(ItemsMissing, match="4 of 4 items have no row"):
+            go("recipe.frame_px=96", replace=True)
+    assert go("recipe.frame_px=96").ok + 0 >= 0
+    assert len({row["recipe"] for row in rows(tmp_path / "out").values()}) == 1
+    check(output, tmp_path)
+
+
+def test_a_rendition_is_added_without_the_model_and_equals_one_made_at_once(
+    go: Callable[..., RunRecord], tmp_path: Path, output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(renditions=("amazon-main", "dataset-coco"))
+    at_once = {path: (tmp_path / "out" / path).read_bytes() for path in files_of(tmp_path / "out")}
+    shutil.rmtree(tmp_path / "out")
+    go()
+    monkeypatch.setattr("pipeline.run.passes.execute", no_model)
+    record = go(renditions=("amazon-main",))
+    assert (record.derived, record.done_before) == (4, 4)
+    assert go(renditions=("amazon-main", "dataset-coco")).derived == 4
+    assert {path: (tmp_path / "out" / path).read_bytes() for path in files_of(tmp_path / "out")} == at_once
+    check(output, tmp_path)
+    assert go(renditions=("amazon-main", "dataset-coco")).derived == 0
+
+
+def test_outputs_are_added_from_what_is_there(
+    go: Callable[..., RunRecord], tmp_path: Path, output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cutout from photo and mask; a mask and a trimap from a cutout."""
+    go()
+    both = {path: (tmp_path / "out" / path).read_bytes() for path in files_of(tmp_path / "out")}
+    shutil.rmtree(tmp_path / "out")
+    go("recipe.outputs=[mask]")
+    monkeypatch.setattr("pipeline.run.passes.execute", no_model)
+    assert go().derived == 4
+    assert {path: (tmp_path / "out" / path).read_bytes() for path in files_of(tmp_path / "out")} == both
+    go("recipe.outputs=[cutout]")
+    collect_garbage(output, "gc", delete=True, min_age_s=0)
+    assert {path.split("/")[0] for path in files_of(tmp_path / "out")} == {"cutouts"}
+    assert go("recipe.outputs=[cutout, mask, trimap]").derived == 4
+    assert all((tmp_path / "out" / path).read_bytes() == data for path, data in both.items())
+    trimap = np.asarray(Image.open(tmp_path / "out" / "trimaps" / "photo-000.png"))
+    assert set(np.unique(trimap)) <= {0, 128, 255}
+    check(output, tmp_path)
+
+
+def test_a_photo_that_changed_meanwhile_is_not_mixed_with_its_old_mask(
+    go: Callable[..., RunRecord], tmp_path: Path, make_photos: MakePhotos
+) -> None:
+    go("recipe.outputs=[mask]")
+    Image.new("RGB", (50, 40)).save(tmp_path / "photos" / "photo-000.jpg")
+    with pytest.raises(ItemsMissing, match=r"1 items still lack .*photo-000.jpg.*has changed since its mask was made"):
+        go()
+    assert last_run(open_output(str(tmp_path / "out"), FILES))["derived"] == 3  # type: ignore[index]
+    assert go(changed=True).exit_code == 0
+    assert len(list((tmp_path / "out" / "cutouts").rglob("*.png"))) == 4
+
+
+def test_a_removed_rendition_is_swept(go: Callable[..., RunRecord], tmp_path: Path, output: Output) -> None:
+    go(renditions=("amazon-main", "transparent"))
+    go(renditions=("transparent",))
+    assert {one["name"] for row in rows(tmp_path / "out").values() for one in row["renditions"]} == {"transparent"}
+    assert collect_garbage(output, "gc", delete=True, min_age_s=0).files["object"] == 4
+    assert {path.split("/")[0] for path in files_of(tmp_path / "out")} == {"cutouts", "masks", "transparent"}
+    check(output, tmp_path)
+
+
+def test_the_threshold_of_review_needs_no_model(
+    go: Callable[..., RunRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go("recipe.review_below=0")
+    assert {row["status"] for row in rows(tmp_path / "out").values()} == {"ok"}
+    monkeypatch.setattr("pipeline.run.passes.ray_cluster", no_model)
+    go("recipe.review_below=1")
+    assert {row["status"] for row in rows(tmp_path / "out").values()} == {"review"}
+
+
+def test_a_changed_photo_keeps_its_name(
+    go: Callable[..., RunRecord], tmp_path: Path, output: Output, make_photos: MakePhotos
+) -> None:
+    go()
+    before = rows(tmp_path / "out")["photo-000.jpg"]
+    photo = tmp_path / "photos" / "photo-000.jpg"
+    photo.unlink()
+    (other,) = make_photos(tmp_path / "other", 1, first=7)
+    other.rename(photo)
+    assert go(changed=True).done_before == 3
+    after = rows(tmp_path / "out")["photo-000.jpg"]
+    assert after["mask_path"] == before["mask_path"] and after["mask_sha256"] != before["mask_sha256"]
+    check(output, tmp_path)
+
+
+def test_every_run_leaves_a_record(go: Callable[..., RunRecord], output: Output) -> None:
+    runs = [go().run_id, go().run_id, go().run_id]
+    latest = last_run(output)
+    assert latest is not None and latest["run_id"] == runs[-1] and latest["outcome"] == "complete"
+    assert len(list(Path(output.layout.runs).iterdir())) == 3
+
+
+@pytest.mark.parametrize("damage", ["missing", "flipped", "part"])
+def test_what_verify_repairs_is_made_again(go: Callable[..., RunRecord], tmp_path: Path, output: Output, damage: str) -> None:
+    go()
+    path = Path(output.layout.uri("masks/photo-000.png"))
+    if damage == "missing":
+        path.unlink()
+    elif damage == "flipped":
+        data = bytearray(path.read_bytes())
+        data[-20] ^= 1
+        path.write_bytes(bytes(data))
+    else:
+        (part,) = Path(output.layout.index).iterdir()
+        part.write_bytes(part.read_bytes()[:100])
+        with pytest.raises(Exception, match="verify --repair"):
+            go()
+    report = repair(output, "repair")
+    assert not report.sound and report.repaired == (0 if damage == "part" else 1)
+    record = go()
+    assert record.ok + record.review == (4 if damage == "part" else 1)
+    check(output, tmp_path)
+
+
+def test_an_output_can_be_moved(go: Callable[..., RunRecord], tmp_path: Path, fake_preset: str) -> None:
+    go(renditions=("transparent",))
+    shutil.move(tmp_path / "out", tmp_path / "far" / "away")
+    moved = open_output(str(tmp_path / "far" / "away"), FILES)
+    assert verify(moved).sound
+    where = {"manifest": str(tmp_path / "photos"), "output": str(tmp_path / "far" / "away"), "preset": fake_preset}
+    plan, record = run_job(load_job(**where, renditions=("transparent",)))
+    assert (plan.todo, record.exit_code) == (0, 0)
+
+
+def test_folders_that_no_run_wrote_are_left_alone(go: Callable[..., RunRecord], tmp_path: Path) -> None:
+    (tmp_path / "out" / "masks").mkdir(parents=True)
+    (tmp_path / "out" / "masks" / "mine.png").write_bytes(b"mine")
+    with pytest.raises(ConfigError, match="has a folder masks that no run wrote"):
+        go()
+
+
+def test_outputs_of_the_old_layout_are_refused_in_one_sentence(go: Callable[..., RunRecord], tmp_path: Path) -> None:
+    (tmp_path / "out" / "fake-0123456789ab").mkdir(parents=True)
+    (tmp_path / "out" / "fake-0123456789ab" / "recipe.json").write_text("{}")
+    with pytest.raises(ConfigError, match="was written by matteline before 0.2.*into another output"):
+        go()
+
+
+def test_two_items_cannot_share_a_name(go: Callable[..., RunRecord], tmp_path: Path, make_photos: MakePhotos) -> None:
+    go()
+    (tmp_path / "photos" / "photo-001.jpg").rename(tmp_path / "photos" / "PHOTO-000.jpg")
+    with pytest.raises(ConfigError, match=r"'photo-000.jpg'.*'PHOTO-000.jpg'|'PHOTO-000.jpg'.*'photo-000.jpg'"):
+        go()
+    (tmp_path / "photos" / "PHOTO-000.jpg").rename(tmp_path / "photos" / "Photo-001.jpg")
+    with pytest.raises(ConfigError, match=r"'photo-001.jpg' and 'Photo-001.jpg' would share the file name"):
+        go()
+
+
+def test_a_template_names_files_by_columns(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    make_photos(tmp_path / "photos", 2)
+    table = ["image_uri,item_id,sku", "photos/photo-000.jpg,a/1,S-1", "photos/photo-001.jpg,b?2,S-2"]
+    (tmp_path / "m.csv").write_text("\n".join(table))
+    where = {"manifest": str(tmp_path / "m.csv"), "preset": fake_preset}
+    run_job(load_job(**where, output=str(tmp_path / "ids"), overrides=["recipe.outputs=[mask]"]))
+    assert files_of(tmp_path / "ids") == ["masks/a/1.png", "masks/b%3F2.png"]
+    run_job(load_job(**where, output=str(tmp_path / "skus"), overrides=["recipe.outputs=[mask]", "output.name={sku}/{image}"]))
+    assert files_of(tmp_path / "skus") == ["masks/S-1/photos/photo-000.png", "masks/S-2/photos/photo-001.png"]
+    with pytest.raises(ConfigError, match="output.name '{ean}' needs a column 'ean'; .* has item_id, image, suffix, sku"):
+        run_job(load_job(**where, output=str(tmp_path / "eans"), overrides=["output.name={ean}"]))
+    assert json.loads((tmp_path / "skus" / "_matteline" / "recipe.json").read_text())["output_name"] == "{sku}/{image}"
+
+
+def test_a_run_without_work_needs_neither_ray_nor_pytorch(
+    go: Callable[..., RunRecord], tmp_path: Path, fake_preset: str
+) -> None:
+    """Importing them takes seconds."""
+    go()
+    code = (
+        "import sys; from pipeline.config.job import load_job; from pipeline.run.driver import run_job\n"
+        f"plan, record = run_job(load_job(manifest='photos', output='out', preset={fake_preset!r}))\n"
+        "print(record.exit_code, plan.todo, sorted({'ray', 'torch', 'cv2', 'onnxruntime', 'pandas'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "0 0 []\n", done
