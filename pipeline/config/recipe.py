@@ -28,6 +28,10 @@ CGM_SHA256 = "d2a410379fb3b8b9aa2b09081b45c7f6fca3c2e0da196df826993e2c40059d88"
 """SHA-256 of the bundled weights of the refiner cgm."""
 
 
+REVIEW_BELOW = 0.85
+"""``review_below`` without a threshold of a calibration."""
+
+
 class Recipe(Section):
     """Every setting that changes the pixels of a mask or cutout."""
 
@@ -109,13 +113,25 @@ class Recipe(Section):
         exclude_if=lambda sha256: sha256 is None,
         description="Expected SHA-256 of the calibration.",
     )
-    review_below: float = Field(default=0.85, ge=0, le=1, description="Items of lower quality get the status review.")
+    review_below: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Items of lower quality get the status review. Default: the calibration's threshold; 0.85 without one.",
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _bundled_weights_are_pinned(cls, given: Any) -> Any:
         if isinstance(given, dict) and given.get("refiner", "cgm") == "cgm" and not given.get("refiner_weights"):
             return given | {"refiner_weights_sha256": CGM_SHA256}
+        return given
+
+    @model_validator(mode="before")
+    @classmethod
+    def _threshold_without_a_calibration_is_known(cls, given: Any) -> Any:
+        if isinstance(given, dict) and not given.get("calibration") and given.get("review_below") is None:
+            return given | {"review_below": REVIEW_BELOW}
         return given
 
     @field_validator("outputs")
@@ -164,6 +180,8 @@ class Recipe(Section):
             raise ConfigError("the recipe has no refiner_weights_sha256 yet; resolve the recipe before taking its fingerprint")
         if self.calibration and self.calibration_sha256 is None:
             raise ConfigError("the recipe has no calibration_sha256 yet; resolve the recipe before taking its fingerprint")
+        if self.review_below is None:
+            raise ConfigError("the recipe has no review_below yet; resolve the recipe before taking its fingerprint")
         facts = self.facts() | REMOVED_SETTINGS | {"version": RECIPE_VERSION}
         facts = {RENAMED_SETTINGS.get(name, name): value for name, value in facts.items()}
         text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)

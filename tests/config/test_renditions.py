@@ -111,9 +111,9 @@ def test_renditions_come_from_files_job_files_and_the_command_line(tmp_path: Pat
 
 
 def test_recipes_without_renditions_keep_their_fingerprint() -> None:
-    recipe = load_preset("u2netp").recipe
+    recipe = load_preset("u2net").recipe
     assert not {"renditions", "renditions_version"} & set(recipe.facts())
-    assert load_preset("u2netp", {"renditions": []}).recipe.fingerprint() == recipe.fingerprint()
+    assert load_preset("u2net", {"renditions": []}).recipe.fingerprint() == recipe.fingerprint()
 
 
 CHANGES: dict[str, Any] = {
@@ -139,7 +139,7 @@ BASES: dict[str, dict[str, Any]] = {
 
 
 def fingerprint(*renditions: dict[str, Any]) -> str:
-    return load_preset("u2netp", {"renditions": [{"name": "own"} | one for one in renditions]}).recipe.fingerprint()
+    return load_preset("u2net", {"renditions": [{"name": "own"} | one for one in renditions]}).recipe.fingerprint()
 
 
 def test_every_field_has_a_change() -> None:
