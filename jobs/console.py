@@ -57,6 +57,8 @@ def _print_recipe(report: RecipeReport) -> None:
         out.print(
             f"  quality: median {mid:.2f}, a tenth below {low:.2f} ({'calibrated' if summary.calibrated else 'uncalibrated'})"
         )
+    if expected := summary.expected.describe():
+        out.print(f"  {expected}")
     if run:
         out.print(f"  last run {escape(str(run['run_id']))}: {escape(str(run['outcome']))} in {speed_of(run)}")
         if (drift := run.get("drift")) and drift["drifted"]:

@@ -33,6 +33,7 @@ def export(
 
     from pipeline.config.job import Limits, Storage, parse_overrides
     from pipeline.config.presets import load_preset
+    from pipeline.config.recipe import REVIEW_BELOW
     from pipeline.config.sections import build
     from pipeline.errors import ConfigError
     from pipeline.imaging.decode import decode
@@ -63,6 +64,8 @@ def export(
     onnx = onnx_recipe(recipe, output, file_sha256(output)).model_dump(mode="json", exclude_defaults=True)
     if not recipe.refiner_weights:
         onnx.pop("refiner_weights_sha256", None)  # the bundled weights are not pinned in a preset
+    if recipe.review_below == REVIEW_BELOW:
+        onnx.pop("review_below")  # a later calibration may have another threshold
     facts = chosen.model_dump(mode="json", exclude={"recipe"}) | {"size_mb": round(output.stat().st_size / 1e6, 1)}
     content = facts | {"recipe": onnx | {"name": output.stem.lower(), "weights": output.name}}
     target = output.with_suffix(".yaml")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from jobs.console import out, print_report
 
 if TYPE_CHECKING:
     from pipeline.output.output import Output
+    from pipeline.output.run_record import RecipeReport
 
 SHEET_ITEMS = 24
 
@@ -34,13 +35,22 @@ def show(
     files = options.files_of(set_, endpoint_url)
     reports = [report_of(one) for one in open_outputs(output, files)]
     if as_json:
-        facts = [{"folder": r.output.folder, "counts": r.summary.counts, "last_run": r.last_run} for r in reports]
-        out.print_json(json.dumps(facts))
+        out.print_json(json.dumps([_facts(report) for report in reports]))
     elif not quiet:
         print_report(reports)
     if sheet:
         _write_sheet(reports[-1].output, files.absolute(sheet))
         out.print(f"  sheet    {sheet}", markup=False)
+
+
+def _facts(report: RecipeReport) -> dict[str, Any]:
+    summary = report.summary
+    return {
+        "folder": report.output.folder,
+        "counts": summary.counts,
+        "expected_below": summary.expected.facts(),
+        "last_run": report.last_run,
+    }
 
 
 def _write_sheet(output: Output, target: str) -> None:

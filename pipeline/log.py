@@ -100,6 +100,8 @@ class RunCounters:
         self.counts = {"ok": 0, "review": 0, "failed": 0}
         self.failures: dict[str, dict[str, Any]] = {}
         """A count and an example by error code."""
+        self.expected = (0, 0.0, 0.0)
+        """Ok items with a calibrated quality; mean and variance of the number of them with a Dice below 0.95."""
         self.seconds = 0.0
         """Seconds of work in all passes, from when the machines are ready to the last ``tick``."""
         self.actors = 0.0
@@ -178,6 +180,10 @@ class RunCounters:
             left_s = (self.total - self.done) / max(1e-9, self.items_per_s)
             facts_json = {**self.counts, "total": self.total, "items_per_s": round(self.items_per_s, 3), "eta_s": round(left_s)}
             log.info("progress", extra={"facts": facts_json})
+
+    def add_expected(self, items: int, mean: float, variance: float) -> None:
+        """Add the expectation of one index part (``quality.expectation``)."""
+        self.expected = (self.expected[0] + items, self.expected[1] + mean, self.expected[2] + variance)
 
     def add_failures(self, failures: dict[str, dict[str, Any]]) -> None:
         """Add the failures of one index part, and log the items that it names."""

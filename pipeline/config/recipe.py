@@ -28,6 +28,10 @@ CGM_SHA256 = "d2a410379fb3b8b9aa2b09081b45c7f6fca3c2e0da196df826993e2c40059d88"
 """SHA-256 of the bundled weights of the refiner cgm."""
 
 
+REVIEW_BELOW = 0.85
+"""``review_below`` without a threshold of a calibration."""
+
+
 class Recipe(Section):
     """Every setting that changes what a run writes for an item."""
 
@@ -103,13 +107,25 @@ class Recipe(Section):
         pattern=r"^[0-9a-f]{64}$",
         description="Expected SHA-256 of the calibration.",
     )
-    review_below: float = Field(default=0.85, ge=0, le=1, description="Items of lower quality get the status review.")
+    review_below: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Items of lower quality get the status review. Default: the calibration's threshold; 0.85 without one.",
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _bundled_weights_are_pinned(cls, given: Any) -> Any:
         if isinstance(given, dict) and given.get("refiner", "cgm") == "cgm" and not given.get("refiner_weights"):
             return given | {"refiner_weights_sha256": CGM_SHA256}
+        return given
+
+    @model_validator(mode="before")
+    @classmethod
+    def _threshold_without_a_calibration_is_known(cls, given: Any) -> Any:
+        if isinstance(given, dict) and not given.get("calibration") and given.get("review_below") is None:
+            return given | {"review_below": REVIEW_BELOW}
         return given
 
     @field_validator("outputs")

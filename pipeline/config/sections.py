@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import ConfigError
 from pipeline.paths import WEIGHTS
@@ -27,6 +27,9 @@ def _positive(std: tuple[float, float, float]) -> tuple[float, float, float]:
 
 Std = Annotated[tuple[float, float, float], AfterValidator(_positive)]
 """Divisor of a network's input per colour channel, above 0."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A number in [0, 1]."""
 
 S = TypeVar("S", bound=Section)
 BUNDLED = "bundled:"

@@ -1,4 +1,4 @@
-"""Fit a calibration on masks whose Dice or review is known, and judge it on other photos."""
+"""Fit a calibration on masks whose Dice or review is known; judge it and choose its threshold on other photos."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from pipeline.config.recipe import ESTIMATOR_SHA256
 from pipeline.errors import ConfigError
 from pipeline.evaluate.measure import read_rows
 from pipeline.evaluate.summary import SCORES
+from pipeline.evaluate.threshold import Threshold, choose_threshold
+from pipeline.manifest.corruptions import is_copy
 from pipeline.output.index import read_index
 from pipeline.output.output import Output
 from pipeline.output.settings import read_settings
@@ -35,6 +37,8 @@ class CalibrationResult:
     calibration: Calibration
     rankings: dict[str, Ranking]
     """By score, of items with a known Dice; empty if no photo was held out."""
+    threshold: Threshold | None
+    """The calibration's ``review_below``; None if the held-out items do not show that one is high enough."""
     reviews: int
     """Items of which only a review is known."""
 
@@ -52,18 +56,21 @@ class _Items:
     groups: npt.NDArray[np.int64]
     """Number of the photo."""
     held_out: npt.NDArray[np.bool_]
+    copies: npt.NDArray[np.bool_]
+    """Whether it is a corrupted copy of a photo."""
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> _Items:
         signals = [self.signals[row] for row in np.flatnonzero(chosen)]
-        return _Items(
-            signals, self.dice[chosen], self.good[chosen], self.fair[chosen], self.groups[chosen], self.held_out[chosen]
-        )
+        flags = (self.held_out[chosen], self.copies[chosen])
+        return _Items(signals, self.dice[chosen], self.good[chosen], self.fair[chosen], self.groups[chosen], *flags)
 
 
 def calibrate(outputs: Sequence[Output], held_out_share: float) -> CalibrationResult:
     """Fit a calibration on what ``matteline evaluate`` and ``matteline review import`` wrote into outputs of one model.
 
-    ``held_out_share`` is the share of the photos of every kind (their first tag) that the calibration is judged on.
+    ``held_out_share`` is the share of the photos of every kind (their first tag) that the calibration is judged on. The
+    threshold is chosen on the same items (``choose_threshold``), without corrupted copies: these are worse than the photos of a
+    run, and would raise it.
 
     Raises:
         ConfigError: Too little is known, or the outputs are of different models.
@@ -103,8 +110,12 @@ def calibrate(outputs: Sequence[Output], held_out_share: float) -> CalibrationRe
         about |= {"judged_items": len(held_out.dice), "judged_failures": int((held_out.dice < FAILED_BELOW).sum())}
         numbers = rankings["quality"].numbers
         about |= {name: round(numbers[name].value, 4) for name in ("auroc", "aurc", "calibration_error")}
-    calibration = calibration.model_copy(update={"fitted_on": about})
-    return CalibrationResult(calibration, rankings, int(np.isnan(items.dice).sum()))
+    threshold = _threshold(held_out, calibration)
+    if threshold is not None:
+        about |= {f"threshold_{name}": getattr(threshold, name) for name in ("items", "ok", "failures")}
+    review_below = threshold and threshold.review_below
+    calibration = calibration.model_copy(update={"fitted_on": about, "review_below": review_below})
+    return CalibrationResult(calibration, rankings, threshold, int(np.isnan(items.dice).sum()))
 
 
 def _fit(items: _Items) -> Fit:
@@ -123,6 +134,12 @@ def _rankings(items: _Items, calibration: Calibration) -> dict[str, Ranking]:
     return {name: evaluate_score(np.array(values, np.float64), items.dice, items.groups) for name, values in scores.items()}
 
 
+def _threshold(items: _Items, calibration: Calibration) -> Threshold | None:
+    photos = items.where(~items.copies)
+    quality = [score(one, calibration).quality for one in photos.signals]
+    return choose_threshold(np.array(quality, np.float64), photos.dice)
+
+
 def _items(rows: Sequence[dict[str, Any]], held_out_share: float) -> _Items:
     dice = np.array([np.nan if row["dice"] is None else row["dice"] for row in rows], np.float64)
     good = np.array([row["good"] for row in rows], bool)
@@ -130,9 +147,9 @@ def _items(rows: Sequence[dict[str, Any]], held_out_share: float) -> _Items:
     names = [row["group"] for row in rows]
     held_out = held_out_groups({row["group"]: row["kind"] for row in rows}, held_out_share)
     groups = np.asarray(np.unique(names, return_inverse=True)[1], np.int64)
-    return _Items(
-        [row["signals"] for row in rows], dice, good, fair, groups, np.array([one in held_out for one in names], bool)
-    )
+    chosen = np.array([name in held_out for name in names], bool)
+    copies = np.array([is_copy(row["item_id"]) for row in rows], bool)
+    return _Items([row["signals"] for row in rows], dice, good, fair, groups, chosen, copies)
 
 
 def held_out_groups(kinds: dict[str, str], share: float) -> set[str]:

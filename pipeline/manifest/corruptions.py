@@ -29,6 +29,9 @@ THREADS = 4
 QUALITY = 97
 """JPEG quality of the copies, with full chroma, so that encoding neither removes nor adds a corruption."""
 
+MARK = "@"
+"""Between an item's id and the kind of corruption, in the id of a copy."""
+
 _ADDED = ("tags", "group")
 
 
@@ -42,6 +45,12 @@ def parse_kinds(text: str) -> tuple[Kind, ...]:
     if unknown := sorted(set(names) - {*KINDS, "all"}):
         raise ConfigError(f"--corruptions {text}: unknown kind {unknown[0]!r}; the kinds are {', '.join(KINDS)}, and all")
     return tuple(kind for kind in KINDS if kind in names or "all" in names)
+
+
+def is_copy(item_id: str) -> bool:
+    """Return whether this is the id of a corrupted copy."""
+    original, _, kind = item_id.rpartition(MARK)
+    return bool(original) and kind in KINDS
 
 
 def with_corruptions(
@@ -108,7 +117,7 @@ def _copies(
         except ValueError as error:
             missing.append(f"{kind}: {error}")
             continue
-        item_id = f"{row['item_id']}@{kind}"
+        item_id = f"{row['item_id']}{MARK}{kind}"
         uri = uris.join(target, f"{object_name(item_id)}.jpg")
         files.write(uri, encode_lossy(copy, "jpeg", QUALITY))
         copies.append(row | {"item_id": item_id, "image_uri": uri, "tags": [*row["tags"], tag(kind)]})

@@ -1,4 +1,4 @@
-"""Resolve a recipe: fetch the files that it names, pin them by hash, choose its precision."""
+"""Resolve a recipe: fetch the files that it names, pin them by hash, choose its precision and threshold."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.config.job import Limits
 from pipeline.config.presets import Preset
-from pipeline.config.recipe import Recipe
+from pipeline.config.recipe import REVIEW_BELOW, Recipe
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models.backgrounds import Backgrounds, pin_backgrounds
 from pipeline.paths import WEIGHTS
@@ -18,7 +18,7 @@ from pipeline.storage.weights_cache import fetch_weights
 
 @dataclass(frozen=True)
 class ResolvedRecipe:
-    """A recipe with all hashes known and a fixed precision, and its files on this machine."""
+    """A recipe with all hashes known, a fixed precision and a fixed threshold, and its files on this machine."""
 
     recipe: Recipe
     weights: Path | None
@@ -48,7 +48,9 @@ class ResolvedRecipe:
 
 
 def resolve(recipe: Recipe, files: Files, *, gpu: bool, limits: Limits | None = None) -> ResolvedRecipe:
-    """Fetch and pin everything that a recipe names. Resolving a resolved recipe changes nothing.
+    """Fetch and pin everything that a recipe names, and choose ``precision`` and ``review_below``.
+
+    Resolving a resolved recipe changes nothing.
 
     Args:
         recipe: The recipe.
@@ -79,7 +81,16 @@ def resolve(recipe: Recipe, files: Files, *, gpu: bool, limits: Limits | None = 
 
         recipe = resolve_precision(recipe, paths["weights"], gpu=gpu)
     calibration = load_calibration(recipe, paths["calibration"])
+    recipe = with_threshold(recipe, calibration)
     return ResolvedRecipe(recipe, paths["weights"], paths["refiner_weights"], calibration, backgrounds)
+
+
+def with_threshold(recipe: Recipe, calibration: Calibration | None) -> Recipe:
+    """Return the recipe with a number as ``review_below``: its own, else the calibration's, else ``REVIEW_BELOW``."""
+    if recipe.review_below is not None:
+        return recipe
+    chosen = calibration.review_below if calibration is not None else None
+    return recipe.model_copy(update={"review_below": REVIEW_BELOW if chosen is None else chosen})
 
 
 def _fetch(setting: str, uri: str, sha256: str | None, files: Files) -> tuple[Path, str]:

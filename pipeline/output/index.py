@@ -19,6 +19,7 @@ from pipeline.concurrency import map_ahead
 from pipeline.errors import FetchError, StorageError
 from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
 from pipeline.output.output import Output
+from pipeline.quality.expectation import Expectation
 from pipeline.schema import INDEX
 from pipeline.storage.backend import FileInfo
 from pipeline.storage.errors import LIBRARY_ERRORS, describe_error, is_corruption
@@ -70,6 +71,8 @@ class Summary:
     """Minimum, nine deciles and maximum of the quality. Empty without qualities."""
     calibrated: bool = False
     """Whether every quality is a calibrated probability."""
+    expected: Expectation = field(default_factory=Expectation)
+    """Number of ok items that are expected not to be good."""
 
 
 def write_part(output: Output, table: pa.Table) -> str:
@@ -278,12 +281,22 @@ def summarise(output: Output) -> Summary:
             summary.failures.setdefault(row["error_code"], example).count += row["item_id_count"]
         qualities.append(rows["quality"].drop_null().to_numpy())
         uncalibrated |= bool(pc.any(pc.invert(rows["quality_calibrated"])).as_py())
+        summary.expected += expectation_of(rows)
     if any(len(some) for some in qualities):
         quality = np.concatenate(qualities)
         summary.quality_histogram = tuple(np.histogram(quality, bins=20, range=(0, 1))[0].tolist())
         summary.quality_deciles = tuple(np.quantile(quality, np.linspace(0, 1, 11)).round(4).tolist())
         summary.calibrated = not uncalibrated
     return summary
+
+
+def expectation_of(rows: pa.Table) -> Expectation:
+    """Return how many of the ok items with a calibrated quality are expected not to be good.
+
+    ``rows`` has the columns ``status``, ``quality`` and ``quality_calibrated``.
+    """
+    chosen = rows.filter(pc.and_(pc.equal(rows["status"], "ok"), rows["quality_calibrated"]))
+    return Expectation.of(chosen["quality"].to_numpy())
 
 
 def tally(output: Output, ids: IdSet) -> dict[str, int]:

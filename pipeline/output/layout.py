@@ -112,6 +112,11 @@ class Layout:
         return join(self.progresses, f"{run_id}.json")
 
 
+def is_inside(path: str) -> bool:
+    """Check whether a path of the index leads to a place below the output."""
+    return not path.startswith("/") and ".." not in path.split("/")
+
+
 def output_path(output: str, name: str) -> str:
     """Return the path of one of an item's ``OUTPUTS``. ``name`` is the column ``output_name``."""
     return f"{output}s/{name}.png"

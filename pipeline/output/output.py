@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.errors import ConfigError, FetchError, StorageError, WriteError
-from pipeline.output.layout import Layout
+from pipeline.output.layout import Layout, is_inside
 from pipeline.storage.backend import FileInfo
 from pipeline.storage.files import Files
 from pipeline.storage.uris import join
@@ -43,7 +43,7 @@ class Output:
         Raises:
             FetchError: It cannot be read, or leads out of the output.
         """
-        if path.startswith("/") or ".." in path.split("/"):
+        if not is_inside(path):
             raise FetchError(f"{path!r} in the index is no path below the output; run matteline verify")
         return self.files.read(self.layout.uri(path))
 

@@ -14,6 +14,7 @@ from pipeline.errors import FetchError
 from pipeline.log import RunCounters
 from pipeline.output.index import Summary, summarise
 from pipeline.output.output import Output
+from pipeline.quality.expectation import Expectation
 from pipeline.schema import STATUSES
 
 OUTCOMES = {
@@ -45,6 +46,8 @@ class RunRecord:
     derived: int = 0
     """Items that were finished before and got an output or rendition that they lacked."""
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    expected_below: dict[str, Any] | None = None
+    """Number of ok items that are expected to have a Dice below 0.95, with a 95 % interval; None without calibrated ones."""
     items_per_s: float = 0.0
     actors: int | None = None
     """Actors of the model when the last pass started."""
@@ -76,6 +79,7 @@ class RunRecord:
         self.ok, self.review, self.failed = (counters.counts[status] for status in STATUSES)
         # New dicts each time: a thread may be encoding the old ones.
         self.failures = {code: dict(entry) for code, entry in counters.failures.items()}
+        self.expected_below = Expectation(*counters.expected).facts()
         self.items_per_s = round(counters.items_per_s, 3)
         if counters.actor_s and counters.done:
             self.actor_hours = counters.actor_s / 3600

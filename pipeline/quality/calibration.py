@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.config.recipe import ESTIMATOR_SHA256, Recipe
-from pipeline.config.sections import Section, build
+from pipeline.config.sections import Section, Share, build
 from pipeline.errors import ConfigError
 
 MIN_PULL = 0.5
@@ -55,6 +55,8 @@ class Calibration(Section):
     bias: float
     terms: dict[str, Term]
     """Terms by signal."""
+    review_below: Share | None = None
+    """Threshold by ``evaluate.threshold``: at most 5 % of the items above it are failures. None: unknown."""
     fitted_on: dict[str, int | float | str | None]
     """For information: numbers of items and photos, and the ranking quality on held-out items."""
 

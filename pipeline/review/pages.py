@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.errors import StorageError
+from pipeline.output.index import Summary
 from pipeline.output.output import Output
 from pipeline.output.run_record import RecipeReport, last_run, report_of, speed_of
 from pipeline.output.settings import recipe_label
@@ -175,12 +176,17 @@ def _facts(report: RecipeReport, lines: Sequence[str]) -> dict[str, Any]:
         "recipe": recipe_label(report.output),
         "folder": layout.folder,
         "counts": [[status, summary.counts.get(status, 0)] for status in STATUSES],
-        "lines": [*lines, *_drift(run.get("drift")), *([] if summary.calibrated else [UNCALIBRATED])],
+        "lines": [*lines, *_drift(run.get("drift")), *_certainty(summary)],
         "histogram": list(summary.quality_histogram),
         "tables": [table for table in tables if table["rows"]],
         "views": VIEWS,
         "verdicts": list(VERDICTS),
     }
+
+
+def _certainty(summary: Summary) -> list[str]:
+    expected = summary.expected.describe()
+    return [*([expected] if expected else []), *([] if summary.calibrated else [UNCALIBRATED])]
 
 
 def _drift(found: Mapping[str, Any] | None) -> list[str]:

@@ -127,6 +127,7 @@ def execute(plan: Plan, pool: Pool, run_id: str, counters: RunCounters, check: C
             dataset = graph(plan, pool, context_of(plan, pool, run_id))
             for part in dataset.iter_rows():
                 counters.add(part["ok"], part["review"], part["failed"])
+                counters.add_expected(part["expected_items"], part["expected_mean"], part["expected_variance"])
                 counters.model_s += part["model_s"]
                 counters.add_failures(json.loads(part["failures"]))
                 check()

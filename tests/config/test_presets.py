@@ -18,13 +18,15 @@ import yaml
 
 from pipeline.config.job import JOB_SECTIONS, load_job
 from pipeline.config.presets import load_preset, preset_names
-from pipeline.config.recipe import DERIVED, UNHASHED, Recipe
+from pipeline.config.recipe import DERIVED, REVIEW_BELOW, UNHASHED, Recipe
 from pipeline.errors import ConfigError
 from pipeline.paths import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLED = ["mvanet-lite", "u2netp"]
 NAMES = ["ben2-base", "ben2-onnx", "birefnet", "finegrain-box", "isnet", "mvanet-dis", "rmbg-1.4", "u2net", *BUNDLED]
+SETTLED = {"precision": "fp32"}
+"""What resolving chooses."""
 
 
 def test_all_presets_are_here() -> None:
@@ -65,7 +67,7 @@ def test_no_preset_stretches(name: str) -> None:
 
 def test_hashes_are_all_different() -> None:
     assert len({load_preset(name).recipe.weights_sha256 for name in NAMES}) == len(NAMES)
-    assert len({load_preset(name, {"precision": "fp32"}).recipe.fingerprint() for name in NAMES}) == len(NAMES)
+    assert len({load_preset(name, SETTLED).recipe.fingerprint() for name in NAMES}) == len(NAMES)
 
 
 def test_a_precision_left_to_the_machine_has_no_fingerprint() -> None:
@@ -119,10 +121,10 @@ def test_other_weights_drop_the_pinned_hash() -> None:
 
 def test_a_calibration_is_for_the_weights_that_it_was_fitted_on() -> None:
     bundled = load_preset("u2netp").recipe
-    assert Path(bundled.calibration).is_file() and bundled.review_below == 0.5
+    assert Path(bundled.calibration).is_file() and bundled.review_below is None, "the calibration's threshold"
     own = load_preset("u2netp", {"weights": "s3://bucket/mine.onnx"}).recipe
     assert own.calibration == "" and own.calibration_sha256 is None
-    assert own.review_below == Recipe.model_fields["review_below"].default
+    assert own.review_below == REVIEW_BELOW
     other = load_preset("u2netp", {"calibration": "mine.json"}).recipe
     assert other.calibration == "mine.json" and other.calibration_sha256 is None
     with pytest.raises(ConfigError, match="no calibration_sha256 yet"):
@@ -158,7 +160,7 @@ def test_unknown_preset_is_refused_with_the_known_ones() -> None:
 def test_fingerprints_are_the_same_in_another_process() -> None:
     script = (
         "import json; from pipeline.config.presets import load_preset, preset_names; "
-        "print(json.dumps({name: load_preset(name, {'precision': 'fp32'}).recipe.fingerprint() for name in preset_names()}))"
+        f"print(json.dumps({{name: load_preset(name, {SETTLED}).recipe.fingerprint() for name in preset_names()}}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -168,7 +170,7 @@ def test_fingerprints_are_the_same_in_another_process() -> None:
         text=True,
         check=True,
     )
-    assert json.loads(done.stdout) == {name: load_preset(name, {"precision": "fp32"}).recipe.fingerprint() for name in NAMES}
+    assert json.loads(done.stdout) == {name: load_preset(name, SETTLED).recipe.fingerprint() for name in NAMES}
 
 
 BASE = {"name": "base", "model": "onnx", "weights": "a.onnx", "weights_sha256": "0" * 64}
@@ -312,8 +314,8 @@ def test_every_setting_of_speed_is_tried() -> None:
 
 @pytest.mark.parametrize("pair", NOT_PIXELS)
 def test_no_other_setting_enters_the_fingerprint(pair: str) -> None:
-    settled = "recipe.precision=fp32"
-    plain, changed = (load_job(manifest="a", output="b", overrides=[settled, *pairs]) for pairs in ([], [pair]))
+    settled = [f"recipe.{name}={value}" for name, value in SETTLED.items()]
+    plain, changed = (load_job(manifest="a", output="b", overrides=[*settled, *pairs]) for pairs in ([], [pair]))
     assert changed != plain
     assert changed.recipe.fingerprint() == plain.recipe.fingerprint()
     assert changed.recipe.label() == plain.recipe.label()

@@ -36,15 +36,23 @@ def write_parquet(uri: str, rows: list[dict[str, Any]], schema: pa.Schema) -> No
     FILES.write(uri, sink.getvalue())
 
 
-def evaluated(folder: Path, photos: int = 120, per_photo: int = 3, **recipe: Any) -> Output:
-    """Write an output with an evaluation of ``per_photo`` items per photo, a failed one, and one with a flag."""
+def evaluated(folder: Path, photos: int = 120, per_photo: int = 3, mark: str = "", **recipe: Any) -> Output:
+    """Write an output with an evaluation of ``per_photo`` items per photo, a failed one, and one with a flag.
+
+    ``mark`` ends the ids of all but the first item of a photo.
+    """
     rng = np.random.default_rng(1)
     output = Output.at(str(folder), FILES)
     rows = []
     for photo in range(photos):
         for number in range(per_photo):
             dice = float(np.clip(rng.normal(0.95 if photo % 3 else 0.8, 0.04), 0, 1))
-            row = {"item_id": f"{photo}@{number}", "group": f"{photo}", "tags": ["cat", "dog"][photo % 2 :], "status": "ok"}
+            row = {
+                "item_id": f"{photo}-{number}@{mark}" if number and mark else f"{photo}@{number}",
+                "group": f"{photo}",
+                "tags": ["cat", "dog"][photo % 2 :],
+                "status": "ok",
+            }
             rows.append(row | {"signals": signals_of(dice, rng), "dice_binary": dice, "quality": 0.5})
     rows.append({"item_id": "gone", "group": "gone", "status": "failed", "error_code": "fetch"})
     empty = {"signals": rows[0]["signals"] | {"empty": True}, "dice_binary": 0.0}
@@ -56,10 +64,13 @@ def evaluated(folder: Path, photos: int = 120, per_photo: int = 3, **recipe: Any
 
 
 def test_half_of_the_photos_are_held_out(tmp_path: Path) -> None:
-    made = calibrate([evaluated(tmp_path)], 0.5)
-    about = made.calibration.fitted_on
-    assert about["photos"] == 61  # of 121
-    assert made.rankings["quality"].items + int(about["items"] or 0) == 361
+    made = calibrate([evaluated(tmp_path, photos=240, per_photo=2, mark="blur")], 0.5)
+    about, judged = made.calibration.fitted_on, made.rankings["quality"].items
+    assert about["photos"] == 121  # of 241
+    assert judged + int(about["items"] or 0) == 481
+    assert made.threshold is not None and made.threshold.items == (judged + 1) // 2, "without the corrupted copies"
+    assert made.threshold.review_below == made.calibration.review_below
+    assert about["threshold_ok"] == made.threshold.ok > 60
     assert made.rankings["quality"].numbers["auroc"].value > 0.9
     assert made.rankings["quality"].numbers["calibration_error"].value < 0.1
     assert made.calibration.weights_sha256 == "a" * 64 and made.calibration.frame_px == 320
@@ -77,7 +88,7 @@ def test_items_of_a_photo_stay_together_and_the_choice_is_always_the_same(tmp_pa
 def test_no_photo_needs_to_be_held_out(tmp_path: Path) -> None:
     made = calibrate([evaluated(tmp_path)], 0.0)
     assert made.calibration.fitted_on["items"] == 361
-    assert made.rankings == {}
+    assert made.rankings == {} and made.threshold is None and made.calibration.review_below is None
 
 
 def test_reviews_count_for_items_that_were_not_measured(tmp_path: Path) -> None:

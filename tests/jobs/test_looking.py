@@ -7,11 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
 from jobs.main import app
+from pipeline.output.index import write_part
 from pipeline.output.output import Output
+from pipeline.schema import INDEX
 from pipeline.storage.files import Files
 
 MakeOutput = Callable[..., None]
@@ -56,3 +59,24 @@ def test_an_output_on_s3_is_reviewed_and_accepted(
     assert json.loads(s3.get(bucket, "accepted.json"))["lot"]["counts"] == {"ok": 60, "review": 0, "failed": 1}
     matteline("compare", output, output, "--html", f"s3://{bucket}/compare.html")
     assert s3.get(bucket, "compare.html").startswith(b"<!doctype html>")
+
+
+def test_show_and_report_say_how_many_ok_items_are_not_good(tmp_path: Path) -> None:
+    output = Output.at(str(tmp_path / "out" / "fake-0"), Files())
+    rows = [
+        {"item_id": f"i{number}", "status": "ok" if number < 80 else "review", "quality": 0.9, "quality_calibrated": True}
+        for number in range(100)
+    ]
+    write_part(output, pa.Table.from_pylist(rows, INDEX))
+    said = "of 80 ok items, 8 (3 to 13) are expected to have a Dice below 0.95"
+    assert said in matteline("show", str(tmp_path / "out"))
+    (facts,) = json.loads(matteline("show", str(tmp_path / "out"), "--json"))
+    assert facts["expected_below"] == {"dice_below": 0.95, "ok": 80, "expected": 8.0, "low": 3, "high": 13}
+    matteline("report", str(tmp_path / "out"))
+    assert said in Path(output.folder, "report.html").read_text()
+
+
+def test_nothing_is_expected_of_uncalibrated_qualities(tmp_path: Path, make_output: MakeOutput) -> None:
+    make_output(Output.at(str(tmp_path / "out" / "fake-0"), Files()))
+    assert "expected to have" not in matteline("show", str(tmp_path / "out"))
+    assert json.loads(matteline("show", str(tmp_path / "out"), "--json"))[0]["expected_below"] is None

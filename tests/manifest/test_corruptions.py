@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from jobs.main import app
 from pipeline.errors import ConfigError
 from pipeline.imaging.corruptions import KINDS, tag
-from pipeline.manifest.corruptions import parse_kinds, with_corruptions
+from pipeline.manifest.corruptions import is_copy, parse_kinds, with_corruptions
 from pipeline.storage.allowlist import AllowList
 from pipeline.storage.files import Files
 
@@ -48,6 +48,8 @@ def test_copies_are_rows_with_tags_and_a_group(photos: Path) -> None:
     rows = pq.read_table(photos / "m.parquet").to_pylist()
     assert [row["item_id"] for row in rows[:4]] == [row["group"] for row in rows[:4]] == [f"{n}.png" for n in range(4)]
     assert {row["item_id"]: row["tags"] for row in rows[4:11]} == {f"0.png@{kind}": [tag(kind)] for kind in KINDS}
+    assert [is_copy(row["item_id"]) for row in rows] == 4 * [False] + 21 * [True]
+    assert not is_copy("blur") and not is_copy("a@b.jpg")
     for row in rows[4:]:
         assert row["group"] == row["item_id"].partition("@")[0] and row["truth_uri"] == f"masks/{row['group']}"
         assert row["image_uri"].startswith("copies/")

@@ -30,6 +30,7 @@ from pipeline.output.index import (
     write_part,
 )
 from pipeline.output.output import Output, find_outputs, open_output
+from pipeline.quality.expectation import Expectation
 from pipeline.schema import INDEX, index_schema
 from pipeline.storage.files import Files
 
@@ -250,6 +251,16 @@ def test_a_summary_counts_everything(output: Output) -> None:
     other = Output.at(f"{output.folder}/other", output.files)
     write_part(other, part(["a"], quality_calibrated=[True]))
     assert summarise(other).calibrated
+
+
+def test_the_expectation_is_of_ok_items_with_a_calibrated_quality(output: Output) -> None:
+    assert summarise(output).expected == Expectation()
+    columns = {"quality": [0.9, 0.6, 0.2, None, 0.8]}
+    columns |= {"status": ["ok", "ok", "review", "failed", "ok"], "quality_calibrated": [True, True, True, None, False]}
+    write_part(output, part(["a", "b", "c", "d", "e"], **columns))
+    write_part(output, part(["f"], quality=[0.5], quality_calibrated=[True]))
+    expected = summarise(output).expected
+    assert (expected.items, expected.mean, expected.variance) == pytest.approx((3, 0.1 + 0.4 + 0.5, 0.09 + 0.24 + 0.25))
 
 
 def test_worst_rows_are_sorted_and_exclude_failures(output: Output) -> None:

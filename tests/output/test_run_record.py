@@ -65,6 +65,17 @@ def test_a_second_pass_adds_to_the_first(clock: list[float]) -> None:
     assert record.items_per_gpu_hour == round(36_003 / 2 / 3640 * 3600)
 
 
+def test_expectations_of_parts_add_up() -> None:
+    record, counters = RunRecord("r", "m", "f", "p", 100, 0), RunCounters(100)
+    counters.add_expected(0, 0.0, 0.0)
+    record.count(counters)
+    assert record.expected_below is None
+    counters.add_expected(60, 4.0, 3.0)
+    counters.add_expected(40, 5.0, 4.0)
+    record.count(counters)
+    assert record.expected_below == {"dice_below": 0.95, "ok": 100, "expected": 9.0, "low": 4, "high": 14}
+
+
 def test_actors_that_start_later_count_from_their_start(clock: list[float]) -> None:
     record, counters = RunRecord("r", "m", "f", "p", 100, 0), RunCounters(100)
     record.gpus_per_actor, counters.model_s = 1.0, 80.0

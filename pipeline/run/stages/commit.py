@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.output.index import write_part
+from pipeline.output.index import expectation_of, write_part
 from pipeline.run.context import StageContext
 from pipeline.run.metrics import ITEMS, QUALITY, SECONDS
 from pipeline.schema import STATUSES
@@ -22,8 +23,9 @@ NAMED_ITEMS = 20
 def commit_batch(rows: pa.Table, *, context: StageContext) -> pa.Table:
     """Write one index part and return one row about it.
 
-    The row has the part's URI, counts by status, the model's seconds, and failures by error code with some of their items. The
-    objects of the rows exist already, so a part never names a missing object.
+    The row has the part's URI, counts by status, the expectation of ok items that are not good, the model's seconds, and
+    failures by error code with some of their items. The objects of the rows exist already, so a part never names a missing
+    object.
     """
     start = time.perf_counter()
     part = write_part(context.output, rows)
@@ -38,7 +40,8 @@ def commit_batch(rows: pa.Table, *, context: StageContext) -> pa.Table:
             entry["named"].append((row["item_id"], row["error_detail"]))
     _measure(rows, counts, failures)
     model_s = pc.sum(pc.struct_field(rows["seconds"], "segment")).as_py() or 0.0
-    summary = {"part": part, **counts, "model_s": model_s, "failures": json.dumps(failures)}
+    expected = {f"expected_{name}": value for name, value in asdict(expectation_of(rows)).items()}
+    summary = {"part": part, **counts, **expected, "model_s": model_s, "failures": json.dumps(failures)}
     return pa.table({name: [value] for name, value in summary.items()})
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.errors import FetchError, StorageError, WriteError
 from pipeline.imaging.renditions.render import Rendered
-from pipeline.output.layout import output_path, rendition_path
+from pipeline.output.layout import is_inside, output_path, rendition_path
 from pipeline.output.overwrites import note_overwrites
 from pipeline.run.context import StageContext
 from pipeline.run.stages.columns import sha256
@@ -74,6 +74,8 @@ def write_rendition(context: StageContext, item_id: str, name: str, rendered: Re
 
 def _write(context: StageContext, item_id: str, path: str, data: bytes) -> None:
     """Write an object. In a run that replaces nothing it is new, unless a repeated task or an interrupted run left it."""
+    if not is_inside(path):
+        raise WriteError(f"{path!r} is no path below the output; correct the item's output_name in the index")
     files, uri = context.files, context.output.layout.uri(path)
     if context.replaces:
         files.write(uri, data)

@@ -126,10 +126,11 @@ def _encode(image: Pixels, mask: Mask, context: StageContext) -> Encoded:
 def _index_row(
     fact: Mapping[str, Any], result: Mapping[str, Any], error: Mapping[str, str | None], context: StageContext
 ) -> dict[str, Any]:
-    failed = error["error_code"] is not None
+    failed, threshold = error["error_code"] is not None, context.recipe.review_below
+    assert threshold is not None  # the recipe is resolved
     objects = {key: None if failed else value for key, value in result.items() if not key.endswith("_s")}
     scored = ("quality", "quality_calibrated", "reasons", "signals")
-    status = "failed" if failed else "review" if fact["quality"] < context.recipe.review_below else "ok"
+    status = "failed" if failed else "review" if fact["quality"] < threshold else "ok"
     seconds = {
         stage: result.get(f"{stage}_s", fact.get(f"{stage}_s")) for stage in ("fetch", "decode", "segment", "finish", "write")
     }

@@ -17,12 +17,14 @@ from PIL import Image
 
 from pipeline import Segmenter
 from pipeline.evaluate.calibrate import held_out_groups
+from pipeline.evaluate.threshold import MAX_FAILED_SHARE
 from pipeline.imaging.components import measure_components
 from pipeline.imaging.frame import make_frame, place
 from pipeline.models.estimator import expected_dice
 from pipeline.models.forward import one_thread
 from pipeline.models.signals import measure_signals, signals_by_name
-from pipeline.quality.ranking import Ranking, evaluate_score
+from pipeline.quality.expectation import Expectation
+from pipeline.quality.ranking import FAILED_BELOW, GOOD_FROM, Ranking, evaluate_score
 from pipeline.quality.score import all_signals, score
 
 pytestmark = [pytest.mark.study, pytest.mark.timeout(7200)]
@@ -106,15 +108,39 @@ def quality(segmenter: Segmenter, logits: torch.Tensor, frames: np.ndarray) -> f
     return score(signals, segmenter.resolved.calibration).quality
 
 
+def held_out_rows(kind: str, model: dict[str, Any], out: Path) -> pa.Table:
+    """Return the items of photos that the calibration was not fitted on."""
+    rows = rows_of(kind, model, out)
+    kinds = {row["group"]: (row["tags"] or [""])[0] for row in rows.select(["group", "tags"]).to_pylist()}
+    return rows.filter(pc.is_in(rows["group"], pa.array(sorted(held_out_groups(kinds, 0.5)))))
+
+
 def held_out_rankings(model: dict[str, Any], out: Path) -> dict[str, Ranking]:
     """Return how the scores do on photos that the calibration was not fitted on."""
-    rows = rows_of("unboxed", model, out)
-    kinds = {row["group"]: (row["tags"] or [""])[0] for row in rows.select(["group", "tags"]).to_pylist()}
-    rows = rows.filter(pc.is_in(rows["group"], pa.array(sorted(held_out_groups(kinds, 0.5)))))
+    rows = held_out_rows("unboxed", model, out)
     groups = np.unique(rows["group"].to_pylist(), return_inverse=True)[1]
     scores = {"quality": rows["quality"], "soft_dice": pc.struct_field(rows["signals"], "soft_dice")}
     dice = rows["dice_binary"].to_numpy()
     return {name: evaluate_score(np.asarray(one.to_numpy(), np.float64), dice, groups) for name, one in scores.items()}
+
+
+@pytest.mark.parametrize("bar", ["failures among ok", "expected from", "expected to"])
+def test_ok_on_photos_held_out_of_the_calibration(bar: str, model: str, evaluated: Any, out: Path, bars: Any) -> None:
+    """With and without boxes, without corrupted copies: the items that ``matteline calibrate`` chooses the threshold on."""
+    kinds = [(kind, evaluated(kind)[model]) for kind in ("boxed", "unboxed")]
+    held_out = pa.concat_tables(held_out_rows(kind, found, out) for kind, found in kinds)
+    held_out = held_out.filter(pc.equal(held_out["item_id"], held_out["group"]))
+    ok = held_out.filter(pc.equal(held_out["status"], "ok"))
+    dice, expected = ok["dice_binary"].to_numpy(), Expectation.of(ok["quality"].to_numpy())
+    low, high = expected.interval()
+    found = int((dice < GOOD_FROM).sum())
+    if bar == "failures among ok":
+        name = f"{model}: share of Dice < {FAILED_BELOW:g} among {len(dice)} ok items of {held_out.num_rows}"
+        bars.at_most(name, (dice < FAILED_BELOW).mean(), MAX_FAILED_SHARE)
+    elif bar == "expected from":
+        bars.at_least(f"{model}: ok items with Dice < {GOOD_FROM:g}; {expected.describe()}", found, low)
+    else:
+        bars.at_most(f"{model}: ok items with Dice < {GOOD_FROM:g}", found, high)
 
 
 def rows_of(kind: str, model: dict[str, Any], out: Path) -> pa.Table:

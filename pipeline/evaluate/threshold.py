@@ -1,0 +1,62 @@
+"""Choose the quality from which on a mask is ok (``recipe.review_below``), on items whose Dice is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.quality.ranking import FAILED_BELOW
+from pipeline.review.sampling import upper_bound
+
+MAX_FAILED_SHARE = 0.05
+"""Largest share of failures, Dice < ``FAILED_BELOW``, among the items with the status ok."""
+MIN_OK = 60
+"""Smallest number of ok items that a threshold is chosen on. If 5 % were failures, 60 items would have one in 95 % of cases, so
+fewer items without a failure show nothing."""
+STEPS = 100
+"""Thresholds are multiples of 1 / STEPS."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold, and what it does to the items that it was chosen on."""
+
+    review_below: float
+    items: int
+    ok: int
+    """Items whose quality is not below the threshold."""
+    failures: int
+    """Those of them that are failures."""
+
+    def describe(self) -> str:
+        """Return the numbers in words."""
+        share, bound = self.failures / self.ok, upper_bound(self.failures, self.ok, 0.95)
+        return (
+            f"review_below {self.review_below:g}: {self.ok} of {self.items} held-out items are ok; {self.failures} of these "
+            f"({share:.1%}; with 95 % confidence at most {bound:.1%}) have a Dice below {FAILED_BELOW:g}"
+        )
+
+
+def choose_threshold(quality: npt.NDArray[np.float64], dice: npt.NDArray[np.float64]) -> Threshold | None:
+    """Return the lowest threshold from which on at most 5 % of the ok items are failures; None if there is none.
+
+    At it, and at every higher multiple of 0.01 that leaves ``MIN_OK`` ok items, the share of failures is at most 5 %. The first
+    threshold below 5 % alone may owe this to a gap between two failures. The criterion is the observed share. Its upper
+    confidence bound would need 153 ok items with 3 failures, which a few hundred held-out items rarely give (``u2netp`` would
+    have no threshold); ``Threshold.describe`` states it.
+
+    Args:
+        quality: Calibrated qualities (N,).
+        dice: Dice of the same items (N,).
+    """
+    chosen = None
+    for step in range(STEPS - 1, 0, -1):
+        ok = quality >= step / STEPS
+        count, failures = int(ok.sum()), int((dice[ok] < FAILED_BELOW).sum())
+        if failures > MAX_FAILED_SHARE * count and count >= MIN_OK:
+            break
+        if count >= MIN_OK:
+            chosen = Threshold(step / STEPS, len(quality), count, failures)
+    return chosen
