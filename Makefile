@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?= ../shared
 PHOTOS ?= $(DATA)/data/train
 
-.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-refiner evaluate bench-scale bench-gpu simulate report-demo dashboard train-refiner train-estimator train-lite lock clean
+.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-refiner evaluate bench-scale bench-gpu simulate report-demo dashboard train-refiner train-estimator train-lite products-sheet lock clean
 .DEFAULT_GOAL := help
 
 help:          ## list the targets
@@ -115,6 +115,10 @@ out/lite-data/manifest.parquet: .venv/core
 train-lite: out/backbone/efficientnet-lite0.safetensors out/lite-data/manifest.parquet ## train mvanet-lite from PHOTOS and DATA (default ../shared) into out/lite; PROCESSES=2 of one core, HOURS=4; resumes
 	OMP_NUM_THREADS=1 GLIBC_TUNABLES=$(KEEP_MEMORY) $(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(or $(PROCESSES),2) -m jobs.main train \
 		-m out/lite-data/manifest.parquet --composites $(DATA)/data -o out/lite --hours $(or $(HOURS),4) --device cpu --threads 1
+
+products-sheet: .venv/core ## draw 48 of the synthetic products that train-lite learns from, with their alpha, from DATA (default ../shared); SEED=1; out/products.jpg
+	@test -f $(DATA)/data/objects/objects.parquet || { echo "make products-sheet wants $(DATA)/data/objects/objects.parquet; name another folder: make products-sheet DATA=/path/to/shared"; exit 2; }
+	$(BIN)/python -m pipeline.training.products.sheet --data $(DATA)/data --seed $(or $(SEED),1) --out out/products.jpg
 
 lock:             ## resolve the dependencies again into requirements.lock (needs uv)
 	uv pip compile --quiet --no-header --all-extras --python-version 3.11 -o requirements.lock pyproject.toml

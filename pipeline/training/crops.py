@@ -65,6 +65,28 @@ def crop_to_box(photo: Photo, rng: np.random.Generator) -> Crop:
     return Crop(photo, (max(0, x0 - left), max(0, y0 - top), min(width, x1 + right), min(height, y1 + bottom)))
 
 
+def crop_to_rough_box(photo: Photo, box: Region, rng: np.random.Generator) -> Crop:
+    """Crop to a box as people and detectors draw it: tight, loose on every side, displaced, or through the object."""
+    height, width = photo.alpha.shape
+    moved = np.array(box, float) + rough_shift(rng) * np.tile([box[2] - box[0], box[3] - box[1]], 2)
+    margins = BOX_MARGIN * np.tile([moved[2] - moved[0], moved[3] - moved[1]], 2) * (-1, -1, 1, 1)
+    x0, y0, x1, y1 = np.clip(np.rint(moved + margins), 0, (width, height, width, height)).astype(int).tolist()
+    return Crop(photo, (x0, y0, x1, y1) if x1 - x0 >= 4 and y1 - y0 >= 4 else (0, 0, width, height))
+
+
+def rough_shift(rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Draw how far the edges x0, y0, x1, y1 of a box are from the object's, as shares of its width and height."""
+    outward = np.array([-1, -1, 1, 1])
+    kind = rng.random()
+    if kind < 0.35:
+        return rng.normal(0, 0.01, 4)
+    if kind < 0.7:
+        return outward * rng.uniform(0, rng.uniform(0.05, 0.6), 4)
+    if kind < 0.85:
+        return np.tile(rng.uniform(-0.15, 0.15, 2), 2)
+    return -outward * rng.uniform(0, 0.2, 4) * (rng.random(4) < 0.5)
+
+
 def bounding_box(alpha: Mask) -> Region | None:
     """Return the box around the object pixels, or None if it is smaller than 4 × 4 pixels."""
     inside = alpha > OBJECT_ABOVE

@@ -27,6 +27,7 @@ class Views(Section):
     box: float = Field(default=0.3, ge=0, description="a crop around an object's box, off centre")
     pair: float = Field(default=0.15, ge=0, description="a crop around its box, with another photo beside it")
     composite: float = Field(default=0.15, ge=0, description="objects on backgrounds; none without --composites")
+    products: float = Field(default=0, ge=0, description="rendered products, with a box or without; none without --composites")
 
 
 class Losses(Section):

@@ -19,8 +19,19 @@ from pipeline.imaging.ground_truth import decode_ground_truth
 from pipeline.log import log
 from pipeline.storage.files import Files
 from pipeline.training.augment import degrade, jitter_colours
-from pipeline.training.crops import Crop, Photo, composite, crop_photo, crop_to_box, keep_one_object, side_by_side
+from pipeline.training.crops import (
+    Crop,
+    Photo,
+    bounding_box,
+    composite,
+    crop_photo,
+    crop_to_box,
+    crop_to_rough_box,
+    keep_one_object,
+    side_by_side,
+)
 from pipeline.training.material import Material
+from pipeline.training.products.scene import draw_size, make_product_scene
 from pipeline.training.recipe import TrainRecipe
 from pipeline.types import Mask, Pixels
 
@@ -85,13 +96,13 @@ class Samples(Dataset[Sample]):
     Every epoch has its own order. A photo that cannot be read is skipped with a warning, and the next one takes its place.
 
     Args:
-        material: For composites; None for none.
+        material: For composites and products; None for none of either.
         frame_px: Side of the frames.
     """
 
     def __init__(self, photos: Photos, material: Material | None, recipe: TrainRecipe, frame_px: int) -> None:
         self.photos, self.material, self.recipe, self.frame_px = photos, material, recipe, frame_px
-        shares = recipe.views.model_dump() | ({} if material else {"composite": 0.0})
+        shares = recipe.views.model_dump() | ({} if material else {"composite": 0.0, "products": 0.0})
         self.views = list(shares)
         self.shares = np.array(list(shares.values())) / sum(shares.values())
         self._order: tuple[int, list[int]] = (-1, [])  # an epoch and its order
@@ -111,6 +122,8 @@ class Samples(Dataset[Sample]):
         if view == "composite" and self.material:
             photo, needs_box = composite(self.material, rng, COMPOSITE_PX)
             return crop_to_box(photo, rng) if needs_box or rng.random() < 0.5 else crop_photo(photo, rng)
+        if view == "products" and self.material:
+            return product_crop(self.material, rng)
         photo = self._photo(number)
         if view == "whole":
             return crop_photo(photo, rng)
@@ -135,6 +148,14 @@ class Samples(Dataset[Sample]):
         if self._order[0] != epoch:
             self._order = epoch, np.random.default_rng([self.recipe.seed, epoch, 1]).permutation(count).tolist()
         return self._order[1][place]
+
+
+def product_crop(material: Material, rng: np.random.Generator) -> Crop:
+    """Make a scene of products, and crop it to a rough box of what is asked for, or not at all."""
+    scene = make_product_scene(material, rng, draw_size(rng))
+    photo = Photo(scene.image, scene.alpha)
+    box = bounding_box(photo.alpha) if scene.box is None and rng.random() < 0.4 else scene.box
+    return crop_photo(photo, rng) if box is None else crop_to_rough_box(photo, box, rng)
 
 
 def resize_crop(crop: Crop, side: int, rng: np.random.Generator | None = None) -> tuple[Pixels, Mask]:

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from pipeline.training.augment import degrade
-from pipeline.training.crops import Photo, bounding_box, composite, crop_photo, crop_to_box, keep_one_object, side_by_side
+from pipeline.training.crops import (
+    Photo,
+    bounding_box,
+    composite,
+    crop_photo,
+    crop_to_box,
+    crop_to_rough_box,
+    keep_one_object,
+    rough_shift,
+    side_by_side,
+)
 from pipeline.training.material import Material
 from pipeline.training.samples import resize_crop, sample_of
 
@@ -35,6 +45,31 @@ def test_a_crop_to_the_box_keeps_the_object_and_little_else(seed: int) -> None:
     assert (x1 - x0) * (y1 - y0) <= 1.5**2 * 50 * 40
     assert 0 <= x0 < x1 <= 160
     assert 0 <= y0 < y1 <= 120
+
+
+def test_rough_boxes_are_tight_loose_displaced_or_cut() -> None:
+    rng, outward = np.random.default_rng(0), np.array([-1, -1, 1, 1])
+    shifts = np.array([rough_shift(rng) for _ in range(500)])
+    margins = shifts * outward
+    assert margins.max() > 0.4
+    assert margins.max() <= 0.6
+    assert -0.2 <= margins.min() < -0.15
+    assert (np.abs(shifts).max(1) < 0.05).mean() > 0.25  # tight
+    assert ((margins > 0.02).all(1)).mean() > 0.1  # loose on every side
+    displaced = (shifts[:, 0] == shifts[:, 2]) & (shifts[:, 1] == shifts[:, 3]) & (shifts != 0).all(1)
+    assert 0.08 < displaced.mean() < 0.25
+    assert np.abs(shifts[displaced]).max() <= 0.15
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_rough_box_changes_the_region_and_not_the_ground_truth(seed: int) -> None:
+    photo = photo_with((60, 40, 110, 80), (120, 50, 150, 80))
+    crop = crop_to_rough_box(photo, (60, 40, 110, 80), np.random.default_rng(seed))
+    x0, y0, x1, y1 = crop.region
+    assert 0 <= x0 < x1 <= 160
+    assert 0 <= y0 < y1 <= 120
+    assert crop.photo is photo
+    assert photo.alpha[y0:y1, x0 : min(x1, 110)].sum() > 0.55 * 255 * 50 * 40
 
 
 @pytest.mark.parametrize("seed", range(12))
