@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -36,6 +37,11 @@ def span(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min" if seconds > 90 else f"{max(0.0, seconds):.0f} s"
 
 
+def shortened(uri: str) -> str:
+    """Return a local path below the current folder relative to it; anything else as it is."""
+    return uri.removeprefix(f"{Path.cwd()}/")
+
+
 def print_report(reports: Sequence[RecipeReport]) -> None:
     """Print where the results are, and the items by status."""
     if not reports:
@@ -63,8 +69,11 @@ def _print_recipe(report: RecipeReport) -> None:
         out.print(f"  last run {escape(str(run['run_id']))}: {escape(str(run['outcome']))} in {speed_of(run)}")
         if (drift := run.get("drift")) and drift["drifted"]:
             out.print(f"  [yellow]drift[/]    {escape(drift['said'])}; compared with {escape(drift['against'])}")
-    for name, uri in (("cutouts", layout.outputs("cutout")), ("masks", layout.outputs("mask")), ("index", layout.index)):
-        out.print(f"  {name:8} {escape(uri)}")
+    made = counts["ok"] + counts["review"]
+    for kind, path in summary.examples.items():
+        rest = f" and {made - 1} more" if made > 1 else ""
+        out.print(f"  {kind + 's':8} {escape(shortened(layout.uri(path)))}{rest}")
+    out.print(f"  index    {escape(shortened(layout.index))}")
     if summary.failures:
         failures = table("code", ">items", "example", "reason")
         for code, entry in sorted(summary.failures.items()):

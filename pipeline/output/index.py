@@ -71,6 +71,8 @@ class Summary:
     """Minimum, nine deciles and maximum of the quality. Empty without qualities."""
     calibrated: bool = False
     """Whether every quality is a calibrated probability."""
+    examples: dict[str, str] = field(default_factory=dict)
+    """Path of one item's ``cutout`` and ``mask``."""
     expected: Expectation = field(default_factory=Expectation)
     """Number of ok items that are expected not to be good."""
 
@@ -269,7 +271,10 @@ def summarise(output: Output) -> Summary:
     qualities: list[npt.NDArray[np.float32]] = []
     uncalibrated = False
     columns = ["item_id", "status", "error_code", "error_detail", "quality", "quality_calibrated", "reasons"]
-    for rows in read_index(output, columns):
+    for rows in read_index(output, [*columns, "cutout_path", "mask_path"]):
+        for kind in ("cutout", "mask"):
+            if kind not in summary.examples and (path := pc.first(rows[f"{kind}_path"]).as_py()) is not None:
+                summary.examples[kind] = path
         add_counts(rows["status"], summary.counts)
         add_counts(pc.list_flatten(rows["reasons"]), summary.reasons)
         errors = rows.select(["error_code", "item_id", "error_detail"])

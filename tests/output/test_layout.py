@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.errors import FetchError
+from pipeline.errors import FetchError, WriteError
 from pipeline.output.layout import Layout, output_path, part_name, rendition_path
 from pipeline.output.output import Output
+from pipeline.run.stages.objects import write_output
 
 
 def test_paths_of_an_output() -> None:
@@ -38,3 +41,12 @@ def test_a_path_that_leads_out_of_the_output_is_not_read(local: Any, path: str) 
     with pytest.raises(FetchError, match="no path below the output; run matteline verify"):
         output.read(path)
     assert output.read("masks/x") == b"secret"
+
+
+def test_an_object_outside_the_output_is_not_written(stage_context: Callable[..., Any], tmp_path: Path) -> None:
+    """Derived files get the ``output_name`` of the index, which others may have changed."""
+    context = stage_context()
+    with pytest.raises(WriteError, match="is no path below the output; correct the item's output_name in the index"):
+        write_output(context, "a", "../../x", "mask", b"data")
+    assert not (tmp_path.parent / "x.png").exists()
+    assert write_output(context, "a", "x..y/z", "mask", b"data")["mask_path"] == "masks/x..y/z.png"

@@ -167,6 +167,24 @@ def test_a_note_names_its_run_and_its_items(output: Output) -> None:
     assert json.loads(output.files.read(uri)) == {"run_id": NEW, "complete": True, "item_ids": ["größe/1", "b"]}
 
 
+@pytest.mark.parametrize(("steps", "kept"), list(enumerate([["a", "b"], ["a", "b"], ["b"], [], ["a", "b"]])))
+def test_a_replacement_may_end_after_any_step(output: Output, steps: int, kept: list[str]) -> None:
+    make_old(output, "a", "b")
+    protocol = (
+        lambda: note(output, "a", "b"),
+        lambda: write_mask(output, "a", b"new"),
+        lambda: write_mask(output, "b", b"new"),
+        lambda: commit(output, row("a", b"new", NEW), row("b", b"new", NEW)),
+    )
+    for step in protocol[:steps]:
+        step()
+    assert check_overwrites(output) == 2 - len(kept)
+    assert ids(output) == kept and notes(output) == []
+    for part in read_index(output):
+        for one in part.to_pylist():
+            assert hashlib.sha256(output.read(one["mask_path"])).hexdigest() == one["mask_sha256"]
+
+
 @pytest.mark.parametrize("steps", range(9))
 def test_an_interrupted_check_can_be_repeated(local: Any, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """Two parts with a wrong row each: two copies, one new part, two removals, and the removal of three notes."""
