@@ -31,7 +31,7 @@ def bench(
         str, typer.Option("--images", help="A folder of images or a manifest to measure with. Path or URI.")
     ] = "examples/manifest.csv",
     items: Annotated[
-        int | None, typer.Option("--items", min=8, help="Items of the whole job. Default: as many as take about a minute.")
+        int | None, typer.Option("--items", min=8, help="Items in the whole job. Default: enough for about a minute.")
     ] = None,
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Also write everything to this file.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure mvanet-lite roughly, within a minute.")] = False,
@@ -44,7 +44,7 @@ def bench(
     accept_licence: options.AcceptLicence = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Measure this machine's matrix rate, each model alone, each stage alone and the whole job.
+    """Measure this machine's matrix multiplications, each model alone, each stage alone and the whole job.
 
     MVANet weights that are not on this machine are replaced by dummy weights of the same shapes, which does not change the
     speed; nothing is downloaded. If rembg is on the PATH, its folder command is compared with ours.

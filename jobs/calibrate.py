@@ -15,7 +15,7 @@ def calibrate(
     outputs: Annotated[list[str], typer.Argument(help="Outputs of one model with an evaluation or reviews.")],
     to: Annotated[str, typer.Option("--to", "-o", metavar="FILE", help="The calibration to write, a .json file.")],
     judge: Annotated[
-        float, typer.Option("--judge", metavar="SHARE", help="Share of the photos held out of the fit, to judge it on.")
+        float, typer.Option("--judge", metavar="SHARE", help="Share of the photos that are held out to test the fit.")
     ] = 0.5,
     set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,

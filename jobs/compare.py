@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def compare(
     one: Annotated[str, typer.Argument(help="The earlier output: a folder or a URI.")],
-    other: Annotated[str, typer.Argument(help="The later output, likewise.")],
+    other: Annotated[str, typer.Argument(help="The later output: a folder or a URI.")],
     html: Annotated[
         str | None, typer.Option("--html", help="Write a page with the most changed items side by side here.")
     ] = None,

@@ -33,7 +33,7 @@ def evaluate(
         str | None,
         typer.Option("--tags", metavar="COLUMN", help="A column of tags (a list, or text separated by ; or ,): a row per tag."),
     ] = None,
-    hce: Annotated[bool, typer.Option("--hce", help="Also compute human correction efforts; slow for large images.")] = False,
+    hce: Annotated[bool, typer.Option("--hce", help="Also compute Human Correction Efforts; slow for large images.")] = False,
     set_: options.Set = None,
     job: options.JobFile = None,
     endpoint_url: options.Endpoint = None,

@@ -52,8 +52,8 @@ def manifest(
         typer.Option(
             "--corruptions",
             metavar="KINDS",
-            help="With ground truth: add corrupted copies of the photos, written to copies/ beside the manifest. Some of blur, "
-            "low_light, jpeg, noise, distractor, shadow, reflection; or all.",
+            help="With ground truth: add corrupted copies of the photos, written to copies/ beside the manifest. "
+            "Comma-separated: blur, low_light, jpeg, noise, distractor, shadow, reflection; or all.",
         ),
     ] = None,
     set_: options.StorageSet = None,

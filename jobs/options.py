@@ -17,7 +17,7 @@ Renditions = Annotated[
         "--rendition",
         "-r",
         metavar="NAME",
-        help="Also write this rendition of every cutout: a name from `matteline renditions`, or a .yaml file. Repeatable.",
+        help="Also write this rendition: a name from `matteline renditions`, or a .yaml file. Repeatable.",
     ),
 ]
 Set = Annotated[

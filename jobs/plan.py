@@ -32,7 +32,7 @@ def plan(
     accept_licence: options.AcceptLicence = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Check a job and estimate its bytes, hours and cost, without running it.
+    """Check a job and estimate its size, running time and cost, without running it.
 
     Without an earlier run of the recipe, the model is timed on this machine for a few seconds.
     """

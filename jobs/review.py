@@ -19,7 +19,7 @@ def import_(
     set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
-    """Store a page's reviews beside the index. If a sample was drawn, print its result."""
+    """Store a page's reviews in the output. If a sample was drawn, print its result."""
     from pipeline.errors import ConfigError
     from pipeline.output.output import open_output
     from pipeline.review.reviews import import_reviews, review_sample
@@ -43,7 +43,7 @@ def accept(
     to: Annotated[
         str | None,
         typer.Option(
-            "--to", metavar="FILE", help="The .json file to write, for run --drift-from FILE. Default: beside the index."
+            "--to", metavar="FILE", help="The .json file to write, for run --drift-from FILE. Default: in the output."
         ),
     ] = None,
     set_: options.StorageSet = None,

@@ -34,7 +34,7 @@ def run(
     changed: Annotated[bool, typer.Option("--changed", help="Reprocess items whose image, URI or box has changed.")] = False,
     replace: Annotated[
         bool,
-        typer.Option("--replace", help="Reprocess items that have other settings. Without it, such an output is refused."),
+        typer.Option("--replace", help="Reprocess items made with other settings. Without it, the run is refused."),
     ] = False,
     deadline: Annotated[
         str | None,
@@ -64,7 +64,7 @@ def run(
         typer.Option(
             "--drift-from",
             metavar="OUTPUT",
-            help="Baseline for the drift warning: an output, or a file from `matteline review accept`. Default: --output.",
+            help="Baseline for the drift warning: an output, or a file from `matteline review accept`. Default: --output's.",
         ),
     ] = None,
     accept_licence: options.AcceptLicence = False,

@@ -24,7 +24,7 @@ def show(
         str | None,
         typer.Option("--sheet", help="Write a contact sheet (JPEG) here: photo, mask and cutout, worst quality first."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print only where the sheet is.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only the path of the contact sheet.")] = False,
     set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:

@@ -28,7 +28,7 @@ def top(
     output: Annotated[str, typer.Argument(help="A run's output: a folder or a URI.")],
     run_id: Annotated[str | None, typer.Option("--run", metavar="ID", help="The run to show. Default: the latest.")] = None,
     every: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two updates.")] = 5.0,
-    once: Annotated[bool, typer.Option("--once", help="Print the status once. Also the behaviour without a terminal.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the status once. Default if stdout is no terminal.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the status once, as JSON.")] = False,
     set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,

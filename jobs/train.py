@@ -13,7 +13,8 @@ from jobs import options
 def train(
     manifest: Annotated[str, typer.Option("--manifest", "-m", help="Photos to train on, with a column of ground truth masks.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for checkpoints, curve and weights. A training in it is resumed.")
+        Path,
+        typer.Option("--output", "-o", help="Folder for checkpoints, curve and weights. Resumes from its checkpoint."),
     ],
     training: Annotated[
         str, typer.Option("--training", "-t", help="Training recipe: the name of a bundled one, or your own .yaml file.")
@@ -34,7 +35,7 @@ def train(
     allow_root: options.AllowRoot = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """Train an MVANet, or resume a training.
+    """Train an MVANet, or resume training.
 
     Fine-tune the bundled model on your own photos: matteline train -m photos.csv -t finetune-mvanet-lite -o out/mine.
     On several GPUs: torchrun --nproc-per-node 8 -m jobs.main train …

@@ -231,6 +231,12 @@ FAKE_SETTINGS = {
 
 
 @pytest.fixture(scope="session")
+def fake_settings() -> dict[str, Any]:
+    """The content of an output's ``recipe.json``."""
+    return FAKE_SETTINGS
+
+
+@pytest.fixture(scope="session")
 def make_output() -> Callable[..., None]:
     """``make_output(output, count)``: an index of ``count`` items ``i0``, … and a failed one. The first three have objects.
     ``grow`` widens the mask of the first.

@@ -1,4 +1,4 @@
-"""The one way in which this package times a call."""
+"""Time a call repeatedly, after a warm-up."""
 
 from __future__ import annotations
 

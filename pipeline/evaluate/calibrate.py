@@ -189,7 +189,7 @@ def _common_recipe(outputs: Sequence[Output]) -> dict[str, Any]:
     for output in outputs:
         settings = read_settings(output) or {}
         facts = {name: settings["recipe"][name] for name in ("weights_sha256", "frame_px")} | {"name": settings["name"]}
-        if common and facts != common:
+        if common and any(facts[name] != common[name] for name in ("weights_sha256", "frame_px")):
             raise ConfigError(f"{output.folder} and {outputs[0].folder} are of different models; calibrate them separately")
         common = facts
     return common

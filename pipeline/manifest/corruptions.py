@@ -79,7 +79,7 @@ def with_corruptions(
     if "truth_uri" not in table.column_names or not table.num_rows - table["truth_uri"].null_count:
         raise ConfigError("--corruptions needs ground truth: give --masks, --dis5k, --unpack, or --coco with --write-masks")
     if "group" in table.column_names:
-        raise ConfigError("the data set already has a column group, which --corruptions adds; rename it")
+        raise ConfigError("the data set has a column 'group', and --corruptions adds one of that name; rename yours")
     groups: dict[str, str] = {}
     rows = [
         row | {"tags": parse_tags(row.get("tags")), "group": groups.setdefault(row["image_uri"], row["item_id"])}

@@ -118,7 +118,7 @@ def output_names(
             text = (item_id or image) + (f"-{label.replace(',', '-')}" if label else "")
         else:
             try:
-                text = template.apply({"image": image, "suffix": suffix} | columns[row] | {"item_id": item_id or image})
+                text = template.apply(columns[row] | {"image": image, "suffix": suffix, "item_id": item_id or image})
             except KeyError as error:
                 text, errors[row] = item_id or image, f"output.name needs the column {error}, which is empty here; fill it"
         texts.append(text + (suffixes[row].replace("#", "-") if suffixes is not None else ""))

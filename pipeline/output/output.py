@@ -44,7 +44,7 @@ class Output:
             FetchError: It cannot be read, or leads out of the output.
         """
         if not is_inside(path):
-            raise FetchError(f"{path!r} in the index is no path below the output; run matteline verify")
+            raise FetchError(f"{path!r} in the index is not a path inside the output; run matteline verify")
         return self.files.read(self.layout.uri(path))
 
     def write(self, uri: str, data: bytes) -> None:

@@ -11,6 +11,8 @@ from pipeline.errors import FetchError, StorageError
 from pipeline.output.layout import OUTPUTS
 from pipeline.output.output import Output
 
+_FIELDS = {"name", "fingerprint", "recipe", "output_name", "outputs", "renditions", "review_below", "folders", "complete"}
+
 
 def settings_of(recipe: Recipe, output_name: str | None) -> dict[str, Any]:
     """Return the settings that an output records.
@@ -28,6 +30,7 @@ def settings_of(recipe: Recipe, output_name: str | None) -> dict[str, Any]:
         "renditions": {one.name: one.fingerprint() for one in recipe.renditions},
         "review_below": recipe.review_below,
         "folders": sorted(file.name for one in recipe.renditions for file in one.files),
+        "complete": True,  # no finished item lacks an output or rendition
     }
 
 
@@ -57,7 +60,8 @@ def read_settings(output: Output) -> dict[str, Any] | None:
         return None
     try:
         settings: dict[str, Any] = json.loads(output.files.read(uri))
-        settings["recipe"]["frame_px"], settings["renditions"], settings["fingerprint"]
+        if missing := _FIELDS - set(settings):
+            raise KeyError(min(missing))
     except (FetchError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{uri} cannot be read ({error!r}); restore it, or run into another output") from error
     return settings

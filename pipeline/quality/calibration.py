@@ -84,9 +84,11 @@ def read_calibration(data: bytes, where: str) -> Calibration:
     try:
         facts = json.loads(data)
     except ValueError as error:
-        raise ConfigError(f"{where} is not JSON ({error}); set recipe.calibration to a file of matteline calibrate") from None
+        raise ConfigError(
+            f"{where} is not JSON ({error}); set recipe.calibration to a file that matteline calibrate wrote"
+        ) from None
     if not isinstance(facts, dict):
-        raise ConfigError(f"{where} is not a calibration; set recipe.calibration to a file of matteline calibrate")
+        raise ConfigError(f"{where} is not a calibration; set recipe.calibration to a file that matteline calibrate wrote")
     calibration = build(Calibration, facts, where)
     for name, term in calibration.terms.items():
         rising = all(one < other for one, other in itertools.pairwise(term.at))

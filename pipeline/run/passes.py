@@ -62,7 +62,7 @@ def _run_passes(plan: Plan, record: RunRecord, lease: Lease, counters: RunCounte
         if not plan.todo:
             return
         if plan.deadline is not None and time.time() >= plan.deadline:
-            raise Stopped(f"the deadline came with {plan.todo} items still to do; run the same command again to continue")
+            raise Stopped(f"the deadline passed with {plan.todo} items left; run the same command again to continue")
         log.warning(f"{plan.todo} items have no row yet", extra={"facts": {"missing": plan.todo}})
     raise ItemsMissing(missing_items(plan.todo, plan))
 

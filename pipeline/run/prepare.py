@@ -54,6 +54,12 @@ def prepare_output(plan: Plan) -> None:
         settings["folders"] = sorted({*recorded["folders"], *settings["folders"]})
         same = all(recorded[name] == settings[name] for name in DERIVED)
         complete = same and recorded["complete"]
+        gone = {*recorded["renditions"], *recorded["outputs"]} - {*settings["renditions"], *settings["outputs"]}
+        if gone:
+            log.warning(
+                f"{', '.join(sorted(gone))}: no longer asked for, so removed from the index; matteline gc --delete removes the "
+                "files. To keep them, run again with all renditions and outputs"
+            )
         if not same:
             # First the index, then the record: an interruption is repeated by the next run.
             adjust_index(output, recipe)

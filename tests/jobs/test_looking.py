@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from jobs.main import app
 from pipeline.output.index import write_part
 from pipeline.output.output import Output
+from pipeline.output.settings import write_settings
 from pipeline.schema import INDEX
 from pipeline.storage.files import Files
 
@@ -61,13 +62,20 @@ def test_an_output_on_s3_is_reviewed_and_accepted(
     assert s3.get(bucket, "compare.html").startswith(b"<!doctype html>")
 
 
-def test_show_and_report_say_how_many_ok_items_are_not_good(tmp_path: Path) -> None:
+def test_show_and_report_say_how_many_ok_items_are_not_good(tmp_path: Path, fake_settings: dict[str, Any]) -> None:
     output = Output.at(str(tmp_path / "out" / "fake-0"), Files())
     rows = [
-        {"item_id": f"i{number}", "status": "ok" if number < 80 else "review", "quality": 0.9, "quality_calibrated": True}
+        {
+            "item_id": f"i{number}",
+            "output_name": f"i{number}",
+            "status": "ok" if number < 80 else "review",
+            "quality": 0.9,
+            "quality_calibrated": True,
+        }
         for number in range(100)
     ]
     write_part(output, pa.Table.from_pylist(rows, INDEX))
+    write_settings(output, fake_settings)
     said = "of 80 ok items, 8 (3 to 13) are expected to have a Dice below 0.95"
     assert said in matteline("show", str(tmp_path / "out"))
     (facts,) = json.loads(matteline("show", str(tmp_path / "out"), "--json"))

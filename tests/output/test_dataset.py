@@ -131,6 +131,6 @@ def test_impossible_exports_are_refused(output: Output, tmp_path: Path, write: W
 def test_a_mask_outside_the_output_is_not_exported(output: Output, tmp_path: Path, write: Write, path: str) -> None:
     (tmp_path / "secret.png").write_bytes(encode_mask(mask(0, 0, 9, 9)))
     write({"a.jpg": mask(0, 0, 9, 9)}, mask_path=path)
-    with pytest.raises(StorageError, match="is no path below the output; run matteline verify"):
+    with pytest.raises(StorageError, match="is not a path inside the output; run matteline verify"):
         export_dataset(output, coco=str(tmp_path / "coco.json"))
     assert not (tmp_path / "coco.json").exists()

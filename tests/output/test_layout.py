@@ -38,7 +38,7 @@ def test_a_path_that_leads_out_of_the_output_is_not_read(local: Any, path: str) 
     root, output = local.root, Output.at(f"{local.root}/one/out", local.files)
     for place in (f"{root}/x", f"{root}/one/x", f"{root}/one/out/masks/x"):
         output.files.write(place, b"secret")
-    with pytest.raises(FetchError, match="no path below the output; run matteline verify"):
+    with pytest.raises(FetchError, match="not a path inside the output; run matteline verify"):
         output.read(path)
     assert output.read("masks/x") == b"secret"
 
@@ -46,7 +46,7 @@ def test_a_path_that_leads_out_of_the_output_is_not_read(local: Any, path: str) 
 def test_an_object_outside_the_output_is_not_written(stage_context: Callable[..., Any], tmp_path: Path) -> None:
     """Derived files get the ``output_name`` of the index, which others may have changed."""
     context = stage_context()
-    with pytest.raises(WriteError, match="is no path below the output; correct the item's output_name in the index"):
+    with pytest.raises(WriteError, match="is not a path inside the output; correct the item's output_name in the index"):
         write_output(context, "a", "../../x", "mask", b"data")
     assert not (tmp_path.parent / "x.png").exists()
     assert write_output(context, "a", "x..y/z", "mask", b"data")["mask_path"] == "masks/x..y/z.png"

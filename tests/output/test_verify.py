@@ -203,6 +203,6 @@ def test_a_path_that_leads_out_of_the_output_is_damage(where: Any, masks: Output
     orphan = {"orphan": 1} if column == "mask_path" else {}
     report = verify(masks)
     assert counts(report) == {"absent": 1} | orphan
-    assert "is no path below the output" in report.examples["absent"][0]
+    assert "is not a path inside the output" in report.examples["absent"][0]
     assert counts(verify(masks, sample=0.0)) == {"absent": 1} | orphan
     assert repair(masks, "repair").repaired == 1

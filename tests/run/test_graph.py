@@ -360,7 +360,7 @@ def test_after_the_deadline_nothing_is_taken_up_and_the_next_run_goes_on(
 ) -> None:
     make_photos(tmp_path / "photos", 6)
     where = {"manifest": str(tmp_path / "photos"), "output": str(tmp_path / "out"), "preset": fake_preset}
-    with pytest.raises(Stopped, match="the deadline came with 6 items still to do; run the same command again"):
+    with pytest.raises(Stopped, match="the deadline passed with 6 items left; run the same command again"):
         run_job(load_job(**where, overrides=["budget.deadline_s=0.01"]))
     (path,) = (tmp_path / "out").rglob("runs/*.json")
     record = json.loads(path.read_text())

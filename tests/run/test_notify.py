@@ -138,8 +138,9 @@ def test_every_end_is_told(
     assert (failed["item_id"], failed["code"]) == ("broken.jpg", "decode") and "plain text" in failed["detail"]
     assert {line.get("run_id") for line in lines} == {hook.got[0]["run_id"]}
     assert SECRET not in "".join(f"{record.getMessage()}{vars(record)}" for record in logged)
+    (tmp_path / "photos" / "new.jpg").write_bytes(b"no photo either")
     with pytest.raises(ErrorBudgetExceeded):
-        go("budget.max_failed_share=0.1")  # nothing left to do: it is the index that says so
+        go("budget.max_failed_share=0.1", "budget.allowed_failed=0")
     with pytest.raises(StorageError):
         go(manifest="nowhere.csv")
     done, over, refused = hook.got
@@ -151,7 +152,7 @@ def test_every_end_is_told(
 
     go(to=str(tmp_path / "told" / "last.json"))
     told = json.loads((tmp_path / "told" / "last.json").read_text())
-    assert (told["exit_code"], told["items"], told["done_before"]) == (0, 4, 4)
+    assert (told["exit_code"], told["items"], told["done_before"]) == (0, 5, 5)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def write_rendition(context: StageContext, item_id: str, name: str, rendered: Re
 def _write(context: StageContext, item_id: str, path: str, data: bytes) -> None:
     """Write an object. In a run that replaces nothing it is new, unless a repeated task or an interrupted run left it."""
     if not is_inside(path):
-        raise WriteError(f"{path!r} is no path below the output; correct the item's output_name in the index")
+        raise WriteError(f"{path!r} is not a path inside the output; correct the item's output_name in the index")
     files, uri = context.files, context.output.layout.uri(path)
     if context.replaces:
         files.write(uri, data)

@@ -52,7 +52,7 @@ class Grip(NamedTuple):
     """Distance of the opposite edge in palm widths."""
 
     def place(self, points: Points) -> Points:
-        """Return pixels for palm widths."""
+        """Convert palm widths to pixels."""
         return np.asarray(self.edge + self.palm_px * (points[:, :1] * self.inward + points[:, 1:] * self.along))
 
 

@@ -50,7 +50,7 @@ PRODUCE: dict[str, Looks] = {
 
 
 def draw_produce(kind: str, light: Light, height_px: int, rng: np.random.Generator) -> Artwork:
-    """Draw one of a kind, upright."""
+    """Draw one fruit or vegetable of this kind, upright."""
     looks = PRODUCE[kind]
     wobble = rng.normal(0, 0.02, 2)
     half = int(looks.width * (1 + abs(looks.skew)) * height_px * 1.1 + 0.06 * height_px) + MARGIN_PX
