@@ -139,7 +139,7 @@ class Storage(Section):
 
 
 class Destination(Section):
-    """Where results go, and how the files are named. In a job file, ``output: FOLDER`` is enough."""
+    """Place of the results, and names of their files. In a job file, ``output: FOLDER`` is enough."""
 
     uri: str = Field(description="Path or URI of the output.")
     name: str | None = Field(

@@ -38,7 +38,7 @@ _PLAIN_CHARS = 100
 
 @dataclass(frozen=True)
 class NameTemplate:
-    """How the files of items are named. ``text`` is None for the default: the id where the manifest has one, else the image."""
+    """Template of the file names. ``text`` is None for the default: the id where the manifest has one, else the image."""
 
     text: str | None = None
 

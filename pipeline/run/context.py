@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import pyarrow as pa
 
 from pipeline.config.job import Job
 from pipeline.config.recipe import Recipe
+from pipeline.output.derived import wanted_files
 from pipeline.output.output import Output
 from pipeline.run.crash_ledger import CrashLedger, IsolatedBatch
 from pipeline.run.pool import Pool
@@ -45,6 +47,11 @@ class StageContext:
     def recipe(self) -> Recipe:
         """The resolved recipe."""
         return self.job.recipe
+
+    @cached_property
+    def rendition_recipes(self) -> dict[str, str]:
+        """Fingerprint of the rendition of each file, by the file's name. Hashed once per process, not once per item."""
+        return wanted_files(self.recipe)
 
     @property
     def files(self) -> Files:

@@ -25,7 +25,7 @@ from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.renditions.render import Rendered, render
 from pipeline.imaging.trimap import trimap_of
 from pipeline.imaging.validate import decode_cutout, decode_mask
-from pipeline.output.derived import lacking, unwanted_columns, wanted_files
+from pipeline.output.derived import lacking, unwanted_columns
 from pipeline.output.index import read_part, write_part
 from pipeline.output.output import Output
 from pipeline.run.context import StageContext
@@ -104,7 +104,7 @@ def _derive(entry: dict[str, Any], source: _Source, context: StageContext) -> di
         ItemError: Its mask, cutout or photo cannot be read, or a file cannot be written.
     """
     recipe, item_id, name = context.recipe, entry["item_id"], entry["output_name"]
-    wanted = wanted_files(recipe)
+    wanted = context.rendition_recipes
     kept = {one["name"]: one for one in entry["renditions"] or () if wanted.get(one["name"]) == one["recipe"]}
     columns: dict[str, Any] = dict.fromkeys(unwanted_columns(recipe))
     for output in recipe.outputs:

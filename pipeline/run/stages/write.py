@@ -17,7 +17,6 @@ from pipeline.imaging.encode import RESOURCE_ERRORS, encode_cutout, encode_mask
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.renditions.render import Rendered, render
 from pipeline.imaging.trimap import trimap_of
-from pipeline.output.derived import wanted_files
 from pipeline.output.layout import OUTPUTS
 from pipeline.run.context import StageContext
 from pipeline.run.crash_ledger import IsolatedBatch
@@ -93,7 +92,7 @@ def _encode_and_submit(
     image, mask = unpack(batch["pixels"], row, (*size, 3)), unpack(batch["mask"], row, size)
     assert image is not None and mask is not None  # a row without them has failed
     encoded = attempt(errors, row, lambda: isolated.run_one(row, lambda: _encode(image, mask, context)))
-    item_id, name, fingerprints = fact["item_id"], fact["output_name"], wanted_files(context.recipe)
+    item_id, name, fingerprints = fact["item_id"], fact["output_name"], context.rendition_recipes
     writes = []
     for output, data in encoded.outputs.items() if encoded else ():
         writes.append(pool.submit(write_output, context, item_id, name, output, data))
