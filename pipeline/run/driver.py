@@ -184,5 +184,6 @@ def _set_gauges(facts: dict[str, Any], lease: Lease) -> None:
 
 
 def new_run_id() -> str:
-    """Return a unique id that sorts by time: ``20261122T101500Z-3fa9c1``."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    """Return a unique id that sorts by time: ``20261122T101500.123Z-3fa9c1``."""
+    now = datetime.now(UTC)
+    return f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03}Z-{secrets.token_hex(3)}"

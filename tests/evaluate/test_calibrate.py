@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,14 @@ def write_parquet(uri: str, rows: list[dict[str, Any]], schema: pa.Schema) -> No
     FILES.write(uri, sink.getvalue())
 
 
-def evaluated(folder: Path, photos: int = 120, per_photo: int = 3, mark: str = "", **recipe: Any) -> Output:
+@pytest.fixture
+def evaluated(fake_settings: dict[str, Any]) -> Callable[..., Output]:
+    return partial(_evaluated, fake_settings)
+
+
+def _evaluated(
+    settings: dict[str, Any], folder: Path, photos: int = 120, per_photo: int = 3, mark: str = "", **recipe: Any
+) -> Output:
     """Write an output with an evaluation of ``per_photo`` items per photo, a failed one, and one with a flag.
 
     ``mark`` ends the ids of all but the first item of a photo.
@@ -59,11 +68,11 @@ def evaluated(folder: Path, photos: int = 120, per_photo: int = 3, mark: str = "
     rows.append(rows[0] | {"item_id": "flat", "group": "flat"} | empty)
     write_parquet(f"{output.layout.evaluation}/part-0.parquet", rows, EVALUATION)
     facts = {"weights_sha256": "a" * 64, "frame_px": 320} | recipe
-    write_settings(output, {"name": "model", "fingerprint": "0" * 64, "recipe": facts, "renditions": {}})
+    write_settings(output, settings | {"name": "model", "recipe": facts})
     return output
 
 
-def test_half_of_the_photos_are_held_out(tmp_path: Path) -> None:
+def test_half_of_the_photos_are_held_out(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
     made = calibrate([evaluated(tmp_path, photos=240, per_photo=2, mark="blur")], 0.5)
     about, judged = made.calibration.fitted_on, made.rankings["quality"].items
     assert about["photos"] == 121  # of 241
@@ -78,20 +87,22 @@ def test_half_of_the_photos_are_held_out(tmp_path: Path) -> None:
     assert read_calibration(made.calibration.as_json(), "x") == made.calibration
 
 
-def test_items_of_a_photo_stay_together_and_the_choice_is_always_the_same(tmp_path: Path) -> None:
+def test_items_of_a_photo_stay_together_and_the_choice_is_always_the_same(
+    tmp_path: Path, evaluated: Callable[..., Output]
+) -> None:
     first = calibrate([evaluated(tmp_path / "a")], 0.5)
     assert first.calibration.fitted_on["items"] in (61 * 3, 60 * 3 + 1)  # without or with the item that is alone in its group
     again = calibrate([evaluated(tmp_path / "b")], 0.5)
     assert again.calibration == first.calibration
 
 
-def test_no_photo_needs_to_be_held_out(tmp_path: Path) -> None:
+def test_no_photo_needs_to_be_held_out(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
     made = calibrate([evaluated(tmp_path)], 0.0)
     assert made.calibration.fitted_on["items"] == 361
     assert made.rankings == {} and made.threshold is None and made.calibration.review_below is None
 
 
-def test_reviews_count_for_items_that_were_not_measured(tmp_path: Path) -> None:
+def test_reviews_count_for_items_that_were_not_measured(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
     output = evaluated(tmp_path)
     rng = np.random.default_rng(2)
     rows = [
@@ -107,14 +118,14 @@ def test_reviews_count_for_items_that_were_not_measured(tmp_path: Path) -> None:
     assert made.calibration.fitted_on["items"] == 381
 
 
-def test_all_outputs_must_be_of_one_model(tmp_path: Path) -> None:
+def test_all_outputs_must_be_of_one_model(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
     with pytest.raises(ConfigError, match="different models"):
         calibrate([evaluated(tmp_path / "a"), evaluated(tmp_path / "b", frame_px=512)], 0.5)
     both = calibrate([evaluated(tmp_path / "c"), evaluated(tmp_path / "d")], 0.0)
     assert both.calibration.fitted_on["items"] == 2 * 361
 
 
-def test_wrong_shares_and_missing_or_damaged_evaluations_are_refused(tmp_path: Path) -> None:
+def test_wrong_shares_and_missing_or_damaged_evaluations_are_refused(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
     output = evaluated(tmp_path)
     with pytest.raises(ConfigError, match="--judge 1 must be"):
         calibrate([output], 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from pipeline.errors import ConfigError, ErrorBudgetExceeded
 from pipeline.output.baseline import baseline, drift, last_accepted
 from pipeline.output.index import write_part
 from pipeline.output.output import Output
+from pipeline.output.settings import write_settings
 from pipeline.review.accept import accept
 from pipeline.review.reviews import draw_sample, import_reviews
 from pipeline.run.driver import run_job
@@ -41,10 +43,9 @@ def write_run(output: Output, run_id: str, count: int, *, high: float = 8.0, exi
 
 
 @pytest.fixture
-def output(tmp_path: Path) -> Output:
+def output(tmp_path: Path, fake_settings: dict[str, Any]) -> Output:
     output = Output.at(str(tmp_path / "out" / "fake-0"), FILES)
-    settings = {"name": "fake", "fingerprint": "0" * 64, "recipe": {"frame_px": 64}, "renditions": {}}
-    FILES.write(output.layout.recipe, json.dumps(settings).encode())
+    write_settings(output, fake_settings)
     write_run(output, "20260101T000000Z-a", 2000)
     return output
 
