@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,6 +43,19 @@ def map_ahead(
         waiting.append((cost, pool.submit(step, item)))
     while waiting:
         yield waiting.popleft()[1].result()
+
+
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yield items that another thread takes from their source, one in advance. It does not wait for that thread at its end."""
+    source, end = iter(items), object()
+    pool = ThreadPoolExecutor(1)
+    try:
+        coming = pool.submit(next, source, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, source, end)
+            yield cast(T, item)
+    finally:
+        pool.shutdown(wait=False)
 
 
 def local_cpus() -> int:

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
@@ -181,9 +181,13 @@ class RunCounters:
             facts_json = {**self.counts, "total": self.total, "items_per_s": round(self.items_per_s, 3), "eta_s": round(left_s)}
             log.info("progress", extra={"facts": facts_json})
 
-    def add_expected(self, items: int, mean: float, variance: float) -> None:
-        """Add the expectation of one index part (``quality.expectation``)."""
+    def add_part(self, part: Mapping[str, Any]) -> None:
+        """Add one index part, by what the commit stage says about it."""
+        self.add(part["ok"], part["review"], part["failed"])
+        items, mean, variance = (part[f"expected_{name}"] for name in ("items", "mean", "variance"))
         self.expected = (self.expected[0] + items, self.expected[1] + mean, self.expected[2] + variance)
+        self.model_s += part["model_s"]
+        self.add_failures(json.loads(part["failures"]))
 
     def add_failures(self, failures: dict[str, dict[str, Any]]) -> None:
         """Add the failures of one index part, and log the items that it names."""

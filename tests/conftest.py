@@ -115,12 +115,29 @@ def ray_session(s3: Any) -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.fixture(autouse=True)
+def small_runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs on Ray are for tests that ask for ``ray_session``. All others share one worker process, as in one program."""
+    from pipeline.run import gpus, local
+
+    if "ray_session" not in request.fixturenames:
+        for module in (gpus, local):
+            monkeypatch.setattr(module, "has_joined_ray", lambda: False)
+    inherited = local._surroundings
+
+    def surroundings() -> tuple[int, dict[str, str]]:
+        process, environment = inherited()
+        return process, {name: value for name, value in environment.items() if name != "PYTEST_CURRENT_TEST"}
+
+    monkeypatch.setattr(local, "_surroundings", surroundings)
+
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def matteline(ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """``matteline("run", …, cwd=tmp_path, env={})`` runs a command in this process, on the shared Ray."""
+def matteline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """``matteline("run", …, cwd=tmp_path, env={})`` runs a command in this process."""
     from jobs.main import main
     from pipeline.run.signals import SignalHandler
 

@@ -40,6 +40,11 @@ class Compute(Section):
     ray_address: str | None = Field(
         default=None, description="Address of an existing Ray cluster. Default: start one on this machine."
     )
+    local_items: int = Field(
+        default=100,
+        ge=0,
+        description="A run of at most this many items works in one process on this machine, without Ray. 0: always use Ray.",
+    )
     actors: int | None = Field(
         default=None,
         ge=1,

@@ -11,6 +11,9 @@ MIN_BATCHES_PER_ACTOR = 4
 GPU_ROWS = 64
 """Items per task in an ordinary run on GPUs, at most."""
 
+DERIVED_ROWS = 64
+"""Finished items per task, and per index part, when they get what they lack."""
+
 BLOCK_MIB = 64
 """Decoded pixels per block in an ordinary run, in MiB."""
 

@@ -1,9 +1,9 @@
-"""The error budget: how many items of a run may fail."""
+"""The limits at which a run stops: too many failed items, or too long without a finished one."""
 
 from __future__ import annotations
 
 from pipeline.config.job import Budget
-from pipeline.errors import ErrorBudgetExceeded
+from pipeline.errors import ErrorBudgetExceeded, Stopped
 
 
 def check_budget(counts: dict[str, int], budget: Budget) -> None:
@@ -19,3 +19,11 @@ def check_budget(counts: dict[str, int], budget: Budget) -> None:
             "(budget.max_failed_share). Finished items are kept. Fix the cause, then run the same command with --retry and the "
             "error codes"
         )
+
+
+def no_progress(seconds: float) -> Stopped:
+    """Return the error of a run that finished nothing for ``compute.no_progress_s``."""
+    return Stopped(
+        f"the run finished nothing for {seconds:g} s and was stopped; run the same command again to continue. If the model is "
+        "that slow on this machine, raise compute.no_progress_s"
+    )

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -45,10 +47,10 @@ class CrashLedger(Protocol):
 
 
 class InMemoryLedger:
-    """A ledger in memory. A run keeps it in an actor. Its size is bounded by the work in flight."""
+    """A ledger in memory. A run keeps it in an actor, or in the driver. Its size is bounded by the work in flight."""
 
-    def __init__(self) -> None:
-        self.started: dict[str, int] = {}
+    def __init__(self, started: dict[str, int] | None = None) -> None:
+        self.started: dict[str, int] = started or {}
 
     def begin(self, keys: Sequence[str]) -> list[int]:
         """See ``CrashLedger``."""
@@ -135,12 +137,44 @@ class IsolatedBatch:
         if self.ledger is None:
             yield
             return
-        # faulthandler's thread is written in C and ends the process even while native code holds the GIL.
-        faulthandler.dump_traceback_later(self.item_s, exit=True, file=STDERR)
+        _deadlines.start(self.item_s)
         try:
             yield
         finally:
+            _deadlines.cancel()
+
+
+class _Deadlines:
+    """The deadlines of this process's threads: the process ends itself at the first one.
+
+    faulthandler's thread is written in C and ends the process even while native code holds the GIL. It has one timer.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ends: dict[int, float] = {}
+
+    def start(self, seconds: float) -> None:
+        """Set the deadline of this thread."""
+        with self._lock:
+            self._ends[threading.get_ident()] = time.monotonic() + seconds
+            self._arm()
+
+    def cancel(self) -> None:
+        """Remove the deadline of this thread."""
+        with self._lock:
+            self._ends.pop(threading.get_ident(), None)
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._ends:
+            left_s = max(0.001, min(self._ends.values()) - time.monotonic())
+            faulthandler.dump_traceback_later(left_s, exit=True, file=STDERR)
+        else:
             faulthandler.cancel_dump_traceback_later()
+
+
+_deadlines = _Deadlines()
 
 
 def end_process() -> NoReturn:

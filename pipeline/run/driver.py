@@ -22,8 +22,10 @@ from pipeline.output.progress import Progress
 from pipeline.output.run_record import RunRecord
 from pipeline.run.budget import check_budget
 from pipeline.run.gpus import will_use_gpus
+from pipeline.run.local import is_small, load_model
 from pipeline.run.metrics import LEASE, LEFT, RUN_ITEMS, SPEED
 from pipeline.run.notify import Notifier, notifying
+from pipeline.run.passes import run_derivation, run_passes
 from pipeline.run.preflight import Plan, check_model, make_plan, missing_items, without_done
 from pipeline.run.prepare import is_settled, needs_derivation, prepare_output
 from pipeline.run.signals import SignalHandler
@@ -72,14 +74,15 @@ def run_job(
         accepted = baseline(job.drift, job.output.uri, files)
         others = find_changed(plan.manifest, plan.output, job) if changed else None
         plan = dataclasses.replace(without_done(plan, retry, others), deadline=deadline)
-        if plan.todo:
-            check_model(plan)
         recipe = plan.job.recipe
         record = notifier.record = RunRecord(
             run_id, plan.manifest.uri, recipe.fingerprint(), recipe.name, plan.rows, plan.rows - plan.todo
         )
         facts = {"items": plan.rows, "done_before": record.done_before, "output": plan.output.folder}
         log.info(f"{plan.todo} of {plan.rows} items to do", extra={"facts": facts})
+        if plan.todo:
+            log.info("loading the model")
+            _check_model(plan, run_id)
         if not plan.todo and is_settled(plan):
             _check_index(plan)
             _write_record(plan, record, 0, None)
@@ -103,6 +106,19 @@ def run_job(
         return plan, record
 
 
+def _check_model(plan: Plan, run_id: str) -> None:
+    """Refuse a model that cannot be used, before the output changes.
+
+    Raises:
+        ConfigError: Recipe and engine do not fit together.
+        WeightsError: A file is not of the layout that the recipe names.
+    """
+    if is_small(plan.job.compute, plan.todo):
+        load_model(plan, run_id)
+    else:
+        check_model(plan)
+
+
 def _stop(run: _Run, notifier: Notifier, reason: str) -> None:
     """Leave a consistent output within a second when a signal ends the process."""
     run.lease.release()
@@ -116,8 +132,6 @@ def _run_and_record(run: _Run) -> None:
     plan, record = run.plan, run.record
     try:
         if plan.todo or needs_derivation(plan):
-            from pipeline.run.passes import run_derivation, run_passes  # imports Ray and PyTorch
-
             run_passes(plan, record, run.lease)
             run_derivation(plan, record, run.lease)
         if run.baseline is not None:

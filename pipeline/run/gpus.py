@@ -21,7 +21,7 @@ def will_use_gpus(compute: Compute) -> bool:
         return compute.device == "cuda"
     if compute.wait_for_gpus:
         return True
-    if address_of(compute) or _has_joined_ray():
+    if address_of(compute) or has_joined_ray():
         from pipeline.run.cluster import ray_cluster  # imports Ray
 
         with ray_cluster(compute) as cluster:
@@ -43,7 +43,8 @@ def has_cuda_driver() -> bool:
     return True
 
 
-def _has_joined_ray() -> bool:
+def has_joined_ray() -> bool:
+    """Return whether this process has joined or started a Ray cluster."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
 

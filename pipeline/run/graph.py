@@ -1,9 +1,8 @@
-"""The Ray Data graph of a run, and the loop that executes it."""
+"""The Ray Data graph of a run."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -14,15 +13,15 @@ from ray.data.exceptions import ExecutionTimeoutError
 from pipeline.errors import Stopped
 from pipeline.log import RunCounters
 from pipeline.run.block_sizes import batch_size, block_mib, rows_per_block, rows_per_part
-from pipeline.run.budget import check_budget
+from pipeline.run.budget import no_progress
 from pipeline.run.context import StageContext
 from pipeline.run.ledger_actor import RayCrashLedger
 from pipeline.run.pool import COMMIT_CPUS, Pool
 from pipeline.run.preflight import Plan
 from pipeline.run.ray_data import RETRY_FOREVER, ray_data
+from pipeline.run.sources import ManifestSource
 from pipeline.run.stages.commit import commit_batch
 from pipeline.run.stages.decode import decode_batch
-from pipeline.run.stages.read import ManifestSource
 from pipeline.run.stages.segment import SegmentBatch
 from pipeline.run.stages.write import write_batch
 
@@ -106,40 +105,28 @@ def context_of(plan: Plan, pool: Pool, run_id: str) -> StageContext:
     )
 
 
-def execute(plan: Plan, pool: Pool, run_id: str, counters: RunCounters, check: Callable[[], None]) -> None:
-    """Run the graph to its end.
+def execute(plan: Plan, pool: Pool, run_id: str, counters: RunCounters) -> Iterator[dict[str, Any]]:
+    """Run the graph to its end. Yields one row per committed index part, as ``stages.commit`` returns it.
 
     Args:
         plan: The job and its items to do.
         pool: Actors and their resources.
         run_id: Goes into every index row.
-        counters: Counts committed items, and failures by code.
-        check: Called for every part. What it raises ends the run.
+        counters: Gets the bytes in the object store.
 
     Raises:
-        ErrorBudgetExceeded: Too many items failed. Committed items stay.
         Stopped: Nothing was finished for ``compute.no_progress_s``.
         PipelineError: What a worker refused (weights, settings).
     """
-    no_progress_s, budget = plan.job.compute.no_progress_s, plan.job.budget
+    no_progress_s = plan.job.compute.no_progress_s
     try:
         with ray_data(no_progress_s=no_progress_s, block_mib=block_mib(plan)):
             dataset = graph(plan, pool, context_of(plan, pool, run_id))
-            for part in dataset.iter_rows():
-                counters.add(part["ok"], part["review"], part["failed"])
-                counters.add_expected(part["expected_items"], part["expected_mean"], part["expected_variance"])
-                counters.model_s += part["model_s"]
-                counters.add_failures(json.loads(part["failures"]))
-                check()
-                if counters.done >= budget.judged_after:
-                    check_budget(counters.counts, budget)
+            yield from dataset.iter_rows()
             with suppress(AttributeError):  # a developer API of Ray; it must not fail a run that is complete
                 counters.store_bytes += sum(_stored_bytes(dataset.get_stats_summary()))
     except ExecutionTimeoutError as error:
-        raise Stopped(
-            f"the run finished nothing for {no_progress_s} s and was stopped; run the same command again to continue. If the "
-            "model is that slow on this machine, raise compute.no_progress_s"
-        ) from error
+        raise Stopped(no_progress(no_progress_s)) from error
 
 
 def _stored_bytes(stats: Any) -> Iterator[int]:

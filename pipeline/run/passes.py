@@ -1,27 +1,24 @@
-"""Execute a plan on Ray, in passes over the manifest, and then make what finished items lack.
+"""Execute a plan, in passes over the manifest, and then make what finished items lack.
 
-Apart from ``driver``: importing Ray and PyTorch takes seconds, which a run without anything to do does not need.
+Small runs work in one process on this machine (``local``), all others on Ray (``on_cluster``), which takes seconds to import.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import gc
+import json
 import time
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import closing, suppress
+from typing import Any
 
 from pipeline.errors import ItemsMissing, Stopped, StorageError
 from pipeline.log import RunCounters, log
-from pipeline.models.load import can_use_gpu
 from pipeline.output.derived import count_lacking
-from pipeline.output.index import release_arrow_memory
 from pipeline.output.lease import Lease
 from pipeline.output.run_record import RunRecord
 from pipeline.output.settings import read_settings, write_settings
-from pipeline.run.cluster import actors_at_work, await_gpus, dashboard_url, ray_cluster, with_cpu_actors
-from pipeline.run.derive import derive
-from pipeline.run.graph import execute
-from pipeline.run.pool import Cluster, fit_pool
+from pipeline.run import local
+from pipeline.run.budget import check_budget
 from pipeline.run.preflight import Plan, missing_items, only_missing
 from pipeline.run.prepare import tidy_index
 
@@ -40,7 +37,6 @@ def run_passes(plan: Plan, record: RunRecord, lease: Lease) -> None:
     Raises:
         PipelineError: The run was stopped, a worker refused, or items are still missing.
     """
-    plan = dataclasses.replace(plan, job=with_cpu_actors(plan.job, plan.todo))
     with RunCounters(plan.todo) as counters:
         _run_passes(plan, record, lease, counters)
 
@@ -68,52 +64,66 @@ def _run_passes(plan: Plan, record: RunRecord, lease: Lease, counters: RunCounte
 
 
 def _run_pass(plan: Plan, record: RunRecord, lease: Lease, counters: RunCounters) -> None:
-    compute = plan.job.compute
-    with ray_cluster(compute) as machines:
-        cluster = await_gpus(compute, machines, lease.check)
-        record.dashboard = dashboard_url()
-        _warn_about_local_paths(plan, cluster)
-        pool = fit_pool(compute, cluster, gpu_model=can_use_gpu(plan.job.recipe))
-        record.actors, record.gpus_per_actor = pool.actors, pool.gpus
-        facts = {"actors": pool.actors, "gpus_per_actor": pool.gpus, "machines": len(cluster)}
-        log.info("loading the model", extra={"facts": facts})
+    budget = plan.job.budget
+    try:
+        # Closed at the latest here: no worker may go on without the lease.
+        with closing(_segment_items(plan, record, lease, counters)) as parts:
+            for part in parts:
+                counters.add_part(part)
+                record.count(counters)
+                lease.check()
+                if counters.done >= budget.judged_after:
+                    check_budget(counters.counts, budget)
+    finally:
+        record.count(counters)
 
-        def check() -> None:
-            counters.actors = actors_at_work(pool)
-            record.count(counters)
-            lease.check()
 
-        try:
-            with counters.working(actors_at_work(pool)):
-                execute(plan, pool, record.run_id, counters, check)
-        finally:
-            record.count(counters)
-    # Ray Data's records of all blocks are in reference cycles, some 100 MiB per million rows. Tidying the index comes next.
-    gc.collect()
-    release_arrow_memory()
+def _segment_items(plan: Plan, record: RunRecord, lease: Lease, counters: RunCounters) -> Generator[dict[str, Any], None, None]:
+    if not local.is_small(plan.job.compute, plan.todo):
+        from pipeline.run import on_cluster
+
+        yield from on_cluster.segment_items(plan, record, counters, lease.check)
+        return
+    pool = local.local_pool(plan)
+    record.actors, record.gpus_per_actor = pool.actors, pool.gpus
+    with counters.working(pool.actors):
+        yield from local.segment_items(plan, pool, record.run_id)
 
 
 def run_derivation(plan: Plan, record: RunRecord, lease: Lease) -> None:
     """Make the outputs and renditions that finished items lack, and record that none do.
 
     Raises:
-        ItemsMissing: Some items still lack something.
+        ItemsMissing: Some items still lack something. The message names one.
+        PipelineError: The run was stopped, or a worker refused.
     """
     settings = read_settings(plan.output)
     if settings is None or settings["complete"]:
         return
-    if count_lacking(plan.output, plan.job.recipe):
-        with ray_cluster(plan.job.compute):
-            try:
-                derive(plan, record, lease.check)
-            finally:
-                if lease.lost is None:
-                    tidy_index(plan.output)
+    failures: dict[str, str] = {}
+    if items := count_lacking(plan.output, plan.job.recipe):
+        try:
+            with closing(_derive_items(plan, items, record.run_id)) as parts:
+                for part in parts:
+                    record.derived += part["done"]
+                    failures |= json.loads(part["failures"])
+                    lease.check()
+        finally:
+            if lease.lost is None:
+                tidy_index(plan.output)
+        log.info("derived outputs of finished items", extra={"facts": {"items": record.derived, "failed": len(failures)}})
+    if failures:
+        item_id, why = next(iter(failures.items()))
+        raise ItemsMissing(
+            f"{len(failures)} items still lack an output or rendition of the recipe, for instance {item_id}: {why}"
+        )
     write_settings(plan.output, settings | {"complete": True})
 
 
-def _warn_about_local_paths(plan: Plan, cluster: Cluster) -> None:
-    """Warn that a local path is another disk on every machine. A shared mount looks the same, so it is not refused."""
-    local = [where for where in (plan.output.folder, plan.manifest.uri) if "://" not in where]
-    if len(cluster) > 1 and local:
-        log.warning(f"{local[0]} is a local path; all {len(cluster)} machines of the cluster must mount it")
+def _derive_items(plan: Plan, items: int, run_id: str) -> Generator[dict[str, Any], None, None]:
+    if local.is_small(plan.job.compute, items):
+        yield from local.derive_items(plan, run_id)
+    else:
+        from pipeline.run import on_cluster
+
+        yield from on_cluster.derive_items(plan, run_id)

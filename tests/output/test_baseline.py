@@ -114,9 +114,7 @@ def test_a_drawn_sample_must_be_accepted_first(output: Output) -> None:
         accept(Output.at(f"{parent(output.folder)}/empty", FILES))
 
 
-def test_a_run_warns_of_drift_and_keeps_its_exit_code(
-    ray_session: None, tmp_path: Path, make_photos: MakePhotos, fake_preset: str
-) -> None:
+def test_a_run_warns_of_drift_and_keeps_its_exit_code(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
     make_photos(tmp_path / "photos", 24)
     job = load_job(manifest=str(tmp_path / "photos"), output=str(tmp_path / "out"), preset=fake_preset)
     _, record = run_job(job)

@@ -22,7 +22,6 @@ from pipeline.output.verify import verify
 from pipeline.run.driver import run_job
 from pipeline.storage.files import Files
 
-pytestmark = pytest.mark.usefixtures("ray_session")
 MakePhotos = Callable[..., list[Path]]
 
 

@@ -108,7 +108,6 @@ def test_the_time_left_follows_the_recent_speed(record: RunRecord, monkeypatch: 
     assert facts["eta_s"] == 420
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_a_run_writes_its_final_state(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
     make_photos(tmp_path / "photos", 6)
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"no photo")

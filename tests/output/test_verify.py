@@ -32,7 +32,7 @@ SETTINGS = ["recipe.outputs=[mask, cutout, trimap]", "budget.max_failed_share=1"
 
 
 @pytest.fixture
-def made(ray_session: None, tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> Any:
+def made(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> Any:
     """An output of six items, one of them failed, and a function that verifies it."""
     make_photos(tmp_path / "photos", 5)
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"not an image")

@@ -22,10 +22,10 @@ from pipeline.output.gc import collect_garbage
 from pipeline.output.output import Output, open_output
 from pipeline.output.run_record import RunRecord, last_run
 from pipeline.output.verify import repair, verify
+from pipeline.run import local
 from pipeline.run.driver import run_job
 from pipeline.storage.files import Files
 
-pytestmark = pytest.mark.usefixtures("ray_session")
 MakePhotos = Callable[..., list[Path]]
 FILES = Files()
 
@@ -98,7 +98,7 @@ def test_a_replacement_that_was_interrupted_goes_on_without_the_option(
 ) -> None:
     go()
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.run.passes.execute", lambda *_: None)
+        patch.setattr(local, "segment_items", lambda *_: iter(()))
         with pytest.raises(ItemsMissing, match="4 of 4 items have no row"):
             go("recipe.frame_px=96", replace=True)
     assert go("recipe.frame_px=96").ok + 0 >= 0
@@ -113,7 +113,7 @@ def test_a_rendition_is_added_without_the_model_and_equals_one_made_at_once(
     at_once = {path: (tmp_path / "out" / path).read_bytes() for path in files_of(tmp_path / "out")}
     shutil.rmtree(tmp_path / "out")
     go()
-    monkeypatch.setattr("pipeline.run.passes.execute", no_model)
+    monkeypatch.setattr(local, "segment_items", no_model)
     record = go(renditions=("amazon-main",))
     assert (record.derived, record.done_before) == (4, 4)
     assert go(renditions=("amazon-main", "dataset-coco")).derived == 4
@@ -130,7 +130,7 @@ def test_outputs_are_added_from_what_is_there(
     both = {path: (tmp_path / "out" / path).read_bytes() for path in files_of(tmp_path / "out")}
     shutil.rmtree(tmp_path / "out")
     go("recipe.outputs=[mask]")
-    monkeypatch.setattr("pipeline.run.passes.execute", no_model)
+    monkeypatch.setattr(local, "segment_items", no_model)
     assert go().derived == 4
     assert {path: (tmp_path / "out" / path).read_bytes() for path in files_of(tmp_path / "out")} == both
     go("recipe.outputs=[cutout]")
@@ -169,7 +169,7 @@ def test_the_threshold_of_review_needs_no_model(
 ) -> None:
     go("recipe.review_below=0")
     assert {row["status"] for row in rows(tmp_path / "out").values()} == {"ok"}
-    monkeypatch.setattr("pipeline.run.passes.ray_cluster", no_model)
+    monkeypatch.setattr(local, "segment_items", no_model)
     go("recipe.review_below=1")
     assert {row["status"] for row in rows(tmp_path / "out").values()} == {"review"}
 

@@ -120,7 +120,6 @@ def test_an_empty_variable_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None
         pass
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_every_end_is_told(
     tmp_path: Path, make_photos: MakePhotos, fake_preset: str, hook: Hook, logged: list[logging.LogRecord]
 ) -> None:

@@ -7,17 +7,13 @@ import os
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any
 
 import pyarrow as pa
-from ray.data.block import BlockMetadata
-from ray.data.datasource import Datasource, ReadTask
 
 from pipeline.concurrency import map_ahead
-from pipeline.config.recipe import Recipe
 from pipeline.errors import DecodeError, FetchError, ItemError
 from pipeline.imaging.decode import decode
 from pipeline.imaging.encode import encode_cutout, encode_mask
@@ -25,58 +21,19 @@ from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.renditions.render import Rendered, render
 from pipeline.imaging.trimap import trimap_of
 from pipeline.imaging.validate import decode_cutout, decode_mask
-from pipeline.output.derived import lacking, unwanted_columns
-from pipeline.output.index import read_part, write_part
-from pipeline.output.output import Output
+from pipeline.output.derived import unwanted_columns
+from pipeline.output.index import write_part
 from pipeline.run.context import StageContext
 from pipeline.run.stages.columns import sha256
 from pipeline.run.stages.objects import note_replacements, write_output, write_rendition
 from pipeline.run.stages.process import tune_process
-from pipeline.storage.backend import FileInfo
 from pipeline.types import Mask, Pixels
-
-BYTES_PER_ROW = 800
-"""Roughly, of an index row."""
-
-
-class LackingItems(Datasource):
-    """The index rows of items that lack something: one read task per part."""
-
-    def __init__(self, output: Output, recipe: Recipe) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.output, self.recipe, self.parts = output, recipe, list(output.parts())
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        """Return the size of all rows in bytes, roughly."""
-        return sum(part.size for part in self.parts) * 4
-
-    def get_read_tasks(
-        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
-    ) -> list[ReadTask]:
-        """Return one task per part."""
-        tasks = []
-        for part in self.parts:
-            rows = max(1, part.size // 200)
-            metadata = BlockMetadata(num_rows=rows, size_bytes=BYTES_PER_ROW * rows, input_files=None, exec_stats=None)
-            tasks.append(ReadTask(_Reader(self.output, self.recipe, part), metadata))
-        return tasks
-
-
-@dataclass(frozen=True)
-class _Reader:
-    output: Output
-    recipe: Recipe
-    part: FileInfo
-
-    def __call__(self) -> Iterator[pa.Table]:
-        rows = read_part(self.part, self.output.files, None)
-        yield rows.filter(pa.array(lacking(rows, self.recipe)))
 
 
 def derive_batch(rows: pa.Table, *, context: StageContext) -> pa.Table:
     """Make what these items lack, commit their new rows as one index part, and return one row about it.
 
-    The row has ``done``, and ``failures`` as JSON: id and message of each item that still lacks something.
+    The row has ``done`` (items), and ``failures`` as JSON: id and message of each item that still lacks something.
     """
     tune_process()
     entries, failures = rows.to_pylist(), {}

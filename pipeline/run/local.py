@@ -1,0 +1,307 @@
+"""Run small jobs in one worker process on this machine, without Ray, whose start takes longer than their work.
+
+The stages, their crash ledger and their deadlines are those of the graph. A worker that dies is started again. The blocks that
+it had in hand then pass the stages one after the other, so that only the item that killed it is blamed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.concurrency import local_cpus
+from pipeline.config.job import Compute
+from pipeline.errors import Stopped
+from pipeline.log import log
+from pipeline.run.block_sizes import DERIVED_ROWS, batch_size, block_mib, rows_per_block
+from pipeline.run.budget import no_progress
+from pipeline.run.context import StageContext
+from pipeline.run.crash_ledger import InMemoryLedger
+from pipeline.run.gpus import address_of, has_joined_ray, will_use_gpus
+from pipeline.run.pool import Pool
+from pipeline.run.preflight import Plan
+from pipeline.run.stages.read import read_lacking, read_todo
+from pipeline.run.work import DeriveWork, Part, SegmentWork, Work
+
+WAITING_BLOCKS = 2
+"""Blocks that wait in the worker, so that it never waits for the driver."""
+
+MAX_STARTS = 3
+"""Workers that may die one after the other before they begin anything."""
+
+
+def is_small(compute: Compute, items: int) -> bool:
+    """Return whether a run of so many items works in one process on this machine."""
+    chosen = (compute.actors, compute.min_actors, compute.max_actors, compute.wait_for_gpus, compute.gpus_per_actor)
+    cluster = address_of(compute) or has_joined_ray()
+    return items <= compute.local_items and not cluster and all(one is None for one in chosen)
+
+
+def local_pool(plan: Plan) -> Pool:
+    """Return one actor with all cores, or one GPU."""
+    on_gpu = will_use_gpus(plan.job.compute)
+    return Pool(1, float(on_gpu), float(local_cpus()), 1, "cuda" if on_gpu else "cpu")
+
+
+def load_model(plan: Plan, run_id: str) -> None:
+    """Start the worker and load the plan's model there. A model that cannot be used is refused before the output changes.
+
+    Raises:
+        PipelineError: The model or its weights cannot be used.
+    """
+    for _ in _run(SegmentWork(_context(plan, local_pool(plan), run_id)), [], plan.job.compute.no_progress_s):
+        pass
+
+
+def segment_items(plan: Plan, pool: Pool, run_id: str) -> Iterator[dict[str, Any]]:
+    """Cut out the plan's items. Yields one row per committed index part, as ``stages.commit`` returns it.
+
+    Raises:
+        Stopped: Nothing was finished for ``compute.no_progress_s``, or no worker could be started.
+        PipelineError: What a worker refused.
+    """
+    rows = rows_per_block(plan, pool)
+    blocks = (
+        block.slice(start, rows)
+        for fragment in plan.manifest.fragments
+        for block in read_todo(plan.manifest, fragment, plan.done, plan.output.files)
+        for start in range(0, block.num_rows, rows)
+    )
+    return _run(SegmentWork(_context(plan, pool, run_id)), blocks, plan.job.compute.no_progress_s)
+
+
+def derive_items(plan: Plan, run_id: str) -> Iterator[dict[str, Any]]:
+    """Make what finished items lack. Yields one row per committed index part, as ``stages.derive`` returns it.
+
+    Raises:
+        Stopped: As ``segment_items``.
+        PipelineError: What a worker refused.
+    """
+    context = _context(plan, Pool(1, 0.0, 1.0, 1, "cpu"), run_id)
+    lacking = [read_lacking(part, plan.output, plan.job.recipe) for part in plan.output.parts()]
+    rows = pa.concat_tables(lacking, promote_options="default").combine_chunks()
+    blocks = (rows.slice(start, DERIVED_ROWS) for start in range(0, rows.num_rows, DERIVED_ROWS))
+    return _run(DeriveWork(context), blocks, plan.job.compute.no_progress_s)
+
+
+def _context(plan: Plan, pool: Pool, run_id: str) -> StageContext:
+    return StageContext(
+        plan.job,
+        plan.output,
+        run_id,
+        plan.manifest.allowlist,
+        plan.manifest.carried,
+        plan.resolved.backgrounds,
+        plan.replaces,
+        plan.deadline,
+        None,
+        pool,
+        batch_size(plan, pool),
+        block_mib(plan),
+    )
+
+
+def _run(work: Work, blocks: Iterable[pa.Table], no_progress_s: float) -> Iterator[dict[str, Any]]:
+    """Do work on all blocks, however often the worker dies."""
+    ledger, waiting = InMemoryLedger(), iter(blocks)
+    suspects: list[pa.Table] = []
+    starts = 0
+    while True:
+        turn = _Turn(work, ledger, iter(suspects) if suspects else waiting, overlap=not suspects)
+        try:
+            yield from turn.parts(no_progress_s)
+        except _WorkerDied as death:
+            starts = 0 if turn.has_begun else starts + 1
+            if starts == MAX_STARTS:
+                raise Stopped(
+                    f"the worker process ended {starts} times before it began ({death}); if it ran out of memory, lower "
+                    "compute.batch_size or choose a smaller model"
+                ) from None
+            log.warning(f"the worker process {death}; its items are repeated one by one")
+            suspects = [*turn.in_hand, *turn.source] if not turn.overlap else list(turn.in_hand)
+            continue
+        if turn.overlap:
+            return
+        suspects = []
+
+
+class _WorkerDied(Exception):
+    """The text says how."""
+
+
+class _Turn:
+    """Blocks that one worker works on, up to its death."""
+
+    def __init__(self, work: Work, ledger: InMemoryLedger, source: Iterator[pa.Table], *, overlap: bool) -> None:
+        self.work, self.ledger, self.source, self.overlap = work, ledger, source, overlap
+        self.in_hand: deque[pa.Table] = deque()
+        self.has_begun = False
+        self._is_over = False
+        self._committed = 0  # items of the first block in hand
+
+    def parts(self, no_progress_s: float) -> Iterator[dict[str, Any]]:
+        """Yield the facts of each committed part.
+
+        Raises:
+            _WorkerDied: The worker ended; ``in_hand`` has the blocks to repeat.
+            Stopped: It finished nothing for ``no_progress_s``.
+            PipelineError: What it refused.
+        """
+        worker = _take_worker(self.ledger)
+        finished = False
+        try:
+            worker.send((self.work, dict(self.ledger.started), self.overlap, log.getEffectiveLevel()))
+            for _ in range(WAITING_BLOCKS):
+                self._send_block(worker)
+            while not finished:
+                kind, content = worker.receive(no_progress_s)
+                finished = kind == "end"
+                if kind == "taken":
+                    self._send_block(worker)
+                elif kind == "part":
+                    self._count(content)
+                    yield content.facts
+        finally:
+            self.has_begun = worker.has_begun
+            if finished:
+                _give_back(worker)
+            else:  # it still has blocks of this run
+                worker.close()
+
+    def _send_block(self, worker: _Worker) -> None:
+        """Send the next block; None marks the end of the blocks."""
+        if not self._is_over:
+            block = next(self.source, None)
+            worker.send(block)
+            self._is_over = block is None
+            if block is not None:
+                self.in_hand.append(block)
+
+    def _count(self, part: Part) -> None:
+        """Take finished blocks out of the hand. Parts come in the order of the blocks."""
+        self._committed += part.items
+        while self.in_hand and self._committed >= self.in_hand[0].num_rows:
+            self._committed -= self.in_hand.popleft().num_rows
+
+
+class _Worker:
+    """A worker process, and a thread that listens to it."""
+
+    def __init__(self, ledger: InMemoryLedger) -> None:
+        self.started_for = _surroundings()
+        # -P: nothing is imported from the folder that the user happens to be in.
+        command = [sys.executable, "-P", "-m", "pipeline.run.worker"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.ledger, self.has_begun = ledger, False
+        self._inbox: queue.Queue[tuple[str, Any]] = queue.Queue()
+        threading.Thread(target=self._listen, name="worker", daemon=True).start()
+
+    def send(self, message: Any) -> None:
+        """Send a message. A dead worker is noticed by ``receive``."""
+        assert self.process.stdin is not None
+        with suppress(OSError):
+            pickle.dump(message, self.process.stdin)
+            self.process.stdin.flush()
+
+    def receive(self, timeout_s: float) -> tuple[str, Any]:
+        """Return the next ``taken``, ``part`` or ``end``.
+
+        Raises:
+            _WorkerDied: The process ended.
+            Stopped: There was no message for so long.
+            PipelineError: What the worker refused.
+            RuntimeError: A bug; the text is the worker's traceback.
+        """
+        try:
+            kind, content = self._inbox.get(timeout=timeout_s)
+        except queue.Empty:
+            raise no_progress(timeout_s) from None
+        if kind == "refused":
+            raise content
+        if kind == "broken":
+            raise RuntimeError(content)
+        if kind == "died":
+            raise _WorkerDied(_how(self.process.wait()))
+        return kind, content
+
+    def close(self) -> None:
+        """End the process, unless it belongs to the parent of this one."""
+        if self.started_for[0] == os.getpid():
+            self.process.kill()
+            self.process.wait()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        try:
+            # The pipe ends with the process, at worst within a message.
+            with suppress(EOFError, pickle.UnpicklingError):
+                while True:
+                    self._take(*pickle.load(self.process.stdout))
+        finally:
+            self._inbox.put(("died", None))
+
+    def _take(self, kind: str, content: Any) -> None:
+        if kind == "ledger":
+            method, keys = content
+            getattr(self.ledger, method)(keys)
+            self.has_begun = True
+        elif kind == "log":
+            level, text, facts = content
+            log.log(level, text, extra={"facts": facts})
+        else:
+            self._inbox.put((kind, content))
+
+
+_idle: list[_Worker] = []
+"""At most one worker that has finished its work."""
+
+
+def _take_worker(ledger: InMemoryLedger) -> _Worker:
+    """Return a worker for the caller alone: the idle one, if nothing has changed for it, or a new one."""
+    with suppress(IndexError):
+        worker = _idle.pop()
+        if worker.process.poll() is None and worker.started_for == _surroundings():
+            worker.ledger, worker.has_begun = ledger, False
+            return worker
+        worker.close()
+    return _Worker(ledger)
+
+
+def _give_back(worker: _Worker) -> None:
+    """Keep a worker that has finished its work for the next run of this process."""
+    if _idle:
+        worker.close()
+    else:
+        _idle.append(worker)
+
+
+@atexit.register
+def _end_idle() -> None:
+    for worker in _idle:
+        worker.close()
+
+
+def _surroundings() -> tuple[int, dict[str, str]]:
+    """Return what a worker inherits: a fork of this process must not share it, and it must have the same credentials."""
+    return os.getpid(), dict(os.environ)
+
+
+def _how(status: int) -> str:
+    """Say how a process ended."""
+    if status >= 0:
+        return f"ended with status {status}"
+    with suppress(ValueError):
+        return f"was killed by {signal.Signals(-status).name}"
+    return f"was killed by signal {-status}"

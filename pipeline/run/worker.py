@@ -1,0 +1,145 @@
+"""The worker process of a small run: ``python -m pipeline.run.worker``. The other end is ``local``.
+
+Messages are pickles: work and blocks come on stdin, results go to stdout. The end of stdin is the end of the driver.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import PipelineError
+from pipeline.log import log
+from pipeline.run.crash_ledger import InMemoryLedger
+
+IDLE_S = 60.0
+"""Seconds after which a worker without work ends. Its model stays loaded until then, for the next run of the same driver."""
+
+PR_SET_PDEATHSIG = 1
+"""Parameter of Linux's ``prctl`` (prctl(2))."""
+
+OOM_SCORE = "500"
+"""Out of 1000: if memory runs out, Linux kills the worker, and not the driver, which records why."""
+
+Tell = Callable[[str, Any], None]
+"""Sends a message to the driver: its kind and content."""
+
+
+class MirroredLedger(InMemoryLedger):
+    """A ledger that tells the driver what it enters, before the work starts. The driver's copy survives this process."""
+
+    def __init__(self, started: dict[str, int], tell: Tell) -> None:
+        super().__init__(started)
+        self._tell = tell
+
+    def begin(self, keys: Sequence[str]) -> list[int]:
+        """See ``CrashLedger``."""
+        crashes = super().begin(keys)
+        self._tell("ledger", ("begin", keys))
+        return crashes
+
+    def begin_alone(self, key: str) -> None:
+        """See ``CrashLedger``."""
+        super().begin_alone(key)
+        self._tell("ledger", ("begin_alone", key))
+
+    def survived(self, key: str) -> None:
+        """See ``CrashLedger``."""
+        super().survived(key)
+        self._tell("ledger", ("survived", key))
+
+    def end(self, keys: Sequence[str]) -> None:
+        """See ``CrashLedger``."""
+        super().end(keys)
+        self._tell("ledger", ("end", keys))
+
+
+def main() -> None:
+    """Do what the driver sends, until it ends or sends nothing for ``IDLE_S``."""
+    _end_with_the_driver()
+    tell = _open_channel()
+    log.handlers, log.propagate = [_ToDriver(tell)], False
+    inbox: queue.Queue[Any] = queue.Queue()
+    threading.Thread(target=_receive, args=(inbox,), daemon=True).start()
+    while True:
+        try:
+            work, started, overlap, level = inbox.get(timeout=IDLE_S)
+        except queue.Empty:
+            return
+        log.setLevel(level)
+        try:
+            for part in work(_blocks(inbox, tell), MirroredLedger(started, tell), overlap=overlap):
+                tell("part", part)
+            tell("end", None)
+        except PipelineError as error:
+            tell("refused", error)
+        except BaseException:
+            tell("broken", traceback.format_exc())
+            raise
+
+
+def _blocks(inbox: queue.Queue[Any], tell: Tell) -> Iterator[pa.Table]:
+    """Yield the blocks of some work, and ask for another one with each."""
+    while (block := inbox.get()) is not None:
+        tell("taken", None)
+        yield block
+
+
+def _receive(inbox: queue.Queue[Any]) -> None:
+    """Pass on what the driver sends. When it ends, this process ends at once, whatever it is doing."""
+    try:
+        while True:
+            inbox.put(pickle.load(sys.stdin.buffer))
+    except EOFError:
+        os._exit(0)
+
+
+def _open_channel() -> Tell:
+    """Take stdout for messages. What libraries print goes to stderr instead."""
+    channel, lock = os.fdopen(os.dup(1), "wb"), threading.Lock()
+    os.dup2(2, 1)
+
+    def tell(kind: str, content: Any) -> None:
+        with lock:
+            pickle.dump((kind, content), channel)
+            channel.flush()
+
+    return tell
+
+
+def _end_with_the_driver() -> None:
+    """Leave Ctrl-C to the driver, and let Linux kill this process with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="ascii")
+
+
+class _ToDriver(logging.Handler):
+    """Sends log records to the driver, which formats them as its own."""
+
+    def __init__(self, tell: Tell) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send the level, the text and the facts."""
+        self._tell("log", (record.levelno, record.getMessage(), getattr(record, "facts", {})))
+
+
+if __name__ == "__main__":
+    main()
