@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config.job import Destination, Job
+from pipeline.config.job import Compute, Destination, Job
 from pipeline.errors import ConfigError
-from pipeline.evaluate.graph import measure_rows
 from pipeline.evaluate.ground_truth import check_columns, join_index, read_ground_truth
-from pipeline.evaluate.measure import MeasureContext, read_rows
+from pipeline.evaluate.measure import MeasureContext, MeasureWork, read_rows
 from pipeline.evaluate.summary import Summary, summarise
 from pipeline.evaluate.tables import as_json, markdown
 from pipeline.log import log
 from pipeline.manifest.manifest import open_manifest
 from pipeline.output.index import read_index
 from pipeline.quality.metrics import check_library
-from pipeline.run.cluster import ray_cluster
 from pipeline.run.driver import run_job
+from pipeline.run.local import is_small, run_in_worker
 from pipeline.run.preflight import Plan
 from pipeline.run.signals import SignalHandler
 from pipeline.storage.files import Files
 from pipeline.storage.uris import join
+
+ROWS_PER_BLOCK = 16
+"""Items per block, and per part, of an evaluation in one process."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,9 @@ def evaluate(
     plans = [run_job(job, accept_licence=accept_licence, signals=signals)[0] for job in own]
     truth = read_ground_truth(plans[0].manifest, files, options.truth, options.tags)
     summaries = []
-    with ray_cluster(jobs[0].compute):
-        for name, plan in zip(names, plans, strict=True):
-            rows = _measure(plan, truth, options)
-            summaries.append(summarise(name, plan.job.recipe.label(), rows, calibrated=_is_calibrated(plan)))
+    for name, plan in zip(names, plans, strict=True):
+        rows = _measure(plan, truth, options)
+        summaries.append(summarise(name, plan.job.recipe.label(), rows, calibrated=_is_calibrated(plan)))
     output = plans[0].output
     output.write(join(root, "evaluation.json"), as_json(summaries))
     output.write(join(root, "evaluation.md"), markdown(summaries).encode())
@@ -92,11 +94,24 @@ def _measure(plan: Plan, truth: pa.Table, options: EvaluateOptions) -> pa.Table:
     rows = join_index(truth, output)
     log.info(f"measuring {rows.num_rows} masks of {job.recipe.name}", extra={"facts": {"items": rows.num_rows}})
     context = MeasureContext(output, plan.manifest.allowlist, job.limits, job.compute.fetch_threads, options.hce)
-    parts = measure_rows(rows, context, output, job.compute)
+    parts = {part["part"] for part in _measure_rows(rows, context, job.compute)}
     for old in list(output.files.list(output.layout.evaluation, suffixes=(".parquet",))):
         if old.uri not in parts:
             output.files.delete(old.uri)
-    return pa.concat_tables(read_rows(part, output.files) for part in parts).sort_by("item_id")
+    return pa.concat_tables(read_rows(part, output.files) for part in sorted(parts)).sort_by("item_id")
+
+
+def _measure_rows(rows: pa.Table, context: MeasureContext, compute: Compute) -> Iterator[dict[str, Any]]:
+    """Measure in one process or on Ray, as a run of so many items would work."""
+    if is_small(compute, rows.num_rows):
+        blocks = (rows.slice(start, ROWS_PER_BLOCK) for start in range(0, rows.num_rows, ROWS_PER_BLOCK))
+        yield from run_in_worker(MeasureWork(context), blocks, compute.no_progress_s)
+        return
+    from pipeline.evaluate.graph import measure_rows  # imports Ray
+    from pipeline.run.cluster import ray_cluster
+
+    with ray_cluster(compute):
+        yield from measure_rows(rows, context, compute)
 
 
 def _is_calibrated(plan: Plan) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,6 @@ import ray.data
 
 from pipeline.config.job import Compute
 from pipeline.evaluate.measure import MeasureContext, measure_batch, write_rows
-from pipeline.output.output import Output
 from pipeline.run.block_sizes import grow
 from pipeline.run.ledger_actor import RayCrashLedger
 from pipeline.run.pool import COMMIT_CPUS
@@ -23,11 +23,8 @@ MIN_TASKS = 64
 """A small evaluation is cut into this many tasks, so that all cores have work until its end."""
 
 
-def measure_rows(rows: pa.Table, context: MeasureContext, output: Output, compute: Compute) -> list[str]:
-    """Measure rows as ``ground_truth.join_index`` returns them.
-
-    Returns:
-        URIs of the parts that hold the metrics, sorted.
+def measure_rows(rows: pa.Table, context: MeasureContext, compute: Compute) -> Iterator[dict[str, Any]]:
+    """Measure rows as ``ground_truth.join_index`` returns them. Yields the URI of each part that holds metrics.
 
     Raises:
         PipelineError: What a worker refused.
@@ -48,8 +45,8 @@ def measure_rows(rows: pa.Table, context: MeasureContext, output: Output, comput
             write_rows,
             batch_format="pyarrow",
             batch_size=ROWS_PER_PART,
-            fn_kwargs={"output": output},
+            fn_kwargs={"output": context.output},
             num_cpus=COMMIT_CPUS,
             max_retries=RETRY_FOREVER,
         )
-        return sorted(row["part"] for row in parts.iter_rows())
+        yield from parts.iter_rows()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +24,7 @@ from pipeline.quality.tags import tags
 from pipeline.run.crash_ledger import CrashLedger, IsolatedBatch
 from pipeline.run.stages.columns import attempt, errors_of, with_errors
 from pipeline.run.stages.process import tune_process
+from pipeline.run.work import Part
 from pipeline.storage.allowlist import AllowList, display_uri
 from pipeline.storage.files import Files
 from pipeline.storage.uris import join, strip_signature
@@ -68,6 +69,20 @@ def measure_batch(rows: pa.Table, *, context: MeasureContext) -> pa.Table:
             measured.append(items[row] | metrics | {"truth_uri": uri and strip_signature(uri)})
     batch.finish()
     return with_errors(pa.Table.from_pylist(measured, EVALUATION), errors)
+
+
+@dataclass(frozen=True)
+class MeasureWork:
+    """The work of a worker process (``run.work.Work``): measure blocks of rows and write each as a part."""
+
+    context: MeasureContext
+
+    def __call__(self, blocks: Iterator[pa.Table], ledger: CrashLedger, *, overlap: bool) -> Iterator[Part]:
+        """Yield the URI of each part."""
+        context = replace(self.context, ledger=ledger)
+        for rows in blocks:
+            part = write_rows(measure_batch(rows, context=context), output=context.output)
+            yield Part(rows.num_rows, part.to_pylist()[0])
 
 
 def write_rows(rows: pa.Table, *, output: Output) -> pa.Table:

@@ -1,4 +1,4 @@
-"""One distributed run: preflight checks, Ray cluster, the Ray Data graph, and the driver around it.
+"""One run: preflight checks, the driver, and the stages, in a worker process (``local``) or on Ray (``on_cluster``).
 
 ``driver.run_job`` is the entry, ``graph`` the order of work.
 

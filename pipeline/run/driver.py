@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import time
-from collections.abc import Collection
-from contextlib import nullcontext
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -80,13 +80,14 @@ def run_job(
         )
         facts = {"items": plan.rows, "done_before": record.done_before, "output": plan.output.folder}
         log.info(f"{plan.todo} of {plan.rows} items to do", extra={"facts": facts})
-        if plan.todo:
-            log.info("loading the model")
-            _check_model(plan, run_id)
         if not plan.todo and is_settled(plan):
             _check_index(plan)
             _write_record(plan, record, 0, None)
             return plan, record
+        if plan.todo:
+            log.info("loading the model")
+            with _on_signal(signals, lambda reason: notifier.send(Stopped.exit_code, reason, quick=True)):
+                _check_model(plan, run_id)
         with Lease(plan.output, run_id) as lease:
             progress = Progress(
                 record,
@@ -96,7 +97,7 @@ def run_job(
                 beat=lambda facts: _set_gauges(facts, lease),
             )
             run = _Run(plan, record, lease, progress, accepted)
-            with signals.on_exit(lambda reason: _stop(run, notifier, reason)) if signals is not None else nullcontext():
+            with _on_signal(signals, lambda reason: _stop(run, notifier, reason)):
                 prepare_output(plan)
                 # The run that held the lease until now may have done some of the items.
                 plan = without_done(plan, retry, others)
@@ -104,6 +105,10 @@ def run_job(
                 with progress:
                     _run_and_record(dataclasses.replace(run, plan=plan))
         return plan, record
+
+
+def _on_signal(signals: SignalHandler | None, cleanup: Callable[[str], None]) -> AbstractContextManager[None]:
+    return nullcontext() if signals is None else signals.on_exit(cleanup)
 
 
 def _check_model(plan: Plan, run_id: str) -> None:

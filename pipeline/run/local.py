@@ -61,7 +61,7 @@ def load_model(plan: Plan, run_id: str) -> None:
     Raises:
         PipelineError: The model or its weights cannot be used.
     """
-    for _ in _run(SegmentWork(_context(plan, local_pool(plan), run_id)), [], plan.job.compute.no_progress_s):
+    for _ in run_in_worker(SegmentWork(_context(plan, local_pool(plan), run_id)), [], plan.job.compute.no_progress_s):
         pass
 
 
@@ -79,7 +79,7 @@ def segment_items(plan: Plan, pool: Pool, run_id: str) -> Iterator[dict[str, Any
         for block in read_todo(plan.manifest, fragment, plan.done, plan.output.files)
         for start in range(0, block.num_rows, rows)
     )
-    return _run(SegmentWork(_context(plan, pool, run_id)), blocks, plan.job.compute.no_progress_s)
+    return run_in_worker(SegmentWork(_context(plan, pool, run_id)), blocks, plan.job.compute.no_progress_s)
 
 
 def derive_items(plan: Plan, run_id: str) -> Iterator[dict[str, Any]]:
@@ -93,7 +93,7 @@ def derive_items(plan: Plan, run_id: str) -> Iterator[dict[str, Any]]:
     lacking = [read_lacking(part, plan.output, plan.job.recipe) for part in plan.output.parts()]
     rows = pa.concat_tables(lacking, promote_options="default").combine_chunks()
     blocks = (rows.slice(start, DERIVED_ROWS) for start in range(0, rows.num_rows, DERIVED_ROWS))
-    return _run(DeriveWork(context), blocks, plan.job.compute.no_progress_s)
+    return run_in_worker(DeriveWork(context), blocks, plan.job.compute.no_progress_s)
 
 
 def _context(plan: Plan, pool: Pool, run_id: str) -> StageContext:
@@ -113,8 +113,13 @@ def _context(plan: Plan, pool: Pool, run_id: str) -> StageContext:
     )
 
 
-def _run(work: Work, blocks: Iterable[pa.Table], no_progress_s: float) -> Iterator[dict[str, Any]]:
-    """Do work on all blocks, however often the worker dies."""
+def run_in_worker(work: Work, blocks: Iterable[pa.Table], no_progress_s: float) -> Iterator[dict[str, Any]]:
+    """Do work on all blocks, however often the worker dies. Yields the facts of each part.
+
+    Raises:
+        Stopped: Nothing was finished for ``no_progress_s``, or no worker could be started.
+        PipelineError: What a worker refused.
+    """
     ledger, waiting = InMemoryLedger(), iter(blocks)
     suspects: list[pa.Table] = []
     starts = 0

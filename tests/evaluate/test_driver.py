@@ -1,4 +1,4 @@
-"""Evaluations on real Ray with a fake model: one row per item, whatever its ground truth is."""
+"""Evaluations in a process and on real Ray, with a fake model: one row per item, whatever its ground truth is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.config.job import Job, Limits, load_job
+from pipeline.config.job import Destination, Job, Limits, load_job
 from pipeline.errors import ConfigError
 from pipeline.evaluate.driver import EvaluateOptions, evaluate
 from pipeline.evaluate.measure import MeasureContext, measure_batch
@@ -24,11 +24,11 @@ from pipeline.evaluate.tables import tables
 from pipeline.output.output import Output
 from pipeline.quality.metrics import CURVES, METRICS, measure
 from pipeline.run.crash_ledger import MAX_CRASHES, InMemoryLedger
+from pipeline.run.driver import run_job
 from pipeline.storage.allowlist import AllowList
 from pipeline.storage.files import Files
 
 pytest.importorskip("py_sod_metrics")
-pytestmark = pytest.mark.usefixtures("ray_session")
 MakePhotos = Callable[..., list[Path]]
 OUTPUT = Output.at(str(Path(__file__).parent), Files())
 
@@ -87,8 +87,16 @@ def rows_of(manifest: Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def test_every_item_ends_as_one_row(labelled: Path, fake_preset: str) -> None:
-    (summary,) = evaluate([job_of(labelled, fake_preset)], EvaluateOptions(tags="kind"))
+@pytest.mark.parametrize("where", ["process", "ray"])
+def test_every_item_ends_as_one_row(
+    request: pytest.FixtureRequest, labelled: Path, fake_preset: str, tmp_path: Path, where: str
+) -> None:
+    job = job_of(labelled, fake_preset)
+    if where == "ray":
+        run_job(job.model_copy(update={"output": Destination(uri=str(tmp_path / "out" / "fake"))}))  # not what is tested
+        request.getfixturevalue("ray_session")
+        job = job_of(labelled, fake_preset, "compute.local_items=0")
+    (summary,) = evaluate([job], EvaluateOptions(tags="kind"))
     rows = rows_of(labelled)
     assert len(rows) == 12
     failed = {stem: row["error_code"] for stem, row in rows.items() if row["error_code"]}

@@ -88,9 +88,21 @@ def proxy(s3: Any, proxy_module: ModuleType) -> Iterator[Any]:
         yield running
 
 
+@pytest.fixture(params=["ray", "process"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """What a run works on: Ray, or one worker process."""
+    return str(request.param)
+
+
 @pytest.fixture
 def on_disk(
-    request: pytest.FixtureRequest, trial_module: ModuleType, catalog: Catalog, fake_preset: str, bars: Any, tmp_path: Path
+    request: pytest.FixtureRequest,
+    trial_module: ModuleType,
+    catalog: Catalog,
+    fake_preset: str,
+    bars: Any,
+    tmp_path: Path,
+    engine: str,
 ) -> Callable[..., Any]:
     """``on_disk(fault, **more)``: a trial with everything on the local disk."""
     rows = request.config.stash.setdefault(trial_module.ROWS, [])
@@ -100,7 +112,8 @@ def on_disk(
         place = trial_module.Disk(str(output or folder / "out"))
         doomed = more.get("doomed", {})
         manifest, items = (catalog.marked, [*catalog.items, MARKED]) if doomed else (catalog.manifest, catalog.items)
-        return trial_module.Trial(fault, place, manifest, fake_preset, folder, items, bars, rows, **more)
+        name = f"{fault}, without Ray" if engine == "process" else fault
+        return trial_module.Trial(name, place, manifest, fake_preset, folder, items, bars, rows, engine=engine, **more)
 
     return make
 

@@ -1,6 +1,7 @@
-"""Every item ends as exactly one row, whatever breaks: real runs of the command line, one fault a test.
+"""Every item ends as exactly one row, whatever breaks: real runs of the command line, one fault per test.
 
-``make faults`` runs them and prints the table. The runs work with the fake model, on Ray and on a real S3 server.
+``make faults`` runs them and prints the table. The runs work with the fake model, on Ray and in one process, on a disk and on a
+real S3 server.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def test_actor_killed(on_disk: MakeTrial, trial_module: ModuleType) -> None:
         assert run.wait(trial_module.RUN_S) == 0, trial.said()
 
 
+@pytest.mark.parametrize("engine", ["ray"], indirect=True)
 def test_task_killed(on_disk: MakeTrial, trial_module: ModuleType) -> None:
     with on_disk("a writing process killed") as trial:
         run = trial.start()
@@ -72,6 +74,7 @@ def test_task_killed(on_disk: MakeTrial, trial_module: ModuleType) -> None:
         assert run.wait(trial_module.RUN_S) == 0, trial.said()
 
 
+@pytest.mark.parametrize("engine", ["ray"], indirect=True)
 def test_machine_removed(on_disk: MakeTrial, trial_module: ModuleType, machines: Callable[..., Any]) -> None:
     with on_disk("machine removed") as trial:
         cluster = machines(trial, ["a", "b"])

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-pytestmark = [pytest.mark.study, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.study, pytest.mark.timeout(300), pytest.mark.parametrize("engine", ["ray"], indirect=True)]
 
 MakeTrial = Callable[..., Any]
 ON_GPUS = ["compute.device=cpu", "compute.gpus_per_actor=1"]

@@ -106,6 +106,8 @@ class Trial:
     settings: Sequence[str] = ()
     options: Sequence[str] = ()
     """Further options of the command."""
+    engine: str = "ray"
+    """``ray`` or ``process``."""
     moment: str = ""
     """Tells the bars of one fault at several moments apart."""
     runs: int = 0
@@ -132,7 +134,8 @@ class Trial:
         """The command, in a process of its own; its stderr goes to a file."""
         self.runs += 1
         where = ("--manifest", self.manifest, "--output", self.place.output, "--preset", self.preset)
-        settings = ("compute.no_progress_s=200", "limits.item_s=25", *self.settings)
+        small = f"compute.local_items={0 if self.engine == 'ray' else 1000}"
+        settings = (small, "compute.no_progress_s=200", "limits.item_s=25", *self.settings)
         command = [
             MATTELINE,
             "run",
@@ -241,12 +244,16 @@ def _is_whole(row: Mapping[str, Any], objects: Mapping[str, bytes], output: str,
 
 
 def workers(run: subprocess.Popen[bytes], work: str) -> list[psutil.Process]:
-    """A run's worker processes at work on something; Ray writes into a process's title what it does."""
+    """A run's worker processes at work on something; Ray writes into a process's title what it does.
+
+    A run in one process has one worker for everything.
+    """
     try:
         family = psutil.Process(run.pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
-    return [process for process in family if title(process).startswith("ray::") and work in title(process)]
+    titles = {process: title(process) for process in family}
+    return [one for one, name in titles.items() if (name.startswith("ray::") and work in name) or "pipeline.run.worker" in name]
 
 
 def outside_roots(sessions: Collection[int]) -> list[psutil.Process]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.dataset as ds
@@ -27,6 +29,7 @@ from pipeline.errors import ConfigError
 from pipeline.run.driver import run_job
 
 ROOT = Path(__file__).resolve().parents[2]
+INJECT = ROOT / "tests" / "faults" / "inject"
 MATTELINE = str(Path(sys.executable).with_name("matteline"))
 Command = Callable[..., subprocess.CompletedProcess[str]]
 MakePhotos = Callable[..., list[Path]]
@@ -283,11 +286,18 @@ def test_manifest_from_a_folder_and_from_coco(matteline: Command, tmp_path: Path
 
 
 @contextmanager
-def at_work(folder: Path, photo: Path, preset: str, rows: int) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+def at_work(
+    folder: Path, photo: Path, preset: str, rows: int, frame_s: float = 0.0
+) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """A run that has committed its first part, and its command."""
+    faults = {
+        "PYTHONPATH": f"{INJECT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+        "FAULTS": json.dumps({"sleep_s": frame_s}),
+    }
     (folder / "many.csv").write_text("\n".join(["image_uri,item_id", *(f"{photo.name},item-{row}" for row in range(rows))]))
     command = ["run", "-m", "many.csv", "-o", "out", "-p", preset, "--set", "compute.rows_per_part=5"]
-    with subprocess.Popen([MATTELINE, *command], cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+    pipes: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([MATTELINE, *command], cwd=folder, env=os.environ | faults, **pipes) as run:
         while run.poll() is None and not list((folder / "out").rglob("part-*.parquet")):
             time.sleep(0.05)
         yield run, command
@@ -305,7 +315,7 @@ def stop(run: subprocess.Popen[str], number: signal.Signals, folder: Path) -> No
     assert record["outcome"] == "stopped"
 
 
-def test_a_run_that_a_person_stops_says_so(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+def test_a_run_on_ray_that_a_person_stops_says_so(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
     (photo,) = make_photos(tmp_path, 1)
     with at_work(tmp_path, photo, fake_preset, 150) as (run, _):
         stop(run, signal.SIGINT, tmp_path)
@@ -315,7 +325,7 @@ def test_a_run_keeps_others_away_and_goes_on_when_it_was_stopped(
     matteline: Command, tmp_path: Path, make_photos: MakePhotos, fake_preset: str
 ) -> None:
     (photo,) = make_photos(tmp_path, 1)
-    with at_work(tmp_path, photo, fake_preset, 150) as (run, command):
+    with at_work(tmp_path, photo, fake_preset, 90, frame_s=0.1) as (run, command):
         other = matteline(*command)
         assert other.returncode == 5, other.stderr
         assert "another run is active in this output" in other.stderr
@@ -324,7 +334,7 @@ def test_a_run_keeps_others_away_and_goes_on_when_it_was_stopped(
     assert again.returncode == 0, again.stderr
     checked = matteline("verify", "out")
     assert checked.returncode == 0, checked.stdout
-    assert "150 rows" in checked.stdout
+    assert "90 rows" in checked.stdout
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("45m", 2700), ("6h", 21600), ("1.5d", 129600)])

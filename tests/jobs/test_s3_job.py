@@ -34,15 +34,15 @@ def bucket(s3: Any, make_photos: MakePhotos, tmp_path_factory: pytest.TempPathFa
     rows = ["image_uri,item_id,sku", *(f"photos/photo-{number:03}.jpg,item/{number},S-{number}" for number in range(6))]
     rows.append(f"s3://{name}/catalog/photos/broken.jpg,broken,S-X")
     s3.put(name, "catalog/manifest.csv", "\n".join(rows).encode())
-    weights = ROOT / "pipeline" / "weights" / "mvanet-lite.safetensors"
-    s3.put(name, "models/lite.safetensors", weights.read_bytes())
+    s3.put(name, "models/small.onnx", (ROOT / "pipeline" / "weights" / "u2netp.onnx").read_bytes())
     return name
 
 
 def test_everything_on_s3(matteline: Command, s3: Any, bucket: str, tmp_path: Path) -> None:
     command = (
         *("run", "--manifest", f"s3://{bucket}/catalog/manifest.csv", "--output", f"s3://{bucket}/out"),
-        *("--set", f"recipe.weights=s3://{bucket}/models/lite.safetensors", "--set", "budget.max_failed_share=0.2"),
+        *("--preset", "u2netp", "--set", f"recipe.weights=s3://{bucket}/models/small.onnx"),
+        *("--set", "budget.max_failed_share=0.2"),
         *("--rendition", "dataset-coco"),
     )
     env = s3.environment | {"MATTELINE_CACHE": str(tmp_path / "cache")}

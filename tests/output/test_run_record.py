@@ -67,11 +67,16 @@ def test_a_second_pass_adds_to_the_first(clock: list[float]) -> None:
 
 def test_expectations_of_parts_add_up() -> None:
     record, counters = RunRecord("r", "m", "f", "p", 100, 0), RunCounters(100)
-    counters.add_expected(0, 0.0, 0.0)
+    part = {"ok": 0, "review": 0, "failed": 0, "model_s": 0.0, "failures": "{}"}
+
+    def add(items: int, mean: float, variance: float) -> None:
+        counters.add_part(part | {"expected_items": items, "expected_mean": mean, "expected_variance": variance})
+
+    add(0, 0.0, 0.0)
     record.count(counters)
     assert record.expected_below is None
-    counters.add_expected(60, 4.0, 3.0)
-    counters.add_expected(40, 5.0, 4.0)
+    add(60, 4.0, 3.0)
+    add(40, 5.0, 4.0)
     record.count(counters)
     assert record.expected_below == {"dice_below": 0.95, "ok": 100, "expected": 9.0, "low": 4, "high": 14}
 

@@ -175,9 +175,12 @@ def test_what_is_told_holds_no_credentials(hook: Hook) -> None:
     assert hook.got[0]["manifest"] == "https://shop.example/m.csv" and SECRET not in json.dumps(hook.got)
 
 
-def test_a_signal_is_told_too(tmp_path: Path, make_photos: MakePhotos, fake_preset: str, hook: Hook) -> None:
+@pytest.mark.parametrize(("where", "moment"), [(0, "starting the actors"), (100, "loading the model")])
+def test_a_signal_is_told_too(
+    tmp_path: Path, make_photos: MakePhotos, fake_preset: str, hook: Hook, where: int, moment: str
+) -> None:
     make_photos(tmp_path / "photos", 60)
-    settings = ["compute.progress_s=0.2", "compute.rows_per_part=1"]
+    settings = ["compute.progress_s=0.2", "compute.rows_per_part=1", f"compute.local_items={where}"]
     command = [MATTELINE, "run", "-m", "photos", "-o", "out", "-p", fake_preset, *(w for one in settings for w in ("-s", one))]
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {"MATTELINE_NOTIFY": hook.address}
     with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as run:
@@ -185,13 +188,14 @@ def test_a_signal_is_told_too(tmp_path: Path, make_photos: MakePhotos, fake_pres
         said = []
         for line in run.stderr:
             said.append(line)
-            if "loading the model" in line:
+            if moment in line:
                 run.send_signal(signal.SIGTERM)
     assert run.returncode == 4, said
     (told,) = hook.got
     assert (told["exit_code"], told["outcome"], told["items"]) == (4, "stopped", 60)
-    (path,) = (tmp_path / "out").rglob("progress/*.json")
-    assert json.loads(path.read_text())["state"] == "stopped"
+    if where == 0:  # it had begun
+        (path,) = (tmp_path / "out").rglob("progress/*.json")
+        assert json.loads(path.read_text())["state"] == "stopped"
     assert SECRET not in "".join(said) + "".join(path.read_text() for path in (tmp_path / "out").rglob("*.json"))
     lines = [json.loads(line) for line in said if line.startswith("{")]
     assert {line["run_id"] for line in lines} == {told["run_id"]}
