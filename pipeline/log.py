@@ -68,7 +68,7 @@ def facts_in_every_line(**facts: Any) -> Iterator[None]:
 
 
 def _is_for_people(record: logging.LogRecord) -> bool:
-    """Hide single items from people, who have the progress bar and a table of failures at the end."""
+    """Return whether a terminal shows a record. Single items are hidden: the table of failures at the end has them."""
     return record.levelno >= logging.WARNING or "item_id" not in getattr(record, "facts", {})
 
 

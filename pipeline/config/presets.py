@@ -34,7 +34,7 @@ def preset_names() -> list[str]:
 def load_preset(name_or_path: str, changes: Mapping[str, Any] | None = None, renditions: Sequence[str] = ()) -> Preset:
     """Load a bundled preset by name, or a user's own by path, and apply changes to its recipe.
 
-    Other weights than the preset's drop its pinned hash and its calibration, which belong to another file.
+    If the changes name other weights, the preset's pinned hash and calibration are dropped: they belong to its own weights.
 
     Args:
         name_or_path: Name of a bundled preset, or path of a YAML file.

@@ -32,7 +32,7 @@ from pipeline.storage.uris import join, strip_signature
 
 @dataclass(frozen=True)
 class MeasureContext:
-    """What all rows of an evaluation share. It travels to the workers."""
+    """Settings and places that all rows of an evaluation share. It is sent to the workers."""
 
     output: Output
     allowlist: AllowList

@@ -24,7 +24,7 @@ MAX_TILE_PX = 4096 * 4096
 
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-_NO_END = "it is cut off: its end mark is missing; fetch it again"
+_NO_END = "the file is cut off: its end marker is missing; fetch it again"
 
 
 def check_jpeg(data: bytes) -> None:

@@ -53,7 +53,7 @@ def decode_counts(size: Size, counts: object) -> Mask:
     """Decode COCO's run lengths, as text or as a list of numbers, to a mask: (H, W) uint8, 0 and 1.
 
     Raises:
-        ValueError: They are neither, or don't fill the size.
+        ValueError: They are neither, or do not add up to the size.
     """
     if isinstance(counts, str):
         runs = _from_text(counts.encode("ascii"))
@@ -62,7 +62,7 @@ def decode_counts(size: Size, counts: object) -> Mask:
     else:
         raise ValueError("its counts are neither COCO's compressed text nor a list of run lengths")
     if not _fills(runs, size):
-        raise ValueError(f"its runs don't fill {size.width} x {size.height} pixels")
+        raise ValueError(f"its run lengths do not add up to {size.width} x {size.height} pixels")
     values = (np.arange(len(runs)) & 1).astype(np.uint8)
     return np.asarray(cv2.transpose(np.repeat(values, runs).reshape(size.width, size.height)), np.uint8)
 
@@ -71,7 +71,7 @@ def read_rle(data: bytes) -> tuple[Size, Runs]:
     """Read size and runs. Needs little memory, whatever size the data claims.
 
     Raises:
-        ValueError: The data is no such JSON, or the runs don't fill the size, or don't have the area.
+        ValueError: The data is no such JSON, or size or area contradict the run lengths.
     """
     try:
         content = json.loads(data)
@@ -81,9 +81,9 @@ def read_rle(data: bytes) -> tuple[Size, Runs]:
         raise ValueError("it is not a JSON object with size, counts and area") from error
     runs = _from_text(text)
     if not _fills(runs, Size(height, width)):
-        raise ValueError(f"its runs don't fill {width} x {height} pixels")
+        raise ValueError(f"its run lengths do not add up to {width} x {height} pixels")
     if int(runs[1::2].sum()) != area:
-        raise ValueError("its area isn't that of its runs")
+        raise ValueError("its area differs from the sum of its foreground run lengths")
     return Size(height, width), runs
 
 
@@ -99,9 +99,11 @@ def _runs(inside: Mask) -> Runs:
 
 
 def _to_text(runs: Runs) -> str:
-    """Write each run, from the fourth on its difference to the last but one, in digits of five bits, lowest first.
+    """Encode run lengths as COCO's text (``rleToString`` in cocoapi's ``maskApi.c``).
 
-    A digit's sixth bit says that another digit follows. The fifth bit of the last digit is the sign. 48 is added to all.
+    Each run is a number in digits of five bits, lowest first. From the fourth run on, the number is the difference from the
+    run two before. The sixth bit of a digit is 1 if another digit follows. The fifth bit of the last digit is the sign. 48 is
+    added to each digit, which makes it a printable character.
     """
     left = runs.copy()
     left[3:] -= runs[1:-2]

@@ -56,9 +56,14 @@ def highest_mean(curves: npt.NDArray[np.float32], groups: Numbers | None = None)
 
 
 def interval(statistic: Callable[[Numbers], float], count: int, groups: Numbers | None = None) -> Interval:
-    """Return any statistic of ``count`` items, called with the numbers of the drawn items, with its interval.
+    """Return a statistic of some items with its bootstrap interval.
 
-    Above ten thousand items, whose intervals are narrow, there are fewer resamples.
+    Above ten thousand items there are fewer resamples, since the intervals are narrow.
+
+    Args:
+        statistic: Called with the indices of the drawn items.
+        count: Number of items.
+        groups: (count,): items of one group are drawn together.
     """
     if not count:
         return Interval(np.nan, np.nan, np.nan)

@@ -121,7 +121,7 @@ class S3Backend(FsspecBackend):
 def _bucket_and_key(uri: str) -> tuple[str, str]:
     bucket, key = bucket_and_key(uri)
     if not key:
-        raise FileNotFoundError("a bucket is not an object")
+        raise FileNotFoundError("the URI names a bucket and no object; add a key: s3://bucket/key")
     return bucket, key
 
 

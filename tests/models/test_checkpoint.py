@@ -130,7 +130,7 @@ def test_a_wrong_shape_is_named(layout: str, hollow: Any, tmp_path: Path) -> Non
 def test_a_wrong_type_is_named(hollow: Any, tmp_path: Path) -> None:
     state = hollow("ben2")
     state["output.0.bias"] = torch.zeros(1, dtype=torch.int64)
-    with pytest.raises(WeightsError, match=r"output\.0\.bias is stored as int64"):
+    with pytest.raises(WeightsError, match=r"output\.0\.bias has the type int64"):
         recognise(save(state, tmp_path / "weights.pth"))
 
 

@@ -155,7 +155,7 @@ def _open(path: Path, device: torch.device, threads: int | None, *, optimise: bo
     read_head(path)
     if _has_external_weights(path):
         raise WeightsError(
-            f"{path} keeps weights in a second file, which the hash of this file does not cover; save both as a single file"
+            f"{path} keeps its weights in a second file, which the hash of this file does not cover; save the model as one file"
         )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised; don't print them too
