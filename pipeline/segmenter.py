@@ -24,6 +24,7 @@ from pipeline.imaging.picture import Picture, is_picture, upright_rgb
 from pipeline.imaging.renditions.render import Rendered, render
 from pipeline.imaging.trimap import trimap_of
 from pipeline.models.backgrounds import pin_backgrounds
+from pipeline.models.engines.forks import check_fork
 from pipeline.models.estimator import expected_dice, load_estimator
 from pipeline.models.forward import Probabilities, choose_device, mirror, one_thread, segment_errors, to_device, to_host
 from pipeline.models.load import Model, load_model
@@ -140,6 +141,10 @@ class HostFrames:
 class Segmenter:
     """A model with its recipe, loaded and ready.
 
+    Threads may share it: passes of the model take turns, everything around them runs side by side. It can be pickled, and loads
+    the model again where it is unpickled. A process that was forked after the model was loaded cannot use models; load them in
+    the child, or use spawn.
+
     >>> from pipeline import Segmenter
     >>> result = Segmenter()(picture)                  # a PIL image, an array, or a list of either
     >>> result.save("cutout.png")
@@ -200,6 +205,7 @@ class Segmenter:
         return segmenter
 
     def _load(self, recipe: Recipe, files: Files, device: str, threads: int | None, batch: int | None, engine: str) -> None:
+        self._arguments = (recipe, files, device, threads, batch, engine)
         self.resolved = resolve(recipe, files, gpu=choose_device(device).type == "cuda")
         self.recipe, graphs = self.resolved.recipe, cache_folder("graphs")
         self.model: Model = load_model(
@@ -210,6 +216,9 @@ class Segmenter:
         self.refiner = load_refiner(self.recipe, self.resolved.refiner_weights, self.device)
         self.estimator = load_estimator(self.device, threads=threads, cache=graphs) if self.recipe.estimate else None
         self.framing = DeviceFrames(self.recipe, self.device) if self.device.type == "cuda" else HostFrames(self.recipe)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_again, self._arguments
 
     @overload
     def __call__(self, image: Picture, box: Sequence[float] | None = None) -> Cutout: ...
@@ -244,6 +253,7 @@ class Segmenter:
 
     def segment(self, images: Sequence[Pixels], boxes: Sequence[Box | None]) -> list[Segment | ItemError]:
         """Return masks and scores of images of any sizes. An image that fails gives its error and does not affect others."""
+        check_fork()
         results: dict[int, Segment | ItemError] = {}
         placements: dict[int, Placement] = {}
         for number, (image, box) in enumerate(zip(images, boxes, strict=True)):
@@ -314,6 +324,11 @@ class Segmenter:
             signals = measure_signals(logits, p, prompts, frames, mirrored, changes, estimate)
             table, coarse, *masks = to_host(*signals, *alphas)
             return _Pass(table, coarse, masks)
+
+
+def _load_again(recipe: Recipe, files: Files, device: str, threads: int | None, batch: int | None, engine: str) -> Segmenter:
+    """Load a segmenter that was pickled."""
+    return Segmenter.from_recipe(recipe, files, device=device, threads=threads, batch=batch, engine=engine)
 
 
 def _in_frame(box: Box | None, placement: Placement, frame_px: int) -> tuple[float, float, float, float]:

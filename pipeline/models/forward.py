@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -78,15 +79,43 @@ def to_logits(output: Tensor, activation: str) -> Tensor:
     return output if activation == "sigmoid" else torch.logit(output.clamp(1e-6, 1 - 1e-6))
 
 
+class _OneThread:
+    """PyTorch's number of threads while some threads of this process want one, and before.
+
+    PyTorch keeps a number per thread, and gives new threads the number that was set last.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside, self._usual = 0, 1
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._usual = torch.get_num_threads()
+            self._inside += 1
+            torch.set_num_threads(1)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            torch.set_num_threads(self._usual)
+
+
+_one_thread = _OneThread()
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run PyTorch on one thread: its idle threads spin for a millisecond on cores that another engine needs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Run PyTorch on one thread: its idle threads spin for a millisecond on cores that another engine needs.
+
+    Any number of threads may be inside at once. Afterwards each has the usual number again.
+    """
+    _one_thread.enter()
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        _one_thread.leave()
 
 
 def choose_device(name: str) -> torch.device:

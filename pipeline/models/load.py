@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, WeightsError
+from pipeline.models.engines.forks import note_load
 from pipeline.models.engines.onnx import CUDA, OnnxModel
 from pipeline.models.engines.openvino import OpenVinoModel, check_engine, choose_engine
 from pipeline.models.fake import FakeModel
@@ -111,9 +112,11 @@ def load_model(
         cache: Folder of converted graphs on this machine.
 
     Raises:
-        ConfigError: The device is missing, or cannot compute in the recipe's precision.
+        ConfigError: The device is missing, or cannot compute in the recipe's precision; or this process is a fork of one that
+            had loaded a model.
         WeightsError: The file cannot be used.
     """
+    note_load()
     chosen = choose_device(device)
     if threads is not None:
         torch.set_num_threads(threads)

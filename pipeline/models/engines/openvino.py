@@ -17,6 +17,7 @@ import logging
 import mmap
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -110,13 +111,13 @@ class OpenVinoModel:
     ) -> None:
         if precision == "bf16" and not has_bf16():
             raise ConfigError("this machine's CPU has no bf16 instructions; use recipe.precision=fp32, or other machines")
-        self.request = _compile(_load_graph(build, weights_sha256, (channels, frame_px), cache), precision, threads)
+        self.infer = _compile(_load_graph(build, weights_sha256, (channels, frame_px), cache), precision, threads)
         if cache is not None:
             _drop_mapped_pages(cache)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map (N, C, S, S) float32 to the network's output, float32."""
-        outputs = [_infer(self.request, image[None].contiguous().numpy()) for image in x]
+        outputs = [self.infer(image[None].contiguous().numpy()) for image in x]
         return torch.cat([torch.from_numpy(output) for output in outputs])
 
 
@@ -140,7 +141,7 @@ class OpenVinoFile:
         model = _core().read_model(path)
         graph = openvino.Model([model.output(output_name)], model.get_parameters())
         graph.reshape({input_name: [1, 3, frame_px, frame_px]})
-        self.request = _compile(graph, "fp32", threads)
+        self.infer = _compile(graph, "fp32", threads)
 
     def __call__(self, x: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
         """Map (1, 3, S, S) in the graph's type to its output.
@@ -148,11 +149,28 @@ class OpenVinoFile:
         Raises:
             RuntimeError: The forward pass failed.
         """
-        return _infer(self.request, x)
+        return self.infer(x)
 
 
-def _compile(graph: Any, precision: str, threads: int | None) -> Any:
-    """Compile a graph for the CPU and return an inference request."""
+class _Inference:
+    """A compiled graph with one inference request, whose buffers hold one input and one output.
+
+    Threads take turns. More requests would need as much memory each and gain little: one pass uses all its cores.
+    """
+
+    def __init__(self, request: Any) -> None:
+        self.request, self._turn = request, threading.Lock()
+
+    def __call__(self, x: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+        """Return a copy of the first output: the next pass overwrites the original."""
+        with self._turn:
+            self.request.infer([x])
+            output: npt.NDArray[np.floating[Any]] = self.request.get_output_tensor(0).data.copy()
+            return output
+
+
+def _compile(graph: Any, precision: str, threads: int | None) -> _Inference:
+    """Compile a graph for the CPU."""
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",
@@ -160,14 +178,7 @@ def _compile(graph: Any, precision: str, threads: int | None) -> Any:
     }
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
-    return _core().compile_model(graph, "CPU", settings).create_infer_request()
-
-
-def _infer(request: Any, x: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
-    """Return a copy of the first output: the next pass overwrites the original."""
-    request.infer([x])
-    output: npt.NDArray[np.floating[Any]] = request.get_output_tensor(0).data.copy()
-    return output
+    return _Inference(_core().compile_model(graph, "CPU", settings).create_infer_request())
 
 
 def _load_graph(build: Callable[[], nn.Module], weights_sha256: str, shape: tuple[int, int], cache: Path | None) -> Any:

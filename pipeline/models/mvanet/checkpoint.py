@@ -243,9 +243,7 @@ def _match(tensors: dict[str, Tensor], path: Path) -> tuple[Layout, dict[str, Te
     for key, shape in expected_keys(nearest).items():
         tensor = tensors[key]
         if tensor.shape != shape:
-            raise WeightsError(
-                f"{path}: {key} has the shape {list(tensor.shape)}; {nearest.name} needs {list(shape)}"
-            )
+            raise WeightsError(f"{path}: {key} has the shape {list(tensor.shape)}; {nearest.name} needs {list(shape)}")
         if tensor.dtype not in STORED_DTYPES:
             types = ", ".join(short(dtype) for dtype in STORED_DTYPES)
             raise WeightsError(f"{path}: {key} has the type {short(tensor.dtype)}; save the weights as one of {types}")
