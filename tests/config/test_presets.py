@@ -266,6 +266,7 @@ NOT_PIXELS = [
     "compute.device=cpu",
     "compute.engine=torch",
     "compute.ray_address=auto",
+    "compute.local_items=0",
     "compute.actors=3",
     "compute.min_actors=2",
     "compute.max_actors=4",
