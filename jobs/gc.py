@@ -28,11 +28,14 @@ def gc(
     A dry run unless --delete is given. Refused with exit code 5 while a run is active in the output.
     """
     from pipeline.output.gc import KINDS, collect_garbage
+    from pipeline.output.lease import new_run_id, run_id_after
     from pipeline.output.output import open_outputs
-    from pipeline.run.driver import new_run_id
 
     outputs = open_outputs(output, options.files_of(set_, endpoint_url))
-    reports = {one.folder: collect_garbage(one, new_run_id(), delete=delete, min_age_s=3600 * min_age) for one in outputs}
+    reports = {
+        one.folder: collect_garbage(one, run_id_after(new_run_id(), one), delete=delete, min_age_s=3600 * min_age)
+        for one in outputs
+    }
     if as_json:
         out.print_json(json.dumps({folder: asdict(report) | {"deleted": delete} for folder, report in reports.items()}))
         return

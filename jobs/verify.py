@@ -48,15 +48,15 @@ def verify(
 
 def _verify(output: Output, manifest: str | None, sample: float, mend: bool) -> VerifyReport:
     from pipeline.manifest.manifest import open_manifest
+    from pipeline.output.lease import new_run_id, run_id_after
     from pipeline.output.run_record import last_run
     from pipeline.output.verify import repair
     from pipeline.output.verify import verify as check
     from pipeline.paths import example_path
-    from pipeline.run.driver import new_run_id
 
     uri = example_path(manifest) if manifest else (last_run(output) or {}).get("manifest")
     opened = open_manifest(uri, output.files) if uri else None
-    return repair(output, new_run_id(), opened) if mend else check(output, opened, sample=sample)
+    return repair(output, run_id_after(new_run_id(), output), opened) if mend else check(output, opened, sample=sample)
 
 
 def _print_report(folder: str, report: VerifyReport) -> None:

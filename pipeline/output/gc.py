@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -40,8 +39,8 @@ def collect_garbage(
 ) -> GcReport:
     """Find the garbage of an output, and remove it with ``delete``. Holds the lease meanwhile, so no run is disturbed.
 
-    Files younger than ``min_age_s`` stay, since the workers of a killed run may live on for a while and still commit. ``now``
-    (seconds since 1970) is for tests.
+    Files younger than ``min_age_s`` stay, since the workers of a killed run may live on for a while and still commit. So do
+    files of unknown age. Ages are measured by the storage's own times. ``now`` (seconds since 1970) is for tests.
 
     Raises:
         LeaseHeld: A run is active in the output.
@@ -49,11 +48,12 @@ def collect_garbage(
     """
     report = GcReport()
     with Lease(output, run_id) as lease, ThreadPoolExecutor(THREADS) as pool:
+        latest = (lease.stored_at() if now is None else now) - min_age_s
         for kind, candidates in _CANDIDATES.items():
             removals = []
             for info in candidates(output):
                 lease.check()
-                if (time.time() if now is None else now) - info.modified < min_age_s:
+                if not info.modified or info.modified > latest:
                     continue
                 report.files[kind] += 1
                 report.bytes[kind] += info.size

@@ -84,7 +84,7 @@ def write_part(output: Output, table: pa.Table) -> str:
         StorageError: The part cannot be written.
     """
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     uri = output.layout.part(table["item_id"].to_pylist())
     output.write(uri, sink.getvalue())
     return uri
@@ -253,9 +253,8 @@ def compact(output: Output, *, above: int = MAX_SMALL_PARTS) -> int:
             merged = write_part(output, pa.concat_tables(tables, promote_options="default"))
         except (pa.ArrowInvalid, pa.ArrowTypeError):  # a manifest's column has changed its type: these parts are not merged
             continue
-        for part in group:
-            if part.uri != merged:
-                output.files.delete(part.uri)
+        with ThreadPoolExecutor(READ_PARTS) as pool:
+            list(pool.map(output.files.delete, [part.uri for part in group if part.uri != merged]))
         del tables
         release_arrow_memory()
     return len(small)
@@ -361,15 +360,20 @@ def read_part(part: FileInfo, files: Files, columns: Sequence[str] | None) -> pa
     wanted = None if columns is None else list(columns)
     try:
         if part.size <= ONE_REQUEST_BYTES:
-            return _add_missing(pq.ParquetFile(pa.BufferReader(files.read(part.uri))).read(wanted, use_threads=False), wanted)
+            return _add_missing(_open(pa.BufferReader(files.read(part.uri))).read(wanted, use_threads=False), wanted)
         with files.open_input(part.uri) as source:
-            return _add_missing(pq.ParquetFile(source, pre_buffer=True).read(wanted, use_threads=False), wanted)
+            return _add_missing(_open(source).read(wanted, use_threads=False), wanted)
     except FetchError as error:
         raise StorageError(str(error)) from error
     except (pa.ArrowException, *LIBRARY_ERRORS) as error:
         if not is_corruption(error):
             raise StorageError(describe_error(error, part.uri)) from error
         raise DamagedPart(f"{redact(part.uri)} is damaged; run matteline verify --repair, then the same run again") from error
+
+
+def _open(source: Any) -> pq.ParquetFile:
+    """Open a part. Pages are compared with their checksums, without which most flipped bits would give other values."""
+    return pq.ParquetFile(source, pre_buffer=True, page_checksum_verification=True)
 
 
 def _add_missing(rows: pa.Table, columns: Sequence[str] | None) -> pa.Table:

@@ -1,9 +1,13 @@
 """A lease on an output, so that one run at a time writes to it. It needs nothing but create-if-absent.
 
-``lease/<number>.json`` names the holder and the expiry time. Only its owner rewrites that file, to renew it. A run that finds
-the highest number expired creates the next one; if several try, the storage lets one succeed. An owner that was suspended
-finds its own lease expired, or a higher number, and stops. If the owner's process ran on this machine since its last boot and
-has ended, its lease counts as expired.
+``lease/<number>.json`` names the holder. Only its owner rewrites that file, to renew it. A run that finds the highest number
+expired creates the next one; if several try, the storage lets one succeed. An owner that was suspended finds its own lease
+expired, or a higher number, and stops. If the owner's process ran on this machine since its last boot and has ended, its lease
+counts as expired.
+
+Clocks of machines are never compared. The age of a lease is the difference of two times that the storage gave: those of the
+lease and of a file that was written a moment ago. Where the storage gives no times, the waiting run watches the lease. An owner
+measures its own lease with a clock that cannot be set.
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -31,11 +36,12 @@ TTL_S = 120.0
 """Seconds until a lease expires that is not renewed. The next run waits this long for a run that was killed elsewhere."""
 
 GRACE_S = 15.0
-"""Seconds after its expiry before a lease is taken over, since clocks differ."""
+"""Seconds after its expiry before a lease is taken over: its owner may be slow to notice, and stores round times."""
 
 MAX_LISTINGS = 20
 """Attempts to read a lease folder that changes."""
 
+_SAME_MOMENT = "another run started at the same moment; wait until it ends"
 _EXPIRED = "this run's lease expired before it could be renewed; run the same command again to continue"
 
 
@@ -47,7 +53,7 @@ class Holder:
     run_id: str
     token: str
     expires_at: float
-    """Seconds since 1970, UTC."""
+    """Seconds since 1970 UTC by the owner's clock, for people. 0: released."""
     process: str = ""
     """The holder's process as ``this_process`` returns it."""
 
@@ -57,18 +63,62 @@ class Holder:
         return json.dumps(asdict(self) | {"until": until}).encode()
 
 
+def clock_s() -> float:
+    """Return seconds since some moment. Unlike the time of day, they cannot be set. On Linux they count suspended time."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def new_run_id() -> str:
+    """Return a unique id that sorts by time: ``20261122T101500.123Z-3fa9c1``."""
+    return _run_id(datetime.now(UTC))
+
+
+def run_id_after(run_id: str, output: Output) -> str:
+    """Return a run id that sorts after the run that held an output's lease last, even if that run's clock was ahead.
+
+    Args:
+        run_id: Returned as it is if it sorts after that run. Otherwise its time is replaced.
+        output: The output.
+
+    Raises:
+        StorageError: The lease cannot be read.
+    """
+    latest = in_force(output.layout.lease, output.files)
+    if latest is None or latest[1].run_id < run_id:
+        return run_id
+    moment = _moment_of(latest[1].run_id)
+    if moment is None:
+        return run_id
+    log.warning(f"run {latest[1].run_id} seems to be later than now: its machine or this one has a wrong clock")
+    return _run_id(moment + timedelta(milliseconds=1))
+
+
+def _run_id(moment: datetime) -> str:
+    return f"{moment:%Y%m%dT%H%M%S}.{moment.microsecond // 1000:03}Z-{secrets.token_hex(3)}"
+
+
+def _moment_of(run_id: str) -> datetime | None:
+    """Return the time in a run id; None if it has none."""
+    with suppress(ValueError):
+        return datetime.strptime(run_id.partition("Z-")[0], "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC)
+    return None
+
+
 class Lease:
     """A held lease. A thread renews it until it is released. Use it as a context manager.
 
     Args:
-        clock: Returns seconds since 1970; for tests.
+        output: What it protects.
+        run_id: The run, as ``new_run_id`` returns it.
+        ttl_s: Seconds until it expires if it is not renewed.
+        clock: Measures this process's own lease; for tests.
 
     Raises:
         LeaseHeld: Another run holds it. The message names the run and the expiry time.
         StorageError: The storage cannot be read or written.
     """
 
-    def __init__(self, output: Output, run_id: str, *, ttl_s: float = TTL_S, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, output: Output, run_id: str, *, ttl_s: float = TTL_S, clock: Callable[[], float] = clock_s) -> None:
         self._folder, self._files, self._ttl_s, self._clock = output.layout.lease, output.files, ttl_s, clock
         self._run_id, self._token = run_id, secrets.token_hex(8)
         self.lost: PipelineError | None = None
@@ -92,14 +142,22 @@ class Lease:
     @property
     def renewed_at(self) -> float:
         """Time of the last renewal in seconds since 1970."""
-        return self._until - self._ttl_s
+        return time.time() - (self._clock() - (self._until - self._ttl_s))
+
+    def stored_at(self) -> float:
+        """Return the time at which the storage got this lease, by its own clock: a lower bound of its time now.
+
+        Raises:
+            StorageError: It cannot be looked up.
+        """
+        return self._files.stat(self._uri(self._number)).modified
 
     def release(self) -> None:
         """Free the lease for the next run. The work must be over, or end with this process."""
         self._stop.set()
         if self.lost is None:
             # Not deleted: numbers must never start again, or a suspended run could mistake another's lease for its own.
-            self._write(until=0.0)
+            self._write(release=True)
 
     def check(self) -> None:
         """Raise if the lease was lost. The protected work calls this regularly.
@@ -126,16 +184,16 @@ class Lease:
         if highest is None or highest[0] != self._number or highest[1].token != self._token:
             other = "nobody" if highest is None else f"{highest[1].owner} (run {highest[1].run_id})"
             raise LeaseHeld(f"this run's lease was taken over; it is held by {other}")
-        self._write(self._clock() + self._ttl_s)
+        self._write()
 
     def _take(self) -> int:
         highest = self._highest()
-        if highest is not None and self._clock() < highest[1].expires_at + GRACE_S and not is_gone(highest[1].process):
-            raise LeaseHeld(_held_by(highest[1], self._clock()))
+        if highest is not None:
+            self._check_free(*highest)
         number = 1 if highest is None else highest[0] + 1
         self._until = self._clock() + self._ttl_s
         try:
-            created = self._files.create(self._uri(number), self._holder(self._until).encode())
+            created = self._files.create(self._uri(number), self._holder().encode())
         except WriteError as error:
             raise StorageError(f"the run's lease cannot be written: {error}") from error
         winner = self._highest()
@@ -143,21 +201,62 @@ class Lease:
         if winner is None or winner[0] != number or winner[1].token != self._token:
             if created:  # the number may be an old one: the folder changed while it was listed
                 self._files.delete(self._uri(number))
-            raise LeaseHeld(_held_by(winner[1], self._clock()) if winner else "another run started at the same moment")
+            raise LeaseHeld(_held_by(winner[1], self._ttl_s + GRACE_S) if winner else _SAME_MOMENT)
         for uri in _list(self._folder, self._files):
             if _number(uri) < number:
                 self._files.delete(uri)
         return number
 
-    def _write(self, until: float) -> None:
+    def _check_free(self, number: int, holder: Holder) -> None:
+        """Check that a lease was released or has expired.
+
+        Raises:
+            LeaseHeld: It is held, or the run that held it has a later id than this one.
+        """
+        if holder.expires_at and not is_gone(holder.process):
+            lifetime_s = self._ttl_s + GRACE_S
+            age_s = self._age_s(number)
+            if age_s is None:
+                log.info(f"waiting up to {lifetime_s:.0f} s to see whether run {holder.run_id} renews its lease")
+                age_s = self._watch(number, holder, lifetime_s)
+            if age_s < lifetime_s:
+                raise LeaseHeld(_held_by(holder, lifetime_s - age_s))
+        if _moment_of(holder.run_id) is not None and holder.run_id >= self._run_id:
+            raise LeaseHeld(f"run {holder.run_id} has just ended in this output; run the same command again")
+
+    def _age_s(self, number: int) -> float | None:
+        """Return the seconds since a lease was written, by the storage's own times; None where it gives none."""
+        probe = join(self._folder, f".probe-{self._token}")
+        try:
+            self._files.write(probe, b"This file asks the storage for its time. It may be deleted.\n")
+            now = self._files.stat(probe).modified
+            self._files.delete(probe)
+            then = self._files.stat(self._uri(number)).modified
+        except (StorageError, WriteError) as error:
+            if self._highest_number() != number:
+                raise LeaseHeld(_SAME_MOMENT) from error
+            raise StorageError(f"the run's lease cannot be checked: {error}") from error
+        return max(0.0, now - then) if now and then else None
+
+    def _watch(self, number: int, holder: Holder, lifetime_s: float) -> float:
+        """Return the seconds for which a lease stays unchanged, at most ``lifetime_s``."""
+        start = self._clock()
+        while (passed := self._clock() - start) < lifetime_s:
+            if self._highest() != (number, holder):
+                return 0.0
+            time.sleep(min(1.0, lifetime_s - passed))
+        return lifetime_s
+
+    def _write(self, *, release: bool = False) -> None:
         with self._writing:  # a renewal in progress must not overtake the release
-            if until and self._stop.is_set():
+            if self._stop.is_set() and not release:
                 return
+            start = self._clock()
             try:
-                self._files.write(self._uri(self._number), self._holder(until).encode())
+                self._files.write(self._uri(self._number), self._holder(release=release).encode())
             except WriteError as error:
                 raise StorageError(f"the run's lease cannot be renewed: {error}") from error
-            self._until = until
+            self._until = 0.0 if release else start + self._ttl_s
 
     def _keep(self) -> None:
         while not self._stop.wait(self._ttl_s / 4):
@@ -171,14 +270,17 @@ class Lease:
                     self.lost = error
                     return
 
-    def _holder(self, until: float) -> Holder:
-        return Holder(self.owner, self._run_id, self._token, until, this_process())
+    def _holder(self, *, release: bool = False) -> Holder:
+        return Holder(self.owner, self._run_id, self._token, 0.0 if release else time.time() + self._ttl_s, this_process())
 
     def _uri(self, number: int) -> str:
         return join(self._folder, f"{number:06}.json")
 
     def _highest(self) -> tuple[int, Holder] | None:
         return in_force(self._folder, self._files)
+
+    def _highest_number(self) -> int:
+        return max((_number(uri) for uri in _list(self._folder, self._files)), default=0)
 
 
 def in_force(folder: str, files: Files) -> tuple[int, Holder] | None:
@@ -193,7 +295,8 @@ def in_force(folder: str, files: Files) -> tuple[int, Holder] | None:
             return None
         try:
             content = json.loads(files.read(found[-1]))
-            holder = Holder(*(content[key] for key in ("owner", "run_id", "token", "expires_at", "process")))
+            owner, run_id, token, process = (str(content[key]) for key in ("owner", "run_id", "token", "process"))
+            holder = Holder(owner, run_id, token, float(content["expires_at"]), process)
         except FetchError as error:
             if files.exists(found[-1]):
                 raise StorageError(f"the run's lease cannot be read: {error}") from error
@@ -261,9 +364,8 @@ def _number(uri: str) -> int:
         raise StorageError(f"{uri} is not a lease; delete it if no run is active there") from error
 
 
-def _held_by(holder: Holder, now: float) -> str:
-    left = max(0, holder.expires_at + GRACE_S - now)
+def _held_by(holder: Holder, left_s: float) -> str:
     return (
         f"another run is active in this output: {holder.owner}, run {holder.run_id}. Wait until it ends; if it was killed, its "
-        f"lease expires in {left:.0f} s"
+        f"lease expires in {left_s:.0f} s"
     )

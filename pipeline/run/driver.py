@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import secrets
 import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.config.job import Job
@@ -17,7 +15,7 @@ from pipeline.log import facts_in_every_line, log
 from pipeline.output.baseline import Baseline, baseline, drift
 from pipeline.output.changes import changed as find_changed
 from pipeline.output.index import tally
-from pipeline.output.lease import Lease
+from pipeline.output.lease import Lease, new_run_id, run_id_after
 from pipeline.output.progress import Progress
 from pipeline.output.run_record import RunRecord
 from pipeline.run.budget import check_budget
@@ -71,6 +69,7 @@ def run_job(
         deadline = None if job.budget.deadline_s is None else time.time() + job.budget.deadline_s
         gpu = job.recipe.precision == "auto" and will_use_gpus(job.compute)
         plan = make_plan(job, files, accept_licence=accept_licence, gpu=gpu, replace=replace)
+        run_id = run_id_after(run_id, plan.output)
         accepted = baseline(job.drift, job.output.uri, files)
         others = find_changed(plan.manifest, plan.output, job) if changed else None
         plan = dataclasses.replace(without_done(plan, retry, others), deadline=deadline)
@@ -200,9 +199,3 @@ def _set_gauges(facts: dict[str, Any], lease: Lease) -> None:
     LEFT.set(facts["left"])
     SPEED.set(facts["recent_items_per_s"] or 0.0)
     LEASE.set(lease.renewed_at)
-
-
-def new_run_id() -> str:
-    """Return a unique id that sorts by time: ``20261122T101500.123Z-3fa9c1``."""
-    now = datetime.now(UTC)
-    return f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03}Z-{secrets.token_hex(3)}"

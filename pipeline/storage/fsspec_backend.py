@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import fsspec
@@ -100,10 +100,27 @@ def filesystem(uri: str) -> Any:
         raise ImportError(f"no library supports {scheme(uri)}://") from error
 
 
+_TIMES = ("LastModified", "last_modified", "mtime", "updated", "modificationTime", "created")
+"""Keys of the time of the last change: S3, Azure, SFTP and others, Google Cloud Storage, HDFS; and of the creation."""
+
+
+def _seconds(time: Any) -> float:
+    """Return a time of a listing in seconds since 1970 UTC; 0 if it is none. HDFS counts milliseconds."""
+    if isinstance(time, str):
+        try:
+            time = datetime.fromisoformat(time)
+        except ValueError:
+            return 0.0
+    if isinstance(time, datetime):
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    if isinstance(time, int | float) and not isinstance(time, bool):
+        return time / 1000 if time > 1e11 else float(time)
+    return 0.0
+
+
 def file_info(uri: str, info: dict[str, Any]) -> FileInfo:
     """Convert metadata of fsspec or S3, whose keys differ from store to store; ``info["size"]`` is required."""
-    modified = info.get("LastModified") or info.get("mtime") or info.get("created") or info.get("updated")
-    seconds = modified.timestamp() if isinstance(modified, datetime) else 0.0
+    seconds = next((time for key in _TIMES if (time := _seconds(info.get(key)))), 0.0)
     size = int(info["size"])
     etag = str(info.get("ETag") or info.get("etag") or "").strip('"') or (f"{size:x}-{seconds:.6f}" if seconds else "")
     return FileInfo(uri=uri, size=size, etag=etag, modified=seconds)

@@ -1,4 +1,4 @@
-"""One run at a time, on a disk and on a real S3 server. The tests set the clock."""
+"""One run at a time, on a disk and on a real S3 server. The tests set the owners' clocks and the storage's."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.errors import LeaseHeld, StorageError
-from pipeline.output.lease import GRACE_S, Lease, is_gone, this_process
+from pipeline.output.lease import GRACE_S, Lease, is_gone, new_run_id, run_id_after, this_process
 from pipeline.output.output import Output
+from pipeline.storage.backend import FileInfo
 from pipeline.storage.files import Files
 
 
 class Clock:
+    """The clock of one machine."""
+
     def __init__(self) -> None:
-        self.now = 1_800_000_000.0
+        self.now = 1_000.0
 
     def __call__(self) -> float:
         return self.now
@@ -32,18 +36,35 @@ def clock() -> Clock:
 
 
 @pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """``later(seconds)``: the storage gets older; what it holds was written so many seconds earlier."""
+    real = Files.stat
+    passed = 0.0
+
+    def stat(files: Files, uri: str) -> FileInfo:
+        info = real(files, uri)
+        return info._replace(modified=info.modified + passed) if ".probe-" in uri else info
+
+    def pass_on(seconds: float) -> None:
+        nonlocal passed
+        passed += seconds
+
+    monkeypatch.setattr(Files, "stat", stat)
+    return pass_on
+
+
+@pytest.fixture
 def lease(where: Any, clock: Clock) -> Any:
     output = Output.at(f"{where.root}/out", where.files)
     return lambda run_id="run-a": Lease(output, run_id, ttl_s=100, clock=clock)
 
 
-def test_a_second_run_is_refused_with_the_name_of_the_first(lease: Any, clock: Clock) -> None:
+def test_a_second_run_is_refused_with_the_name_of_the_first(lease: Any, later: Any) -> None:
     with lease("run-a") as held:
-        clock.now += 99
-        with pytest.raises(LeaseHeld, match=r"run run-a.*expires in 16 s"):
+        later(98)
+        with pytest.raises(LeaseHeld, match=r"run run-a.*expires in 1[67] s"):
             lease("run-b")
         held.renew()
-        clock.now += 99
         with pytest.raises(LeaseHeld):
             lease("run-b")
         assert LeaseHeld.exit_code == 5
@@ -56,32 +77,69 @@ def test_a_released_lease_is_free_at_once(lease: Any, where: Any) -> None:
     assert len(list(where.files.list(f"{where.root}/out/_matteline/lease"))) == 1
 
 
-def test_the_lease_of_a_killed_run_is_taken_over_after_its_expiry(lease: Any, clock: Clock) -> None:
+def test_the_lease_of_a_killed_run_is_taken_over_after_its_expiry(lease: Any, later: Any) -> None:
     lease("killed")  # never released, never renewed
-    clock.now += 100 + GRACE_S - 1
+    later(100 + GRACE_S - 2)
     with pytest.raises(LeaseHeld, match="killed"):
         lease("next")
-    clock.now += 2
+    later(4)
     with lease("next") as held:
         held.renew()
+        later(-(100 + GRACE_S))
         with pytest.raises(LeaseHeld, match="run next"):
             lease("third")
 
 
-def test_a_suspended_owner_loses_its_lease(lease: Any, clock: Clock) -> None:
+@pytest.mark.parametrize("ahead_s", [-600, 600])
+def test_the_time_of_day_decides_nothing(
+    lease: Any, where: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    """The clock of the waiting machine is ten minutes ahead, or behind."""
+    with lease("run-a") as held:
+        real = time.time()
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda: real + ahead_s)
+            with pytest.raises(LeaseHeld, match=r"run run-a"):
+                Lease(Output.at(f"{where.root}/out", where.files), "run-b", ttl_s=100, clock=clock)
+        held.renew()
+        held.check()
+
+
+def test_without_times_the_lease_is_watched(lease: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, slept = Files.stat, []
+    monkeypatch.setattr(Files, "stat", lambda files, uri: real(files, uri)._replace(modified=0.0))
+    held = lease("run-a")
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock.now += seconds
+        if len(slept) == 50:
+            held._write()  # renewed
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    with pytest.raises(LeaseHeld, match=r"run run-a"):
+        lease("run-b")
+    assert len(slept) == 50
+    lease("run-c")
+    assert sum(slept[50:]) == pytest.approx(100 + GRACE_S)
+
+
+def test_a_suspended_owner_loses_its_lease(lease: Any, clock: Clock, later: Any) -> None:
     sleeper = lease("sleeper")
+    later(200)
     clock.now += 200
     taker = lease("taker")
     with pytest.raises(LeaseHeld, match="expired"):
         sleeper.renew()
     taker.renew()
-    clock.now -= 150  # its clock is wrong, so its lease seems to be valid
+    clock.now -= 150  # its machine was suspended in a way that its clock does not know of
     with pytest.raises(LeaseHeld, match=r"taken over; it is held by .*run taker"):
         sleeper.renew()
 
 
-def test_a_suspended_owner_does_not_mistake_a_third_lease_for_its_own(lease: Any, clock: Clock) -> None:
+def test_a_suspended_owner_does_not_mistake_a_third_lease_for_its_own(lease: Any, clock: Clock, later: Any) -> None:
     sleeper = lease("sleeper")
+    later(200)
     clock.now += 200
     with lease("taker"):
         pass
@@ -89,6 +147,31 @@ def test_a_suspended_owner_does_not_mistake_a_third_lease_for_its_own(lease: Any
     clock.now -= 150
     with pytest.raises(LeaseHeld, match="run third"):
         sleeper.renew()
+
+
+def test_ids_of_runs_follow_the_order_of_their_leases(lease: Any, where: Any) -> None:
+    """A run on a machine whose clock is behind."""
+    output, early = Output.at(f"{where.root}/out", where.files), "20260101T100000.000Z-aaaaaa"
+    with lease("20260101T120000.500Z-bbbbbb"):
+        pass
+    with pytest.raises(LeaseHeld, match="run 20260101T120000.500Z-bbbbbb has just ended in this output"):
+        lease(early)
+    ordered = run_id_after(early, output)
+    assert ordered.startswith("20260101T120000.501Z-")
+    with lease(ordered):
+        pass
+    assert run_id_after("20260101T120001.000Z-cccccc", output) == "20260101T120001.000Z-cccccc"
+    assert run_id_after(early, Output.at(f"{where.root}/new", where.files)) == early
+    assert new_run_id() < new_run_id()[:10] + "z"
+
+
+@pytest.mark.parametrize(
+    "damage", [b"{}", b"[]", b"no JSON", b'{"owner": 1, "run_id": 2, "token": 3, "expires_at": "soon", "process": 4}']
+)
+def test_an_invalid_lease_is_named(where: Any, lease: Any, damage: bytes) -> None:
+    where.put("out/_matteline/lease/000001.json", damage)
+    with pytest.raises(StorageError, match=r"000001.json is not a lease"):
+        lease()
 
 
 def test_one_of_sixteen_simultaneous_starts_wins(lease: Any) -> None:
@@ -115,7 +198,7 @@ def test_the_thread_renews_the_lease_and_reports_its_loss(where: Any) -> None:
     with Lease(output, "run-a", ttl_s=2) as held:
         renewed = threading.Event()
         write = held._write
-        held._write = lambda until: (write(until), renewed.set())  # type: ignore[method-assign, func-returns-value]
+        held._write = lambda **how: (write(**how), renewed.set())  # type: ignore[method-assign, func-returns-value]
         assert renewed.wait(30)
         held.check()
         taken = where.files.read(f"{output.layout.lease}/000001.json").replace(b"run-a", b"thief")
@@ -123,12 +206,6 @@ def test_the_thread_renews_the_lease_and_reports_its_loss(where: Any) -> None:
         held._thread.join(30)
         with pytest.raises(LeaseHeld, match="taken over"):
             held.check()
-
-
-def test_an_invalid_lease_is_named(where: Any, lease: Any) -> None:
-    where.put("out/_matteline/lease/000001.json", b"{}")
-    with pytest.raises(StorageError, match=r"000001.json is not a lease"):
-        lease()
 
 
 def test_the_lease_of_a_killed_process_on_this_machine_is_free_at_once(tmp_path: Path) -> None:
