@@ -21,7 +21,7 @@ from pipeline.manifest.tags import parse_tags
 from pipeline.storage import uris
 from pipeline.storage.allowlist import AllowList
 from pipeline.storage.files import Files
-from pipeline.storage.object_names import object_name
+from pipeline.storage.object_names import FileNames
 from pipeline.types import Mask, Pixels
 
 THREADS = 4
@@ -86,7 +86,7 @@ def with_corruptions(
         for row in table.to_pylist()
     ]
     masked = [row for row in rows if row["truth_uri"] is not None]
-    make_copies = partial(_copies, kinds=kinds, target=target, allowlist=allowlist, files=files)
+    make_copies = partial(_copies, kinds=kinds, target=target, names=FileNames(), allowlist=allowlist, files=files)
     with ThreadPoolExecutor(THREADS) as pool:
         results = list(pool.map(make_copies, masked, [*masked[1:], masked[0]]))
     left_out = Counter(reason for _, reasons in results for reason in reasons)
@@ -96,7 +96,14 @@ def with_corruptions(
 
 
 def _copies(
-    row: dict[str, Any], following: dict[str, Any], *, kinds: Sequence[Kind], target: str, allowlist: AllowList, files: Files
+    row: dict[str, Any],
+    following: dict[str, Any],
+    *,
+    kinds: Sequence[Kind],
+    target: str,
+    names: FileNames,
+    allowlist: AllowList,
+    files: Files,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the rows of one photo's copies, and the reasons for missing ones."""
     try:
@@ -118,7 +125,7 @@ def _copies(
             missing.append(f"{kind}: {error}")
             continue
         item_id = f"{row['item_id']}{MARK}{kind}"
-        uri = uris.join(target, f"{object_name(item_id)}.jpg")
+        uri = uris.join(target, f"{names.name(item_id)}.jpg")
         files.write(uri, encode_lossy(copy, "jpeg", QUALITY))
         copies.append(row | {"item_id": item_id, "image_uri": uri, "tags": [*row["tags"], tag(kind)]})
     return copies, missing

@@ -19,7 +19,7 @@ from pipeline.manifest.build import CocoObject, coco_objects, coco_table
 from pipeline.manifest.tables import translate_errors
 from pipeline.storage import uris
 from pipeline.storage.files import Files
-from pipeline.storage.object_names import object_name
+from pipeline.storage.object_names import FileNames
 from pipeline.types import Mask, Size
 
 IMAGE, MASK = "image", "mask"
@@ -43,17 +43,19 @@ def from_coco_masks(annotations: str, folder: str, target: str, files: Files) ->
     objects = coco_objects(annotations, files)
     table = coco_table(objects, folder)
 
-    def write(entry: CocoObject) -> str | None:
+    names = FileNames()
+    targets = [uris.join(target, f"{names.name(entry.item_id)}.png") for entry in objects]
+
+    def write(entry: CocoObject, uri: str) -> str | None:
         try:
             mask = coco_mask(entry)
         except ValueError:
             return None
-        uri = uris.join(target, f"{object_name(entry.item_id)}.png")
         files.write(uri, encode_mask(mask * 255))
         return uri
 
     with ThreadPoolExecutor(THREADS) as pool:
-        return table.append_column("truth_uri", pa.array(list(pool.map(write, objects)), pa.string()))
+        return table.append_column("truth_uri", pa.array(list(pool.map(write, objects, targets)), pa.string()))
 
 
 def coco_mask(entry: CocoObject) -> Mask:
@@ -91,13 +93,14 @@ def from_hub(source: str, target: str, files: Files) -> pa.Table:
     sources = [source] if files.exists(source) else [info.uri for info in files.list(source, suffixes=(".parquet",))]
     if not sources:
         raise ConfigError(f"no Parquet file at or below {source}; give a .parquet file, or a folder that contains some")
-    tables = [part for uri in sources for part in _unpack(uri, target, files)]
+    names = FileNames()
+    tables = [part for uri in sources for part in _unpack(uri, target, files, names)]
     if not tables:
         raise ConfigError(f"{source} has no rows")
     return pa.concat_tables(tables, promote_options="permissive")
 
 
-def _unpack(source: str, target: str, files: Files) -> Iterator[pa.Table]:
+def _unpack(source: str, target: str, files: Files, names: FileNames) -> Iterator[pa.Table]:
     """Unpack a Parquet file in batches of ``ROWS``."""
 
     def write(uri: str, data: bytes | None) -> str | None:
@@ -121,22 +124,22 @@ def _unpack(source: str, target: str, files: Files) -> Iterator[pa.Table]:
             rows = pa.Table.from_batches([batch])
             ids = [str(value) for value in rows["item_id"].to_pylist()] if "item_id" in rows.column_names else None
             ids = ids or [f"{stem}-{row + offset:06}" for offset in range(rows.num_rows)]
+            stems = [names.name(item_id) for item_id in ids]
             columns = {"item_id": pa.array(ids, pa.string())}
             for column, folder, name in (("image_uri", "images", IMAGE), ("truth_uri", "masks", MASK)):
                 contents = [_bytes(value) for value in rows[name].to_pylist()]
-                targets = [uris.join(target, folder, _file_name(item, data)) for item, data in zip(ids, contents, strict=True)]
+                targets = [uris.join(target, folder, stem + _suffix(data)) for stem, data in zip(stems, contents, strict=True)]
                 columns[column] = pa.array(list(pool.map(write, targets, contents)), pa.string())
             yield pa.table(columns | {field.name: rows[field.name] for field in rows.schema if _is_carried(field)})
             row += rows.num_rows
 
 
-def _file_name(item_id: str, data: bytes | None) -> str:
-    """Return the path of an item's file below its folder, whatever the id contains."""
+def _suffix(data: bytes | None) -> str:
+    """Return the suffix of an image's format."""
     try:
-        suffix = _SUFFIXES.get(sniff(data or b""), "bin")
+        return f".{_SUFFIXES.get(sniff(data or b''), 'bin')}"
     except DecodeError:
-        suffix = "bin"  # decoding reports the error for this item
-    return f"{object_name(item_id)}.{suffix}"
+        return ".bin"  # decoding reports the error for this item
 
 
 def _bytes(value: Any) -> bytes | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,13 +23,14 @@ from pipeline.imaging.rle import HALF, binarize, run_lengths
 from pipeline.imaging.validate import decode_mask
 from pipeline.output.index import read_index
 from pipeline.output.output import Output
+from pipeline.storage.object_names import distinct_names
 from pipeline.storage.uris import join, name
 from pipeline.types import Mask
 
 MAX_OBJECTS = 254
 """Objects per palette image: 0 is the background, and 255 means "void" in Pascal VOC."""
 
-COLUMNS = ("item_id", "image_uri", "image_sha256", "height", "width", "quality", "mask_path", "finished_at")
+COLUMNS = ("item_id", "image_uri", "image_sha256", "height", "width", "quality", "mask_path", "run_id", "finished_at")
 
 CHUNK = 1024
 THREADS = 16
@@ -65,7 +65,8 @@ def export_dataset(output: Output, *, coco: str | None = None, indexed: str | No
     a time. The index's rows and the list of images are held in memory.
 
     ``coco`` is the path or URI of the JSON file, and ``indexed`` the folder of the PNGs. In a PNG, objects are numbered
-    1, 2, …; where they overlap, the more opaque one wins.
+    1, 2, …; where they overlap, the more opaque one wins. A PNG has the name of its image without the suffix, as an object name
+    (``storage.object_names``); images that differ in the suffix only keep it.
 
     Raises:
         ConfigError: There are no masks, or an image has too many for a palette.
@@ -74,9 +75,9 @@ def export_dataset(output: Output, *, coco: str | None = None, indexed: str | No
     """
     rows, report, images = _rows_with_masks(output), DatasetReport(), []
     names = _names(pc.unique(rows["image_uri"]).to_pylist())
-    stems = Counter(_stem(name) for name in names.values())
+    palettes = dict(zip(names, distinct_names([(_stem(one), one) for one in names.values()]), strict=True))
     with ThreadPoolExecutor(THREADS) as pool, TemporaryFile() as annotations:
-        make = partial(_make_image, output, names, stems, indexed)
+        make = partial(_make_image, output, names, palettes, indexed)
         for image in map_ahead(pool, make, _by_image(rows), 2 * THREADS):
             report.images += 1
             report.empty += image.empty
@@ -117,10 +118,10 @@ def _names(uris: list[str]) -> dict[str, str]:
 
 
 def _make_image(
-    output: Output, names: Mapping[str, str], stems: Mapping[str, int], indexed: str | None, rows: list[dict[str, Any]]
+    output: Output, names: Mapping[str, str], palettes: Mapping[str, str], indexed: str | None, rows: list[dict[str, Any]]
 ) -> _Image:
     """Return the annotations of one image, without ids, and write its PNG."""
-    newest = max(rows, key=lambda row: row["finished_at"])
+    newest = max(rows, key=lambda row: (row["run_id"] or "", row["finished_at"]))
     current = [row for row in rows if row["image_sha256"] == newest["image_sha256"]]
     image = _Image(names[newest["image_uri"]], newest["height"], newest["width"], stale=len(rows) - len(current))
     if indexed is not None and len(current) > MAX_OBJECTS:
@@ -143,8 +144,7 @@ def _make_image(
         score = round(row["quality"], 6)
         image.annotations.append(facts | {"segmentation": segmentation, "score": score, "item_id": row["item_id"]})
     if indexed is not None:
-        stem = _stem(image.name)  # a.jpg and a.webp keep their suffixes
-        output.files.write(join(indexed, f"{stem if stems[stem] == 1 else image.name}.png"), encode_labels(labels))
+        output.files.write(join(indexed, f"{palettes[newest['image_uri']]}.png"), encode_labels(labels))
     return image
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
+from pipeline.errors import ConfigError
 
 MAX_SEGMENT_BYTES = 140
 """UTF-8 bytes of one folder or file name without its suffix. Encrypted file systems accept 143 with it."""
@@ -39,6 +43,48 @@ def object_name(text: str) -> str:
 def collision_key(name: str) -> str:
     """Return a text that is equal for names that a file system may not tell apart: by case or by Unicode normal form."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+class FileNames:
+    """Names of the files below one folder, from texts of strangers. They stay below the folder, and none overwrites another."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+
+    def name(self, text: str) -> str:
+        """Return the object name of a text.
+
+        Raises:
+            ConfigError: Another text has a name that a file system may not tell apart from it. It names both.
+        """
+        found = object_name(text)
+        other = self._texts.setdefault(collision_key(found), text)
+        if other != text:
+            raise ConfigError(
+                f"{other[:200]!r} and {text[:200]!r} would share the file name {found!r} on some file systems; rename one"
+            )
+        return found
+
+
+def distinct_names(texts: Sequence[tuple[str, str]]) -> list[str]:
+    """Return object names that no file system confuses: of the first text of each pair, or of the second where they collide.
+
+    Where the second ones collide, too, they end in ``~`` and 16 hex digits of the SHA-256 of their text.
+    """
+    names = [object_name(first) for first, _ in texts]
+    for more in (object_name, lambda text: _cut(object_name(text), text)):
+        while shared := _shared(names):
+            changed = {place: more(texts[place][1]) for place in shared}
+            if all(names[place] == new for place, new in changed.items()):
+                break
+            for place, new in changed.items():
+                names[place] = new
+    return names
+
+
+def _shared(names: Sequence[str]) -> list[int]:
+    counts = Counter(map(collision_key, names))
+    return [place for place, name in enumerate(names) if counts[collision_key(name)] > 1]
 
 
 def _segment(escaped: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -102,6 +105,40 @@ def test_images_of_the_same_stem_keep_their_suffix(output: Output, tmp_path: Pat
     write({"a.jpg": mask(0, 0, 9, 9), "a.webp": mask(9, 9, 19, 19), "b.jpg": mask(0, 0, 9, 9)})
     export_dataset(output, indexed=str(tmp_path / "labels"))
     assert sorted(path.name for path in (tmp_path / "labels").iterdir()) == ["a.jpg.png", "a.webp.png", "b.png"]
+
+
+HOSTILE = [
+    "http://host/photos/f?p=/../../../../escape.jpg",
+    "http://host/photos/../../up.jpg",
+    "/photos/x/../../../../../../tmp/abs.jpg",
+    "/photos/./a.jpg",
+    "/photos/A.jpg",
+    "/photos/a.jpg.tif",
+    "/photos/a.webp",
+    "/photos/a.jpg",
+    "/photos/con.jpg",
+    "/photos/new\nline\x1b[31m.jpg",
+    "/photos/" + "x" * 400 + ".jpg",
+    "s3://bucket//photos//.hidden.jpg",
+]
+
+
+@given(st.sets(st.sampled_from(HOSTILE) | st.text(min_size=1, max_size=30).map(lambda text: f"/photos/{text}"), min_size=2))
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_label_files_stay_in_their_folder_and_none_is_lost(tmp_path: Path, uris: set[str]) -> None:
+    uris = {uri for uri in uris if uri.encode("utf-8", "replace").decode() == uri}
+    folder = tmp_path / secrets.token_hex(8)
+    output = Output.at(str(folder / "out"), Files())
+    path = output_path("mask", "one")
+    output.write(output.layout.uri(path), encode_mask(mask(0, 0, 9, 9)))
+    row = {"output_name": "one", "status": "ok", "quality": 0.5, "finished_at": 1, "image_sha256": "a", "mask_path": path}
+    row |= {"height": SIZE[0], "width": SIZE[1]}
+    write_part(output, pa.Table.from_pylist([row | {"item_id": uri, "image_uri": uri} for uri in sorted(uris)], INDEX))
+    before = {path for path in folder.rglob("*") if path.is_file()}
+    export_dataset(output, indexed=str(folder / "labels"))
+    made = {path for path in folder.rglob("*") if path.is_file()} - before
+    assert len(made) == len(uris)
+    assert all(path.resolve().is_relative_to(folder / "labels") for path in made)
 
 
 def test_masks_of_an_older_version_of_the_image_are_left_out(output: Output, tmp_path: Path, write: Write) -> None:

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.storage.object_names import MAX_NAME_BYTES, MAX_SEGMENT_BYTES, collision_key, object_name
+from pipeline.errors import ConfigError
+from pipeline.storage.object_names import (
+    MAX_NAME_BYTES,
+    MAX_SEGMENT_BYTES,
+    FileNames,
+    collision_key,
+    distinct_names,
+    object_name,
+)
 
 TEXTS = st.one_of(
     st.text(max_size=200),
@@ -127,3 +135,24 @@ def test_names_that_a_file_system_may_not_tell_apart_have_one_key(one: str, othe
 @given(st.text(max_size=30))
 def test_the_key_does_not_depend_on_the_normal_form(text: str) -> None:
     assert collision_key(text) == collision_key(unicodedata.normalize("NFD", text))
+
+
+def test_two_texts_of_one_file_name_are_told() -> None:
+    names = FileNames()
+    assert [names.name(text) for text in ("a", "b", "a")] == ["a", "b", "a"]
+    with pytest.raises(ConfigError, match=r"'a' and 'A' would share the file name 'A' on some file systems; rename one"):
+        names.name("A")
+
+
+@given(st.lists(st.tuples(TEXTS, TEXTS), unique_by=lambda pair: pair[1], max_size=20))
+def test_distinct_names_are_distinct_on_every_file_system(texts: list[tuple[str, str]]) -> None:
+    names = distinct_names(texts)
+    assert len({collision_key(name) for name in names}) == len(texts)
+    assert all(not name.startswith("/") and ".." not in name.split("/") for name in names)
+
+
+def test_names_that_collide_get_their_full_text() -> None:
+    texts = [("a", "a.jpg"), ("a", "a.webp"), ("a.jpg", "a.jpg.tif"), ("b", "b.jpg")]
+    assert distinct_names(texts) == ["a.jpg", "a.webp", "a.jpg.tif", "b"]
+    first, second = distinct_names([("a", "A.jpg"), ("A", "a.jpg")])
+    assert first.startswith("A.jpg~") and second.startswith("a.jpg~")
