@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,12 @@ class InvalidBox(NamedTuple):
     """A box that can't be used."""
 
     label: str
+    message: str
+
+
+class TooManyBoxes(NamedTuple):
+    """Stands for the boxes of an image that has more than ``MAX_PER_IMAGE``."""
+
     message: str
 
 
@@ -74,6 +80,9 @@ def from_values(values: Sequence[Any]) -> Boxes:
     """Parse one Python value per row: a list, text such as ``[1, 2, 3, 4]`` or ``1,2,3,4``, or None for no box."""
     boxes = no_boxes(len(values))
     for row, value in enumerate(values):
+        if isinstance(value, TooManyBoxes):
+            boxes.invalid[row] = InvalidBox("", value.message)
+            continue
         box = _split_text(value) if isinstance(value, str) else value
         if box is None or box == []:
             continue
@@ -89,6 +98,59 @@ def from_values(values: Sequence[Any]) -> Boxes:
     return boxes
 
 
+MAX_PER_IMAGE = 10_000
+"""Boxes of one image, at most."""
+
+TEXT_BYTES = 100
+"""Bytes of a box as text, at most, on average."""
+
+CUT_BYTES = 2**20
+"""Bytes of ``boxes`` in one table of rows, at most, unless a single row has more: about 30,000 boxes."""
+
+
+def cut(table: pa.Table) -> Iterator[pa.Table]:
+    """Cut a table of rows into tables whose column ``boxes`` is small. One item per box needs a multiple of its memory."""
+    if "boxes" not in table.column_names:
+        yield table
+        return
+    column = table["boxes"]
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_null(column.type):
+        yield table
+        return
+    is_text = not pa.types.is_nested(column.type)
+    lengths = pc.binary_length(column.cast(pa.large_string())) if is_text else pc.multiply(pc.list_value_length(column), 36)
+    ends = np.cumsum(pc.fill_null(lengths, 0).to_numpy())
+    start = 0
+    while start < table.num_rows:
+        used = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, used + CUT_BYTES, side="right")))
+        yield table.slice(start, stop - start)
+        start = stop
+
+
+def to_values(column: pa.ChunkedArray) -> list[Any]:
+    """Return the values of a column ``boxes``. Python objects are made for no more boxes than an image may have."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_null(column.type):
+        return [None] * len(column)
+    is_text = not pa.types.is_nested(column.type)
+    lengths = pc.fill_null(pc.binary_length(column.cast(pa.large_string())) if is_text else pc.list_value_length(column), 0)
+    is_large = pc.greater(lengths, MAX_PER_IMAGE * (TEXT_BYTES if is_text else 1))
+    if not pc.any(is_large, min_count=0).as_py():
+        return list(column.to_pylist())
+    values = list(pc.if_else(is_large, pa.scalar(None, column.type), column).to_pylist())
+    for row in np.flatnonzero(is_large.to_numpy()).tolist():
+        values[row] = [_too_many(lengths[row].as_py() // (TEXT_BYTES if is_text else 1))]
+    return values
+
+
+def _too_many(count: int) -> TooManyBoxes:
+    return TooManyBoxes(f"boxes has {count} boxes; an image may have {MAX_PER_IMAGE}")
+
+
 def expand(values: Sequence[Any]) -> tuple[list[int], list[Any], list[str]]:
     """Expand a column with lists of boxes to one item per box.
 
@@ -102,6 +164,8 @@ def expand(values: Sequence[Any]) -> tuple[list[int], list[Any], list[str]]:
         row_boxes = _parse_json(value) if isinstance(value, str) else value
         if not isinstance(row_boxes, list):
             row_boxes = [] if row_boxes is None else [row_boxes]
+        if len(row_boxes) > MAX_PER_IMAGE:
+            row_boxes = [_too_many(len(row_boxes))]
         rows += [row] * max(1, len(row_boxes))
         # None in a list is an invalid box, not an item without a box.
         boxes += [[None] if box is None or box == [] else box for box in row_boxes] or [None]

@@ -24,6 +24,9 @@ OWN_COLUMNS = ("image_uri", "item_id", "box", "boxes", *CORNERS)
 MAX_DETAIL = 500
 """Characters of ``error_detail``."""
 
+MAX_TEXT = 8192
+"""Characters of an id and of an image's address, at most. S3 keys have 1,024 bytes, and servers refuse longer addresses."""
+
 # Names of other tools for image_uri, the most likely first.
 _SIMILAR_NAMES = (
     *("imageuri", "imageurl", "imgurl", "imageurls", "imagepath", "imgpath", "uri", "url", "path", "filepath", "image", "img"),
@@ -117,20 +120,22 @@ def items(
     rows = np.arange(raw.num_rows)
     suffixes: list[str] | None = None
     if columns.boxes == "boxes":
-        expanded, values, suffixes = box_columns.expand(raw.column("boxes").to_pylist())
+        expanded, values, suffixes = box_columns.expand(box_columns.to_values(raw.column("boxes")))
         rows = np.array(expanded, dtype=np.int64)
-        raw = raw.take(rows)
+        raw = raw.drop_columns("boxes").take(rows)  # or each item would get a copy of all boxes of its image
         boxes = box_columns.from_values(values)
     else:
         boxes = _boxes(raw, columns.boxes)
-    written = _text(raw.column("image_uri"))
-    given = _text(raw.column("item_id")) if columns.has_id else pa.array([""] * raw.num_rows, pa.string())
+    written, long_uris = _drop_long(_text(raw.column("image_uri")), "image_uri")
+    ids_of_rows = _text(raw.column("item_id")) if columns.has_id else pa.array([""] * raw.num_rows, pa.string())
+    given, long_ids = _drop_long(ids_of_rows, "item_id")
     row_names = [f"{file}#row-{first_row + row}" for row in rows] if _has_empty(written) else []
     ids = _ids(given, written, boxes, suffixes, row_names)
     resolved, errors = resolve_all(written, base)
     images = pc.coalesce(resolved, pc.if_else(pc.equal(written, ""), ids, written))
     named, unnamed = output_names(names, raw, given, images, boxes, suffixes, base)
-    details = _details(unnamed | {row: box.message for row, box in boxes.invalid.items()} | errors, raw.num_rows)
+    invalid_boxes = {row: box.message for row, box in boxes.invalid.items()}
+    details = _details(unnamed | invalid_boxes | errors | long_uris | long_ids, raw.num_rows)
     resolved, details = _refuse_outside(resolved, details, allowlist, outside_roots)
     codes = pc.if_else(details.is_valid(), ItemRefused.code, pa.scalar(None, pa.string()))
     arrays = [ids, named, resolved, boxes.column(), codes, details, *_carried(raw, columns, carried)]
@@ -264,6 +269,17 @@ def _text(column: pa.ChunkedArray) -> pa.Array:
 
 def _one_chunk(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column if isinstance(column, pa.Array) else column.combine_chunks()
+
+
+def _drop_long(texts: pa.Array, name: str) -> tuple[pa.Array, dict[int, str]]:
+    """Replace texts of more than ``MAX_TEXT`` characters by empty ones. Returns them, and the error messages by row."""
+    lengths = pc.utf8_length(texts)
+    is_long = pc.greater(lengths, MAX_TEXT)
+    if not pc.any(is_long, min_count=0).as_py():
+        return texts, {}
+    rows = np.flatnonzero(is_long.to_numpy(zero_copy_only=False)).tolist()
+    errors = {row: f"{name} has {lengths[row].as_py()} characters; it may have {MAX_TEXT}" for row in rows}
+    return pc.if_else(is_long, "", texts), errors
 
 
 def _has_empty(column: pa.Array) -> bool:

@@ -16,9 +16,10 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import Any, Literal
+from itertools import chain
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -34,6 +35,18 @@ TableKind = Literal["parquet", "csv", "jsonl"]
 
 ROWS = 8192
 """Maximum rows per table."""
+
+NESTED_ROWS = 1024
+"""Maximum rows per table of a Parquet file with lists, whose repetitions its metadata does not count."""
+
+TABLE_BYTES = 8 * 2**20
+"""Bytes of the cells of one table, about, at most. A few repeated or compressible cells can be far larger than their file."""
+
+MAX_LARGE_CELLS_BYTES, LARGE_CELL_BYTES = 64 * 2**20, 16 * 2**10
+"""Uncompressed bytes of a column in one Parquet row group, at most, if its values are larger than the second number."""
+
+MAX_LINE_BYTES = 4 * 2**20
+"""Bytes of one line of JSON Lines, at most."""
 
 FRAGMENT_ROWS = 65_536
 """Smaller Parquet row groups are combined up to this size."""
@@ -71,7 +84,8 @@ def read_schema(kind: TableKind, uris: Sequence[str], files: Files) -> tuple[pa.
         ConfigError: A file is empty, damaged, of another kind, without ``image_uri``, or incompatible with the others.
     """
     if kind == "jsonl":
-        schema = _json_schema(chain.from_iterable(_json_lines(uri, files) for uri in uris), redact(uris[0]))
+        lines = chain.from_iterable(_json_lines(uri, files) for uri in uris)
+        schema = _json_schema((line.row for line in lines), redact(uris[0]))
         roles(schema, redact(uris[0]))
         return schema, [Fragment(uri) for uri in uris]
     read_one = _parquet_schema if kind == "parquet" else _csv_schema
@@ -129,6 +143,7 @@ def _parquet_schema(uri: str, files: Files) -> tuple[pa.Schema, list[Fragment]]:
     with translate_errors(uri, "Parquet file"), files.open_input(uri) as source:
         file = pq.ParquetFile(source)
         schema = file.schema_arrow
+        _check_cells(file, uri)
         counts = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
     fragments: list[Fragment] = []
     groups: list[int] = []
@@ -142,12 +157,58 @@ def _parquet_schema(uri: str, files: Files) -> tuple[pa.Schema, list[Fragment]]:
     return pa.schema(list(zip(clean_names(schema.names, redact(uri)), schema.types, strict=True))), fragments
 
 
+def _check_cells(file: pq.ParquetFile, uri: str) -> None:
+    """Refuse cells whose pages could be too large for memory: a reader decompresses complete pages.
+
+    Raises:
+        ConfigError: It names the column.
+    """
+    for group in range(file.metadata.num_row_groups):
+        facts = file.metadata.row_group(group)
+        for column in map(facts.column, range(facts.num_columns)):
+            size = column.total_uncompressed_size
+            if size > MAX_LARGE_CELLS_BYTES and size / max(1, column.num_values) > LARGE_CELL_BYTES:
+                raise ConfigError(
+                    f"{redact(uri)}: the column {column.path_in_schema!r} has {size // 2**20} MiB in {column.num_values} rows of "
+                    "one row group; drop it, or write row groups of fewer rows"
+                )
+
+
 def _parquet_rows(fragment: Fragment, files: Files) -> Iterator[pa.Table]:
     with translate_errors(fragment.uri, "Parquet file"), files.open_input(fragment.uri) as source:
-        file = pq.ParquetFile(source, pre_buffer=True)
+        file = pq.ParquetFile(source)
         names = clean_names(file.schema_arrow.names, redact(fragment.uri))
-        for batch in file.iter_batches(ROWS, row_groups=list(fragment.row_groups)):
-            yield pa.Table.from_batches([batch]).rename_columns(names)
+        # As dictionaries, repeated texts are in memory once.
+        texts = [
+            field.name for field in file.schema_arrow if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        ]
+        file = pq.ParquetFile(source, pre_buffer=True, read_dictionary=texts)
+        is_nested = any(pa.types.is_nested(field.type) for field in file.schema_arrow)
+        for group in fragment.row_groups:
+            facts = file.metadata.row_group(group)
+            row_bytes = sum(facts.column(at).total_uncompressed_size for at in range(facts.num_columns)) / max(
+                1, facts.num_rows
+            )
+            rows = max(1, min(NESTED_ROWS if is_nested else ROWS, int(TABLE_BYTES / max(1.0, row_bytes))))
+            for batch in file.iter_batches(rows, row_groups=[group]):
+                yield from _small_tables(pa.Table.from_batches([batch]).rename_columns(names))
+
+
+def _small_tables(table: pa.Table) -> Iterator[pa.Table]:
+    """Cut a table so that its texts have at most ``TABLE_BYTES`` when they are no dictionaries, unless a row has more."""
+    sizes = np.zeros(table.num_rows, np.int64)
+    for column in table.columns:
+        if pa.types.is_dictionary(column.type):
+            lengths = pc.fill_null(pc.binary_length(pc.cast(column.combine_chunks().dictionary, pa.large_binary())), 0)
+            places = pc.fill_null(column.combine_chunks().indices, 0)
+            sizes += lengths.to_numpy()[places.to_numpy()] if len(lengths) else 0
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < table.num_rows:
+        used = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, used + TABLE_BYTES, side="right")))
+        yield table.slice(start, stop - start)
+        start = stop
 
 
 def _csv_schema(uri: str, files: Files) -> tuple[pa.Schema, list[Fragment]]:
@@ -241,14 +302,28 @@ def _json_field(name: str, kinds: set[type]) -> pa.Field:
     return pa.field(name, pa.string()) if name in CORNERS else pa.field(name, pa.string(), metadata=JSON_TEXT)
 
 
-def _json_rows(rows: Iterator[dict[str, Any]], uri: str, schema: pa.Schema) -> Iterator[pa.Table]:
-    while chunk := list(islice(rows, ROWS)):
+def _json_rows(lines: Iterator[_JsonLine], uri: str, schema: pa.Schema) -> Iterator[pa.Table]:
+    for chunk in _chunks(lines):
         names = list(dict.fromkeys(name for row in chunk for name in row))
         columns = {}
         for name, clean in zip(names, clean_names(names, redact(uri)), strict=True):
             columns[clean] = _json_column(clean, [row.get(name) for row in chunk], schema.field(clean))
         columns.setdefault("image_uri", pa.nulls(len(chunk), pa.string()))
         yield pa.table(columns)
+
+
+def _chunks(lines: Iterator[_JsonLine]) -> Iterator[list[dict[str, Any]]]:
+    """Yield at most ``ROWS`` rows of at most ``TABLE_BYTES`` together."""
+    chunk: list[dict[str, Any]] = []
+    used = 0
+    for line in lines:
+        if chunk and (len(chunk) == ROWS or used + line.bytes > TABLE_BYTES):
+            yield chunk
+            chunk, used = [], 0
+        chunk.append(line.row)
+        used += line.bytes
+    if chunk:
+        yield chunk
 
 
 def _json_column(name: str, values: list[Any], field: pa.Field) -> pa.Array:
@@ -265,9 +340,17 @@ def _json_column(name: str, values: list[Any], field: pa.Field) -> pa.Array:
     return pa.array(texts, pa.string())
 
 
-def _json_lines(uri: str, files: Files) -> Iterator[dict[str, Any]]:
+class _JsonLine(NamedTuple):
+    row: dict[str, Any]
+    bytes: int
+
+
+def _json_lines(uri: str, files: Files) -> Iterator[_JsonLine]:
     with translate_errors(uri, "JSON Lines file"), _open_text(uri, files) as stream:
-        for number, line in enumerate(io.BufferedReader(stream, _HEAD_BYTES), 1):
+        reader = io.BufferedReader(stream, _HEAD_BYTES)
+        for number, line in enumerate(iter(lambda: reader.readline(MAX_LINE_BYTES + 1), b""), 1):
+            if len(line) > MAX_LINE_BYTES:
+                raise ConfigError(f"{redact(uri)}: line {number} has more than {MAX_LINE_BYTES} bytes; write one item per line")
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             if not text.strip():
                 continue
@@ -278,7 +361,7 @@ def _json_lines(uri: str, files: Files) -> Iterator[dict[str, Any]]:
                 raise ConfigError(f"{redact(uri)}: line {number} is not JSON{hint}") from error
             if not isinstance(row, dict):
                 raise ConfigError(f"{redact(uri)}: line {number} is not a JSON object; write one object per line, not a list")
-            yield row
+            yield _JsonLine(row, len(line))
 
 
 @contextlib.contextmanager

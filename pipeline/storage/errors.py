@@ -72,6 +72,11 @@ _HTTP = {
     **dict.fromkeys(range(500, 600), "the server kept failing (HTTP {status}); try again later"),
 }
 
+
+class ChangedWhileRead(ConnectionError):
+    """A file was rewritten in place while it was read, so that its bytes are a mixture of two versions."""
+
+
 _TYPES: tuple[tuple[Any, str], ...] = (
     (
         (NoCredentialsError, PartialCredentialsError),
@@ -79,6 +84,7 @@ _TYPES: tuple[tuple[Any, str], ...] = (
     ),
     (ProfileNotFound, "the AWS profile does not exist; correct storage.profile"),
     (_CERTIFICATE_ERRORS, "the server's TLS certificate is not trusted; check the address and the machine's certificates"),
+    (ChangedWhileRead, "it changed while it was read; wait until it is written, then run again with --retry fetch"),
     (TimeoutError, "the request timed out; check the address (on S3 storage.endpoint_url) and the network"),
     (_CONNECTION_ERRORS, "it can't be reached; check the address (on S3 storage.endpoint_url) and the network"),
     (ImportError, "no installed library supports this scheme; install its fsspec library, or use a path or s3://"),

@@ -162,6 +162,17 @@ def post_json(url: str, body: bytes, *, tries: int = POST_TRIES, timeout_s: floa
     with_retries(host, StorageError, lambda _: sync(get_loop(), post, timeout=2 * timeout_s), TIMEOUT_S, tries, POST_PAUSE_S)
 
 
+# Addresses that Python's tables, which differ by version, count as global: Azure's metadata service, IETF protocol assignments
+# with Oracle Cloud's metadata, shared address space (Alibaba's metadata), benchmarks, former 6to4 relays, reserved.
+_RESERVED = tuple(
+    ipaddress.IPv4Network(network)
+    for network in (
+        *("168.63.129.16/32", "192.0.0.0/24", "100.64.0.0/10", "198.18.0.0/15", "192.88.99.0/24", "240.0.0.0/4", "0.0.0.0/8"),
+        *("169.254.0.0/16", "192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"),
+    )
+)
+
+
 def is_public(address: str) -> bool:
     """Check whether an IPv4 or IPv6 address is public. An address that embeds an IPv4 address is checked by that one."""
     ip = ipaddress.ip_address(address)
@@ -170,7 +181,7 @@ def is_public(address: str) -> bool:
         if ip in _NAT64:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         return is_public(str(inner)) if inner else ip.is_global and ip in _UNICAST
-    return ip.is_global and not ip.is_multicast
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _RESERVED)
 
 
 async def _get(uri: str, request: Request, consume: Consumer[T]) -> T:

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from pipeline.errors import FetchError
 from pipeline.storage.backend import Content, FileInfo, check_size
+from pipeline.storage.errors import ChangedWhileRead
 
 
 class LocalBackend:
@@ -37,7 +38,10 @@ class LocalBackend:
                 raise FetchError(f"{uri}: it is a device or a pipe, not a file; correct the path")
             check_size(uri, status.st_size, max_bytes)
             data = file.read(-1 if max_bytes is None else max_bytes + 1)
+            after = os.fstat(descriptor)
         check_size(uri, len(data), max_bytes)
+        if _version(after) != _version(status) or len(data) != status.st_size:
+            raise ChangedWhileRead
         return Content(data, _file_info(uri, status).etag)
 
     def stat(self, uri: str, timeout_s: float) -> FileInfo:
@@ -105,6 +109,10 @@ class LocalBackend:
     def check_folder(self, uri: str, timeout_s: float) -> None:
         """Create the folder if it does not exist."""
         Path(uri).mkdir(parents=True, exist_ok=True)
+
+
+def _version(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

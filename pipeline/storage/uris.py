@@ -21,12 +21,19 @@ _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://")
 # A colon before a port number or in an ARN is not a password.
 _USER = re.compile(r"(?s)(?:[^/?#]*@|(?!arn:)[^/@:]*:(?!\d+(?:/|$)).*@)")
 
-# Query parameters that sign a URL (AWS, Google, Azure, CloudFront, plain tokens).
+# Query parameters that sign a URL: AWS, Google, Azure, CloudFront, Alibaba and Huawei (x-oss-…, x-obs-…; x-oss-process changes
+# the image and stays), Tencent (q-…), Akamai (hdnts, hdnea), and plain tokens.
 _SIGNING = re.compile(
-    r"^(x-amz-.*|x-goog-.*|awsaccesskeyid|googleaccessid|signature|sig|expires|policy|key-pair-id|"
-    r"se|sp|sr|st|sv|spr|sip|skoid|sktid|skt|ske|sks|skv|.*token.*|.*secret.*|.*password.*|.*key)$",
+    r"^(x-(amz|goog)-.*|x-\w+-(signature|credential|date|expires|security|algorithm|signedheaders|additional).*|"
+    r"googleaccessid|policy|key-pair-id|q-.*|hdn(ts|ea|tl)|__gda__|hmac|jwt|sig|exp|expiry|"
+    r"se|sp|sr|st|sv|spr|sip|skoid|sktid|skt|ske|sks|skv|"
+    r".*(signature|credential|expires|token|secret|password|access_?key).*|.*key)$",
     re.IGNORECASE,
 )
+
+# Parameters that sign a URL if their value looks like a secret, and name the image otherwise.
+_MAY_SIGN = re.compile(r"^(auth.*|code|hash|h|s|session.*|sid)$", re.IGNORECASE)
+_SECRET = re.compile(r"^(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9+/=_~.\-]{16,}$")
 
 
 def scheme(uri: str) -> str:
@@ -131,12 +138,16 @@ def strip_signature(uri: str) -> str:
         query = parse_qsl(parts.query, keep_blank_values=True)
     except ValueError:
         return redact(uri)
-    kept = [(key, value) for key, value in query if not _SIGNING.match(key)]
+    kept = [(key, value) for key, value in query if not _signs(key, value)]
     if parts.username is None and has_credentials(uri):
         return redact(uri)
     if parts.username is None and len(kept) == len(query):
         return uri
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=urlencode(kept)))
+
+
+def _signs(key: str, value: str) -> bool:
+    return bool(_SIGNING.match(key) or (_MAY_SIGN.match(key) and _SECRET.match(value)))
 
 
 def _normalize(uri: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import threading
@@ -144,6 +145,30 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_file(local: A
     monkeypatch.undo()
     assert local.files.read(uri) == b"old"
     assert os.listdir(local.root) == ["kept"]  # noqa: PTH208  hidden files too
+
+
+def test_a_file_that_is_rewritten_while_it_is_read_is_read_again(local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mixture of two versions may decode: the checksums of JPEG are those of nobody."""
+    path = Path(local.root) / "photo.jpg"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"a" * 3_000_000)
+    os.utime(path, (1, 1))
+    real, changes = os.fdopen, [b"b", b"c"]
+
+    class Torn(io.FileIO):
+        def read(self, size: int = -1) -> bytes:
+            half = super().read(1_000_000)
+            if changes:
+                path.write_bytes(changes.pop() * 3_000_000)
+            return half + super().read(size)
+
+    monkeypatch.setattr(
+        os, "fdopen", lambda descriptor, mode: Torn(descriptor, mode) if mode == "rb" else real(descriptor, mode)
+    )
+    assert local.files.read(str(path)) == b"b" * 3_000_000
+    changes += [b"d"] * 1000
+    with pytest.raises(FetchError, match=r"photo.jpg: it changed while it was read; wait until it is written"):
+        local.files.read(str(path), timeout_s=1)
 
 
 def test_special_local_files_fail_their_item(local: Any) -> None:

@@ -97,6 +97,42 @@ def test_secrets_are_removed(uri: str, redacted: str, unsigned: str) -> None:
     assert (uris.redact(uri), uris.strip_signature(uri)) == (redacted, unsigned)
 
 
+SIGNED = [
+    *("x-oss-signature=SECRET", "OSSAccessKeyId=SECRET", "x-oss-credential=SECRET", "X-Obs-Signature=SECRET"),
+    *(
+        "q-signature=SECRET",
+        "q-ak=SECRET",
+        "hdnts=SECRET",
+        "hdnea=SECRET",
+        "hmac=SECRET",
+        "auth=9f86d081SECRETa27d",
+        "jwt=SECRET",
+    ),
+    *(
+        "code=9f86d081SECRETa27d",
+        "auth_key=SECRET",
+        "X-Amz-Security-Token=SECRET",
+        "sig=SECRET",
+        "Expires=SECRET",
+        "Policy=SECRET",
+    ),
+    *("hash=9f86d081SECRETa27d", "session_id=9f86d081SECRETa27d"),
+]
+
+
+@pytest.mark.parametrize("parameter", SIGNED)
+def test_signatures_of_all_families_are_removed(parameter: str) -> None:
+    assert uris.strip_signature(f"https://h/a.jpg?sku=7&{parameter}&w=9") == "https://h/a.jpg?sku=7&w=9"
+
+
+@pytest.mark.parametrize(
+    "parameter", ["code=123", "auth=basic", "hash=abc", "x-oss-process=image/resize,w_300", "s=large", "h=900"]
+)
+def test_parameters_that_name_an_image_stay(parameter: str) -> None:
+    uri = f"https://h/a.jpg?{parameter}"
+    assert uris.strip_signature(uri) == uri
+
+
 @pytest.mark.parametrize(
     "uri", ["s3://key:sec/ret@bucket/a", "https://me:sec/ret@host/a?x=1", "https://me:sec?ret@host/a", "gs://k:/sec@b"]
 )

@@ -1,0 +1,142 @@
+"""Reading a manifest takes bounded memory, however much it expands."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.manifest.manifest import open_manifest, read, scan
+from pipeline.storage.files import Files
+
+PEAK_MIB = 400
+
+MEASURE = """
+import sys
+from pathlib import Path
+from pipeline.errors import PipelineError
+from pipeline.manifest.manifest import open_manifest, scan
+from pipeline.storage.files import Files
+try:
+    manifest = open_manifest(sys.argv[1], Files())
+    print(scan(manifest, Files()).rows)
+except PipelineError as error:
+    print(error)
+(peak,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(int(peak.split()[1]) / 1024)
+"""
+
+
+def boxes_in_parquet(path: Path) -> None:
+    boxes = [[[0.0, 0.0, 9.0, 9.0]] * 147] * 8192
+    pq.write_table(pa.table({"image_uri": [f"{row}.jpg" for row in range(8192)], "boxes": boxes}), path, compression="zstd")
+
+
+def boxes_as_text(path: Path) -> None:
+    text = json.dumps([[0, 0, 9, 9]] * 60)
+    pq.write_table(pa.table({"image_uri": [f"{row}.jpg" for row in range(8192)], "boxes": [text] * 8192}), path)
+
+
+def one_image_of_many_boxes(path: Path) -> None:
+    pq.write_table(pa.table({"image_uri": ["a.jpg"], "boxes": [[[0.0, 0.0, 9.0, 9.0]] * 1_000_000]}), path)
+
+
+def repeated_cells(path: Path) -> None:
+    pq.write_table(pa.table({"image_uri": [f"{row}.jpg" for row in range(8192)], "title": ["x" * 500_000] * 8192}), path)
+
+
+def compressed_cells(path: Path) -> None:
+    table = pa.table({"image_uri": [f"{row}.jpg" for row in range(4096)], "title": ["x" * 500_000] * 4096})
+    pq.write_table(table, path, use_dictionary=False, compression="zstd", row_group_size=512)
+
+
+def long_addresses(path: Path) -> None:
+    pq.write_table(pa.table({"image_uri": ["x" * 300_000 + str(row % 3) for row in range(8192)]}), path)
+
+
+def nested_columns(path: Path) -> None:
+    pq.write_table(pa.table({"image_uri": [f"{row}.jpg" for row in range(8192)], "tags": [[["t"] * 20] * 50] * 8192}), path)
+
+
+def one_long_line(path: Path) -> None:
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(b'{"image_uri": "a.jpg", "title": "')
+        for _ in range(600):
+            file.write(b"x" * 2**20)
+        file.write(b'"}')
+
+
+def many_long_lines(path: Path) -> None:
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for row in range(400):
+            file.write(json.dumps({"image_uri": f"{row}.jpg", "title": "x" * 2_000_000}).encode() + b"\n")
+
+
+def long_cells_in_csv(path: Path) -> None:
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(b"image_uri,title\n")
+        for row in range(400):
+            file.write(f"{row}.jpg,{'x' * 2_000_000}\n".encode())
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+@pytest.mark.parametrize(
+    ("make", "suffix", "said"),
+    [
+        (boxes_in_parquet, "parquet", str(8192 * 147)),
+        (boxes_as_text, "parquet", str(8192 * 60)),
+        (one_image_of_many_boxes, "parquet", "1"),
+        (repeated_cells, "parquet", "8192"),
+        (compressed_cells, "parquet", "in 512 rows of one row group; drop it, or write row groups of fewer rows"),
+        (long_addresses, "parquet", "8192"),
+        (nested_columns, "parquet", "8192"),
+        (one_long_line, "jsonl.gz", "line 1 has more than 4194304 bytes; write one item per line"),
+        (many_long_lines, "jsonl.gz", "400"),
+        (long_cells_in_csv, "csv.gz", "field larger than field limit (131072)"),
+    ],
+)
+def test_the_peak_of_a_scan_is_bounded(make: Callable[[Path], None], suffix: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / f"m.{suffix}"
+    make(path)
+    command = [sys.executable, "-c", MEASURE, str(path)]
+    text, peak_mib = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert text.endswith(said)
+    assert float(peak_mib) <= PEAK_MIB
+
+
+def test_too_many_boxes_and_long_texts_fail_their_row(tmp_path: Path) -> None:
+    rows = [
+        {"image_uri": "a.jpg", "item_id": "a", "boxes": [[0.0, 0.0, 9.0, 9.0]] * 10_001},
+        {"image_uri": "b.jpg", "item_id": "x" * 9000, "boxes": None},
+        {"image_uri": "y" * 9000, "item_id": "c", "boxes": None},
+        {"image_uri": "d.jpg", "item_id": "d", "boxes": [[0.0, 0.0, 9.0, 9.0]]},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
+    manifest = open_manifest(str(tmp_path / "m.parquet"), Files())
+    items = pa.concat_tables(read(manifest, manifest.fragments[0], Files())).to_pylist()
+    assert [row["error_detail"] and row["error_detail"].partition(";")[0] for row in items] == [
+        "boxes has 10001 boxes",
+        "item_id has 9000 characters",
+        "image_uri has 9000 characters",
+        None,
+    ]
+    assert scan(manifest, Files()).rows == 4
+
+
+def test_a_line_of_the_largest_size_is_read(tmp_path: Path) -> None:
+    row = json.dumps({"image_uri": "a.jpg", "title": ""})
+    for more, fits in ((0, True), (1, False)):
+        (tmp_path / "m.jsonl").write_text(row.replace('""', f'"{"x" * (4 * 2**20 - len(row) - 1 + more)}"') + "\n")
+        if fits:
+            assert scan(open_manifest(str(tmp_path / "m.jsonl"), Files()), Files()).rows == 1
+        else:
+            with pytest.raises(ConfigError, match="line 1 has more than"):
+                open_manifest(str(tmp_path / "m.jsonl"), Files())
