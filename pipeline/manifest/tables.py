@@ -143,7 +143,6 @@ def _parquet_schema(uri: str, files: Files) -> tuple[pa.Schema, list[Fragment]]:
     with translate_errors(uri, "Parquet file"), files.open_input(uri) as source:
         file = pq.ParquetFile(source)
         schema = file.schema_arrow
-        _check_cells(file, uri)
         counts = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
     fragments: list[Fragment] = []
     groups: list[int] = []
@@ -157,21 +156,19 @@ def _parquet_schema(uri: str, files: Files) -> tuple[pa.Schema, list[Fragment]]:
     return pa.schema(list(zip(clean_names(schema.names, redact(uri)), schema.types, strict=True))), fragments
 
 
-def _check_cells(file: pq.ParquetFile, uri: str) -> None:
+def _check_cells(row_group: Any, uri: str) -> None:
     """Refuse cells whose pages could be too large for memory: a reader decompresses complete pages.
 
     Raises:
         ConfigError: It names the column.
     """
-    for group in range(file.metadata.num_row_groups):
-        facts = file.metadata.row_group(group)
-        for column in map(facts.column, range(facts.num_columns)):
-            size = column.total_uncompressed_size
-            if size > MAX_LARGE_CELLS_BYTES and size / max(1, column.num_values) > LARGE_CELL_BYTES:
-                raise ConfigError(
-                    f"{redact(uri)}: the column {column.path_in_schema!r} has {size // 2**20} MiB in {column.num_values} rows of "
-                    "one row group; drop it, or write row groups of fewer rows"
-                )
+    for column in map(row_group.column, range(row_group.num_columns)):
+        size, rows = column.total_uncompressed_size, column.num_values
+        if size > MAX_LARGE_CELLS_BYTES and size / max(1, rows) > LARGE_CELL_BYTES:
+            raise ConfigError(
+                f"{redact(uri)}: the column {column.path_in_schema!r} has {size // 2**20} MiB in {rows} rows of one row group; "
+                "drop it, or write row groups of fewer rows"
+            )
 
 
 def _parquet_rows(fragment: Fragment, files: Files) -> Iterator[pa.Table]:
@@ -186,6 +183,7 @@ def _parquet_rows(fragment: Fragment, files: Files) -> Iterator[pa.Table]:
         is_nested = any(pa.types.is_nested(field.type) for field in file.schema_arrow)
         for group in fragment.row_groups:
             facts = file.metadata.row_group(group)
+            _check_cells(facts, fragment.uri)
             row_bytes = sum(facts.column(at).total_uncompressed_size for at in range(facts.num_columns)) / max(
                 1, facts.num_rows
             )
