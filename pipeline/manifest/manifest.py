@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,6 +23,7 @@ from pipeline.manifest import boxes, tables
 from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
 from pipeline.manifest.items import OWN_COLUMNS, items
 from pipeline.manifest.names import IMAGE_SUFFIXES, NameTemplate, name_keys
+from pipeline.manifest.sample import Request, Sample
 from pipeline.manifest.tables import ROWS, Fragment, TableKind
 from pipeline.schema import carried_name
 from pipeline.storage.allowlist import AllowList, OutsideRoots
@@ -42,6 +43,9 @@ _TABLES: dict[str, TableKind] = {
 }
 # In a folder, files of these names are ignored, since most JSON files are not manifests.
 _NAMED_TABLES: dict[str, TableKind] = {".json": "jsonl", ".json.gz": "jsonl"}
+
+MAX_REASONS = 100
+"""Kinds of reasons for refused rows that are counted."""
 
 _KINDS = "a .parquet, .csv, .jsonl or .ndjson file (.gz too for text), a folder or pattern of those, or a folder of images"
 
@@ -84,6 +88,10 @@ class Scan:
     """Sorted ``name_keys`` of the items' files."""
     outside_roots: OutsideRoots
     """Those of the refused rows whose image is outside the allowed roots."""
+    reasons: Mapping[str, tuple[int, str]]
+    """Number of refused rows by the kind of their reason, and the first reason of this kind."""
+    sample: Mapping[str, Request]
+    """Some items by id."""
 
 
 def open_manifest(uri: str, files: Files, names: NameTemplate | None = None) -> Manifest:
@@ -140,9 +148,12 @@ def scan(manifest: Manifest, files: Files) -> Scan:
     with_box = refused = 0
     pieces: list[IdSet] = []
     keys: list[npt.NDArray[np.uint64]] = []
-    outside_roots = OutsideRoots()
+    outside_roots, sample = OutsideRoots(), Sample()
+    reasons: dict[str, tuple[int, str]] = {}
     for table in _read_all(manifest, files, outside_roots):
         pieces.append(hash_ids(table["item_id"]))
+        sample.add(table, pieces[-1])
+        _count_reasons(table, reasons)
         keys.append(name_keys(_usable(table)["output_name"]))
         with_box += table.num_rows - table["box"].null_count
         refused += table.num_rows - table["error_code"].null_count
@@ -154,7 +165,16 @@ def scan(manifest: Manifest, files: Files) -> Scan:
         raise ConfigError(_describe_duplicates(manifest, duplicates, files))
     names = np.sort(np.concatenate(keys))
     _check_names(manifest, np.unique(names[1:][names[1:] == names[:-1]]), files)
-    return Scan(len(ids), with_box, refused, ids, names, outside_roots)
+    return Scan(len(ids), with_box, refused, ids, names, outside_roots, reasons, sample.by_id())
+
+
+def _count_reasons(items: pa.Table, reasons: dict[str, tuple[int, str]]) -> None:
+    """Count refused rows by their reason without its numbers and quoted texts. There are at most ``MAX_REASONS`` kinds."""
+    for detail in items["error_detail"].drop_null().to_pylist():
+        kind = re.sub(r"'[^']*'|[0-9.]+", "", detail)[:80]
+        if kind in reasons or len(reasons) < MAX_REASONS:
+            count, first = reasons.get(kind, (0, detail))
+            reasons[kind] = count + 1, first
 
 
 def _usable(items: pa.Table) -> pa.Table:

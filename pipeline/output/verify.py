@@ -18,6 +18,8 @@ from pipeline.errors import FetchError
 from pipeline.imaging.validate import validation_error
 from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
 from pipeline.manifest.manifest import Manifest, read
+from pipeline.manifest.sample import Sample
+from pipeline.output.identity import other_images
 from pipeline.output.index import drop_rows, read_index, remove_unreadable_parts
 from pipeline.output.layout import OUTPUTS
 from pipeline.output.lease import Lease
@@ -44,6 +46,7 @@ KINDS = {
     "twice": "an item has more than one row",
     "missing": "an item of the manifest has no row",
     "unknown": "a row's item is not in the manifest",
+    "other": "a row is of another image or box than the manifest's (of a sample of 4,096 items)",
     "incoherent": "the columns of a row contradict each other",
     "absent": "an object cannot be read",
     "changed": "an object's size or SHA-256 differs from the row's",
@@ -231,15 +234,18 @@ def _check_object(output: Output, item_id: str, expected: _Object, check: _RowCh
 
 
 def _compare(report: VerifyReport, known: IdSet, manifest: Manifest, output: Output) -> None:
-    pieces = []
+    pieces, sample = [], Sample()
     for fragment in manifest.fragments:
         for items in read(manifest, fragment, output.files):
             hashes = hash_ids(items["item_id"])
             pieces.append(hashes)
+            sample.add(items, hashes)
             for item_id in items["item_id"].filter(pa.array(~contains(known, hashes))).to_pylist():
                 report.add("missing", item_id)
     for item_id in _item_ids(output, known[~contains(merge_ids(pieces), known)]):
         report.add("unknown", item_id)
+    for request in other_images(sample.by_id(), manifest, output):
+        report.add("other", request.item_id)
 
 
 def _paths_of(output: Output, keys: IdSet) -> Iterator[str]:

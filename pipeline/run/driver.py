@@ -68,7 +68,7 @@ def run_job(
     with facts_in_every_line(run_id=run_id), notifying(job, run_id, files) as notifier:
         deadline = None if job.budget.deadline_s is None else time.time() + job.budget.deadline_s
         gpu = job.recipe.precision == "auto" and will_use_gpus(job.compute)
-        plan = make_plan(job, files, accept_licence=accept_licence, gpu=gpu, replace=replace)
+        plan = make_plan(job, files, accept_licence=accept_licence, gpu=gpu, replace=replace, changed=changed)
         run_id = run_id_after(run_id, plan.output)
         accepted = baseline(job.drift, job.output.uri, files)
         others = find_changed(plan.manifest, plan.output, job) if changed else None

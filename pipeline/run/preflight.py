@@ -18,6 +18,7 @@ from pipeline.manifest.id_set import IdSet, contains, hash_ids
 from pipeline.manifest.manifest import Manifest, Scan, item_named, open_manifest, scan, shared_name
 from pipeline.manifest.names import NameTemplate, name_keys
 from pipeline.models.resolve import ResolvedRecipe, check_licence, resolve
+from pipeline.output.identity import check_identity
 from pipeline.output.index import done_ids, ids_of_run, read_index
 from pipeline.output.output import Output, find_outputs
 from pipeline.output.settings import differences, folders_in_the_way, read_settings, settings_of
@@ -52,7 +53,15 @@ class Plan:
     """Seconds since 1970 from which no more items are started; None for none."""
 
 
-def make_plan(job: Job, files: Files, *, accept_licence: bool = False, gpu: bool = False, replace: bool = False) -> Plan:
+def make_plan(
+    job: Job,
+    files: Files,
+    *,
+    accept_licence: bool = False,
+    gpu: bool = False,
+    replace: bool = False,
+    changed: bool = False,
+) -> Plan:
     """Check a job as far as that needs no cluster.
 
     Args:
@@ -61,6 +70,7 @@ def make_plan(job: Job, files: Files, *, accept_licence: bool = False, gpu: bool
         accept_licence: Allow weights that may not be used commercially.
         gpu: Whether the model will run on GPUs. ``recipe.precision=auto`` depends on it.
         replace: Process items of another recipe again, instead of refusing the output.
+        changed: Items whose image or box has changed will be processed again.
 
     Raises:
         Refused: With one sentence that says what is wrong and how to fix it.
@@ -81,8 +91,11 @@ def make_plan(job: Job, files: Files, *, accept_licence: bool = False, gpu: bool
     recorded = check_settings(output, resolved.recipe, settings, replace=replace)
     scanned = scan(manifest, files)
     _check_roots(job, manifest, scanned)
+    _check_rows(scanned)
     if recorded is not None:
         _check_names(output, manifest, scanned)
+        if not (replace or changed):
+            check_identity(scanned.sample, manifest, output)
     return Plan(
         job,
         manifest,
@@ -145,6 +158,17 @@ def _check_names(output: Output, manifest: Manifest, scanned: Scan) -> None:
         for item_id, name in zip(taken["item_id"].to_pylist(), taken["output_name"].to_pylist(), strict=True):
             if (other := item_named(manifest, name, output.files)) is not None:
                 raise ConfigError(shared_name((item_id, name), other))
+
+
+def _check_rows(scanned: Scan) -> None:
+    """Refuse a manifest without a usable row, before its failures are recorded.
+
+    Raises:
+        ConfigError: It names the most frequent reason.
+    """
+    if scanned.refused == scanned.rows:
+        count, first = max(scanned.reasons.values())
+        raise ConfigError(f"none of the {scanned.rows} rows of the manifest can be used; {count} because: {first}")
 
 
 def _check_roots(job: Job, manifest: Manifest, scanned: Scan) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -187,6 +188,65 @@ def test_a_changed_photo_keeps_its_name(
     after = rows(tmp_path / "out")["photo-000.jpg"]
     assert after["mask_path"] == before["mask_path"] and after["mask_sha256"] != before["mask_sha256"]
     check(output, tmp_path)
+
+
+def test_ids_that_mean_other_photos_are_noticed(
+    go: Callable[..., RunRecord],
+    tmp_path: Path,
+    output: Output,
+    make_photos: MakePhotos,
+    fake_preset: str,
+    logged: list[logging.LogRecord],
+) -> None:
+    """Two folders have photos of the same names."""
+    go()
+    others = tmp_path / "others"
+    shutil.copytree(tmp_path / "photos", others)
+
+    def run(**options: Any) -> RunRecord:
+        return run_job(load_job(manifest=str(others), output=str(tmp_path / "out"), preset=fake_preset), **options)[1]
+
+    assert run().done_before == 4, "the photos have only moved"
+    assert not [one for one in logged if one.levelno >= logging.WARNING]
+    make_photos(tmp_path / "new", 4, first=20)
+    new = sorted((tmp_path / "new").iterdir())
+    for old, photo in zip(sorted(others.rglob("*.jpg")), new, strict=True):
+        photo.rename(old)
+    with pytest.raises(
+        ConfigError, match=r"have the ids of finished items in .* but other images or boxes: .*photo-00.*others"
+    ):
+        run()
+    report = verify(output, open_manifest(str(others), FILES))
+    assert report.counts == {"other": 4}
+    assert run(changed=True).done_before == 0
+    assert run().done_before == 4
+    assert verify(output, open_manifest(str(others), FILES)).sound
+
+
+def test_some_other_boxes_are_told(
+    go: Callable[..., RunRecord], tmp_path: Path, fake_preset: str, logged: list[logging.LogRecord]
+) -> None:
+    def manifest(box: str) -> str:
+        rows = ["image_uri,item_id,box", f'photos/photo-000.jpg,a,"{box}"', "photos/photo-001.jpg,b,"]
+        (tmp_path / "m.csv").write_text("\n".join(rows))
+        return str(tmp_path / "m.csv")
+
+    def run(box: str) -> RunRecord:
+        return run_job(load_job(manifest=manifest(box), output=str(tmp_path / "skus"), preset=fake_preset))[1]
+
+    go()
+    run("[1, 1, 90, 80]")
+    assert run("[1, 1, 90, 70]").done_before == 2
+    (told,) = [one.getMessage() for one in logged if "another image or box" in one.getMessage()]
+    assert told.startswith("about 50.0% of the finished items") and "with the box 1,1,90,80 and is" in told
+
+
+def test_a_manifest_without_a_usable_row_is_refused_before_the_output_changes(tmp_path: Path, fake_preset: str) -> None:
+    rows = ["image_uri,x0,y0,x1,y1", *(f"photos/{row}.jpg,90,5,{row},50" for row in range(30)), "photos/x.jpg,1,,,"]
+    (tmp_path / "m.csv").write_text("\n".join(rows))
+    with pytest.raises(ConfigError, match=r"none of the 31 rows of the manifest can be used; 30 because: box "):
+        run_job(load_job(manifest=str(tmp_path / "m.csv"), output=str(tmp_path / "out"), preset=fake_preset))
+    assert not list((tmp_path / "out").rglob("*.json"))
 
 
 def test_every_run_leaves_a_record(go: Callable[..., RunRecord], output: Output) -> None:
