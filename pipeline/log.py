@@ -6,15 +6,16 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 
 log = logging.getLogger("matteline")
 """Logger of the package. ``extra={"facts": {...}}`` adds fields to a JSON line."""
@@ -24,6 +25,18 @@ JSON_EVERY_S = 10.0
 
 MOST_NAMED = 1000
 """Failed items per error code that a run names in its log. The index has all of them."""
+
+
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+class SafeConsole(Console):
+    """A terminal on which ids, paths and file names are only text: their control characters are shown as escapes."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render, and escape what is not Rich's own control sequence."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=segment.text.translate(_CONTROLS))
 
 
 class JsonLines(logging.Formatter):
@@ -76,7 +89,7 @@ def set_up_logging(*, verbose: bool = False) -> None:
     """Send the package's log to stderr: text on a terminal, JSON lines otherwise."""
     handler: logging.Handler
     if sys.stderr.isatty():
-        handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=verbose)
+        handler = RichHandler(console=SafeConsole(stderr=True), show_path=False, show_level=verbose)
         handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
         if not verbose:
             handler.addFilter(_is_for_people)
@@ -128,7 +141,7 @@ class RunCounters:
                 TextColumn("{task.fields[facts]}"),
                 TextColumn("left"),
                 TimeRemainingColumn(),
-                console=Console(stderr=True),
+                console=SafeConsole(stderr=True),
                 transient=True,
             )
             self._progress.start()

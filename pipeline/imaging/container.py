@@ -19,6 +19,13 @@ MAX_SCANS = 100
 MAX_PARTS = 100_000
 """Segments, chunks, blocks or strips of a file. Each costs the decoder some hundred bytes and microseconds."""
 
+MAX_PROFILE_BYTES = 2**20
+"""Bytes of a PNG's colour profile that Pillow decompresses."""
+
+_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+_COLOUR_CHUNKS = {b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"sBIT", b"eXIf"}
+"""Chunks that can change colours or orientation."""
+
 MAX_TILE_PX = 4096 * 4096
 """Pixels of a TIFF's tile, unless the image has more. The decoder allocates a complete tile, whatever the image's size."""
 
@@ -65,6 +72,38 @@ def check_png(data: bytes) -> None:
     raise _too_many("chunks")
 
 
+def without_metadata(data: bytes) -> bytes:
+    """Return a sound PNG without the chunks that do not concern its pixels, and without damaged or oversized ones that could.
+
+    Pillow refuses a picture for a text of more than 1 MiB, or a wrong checksum in one.
+    """
+    view = memoryview(data)
+    kept, start = [view[:8]], 8
+    while start + 12 <= len(data):
+        end = start + 12 + int.from_bytes(view[start : start + 4], "big")
+        chunk, name = view[start:end], data[start + 4 : start + 8]
+        if name in _PIXEL_CHUNKS or (name in _COLOUR_CHUNKS and _is_usable(chunk, name)):
+            kept.append(chunk)
+        start = end
+        if name == b"IEND":
+            break
+    return data if sum(map(len, kept)) == start else b"".join(kept)
+
+
+def _is_usable(chunk: memoryview, name: bytes) -> bool:
+    if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+        return False
+    if name != b"iCCP":
+        return True
+    _, _, packed = bytes(chunk[8:-4]).partition(b"\0")
+    try:
+        unpack = zlib.decompressobj()
+        unpack.decompress(packed[1:], MAX_PROFILE_BYTES)
+    except zlib.error:
+        return False
+    return not unpack.unconsumed_tail
+
+
 def check_gif(data: bytes) -> None:
     """Refuse too many extension blocks before the first frame."""
     flags = int.from_bytes(data[10:11], "big")
@@ -87,6 +126,10 @@ def check_tiff(image: Image.Image) -> None:
     width, height = image.tag_v2.get(322, 0), image.tag_v2.get(323, 0)
     if width * height > max(MAX_TILE_PX, image.width * image.height):
         raise DecodeError(f"it is stored in tiles of {width:,} x {height:,} pixels; save it again with smaller ones")
+    planar, bits = image.tag_v2.get(284, 1), max(image.tag_v2.get(258, (1,)))
+    if planar == 2 and bits > 8:
+        # Pillow reads the planes of uncompressed ones as if they were interleaved (python-pillow/Pillow#5973).
+        raise DecodeError(f"it stores {bits}-bit samples in separate planes; save it again with interleaved samples")
     if len(image.tile) > MAX_PARTS or len(image.tag_v2.get(273, ())) > MAX_PARTS:
         raise _too_many("strips")
 

@@ -24,7 +24,7 @@ from PIL import (
 from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
 from pipeline.imaging.colour import to_srgb
-from pipeline.imaging.container import check_gif, check_jpeg, check_png, check_tiff
+from pipeline.imaging.container import check_gif, check_jpeg, check_png, check_tiff, without_metadata
 from pipeline.imaging.sniff import Format, sniff
 from pipeline.types import Pixels
 
@@ -105,7 +105,7 @@ def _open(data: bytes, form: Format) -> ImageFile.ImageFile:
         raise DecodeError("this build of Pillow does not support AVIF; install Pillow's own wheel")
     if form in _CHECKS:
         _CHECKS[form](data)
-    image = _OPENERS[form](io.BytesIO(data))
+    image = _OPENERS[form](io.BytesIO(without_metadata(data) if form == "PNG" else data))
     if form == "TIFF":
         check_tiff(image)
     if form == "PNG":

@@ -377,7 +377,16 @@ def _open(source: Any) -> pq.ParquetFile:
 
 
 def _add_missing(rows: pa.Table, columns: Sequence[str] | None) -> pa.Table:
-    """Add index columns that are newer than these rows, filled with nulls."""
+    """Add index columns that are newer than these rows, filled with nulls.
+
+    Raises:
+        ValueError: The rows are not those of an index.
+    """
+    if "item_id" not in rows.column_names and (columns is None or "item_id" in columns):
+        raise ValueError("it has no column item_id")
+    for at, (name_, kind) in enumerate(zip(rows.column_names, rows.schema.types, strict=True)):
+        if name_ in INDEX.names and kind != INDEX.field(name_).type:
+            rows = rows.set_column(at, INDEX.field(name_), rows[name_].cast(INDEX.field(name_).type))
     for absent in sorted(set(columns or ()) & set(INDEX.names) - set(rows.column_names)):
         field = INDEX.field(absent)
         rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))

@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -170,7 +171,16 @@ def _rows(text: str, recipe: str, folder: str) -> Iterator[tuple[int, dict[str, 
         raise ConfigError(f"line {reader.reader.line_num}: invalid CSV ({error}); export the reviews again") from error
 
 
+_QUOTED_FORMULA = re.compile(r"'(?='*[=+\-@\t\r])")
+"""The apostrophe that the page puts before a text that a spreadsheet would run as a formula."""
+
+
+def _plain(cell: str) -> str:
+    return cell[1:] if _QUOTED_FORMULA.match(cell) else cell
+
+
 def _parse_row(row: dict[str, Any], line: int, recipe: str, folder: str) -> dict[str, Any]:
+    row = {name: _plain(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
     if None in row or not row["item_id"]:
         raise ConfigError(f"line {line}: the item_id is empty, or the line has too many cells; export the reviews again")
     if row["verdict"] not in VERDICTS:

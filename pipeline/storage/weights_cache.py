@@ -76,14 +76,16 @@ def cache_folder(kind: str = "weights") -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """Return a file's SHA-256 in hex, cached until its size, modification time or inode changes.
+    """Return a file's SHA-256 in hex, cached until its size, inode, or time of modification or change differs.
+
+    The time of modification can be set by anyone who may write the file. The time of change cannot.
 
     Raises:
         WeightsError: The file is missing, a folder or unreadable.
     """
     try:
         status = path.stat()
-        version = [status.st_size, status.st_mtime_ns, status.st_ino]
+        version = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
         record = cache_folder() / "hashes" / f"{_key(str(path.absolute()))}.json"
         known = _read_record(record)
         if known.get("mark") == version:
@@ -97,7 +99,7 @@ def file_sha256(path: Path) -> str:
     except OSError as error:
         raise WeightsError(f"weights {path} can't be read: {error.strerror or type(error).__name__}") from error
     # A recent file could change again within the resolution of its modification time.
-    if time.time() - status.st_mtime > 2:
+    if time.time() - max(status.st_mtime, status.st_ctime) > 2:
         with contextlib.suppress(OSError):
             _write_record(record, {"mark": version, "sha256": sha256})
     return sha256

@@ -413,11 +413,49 @@ def test_no_side_may_exceed_the_limit_of_png_readers() -> None:
 
 
 @pytest.mark.parametrize("name", [b"zTXt", b"iTXt", b"iCCP"])
-def test_bombs_in_a_png_s_metadata_are_refused(name: bytes) -> None:
-    body = zlib.compress(bytes(64 * 2**20), 9)
+@pytest.mark.parametrize("mib", [2, 64])
+def test_metadata_never_costs_a_png(name: bytes, mib: int) -> None:
+    """Texts of more than 1 MiB, as of ComfyUI's workflows, and bombs are not read."""
+    body = zlib.compress(bytes(mib * 2**20), 9)
     payload = b"key\x00\x01\x00\x00\x00" + body if name == b"iTXt" else b"key\x00\x00" + body
-    with pytest.raises(DecodeError, match="this PNG"):
-        decode(png(1, 1, 8, 0, b"\x00\x00", (name, payload)), LIMITS)
+    assert decode(png(1, 1, 8, 0, b"\x00\x80", (name, payload)), LIMITS).tolist() == [[[128, 128, 128]]]
+
+
+@pytest.mark.parametrize("name", [b"tEXt", b"pHYs", b"iCCP", b"eXIf", b"gAMA", b"caBX"])
+def test_a_wrong_checksum_of_metadata_never_costs_a_png(name: bytes) -> None:
+    sound = png(1, 1, 8, 0, b"\x00\x80", (name, b"\x00" * 9))
+    at = sound.index(name) + 4 + 9
+    damaged = sound[:at] + bytes(4) + sound[at + 4 :]
+    assert damaged != sound
+    assert decode(damaged, LIMITS).tolist() == [[[128, 128, 128]]]
+
+
+def test_samples_in_separate_planes_are_read_right_or_refused() -> None:
+    rng = np.random.default_rng(1)
+    planes = rng.integers(0, 65536, (3, 8, 6), dtype=np.uint16)
+    with pytest.raises(DecodeError, match="this TIFF can't be used: it stores 16-bit samples in separate planes"):
+        decode(planar_tiff(planes), LIMITS)
+    small = (planes >> 8).astype(np.uint8)
+    assert np.array_equal(decode(planar_tiff(small), LIMITS), small.transpose(1, 2, 0))
+
+
+def planar_tiff(planes: np.ndarray) -> bytes:
+    """An uncompressed RGB TIFF of separate planes (TIFF 6.0, PlanarConfiguration 2)."""
+    count, height, width = planes.shape
+    bits, size = 8 * planes.itemsize, planes[0].nbytes
+    data_at = 8 + 2 + 10 * 12 + 4
+    arrays = data_at + planes.nbytes
+    tags = [
+        *((256, 3, 1, width), (257, 3, 1, height), (258, 3, count, arrays), (259, 3, 1, 1), (262, 3, 1, 2)),
+        *((273, 4, count, arrays + 2 * count), (277, 3, 1, count), (278, 3, 1, height)),
+        *((279, 4, count, arrays + 2 * count + 4 * count), (284, 3, 1, 2)),
+    ]
+    head = b"II*\x00" + struct.pack("<IH", 8, len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    tail = struct.pack(f"<{count}H", *[bits] * count)
+    tail += struct.pack(f"<{count}I", *(data_at + number * size for number in range(count))) + struct.pack(
+        f"<{count}I", *[size] * count
+    )
+    return head + planes.astype(planes.dtype.newbyteorder("<")).tobytes() + tail
 
 
 def test_pillow_s_own_pixel_limit_is_neither_used_nor_changed(photo: Maker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -391,3 +392,39 @@ def test_the_later_run_wins_whatever_the_clocks_say(output: Output) -> None:
     assert reconcile(output) == 1
     rows = pa.concat_tables(read_index(output)).sort_by("item_id").to_pylist()
     assert [(row["item_id"], row["run_id"]) for row in rows] == [("a", "20260101T120200Z-0"), ("b", "20260101T120000Z-0")]
+
+
+def test_a_foreign_parquet_file_among_the_parts_is_named(where: Any) -> None:
+    output = Output.at(f"{where.root}/out", where.files)
+    write_part(output, part(["a"], 1))
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"x": [1, 2]}), sink)
+    where.put("out/index/part-foreign.parquet", sink.getvalue())
+    for step in (
+        lambda: list(read_index(output)),
+        lambda: list(read_index(output, ["item_id"])),
+        lambda: done_ids(output, "r"),
+    ):
+        with pytest.raises(StorageError, match=r"part-foreign.parquet is damaged"):
+            step()
+    assert [uri.rpartition("/")[2] for uri in remove_unreadable_parts(output)] == ["part-foreign.parquet"]
+    assert [rows["item_id"].to_pylist() for rows in read_index(output)] == [["a"]]
+
+
+def test_a_flipped_bit_is_noticed_or_without_effect(tmp_path: Path) -> None:
+    """Without checksums a third of the flips give other values."""
+    output = Output.at(str(tmp_path), Files())
+    rows = [f"item-{number}" for number in range(200)]
+    uri = Path(write_part(output, part(rows, 1)))
+    sound, data, rng = pa.concat_tables(read_index(output)), uri.read_bytes(), np.random.default_rng(1)
+    other = 0
+    for _ in range(200):
+        damaged = bytearray(data)
+        damaged[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        uri.write_bytes(damaged)
+        try:
+            found = pa.concat_tables(read_index(output))
+        except StorageError:
+            continue
+        other += not found.equals(sound)
+    assert other <= 4

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from pipeline.errors import ConfigError
+from pipeline.output.index import write_part
 from pipeline.output.output import Output
 from pipeline.output.settings import recipe_label
 from pipeline.review.reviews import draw_sample, import_reviews, read_reviews, review_sample
+from pipeline.schema import INDEX
 from pipeline.storage.files import Files
 
 MakeOutput = Callable[..., None]
@@ -68,3 +72,14 @@ def test_reviews_decide_about_a_sample(output: Output) -> None:
     import_reviews(HEAD + f"{ids[0]},reject,,,2026-01-01\n", output)
     result = review_sample(output)
     assert result is not None and not result.accepted and ": not accepted;" in result.message
+
+
+@pytest.mark.parametrize("item_id", ['=HYPERLINK("http://x")', "-1", "+1", "@a", "'=1", "''=1", "'quoted"])
+def test_a_formula_that_the_page_has_quoted_is_the_item_again(output: Output, item_id: str) -> None:
+    """The page puts an apostrophe before what a spreadsheet would run; see report.js."""
+    written = f"'{item_id}" if re.match(r"'*[=+\-@]", item_id) else item_id
+    cell = '"' + written.replace('"', '""') + '"'
+    write_part(output, pa.Table.from_pylist([{"item_id": item_id, "output_name": "x", "status": "ok"}], INDEX))
+    import_reviews(HEAD + f"{cell},reject,{cell},,2026-01-02T00:00:00Z\n", output)
+    (review,) = read_reviews(output).values()
+    assert (review["item_id"], review["note"]) == (item_id, item_id)

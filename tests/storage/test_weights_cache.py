@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -60,6 +61,7 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
 
 def test_hashes_are_cached_until_the_file_changes(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.utime(model, (1_700_000_000, 1_700_000_000))
+    monkeypatch.setattr(time, "time", lambda: 4e9)  # its inode was changed a moment ago
     assert file_sha256(model) == SHA
     with monkeypatch.context() as patched:
         patched.setattr(weights_module.hashlib, "file_digest", lambda *_: pytest.fail("hashed again"))
@@ -74,6 +76,21 @@ def test_hashes_are_cached_until_the_file_changes(model: Path, tmp_path: Path, m
     os.utime(replacement, (1_700_000_001, 1_700_000_001))
     replacement.replace(model)
     assert file_sha256(model) != OTHER  # another inode
+
+
+def test_a_file_that_is_changed_in_place_with_its_times_kept_is_hashed_again(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.utime(model, (1, 1))
+    monkeypatch.setattr(time, "time", lambda: 4e9)  # nothing is recent
+    before = file_sha256(model)
+    content = bytearray(model.read_bytes())
+    content[-1] ^= 1
+    time.sleep(0.05)
+    with model.open("r+b") as file:
+        file.write(content)
+    os.utime(model, (1, 1))
+    assert file_sha256(model) != before
 
 
 def test_hashes_of_recent_files_are_not_cached(model: Path) -> None:

@@ -209,7 +209,9 @@
   }
 
   function csv() {
-    const quoted = (text) => '"' + String(text).replaceAll('"', '""') + '"';
+    // Spreadsheets run a cell that begins like a formula. An apostrophe makes it text; the import removes it.
+    const plain = (text) => (/^'*[=+\-@\t\r]/.test(text) ? "'" : "") + text;
+    const quoted = (text) => '"' + plain(String(text)).replaceAll('"', '""') + '"';
     const lines = [["item_id", "verdict", "note", "recipe", "time"].join(",")];
     for (const [id, [verdict, note, time]] of reviews) lines.push([id, verdict, note, facts.recipe, time].map(quoted).join(","));
     return lines.join("\r\n") + "\r\n";

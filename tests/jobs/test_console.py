@@ -1,0 +1,23 @@
+"""What strangers wrote is only text on a terminal."""
+
+from __future__ import annotations
+
+import io
+
+from rich.table import Table
+
+from pipeline.log import SafeConsole
+
+
+def test_control_characters_are_shown_and_styles_still_work() -> None:
+    sink = io.StringIO()
+    console = SafeConsole(file=sink, force_terminal=True, color_system="standard", width=200)
+    table = Table("id")
+    table.add_row("a\x1b]0;title\x07b\x9b31m\tc")
+    console.print(table)
+    console.print("[bold]\x1b[2Jcleared[/]", highlight=False)
+    console.print_json('{"id": "\\u001b[31m"}')
+    text = sink.getvalue()
+    assert r"a\x1b]0;title" in text and "\x1b]0" not in text and "\x9b" not in text
+    assert "\x1b[1m\\x1b[2Jcleared" in text, "bold is Rich's own"
+    assert "\x1b[2J" not in text
