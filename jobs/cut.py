@@ -54,7 +54,11 @@ def cut(
     where = None if box is None else Box.parse([part.strip() for part in box.split(",")])
     chosen = load_preset(preset or DEFAULT_PRESET, changes.get("recipe"), rendition or ())
     check_licence(chosen, accept_licence)
-    image = decode(files.read(files.absolute(example_path(picture)), max_bytes=limits.max_bytes), limits)
+    source = files.absolute(example_path(picture))
+    for option, path in (("--output", target), ("--mask", mask)):
+        if path and files.absolute(path) == source:
+            raise ConfigError(f"{option} {path} is the picture itself; choose another name")
+    image = decode(files.read(source, max_bytes=limits.max_bytes), limits)
     segmenter = Segmenter.from_recipe(chosen.recipe, files, device=compute.device, threads=compute.threads_per_actor)
     result = segmenter(image, where)
     files.write(files.absolute(target), result.png())

@@ -61,6 +61,8 @@ class Box(NamedTuple):
             raise ItemRefused(f"box {[x0, y0, x1, y1]} is not finite; give x0, y0, x1, y1 in pixels, or no box")
         if x1 <= x0 or y1 <= y0:
             raise ItemRefused(f"box {[x0, y0, x1, y1]} has no area; x1 must be above x0 and y1 above y0")
+        if max(x1, y1) <= 1 and not all(value.is_integer() for value in (x0, y0, x1, y1)):
+            raise ItemRefused(f"box {[x0, y0, x1, y1]} seems to be shares of the image; give pixels: multiply by its size")
         return cls(x0, y0, x1, y1)
 
     def check_inside(self, size: Size) -> None:

@@ -32,6 +32,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 """A number in [0, 1]."""
 
 S = TypeVar("S", bound=Section)
+MAX_NAMED = 10
+"""Further keys with a problem that an error names."""
+
 BUNDLED = "bundled:"
 """Prefix of a file of ``pipeline/weights``, in a preset or another YAML file."""
 
@@ -45,10 +48,14 @@ def build(kind: type[S], facts: Mapping[str, Any], where: str) -> S:
     try:
         return kind.model_validate(facts)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        key = ".".join(str(part) for part in first["loc"]) or kind.__name__.lower()
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        first, *others = error.errors(include_url=False, include_input=False)
+        key = _key(first) or kind.__name__.lower()
+        more = f" (and {', '.join(_key(one) for one in others[:MAX_NAMED])})" if others else ""
         raise ConfigError(f"{where}: {key}: {first['msg'].removeprefix('Value error, ')}{more}") from None
+
+
+def _key(problem: Any) -> str:
+    return ".".join(str(part) for part in problem["loc"])
 
 
 def bundled_file(name_or_path: str, folder: Path, kind: str) -> Path:

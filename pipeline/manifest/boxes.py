@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -71,7 +73,7 @@ def from_columns(columns: Sequence[pa.Array]) -> Boxes:
     """Parse four columns of numbers. Null in all four is no box; null in some of them is invalid."""
     numbers = [column.cast(pa.float64(), safe=False) for column in columns]
     coordinates = np.column_stack([column.to_numpy(zero_copy_only=False) for column in numbers])
-    missing = np.column_stack([column.is_null().to_numpy(zero_copy_only=False) for column in numbers])
+    missing = np.column_stack([column.is_null(nan_is_null=True).to_numpy(zero_copy_only=False) for column in numbers])
     coordinates[missing] = np.nan
     return _check(coordinates, missing.sum(axis=1) < 4, lambda row: [column[row].as_py() for column in columns])
 
@@ -84,10 +86,14 @@ def from_values(values: Sequence[Any]) -> Boxes:
             boxes.invalid[row] = InvalidBox("", value.message)
             continue
         box = _split_text(value) if isinstance(value, str) else value
-        if box is None or box == []:
+        if box is None or box == [] or (isinstance(box, float) and math.isnan(box)):
             continue
         if not isinstance(box, list):
             box = [box]
+        if isinstance(value, str) and len(box) != 4:
+            message = f"box {value[:100]!r} is not four numbers; give x0, y0, x1, y1 in pixels, or no box"
+            boxes.invalid[row] = InvalidBox(_label(box), message)
+            continue
         try:
             boxes.coordinates[row] = Box.parse(box)
             boxes.valid[row] = True
@@ -176,7 +182,8 @@ def expand(values: Sequence[Any]) -> tuple[list[int], list[Any], list[str]]:
 def _check(coordinates: npt.NDArray[np.float64], given: npt.NDArray[np.bool_], value_of: Any) -> Boxes:
     x0, y0, x1, y1 = coordinates.T
     with np.errstate(invalid="ignore"):
-        valid = np.asarray(given & np.isfinite(coordinates).all(axis=1) & (x1 > x0) & (y1 > y0))
+        shares = (x1 <= 1) & (y1 <= 1) & (coordinates != np.floor(coordinates)).any(axis=1)
+        valid = np.asarray(given & np.isfinite(coordinates).all(axis=1) & (x1 > x0) & (y1 > y0) & ~shares)
     invalid: dict[int, InvalidBox] = {}
     for row in np.flatnonzero(given & ~valid).tolist():
         value = list(value_of(row))
@@ -187,11 +194,19 @@ def _check(coordinates: npt.NDArray[np.float64], given: npt.NDArray[np.bool_], v
     return Boxes(coordinates, valid, invalid)
 
 
+NO_BOX = ("", "nan", "none", "null", "na", "n/a", "[]", "()")
+"""Texts, in lower case, that mean that there is no box."""
+
+
 def _split_text(text: str) -> list[Any]:
-    inner = text.strip()
+    """Split ``[1, 2, 3, 4]``, ``(1 2 3 4)``, ``1;2;3;4`` and the like."""
+    inner = text.strip().strip("\"'").strip()
+    if inner.lower() in NO_BOX:
+        return []
     if inner[:1] + inner[-1:] in ("[]", "()"):
         inner = inner[1:-1].strip()
-    return [part.strip() for part in inner.split(",")] if inner else []
+    parts = [part.strip("\"'") for part in re.split(r"\s*[,;]\s*|\s+", inner)]
+    return [] if all(part.lower() in NO_BOX for part in parts) else parts
 
 
 def _parse_json(text: str) -> Any:

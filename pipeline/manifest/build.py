@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError
 from pipeline.manifest.items import CORNERS
-from pipeline.manifest.names import IMAGE_SUFFIXES
+from pipeline.manifest.names import IMAGE_SUFFIXES, is_litter, printable
 from pipeline.storage import uris
 from pipeline.storage.files import Files
 
@@ -31,7 +31,8 @@ def from_folder(folder: str, files: Files) -> pa.Table:
         ConfigError: There are no images.
         StorageError: The folder can't be listed.
     """
-    images = [info.uri for info in files.list(folder, suffixes=IMAGE_SUFFIXES)]
+    found = [info.uri for info in files.list(folder, suffixes=IMAGE_SUFFIXES)]
+    images = [printable(uri) for uri in found if not is_litter(uri.removeprefix(folder))]
     if not images:
         raise ConfigError(f"no images below {folder}; names must end in {', '.join(sorted(IMAGE_SUFFIXES))}")
     return pa.table({"item_id": [uri.removeprefix(folder).lstrip("/") for uri in images], "image_uri": images})

@@ -177,7 +177,8 @@ def _boxes(raw: pa.Table, form: str) -> Boxes:
         if form == "box":
             return box_columns.from_values(lists[0])
         rows = [
-            [None if value is None or not str(value).strip() else value for value in row] for row in zip(*lists, strict=True)
+            [None if value is None or str(value).strip().lower() in box_columns.NO_BOX else value for value in row]
+            for row in zip(*lists, strict=True)
         ]
         return box_columns.from_values([None if row == [None] * 4 else row for row in rows])
     return box_columns.from_columns(columns) if form == "corners" else box_columns.from_lists(columns[0])

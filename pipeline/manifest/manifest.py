@@ -22,7 +22,7 @@ from pipeline.errors import ConfigError
 from pipeline.manifest import boxes, tables
 from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
 from pipeline.manifest.items import OWN_COLUMNS, items
-from pipeline.manifest.names import IMAGE_SUFFIXES, NameTemplate, name_keys
+from pipeline.manifest.names import IMAGE_SUFFIXES, NameTemplate, is_litter, name_keys, printable
 from pipeline.manifest.sample import Request, Sample
 from pipeline.manifest.tables import ROWS, Fragment, TableKind
 from pipeline.schema import carried_name
@@ -110,7 +110,7 @@ def open_manifest(uri: str, files: Files, names: NameTemplate | None = None) -> 
 
 
 def _open(uri: str, files: Files) -> Manifest:
-    if re.search(r"[*?\[]", uri) and not files.exists(uri):
+    if re.search(r"[*?\[]", uri) and not files.exists(uri) and not files.is_folder(uri):
         return _from_pattern(uri, files)
     files.check_readable(uri)
     return _from_file(uri, files) if files.exists(uri) else _from_folder(uri, files)
@@ -266,6 +266,8 @@ def _from_folder(uri: str, files: Files) -> Manifest:
     listing = _Listing(uri)
     by_kind: dict[TableKind, list[str]] = {}
     for info in files.list(uri):
+        if is_litter(_relative(info.uri, uri)):
+            continue
         kind = _table_kind(info.uri, _TABLES)
         if info.uri.lower().endswith(IMAGE_SUFFIXES):
             listing.add(info.uri)
@@ -310,8 +312,7 @@ class _Listing:
         self._fragments: list[Fragment] = []
 
     def add(self, uri: str) -> None:
-        # A name that is not UTF-8 is escaped; its item fails because no such file exists.
-        self._paths.append(_relative(uri, self.folder).encode("utf-8", "backslashreplace").decode())
+        self._paths.append(printable(_relative(uri, self.folder)))
         if len(self._paths) == ROWS:
             self._pack()
 

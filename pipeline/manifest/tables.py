@@ -211,11 +211,12 @@ def _small_tables(table: pa.Table) -> Iterator[pa.Table]:
 
 def _csv_schema(uri: str, files: Files) -> tuple[pa.Schema, list[Fragment]]:
     names, _ = _csv_header(uri, files)
-    return pa.schema([(name, pa.string()) for name in clean_names(names, redact(uri))]), [Fragment(uri)]
+    clean = clean_names([name for name in names if name.strip()], redact(uri))
+    return pa.schema([(name, pa.string()) for name in clean]), [Fragment(uri)]
 
 
 def _csv_header(uri: str, files: Files) -> tuple[list[str], bool]:
-    """Return the unmodified column names, and whether a row follows."""
+    """Return the unmodified column names, and whether a row follows. Columns without a name are read by nobody."""
     with translate_errors(uri, _CSV), _open_text(uri, files) as stream:
         head = stream.read(_HEAD_BYTES)
         # The end of the head may split a character; the end of the file may not.
@@ -232,9 +233,10 @@ def _csv_header(uri: str, files: Files) -> tuple[list[str], bool]:
 
 def _csv_rows(uri: str, files: Files) -> Iterator[pa.Table]:
     names, has_rows = _csv_header(uri, files)
-    clean = clean_names(names, redact(uri))
     if not has_rows:
         return
+    columns = [name for name in names if name.strip()]
+    clean = clean_names(columns, redact(uri))
     invalid: list[Any] = []
 
     def reject(row: Any) -> str:
@@ -245,7 +247,8 @@ def _csv_rows(uri: str, files: Files) -> Iterator[pa.Table]:
         "read_options": pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False),
         "parse_options": pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=reject),
         "convert_options": pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()),
+            include_columns=columns,
+            column_types=dict.fromkeys(columns, pa.string()),
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
             null_values=[""],
@@ -256,7 +259,8 @@ def _csv_rows(uri: str, files: Files) -> Iterator[pa.Table]:
         try:
             for batch in pyarrow.csv.open_csv(stream, **options):
                 for start in range(0, batch.num_rows, ROWS):
-                    yield _trim(pa.Table.from_batches([batch.slice(start, ROWS)]).rename_columns(clean), own)
+                    rows = pa.Table.from_batches([batch.slice(start, ROWS)]).rename_columns(clean)
+                    yield _trim(_without_blank(rows), own)
         except pa.ArrowInvalid as error:
             if not invalid:
                 raise
@@ -264,6 +268,16 @@ def _csv_rows(uri: str, files: Files) -> Iterator[pa.Table]:
                 f"{redact(uri)}: row {invalid[0].number} has {invalid[0].actual_columns} columns, the first row has "
                 f"{len(names)}; quote values that contain a comma"
             ) from error
+
+
+def _without_blank(table: pa.Table) -> pa.Table:
+    """Drop rows of empty cells, which spreadsheets write below their last row."""
+    filled = np.zeros(table.num_rows, np.bool_)
+    for column in table.columns:
+        filled |= pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(column), ""), False).to_numpy()
+        if filled.all():
+            return table
+    return table.filter(pa.array(filled))
 
 
 def _trim(table: pa.Table, names: list[str]) -> pa.Table:
@@ -338,6 +352,18 @@ def _json_column(name: str, values: list[Any], field: pa.Field) -> pa.Array:
     return pa.array(texts, pa.string())
 
 
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def _mend(value: Any) -> Any:
+    """Replace halves of surrogate pairs, as of an emoji that was cut in two, by U+FFFD."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_mend(key): _mend(one) for key, one in value.items()}
+    return [_mend(one) for one in value] if isinstance(value, list) else value
+
+
 class _JsonLine(NamedTuple):
     row: dict[str, Any]
     bytes: int
@@ -357,6 +383,8 @@ def _json_lines(uri: str, files: Files) -> Iterator[_JsonLine]:
             except (ValueError, RecursionError) as error:
                 hint = "; write one object per line, not a list" if text.lstrip().startswith("[") else ""
                 raise ConfigError(f"{redact(uri)}: line {number} is not JSON{hint}") from error
+            if _HALF.search(text):
+                row = _mend(row)
             if not isinstance(row, dict):
                 raise ConfigError(f"{redact(uri)}: line {number} is not a JSON object; write one object per line, not a list")
             yield _JsonLine(row, len(line))

@@ -205,8 +205,7 @@ def _start_ray(compute: Compute) -> None:
             else:
                 # CPUs are only bookkeeping in Ray. The actors get theirs on top, so that reading and writing never starve.
                 slots = max(ROOMY_CPUS, local_cpus()) + (compute.actors or 1) * (compute.cpus_per_actor or 1)
-                # Ray listens on all interfaces (also with a loopback address as its own) and runs any code that it is sent.
-                os.environ.setdefault("RAY_AUTH_MODE", "token")
+                # Ray listens on all interfaces and runs any code that it is sent; by default it wants a token (RAY_AUTH_MODE).
                 ray.init(address="local", num_cpus=ceil(slots), include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         why = f"{error} ({error.__cause__})" if error.__cause__ else error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -78,7 +79,7 @@ def make_plan(
     check_licence(job.preset, accept_licence)
     manifest = open_manifest(job.manifest, files, NameTemplate(job.output.name))
     root = files.absolute(job.output.uri)
-    if manifest.uri == manifest.base and f"{root}/".startswith(f"{manifest.base}/"):
+    if manifest.uri == manifest.base and f"{_real(root)}/".startswith(f"{_real(manifest.base)}/"):
         raise ConfigError(
             f"the output {root} is inside the manifest's folder {manifest.base}, so the next run would take its masks for "
             "images; choose an output beside it"
@@ -109,6 +110,11 @@ def make_plan(
         settings,
         replace,
     )
+
+
+def _real(uri: str) -> str:
+    """Return a local path without symbolic links; another URI as it is."""
+    return uri if "://" in uri else os.path.realpath(uri)
 
 
 def check_model(plan: Plan) -> None:

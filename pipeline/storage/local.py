@@ -7,10 +7,12 @@ import errno
 import os
 import secrets
 import stat
+import unicodedata
 from collections.abc import Iterator
 from glob import iglob
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -28,8 +30,13 @@ class LocalBackend:
 
     def read(self, uri: str, max_bytes: int | None, timeout_s: float) -> Content:
         """Read a regular file."""
-        # Without O_NONBLOCK, opening a named pipe blocks.
-        descriptor = os.open(uri, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            # Without O_NONBLOCK, opening a named pipe blocks.
+            descriptor = os.open(uri, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            if (other := _other_spelling(uri)) is None:
+                raise
+            raise FetchError(f"{uri}: it does not exist, but {other!a} does; correct the path") from error
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             if stat.S_ISDIR(status.st_mode):
@@ -109,6 +116,12 @@ class LocalBackend:
     def check_folder(self, uri: str, timeout_s: float) -> None:
         """Create the folder if it does not exist."""
         Path(uri).mkdir(parents=True, exist_ok=True)
+
+
+def _other_spelling(path: str) -> str | None:
+    """Return an existing path that people may have meant: with slashes, without percent escapes, in another normal form."""
+    spellings = (path.replace("\\", "/"), unquote(path), *(unicodedata.normalize(form, path) for form in ("NFC", "NFD")))
+    return next((other for other in spellings if other != path and "\0" not in other and Path(other).is_file()), None)
 
 
 def _version(status: os.stat_result) -> tuple[int, int, int]:

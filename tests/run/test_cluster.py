@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -160,14 +159,3 @@ def test_a_fixed_number_and_one_that_grows_exclude_each_other() -> None:
         Compute(actors=2, max_actors=4)
     with pytest.raises(ValueError, match="min_actors=3 is more than max_actors=2"):
         Compute(min_actors=3, max_actors=2)
-
-
-def test_a_cluster_of_ones_own_wants_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its ports are open to the network, and Ray runs any code that it is sent."""
-    modes = []
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(cluster.ray, "init", lambda **_: modes.append(os.environ.get("RAY_AUTH_MODE")))
-    cluster._start_ray(Compute())
-    assert modes == ["token"]
-    monkeypatch.delenv("RAY_AUTH_MODE")

@@ -1,0 +1,125 @@
+"""Tables as people and their tools write them: what can be used is used, and what cannot be is named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import FetchError
+from pipeline.manifest.build import from_folder
+from pipeline.manifest.manifest import open_manifest, read
+from pipeline.storage.files import Files
+
+FILES = Files()
+
+
+def items_of(path: Path) -> list[dict[str, Any]]:
+    manifest = open_manifest(str(path), FILES)
+    return [row for fragment in manifest.fragments for table in read(manifest, fragment, FILES) for row in table.to_pylist()]
+
+
+def written(tmp_path: Path, name: str, text: str) -> Path:
+    (tmp_path / name).write_text(text)
+    return tmp_path / name
+
+
+def test_blank_rows_and_columns_of_spreadsheets_are_left_out(tmp_path: Path) -> None:
+    text = "image_uri,item_id,,\na.jpg,1,,\n,,,\n  , ,,\nb.jpg,2,,\n,,,\n"
+    rows = items_of(written(tmp_path, "m.csv", text))
+    assert [(row["item_id"], row["error_code"]) for row in rows] == [("1", None), ("2", None)]
+    assert set(rows[0]) == {"item_id", "output_name", "image_uri", "box", "error_code", "error_detail"}
+
+
+def test_columns_without_a_name_are_left_out(tmp_path: Path) -> None:
+    rows = items_of(written(tmp_path, "m.csv", ",,image_uri\n0,x,a.jpg\n1,y,b.jpg\n"))
+    assert [Path(row["image_uri"]).name for row in rows] == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize(
+    "text", ["1,2,30,40", "[1, 2, 30, 40]", "(1 2 30 40)", "1;2;30;40", "1 2 30 40", "'1','2','30','40'", "[1,\t2, 30,40]"]
+)
+def test_boxes_as_people_write_them(tmp_path: Path, text: str) -> None:
+    (row,) = items_of(written(tmp_path, "m.csv", f'image_uri,box\na.jpg,"{text}"\n'))
+    assert row["box"] == [1, 2, 30, 40], row["error_detail"]
+
+
+@pytest.mark.parametrize("text", ["NaN", "nan", "None", "null", "N/A", "[]", ""])
+def test_words_for_no_box(tmp_path: Path, text: str) -> None:
+    (row,) = items_of(written(tmp_path, "m.csv", f"image_uri,box\na.jpg,{text}\n"))
+    assert (row["box"], row["error_code"]) == (None, None)
+    (row,) = items_of(written(tmp_path, "c.csv", f"image_uri,x0,y0,x1,y1\na.jpg,{text},{text},{text},{text}\n"))
+    assert (row["box"], row["error_code"]) == (None, None)
+
+
+def test_numbers_that_are_not_a_number_are_no_box(tmp_path: Path) -> None:
+    text = '{"image_uri": "a.jpg", "box": NaN}\n{"image_uri": "b.jpg", "box": [1, 2, 30, 40]}\n'
+    assert [row["box"] for row in items_of(written(tmp_path, "m.jsonl", text))] == [None, [1, 2, 30, 40]]
+    text = '{"image_uri": "a.jpg", "x0": NaN, "y0": NaN, "x1": NaN, "y1": NaN}\n'
+    text += '{"image_uri": "b.jpg", "x0": 1, "y0": 2, "x1": 3, "y1": 4}'
+    assert [row["box"] for row in items_of(written(tmp_path, "c.jsonl", text))] == [None, [1, 2, 3, 4]]
+
+
+def test_four_words_for_no_number_are_no_box(tmp_path: Path) -> None:
+    (row,) = items_of(written(tmp_path, "m.csv", 'image_uri,box\na.jpg,"[nan, nan, nan, nan]"\n'))
+    assert (row["box"], row["error_code"]) == (None, None)
+
+
+def test_a_box_that_cannot_be_read_is_shown(tmp_path: Path) -> None:
+    (row,) = items_of(written(tmp_path, "m.csv", 'image_uri,box\na.jpg,"left 10, top 5, all"\n'))
+    assert row["error_detail"] == "box 'left 10, top 5, all' is not four numbers; give x0, y0, x1, y1 in pixels, or no box"
+
+
+@pytest.mark.parametrize("table", ['image_uri,box\na.jpg,"0.1,0.2,0.8,0.9"', "image_uri,x0,y0,x1,y1\na.jpg,0.1,0.2,0.8,0.9"])
+def test_boxes_in_shares_of_the_image_are_noticed(tmp_path: Path, table: str) -> None:
+    (row,) = items_of(written(tmp_path, "m.csv", table))
+    assert "seems to be shares of the image; give pixels" in row["error_detail"]
+
+
+def test_half_of_an_emoji_stops_nothing(tmp_path: Path) -> None:
+    """A tool has cut a text between the two halves of a surrogate pair."""
+    text = '{"image_uri": "a.jpg", "t": "caf\\u00e9 \\ud83d", "n": {"x": ["\\udc00"]}}\n'
+    text += '{"image_uri": "b.jpg", "t": "\\ud83d\\ude00"}\n'
+    rows = items_of(written(tmp_path, "m.jsonl", text))
+    assert [row["t"] for row in rows] == ["café \ufffd", "😀"]
+    assert rows[0]["n"] == '{"x": ["\ufffd"]}'
+
+
+@pytest.mark.parametrize("name", ["shoot [final]", "a*b", "what?"])
+def test_a_folder_whose_name_looks_like_a_pattern_is_a_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "a[1].jpg").write_bytes(b"x")
+    assert [row["item_id"] for row in items_of(tmp_path / name)] == ["a[1].jpg"]
+
+
+def test_folders_that_a_nas_adds_hold_no_items(tmp_path: Path) -> None:
+    for folder in ("@eaDir/a.jpg", "#recycle", "__MACOSX", "shelf/@eaDir/b.jpg", "shelf"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "thumb.jpg").write_bytes(b"x")
+    assert [row["item_id"] for row in items_of(tmp_path)] == ["shelf/thumb.jpg"]
+    assert from_folder(str(tmp_path), FILES)["item_id"].to_pylist() == ["shelf/thumb.jpg"]
+
+
+def test_names_that_are_not_utf8_fail_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    try:
+        with open(os.fsencode(tmp_path) + b"/caf\xe9.jpg", "wb") as file:  # noqa: PTH123  pathlib takes no bytes
+            file.write(b"x")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    assert from_folder(str(tmp_path), FILES)["item_id"].to_pylist() == ["a.jpg", "caf\\udce9.jpg"]
+    assert [row["item_id"] for row in items_of(tmp_path)] == ["a.jpg", "caf\\udce9.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "there"),
+    [("pics\\a.jpg", "pics/a.jpg"), ("pics/has%20space.jpg", "pics/has space.jpg"), ("cafe\u0301.jpg", "caf\xe9.jpg")],
+)
+def test_another_spelling_of_a_path_is_named(tmp_path: Path, asked: str, there: str) -> None:
+    (tmp_path / "pics").mkdir()
+    (tmp_path / there).write_bytes(b"x")
+    with pytest.raises(FetchError, match=r"it does not exist, but .* does; correct the path") as caught:
+        FILES.read(f"{tmp_path}/{asked}")
+    assert ascii(there)[1:-1] in str(caught.value)
