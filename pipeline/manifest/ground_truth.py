@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import posixpath
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,12 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config.job import Limits
-from pipeline.errors import ConfigError, DecodeError
+from pipeline.errors import ConfigError, DecodeError, ItemError
+from pipeline.imaging.decode import decode
 from pipeline.imaging.encode import encode_mask
 from pipeline.imaging.polygons import decode_polygons
 from pipeline.imaging.rle import decode_counts
 from pipeline.imaging.sniff import sniff
-from pipeline.manifest.build import CocoObject, coco_objects, coco_table
+from pipeline.log import log
+from pipeline.manifest.build import CocoObject, coco_objects, coco_polygons, coco_table
 from pipeline.manifest.tables import translate_errors
 from pipeline.storage import uris
 from pipeline.storage.files import Files
@@ -40,44 +44,75 @@ def from_coco_masks(annotations: str, folder: str, target: str, files: Files) ->
         FetchError: The annotations can't be read.
         WriteError: A mask can't be written.
     """
-    objects = coco_objects(annotations, files)
-    table = coco_table(objects, folder)
+    table, objects = coco_table(coco_objects(annotations, files), folder, files)
 
     names = FileNames()
     targets = [uris.join(target, f"{names.name(entry.item_id)}.png") for entry in objects]
 
-    def write(entry: CocoObject, uri: str) -> str | None:
+    photos, reasons = table["image_uri"].to_pylist(), Counter[str]()
+
+    def write(entry: CocoObject, photo: str, uri: str) -> str | None:
         try:
-            mask = coco_mask(entry)
-        except ValueError:
+            mask = coco_mask(entry, lambda: _size_of(photo, folder, files))
+        except ValueError as error:
+            reasons[str(error)] += 1
             return None
         files.write(uri, encode_mask(mask * 255))
         return uri
 
     with ThreadPoolExecutor(THREADS) as pool:
-        return table.append_column("truth_uri", pa.array(list(pool.map(write, objects, targets)), pa.string()))
+        written = list(pool.map(write, objects, photos, targets))
+    for reason, count in reasons.items():
+        log.warning(f"{count} annotations have no ground truth: {reason}")
+    return table.append_column("truth_uri", pa.array(written, pa.string()))
 
 
-def coco_mask(entry: CocoObject) -> Mask:
+def _size_of(photo: str, folder: str, files: Files) -> Size:
+    """Return the size of a photo below the folder.
+
+    Raises:
+        ValueError: It is elsewhere, or cannot be read.
+    """
+    if not posixpath.normpath(photo).startswith(f"{folder.rstrip('/')}/") and "://" not in photo:
+        raise ValueError("its image has no height and width")
+    try:
+        return Size(*decode(files.read(photo, max_bytes=Limits().max_bytes), Limits()).shape[:2])
+    except ItemError as error:
+        raise ValueError("its image has no height and width, and cannot be read") from error
+
+
+def coco_mask(entry: CocoObject, size_of: Callable[[], Size]) -> Mask:
     """Decode an annotation's mask, (H, W) uint8 of 0 and 1.
+
+    Args:
+        entry: The object.
+        size_of: Returns the size of its photo; called if the file gives none.
 
     Raises:
         ValueError: The image has no size or an excessive one, or the segmentation has an unknown form.
     """
+    segmentation = entry.annotation.get("segmentation")
     try:
         size = Size(int(entry.image["height"]), int(entry.image["width"]))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError("its image has no height and width") from error
+    except (KeyError, TypeError, ValueError, OverflowError):
+        size = _rle_size(segmentation) or size_of()
     if min(size) < 1 or size.height * size.width > Limits().max_pixels:
         raise ValueError(f"its image is {size.width} wide and {size.height} high")
-    segmentation = entry.annotation.get("segmentation")
     if isinstance(segmentation, dict):
         if list(segmentation.get("size", ())) != list(size):
             raise ValueError("its run lengths have another size than its image")
         return decode_counts(size, segmentation.get("counts"))
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError("it has no segmentation")
-    return decode_polygons(size, segmentation)
+    return decode_polygons(size, coco_polygons(segmentation))
+
+
+def _rle_size(segmentation: Any) -> Size | None:
+    try:
+        height, width = (int(side) for side in segmentation["size"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return Size(height, width)
 
 
 def from_hub(source: str, target: str, files: Files) -> pa.Table:
