@@ -26,7 +26,7 @@ from pipeline.errors import DecodeError
 from pipeline.imaging.colour import to_srgb
 from pipeline.imaging.container import check_gif, check_jpeg, check_png, check_tiff, without_metadata
 from pipeline.imaging.sniff import Format, sniff
-from pipeline.types import Pixels
+from pipeline.types import Mask, Pixels
 
 MAX_SIDE_PX = 1_000_000
 """Longest side that libpng reads; a larger mask could not be read back."""
@@ -95,6 +95,25 @@ def decode(data: bytes, limits: Limits) -> Pixels:
     except Exception as error:
         # Decoders raise anything on damaged bytes: SyntaxError, struct.error, UnboundLocalError …
         raise DecodeError(f"this {form} {_describe_failure(error)}") from error
+
+
+def decode_alpha(data: bytes, limits: Limits) -> Mask | None:
+    """Return the opacity of the first frame, upright, (H, W) uint8; None if it has no transparency. Call ``decode`` first.
+
+    Raises:
+        DecodeError: As ``decode``.
+    """
+    try:
+        image = _open(data, sniff(data))
+        _check_size(image, limits)
+        image.load()
+        if not image.has_transparency_data:
+            return None
+        return np.array(upright(image).convert("RGBA").getchannel("A"))
+    except DecodeError:
+        raise
+    except Exception as error:
+        raise DecodeError(f"its transparency {_describe_failure(error)}") from error
 
 
 def _open(data: bytes, form: Format) -> ImageFile.ImageFile:

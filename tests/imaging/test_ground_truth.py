@@ -30,6 +30,35 @@ def test_soft_and_lossy_masks_are_kept() -> None:
     assert np.abs(decode_ground_truth(saved(np.dstack([MASK] * 3), "JPEG", quality=90), Limits()).astype(int) - MASK).max() < 60
 
 
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.dstack([np.full_like(MASK, 255), MASK]),
+        np.dstack([np.full_like(MASK, 200)] * 3 + [MASK]),
+        np.dstack([PHOTO, MASK]),
+        np.dstack([MASK] * 3 + [MASK]),
+        np.dstack([MASK] * 3 + [np.full_like(MASK, 255)]),
+    ],
+)
+def test_a_mask_in_the_transparency_is_used(picture: np.ndarray) -> None:
+    """As of layers, cutouts and editors' exports; the last one is opaque, so its grey levels count."""
+    mode = "LA" if picture.shape[2] == 2 else "RGBA"
+    decoded = decode_ground_truth(saved(Image.fromarray(picture, mode), "PNG"), Limits())
+    assert np.array_equal(decoded, MASK)
+
+
+def test_a_transparency_that_contradicts_the_grey_levels_is_refused() -> None:
+    picture = Image.fromarray(np.dstack([MASK] * 3 + [np.roll(MASK, 4, 1)]), "RGBA")
+    with pytest.raises(DecodeError, match="are two different masks; save one of them"):
+        decode_ground_truth(saved(picture, "PNG"), Limits())
+
+
+@pytest.mark.parametrize("level", [1, 3, 100, 128, 240])
+def test_labels_are_no_opacity(level: int) -> None:
+    with pytest.raises(DecodeError, match=f"its highest level is {level} of 255, as in a label file"):
+        decode_ground_truth(saved((MASK // 255 * level).astype(np.uint8), "PNG"), Limits())
+
+
 def test_empty_and_full_masks_are_masks() -> None:
     for level in (0, 255):
         assert (decode_ground_truth(saved(np.full((3, 4), level, np.uint8), "PNG"), Limits()) == level).all()
