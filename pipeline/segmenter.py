@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Number
 from pathlib import Path
 from typing import Any, NamedTuple, cast, overload
 
@@ -20,7 +21,7 @@ from pipeline.imaging.components import measure_components
 from pipeline.imaging.encode import encode_cutout
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import Placement, make_frame, place, restore, to_mask
-from pipeline.imaging.picture import Picture, is_picture, upright_rgb
+from pipeline.imaging.picture import Picture, is_several, upright_rgb
 from pipeline.imaging.renditions.render import Rendered, render
 from pipeline.imaging.trimap import trimap_of
 from pipeline.models.backgrounds import pin_backgrounds
@@ -40,7 +41,7 @@ from pipeline.storage.weights_cache import cache_folder
 from pipeline.types import Box, Mask, Pixels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segment:
     """The result for one image: ``mask`` (H, W) uint8, and its score."""
 
@@ -48,7 +49,7 @@ class Segment:
     score: Score
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cutout:
     """One picture, cut out. Unpacks as ``alpha, cutout = result``.
 
@@ -146,7 +147,7 @@ class Segmenter:
     the child, or use spawn.
 
     >>> from pipeline import Segmenter
-    >>> result = Segmenter()(picture)                  # a PIL image, an array, or a list of either
+    >>> result = Segmenter()(picture)                  # a path, bytes, a PIL image, an array, or a list of these
     >>> result.save("cutout.png")
     >>> alpha, cutout = result                         # (H, W) and (H, W, 4) uint8
 
@@ -221,7 +222,9 @@ class Segmenter:
         return _load_again, self._arguments
 
     @overload
-    def __call__(self, image: Picture, box: Sequence[float] | None = None) -> Cutout: ...
+    def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str
+        self, image: Picture, box: Sequence[float] | None = None
+    ) -> Cutout: ...
     @overload
     def __call__(self, image: Sequence[Picture], box: Sequence[Sequence[float] | None] | None = None) -> list[Cutout]: ...
     def __call__(self, image: Picture | Sequence[Picture], box: Any = None) -> Cutout | list[Cutout]:
@@ -234,11 +237,13 @@ class Segmenter:
 
         Raises:
             ItemError: The error of the first picture that failed.
+            TypeError: Something is no picture.
         """
-        several = not is_picture(image)
+        several = is_several(image)
+        box = box.tolist() if hasattr(box, "tolist") else box  # arrays and tensors
         pictures = list(cast(Sequence[Picture], image)) if several else [cast(Picture, image)]
         boxes = list(box) if several and box is not None else [box] * len(pictures)
-        if len(boxes) != len(pictures) or any(isinstance(one, int | float) for one in boxes):
+        if len(boxes) != len(pictures) or any(isinstance(one, Number) for one in boxes):
             raise ConfigError(
                 f"{len(pictures)} pictures but {len(boxes)} boxes; give a list with one box (or None) per picture"
             )
