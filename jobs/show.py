@@ -57,7 +57,7 @@ def _write_sheet(output: Output, target: str) -> None:
     from pipeline.config.job import Limits
     from pipeline.imaging.decode import decode
     from pipeline.imaging.sheet import Entry, contact_sheet
-    from pipeline.output.index import worst
+    from pipeline.output.summary import worst
 
     files, entries = output.files, []
     for row in worst(output, SHEET_ITEMS):

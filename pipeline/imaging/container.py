@@ -127,7 +127,7 @@ def check_tiff(image: Image.Image) -> None:
     if width * height > max(MAX_TILE_PX, image.width * image.height):
         raise DecodeError(f"it is stored in tiles of {width:,} x {height:,} pixels; save it again with smaller ones")
     planar, bits = image.tag_v2.get(284, 1), max(image.tag_v2.get(258, (1,)))
-    if planar == 2 and bits > 8:
+    if planar == 2 and bits > 8 and any(tile[0] == "raw" for tile in image.tile):
         # Pillow reads the planes of uncompressed ones as if they were interleaved (python-pillow/Pillow#5973).
         raise DecodeError(f"it stores {bits}-bit samples in separate planes; save it again with interleaved samples")
     if len(image.tile) > MAX_PARTS or len(image.tag_v2.get(273, ())) > MAX_PARTS:

@@ -12,8 +12,8 @@ from typing import Any
 
 from pipeline.errors import FetchError
 from pipeline.log import RunCounters
-from pipeline.output.index import Summary, summarise
 from pipeline.output.output import Output
+from pipeline.output.summary import Summary, summarise
 from pipeline.quality.expectation import Expectation
 from pipeline.schema import STATUSES
 

@@ -12,10 +12,10 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.errors import ConfigError, FetchError
-from pipeline.output.index import summarise
 from pipeline.output.lease import GRACE_S, TTL_S, Holder, in_force, is_gone
 from pipeline.output.output import Output, find_outputs
 from pipeline.output.progress import RUNNING
+from pipeline.output.summary import summarise
 from pipeline.schema import STATUSES
 from pipeline.storage.files import Files
 from pipeline.storage.uris import name

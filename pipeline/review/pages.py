@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.errors import StorageError
-from pipeline.output.index import Summary
 from pipeline.output.output import Output
 from pipeline.output.run_record import RecipeReport, last_run, report_of, speed_of
 from pipeline.output.settings import recipe_label
+from pipeline.output.summary import Summary
 from pipeline.review.compare import Comparison, numbers
 from pipeline.review.entries import MAX_CHARS, MAX_LISTED, Entry, list_rows, load_entries
 from pipeline.review.html import data_uri, render

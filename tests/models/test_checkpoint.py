@@ -123,7 +123,7 @@ def test_a_wrong_shape_is_named(layout: str, hollow: Any, tmp_path: Path) -> Non
     state = hollow(layout)
     key = next(key for key in state if "qkv.weight" in key or "WindowAttention.Linear_1.weight" in key)
     state[key] = torch.zeros(()).expand(384, 129)
-    with pytest.raises(WeightsError, match=rf"{key} is \[384, 129\], but {layout} has it \[384, 128\]"):
+    with pytest.raises(WeightsError, match=rf"{key} has the shape \[384, 129\]; {layout} needs \[384, 128\]"):
         recognise(save(state, tmp_path / "weights.pth"))
 
 

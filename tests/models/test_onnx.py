@@ -222,7 +222,7 @@ def test_weights_in_a_second_file_are_refused(location: str, build: Build, tmp_p
         [files.value_info("out", ("n", 1, 32, 32), 1)],
         [files.external_tensor("w", [1], location)],
     )
-    with pytest.raises(WeightsError, match="keeps weights in a second file"):
+    with pytest.raises(WeightsError, match="keeps its weights in a second file"):
         build(content)
 
 

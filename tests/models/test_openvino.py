@@ -99,7 +99,7 @@ def test_a_damaged_graph_is_converted_again(tmp_path: Path, name: str) -> None:
 def test_the_input_shape_is_fixed(tmp_path: Path) -> None:
     """With a dynamic shape OpenVINO needs twice the memory and is slower."""
     compiled = compile_model(Doubled, tmp_path)
-    assert list(compiled.request.model_inputs[0].get_partial_shape().to_shape()) == [1, 3, SIDE, SIDE]
+    assert list(compiled.infer.request.model_inputs[0].get_partial_shape().to_shape()) == [1, 3, SIDE, SIDE]
 
 
 def test_the_cache_has_one_graph_per_weights_and_shape(tmp_path: Path) -> None:

@@ -26,11 +26,10 @@ from pipeline.output.index import (
     read_index,
     reconcile,
     remove_unreadable_parts,
-    summarise,
-    worst,
     write_part,
 )
 from pipeline.output.output import Output, find_outputs, open_output
+from pipeline.output.summary import summarise, worst
 from pipeline.quality.expectation import Expectation
 from pipeline.schema import INDEX, index_schema
 from pipeline.storage.files import Files

@@ -1,0 +1,97 @@
+"""The statistics of an index, and its worst items."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from pipeline.output.index import add_counts, expectation_of, read_index
+from pipeline.output.output import Output
+from pipeline.quality.expectation import Expectation
+
+
+@dataclass
+class Failures:
+    """The failures of one error code, with an example."""
+
+    count: int
+    item_id: str
+    detail: str
+
+
+@dataclass
+class Summary:
+    """Statistics of an index."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    """Items by status."""
+    failures: dict[str, Failures] = field(default_factory=dict)
+    """Failures by error code."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Number of items by reason for a lower quality."""
+    quality_histogram: tuple[int, ...] = ()
+    """Number of items by quality, in 20 equal bins from 0 to 1."""
+    quality_deciles: tuple[float, ...] = ()
+    """Minimum, nine deciles and maximum of the quality. Empty without qualities."""
+    calibrated: bool = False
+    """Whether every quality is a calibrated probability."""
+    examples: dict[str, str] = field(default_factory=dict)
+    """Path of one item's ``cutout`` and ``mask``."""
+    expected: Expectation = field(default_factory=Expectation)
+    """Number of ok items that are expected not to be good."""
+
+
+def summarise(output: Output) -> Summary:
+    """Compute the statistics of an index.
+
+    Raises:
+        StorageError: A part cannot be read, or is damaged.
+    """
+    summary = Summary()
+    qualities: list[npt.NDArray[np.float32]] = []
+    uncalibrated = False
+    columns = ["item_id", "status", "error_code", "error_detail", "quality", "quality_calibrated", "reasons"]
+    for rows in read_index(output, [*columns, "cutout_path", "mask_path"]):
+        for kind in ("cutout", "mask"):
+            if kind not in summary.examples and (path := pc.first(rows[f"{kind}_path"]).as_py()) is not None:
+                summary.examples[kind] = path
+        add_counts(rows["status"], summary.counts)
+        add_counts(pc.list_flatten(rows["reasons"]), summary.reasons)
+        errors = rows.select(["error_code", "item_id", "error_detail"])
+        failed = errors.filter(pc.is_valid(errors["error_code"])).group_by("error_code", use_threads=False)
+        first = pc.ScalarAggregateOptions(skip_nulls=False)
+        aggregates = [("item_id", "count"), ("item_id", "first", first), ("error_detail", "first", first)]
+        for row in failed.aggregate(aggregates).to_pylist():
+            example = Failures(0, row["item_id_first"], row["error_detail_first"] or "")
+            summary.failures.setdefault(row["error_code"], example).count += row["item_id_count"]
+        qualities.append(rows["quality"].drop_null().to_numpy())
+        uncalibrated |= bool(pc.any(pc.invert(rows["quality_calibrated"])).as_py())
+        summary.expected += expectation_of(rows)
+    if any(len(some) for some in qualities):
+        quality = np.concatenate(qualities)
+        summary.quality_histogram = tuple(np.histogram(quality, bins=20, range=(0, 1))[0].tolist())
+        summary.quality_deciles = tuple(np.quantile(quality, np.linspace(0, 1, 11)).round(4).tolist())
+        summary.calibrated = not uncalibrated
+    return summary
+
+
+def worst(output: Output, count: int) -> list[dict[str, Any]]:
+    """Return the rows of lowest quality that have a mask and a cutout, worst first.
+
+    Raises:
+        StorageError: A part cannot be read, or is damaged.
+    """
+    columns = ["item_id", "image_uri", "box", "mask_path", "cutout_path", "quality", "reasons"]
+
+    def candidates() -> Iterator[dict[str, Any]]:
+        for rows in read_index(output, columns):
+            complete = pc.and_(pc.is_valid(rows["mask_path"]), pc.is_valid(rows["cutout_path"]))
+            yield from rows.filter(complete).sort_by("quality").slice(0, count).to_pylist()
+
+    return heapq.nsmallest(count, candidates(), key=lambda row: (row["quality"], row["item_id"]))
