@@ -33,7 +33,7 @@ def manifest(
     masks: Annotated[
         str | None,
         typer.Option(
-            "--masks", metavar="FOLDER", help="Ground truth: masks with the names of their images, except for the suffix."
+            "--masks", metavar="FOLDER", help="Ground truth: a folder of masks named like their images; suffixes may differ."
         ),
     ] = None,
     dis5k: Annotated[
@@ -44,7 +44,7 @@ def manifest(
         typer.Option(
             "--unpack",
             metavar="FOLDER",
-            help="Parquet with columns image and mask (bytes): write them to files in this folder.",
+            help="IMAGES is Parquet with the byte columns image and mask: write their files to this folder.",
         ),
     ] = None,
     corruptions: Annotated[

@@ -26,7 +26,7 @@ Set = Annotated[
         "--set",
         "-s",
         metavar="SECTION.KEY=VALUE",
-        help="Change a setting, e.g. recipe.stretch=true or compute.actors=4. Repeatable.",
+        help="Change a setting, e.g. recipe.stretch=true or limits.max_bytes=200000000. Repeatable.",
     ),
 ]
 StorageSet = Annotated[

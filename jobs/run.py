@@ -34,7 +34,7 @@ def run(
     changed: Annotated[bool, typer.Option("--changed", help="Reprocess items whose image, URI or box has changed.")] = False,
     replace: Annotated[
         bool,
-        typer.Option("--replace", help="Reprocess items made with other settings. Without it, the run is refused."),
+        typer.Option("--replace", help="Reprocess items made with other settings. Without this option, such a run is refused."),
     ] = False,
     deadline: Annotated[
         str | None,
@@ -64,7 +64,8 @@ def run(
         typer.Option(
             "--drift-from",
             metavar="OUTPUT",
-            help="Baseline for the drift warning: an output, or a file from `matteline review accept`. Default: --output's.",
+            help="Baseline for the drift warning: an output, or a file from `matteline review accept`. "
+            "Default: the one in --output.",
         ),
     ] = None,
     accept_licence: options.AcceptLicence = False,

@@ -32,7 +32,7 @@ def verify(
 ) -> None:
     """Check that every item of the manifest has one row, and that all objects of every row are intact. Exit code 1 if not.
 
-    With --repair, the rows of damaged items and unreadable index parts are removed, so that the next run makes them again.
+    --repair removes unreadable index parts and the rows of damaged items, so that the next run makes these items again.
     """
     from pipeline.output.output import open_outputs
 

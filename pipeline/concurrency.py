@@ -46,7 +46,7 @@ def map_ahead(
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:
-    """Yield items that another thread takes from their source, one in advance. It does not wait for that thread at its end."""
+    """Yield the source's items, fetching one ahead in another thread. Closing the iterator does not wait for that thread."""
     source, end = iter(items), object()
     pool = ThreadPoolExecutor(1)
     try:

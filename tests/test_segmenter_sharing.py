@@ -18,7 +18,7 @@ from pipeline import Segmenter
 from pipeline.errors import ConfigError
 from pipeline.models.forward import one_thread
 
-THREADS = 6
+THREADS = 4
 
 
 def picture(number: int) -> Image.Image:

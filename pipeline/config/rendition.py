@@ -140,7 +140,9 @@ class Rendition(Section):
         if self.what != "cutout":
             given = self.model_fields_set & {"background", "shadow", "hue", "saturation", "format", "quality"}
             if given:
-                raise ValueError(f"{min(given)} is for cutouts; remove it from a rendition of the mask (what: {self.what})")
+                raise ValueError(
+                    f"{min(given)} needs what: cutout, and this rendition has what: {self.what}; remove {min(given)}"
+                )
         if self.format == "jpeg" and self.background == "none":
             raise ValueError('JPEG has no transparency; set a background such as "#ffffff", or use png or webp')
         if self.format == "png" and self.quality is not None:

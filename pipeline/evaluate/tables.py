@@ -14,7 +14,7 @@ from pipeline.quality.ranking import RANKING_METRICS, Ranking
 
 TITLES = {metric.name: metric.title for metric in METRICS}
 COMPARED = ("mae", "s_measure", "e_mean", "dice_mean", "dice_binary", "f_max", "weighted_f", "iou", "boundary_iou")
-"""Metrics of the comparison: those that release notes of such models report."""
+"""Metrics in the comparison table: the ones that model release notes usually report."""
 PER_TAG = ("mae", "s_measure", "dice_binary", "boundary_iou")
 COVERAGES = (0.25, 0.5, 0.75, 0.9, 1.0)
 
@@ -133,7 +133,7 @@ def _rankings(summaries: Sequence[Summary]) -> list[tuple[str, Ranking]]:
 
 
 def _number(name: str, one: Interval | None, *, interval: bool = False) -> str:
-    """Format a metric. Those that are thousandths of the scale get another digit."""
+    """Format a metric. Metrics with very small values (MAE, MSE) get a fourth decimal."""
     return "" if one is None else _format(one, 4 if name in ("mae", "mae_soft", "mse") else 3, interval=interval)
 
 

@@ -161,8 +161,8 @@ def resize_rows(
 def apply_taps(x: Tensor, along: Taps, dim: int) -> Tensor:
     """Compute every output along one dimension as the weighted sum of its taps: uint8 from uint8, float32 from float32.
 
-    The few taps are gathered: a matrix product over all inputs needs a hundred times the multiplications, and tensor cores
-    would cut them to 10 bits. Sums are kept in int32 (exact) or float64, as in Pillow: with less, a constant map would get
+    Only the few taps are gathered: a full matrix product needs a hundred times the multiplications, and tensor cores would
+    truncate its inputs to 10 bits. Sums are kept in int32 (exact) or float64, as in Pillow: with less, a constant map would get
     noise, which ``recipe.stretch`` would turn into an object.
     """
     is_uint8 = x.dtype == torch.uint8

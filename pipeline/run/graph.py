@@ -12,7 +12,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 
 from pipeline.errors import Stopped
 from pipeline.log import RunCounters
-from pipeline.run.block_sizes import batch_size, block_mib, rows_per_block, rows_per_part
+from pipeline.run.block_sizes import block_mib, context_of, rows_per_block, rows_per_part
 from pipeline.run.budget import no_progress
 from pipeline.run.context import StageContext
 from pipeline.run.ledger_actor import RayCrashLedger
@@ -87,24 +87,6 @@ def on_actors(context: StageContext, pool: Pool) -> dict[str, Any]:
     }
 
 
-def context_of(plan: Plan, pool: Pool, run_id: str) -> StageContext:
-    """Return what the stages share, with a crash ledger that has just been started."""
-    return StageContext(
-        plan.job,
-        plan.output,
-        run_id,
-        plan.manifest.allowlist,
-        plan.manifest.carried,
-        plan.resolved.backgrounds,
-        plan.replaces,
-        plan.deadline,
-        RayCrashLedger.start(),
-        pool,
-        batch_size(plan, pool),
-        block_mib(plan),
-    )
-
-
 def execute(plan: Plan, pool: Pool, run_id: str, counters: RunCounters) -> Iterator[dict[str, Any]]:
     """Run the graph to its end. Yields one row per committed index part, as ``stages.commit`` returns it.
 
@@ -121,7 +103,7 @@ def execute(plan: Plan, pool: Pool, run_id: str, counters: RunCounters) -> Itera
     no_progress_s = plan.job.compute.no_progress_s
     try:
         with ray_data(no_progress_s=no_progress_s, block_mib=block_mib(plan)):
-            dataset = graph(plan, pool, context_of(plan, pool, run_id))
+            dataset = graph(plan, pool, context_of(plan, pool, run_id, RayCrashLedger.start()))
             yield from dataset.iter_rows()
             with suppress(AttributeError):  # a developer API of Ray; it must not fail a run that is complete
                 counters.store_bytes += sum(_stored_bytes(dataset.get_stats_summary()))

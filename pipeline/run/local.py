@@ -25,9 +25,8 @@ from pipeline.concurrency import local_cpus
 from pipeline.config.job import Compute
 from pipeline.errors import Stopped
 from pipeline.log import log
-from pipeline.run.block_sizes import DERIVED_ROWS, batch_size, block_mib, rows_per_block
+from pipeline.run.block_sizes import DERIVED_ROWS, context_of, rows_per_block
 from pipeline.run.budget import no_progress
-from pipeline.run.context import StageContext
 from pipeline.run.crash_ledger import InMemoryLedger
 from pipeline.run.gpus import address_of, has_joined_ray, will_use_gpus
 from pipeline.run.pool import Pool
@@ -61,7 +60,7 @@ def load_model(plan: Plan, run_id: str) -> None:
     Raises:
         PipelineError: The model or its weights cannot be used.
     """
-    for _ in run_in_worker(SegmentWork(_context(plan, local_pool(plan), run_id)), [], plan.job.compute.no_progress_s):
+    for _ in run_in_worker(SegmentWork(context_of(plan, local_pool(plan), run_id)), [], plan.job.compute.no_progress_s):
         pass
 
 
@@ -79,7 +78,7 @@ def segment_items(plan: Plan, pool: Pool, run_id: str) -> Iterator[dict[str, Any
         for block in read_todo(plan.manifest, fragment, plan.done, plan.output.files)
         for start in range(0, block.num_rows, rows)
     )
-    return run_in_worker(SegmentWork(_context(plan, pool, run_id)), blocks, plan.job.compute.no_progress_s)
+    return run_in_worker(SegmentWork(context_of(plan, pool, run_id)), blocks, plan.job.compute.no_progress_s)
 
 
 def derive_items(plan: Plan, run_id: str) -> Iterator[dict[str, Any]]:
@@ -89,28 +88,11 @@ def derive_items(plan: Plan, run_id: str) -> Iterator[dict[str, Any]]:
         Stopped: As ``segment_items``.
         PipelineError: What a worker refused.
     """
-    context = _context(plan, Pool(1, 0.0, 1.0, 1, "cpu"), run_id)
+    context = context_of(plan, Pool(1, 0.0, 1.0, 1, "cpu"), run_id)
     lacking = [read_lacking(part, plan.output, plan.job.recipe) for part in plan.output.parts()]
     rows = pa.concat_tables(lacking, promote_options="default").combine_chunks()
     blocks = (rows.slice(start, DERIVED_ROWS) for start in range(0, rows.num_rows, DERIVED_ROWS))
     return run_in_worker(DeriveWork(context), blocks, plan.job.compute.no_progress_s)
-
-
-def _context(plan: Plan, pool: Pool, run_id: str) -> StageContext:
-    return StageContext(
-        plan.job,
-        plan.output,
-        run_id,
-        plan.manifest.allowlist,
-        plan.manifest.carried,
-        plan.resolved.backgrounds,
-        plan.replaces,
-        plan.deadline,
-        None,
-        pool,
-        batch_size(plan, pool),
-        block_mib(plan),
-    )
 
 
 def run_in_worker(work: Work, blocks: Iterable[pa.Table], no_progress_s: float) -> Iterator[dict[str, Any]]:

@@ -174,7 +174,9 @@ def _check_rows(scanned: Scan) -> None:
     """
     if scanned.refused == scanned.rows:
         count, first = max(scanned.reasons.values())
-        raise ConfigError(f"none of the {scanned.rows} rows of the manifest can be used; {count} because: {first}")
+        raise ConfigError(
+            f"none of the manifest's {scanned.rows} rows can be used. The most frequent reason ({count} rows): {first}"
+        )
 
 
 def _check_roots(job: Job, manifest: Manifest, scanned: Scan) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -35,35 +36,53 @@ print(int(peak.split()[1]) / 1024)
 """
 
 
+ROWS = 8192
+NAMES = [f"{row}.jpg" for row in range(ROWS)]
+
+
+def repeated(value: pa.Array, rows: int = ROWS) -> pa.Array:
+    """A column of one value, which is in memory and in the file once."""
+    return pa.DictionaryArray.from_arrays(np.zeros(rows, np.int32), value)
+
+
 def boxes_in_parquet(path: Path) -> None:
-    boxes = [[[0.0, 0.0, 9.0, 9.0]] * 147] * 8192
-    pq.write_table(pa.table({"image_uri": [f"{row}.jpg" for row in range(8192)], "boxes": boxes}), path, compression="zstd")
+    count = 147
+    corners = pa.array(np.tile([0.0, 0.0, 9.0, 9.0], ROWS * count))
+    boxes = pa.ListArray.from_arrays(np.arange(ROWS * count + 1, dtype=np.int32) * 4, corners)
+    column = pa.ListArray.from_arrays(np.arange(ROWS + 1, dtype=np.int32) * count, boxes)
+    pq.write_table(pa.table({"image_uri": NAMES, "boxes": column}), path, compression="zstd")
 
 
 def boxes_as_text(path: Path) -> None:
-    text = json.dumps([[0, 0, 9, 9]] * 60)
-    pq.write_table(pa.table({"image_uri": [f"{row}.jpg" for row in range(8192)], "boxes": [text] * 8192}), path)
+    text = pa.array([json.dumps([[0, 0, 9, 9]] * 60)])
+    pq.write_table(pa.table({"image_uri": NAMES, "boxes": repeated(text)}), path, store_schema=False)
 
 
 def one_image_of_many_boxes(path: Path) -> None:
-    pq.write_table(pa.table({"image_uri": ["a.jpg"], "boxes": [[[0.0, 0.0, 9.0, 9.0]] * 1_000_000]}), path)
+    corners = pa.array(np.tile([0.0, 0.0, 9.0, 9.0], 1_000_000))
+    boxes = pa.ListArray.from_arrays(np.arange(1_000_001, dtype=np.int32) * 4, corners)
+    pq.write_table(pa.table({"image_uri": ["a.jpg"], "boxes": pa.ListArray.from_arrays([0, 1_000_000], boxes)}), path)
 
 
 def repeated_cells(path: Path) -> None:
-    pq.write_table(pa.table({"image_uri": [f"{row}.jpg" for row in range(8192)], "title": ["x" * 500_000] * 8192}), path)
+    cells = repeated(pa.array(["x" * 100_000]))
+    pq.write_table(pa.table({"image_uri": NAMES, "title": cells}), path, store_schema=False)
 
 
 def compressed_cells(path: Path) -> None:
-    table = pa.table({"image_uri": [f"{row}.jpg" for row in range(4096)], "title": ["x" * 500_000] * 4096})
+    table = pa.table({"image_uri": NAMES[:1024], "title": ["x" * 500_000] * 1024})
     pq.write_table(table, path, use_dictionary=False, compression="zstd", row_group_size=512)
 
 
 def long_addresses(path: Path) -> None:
-    pq.write_table(pa.table({"image_uri": ["x" * 300_000 + str(row % 3) for row in range(8192)]}), path)
+    texts = pa.array(["x" * 100_000 + str(number) for number in range(3)])
+    column = pa.DictionaryArray.from_arrays(np.arange(ROWS, dtype=np.int32) % 3, texts)
+    pq.write_table(pa.table({"image_uri": column}), path, store_schema=False)
 
 
 def nested_columns(path: Path) -> None:
-    pq.write_table(pa.table({"image_uri": [f"{row}.jpg" for row in range(8192)], "tags": [[["t"] * 20] * 50] * 8192}), path)
+    tags = pa.array([[["t"] * 20] * 50])
+    pq.write_table(pa.table({"image_uri": NAMES, "tags": pa.concat_arrays([tags] * ROWS)}), path)
 
 
 def one_long_line(path: Path) -> None:
@@ -76,14 +95,14 @@ def one_long_line(path: Path) -> None:
 
 def many_long_lines(path: Path) -> None:
     with gzip.open(path, "wb", compresslevel=1) as file:
-        for row in range(400):
+        for row in range(250):
             file.write(json.dumps({"image_uri": f"{row}.jpg", "title": "x" * 2_000_000}).encode() + b"\n")
 
 
 def long_cells_in_csv(path: Path) -> None:
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(b"image_uri,title\n")
-        for row in range(400):
+        for row in range(250):
             file.write(f"{row}.jpg,{'x' * 2_000_000}\n".encode())
 
 
@@ -99,7 +118,7 @@ def long_cells_in_csv(path: Path) -> None:
         (long_addresses, "parquet", "8192"),
         (nested_columns, "parquet", "8192"),
         (one_long_line, "jsonl.gz", "line 1 has more than 4194304 bytes; write one item per line"),
-        (many_long_lines, "jsonl.gz", "400"),
+        (many_long_lines, "jsonl.gz", "250"),
         (long_cells_in_csv, "csv.gz", "field larger than field limit (131072)"),
     ],
 )

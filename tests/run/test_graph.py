@@ -16,10 +16,11 @@ import pytest
 from pipeline.config.job import load_job
 from pipeline.errors import ConfigError, StorageError, WeightsError
 from pipeline.log import RunCounters
-from pipeline.run.block_sizes import block_mib, rows_per_block, rows_per_part
+from pipeline.run.block_sizes import block_mib, context_of, rows_per_block, rows_per_part
 from pipeline.run.cluster import with_cpu_actors
 from pipeline.run.driver import run_job
-from pipeline.run.graph import context_of, execute, graph
+from pipeline.run.graph import execute, graph
+from pipeline.run.ledger_actor import RayCrashLedger
 from pipeline.run.pool import Pool
 from pipeline.run.preflight import make_plan, without_done
 from pipeline.run.stages.segment import SegmentBatch
@@ -58,7 +59,7 @@ def test_a_batch_is_one_forward_pass_and_a_gpu_has_the_next_one_at_hand(
     job = load_job(**where, overrides=["recipe.frame_px=1024", *settings])
     files = Files(job.storage)
     plan = make_plan(job, files)
-    stage = graph(plan, pool, context_of(plan, pool, "run"))._logical_plan.dag
+    stage = graph(plan, pool, context_of(plan, pool, "run", RayCrashLedger.start()))._logical_plan.dag
     while getattr(stage, "fn", None) is not SegmentBatch:
         (stage,) = stage.input_dependencies
     assert stage.batch_size == images
@@ -82,7 +83,7 @@ def test_a_small_parquet_manifest_becomes_many_tasks_and_pixels_never_wait_for_a
     )
     files = Files(job.storage)
     plan = make_plan(job, files)
-    made = graph(plan, POOL, context_of(plan, POOL, "run")).materialize()
+    made = graph(plan, POOL, context_of(plan, POOL, "run", RayCrashLedger.start())).materialize()
     tasks = {names: int(count) for names, count in re.findall(r"Operator \d+ (.*?): (\d+) tasks executed", made.stats())}
     decode = next(count for names, count in tasks.items() if "decode_batch" in names)
     assert decode == 10, tasks
@@ -109,7 +110,7 @@ def test_one_new_item_is_one_task(tmp_path: Path, make_photos: MakePhotos, fake_
     make_photos(tmp_path / "photos", 1, first=12)
     files = Files(job.storage)
     plan = without_done(make_plan(job, files))
-    made = graph(plan, POOL, context_of(plan, POOL, "run")).materialize()
+    made = graph(plan, POOL, context_of(plan, POOL, "run", RayCrashLedger.start())).materialize()
     tasks = re.findall(r"Operator \d+ (.*?): (\d+) tasks executed", made.stats())
     assert [int(count) for names, count in tasks if "decode_batch" in names] == [1], tasks
 

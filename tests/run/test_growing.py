@@ -244,7 +244,9 @@ def test_some_other_boxes_are_told(
 def test_a_manifest_without_a_usable_row_is_refused_before_the_output_changes(tmp_path: Path, fake_preset: str) -> None:
     rows = ["image_uri,x0,y0,x1,y1", *(f"photos/{row}.jpg,90,5,{row},50" for row in range(30)), "photos/x.jpg,1,,,"]
     (tmp_path / "m.csv").write_text("\n".join(rows))
-    with pytest.raises(ConfigError, match=r"none of the 31 rows of the manifest can be used; 30 because: box "):
+    with pytest.raises(
+        ConfigError, match=r"none of the manifest's 31 rows can be used. The most frequent reason \(30 rows\): box "
+    ):
         run_job(load_job(manifest=str(tmp_path / "m.csv"), output=str(tmp_path / "out"), preset=fake_preset))
     assert not list((tmp_path / "out").rglob("*.json"))
 

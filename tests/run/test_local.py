@@ -78,7 +78,7 @@ def test_an_item_that_ends_its_process_fails_alone(
     go: Go, faults: Callable[..., Path], marked: str, tmp_path: Path, where: str, deed: str, rows: int
 ) -> None:
     faults(marked=deed, where=where)
-    record = go("limits.item_s=1.5", f"compute.rows_per_block={rows}", f"compute.batch_size={rows}")
+    record = go("limits.item_s=1", f"compute.rows_per_block={rows}", f"compute.batch_size={rows}")
     assert (record.failed, record.ok + record.review) == (1, 8)
     assert {item for item, code in codes(tmp_path / "out").items() if code == "crash"} == {marked}
 
