@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from pipeline.errors import ConfigError, SegmentError, WeightsError
 from pipeline.models.engines import onnx
-from pipeline.models.engines.onnx import OnnxModel
+from pipeline.models.engines.onnx import OnnxModel, _has_external_weights
 from pipeline.models.engines.openvino import has_openvino
 
 spec = importlib.util.spec_from_file_location("onnx_files", Path(__file__).with_name("onnx_files.py"))
@@ -224,6 +224,39 @@ def test_weights_in_a_second_file_are_refused(location: str, build: Build, tmp_p
     )
     with pytest.raises(WeightsError, match="keeps its weights in a second file"):
         build(content)
+
+
+WHERE = files.field(1, "location"), files.field(2, "weights.bin")
+SHAPE = files.field(1, 1) + files.field(2, files.FLOAT) + files.field(8, "w")
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        SHAPE + files.field(13, WHERE[1] + WHERE[0]) + files.field(14, 1),
+        files.field(14, 1) + files.field(13, WHERE[0] + WHERE[1]) + SHAPE,
+        files.field(13, WHERE[1] + files.field(9, 7) + WHERE[0]) + SHAPE,
+        SHAPE + files.field(14, 1),
+    ],
+)
+@pytest.mark.parametrize("place", ["initializer", "attribute"])
+def test_a_second_file_is_found_in_any_order_of_fields(tensor: bytes, place: str, tmp_path: Path) -> None:
+    """Protobuf messages may have their fields in any order."""
+    constant = (
+        files.field(2, "w") + files.field(4, "Constant") + files.field(5, files.field(1, "value") + files.field(5, tensor))
+    )
+    nodes = [files.node("Mul", ["image", "w"], "out"), *([constant] if place == "attribute" else [])]
+    content = files.model(nodes, [image_input()], [], [tensor] if place == "initializer" else [])
+    (tmp_path / "network.onnx").write_bytes(content)
+    assert _has_external_weights(tmp_path / "network.onnx")
+    (tmp_path / "sound.onnx").write_bytes(files.mean_model())
+    assert not _has_external_weights(tmp_path / "sound.onnx")
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 50, b"\x3a\xff\xff\xff\xff\x7f", bytes(range(256)), b"\x3a\x02\x2a\x7f"])
+def test_damaged_messages_end_the_search(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "network.onnx").write_bytes(content)
+    assert not _has_external_weights(tmp_path / "network.onnx")
 
 
 def test_a_tensor_may_be_called_location(build: Build, frames: Any) -> None:

@@ -6,8 +6,7 @@ The file may use only ONNX Runtime's own operators, and must contain its weights
 from __future__ import annotations
 
 import mmap
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,19 +180,68 @@ def _open(path: Path, device: torch.device, threads: int | None, *, optimise: bo
     return session
 
 
-def _has_external_weights(path: Path) -> bool:
-    """Return whether a tensor of the graph keeps its numbers in another file.
+_MESSAGES: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "function": {7: "node", 11: "attribute"},
+}
+"""Fields of ONNX messages that lead to tensors (onnx.proto)."""
 
-    Searches for the bytes of an entry of ``TensorProto.external_data`` (field 13) with the key ``location`` (onnx.proto).
-    """
-    key = b"\x0a\x08location\x12"
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+"""Fields of a tensor: where its numbers are in another file, and whether they are."""
+
+
+def _has_external_weights(path: Path) -> bool:
+    """Return whether a tensor of the graph keeps its numbers in another file, in whatever order its fields are."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        at = content.find(key)
-        while at >= 0:
-            if re.search(rb"\x6a[\x0b-\xff][\x01-\x7f]?\Z", content[max(0, at - 3) : at], re.DOTALL):
-                return True
-            at = content.find(key, at + 1)
+        messages = [("model", 0, len(content))]
+        while messages:
+            kind, start, end = messages.pop()
+            for field, value in _fields(content, start, end):
+                is_external = field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value != 0)
+                if kind == "tensor" and is_external:
+                    return True
+                if isinstance(value, tuple) and field in _MESSAGES.get(kind, {}):
+                    messages.append((_MESSAGES[kind][field], *value))
     return False
+
+
+def _fields(content: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
+    """Yield number and value of the fields of a protobuf message: an integer, or start and end. Stops at invalid bytes."""
+    while at < end:
+        key, at = _varint(content, at, end)
+        wire = key & 7
+        if wire == 0:
+            value, at = _varint(content, at, end)
+            yield key >> 3, value
+        elif wire == 2:
+            length, at = _varint(content, at, end)
+            if at + length > end:
+                return
+            yield key >> 3, (at, at + length)
+            at += length
+        elif wire in (1, 5):
+            at += 8 if wire == 1 else 4
+        else:
+            return
+
+
+def _varint(content: mmap.mmap, at: int, end: int) -> tuple[int, int]:
+    """Return a base-128 number and the position after it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= end:
+            break
+        byte = content[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            break
+    return value, at
 
 
 def _find(candidates: list[Any], name: str | None, kind: str, path: Path) -> Any:
