@@ -155,7 +155,7 @@ class Destination(Section):
 
 
 class Budget(Section):
-    """How many items of a run may fail, and how long it may take."""
+    """Limits of a run: failed items, and time."""
 
     max_failed_share: float = Field(
         default=0.05, ge=0, le=1, description="Maximum share of failed items in a run; above it, the exit code is 3."
@@ -190,7 +190,7 @@ class Drift(Section):
 
 
 class Notify(Section):
-    """Where the notification about the end of a run goes."""
+    """Destination of the notification about the end of a run."""
 
     to: SecretStr | None = Field(
         default=None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,9 +70,10 @@ def evaluate(
     plans = [run_job(job, accept_licence=accept_licence, signals=signals)[0] for job in own]
     truth = read_ground_truth(plans[0].manifest, files, options.truth, options.tags)
     summaries = []
-    for name, plan in zip(names, plans, strict=True):
-        rows = _measure(plan, truth, options)
-        summaries.append(summarise(name, plan.job.recipe.label(), rows, calibrated=_is_calibrated(plan)))
+    with _cluster(jobs[0].compute, plans[0].rows):
+        for name, plan in zip(names, plans, strict=True):
+            rows = _measure(plan, truth, options)
+            summaries.append(summarise(name, plan.job.recipe.label(), rows, calibrated=_is_calibrated(plan)))
     output = plans[0].output
     output.write(join(root, "evaluation.json"), as_json(summaries))
     output.write(join(root, "evaluation.md"), markdown(summaries).encode())
@@ -101,6 +103,15 @@ def _measure(plan: Plan, truth: pa.Table, options: EvaluateOptions) -> pa.Table:
     return pa.concat_tables(read_rows(part, output.files) for part in sorted(parts)).sort_by("item_id")
 
 
+def _cluster(compute: Compute, items: int) -> AbstractContextManager[Any]:
+    """Return the cluster that measures all models, so that Ray starts once; nothing for a small evaluation."""
+    if is_small(compute, items):
+        return nullcontext()
+    from pipeline.run.cluster import ray_cluster  # imports Ray
+
+    return ray_cluster(compute)
+
+
 def _measure_rows(rows: pa.Table, context: MeasureContext, compute: Compute) -> Iterator[dict[str, Any]]:
     """Measure in one process or on Ray, as a run of so many items would work."""
     if is_small(compute, rows.num_rows):
@@ -108,9 +119,8 @@ def _measure_rows(rows: pa.Table, context: MeasureContext, compute: Compute) -> 
         yield from run_in_worker(MeasureWork(context), blocks, compute.no_progress_s)
         return
     from pipeline.evaluate.graph import measure_rows  # imports Ray
-    from pipeline.run.cluster import ray_cluster
 
-    with ray_cluster(compute):
+    with _cluster(compute, rows.num_rows):
         yield from measure_rows(rows, context, compute)
 
 

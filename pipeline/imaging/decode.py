@@ -105,10 +105,10 @@ def decode_alpha(data: bytes, limits: Limits) -> Mask | None:
     """
     try:
         image = _open(data, sniff(data))
-        _check_size(image, limits)
-        image.load()
         if not image.has_transparency_data:
             return None
+        _check_size(image, limits)
+        image.load()
         return np.array(upright(image).convert("RGBA").getchannel("A"))
     except DecodeError:
         raise

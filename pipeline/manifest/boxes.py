@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import ItemRefused
+from pipeline.manifest.pieces import pieces
 from pipeline.types import Box
 
 
@@ -110,6 +111,9 @@ MAX_PER_IMAGE = 10_000
 TEXT_BYTES = 100
 """Bytes of a box as text, at most, on average."""
 
+LIST_BYTES = 36
+"""Bytes of a box in a list."""
+
 CUT_BYTES = 2**20
 """Bytes of ``boxes`` in one table of rows, at most, unless a single row has more: about 30,000 boxes."""
 
@@ -119,37 +123,33 @@ def cut(table: pa.Table) -> Iterator[pa.Table]:
     if "boxes" not in table.column_names:
         yield table
         return
-    column = table["boxes"]
+    is_text, lengths = _lengths(table["boxes"])
+    yield from pieces(table, lengths if is_text else lengths * LIST_BYTES, CUT_BYTES)
+
+
+def _lengths(column: pa.ChunkedArray) -> tuple[bool, npt.NDArray[np.int64]]:
+    """Return whether the boxes are text, and bytes per row if they are, else boxes per row."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_null(column.type):
-        yield table
-        return
+        return False, np.zeros(len(column), np.int64)
     is_text = not pa.types.is_nested(column.type)
-    lengths = pc.binary_length(column.cast(pa.large_string())) if is_text else pc.multiply(pc.list_value_length(column), 36)
-    ends = np.cumsum(pc.fill_null(lengths, 0).to_numpy())
-    start = 0
-    while start < table.num_rows:
-        used = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, used + CUT_BYTES, side="right")))
-        yield table.slice(start, stop - start)
-        start = stop
+    lengths = pc.binary_length(column.cast(pa.large_string())) if is_text else pc.list_value_length(column)
+    return is_text, pc.fill_null(lengths, 0).to_numpy().astype(np.int64)
 
 
 def to_values(column: pa.ChunkedArray) -> list[Any]:
     """Return the values of a column ``boxes``. Python objects are made for no more boxes than an image may have."""
+    is_text, lengths = _lengths(column)
+    per_box = TEXT_BYTES if is_text else 1
+    is_large = lengths > MAX_PER_IMAGE * per_box
+    if not is_large.any():
+        return list(column.to_pylist())
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if pa.types.is_null(column.type):
-        return [None] * len(column)
-    is_text = not pa.types.is_nested(column.type)
-    lengths = pc.fill_null(pc.binary_length(column.cast(pa.large_string())) if is_text else pc.list_value_length(column), 0)
-    is_large = pc.greater(lengths, MAX_PER_IMAGE * (TEXT_BYTES if is_text else 1))
-    if not pc.any(is_large, min_count=0).as_py():
-        return list(column.to_pylist())
-    values = list(pc.if_else(is_large, pa.scalar(None, column.type), column).to_pylist())
-    for row in np.flatnonzero(is_large.to_numpy()).tolist():
-        values[row] = [_too_many(lengths[row].as_py() // (TEXT_BYTES if is_text else 1))]
+    values = list(pc.if_else(pa.array(is_large), pa.scalar(None, column.type), column).to_pylist())
+    for row in np.flatnonzero(is_large).tolist():
+        values[row] = [_too_many(int(lengths[row]) // per_box)]
     return values
 
 

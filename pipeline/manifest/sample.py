@@ -14,7 +14,7 @@ SIZE = 4096
 
 
 class Request(NamedTuple):
-    """What a manifest asks for."""
+    """An item as a manifest describes it."""
 
     item_id: str
     image_uri: str | None

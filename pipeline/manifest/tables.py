@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError
 from pipeline.manifest.items import CORNERS, OWN_COLUMNS, clean_names, roles
+from pipeline.manifest.pieces import pieces
 from pipeline.storage.errors import LIBRARY_ERRORS, describe_error, is_corruption
 from pipeline.storage.files import Files
 from pipeline.storage.uris import redact
@@ -197,16 +198,11 @@ def _small_tables(table: pa.Table) -> Iterator[pa.Table]:
     sizes = np.zeros(table.num_rows, np.int64)
     for column in table.columns:
         if pa.types.is_dictionary(column.type):
-            lengths = pc.fill_null(pc.binary_length(pc.cast(column.combine_chunks().dictionary, pa.large_binary())), 0)
-            places = pc.fill_null(column.combine_chunks().indices, 0)
+            texts = column.combine_chunks()
+            lengths = pc.fill_null(pc.binary_length(pc.cast(texts.dictionary, pa.large_binary())), 0)
+            places = pc.fill_null(texts.indices, 0)
             sizes += lengths.to_numpy()[places.to_numpy()] if len(lengths) else 0
-    ends = np.cumsum(sizes)
-    start = 0
-    while start < table.num_rows:
-        used = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, used + TABLE_BYTES, side="right")))
-        yield table.slice(start, stop - start)
-        start = stop
+    return pieces(table, sizes, TABLE_BYTES)
 
 
 def _csv_schema(uri: str, files: Files) -> tuple[pa.Schema, list[Fragment]]:

@@ -66,7 +66,7 @@ class Shift:
 
     @property
     def drifted(self) -> bool:
-        """Whether the lower bound exceeds the tolerance."""
+        """True if the lower bound exceeds the tolerance."""
         return self.at_least > self.tolerated
 
 

@@ -1,9 +1,7 @@
-"""Choose how many items or bytes a task, a batch, a block and an index part have, and tell the stages."""
+"""Choose how many items or bytes a task, a batch, a block and an index part have."""
 
 from __future__ import annotations
 
-from pipeline.run.context import StageContext
-from pipeline.run.crash_ledger import CrashLedger
 from pipeline.run.pool import Pool
 from pipeline.run.preflight import Plan
 
@@ -21,31 +19,6 @@ BLOCK_MIB = 64
 
 BLOCKS, MAX_GROWTH = 8_000, 4
 """The driver keeps 10 KB per block until the run ends. Beyond this number of blocks they grow, up to this factor."""
-
-
-def context_of(plan: Plan, pool: Pool, run_id: str, ledger: CrashLedger | None = None) -> StageContext:
-    """Return what the stages of a run share.
-
-    Args:
-        plan: The job and its items to do.
-        pool: Actors and their resources.
-        run_id: Goes into every index row.
-        ledger: The crash ledger; None if the workers add it.
-    """
-    return StageContext(
-        plan.job,
-        plan.output,
-        run_id,
-        plan.manifest.allowlist,
-        plan.manifest.carried,
-        plan.resolved.backgrounds,
-        plan.replaces,
-        plan.deadline,
-        ledger,
-        pool,
-        batch_size(plan, pool),
-        block_mib(plan),
-    )
 
 
 def batch_size(plan: Plan, pool: Pool) -> int:

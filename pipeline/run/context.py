@@ -12,8 +12,10 @@ from pipeline.config.job import Job
 from pipeline.config.recipe import Recipe
 from pipeline.output.derived import wanted_files
 from pipeline.output.output import Output
+from pipeline.run.block_sizes import batch_size, block_mib
 from pipeline.run.crash_ledger import CrashLedger, IsolatedBatch
-from pipeline.run.pool import Pool
+from pipeline.run.pool import NO_MODEL, Pool
+from pipeline.run.preflight import Plan
 from pipeline.storage.allowlist import AllowList
 from pipeline.storage.files import Files
 
@@ -37,7 +39,7 @@ class StageContext:
     """Seconds since 1970 from which no more items are started; None for none."""
     ledger: CrashLedger | None = None
     """None: crashes are not isolated, and nothing has a deadline (tests, benchmarks)."""
-    pool: Pool = Pool(1, 0.0, 1.0, 1, "cpu")  # noqa: RUF009  (immutable)
+    pool: Pool = NO_MODEL
     batch_size: int | None = None
     """Images per forward pass; None for the recipe's default."""
     block_mib: int = 64
@@ -61,3 +63,28 @@ class StageContext:
     def isolated(self, stage: str, item_ids: list[str]) -> IsolatedBatch:
         """Enter a batch of a stage in the crash ledger."""
         return IsolatedBatch(self.ledger, stage, item_ids, self.job.limits.item_s)
+
+
+def context_of(plan: Plan, pool: Pool, run_id: str, ledger: CrashLedger | None = None) -> StageContext:
+    """Return what the stages of a run share.
+
+    Args:
+        plan: The job and its items to do.
+        pool: Actors and their resources.
+        run_id: Goes into every index row.
+        ledger: The crash ledger; None if the workers add it.
+    """
+    return StageContext(
+        plan.job,
+        plan.output,
+        run_id,
+        plan.manifest.allowlist,
+        plan.manifest.carried,
+        plan.resolved.backgrounds,
+        plan.replaces,
+        plan.deadline,
+        ledger,
+        pool,
+        batch_size(plan, pool),
+        block_mib(plan),
+    )

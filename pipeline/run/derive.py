@@ -8,8 +8,9 @@ from typing import Any
 import ray.data
 
 from pipeline.run.block_sizes import DERIVED_ROWS
-from pipeline.run.context import StageContext
+from pipeline.run.context import context_of
 from pipeline.run.ledger_actor import RayCrashLedger
+from pipeline.run.pool import NO_MODEL
 from pipeline.run.preflight import Plan
 from pipeline.run.ray_data import RETRY_FOREVER, ray_data
 from pipeline.run.sources import LackingItems
@@ -26,15 +27,7 @@ def derive(plan: Plan, run_id: str) -> Iterator[dict[str, Any]]:
     Raises:
         PipelineError: What a worker refused.
     """
-    context = StageContext(
-        plan.job,
-        plan.output,
-        run_id,
-        plan.manifest.allowlist,
-        backgrounds=plan.resolved.backgrounds,
-        replaces=plan.replaces,
-        ledger=RayCrashLedger.start(),
-    )
+    context = context_of(plan, NO_MODEL, run_id, RayCrashLedger.start())
     with ray_data(no_progress_s=plan.job.compute.no_progress_s):
         rows: Any = ray.data.read_datasource(LackingItems(plan.output, plan.job.recipe))
         dataset = rows.repartition(target_num_rows_per_block=DERIVED_ROWS).map_batches(

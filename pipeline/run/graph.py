@@ -12,9 +12,9 @@ from ray.data.exceptions import ExecutionTimeoutError
 
 from pipeline.errors import Stopped
 from pipeline.log import RunCounters
-from pipeline.run.block_sizes import block_mib, context_of, rows_per_block, rows_per_part
+from pipeline.run.block_sizes import block_mib, rows_per_block, rows_per_part
 from pipeline.run.budget import no_progress
-from pipeline.run.context import StageContext
+from pipeline.run.context import StageContext, context_of
 from pipeline.run.ledger_actor import RayCrashLedger
 from pipeline.run.pool import COMMIT_CPUS, Pool
 from pipeline.run.preflight import Plan

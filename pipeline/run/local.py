@@ -25,11 +25,12 @@ from pipeline.concurrency import local_cpus
 from pipeline.config.job import Compute
 from pipeline.errors import Stopped
 from pipeline.log import log
-from pipeline.run.block_sizes import DERIVED_ROWS, context_of, rows_per_block
+from pipeline.run.block_sizes import DERIVED_ROWS, rows_per_block
 from pipeline.run.budget import no_progress
+from pipeline.run.context import context_of
 from pipeline.run.crash_ledger import InMemoryLedger
 from pipeline.run.gpus import address_of, has_joined_ray, will_use_gpus
-from pipeline.run.pool import Pool
+from pipeline.run.pool import NO_MODEL, Pool
 from pipeline.run.preflight import Plan
 from pipeline.run.stages.read import read_lacking, read_todo
 from pipeline.run.work import DeriveWork, Part, SegmentWork, Work
@@ -88,7 +89,7 @@ def derive_items(plan: Plan, run_id: str) -> Iterator[dict[str, Any]]:
         Stopped: As ``segment_items``.
         PipelineError: What a worker refused.
     """
-    context = context_of(plan, Pool(1, 0.0, 1.0, 1, "cpu"), run_id)
+    context = context_of(plan, NO_MODEL, run_id)
     lacking = [read_lacking(part, plan.output, plan.job.recipe) for part in plan.output.parts()]
     rows = pa.concat_tables(lacking, promote_options="default").combine_chunks()
     blocks = (rows.slice(start, DERIVED_ROWS) for start in range(0, rows.num_rows, DERIVED_ROWS))

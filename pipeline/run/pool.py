@@ -49,6 +49,10 @@ class Pool:
     """Actors that the pool may grow to when machines join; None for a fixed number."""
 
 
+NO_MODEL = Pool(1, 0.0, 1.0, 1, "cpu")
+"""For stages that hold no model: one process on one CPU."""
+
+
 def fit_pool(compute: Compute, cluster: Cluster, *, gpu_model: bool = True) -> Pool:
     """Return the pool that was asked for, or one actor per GPU, or one per machine without GPUs.
 

@@ -21,7 +21,7 @@ class Part(NamedTuple):
     items: int
     """Items of the blocks that are finished with it."""
     facts: dict[str, Any]
-    """What the last stage says about it."""
+    """The row that the last stage returns about it."""
 
 
 class Work(Protocol):

@@ -5,7 +5,6 @@ Messages are pickles: work and blocks come on stdin, results go to stdout. The e
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import pickle
@@ -24,12 +23,10 @@ import pyarrow as pa
 from pipeline.errors import PipelineError
 from pipeline.log import log
 from pipeline.run.crash_ledger import InMemoryLedger
+from pipeline.run.stages.process import end_with_parent
 
 IDLE_S = 60.0
 """Seconds after which a worker without work ends. Its model stays loaded until then, for the next run of the same driver."""
-
-PR_SET_PDEATHSIG = 1
-"""Parameter of Linux's ``prctl`` (prctl(2))."""
 
 OOM_SCORE = "500"
 """Out of 1000: if memory runs out, Linux kills the worker, and not the driver, which records why."""
@@ -121,12 +118,11 @@ def _open_channel() -> Tell:
 
 
 def _end_with_the_driver() -> None:
-    """Leave Ctrl-C to the driver, and let Linux kill this process with it."""
+    """Leave Ctrl-C to the driver, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        with suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="ascii")
+    end_with_parent()
+    with suppress(OSError):  # Linux only
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="ascii")
 
 
 class _ToDriver(logging.Handler):

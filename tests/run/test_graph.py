@@ -16,8 +16,9 @@ import pytest
 from pipeline.config.job import load_job
 from pipeline.errors import ConfigError, StorageError, WeightsError
 from pipeline.log import RunCounters
-from pipeline.run.block_sizes import block_mib, context_of, rows_per_block, rows_per_part
+from pipeline.run.block_sizes import block_mib, rows_per_block, rows_per_part
 from pipeline.run.cluster import with_cpu_actors
+from pipeline.run.context import context_of
 from pipeline.run.driver import run_job
 from pipeline.run.graph import execute, graph
 from pipeline.run.ledger_actor import RayCrashLedger

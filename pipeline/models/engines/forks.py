@@ -12,11 +12,11 @@ from pipeline.errors import ConfigError
 
 
 class _Process:
-    """What this process and its parent did."""
+    """Facts about this process and its parent."""
 
     has_loaded = False
     is_fork = False
-    """Whether it was forked from a process that had loaded a model."""
+    """True if it was forked from a process that had loaded a model."""
 
     def fork(self) -> None:
         self.is_fork = self.has_loaded

@@ -36,5 +36,12 @@ def tune_process(threads: int = 1) -> None:
     if hasattr(library, "mallopt"):
         library.mallopt(M_MMAP_THRESHOLD, LARGE_MIB * 2**20)
         library.mallopt(M_TRIM_THRESHOLD, KEEP_MIB * 2**20)
-    if hasattr(library, "prctl") and os.environ.get("RAY_RAYLET_PID") == str(os.getppid()):
+    if os.environ.get("RAY_RAYLET_PID") == str(os.getppid()):
+        end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Let Linux kill this process when its parent ends. Does nothing on other systems."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "prctl"):
         library.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
