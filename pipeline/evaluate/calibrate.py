@@ -57,7 +57,7 @@ class _Items:
     """Number of the photo."""
     held_out: npt.NDArray[np.bool_]
     copies: npt.NDArray[np.bool_]
-    """Whether it is a corrupted copy of a photo."""
+    """True for a corrupted copy of a photo."""
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> _Items:
         signals = [self.signals[row] for row in np.flatnonzero(chosen)]

@@ -41,7 +41,7 @@ class EvaluateOptions:
     tags: str | None = None
     """Manifest column of tags; None for none."""
     hce: bool = False
-    """Whether to compute human correction efforts, which is slow."""
+    """True to compute human correction efforts, which is slow."""
 
 
 def evaluate(

@@ -36,7 +36,7 @@ class MeasureContext:
 
     output: Output
     allowlist: AllowList
-    """Where ground truth may be read from."""
+    """Locations that ground truth may be read from."""
     limits: Limits
     threads: int
     """Threads per task that read files."""

@@ -40,7 +40,7 @@ class Summary:
     quality_deciles: tuple[float, ...] = ()
     """Minimum, nine deciles and maximum of the quality. Empty without qualities."""
     calibrated: bool = False
-    """Whether every quality is a calibrated probability."""
+    """True if every quality is a calibrated probability."""
     examples: dict[str, str] = field(default_factory=dict)
     """Path of one item's ``cutout`` and ``mask``."""
     expected: Expectation = field(default_factory=Expectation)

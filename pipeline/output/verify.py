@@ -73,7 +73,7 @@ class VerifyReport:
 
     @property
     def sound(self) -> bool:
-        """Whether there are no findings."""
+        """Return True if there are no findings."""
         return not self.counts
 
     def add(self, kind: str, example: str) -> None:

@@ -54,12 +54,12 @@ class SampleResult:
 
     @property
     def complete(self) -> bool:
-        """Whether all items of the sample are reviewed."""
+        """Return True if all items of the sample are reviewed."""
         return self.reviewed == self.plan.draw
 
     @property
     def accepted(self) -> bool:
-        """Whether the sample is complete and has no more bad items than allowed."""
+        """Return True if the sample is complete and has no more bad items than allowed."""
         return self.complete and self.bad <= self.plan.allowed
 
     @property

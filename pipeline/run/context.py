@@ -28,13 +28,13 @@ class StageContext:
     output: Output
     run_id: str
     allowlist: AllowList
-    """Where images may be read from."""
+    """Locations that images may be read from."""
     carried: pa.Schema = field(default_factory=lambda: pa.schema([]))
     """Manifest columns that travel to the index."""
     backgrounds: Mapping[str, bytes] = field(default_factory=dict)
     """Background pictures of the renditions, by SHA-256."""
     replaces: bool = False
-    """Whether this run replaces objects of items that have a row."""
+    """True if this run replaces objects of items that have a row."""
     deadline: float | None = None
     """Seconds since 1970 from which no more items are started; None for none."""
     ledger: CrashLedger | None = None

@@ -97,7 +97,7 @@ class Speed:
 
     items_per_s: float
     source: str
-    """How it was measured, as a sentence."""
+    """Method of measurement, as a sentence."""
 
 
 def measured_speed(records: Iterable[dict[str, Any]], gpus_per_actor: float) -> Speed | None:

@@ -92,7 +92,7 @@ class IsolatedBatch:
 
     @property
     def one_by_one(self) -> bool:
-        """Whether a process crashed on this batch, so that its items must be run one by one."""
+        """Return True if a process crashed on this batch, so that its items must be run one by one."""
         return bool(self.batch_crashes or any(self.crashes))
 
     def run_batch(self, work: Callable[[], T]) -> T:

@@ -45,11 +45,11 @@ class Plan:
     resolved: ResolvedRecipe
     """The recipe with its files on this machine."""
     settings: dict[str, Any]
-    """What the output records; see ``output.settings``."""
+    """Settings that the output records; see ``output.settings``."""
     replace: bool = False
-    """Whether items of another recipe may be replaced."""
+    """True if items of another recipe may be replaced."""
     replaces: bool = False
-    """Whether some items to do have a row, so that their objects are replaced."""
+    """True if some items to do have a row, so that their objects are replaced."""
     deadline: float | None = None
     """Seconds since 1970 from which no more items are started; None for none."""
 

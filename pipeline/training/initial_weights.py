@@ -20,7 +20,7 @@ CLASSIFIER = re.compile(r"^(conv_head|bn2|classifier)\.")
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """What was loaded. The other parameters of the network stay random."""
+    """Report of the parameters that were loaded. The other parameters of the network stay random."""
 
     loaded: int
     """Number of tensors."""

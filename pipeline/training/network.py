@@ -17,7 +17,7 @@ from pipeline.training.losses import alpha_loss, shape_loss
 from pipeline.training.recipe import TrainRecipe
 
 LOSSES = ("loss", "final", "l1", "slope", "local", "overview", "saliency")
-"""What ``SupervisedMVANet`` returns: the weighted sum, and its terms without their weights."""
+"""Result of ``SupervisedMVANet``: the weighted sum, and its terms without their weights."""
 
 
 def variant_of(recipe: TrainRecipe) -> Variant:

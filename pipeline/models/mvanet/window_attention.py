@@ -68,7 +68,7 @@ class Windows(NamedTuple):
 
     @property
     def padded(self) -> bool:
-        """Whether any window has padding."""
+        """Return True if any window has padding."""
         return any(kind.copies for kind in self.kinds)
 
 

@@ -95,7 +95,7 @@ def _render(missing: list[Any], source: _Source, context: StageContext) -> Itera
 
 
 class _Source:
-    """What an item's new files are made from: its mask, its cutout, or if there is no cutout, its photo."""
+    """Source of an item's new files: its mask, its cutout, or if there is no cutout, its photo."""
 
     def __init__(self, entry: dict[str, Any], context: StageContext) -> None:
         self.entry, self.context = entry, context

@@ -50,7 +50,7 @@ class Pictures:
 
 
 class Brand(NamedTuple):
-    """What all faces of a package share."""
+    """Design that all faces of a package share."""
 
     ground: Colour
     second: Colour

@@ -68,7 +68,7 @@ def draw_product(kind: str, seed: int, tone: Tone, pose: Pose, light: Light, hei
 
 
 class Shop(NamedTuple):
-    """What all products of a picture have in common: what is printed on them, the light, and the picture's size."""
+    """Properties that all products of a picture share: the print on them, the light, and the picture's size."""
 
     pictures: Pictures
     light: Light

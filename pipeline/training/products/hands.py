@@ -42,7 +42,7 @@ Limb = tuple[Points, Radii]
 
 
 class Grip(NamedTuple):
-    """Where and how a hand holds: a point on the product's edge, the direction into the product, and the palm's width."""
+    """Position of a hand: a point on the product's edge, the direction into the product, and the palm's width."""
 
     edge: npt.NDArray[np.float64]
     inward: npt.NDArray[np.float64]

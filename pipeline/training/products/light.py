@@ -28,7 +28,7 @@ class Light(NamedTuple):
 
 
 class Pose(NamedTuple):
-    """How an object is turned, in degrees, and the camera's distance in object heights."""
+    """Rotation of an object in degrees, and the camera's distance in object heights."""
 
     yaw: float = 0.0
     """Around the vertical; at 0 the front faces the camera."""

@@ -17,7 +17,7 @@ MARGIN_PX = 2
 
 
 class Looks(NamedTuple):
-    """How a kind looks."""
+    """Appearance of a kind."""
 
     width: float
     """Largest radius, as a share of the height."""

@@ -19,7 +19,7 @@ Radii = npt.NDArray[np.float32]
 
 
 class Solid(NamedTuple):
-    """What is turned around an axis."""
+    """Outline that is turned around an axis."""
 
     radii: Radii
     skin: Pixels
