@@ -65,6 +65,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not (item.path.is_relative_to(TESTS / "jobs") or item.path.name in LONG))
 
 
+PROCESS_DIED = 6
+"""Exit status of the tests when one of their processes died; see the Makefile. pytest itself uses 0 to 5."""
+
+died: list[str] = []
+
+
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Print how a test process that died has ended, and the free memory: a crash looks otherwise than a lack of memory."""
+    if error:
+        status = node.gateway._io.popen.wait(60)
+        memory = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()[2] if sys.platform == "linux" else ""
+        died.append(node.gateway.id)
+        print(f"\n{node.gateway.id}: exit status {status}, where a negative one is a signal; {memory}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell failed tests from a process that died."""
+    if died:
+        session.exitstatus = PROCESS_DIED
+
+
 seconds_per_file: dict[str, float] = {}
 
 
