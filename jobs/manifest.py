@@ -44,7 +44,7 @@ def manifest(
         typer.Option(
             "--unpack",
             metavar="FOLDER",
-            help="IMAGES is Parquet with the byte columns image and mask: write their files to this folder.",
+            help="IMAGES is Parquet with the bytes of images, and of masks in a column mask: write them to this folder.",
         ),
     ] = None,
     corruptions: Annotated[

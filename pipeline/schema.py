@@ -143,8 +143,12 @@ TRAVELLING = ("pixels", "mask", "fetch_s", "decode_s", "segment_s")
 
 
 def carried_name(name: str) -> str:
-    """Return the name under which a manifest's further column is carried: its own, unless that is taken."""
-    return f"manifest_{name}" if name in INDEX.names or name in TRAVELLING else name
+    """Return the name under which a manifest's further column is carried: its own, unless that is taken.
+
+    Case is ignored, as in SQL: next to ``status``, DuckDB could not read a column ``Status``.
+    """
+    taken = name.lower() in {other.lower() for other in (*INDEX.names, *TRAVELLING)}
+    return f"manifest_{name}" if taken else name
 
 
 def index_schema(carried: pa.Schema) -> pa.Schema:

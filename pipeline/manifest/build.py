@@ -22,7 +22,8 @@ from pipeline.errors import ConfigError
 from pipeline.imaging.rle import decode_counts
 from pipeline.log import log
 from pipeline.manifest.items import CORNERS
-from pipeline.manifest.names import IMAGE_SUFFIXES, is_litter, printable
+from pipeline.manifest.listing import list_folder
+from pipeline.manifest.names import IMAGE_SUFFIXES, printable
 from pipeline.storage import uris
 from pipeline.storage.files import Files
 from pipeline.types import Size
@@ -39,8 +40,7 @@ def from_folder(folder: str, files: Files) -> pa.Table:
         ConfigError: There are no images.
         StorageError: The folder can't be listed.
     """
-    found = [info.uri for info in files.list(folder, suffixes=IMAGE_SUFFIXES)]
-    images = [printable(uri) for uri in found if not is_litter(uri.removeprefix(folder))]
+    images = [printable(uri) for uri in list_folder(folder, files, IMAGE_SUFFIXES)]
     if not images:
         raise ConfigError(f"no images below {folder}; names must end in {', '.join(sorted(IMAGE_SUFFIXES))}")
     return pa.table({"item_id": [uri.removeprefix(folder).lstrip("/") for uri in images], "image_uri": images})

@@ -20,7 +20,8 @@ from pipeline.imaging.rle import decode_counts
 from pipeline.imaging.sniff import sniff
 from pipeline.log import log
 from pipeline.manifest.build import CocoObject, coco_objects, coco_polygons, coco_table
-from pipeline.manifest.tables import translate_errors
+from pipeline.manifest.items import has_bytes
+from pipeline.manifest.table_files import translate_errors
 from pipeline.storage import uris
 from pipeline.storage.files import Files
 from pipeline.storage.object_names import FileNames
@@ -118,10 +119,11 @@ def _rle_size(segmentation: Any) -> Size | None:
 def from_hub(source: str, target: str, files: Files) -> pa.Table:
     """Unpack the image and mask bytes of a Parquet file or folder below ``target``, as data sets on the hub have them.
 
-    Columns: ``item_id`` (from the data set, or file name and row), ``image_uri``, ``truth_uri``, and all others but bytes.
+    Images are in the column ``image``, or else in the first column of bytes. Columns: ``item_id`` (from the data set, or file
+    name and row), ``image_uri``, ``truth_uri`` if there is a column ``mask``, and all others but bytes.
 
     Raises:
-        ConfigError: The file is not Parquet, or lacks the columns ``image`` and ``mask``.
+        ConfigError: The file is not Parquet, or has no column of bytes.
         StorageError: The source can't be read or listed.
         WriteError: A file can't be written.
     """
@@ -151,22 +153,28 @@ def _unpack(source: str, target: str, files: Files, names: FileNames) -> Iterato
         ThreadPoolExecutor(THREADS) as pool,
     ):
         file = pq.ParquetFile(stream)
-        for name in (IMAGE, MASK):
-            if name not in file.schema_arrow.names:
-                listed = ", ".join(file.schema_arrow.names[:12])
-                raise ConfigError(f"{source} has no column {name!r}; its columns are {listed}")
+        image = _image_column(file.schema_arrow)
+        if image is None:
+            listed = ", ".join(file.schema_arrow.names[:12])
+            raise ConfigError(f"{source} has no column with the bytes of images; its columns are {listed}")
+        with_masks = MASK in file.schema_arrow.names
         for batch in file.iter_batches(ROWS):
             rows = pa.Table.from_batches([batch])
             ids = [str(value) for value in rows["item_id"].to_pylist()] if "item_id" in rows.column_names else None
             ids = ids or [f"{stem}-{row + offset:06}" for offset in range(rows.num_rows)]
             stems = [names.name(item_id) for item_id in ids]
             columns = {"item_id": pa.array(ids, pa.string())}
-            for column, folder, name in (("image_uri", "images", IMAGE), ("truth_uri", "masks", MASK)):
+            for column, folder, name in (("image_uri", "images", image), *[("truth_uri", "masks", MASK)] * with_masks):
                 contents = [_bytes(value) for value in rows[name].to_pylist()]
                 targets = [uris.join(target, folder, stem + _suffix(data)) for stem, data in zip(stems, contents, strict=True)]
                 columns[column] = pa.array(list(pool.map(write, targets, contents)), pa.string())
             yield pa.table(columns | {field.name: rows[field.name] for field in rows.schema if _is_carried(field)})
             row += rows.num_rows
+
+
+def _image_column(schema: pa.Schema) -> str | None:
+    holds_bytes = [field.name for field in schema if has_bytes(field.type) and field.name != MASK]
+    return IMAGE if IMAGE in holds_bytes else next(iter(holds_bytes), None)
 
 
 def _suffix(data: bytes | None) -> str:
@@ -185,5 +193,5 @@ def _bytes(value: Any) -> bytes | None:
 def _is_carried(field: pa.Field) -> bool:
     """Accept numbers, booleans, text, and lists of those; reject file contents."""
     kind = field.type.value_type if pa.types.is_list(field.type) else field.type
-    nested = pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    nested = pa.types.is_nested(kind) or has_bytes(kind)
     return not nested and field.name not in ("item_id", "image_uri", "truth_uri", IMAGE, MASK)

@@ -70,6 +70,12 @@ def roles(schema: pa.Schema, source: str) -> Roles:
         ConfigError: ``image_uri`` is missing, boxes are incomplete or given in two forms, a type is wrong, or names clash.
     """
     names = schema.names
+    with_bytes = [field.name for field in schema if has_bytes(field.type)]
+    if with_bytes and ("image_uri" not in names or pa.types.is_nested(schema.field("image_uri").type)):
+        raise ConfigError(
+            f"{source} has bytes of images in the column {with_bytes[0]!r}, and no paths or URIs in image_uri; write them as "
+            f"files with: matteline manifest {source} --unpack FOLDER -o photos.csv"
+        )
     if "image_uri" not in names:
         raise ConfigError(f"{source} has no column image_uri; {_hint(names)}")
     for name in names:
@@ -83,11 +89,11 @@ def roles(schema: pa.Schema, source: str) -> Roles:
     if len(forms) > 1:
         raise ConfigError(f"{source} gives boxes in two forms ({' and '.join(forms)}); keep one")
     _check_types(schema, source)
-    carried = tuple(name for name in names if name not in OWN_COLUMNS)
-    index_names = [carried_name(name) for name in carried]
+    carried = tuple(name for name in names if name not in OWN_COLUMNS and name not in with_bytes)
+    index_names = [carried_name(name).lower() for name in carried]
     for name in index_names:
         if index_names.count(name) > 1:
-            raise ConfigError(f"{source} has two columns for the index column {name!r}; rename one")
+            raise ConfigError(f"{source} has two columns for the index column {name!r} (SQL ignores case); rename one")
     return Roles(boxes=forms[0] if forms else "", has_id="item_id" in names, carried=carried)
 
 
@@ -252,6 +258,13 @@ def _check_types(schema: pa.Schema, source: str) -> None:
             refuse(name, "lists of four numbers")
         if name == "boxes" and not (_is_text(kind) or (_is_list(kind) and _is_list(kind.value_type))):
             refuse(name, "lists of lists of four numbers")
+
+
+def has_bytes(kind: pa.DataType) -> bool:
+    """Return whether a column of this type holds bytes, such as files. They are not carried into the index."""
+    if pa.types.is_nested(kind):
+        return any(has_bytes(kind.field(child).type) for child in range(kind.num_fields))
+    return any(check(kind) for check in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary))
 
 
 def _hint(names: list[str]) -> str:

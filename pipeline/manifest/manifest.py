@@ -22,9 +22,11 @@ from pipeline.errors import ConfigError
 from pipeline.manifest import boxes, tables
 from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
 from pipeline.manifest.items import OWN_COLUMNS, items
-from pipeline.manifest.names import IMAGE_SUFFIXES, NameTemplate, is_litter, name_keys, printable
+from pipeline.manifest.listing import list_folder
+from pipeline.manifest.names import IMAGE_SUFFIXES, NameTemplate, name_keys, printable
 from pipeline.manifest.sample import Request, Sample
-from pipeline.manifest.tables import ROWS, Fragment, TableKind
+from pipeline.manifest.table_files import ROWS
+from pipeline.manifest.tables import Fragment, TableKind
 from pipeline.schema import carried_name
 from pipeline.storage.allowlist import AllowList, OutsideRoots
 from pipeline.storage.files import Files
@@ -265,20 +267,18 @@ def _from_folder(uri: str, files: Files) -> Manifest:
     """Open a folder of table files of one kind, or of images."""
     listing = _Listing(uri)
     by_kind: dict[TableKind, list[str]] = {}
-    for info in files.list(uri):
-        if is_litter(_relative(info.uri, uri)):
-            continue
-        kind = _table_kind(info.uri, _TABLES)
-        if info.uri.lower().endswith(IMAGE_SUFFIXES):
-            listing.add(info.uri)
-        elif kind is not None and not name(info.uri).startswith("_"):
-            by_kind.setdefault(kind, []).append(info.uri)
+    for found in list_folder(uri, files, (*IMAGE_SUFFIXES, *_TABLES)):
+        kind = _table_kind(found, _TABLES)
+        if kind is None:
+            listing.add(found)
+        elif not name(found).startswith("_"):
+            by_kind.setdefault(kind, []).append(found)
     fragments = listing.close()
     if fragments and by_kind:
         example = next(iter(by_kind.values()))[0]
         raise ConfigError(
-            f"{redact(uri)} contains both images and tables; name the manifest itself, such as {redact(example)}, "
-            "or move the tables elsewhere"
+            f"{redact(uri)} contains both images and tables. For all images, list them with: matteline manifest {redact(uri)} "
+            f"-o images.csv. For the rows of a table, name it, such as {redact(example)}"
         )
     if len(by_kind) > 1:
         raise ConfigError(f"{redact(uri)} contains {' and '.join(sorted(by_kind))} files; a manifest must be of one kind")
@@ -291,7 +291,7 @@ def _from_folder(uri: str, files: Files) -> Manifest:
 
 
 def _from_tables(uri: str, kind: TableKind, base: str, paths: list[str], files: Files) -> Manifest:
-    columns, fragments = tables.read_schema(kind, paths, files)
+    columns, fragments = tables.read_schema(kind, paths, base, files)
     return Manifest(uri, kind, base, tuple(fragments), columns, AllowList.of(files.storage, base))
 
 

@@ -125,16 +125,6 @@ def output_names(
     return object_names(pa.array(texts, pa.string())), errors
 
 
-_LITTER = re.compile(
-    r"(?:^|/)(?:@eaDir|@Recycle|#recycle|#snapshot|__MACOSX|\$RECYCLE\.BIN|System Volume Information|lost\+found)/"
-)
-
-
-def is_litter(path: str) -> bool:
-    """Return whether a path is in a folder that a NAS or an operating system adds: thumbnails, recycle bins, snapshots."""
-    return bool(_LITTER.search(path))
-
-
 def printable(path: str) -> str:
     """Return a path with the bytes escaped that are not UTF-8. Its item fails, because no such file exists."""
     return path.encode("utf-8", "backslashreplace").decode()

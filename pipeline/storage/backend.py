@@ -5,8 +5,8 @@ A backend raises the exceptions of its library. ``Files`` maps them to the error
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pipeline.errors import FetchError
 from pipeline.storage.uris import redact
@@ -32,6 +32,10 @@ class Content(NamedTuple):
     """Version of the content, as in ``FileInfo``."""
 
 
+LeftOut = Callable[[Literal["link", "unreadable"], str], None]
+"""Called with a folder that is not listed: a link to a folder, or a folder below the first one that may not be read."""
+
+
 class StorageBackend(Protocol):
     """One kind of storage. ``timeout_s`` limits one attempt; folders and prefixes come without a trailing slash."""
 
@@ -53,8 +57,8 @@ class StorageBackend(Protocol):
     def delete(self, uri: str, timeout_s: float) -> None:
         """Delete an object if it exists."""
 
-    def walk(self, uri: str, timeout_s: float, *, hidden: bool = False) -> Iterator[FileInfo]:
-        """List all files below a folder or prefix."""
+    def walk(self, uri: str, timeout_s: float, *, hidden: bool = False, left_out: LeftOut | None = None) -> Iterator[FileInfo]:
+        """List all files below a folder or prefix. An unreadable folder is an error unless ``left_out`` is told of it."""
 
     def folders(self, uri: str, timeout_s: float) -> tuple[str, ...]:
         """List the folders or prefixes directly below this one."""

@@ -18,7 +18,7 @@ from pipeline.config.job import Storage
 from pipeline.errors import FetchError, PipelineError, StorageError, WriteError
 from pipeline.storage import uris
 from pipeline.storage.allowlist import AllowList
-from pipeline.storage.backend import Content, FileInfo, StorageBackend
+from pipeline.storage.backend import Content, FileInfo, LeftOut, StorageBackend
 from pipeline.storage.errors import LIBRARY_ERRORS, describe_error, is_missing
 from pipeline.storage.fsspec_backend import FsspecBackend, filesystem
 from pipeline.storage.http import HttpBackend
@@ -151,24 +151,25 @@ class Files:
         """
         self._call(uri, StorageError, lambda backend, left: backend.delete(uri, left))
 
-    def list(self, uri: str, suffixes: tuple[str, ...] = ()) -> Iterator[FileInfo]:
+    def list(self, uri: str, suffixes: tuple[str, ...] = (), left_out: LeftOut | None = None) -> Iterator[FileInfo]:
         """List all files below a folder or prefix lazily, by name in the order of the storage.
 
         Names that begin with a dot (temporary files, system files) are skipped. A missing folder is empty. ``suffixes`` such
-        as ``(".png",)`` are lower case and match regardless of case; without any, all files are listed.
+        as ``(".png",)`` are lower case and match regardless of case; without any, all files are listed. ``left_out`` is told
+        of local folders that are not listed.
 
         Raises:
-            StorageError: The folder can't be listed.
+            StorageError: The folder can't be listed; or without ``left_out``, a folder in it.
         """
-        return (info for info in self._walk(uri) if not suffixes or info.uri.lower().endswith(suffixes))
+        return (info for info in self._walk(uri, left_out=left_out) if not suffixes or info.uri.lower().endswith(suffixes))
 
-    def _walk(self, uri: str, *, hidden: bool = False) -> Iterator[FileInfo]:
+    def _walk(self, uri: str, *, hidden: bool = False, left_out: LeftOut | None = None) -> Iterator[FileInfo]:
         backend = self._backend(uri, StorageError)
         try:
-            yield from backend.walk(uri, TIMEOUT_S, hidden=hidden)
+            yield from backend.walk(uri, TIMEOUT_S, hidden=hidden, left_out=left_out)
         except LIBRARY_ERRORS as error:
             if not isinstance(error, FileNotFoundError) or uris.scheme(uri):
-                raise StorageError(describe_error(error, uri)) from error
+                raise StorageError(describe_error(error, _folder_of(error) or uri)) from error
 
     def leftovers(self, uri: str) -> Iterator[FileInfo]:
         """List temporary files and probes below a folder or prefix that killed processes left behind.
@@ -279,3 +280,8 @@ class Files:
             if key not in _http_backends:
                 _http_backends[key] = HttpBackend(key[1])
             return _http_backends[key]
+
+
+def _folder_of(error: Exception) -> str | None:
+    """Return the local folder that could not be listed."""
+    return error.filename if isinstance(error, PermissionError) and isinstance(error.filename, str) else None

@@ -11,7 +11,7 @@ import fsspec
 import pyarrow as pa
 from fsspec.utils import glob_translate
 
-from pipeline.storage.backend import Content, FileInfo, check_size, is_hidden
+from pipeline.storage.backend import Content, FileInfo, LeftOut, check_size, is_hidden
 from pipeline.storage.uris import scheme
 
 SEQUENTIAL_BLOCK = 8 * 1024 * 1024
@@ -58,7 +58,7 @@ class FsspecBackend:
         if self.fs.exists(uri):
             self.fs.rm_file(uri)
 
-    def walk(self, uri: str, timeout_s: float, *, hidden: bool = False) -> Iterator[FileInfo]:
+    def walk(self, uri: str, timeout_s: float, *, hidden: bool = False, left_out: LeftOut | None = None) -> Iterator[FileInfo]:
         """List all objects below a prefix, sorted by name."""
         for path, info in sorted(self.fs.find(uri, detail=True).items()):
             full = f"{scheme(uri)}://{path.lstrip('/')}"

@@ -11,13 +11,13 @@ import unicodedata
 from collections.abc import Iterator
 from glob import iglob
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
 import pyarrow as pa
 
 from pipeline.errors import FetchError
-from pipeline.storage.backend import Content, FileInfo, check_size
+from pipeline.storage.backend import Content, FileInfo, LeftOut, check_size
 from pipeline.storage.errors import ChangedWhileRead
 
 
@@ -84,8 +84,8 @@ class LocalBackend:
         """Delete a file if it exists."""
         Path(uri).unlink(missing_ok=True)
 
-    def walk(self, uri: str, timeout_s: float, *, hidden: bool = False) -> Iterator[FileInfo]:
-        """List all files below a folder, sorted by path, without following links to folders."""
+    def walk(self, uri: str, timeout_s: float, *, hidden: bool = False, left_out: LeftOut | None = None) -> Iterator[FileInfo]:
+        """List all files below a folder, sorted by path, without following links to folders. Dangling links are listed."""
         with os.scandir(uri) as scan:
             entries = [entry for entry in scan if hidden or not entry.name.startswith(".")]
         # Folders sort as on S3, where a key continues with the slash.
@@ -93,9 +93,21 @@ class LocalBackend:
         for entry in sorted(entries, key=lambda entry: entry.name + "/" * entry.is_dir(follow_symlinks=False)):
             with contextlib.suppress(FileNotFoundError):
                 if entry.is_dir(follow_symlinks=False):
-                    yield from self.walk(entry.path, timeout_s, hidden=hidden)
-                elif _is_file(entry):
+                    yield from self._walk_below(entry.path, timeout_s, hidden, left_out)
+                elif (kind := _kind(entry)) == "file":
                     yield _file_info(entry.path, entry.stat())
+                elif kind == "folder" and left_out is not None:
+                    left_out("link", entry.path)
+                elif kind == "dangling":
+                    yield FileInfo(entry.path, 0, "", 0.0)
+
+    def _walk_below(self, uri: str, timeout_s: float, hidden: bool, left_out: LeftOut | None) -> Iterator[FileInfo]:
+        try:
+            yield from self.walk(uri, timeout_s, hidden=hidden, left_out=left_out)
+        except PermissionError:
+            if left_out is None:
+                raise
+            left_out("unreadable", uri)
 
     def folders(self, uri: str, timeout_s: float) -> tuple[str, ...]:
         """List the folders directly below this one."""
@@ -128,11 +140,16 @@ def _version(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
+def _kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "dangling", "other"]:
+    """Return what an entry is, or what a link leads to."""
     try:
-        return entry.is_file()
+        if entry.is_file():
+            return "file"
+        if entry.is_dir():
+            return "folder"
     except OSError:  # a loop of symbolic links
-        return False
+        return "dangling"
+    return "dangling" if entry.is_symlink() and not Path(entry.path).exists() else "other"
 
 
 def _file_info(path: str, status: os.stat_result) -> FileInfo:

@@ -16,7 +16,7 @@ from fsspec.asyn import sync
 
 from pipeline.config.job import Storage
 from pipeline.errors import StorageError
-from pipeline.storage.backend import Content, FileInfo, check_size, is_hidden
+from pipeline.storage.backend import Content, FileInfo, LeftOut, check_size, is_hidden
 from pipeline.storage.errors import s3_code, was_retried
 from pipeline.storage.fsspec_backend import FsspecBackend, file_info
 from pipeline.storage.retry import with_retries
@@ -76,7 +76,7 @@ class S3Backend(FsspecBackend):
         bucket, key = _bucket_and_key(uri)
         self._call("delete_object", timeout_s, Bucket=bucket, Key=key)
 
-    def walk(self, uri: str, timeout_s: float, *, hidden: bool = False) -> Iterator[FileInfo]:
+    def walk(self, uri: str, timeout_s: float, *, hidden: bool = False, left_out: LeftOut | None = None) -> Iterator[FileInfo]:
         """List all objects below a prefix."""
         bucket, prefix = bucket_and_key(uri)
         for page in self._pages(uri, timeout_s):

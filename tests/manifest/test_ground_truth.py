@@ -78,6 +78,15 @@ def test_parquet_of_the_hub_is_unpacked(tmp_path: Path, struct: bool) -> None:
         assert table["box"][7].as_py() == [0, 0, 4, 8]
 
 
+@pytest.mark.parametrize("name", ["image", "image_uri", "jpg"])
+def test_images_without_masks_are_unpacked(tmp_path: Path, name: str) -> None:
+    rows = [{"label": 3, name: {"bytes": png(7), "path": None}, "thumb": png(1)}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    table = from_hub(str(tmp_path / "a.parquet"), str(tmp_path / "out"), Files())
+    assert table.column_names == ["item_id", "image_uri", "label"]
+    assert Path(table["image_uri"][0].as_py()).read_bytes() == png(7)
+
+
 def test_hostile_ids_stay_below_the_folder(tmp_path: Path) -> None:
     ids = ["../../escape", "/etc/passwd", "a/b", "x" * 500, "nul"]
     rows = [{"item_id": item, "image": png(1), "mask": b"not an image"} for item in ids]
@@ -93,10 +102,10 @@ def test_hostile_ids_stay_below_the_folder(tmp_path: Path) -> None:
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"photo": [b"x"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"photo": ["x"], "mask": [b"x"]}), tmp_path / "a.parquet")
     (tmp_path / "b.parquet").write_bytes(b"PAR1")
     for name, words in (
-        ("a.parquet", "has no column 'image'; its columns are photo"),
+        ("a.parquet", "has no column with the bytes of images; its columns are photo, mask"),
         ("b.parquet", "is damaged, or not a Parquet file"),
         ("nowhere", "no Parquet file at or below"),
     ):

@@ -18,9 +18,9 @@ import pytest
 
 from pipeline.config.job import Storage
 from pipeline.errors import ConfigError, Refused, StorageError
-from pipeline.manifest import tables
 from pipeline.manifest.id_set import hash_ids
 from pipeline.manifest.manifest import Manifest, open_manifest, read, scan
+from pipeline.manifest.table_files import ROWS as MAX_ROWS
 from pipeline.schema import ITEM
 from pipeline.storage.files import Files
 
@@ -66,7 +66,7 @@ def read_all(uri: str, files: Files) -> tuple[Manifest, list[dict[str, Any]]]:
     for fragment in manifest.fragments:
         for table in read(dataclasses.replace(manifest, fragments=()), fragment, files):
             assert table.schema.names == [*ITEM.names, *manifest.carried.names]
-            assert table.num_rows <= tables.ROWS
+            assert table.num_rows <= MAX_ROWS
             table.validate(full=True)
             rows += table.to_pylist()
     return manifest, rows
@@ -154,7 +154,7 @@ def test_row_groups_become_fragments_with_row_numbers(local: Any, monkeypatch: p
 
 
 def test_files_longer_than_one_table(local: Any) -> None:
-    rows = [{"image_uri": f"{number}.jpg", "n": number} for number in range(tables.ROWS + 100)]
+    rows = [{"image_uri": f"{number}.jpg", "n": number} for number in range(MAX_ROWS + 100)]
     for name, write in WRITERS.items():
         _, items = read_all(local.put(name, write(rows)), local.files)
         assert values(items, "item_id") == [row["image_uri"] for row in rows], name
@@ -316,7 +316,9 @@ def test_duplicates_across_files(local: Any) -> None:
 def test_mixed_folders_and_other_files_are_refused(local: Any) -> None:
     local.put("a/1.jpg", b"")
     local.put("a/m.csv", b"image_uri\n1.jpg\n")
-    assert "contains both images and tables; name the manifest itself, such as " in refusal(f"{local.root}/a", local.files)
+    refused = refusal(f"{local.root}/a", local.files)
+    assert "contains both images and tables. For all images, list them with: matteline manifest " in refused
+    assert refused.endswith(f"For the rows of a table, name it, such as {local.root}/a/m.csv")
     local.put("b/m.csv", b"image_uri\n1.jpg\n")
     local.put("b/m.parquet", parquet([{"image_uri": "a"}]))
     assert "contains csv and parquet files; a manifest must be of one kind" in refusal(f"{local.root}/b", local.files)

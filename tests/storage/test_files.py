@@ -422,11 +422,12 @@ def test_web_servers_are_read_only_and_must_be_allowed(web: Any) -> None:
         allowed.write(signed, b"")
 
 
-def test_broken_links_are_not_listed(tmp_path: Path) -> None:
+def test_dangling_links_are_listed(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"1")
     (tmp_path / "circle.jpg").symlink_to("circle.jpg")
     (tmp_path / "dangling.jpg").symlink_to("nowhere.jpg")
-    assert [info.uri for info in Files().list(str(tmp_path))] == [str(tmp_path / "a.jpg")]
+    found = [(info.uri.rpartition("/")[2], info.size) for info in Files().list(str(tmp_path))]
+    assert found == [("a.jpg", 1), ("circle.jpg", 0), ("dangling.jpg", 0)]
 
 
 def test_versions_change_with_the_content(where: Any) -> None:

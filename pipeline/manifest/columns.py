@@ -1,0 +1,58 @@
+"""Check a manifest's columns, and warn of those that a person might expect to be used."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+
+from pipeline.log import log
+from pipeline.manifest.items import has_bytes, roles
+
+_CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"))
+_SIZES = (("x", "y", "width", "height"), ("x", "y", "w", "h"))
+_LISTS = ("bbox", "bboxes", "bounding_box", "bounding_boxes")
+
+
+def check_columns(schema: pa.Schema, source: str) -> None:
+    """Check the columns of a manifest, or of its first file.
+
+    Raises:
+        ConfigError: See ``roles``.
+    """
+    used = roles(schema, source)
+    unused = "" if used.boxes else _boxes_by_other_names(schema.names)
+    if unused:
+        log.warning(f"{source}: {unused}; so the complete images are cut out")
+    with_bytes = [repr(field.name) for field in schema if has_bytes(field.type)]
+    if with_bytes:
+        log.warning(f"{source}: bytes are not carried into the index: {', '.join(with_bytes)}")
+    index = _pandas_index(schema)
+    if index:
+        log.warning(f"{source}: the pandas index {index!r} is no column of the file; write it with df.reset_index()")
+
+
+def _boxes_by_other_names(names: list[str]) -> str:
+    """Return a sentence about columns that look like boxes; empty if there are none."""
+    by_key = {name.lower(): name for name in names}
+    for keys in (*_CORNERS, *_SIZES):
+        if all(key in by_key for key in keys):
+            listed = ", ".join(by_key[key] for key in keys)
+            how = "rename them to" if keys in _CORNERS else "add x + width and y + height, and name the four"
+            return f"the columns {listed} look like boxes, which are only read from x0, y0, x1, y1; {how} x0, y0, x1, y1"
+    found = next((by_key[key] for key in _LISTS if key in by_key), None)
+    if found is None:
+        return ""
+    return (
+        f"the column {found!r} looks like boxes, which are only read from box (or boxes); rename it if it has x0, y0, x1, y1, "
+        "or convert it if it has x, y, width, height as COCO's"
+    )
+
+
+def _pandas_index(schema: pa.Schema) -> str | None:
+    """Return the name of an index of consecutive numbers, which pandas keeps in the metadata only."""
+    try:
+        columns = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
+        return next((one["name"] for one in columns if isinstance(one, dict) and one.get("name")), None)
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None

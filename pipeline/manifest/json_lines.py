@@ -1,0 +1,133 @@
+"""Read JSON Lines as tables: one object per line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from pipeline.errors import ConfigError
+from pipeline.manifest.items import CORNERS, OWN_COLUMNS, clean_names
+from pipeline.manifest.table_files import HEAD_BYTES, ROWS, TABLE_BYTES, open_text, translate_errors
+from pipeline.storage.files import Files
+from pipeline.storage.uris import redact
+
+MAX_LINE_BYTES = 4 * 2**20
+"""Bytes of one line of JSON Lines, at most."""
+
+JSON_TEXT = {b"about": b"JSON text: the manifest's values differ in type, or are nested"}
+
+
+def json_schema(rows: Iterable[dict[str, Any]], source: str) -> pa.Schema:
+    """Infer one type per column: booleans, integers, numbers and text are kept, mixed or nested values become JSON text."""
+    types: dict[str, set[type]] = {}
+    for row in rows:
+        for name, value in row.items():
+            kind = type(value)
+            if kind is int and not -(2**63) <= value < 2**63:
+                kind = object
+            types.setdefault(name, set()).add(kind)
+    if not types:
+        raise ConfigError(f"the manifest {source} is empty; give one JSON object per line, each with an image_uri")
+    names = clean_names(list(types), source)
+    return pa.schema([_json_field(name, kinds) for name, kinds in zip(names, types.values(), strict=True)])
+
+
+def _json_field(name: str, kinds: set[type]) -> pa.Field:
+    kinds = kinds - {type(None)}
+    if name in ("image_uri", "item_id") or kinds <= {str}:
+        return pa.field(name, pa.string())
+    if kinds <= {int, float}:
+        return pa.field(name, pa.int64() if kinds == {int} else pa.float64())
+    if kinds == {bool}:
+        return pa.field(name, pa.bool_())
+    return pa.field(name, pa.string()) if name in CORNERS else pa.field(name, pa.string(), metadata=JSON_TEXT)
+
+
+def json_rows(lines: Iterator[JsonLine], uri: str, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield tables of at most ``ROWS`` rows with the types of ``schema``."""
+    for chunk in _chunks(lines):
+        names = list(dict.fromkeys(name for row in chunk for name in row))
+        columns = {}
+        for name, clean in zip(names, clean_names(names, redact(uri)), strict=True):
+            columns[clean] = _json_column(clean, [row.get(name) for row in chunk], schema.field(clean))
+        columns.setdefault("image_uri", pa.nulls(len(chunk), pa.string()))
+        yield pa.table(columns)
+
+
+def _chunks(lines: Iterator[JsonLine]) -> Iterator[list[dict[str, Any]]]:
+    """Yield at most ``ROWS`` rows of at most ``TABLE_BYTES`` together."""
+    chunk: list[dict[str, Any]] = []
+    used = 0
+    for line in lines:
+        if chunk and (len(chunk) == ROWS or used + line.bytes > TABLE_BYTES):
+            yield chunk
+            chunk, used = [], 0
+        chunk.append(line.row)
+        used += line.bytes
+    if chunk:
+        yield chunk
+
+
+def _json_column(name: str, values: list[Any], field: pa.Field) -> pa.Array:
+    if name == "image_uri":
+        return pa.array([value if isinstance(value, str) else None for value in values], pa.string())
+    if name == "box":
+        with contextlib.suppress(pa.ArrowException, TypeError, OverflowError):
+            return pa.array(values, pa.list_(pa.float64()))
+    if not pa.types.is_string(field.type):
+        return pa.array(values, field.type)
+    # If one carried value needs JSON text, all values get it, so that "1" and 1 stay distinct.
+    plain = str if field.metadata is None or name in OWN_COLUMNS else ()
+    texts = [value if value is None or isinstance(value, plain) else json.dumps(value, ensure_ascii=False) for value in values]
+    return pa.array(texts, pa.string())
+
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def _mend(value: Any) -> Any:
+    """Replace halves of surrogate pairs, as of an emoji that was cut in two, by U+FFFD."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_mend(key): _mend(one) for key, one in value.items()}
+    return [_mend(one) for one in value] if isinstance(value, list) else value
+
+
+class JsonLine(NamedTuple):
+    """One object, and the bytes of its line."""
+
+    row: dict[str, Any]
+    bytes: int
+
+
+def json_lines(uri: str, files: Files) -> Iterator[JsonLine]:
+    """Yield the objects of a file.
+
+    Raises:
+        ConfigError: A line is too long or no JSON object, or the file is damaged.
+    """
+    with translate_errors(uri, "JSON Lines file"), open_text(uri, files) as stream:
+        reader = io.BufferedReader(stream, HEAD_BYTES)
+        for number, line in enumerate(iter(lambda: reader.readline(MAX_LINE_BYTES + 1), b""), 1):
+            if len(line) > MAX_LINE_BYTES:
+                raise ConfigError(f"{redact(uri)}: line {number} has more than {MAX_LINE_BYTES} bytes; write one item per line")
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            if not text.strip():
+                continue
+            try:
+                row = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                hint = "; write one object per line, not a list" if text.lstrip().startswith("[") else ""
+                raise ConfigError(f"{redact(uri)}: line {number} is not JSON{hint}") from error
+            if _HALF.search(text):
+                row = _mend(row)
+            if not isinstance(row, dict):
+                raise ConfigError(f"{redact(uri)}: line {number} is not a JSON object; write one object per line, not a list")
+            yield JsonLine(row, len(line))

@@ -1,0 +1,37 @@
+"""Columns in the names of folders, as Hive, Spark and DuckDB write them: ``year=2026/colour=red/part-0.parquet``."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+Partition = tuple[tuple[str, str | None], ...]
+"""Names of columns, and their values in one file."""
+
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+
+
+def partition_of(uri: str, base: str) -> Partition:
+    """Return the columns in the folders of a file below ``base``, in their order.
+
+    >>> partition_of("/shop/year=2026/a.parquet", "/shop")
+    (('year', '2026'),)
+    """
+    folders = uri.removeprefix(f"{base.rstrip('/')}/").split("/")[:-1]
+    pairs = [folder.partition("=") for folder in folders if "=" in folder[1:]]
+    return tuple((unquote(key), None if value == HIVE_NULL else unquote(value)) for key, _, value in pairs)
+
+
+def add_fields(schema: pa.Schema, partition: Partition) -> pa.Schema:
+    """Add the partition's columns, as text, unless the file has columns of these names."""
+    added = [pa.field(name, pa.string()) for name, _ in partition if name not in schema.names]
+    return pa.schema([*schema, *added], metadata=schema.metadata)
+
+
+def add_columns(table: pa.Table, partition: Partition) -> pa.Table:
+    """Add the partition's columns to rows of its file, unless they have columns of these names."""
+    for name, value in partition:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
+    return table

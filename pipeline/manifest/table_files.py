@@ -1,0 +1,50 @@
+"""Open the files of tables, and translate the errors of their readers."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import re
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import ConfigError
+from pipeline.storage.errors import LIBRARY_ERRORS, describe_error, is_corruption
+from pipeline.storage.files import Files
+from pipeline.storage.uris import redact
+
+ROWS = 8192
+"""Maximum rows per table."""
+
+TABLE_BYTES = 8 * 2**20
+"""Bytes of the cells of one table, about, at most. A few repeated or compressible cells can be far larger than their file."""
+
+HEAD_BYTES = 1 << 20
+"""Bytes that are read to find the columns of a text file."""
+
+
+@contextlib.contextmanager
+def translate_errors(uri: str, kind: str) -> Iterator[None]:
+    """Convert exceptions of readers.
+
+    Raises:
+        ConfigError: The file can't be read, or it is damaged or not of this kind.
+    """
+    try:
+        yield
+    except (pa.ArrowException, *LIBRARY_ERRORS, EOFError, zlib.error, csv.Error) as error:
+        if not is_corruption(error):
+            raise ConfigError(f"the manifest can't be read: {describe_error(error, uri)}") from error
+        # The text may quote a row with a signed URL.
+        first = re.sub(r"\?\S*", "?…", (str(error).splitlines() or [""])[0])[:200]
+        raise ConfigError(f"{redact(uri)} is damaged, or not a {kind}: {first}") from error
+
+
+@contextlib.contextmanager
+def open_text(uri: str, files: Files) -> Iterator[Any]:
+    """Open a file sequentially, and decompress it if its name ends in .gz."""
+    with files.open_input(uri, sequential=True) as source:
+        yield pa.CompressedInputStream(source, "gzip") if uri.lower().endswith(".gz") else source

@@ -1,0 +1,86 @@
+"""Columns that a person might expect to be used: image bytes, boxes by other names, indexes of pandas."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.manifest.manifest import open_manifest, read
+from pipeline.storage.files import Files
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def opened(tmp_path: Path, columns: dict[str, Any]) -> Any:
+    pq.write_table(pa.table(columns), tmp_path / "m.parquet")
+    return open_manifest(str(tmp_path / "m.parquet"), Files())
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (("xmin", "ymin", "xmax", "ymax"), "xmin, ymin, xmax, ymax look like boxes"),
+        (("Left", "Top", "Right", "Bottom"), "rename them to x0, y0, x1, y1"),
+        (("x", "y", "width", "height"), "add x + width and y + height"),
+        (("bbox",), "convert it if it has x, y, width, height"),
+    ],
+)
+def test_boxes_by_other_names_are_told(
+    tmp_path: Path, columns: tuple[str, ...], words: str, logged: list[logging.LogRecord]
+) -> None:
+    opened(tmp_path, {"image_uri": ["a.jpg"]} | {name: [1] for name in columns})
+    (line,) = [one.getMessage() for one in logged]
+    assert words in line and line.endswith("the complete images are cut out")
+
+
+def test_sizes_and_used_boxes_are_not(tmp_path: Path, logged: list[logging.LogRecord]) -> None:
+    opened(tmp_path, {"image_uri": ["a.jpg"], "width": [1], "height": [1], "x": [1]})
+    opened(tmp_path, {"image_uri": ["a.jpg"], "box": [[0, 0, 9, 9]], "bbox": [[0, 0, 9, 9]]})
+    assert not logged
+
+
+def test_bytes_are_told_and_not_carried(tmp_path: Path, logged: list[logging.LogRecord]) -> None:
+    thumbs = pa.array([{"bytes": b"x" * 100, "path": "a"}], IMAGE)
+    big = pa.array([b"y" * (70 << 20)], pa.binary())  # above the limit of cells that are read
+    manifest = opened(tmp_path, {"image_uri": ["a.jpg"], "thumb": thumbs, "raw": big, "n": [1]})
+    (rows,) = read(manifest, manifest.fragments[0], Files())
+    assert "n" in rows.column_names and not {"thumb", "raw"} & set(rows.column_names)
+    assert [one.getMessage().rpartition(": ")[2] for one in logged] == ["'thumb', 'raw'"]
+
+
+@pytest.mark.parametrize("name", ["image", "image_uri", "jpg"])
+def test_image_bytes_instead_of_uris_have_a_way_out(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"bytes of images in the column '{name}'.*--unpack FOLDER"):
+        opened(tmp_path, {name: pa.array([{"bytes": b"x", "path": None}], IMAGE), "label": [1]})
+
+
+def test_paths_as_bytes_need_another_type(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="image_uri has type binary; it must contain text"):
+        opened(tmp_path, {"image_uri": pa.array([b"a.jpg"], pa.binary())})
+
+
+def test_an_index_in_the_metadata_is_told(tmp_path: Path, logged: list[logging.LogRecord]) -> None:
+    frame = pd.DataFrame({"image_uri": ["a.jpg", "b.jpg"]})
+    frame.index.name = "item_id"
+    frame.to_parquet(tmp_path / "m.parquet")
+    open_manifest(str(tmp_path / "m.parquet"), Files())
+    assert any("pandas index 'item_id' is no column" in one.getMessage() for one in logged)
+    logged.clear()
+    frame.set_index(pd.Index(["x", "y"], name="item_id")).to_parquet(tmp_path / "m.parquet")
+    manifest = open_manifest(str(tmp_path / "m.parquet"), Files())
+    (rows,) = read(manifest, manifest.fragments[0], Files())
+    assert rows["item_id"].to_pylist() == ["x", "y"] and not logged
+
+
+def test_names_are_unique_without_regard_to_case(tmp_path: Path) -> None:
+    manifest = opened(tmp_path, {"image_uri": ["a.jpg"], "Status": ["new"], "SKU": ["1"]})
+    assert manifest.carried.names == ["manifest_Status", "SKU"]
+    with pytest.raises(ConfigError, match="two columns for the index column 'tags'.*ignores case"):
+        opened(tmp_path, {"image_uri": ["a.jpg"], "Tags": ["x"], "tags": ["y"]})

@@ -1,0 +1,93 @@
+"""Folders with links, unreadable folders and files of other kinds: what is listed, and what is said of the rest."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import StorageError
+from pipeline.manifest.build import from_folder
+from pipeline.manifest.listing import is_litter, list_folder
+from pipeline.manifest.manifest import open_manifest, scan
+from pipeline.storage.files import Files
+
+
+def touch(folder: Path, *paths: str) -> None:
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).touch()
+
+
+def test_other_files_are_counted_by_suffix(tmp_path: Path, logged: list[logging.LogRecord]) -> None:
+    touch(tmp_path, "a.jpg", "b.CR2", "c.cr2", "d.psd", "noext", "e.jpg/x.txt", ".hidden.cr2", "Thumbs.db", "@eaDir/t.nef")
+    assert list(list_folder(str(tmp_path), Files(), (".jpg",))) == [f"{tmp_path}/a.jpg"]
+    (line,) = [one.getMessage() for one in logged]
+    assert line == f"{tmp_path}: 5 files are left out, by suffix .cr2: 2, .psd: 1, .txt: 1, no suffix: 1"
+
+
+def test_a_folder_of_images_alone_says_nothing(tmp_path: Path, logged: list[logging.LogRecord]) -> None:
+    touch(tmp_path, "a.jpg", "b/c.PNG")
+    assert scan(open_manifest(str(tmp_path), Files()), Files()).rows == 2
+    assert from_folder(str(tmp_path), Files())["item_id"].to_pylist() == ["a.jpg", "b/c.PNG"]
+    assert not logged
+
+
+def test_links(tmp_path: Path, logged: list[logging.LogRecord]) -> None:
+    """A linked file is an item, and so is one that leads nowhere, which fails. Linked folders are named."""
+    touch(tmp_path, "other/x.jpg", "in/a.jpg")
+    (tmp_path / "in" / "file.jpg").symlink_to("a.jpg")
+    (tmp_path / "in" / "gone.jpg").symlink_to("nothing.jpg")
+    (tmp_path / "in" / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "in" / "linked").symlink_to("../other")
+    (tmp_path / "in" / "round").symlink_to(".")
+    found = from_folder(str(tmp_path / "in"), Files())["item_id"].to_pylist()
+    assert found == ["a.jpg", "file.jpg", "gone.jpg", "loop.jpg"]
+    (line,) = [one.getMessage() for one in logged]
+    assert line.startswith(f"{tmp_path}/in/linked and 1 more: links to folders are not followed")
+
+
+LIST = """
+import sys
+from pipeline.errors import StorageError
+from pipeline.manifest.build import from_folder
+from pipeline.storage.files import Files
+print(from_folder(sys.argv[1], Files())["item_id"].to_pylist())
+try:
+    list(Files().list(sys.argv[1]))
+except StorageError as error:
+    print(error)
+"""
+
+
+def test_a_folder_without_permission_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "closed/b.jpg", "z/c.jpg")
+    (tmp_path / "closed").chmod(0)
+    if os.geteuid() == 0:  # root may read everything
+        for folder in (tmp_path, *tmp_path.parents):
+            if folder.stat().st_uid == 0 and str(folder).startswith("/tmp/pytest"):
+                folder.chmod(folder.stat().st_mode | 0o055)
+    as_nobody = ["setpriv", "--reuid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    done = subprocess.run([*as_nobody, sys.executable, "-c", LIST, tmp_path], capture_output=True, text=True, check=False)
+    (tmp_path / "closed").chmod(0o755)
+    if as_nobody and "ModuleNotFoundError" in done.stderr:
+        pytest.skip("an ordinary user cannot read this installation")
+    items, refused = done.stdout.splitlines()
+    assert items == "['a.jpg', 'z/c.jpg']"
+    assert f"{tmp_path}/closed: no permission to list; what is in there is left out" in done.stderr
+    assert f"{tmp_path}/closed: " in refused, "all other listings must be complete"
+
+
+@pytest.mark.parametrize("path", ["@eaDir/a.jpg/SYNOPHOTO.jpg", "x/__MACOSX/a.jpg", "x/Thumbs.db", "lost+found/a.jpg"])
+def test_litter(path: str) -> None:
+    assert is_litter(path)
+    assert not is_litter(path.replace("/", "-"))
+
+
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="does not exist"):
+        open_manifest(str(tmp_path / "none"), Files())
