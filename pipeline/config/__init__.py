@@ -1,4 +1,4 @@
-"""What a user may set: recipe (pixels), job (speed and tolerance), presets, renditions.
+"""The settings: recipe (pixels), job (speed and tolerance), presets, renditions.
 
 Knows pydantic models and YAML files, but nothing about images or storage.
 

@@ -172,7 +172,7 @@ class Budget(Section):
 
 
 class Drift(Section):
-    """When a run warns that it differs from the baseline. The exit code is not affected."""
+    """Limits above which a run warns that it differs from the baseline. The exit code is not affected."""
 
     accepted: str | None = Field(
         default=None,

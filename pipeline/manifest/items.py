@@ -44,7 +44,7 @@ class Roles(NamedTuple):
     """The meaning of a table's columns."""
 
     boxes: str
-    """How boxes are given: ``box``, ``boxes``, ``corners`` or empty."""
+    """Form of the boxes: ``box``, ``boxes``, ``corners``, or empty if there are none."""
     has_id: bool
     carried: tuple[str, ...]
     """The carried columns, under their own names."""

@@ -66,7 +66,7 @@ class Manifest:
     allowlist: AllowList
     """Allowed locations of its images."""
     names: NameTemplate = NameTemplate()  # noqa: RUF009  (immutable)
-    """How the files of its items are named."""
+    """Template of the names of its items' files."""
 
     @property
     def carried(self) -> pa.Schema:

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
@@ -117,7 +118,8 @@ def run_in_worker(work: Work, blocks: Iterable[pa.Table], no_progress_s: float) 
                     f"the worker process ended {starts} times before it began ({death}); if it ran out of memory, lower "
                     "compute.batch_size or choose a smaller model"
                 ) from None
-            log.warning(f"the worker process {death}; its items are repeated one by one")
+            again = "; its items are repeated one by one" if turn.has_begun else ", and is started again"
+            log.warning(f"the worker process {death}{again}")
             suspects = [*turn.in_hand, *turn.source] if not turn.overlap else list(turn.in_hand)
             continue
         if turn.overlap:
@@ -189,12 +191,12 @@ class _Worker:
 
     def __init__(self, ledger: InMemoryLedger) -> None:
         self.started_for = _surroundings()
-        # -P: nothing is imported from the folder that the user happens to be in.
-        command = [sys.executable, "-P", "-m", "pipeline.run.worker"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         self.ledger, self.has_begun = ledger, False
         self._inbox: queue.Queue[tuple[str, Any]] = queue.Queue()
-        threading.Thread(target=self._listen, name="worker", daemon=True).start()
+        started: Future[subprocess.Popen[bytes]] = Future()
+        # Linux ends the worker with the thread that started it (prctl(2)), so that thread is not the caller's.
+        threading.Thread(target=self._start_and_listen, args=(started,), name="worker", daemon=True).start()
+        self.process = started.result()
 
     def send(self, message: Any) -> None:
         """Send a message. A dead worker is noticed by ``receive``."""
@@ -230,13 +232,21 @@ class _Worker:
             self.process.kill()
             self.process.wait()
 
-    def _listen(self) -> None:
-        assert self.process.stdout is not None
+    def _start_and_listen(self, started: Future[subprocess.Popen[bytes]]) -> None:
+        # -P: nothing is imported from the folder that the user happens to be in.
+        command = [sys.executable, "-P", "-m", "pipeline.run.worker"]
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        except OSError as error:
+            started.set_exception(error)
+            return
+        assert process.stdout is not None
+        started.set_result(process)
         try:
             # The pipe ends with the process, at worst within a message.
             with suppress(EOFError, pickle.UnpicklingError):
                 while True:
-                    self._take(*pickle.load(self.process.stdout))
+                    self._take(*pickle.load(process.stdout))
         finally:
             self._inbox.put(("died", None))
 

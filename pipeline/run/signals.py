@@ -24,7 +24,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class SignalHandler:
-    """What happens when a signal ends this process. ``install`` activates it.
+    """Ends this process after a signal. ``install`` activates it.
 
     Args:
         report: Prints the error that the process ends with.

@@ -159,6 +159,17 @@ def test_runs_in_two_threads_have_workers_of_their_own(
     assert len(local._idle) == 1
 
 
+def test_a_worker_outlives_the_thread_of_its_run(go: Go) -> None:
+    thread = threading.Thread(target=go)
+    thread.start()
+    thread.join()
+    (kept,) = local._idle
+    time.sleep(0.5)
+    assert kept.process.poll() is None
+    go(output="second")
+    assert local._idle == [kept]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_fork_starts_its_own_worker(go: Go) -> None:
     go()
