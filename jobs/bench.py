@@ -47,7 +47,7 @@ def bench(
     """Measure this machine's matrix multiplications, each model alone, each stage alone and the whole job.
 
     MVANet weights that are not on this machine are replaced by dummy weights of the same shapes, which does not change the
-    speed; nothing is downloaded. If rembg is on the PATH, its folder command is compared with ours.
+    speed; nothing is downloaded. If rembg is on the PATH, `rembg p` is timed on the same photos.
     """
     from pipeline.bench.driver import run_bench
     from pipeline.log import set_up_logging

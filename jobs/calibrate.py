@@ -14,19 +14,20 @@ from jobs.evaluate import print_tables
 def calibrate(
     outputs: Annotated[list[str], typer.Argument(help="Outputs of one model with an evaluation or reviews.")],
     to: Annotated[str, typer.Option("--to", "-o", metavar="FILE", help="The calibration to write, a .json file.")],
-    judge: Annotated[
-        float, typer.Option("--judge", metavar="SHARE", help="Share of the photos that are held out to test the fit.")
+    held_out: Annotated[
+        float,
+        typer.Option("--held-out", metavar="SHARE", help="Share of the photos that are not fitted, but used to test the fit."),
     ] = 0.5,
     set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
     """Fit a calibration: quality becomes the probability that a mask's Dice is at least 0.95.
 
-    It also chooses the default of recipe.review_below: the lowest quality above which, on the held-out photos, at most 5 % of
-    the masks have a Dice below 0.9.
+    It also chooses the default of recipe.review_below: the lowest threshold for which at most 5 % of the held-out masks
+    above it have a Dice below 0.9.
 
-    It uses what `matteline evaluate` measured and `matteline review import` read. Items of one photo (column group) are either
-    all in the fit or all held out. Use the file with --set recipe.calibration=FILE, or name it in a preset.
+    It uses the measurements of `matteline evaluate` and the reviews of `matteline review import`. Items of one photo (column
+    group) are either all in the fit or all held out. Use the file with --set recipe.calibration=FILE, or name it in a preset.
     """
     from pipeline.config.recipe import REVIEW_BELOW
     from pipeline.errors import ConfigError
@@ -38,7 +39,7 @@ def calibrate(
         raise ConfigError(f"--to {to}: the file's name must end in .json")
     files = options.files_of(set_, endpoint_url)
     opened = [open_output(output, files) for output in outputs]
-    result = fit(opened, judge)
+    result = fit(opened, held_out)
     if result.rankings:
         print_tables([ranking_table(list(result.rankings.items()))])
     about = result.calibration.fitted_on

@@ -31,7 +31,11 @@ def evaluate(
     ] = "truth_uri",
     tags: Annotated[
         str | None,
-        typer.Option("--tags", metavar="COLUMN", help="A column of tags (a list, or text separated by ; or ,): a row per tag."),
+        typer.Option(
+            "--tags",
+            metavar="COLUMN",
+            help="A column of tags (a list, or text separated by ; or ,). Each tag gets a row in the results.",
+        ),
     ] = None,
     hce: Annotated[bool, typer.Option("--hce", help="Also compute Human Correction Efforts; slow for large images.")] = False,
     set_: options.Set = None,
@@ -43,7 +47,7 @@ def evaluate(
 ) -> None:
     """Run one or several models on a manifest with ground truth, and measure their masks.
 
-    Items that the output already has are only measured.
+    Items that are already in the output are only measured, not segmented again.
     """
     from pipeline.run.signals import SignalHandler
 

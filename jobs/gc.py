@@ -25,7 +25,7 @@ def gc(
 ) -> None:
     """Find objects without a row in the index, replaced index parts and partial files.
 
-    A dry run unless --delete is given. Refused with exit code 5 while a run is active in the output.
+    Nothing is deleted without --delete. While a run is active in the output, this is refused with exit code 5.
     """
     from pipeline.output.gc import KINDS, collect_garbage
     from pipeline.output.lease import new_run_id, run_id_after

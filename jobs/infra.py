@@ -28,7 +28,7 @@ def render(
         str | None, typer.Option("--schedule", help='Cron schedule in UTC: "0 2 * * *" is 02:00 every night.')
     ] = None,
     replicas: Annotated[
-        str | None, typer.Option("--replicas", help="Number of workers with a model; with GPUs, the maximum.")
+        str | None, typer.Option("--replicas", help="Number of workers that run the model. On GPUs, the largest number.")
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the run, at most 32 characters.")] = None,
     ray_cron_job: Annotated[
@@ -36,7 +36,9 @@ def render(
     ] = False,
     file: Annotated[Path | None, typer.Option("-o", "--file", help="Write to this file instead of stdout.")] = None,
 ) -> None:
-    """Render an overlay as YAML for `kubectl apply --server-side -f -`, and check it. Needs kubectl or kustomize, no cluster.
+    """Render an overlay as YAML for `kubectl apply --server-side -f -`, and check it.
+
+    This needs kubectl or kustomize, but no cluster.
 
     Options that are not given keep the values of the overlay's settings.yaml.
     """

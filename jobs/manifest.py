@@ -44,7 +44,7 @@ def manifest(
         typer.Option(
             "--unpack",
             metavar="FOLDER",
-            help="IMAGES is Parquet with the bytes of images, and of masks in a column mask: write them to this folder.",
+            help="Write the images, and masks if there are any, that a Parquet file IMAGES contains as bytes to this folder.",
         ),
     ] = None,
     corruptions: Annotated[
@@ -59,7 +59,7 @@ def manifest(
     set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
-    """Build a manifest of every image below a folder or prefix, or of every annotated object with its box.
+    """Build a manifest with one item per image below a folder or prefix, or with one item per annotated object.
 
     Ground truth for `matteline evaluate` goes to the column truth_uri.
     """

@@ -34,7 +34,7 @@ def plan(
 ) -> None:
     """Check a job and estimate its size, running time and cost, without running it.
 
-    Without an earlier run of the recipe, the model is timed on this machine for a few seconds.
+    If the output has no earlier run of this recipe, the model is timed on this machine for a few seconds.
     """
     from pipeline.log import set_up_logging
     from pipeline.models.load import can_use_gpu

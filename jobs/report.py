@@ -19,9 +19,13 @@ def report(
     sample: Annotated[
         bool, typer.Option("--sample", help="Show only a random sample, by which the output is accepted or rejected.")
     ] = False,
-    at_most: Annotated[float, typer.Option("--at-most", help="With --sample: tolerable share of bad items.")] = 0.02,
+    at_most: Annotated[
+        float, typer.Option("--at-most", help="With --sample: largest acceptable share of bad items in the whole output.")
+    ] = 0.02,
     confidence: Annotated[float, typer.Option("--confidence", help="With --sample: confidence of the result.")] = 0.95,
-    allowed: Annotated[int, typer.Option("--allowed", min=0, help="With --sample: bad items that the sample may have.")] = 0,
+    allowed: Annotated[
+        int, typer.Option("--allowed", min=0, help="With --sample: largest number of bad items in a sample that is accepted.")
+    ] = 0,
     seed: Annotated[int, typer.Option("--seed", help="With --sample: seed of the random draw.")] = 0,
     allow_root: options.AllowRoot = None,
     set_: options.StorageSet = None,

@@ -34,7 +34,10 @@ def run(
     changed: Annotated[bool, typer.Option("--changed", help="Reprocess items whose image, URI or box has changed.")] = False,
     replace: Annotated[
         bool,
-        typer.Option("--replace", help="Reprocess items made with other settings. Without this option, such a run is refused."),
+        typer.Option(
+            "--replace",
+            help="Reprocess items made with other settings. Without this option, a run with other settings is refused.",
+        ),
     ] = False,
     deadline: Annotated[
         str | None,

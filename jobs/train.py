@@ -14,7 +14,7 @@ def train(
     manifest: Annotated[str, typer.Option("--manifest", "-m", help="Photos to train on, with a column of ground truth masks.")],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="Folder for checkpoints, curve and weights. Resumes from its checkpoint."),
+        typer.Option("--output", "-o", help="Folder for checkpoints, the loss curve and weights. Resumes from its checkpoint."),
     ],
     training: Annotated[
         str, typer.Option("--training", "-t", help="Training recipe: the name of a bundled one, or your own .yaml file.")

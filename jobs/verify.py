@@ -30,7 +30,9 @@ def verify(
     set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
-    """Check that every item of the manifest has one row, and that all objects of every row are intact. Exit code 1 if not.
+    """Check that every item of the manifest has one row, and that all objects of every row are intact.
+
+    If not, the exit code is 1.
 
     --repair removes unreadable index parts and the rows of damaged items, so that the next run makes these items again.
     """

@@ -35,7 +35,7 @@ PAGE = PACKAGE / "review" / "page"
 
 
 def example_path(path: str) -> str:
-    """Return the bundled file for ``examples/…`` if the current folder has none of that name, or the path unchanged."""
+    """Replace ``examples/…`` by the bundled file, unless the current folder has a file of that name."""
     first, _, rest = path.partition("/")
     if first == "examples" and rest and not Path(path).exists() and (EXAMPLES / rest).is_file():
         return str(EXAMPLES / rest)

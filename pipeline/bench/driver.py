@@ -30,9 +30,17 @@ SCHEMA = 2
 """Version of the JSON; raised when a name changes its meaning."""
 
 
-RATE_S, MODEL_S, JOB_S, QUICKLY = 1.0, 10.0, 60.0, 0.05
-"""Seconds per candidate of the rate and per stage and photo, per batch size of the model, and of the job; and the share of them
-that a quick measurement takes."""
+RATE_S = 1.0
+"""Seconds per data type of the matrix multiplications, and per stage and photo."""
+
+MODEL_S = 10.0
+"""Seconds per batch size of the model."""
+
+JOB_S = 60.0
+"""Seconds of the complete job."""
+
+QUICKLY = 0.05
+"""Share of these times in a quick measurement."""
 
 MAX_BATCH_SIZE = {"cpu": 4, "cuda": 16}
 """The model is measured at the powers of two up to this number, and at the job's batch size."""

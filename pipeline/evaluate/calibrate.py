@@ -78,7 +78,9 @@ def calibrate(outputs: Sequence[Output], held_out_share: float) -> CalibrationRe
     """
     check_library()
     if not 0 <= held_out_share < 1:
-        raise ConfigError(f"--judge {held_out_share:g} must be 0 or more and below 1: the share of photos held out of the fit")
+        raise ConfigError(
+            f"--held-out {held_out_share:g} must be 0 or more and below 1: the share of photos held out of the fit"
+        )
     recipe = _common_recipe(outputs)
     rows = [row for output in outputs for row in _known_rows(output)]
     if not rows:

@@ -71,7 +71,7 @@ def _first_visible(shades: list[Alpha], alpha: Alpha) -> Alpha:
     for shade in shades:
         if np.count_nonzero(shade * (1 - alpha) > MIN_OPACITY) >= MIN_SHARE * np.count_nonzero(alpha > 0.5):
             return shade
-    raise ValueError("there is no room beside the object to show it on the floor")
+    raise ValueError("there is no room beside the object to show its shadow or reflection")
 
 
 def _backdrop(size: Size, base: int, rng: np.random.Generator, *, dark: bool) -> Floats:

@@ -83,5 +83,5 @@ def _as_uint8(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         return np.ascontiguousarray(np.rint(array * 255).astype(np.uint8))
     if array.dtype != np.uint8:
         levels = f"type {array.dtype}" + (f" from {array.min():g} to {array.max():g}" if array.dtype.kind in "fiu" else "")
-        raise DecodeError(f"an array of {levels} has no defined white; {TAKEN}")
+        raise DecodeError(f"the scale of an array of {levels} is unknown; {TAKEN}")
     return np.ascontiguousarray(array)

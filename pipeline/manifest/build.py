@@ -22,8 +22,8 @@ from pipeline.errors import ConfigError
 from pipeline.imaging.rle import decode_counts
 from pipeline.log import log
 from pipeline.manifest.items import CORNERS
-from pipeline.manifest.listing import list_folder
-from pipeline.manifest.names import IMAGE_SUFFIXES, printable
+from pipeline.manifest.listing import IMAGE_SUFFIXES, list_folder
+from pipeline.manifest.names import printable
 from pipeline.storage import uris
 from pipeline.storage.files import Files
 from pipeline.types import Size
@@ -62,7 +62,9 @@ def from_masks(folder: str, masks: str, files: Files) -> pa.Table:
         by_stem[stem] = info.uri
     truths = [by_stem.get(_stem(item_id)) for item_id in table["item_id"].to_pylist()]
     if not any(truths):
-        raise ConfigError(f"no mask below {masks} has the name of an image below {folder}; names must match up to the suffix")
+        raise ConfigError(
+            f"no mask below {masks} has the name of an image below {folder}; names must be equal except for the suffix"
+        )
     return table.append_column("truth_uri", pa.array(truths, pa.string()))
 
 

@@ -1,4 +1,4 @@
-"""Check a manifest's columns, and warn of those that a person might expect to be used."""
+"""Check a manifest's columns, and warn about columns that are ignored although their names suggest a use."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ def check_columns(schema: pa.Schema, source: str) -> None:
     used = roles(schema, source)
     unused = "" if used.boxes else _boxes_by_other_names(schema.names)
     if unused:
-        log.warning(f"{source}: {unused}; so the complete images are cut out")
+        log.warning(f"{source}: no boxes are used, and complete images are cut out. {unused}")
     with_bytes = [repr(field.name) for field in schema if has_bytes(field.type)]
     if with_bytes:
         log.warning(f"{source}: bytes are not carried into the index: {', '.join(with_bytes)}")
     index = _pandas_index(schema)
     if index:
-        log.warning(f"{source}: the pandas index {index!r} is no column of the file; write it with df.reset_index()")
+        log.warning(f"{source}: the pandas index {index!r} is not a column of the file; write it with df.reset_index()")
 
 
 def _boxes_by_other_names(names: list[str]) -> str:
-    """Return a sentence about columns that look like boxes; empty if there are none."""
+    """Return a sentence on how columns that look like boxes can be used. Empty if there are none."""
     by_key = {name.lower(): name for name in names}
     for keys in (*_CORNERS, *_SIZES):
         if all(key in by_key for key in keys):
             listed = ", ".join(by_key[key] for key in keys)
-            how = "rename them to" if keys in _CORNERS else "add x + width and y + height, and name the four"
-            return f"the columns {listed} look like boxes, which are only read from x0, y0, x1, y1; {how} x0, y0, x1, y1"
+            how = "rename them to" if keys in _CORNERS else "compute x + width and y + height, and name the four columns"
+            return f"If {listed} are boxes, {how} x0, y0, x1, y1"
     found = next((by_key[key] for key in _LISTS if key in by_key), None)
     if found is None:
         return ""
     return (
-        f"the column {found!r} looks like boxes, which are only read from box (or boxes); rename it if it has x0, y0, x1, y1, "
-        "or convert it if it has x, y, width, height as COCO's"
+        f"If {found!r} has x0, y0, x1, y1, rename it to box (to boxes for several boxes per image). If it has x, y, width and "
+        "height, as in COCO, convert it first"
     )
 
 

@@ -75,11 +75,11 @@ def _size_of(photo: str, folder: str, files: Files) -> Size:
         ValueError: It is elsewhere, or cannot be read.
     """
     if not posixpath.normpath(photo).startswith(f"{folder.rstrip('/')}/") and "://" not in photo:
-        raise ValueError("its image has no height and width")
+        raise ValueError("the file has no height and width of its image, and the photo is not below the folder of photos")
     try:
         return Size(*decode(files.read(photo, max_bytes=Limits().max_bytes), Limits()).shape[:2])
     except ItemError as error:
-        raise ValueError("its image has no height and width, and cannot be read") from error
+        raise ValueError("the file has no height and width of its image, and the photo cannot be read") from error
 
 
 def coco_mask(entry: CocoObject, size_of: Callable[[], Size]) -> Mask:
@@ -98,7 +98,7 @@ def coco_mask(entry: CocoObject, size_of: Callable[[], Size]) -> Mask:
     except (KeyError, TypeError, ValueError, OverflowError):
         size = _rle_size(segmentation) or size_of()
     if min(size) < 1 or size.height * size.width > Limits().max_pixels:
-        raise ValueError(f"its image is {size.width} wide and {size.height} high")
+        raise ValueError(f"its image has {size.width} x {size.height} pixels; allowed are 1 to {Limits().max_pixels}")
     if isinstance(segmentation, dict):
         if list(segmentation.get("size", ())) != list(size):
             raise ValueError("its run lengths have another size than its image")

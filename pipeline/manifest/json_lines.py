@@ -82,7 +82,7 @@ def _json_column(name: str, values: list[Any], field: pa.Field) -> pa.Array:
             return pa.array(values, pa.list_(pa.float64()))
     if not pa.types.is_string(field.type):
         return pa.array(values, field.type)
-    # If one carried value needs JSON text, all values get it, so that "1" and 1 stay distinct.
+    # If one value of a column must be JSON text, all are, so that "1" and 1 stay distinct.
     plain = str if field.metadata is None or name in OWN_COLUMNS else ()
     texts = [value if value is None or isinstance(value, plain) else json.dumps(value, ensure_ascii=False) for value in values]
     return pa.array(texts, pa.string())
@@ -92,7 +92,7 @@ _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def _mend(value: Any) -> Any:
-    """Replace halves of surrogate pairs, as of an emoji that was cut in two, by U+FFFD."""
+    """Replace unpaired surrogates, such as half an emoji, by U+FFFD."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
@@ -111,7 +111,7 @@ def json_lines(uri: str, files: Files) -> Iterator[JsonLine]:
     """Yield the objects of a file.
 
     Raises:
-        ConfigError: A line is too long or no JSON object, or the file is damaged.
+        ConfigError: A line is too long or is not a JSON object, or the file is damaged.
     """
     with translate_errors(uri, "JSON Lines file"), open_text(uri, files) as stream:
         reader = io.BufferedReader(stream, HEAD_BYTES)

@@ -11,7 +11,12 @@ from pipeline.log import log
 from pipeline.storage.files import Files
 from pipeline.storage.uris import name, redact
 
-_LITTER = re.compile(
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif", ".avif"),
+)
+"""Suffixes of images in a folder, regardless of case."""
+
+_SYSTEM_FILE = re.compile(
     r"(?:^|/)(?:@eaDir|@Recycle|#recycle|#snapshot|__MACOSX|\$RECYCLE\.BIN|System Volume Information|lost\+found)/"
     r"|(?:^|/)(?:Thumbs\.db|desktop\.ini)$"
 )
@@ -19,18 +24,18 @@ _LITTER = re.compile(
 _SUFFIX = re.compile(r"(?<=[^.])\.[A-Za-z0-9]{1,8}$")
 
 MAX_SUFFIXES = 8
-"""Suffixes that a warning names."""
+"""Most suffixes in one warning."""
 
 
-def is_litter(path: str) -> bool:
+def is_system_file(path: str) -> bool:
     """Return whether a NAS or an operating system has added this file: thumbnails, recycle bins, snapshots."""
-    return bool(_LITTER.search(path))
+    return bool(_SYSTEM_FILE.search(path))
 
 
 def list_folder(folder: str, files: Files, suffixes: tuple[str, ...]) -> Iterator[str]:
     """Yield the files below a folder or prefix whose names have one of these suffixes, regardless of case.
 
-    After the last one, warnings count the files with other suffixes, and the folders that were not listed.
+    At the end, warnings tell how many files with other suffixes were left out, and which folders were not listed.
 
     Raises:
         StorageError: The folder can't be listed.
@@ -43,7 +48,7 @@ def list_folder(folder: str, files: Files, suffixes: tuple[str, ...]) -> Iterato
         (links if why == "link" else unreadable).append(path)
 
     for info in files.list(folder, left_out=left_out):
-        if is_litter(info.uri.removeprefix(folder)):
+        if is_system_file(info.uri.removeprefix(folder)):
             continue
         if info.uri.lower().endswith(suffixes):
             yield info.uri

@@ -22,8 +22,8 @@ from pipeline.errors import ConfigError
 from pipeline.manifest import boxes, tables
 from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
 from pipeline.manifest.items import OWN_COLUMNS, items
-from pipeline.manifest.listing import list_folder
-from pipeline.manifest.names import IMAGE_SUFFIXES, NameTemplate, name_keys, printable
+from pipeline.manifest.listing import IMAGE_SUFFIXES, list_folder
+from pipeline.manifest.names import NameTemplate, name_keys, printable
 from pipeline.manifest.sample import Request, Sample
 from pipeline.manifest.table_files import ROWS
 from pipeline.manifest.tables import Fragment, TableKind

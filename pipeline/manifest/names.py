@@ -16,17 +16,16 @@ import pyarrow.compute as pc
 
 from pipeline.errors import ConfigError
 from pipeline.manifest.boxes import Boxes
+from pipeline.manifest.listing import IMAGE_SUFFIXES
 from pipeline.storage.object_names import collision_key, object_name
 from pipeline.storage.uris import strip_signature
 
 OWN_FIELDS = ("item_id", "image", "suffix")
-"""Fields of a template besides the manifest's columns: the id; the image's path below the manifest's folder without its suffix;
-the suffix in lower case without its dot."""
+"""Fields of a template besides the manifest's columns.
 
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif", ".avif"),
-)
-"""Suffixes of images in a folder, regardless of case."""
+``item_id``: the id. ``image``: the image's path below the manifest's folder, without the suffix of the image. ``suffix``: that
+suffix in lower case, without its dot.
+"""
 
 _SUFFIX = re.compile(f"({'|'.join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)})$", re.IGNORECASE)
 
@@ -58,7 +57,9 @@ class NameTemplate:
         except ValueError as error:
             raise ConfigError(f"output.name {self.text!r} is not a template ({error}); write for instance {{sku}}") from None
         if any(formats):
-            raise ConfigError(f"output.name {self.text!r} formats a field, which is not supported; write {{{fields[0]}}}")
+            raise ConfigError(
+                f"output.name {self.text!r} has a format, such as {{sku:03}}, which is not supported; write {{{fields[0]}}}"
+            )
         known = [*OWN_FIELDS, *columns]
         for field in fields:
             if field not in known:

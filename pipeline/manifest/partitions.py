@@ -24,13 +24,13 @@ def partition_of(uri: str, base: str) -> Partition:
 
 
 def add_fields(schema: pa.Schema, partition: Partition) -> pa.Schema:
-    """Add the partition's columns, as text, unless the file has columns of these names."""
+    """Add the partition's columns, as text, except those that the file already has."""
     added = [pa.field(name, pa.string()) for name, _ in partition if name not in schema.names]
     return pa.schema([*schema, *added], metadata=schema.metadata)
 
 
 def add_columns(table: pa.Table, partition: Partition) -> pa.Table:
-    """Add the partition's columns to rows of its file, unless they have columns of these names."""
+    """Add the partition's columns to a table of its file, except those that the table already has."""
     for name, value in partition:
         if name not in table.column_names:
             table = table.append_column(name, pa.array([value] * table.num_rows, pa.string()))

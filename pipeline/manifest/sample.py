@@ -1,4 +1,4 @@
-"""A sample of a manifest's items that does not depend on their order, so that another table of the same ids can be compared."""
+"""A sample of items that depends on their ids only, so that the same items can be drawn from another table with these ids."""
 
 from __future__ import annotations
 

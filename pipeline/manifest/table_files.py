@@ -20,7 +20,7 @@ ROWS = 8192
 """Maximum rows per table."""
 
 TABLE_BYTES = 8 * 2**20
-"""Bytes of the cells of one table, about, at most. A few repeated or compressible cells can be far larger than their file."""
+"""Approximate maximum size of the cells of one table, in bytes. Compressed cells can be far larger than their file."""
 
 HEAD_BYTES = 1 << 20
 """Bytes that are read to find the columns of a text file."""

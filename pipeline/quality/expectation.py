@@ -25,7 +25,7 @@ REACH = NormalDist().inv_cdf((1 + LEVEL) / 2)
 class Expectation:
     """The number of masks with a Dice below ``GOOD_FROM`` that is expected among masks with a calibrated quality.
 
-    Expectations of parts of an index add up, so no more than one part is in memory.
+    The expectations of the parts of an index can be summed, so parts are read one at a time.
     """
 
     items: int = 0

@@ -11,7 +11,7 @@ from pipeline.types import Mask
 
 HALF = 128
 THIN = 0.04
-"""Width below which a part is thin, as a share of the object's diagonal: the spokes of a wheel, but not a distant person."""
+"""A part is thin if its width is below this share of the object's diagonal: a spoke of a wheel, but not a distant person."""
 THIN_SHARE = 0.15
 """Share of its area from which on an object counts as thin."""
 

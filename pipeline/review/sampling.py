@@ -43,7 +43,8 @@ def plan(lot: int, at_most: float, confidence: float, allowed: int = 0) -> Plan:
     too_many = math.floor(Fraction(str(at_most)) * lot) + 1
     if lot < 1 or too_many > lot or allowed >= too_many:
         raise ConfigError(
-            f"{too_many} bad of {lot} items are too many, so {allowed} cannot be allowed; lower --allowed or raise --at-most"
+            f"--allowed {allowed} must be below the bad items that --at-most {at_most:g} rejects ({too_many} of {lot}); "
+            "lower --allowed or raise --at-most"
         )
     chance = 1 - Fraction(str(confidence))
     high = allowed + 1

@@ -12,7 +12,7 @@ GPU_ROWS = 64
 """Items per task in an ordinary run on GPUs, at most."""
 
 DERIVED_ROWS = 64
-"""Finished items per task, and per index part, when they get what they lack."""
+"""Finished items per task, and per index part, when their missing files are made."""
 
 BLOCK_MIB = 64
 """Decoded pixels per block in an ordinary run, in MiB."""

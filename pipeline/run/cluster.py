@@ -228,7 +228,7 @@ def _check_answers(address: str | None) -> None:
 
 @contextmanager
 def _muted_stderr() -> Iterator[None]:
-    """Keep what Ray's C++ side writes to stderr out of the JSON lines. Errors are raised as exceptions anyway."""
+    """Discard stderr, where Ray's C++ code would mix text with the JSON lines. Errors are raised as exceptions anyway."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

@@ -1,7 +1,7 @@
-"""Run small jobs in one worker process on this machine, without Ray, whose start takes longer than their work.
+"""Run small jobs in one worker process on this machine, without Ray: starting Ray would take longer than such a job.
 
-The stages, their crash ledger and their deadlines are those of the graph. A worker that dies is started again. The blocks that
-it had in hand then pass the stages one after the other, so that only the item that killed it is blamed.
+The stages, their crash ledger and their deadlines are the same as in ``run/graph.py``. A worker that dies is started again. It
+then takes its unfinished blocks through one stage at a time, so that only the item that killed it is blamed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MAX_STARTS = 3
 
 
 def is_small(compute: Compute, items: int) -> bool:
-    """Return whether a run of so many items works in one process on this machine."""
+    """Return whether a run of this number of items should work in one process on this machine."""
     chosen = (compute.actors, compute.min_actors, compute.max_actors, compute.wait_for_gpus, compute.gpus_per_actor)
     cluster = address_of(compute) or has_joined_ray()
     return items <= compute.local_items and not cluster and all(one is None for one in chosen)
@@ -67,11 +67,11 @@ def load_model(plan: Plan, run_id: str) -> None:
 
 
 def segment_items(plan: Plan, pool: Pool, run_id: str) -> Iterator[dict[str, Any]]:
-    """Cut out the plan's items. Yields one row per committed index part, as ``stages.commit`` returns it.
+    """Cut out the plan's items. Yields the facts of each committed index part, as ``stages.commit`` returns them.
 
     Raises:
         Stopped: Nothing was finished for ``compute.no_progress_s``, or no worker could be started.
-        PipelineError: What a worker refused.
+        PipelineError: A worker raised it.
     """
     rows = rows_per_block(plan, pool)
     blocks = (
@@ -84,11 +84,11 @@ def segment_items(plan: Plan, pool: Pool, run_id: str) -> Iterator[dict[str, Any
 
 
 def derive_items(plan: Plan, run_id: str) -> Iterator[dict[str, Any]]:
-    """Make what finished items lack. Yields one row per committed index part, as ``stages.derive`` returns it.
+    """Make the missing renditions and other files of finished items. Yields the facts of each committed index part.
 
     Raises:
         Stopped: As ``segment_items``.
-        PipelineError: What a worker refused.
+        PipelineError: A worker raised it.
     """
     context = context_of(plan, NO_MODEL, run_id)
     lacking = [read_lacking(part, plan.output, plan.job.recipe) for part in plan.output.parts()]
@@ -102,37 +102,37 @@ def run_in_worker(work: Work, blocks: Iterable[pa.Table], no_progress_s: float) 
 
     Raises:
         Stopped: Nothing was finished for ``no_progress_s``, or no worker could be started.
-        PipelineError: What a worker refused.
+        PipelineError: A worker raised it.
     """
     ledger, waiting = InMemoryLedger(), iter(blocks)
     suspects: list[pa.Table] = []
     starts = 0
     while True:
-        turn = _Turn(work, ledger, iter(suspects) if suspects else waiting, overlap=not suspects)
+        session = _Session(work, ledger, iter(suspects) if suspects else waiting, overlap=not suspects)
         try:
-            yield from turn.parts(no_progress_s)
+            yield from session.parts(no_progress_s)
         except _WorkerDied as death:
-            starts = 0 if turn.has_begun else starts + 1
+            starts = 0 if session.has_begun else starts + 1
             if starts == MAX_STARTS:
                 raise Stopped(
                     f"the worker process ended {starts} times before it began ({death}); if it ran out of memory, lower "
                     "compute.batch_size or choose a smaller model"
                 ) from None
-            again = "; its items are repeated one by one" if turn.has_begun else ", and is started again"
+            again = "; its items are repeated one by one" if session.has_begun else ", and is started again"
             log.warning(f"the worker process {death}{again}")
-            suspects = [*turn.in_hand, *turn.source] if not turn.overlap else list(turn.in_hand)
+            suspects = [*session.in_hand, *session.source] if not session.overlap else list(session.in_hand)
             continue
-        if turn.overlap:
+        if session.overlap:
             return
         suspects = []
 
 
 class _WorkerDied(Exception):
-    """The text says how."""
+    """The worker process ended; the text says how."""
 
 
-class _Turn:
-    """Blocks that one worker works on, up to its death."""
+class _Session:
+    """The blocks sent to one worker process, up to its end."""
 
     def __init__(self, work: Work, ledger: InMemoryLedger, source: Iterator[pa.Table], *, overlap: bool) -> None:
         self.work, self.ledger, self.source, self.overlap = work, ledger, source, overlap
@@ -147,7 +147,7 @@ class _Turn:
         Raises:
             _WorkerDied: The worker ended; ``in_hand`` has the blocks to repeat.
             Stopped: It finished nothing for ``no_progress_s``.
-            PipelineError: What it refused.
+            PipelineError: The worker raised it.
         """
         worker = _take_worker(self.ledger)
         finished = False
@@ -180,7 +180,7 @@ class _Turn:
                 self.in_hand.append(block)
 
     def _count(self, part: Part) -> None:
-        """Take finished blocks out of the hand. Parts come in the order of the blocks."""
+        """Remove finished blocks from ``in_hand``. Parts come in the order of the blocks."""
         self._committed += part.items
         while self.in_hand and self._committed >= self.in_hand[0].num_rows:
             self._committed -= self.in_hand.popleft().num_rows
@@ -194,7 +194,7 @@ class _Worker:
         self.ledger, self.has_begun = ledger, False
         self._inbox: queue.Queue[tuple[str, Any]] = queue.Queue()
         started: Future[subprocess.Popen[bytes]] = Future()
-        # Linux ends the worker with the thread that started it (prctl(2)), so that thread is not the caller's.
+        # Linux ends the worker when the thread that started it ends (prctl(2)). Therefore it gets a thread of its own.
         threading.Thread(target=self._start_and_listen, args=(started,), name="worker", daemon=True).start()
         self.process = started.result()
 
@@ -211,7 +211,7 @@ class _Worker:
         Raises:
             _WorkerDied: The process ended.
             Stopped: There was no message for so long.
-            PipelineError: What the worker refused.
+            PipelineError: The worker raised it.
             RuntimeError: A bug; the text is the worker's traceback.
         """
         try:
@@ -267,7 +267,7 @@ _idle: list[_Worker] = []
 
 
 def _take_worker(ledger: InMemoryLedger) -> _Worker:
-    """Return a worker for the caller alone: the idle one, if nothing has changed for it, or a new one."""
+    """Return a worker for the caller alone: the idle one if its process id and environment are still right, or a new one."""
     with suppress(IndexError):
         worker = _idle.pop()
         if worker.process.poll() is None and worker.started_for == _surroundings():
@@ -292,7 +292,7 @@ def _end_idle() -> None:
 
 
 def _surroundings() -> tuple[int, dict[str, str]]:
-    """Return what a worker inherits: a fork of this process must not share it, and it must have the same credentials."""
+    """Return process id and environment. A worker is used again only by the same process with the same credentials."""
     return os.getpid(), dict(os.environ)
 
 

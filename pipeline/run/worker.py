@@ -1,6 +1,6 @@
 """The worker process of a small run: ``python -m pipeline.run.worker``. The other end is ``local``.
 
-Messages are pickles: work and blocks come on stdin, results go to stdout. The end of stdin is the end of the driver.
+Messages are pickles: work and blocks come on stdin, results go to stdout. When stdin closes, the driver has ended.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ IDLE_S = 60.0
 """Seconds after which a worker without work ends. Its model stays loaded until then, for the next run of the same driver."""
 
 OOM_SCORE = "500"
-"""Out of 1000: if memory runs out, Linux kills the worker, and not the driver, which records why."""
+"""Out of 1000. If memory runs out, Linux kills the worker first. The driver survives, and records why."""
 
 Tell = Callable[[str, Any], None]
 """Sends a message to the driver: its kind and content."""
 
 
 class MirroredLedger(InMemoryLedger):
-    """A ledger that tells the driver what it enters, before the work starts. The driver's copy survives this process."""
+    """A ledger that sends each entry to the driver before the work starts. The driver's copy survives this process."""
 
     def __init__(self, started: dict[str, int], tell: Tell) -> None:
         super().__init__(started)
@@ -65,7 +65,7 @@ class MirroredLedger(InMemoryLedger):
 
 
 def main() -> None:
-    """Do what the driver sends, until it ends or sends nothing for ``IDLE_S``."""
+    """Process the driver's jobs until the driver ends, or sends none for ``IDLE_S``."""
     _end_with_the_driver()
     tell = _open_channel()
     log.handlers, log.propagate = [_ToDriver(tell)], False
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def _blocks(inbox: queue.Queue[Any], tell: Tell) -> Iterator[pa.Table]:
-    """Yield the blocks of some work, and ask for another one with each."""
+    """Yield the blocks of one job. Request another block for each one taken."""
     while (block := inbox.get()) is not None:
         tell("taken", None)
         yield block

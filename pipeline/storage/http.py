@@ -31,8 +31,14 @@ MAX_REDIRECTS = 10
 SOCKET_TIMEOUT_S = 60.0
 """Seconds without data after which a download is aborted and retried."""
 
-POST_TRIES, POST_TIMEOUT_S, POST_PAUSE_S = 3, 10.0, 4.0
-"""Attempts to send a message, seconds per attempt, and longest pause in seconds before the first retry."""
+POST_TRIES = 3
+"""Attempts to send a message."""
+
+POST_TIMEOUT_S = 10.0
+"""Seconds per attempt."""
+
+POST_PAUSE_S = 4.0
+"""Longest pause before the first retry, in seconds."""
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")

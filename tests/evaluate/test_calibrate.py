@@ -127,7 +127,7 @@ def test_all_outputs_must_be_of_one_model(tmp_path: Path, evaluated: Callable[..
 
 def test_wrong_shares_and_missing_or_damaged_evaluations_are_refused(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
     output = evaluated(tmp_path)
-    with pytest.raises(ConfigError, match="--judge 1 must be"):
+    with pytest.raises(ConfigError, match="--held-out 1 must be"):
         calibrate([output], 1.0)
     FILES.write(f"{output.layout.evaluation}/part-0.parquet", b"nothing")
     with pytest.raises(StorageError, match="run matteline evaluate again"):

@@ -67,8 +67,8 @@ def test_anything_else_is_a_type_error_that_says_what_is_taken(thing: Any) -> No
         (np.zeros((3, 40, 50), np.uint8), "move the channels to the end"),
         (np.zeros((2, 4, 5, 3), np.uint8), "give a list of pictures for several"),
         (np.zeros((4, 5, 2), np.uint8), r"shape \(4, 5, 2\) is not a picture"),
-        (np.full((4, 5), 300.0), "float64 from 300 to 300 has no defined white"),
-        (np.zeros((4, 5), np.uint16), "uint16 from 0 to 0 has no defined white"),
+        (np.full((4, 5), 300.0), "float64 from 300 to 300 is unknown"),
+        (np.zeros((4, 5), np.uint16), "uint16 from 0 to 0 is unknown"),
         (np.zeros((0, 5), np.uint8), "is not a picture"),
     ],
 )

@@ -143,4 +143,7 @@ def test_the_size_of_a_photo_elsewhere_is_not_read(photos: Path, logged: list[lo
     Image.new("RGB", (9, 9)).save(photos.parent / "secret.png")
     rows = build(photos, [without(image(name="../secret.png"), "width", "height")], [annotation()])
     assert rows[0]["truth_uri"] is None
-    assert [one.getMessage() for one in logged] == ["1 annotations have no ground truth: its image has no height and width"]
+    assert [one.getMessage() for one in logged] == [
+        "1 annotations have no ground truth: the file has no height and width of its image, and the photo is not below the folder "
+        "of photos"
+    ]

@@ -26,10 +26,10 @@ def opened(tmp_path: Path, columns: dict[str, Any]) -> Any:
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        (("xmin", "ymin", "xmax", "ymax"), "xmin, ymin, xmax, ymax look like boxes"),
+        (("xmin", "ymin", "xmax", "ymax"), "If xmin, ymin, xmax, ymax are boxes, rename them to x0, y0, x1, y1"),
         (("Left", "Top", "Right", "Bottom"), "rename them to x0, y0, x1, y1"),
-        (("x", "y", "width", "height"), "add x + width and y + height"),
-        (("bbox",), "convert it if it has x, y, width, height"),
+        (("x", "y", "width", "height"), "compute x + width and y + height"),
+        (("bbox",), "If it has x, y, width and height, as in COCO, convert it first"),
     ],
 )
 def test_boxes_by_other_names_are_told(
@@ -37,7 +37,7 @@ def test_boxes_by_other_names_are_told(
 ) -> None:
     opened(tmp_path, {"image_uri": ["a.jpg"]} | {name: [1] for name in columns})
     (line,) = [one.getMessage() for one in logged]
-    assert words in line and line.endswith("the complete images are cut out")
+    assert words in line and "complete images are cut out" in line
 
 
 def test_sizes_and_used_boxes_are_not(tmp_path: Path, logged: list[logging.LogRecord]) -> None:
@@ -71,7 +71,7 @@ def test_an_index_in_the_metadata_is_told(tmp_path: Path, logged: list[logging.L
     frame.index.name = "item_id"
     frame.to_parquet(tmp_path / "m.parquet")
     open_manifest(str(tmp_path / "m.parquet"), Files())
-    assert any("pandas index 'item_id' is no column" in one.getMessage() for one in logged)
+    assert any("pandas index 'item_id' is not a column" in one.getMessage() for one in logged)
     logged.clear()
     frame.set_index(pd.Index(["x", "y"], name="item_id")).to_parquet(tmp_path / "m.parquet")
     manifest = open_manifest(str(tmp_path / "m.parquet"), Files())

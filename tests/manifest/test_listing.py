@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import StorageError
 from pipeline.manifest.build import from_folder
-from pipeline.manifest.listing import is_litter, list_folder
+from pipeline.manifest.listing import is_system_file, list_folder
 from pipeline.manifest.manifest import open_manifest, scan
 from pipeline.storage.files import Files
 
@@ -71,9 +71,9 @@ def test_a_folder_without_permission_is_named_and_the_rest_goes_on(
 
 
 @pytest.mark.parametrize("path", ["@eaDir/a.jpg/SYNOPHOTO.jpg", "x/__MACOSX/a.jpg", "x/Thumbs.db", "lost+found/a.jpg"])
-def test_litter(path: str) -> None:
-    assert is_litter(path)
-    assert not is_litter(path.replace("/", "-"))
+def test_files_of_the_system(path: str) -> None:
+    assert is_system_file(path)
+    assert not is_system_file(path.replace("/", "-"))
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pipeline.review.sampling import draw, passes, plan, upper_bound
 def test_a_plan_is_the_smallest_sufficient_sample(lot: int, at_most: float, allowed: int) -> None:
     bad = int(Fraction(str(at_most)) * lot) + 1
     if allowed >= bad:
-        with pytest.raises(ConfigError, match="cannot be allowed"):
+        with pytest.raises(ConfigError, match="must be below the bad items that"):
             plan(lot, at_most, 0.95, allowed)
         return
 
