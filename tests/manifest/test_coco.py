@@ -144,6 +144,6 @@ def test_the_size_of_a_photo_elsewhere_is_not_read(photos: Path, logged: list[lo
     rows = build(photos, [without(image(name="../secret.png"), "width", "height")], [annotation()])
     assert rows[0]["truth_uri"] is None
     assert [one.getMessage() for one in logged] == [
-        "1 annotations have no ground truth: the file has no height and width of its image, and the photo is not below the folder "
-        "of photos"
+        "1 annotations have no ground truth: the file has no height and width of its image, and the photo is not below the "
+        "folder of photos"
     ]
