@@ -12,6 +12,7 @@ import zlib
 from PIL import Image, TiffImagePlugin
 
 from pipeline.errors import DecodeError
+from pipeline.imaging.sniff import Format
 
 MAX_SCANS = 100
 """Scans of a JPEG. Encoders write about ten. Each may have ten bytes, and the decoder walks the complete picture for each."""
@@ -102,6 +103,20 @@ def _is_usable(chunk: memoryview, name: bytes) -> bool:
     except zlib.error:
         return False
     return not unpack.unconsumed_tail
+
+
+def canvas_size(data: bytes, form: Format) -> tuple[int, int] | None:
+    """Return the width and height of a GIF's or WebP's canvas, which Pillow checks or allocates on opening; None for others."""
+    if form == "GIF" and len(data) >= 10:
+        return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
+    if form != "WebP" or len(data) < 30:
+        return None
+    if data[12:16] == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    bits, mask = (int.from_bytes(data[21:25], "little"), 0x3FFF)
+    if data[12:16] == b"VP8L":
+        return (bits & mask) + 1, (bits >> 14 & mask) + 1
+    return int.from_bytes(data[26:28], "little") & mask, int.from_bytes(data[28:30], "little") & mask
 
 
 def check_gif(data: bytes) -> None:

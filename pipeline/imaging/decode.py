@@ -23,8 +23,9 @@ from PIL import (
 
 from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
+from pipeline.imaging import avif
 from pipeline.imaging.colour import to_srgb
-from pipeline.imaging.container import check_gif, check_jpeg, check_png, check_tiff, without_metadata
+from pipeline.imaging.container import canvas_size, check_gif, check_jpeg, check_png, check_tiff, without_metadata
 from pipeline.imaging.sniff import Format, sniff
 from pipeline.types import Mask, Pixels
 
@@ -42,16 +43,32 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 _CHECKS: dict[Format, Callable[[bytes], None]] = {"JPEG": check_jpeg, "PNG": check_png, "GIF": check_gif}
 
+
+class _OneFrame(ImageFile.ImageFile):
+    """Free the decoder after the first frame: it keeps up to three copies of it."""
+
+    def load_prepare(self) -> None:
+        self._decoder = None
+        super().load_prepare()
+
+
+class _WebPImageFile(_OneFrame, WebPImagePlugin.WebPImageFile):
+    pass
+
+
+class _AvifImageFile(_OneFrame, AvifImagePlugin.AvifImageFile):
+    pass
+
+
 # Call the format's class directly: PIL.Image.open tries every registered format and applies a pixel limit of its own, which can
 # only be changed per process. (Its GIF, TIFF and WebP readers apply that limit anyway and refuse above 178 million pixels.)
 _OPENERS: dict[Format, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
-    "WebP": WebPImagePlugin.WebPImageFile,
+    "WebP": _WebPImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
     "GIF": GifImagePlugin.GifImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
-    "AVIF": AvifImagePlugin.AvifImageFile,
 }
 
 _UPRIGHT = {
@@ -83,11 +100,11 @@ def decode(data: bytes, limits: Limits) -> Pixels:
         raise DecodeError(f"the file has {len(data):,} bytes; limits.max_bytes allows {limits.max_bytes:,}")
     form = sniff(data)
     try:
-        image = _open(data, form)
-        _check_size(image, limits)
+        image: Image.Image = _open(data, form, limits)
         image.load()
-        _check_size(image, limits)
-        return _copied(to_srgb(upright(image)))
+        _check_size(image.size, limits)
+        image = upright(image)  # frees the other
+        return _copied(to_srgb(image))
     except DecodeError as error:
         raise DecodeError(f"this {form} can't be used: {error}") from error.__cause__
     except MemoryError as error:
@@ -104,10 +121,9 @@ def decode_alpha(data: bytes, limits: Limits) -> Mask | None:
         DecodeError: As ``decode``.
     """
     try:
-        image = _open(data, sniff(data))
+        image = _open(data, sniff(data), limits)
         if not image.has_transparency_data:
             return None
-        _check_size(image, limits)
         image.load()
         return np.array(upright(image).convert("RGBA").getchannel("A"))
     except DecodeError:
@@ -116,20 +132,38 @@ def decode_alpha(data: bytes, limits: Limits) -> Mask | None:
         raise DecodeError(f"its transparency {_describe_failure(error)}") from error
 
 
-def _open(data: bytes, form: Format) -> ImageFile.ImageFile:
-    """Check the container and read the header."""
+def _open(data: bytes, form: Format, limits: Limits) -> ImageFile.ImageFile:
+    """Check the container, read the header and compare the size with the limits."""
+    image = _read_header(data, form, limits)
+    _check_size(image.size, limits)
+    return image
+
+
+def _read_header(data: bytes, form: Format, limits: Limits) -> ImageFile.ImageFile:
     if form == "HEIC":
         return _heif_opener()(io.BytesIO(data))
-    if form == "AVIF" and not AvifImagePlugin.SUPPORTED:
-        raise DecodeError("this build of Pillow does not support AVIF; install Pillow's own wheel")
+    if form == "AVIF":
+        return _open_avif(data, limits)
     if form in _CHECKS:
         _CHECKS[form](data)
+    if size := canvas_size(data, form):
+        _check_size(size, limits)
     image = _OPENERS[form](io.BytesIO(without_metadata(data) if form == "PNG" else data))
     if form == "TIFF":
         check_tiff(image)
     if form == "PNG":
         _scale_transparent_colour(image, depth=data[24])
     return image
+
+
+def _open_avif(data: bytes, limits: Limits) -> ImageFile.ImageFile:
+    if not AvifImagePlugin.SUPPORTED:
+        raise DecodeError("this build of Pillow does not support AVIF; install Pillow's own wheel")
+    header = avif.read_header(data)
+    if header.size:
+        _check_size(header.size, limits)
+    avif.check_coded_sizes(data, header)
+    return _AvifImageFile(io.BytesIO(data))
 
 
 def _heif_opener() -> Callable[[io.BytesIO], ImageFile.ImageFile]:
@@ -140,8 +174,8 @@ def _heif_opener() -> Callable[[io.BytesIO], ImageFile.ImageFile]:
     return cast(Callable[[io.BytesIO], ImageFile.ImageFile], HeifImageFile)
 
 
-def _check_size(image: Image.Image, limits: Limits) -> None:
-    width, height = image.size
+def _check_size(size: tuple[int, int], limits: Limits) -> None:
+    width, height = size
     if width < 1 or height < 1:
         raise DecodeError(f"it is {width} wide and {height} high; an image needs at least one pixel")
     if width * height > limits.max_pixels:

@@ -1,7 +1,8 @@
 """Decode files in a separate process that may crash.
 
-Run as ``python decode_trial.py KIND SOURCE FIRST COUNT``: files FIRST to FIRST + COUNT of a seed (``damage SEED``) or of the
-awkward files in a folder (``torture FOLDER``). ``planted FAULT,FAULT…`` injects faults instead, to test their detection.
+Run as ``python decode_trial.py KIND SOURCE FIRST COUNT``: files FIRST to FIRST + COUNT of a seed (``damage SEED``), of the
+awkward files in a folder (``torture FOLDER``), or of any folder (``folder FOLDER``). ``planted FAULT,FAULT…`` injects faults
+instead, to test their detection.
 
 Each file gives one line of JSON: name, outcome, and the peak growth of the process's memory in MiB. The kernel enforces the
 limits, so native code cannot avoid them: address space, and time per file (a signal ends the process).
@@ -26,9 +27,9 @@ from pipeline.imaging.decode import decode
 from pipeline.types import Pixels
 
 MAX_MEMORY_MIB = 1024
-MAX_CPU_S = {"damage": 20, "torture": 60, "planted": 1}
-MAX_WAIT_S = {"damage": 300, "torture": 300, "planted": 5}
-LIMITS = {"torture": Limits()}
+MAX_CPU_S = {"damage": 20, "torture": 60, "folder": 60, "planted": 1}
+MAX_WAIT_S = {"damage": 300, "torture": 300, "folder": 300, "planted": 5}
+LIMITS = {"torture": Limits(), "folder": Limits()}
 SMALL = Limits(max_pixels=1_000_000, max_bytes=2_000_000)
 
 
@@ -60,7 +61,9 @@ def files(kind: str, source: str, first: int, count: int) -> Iterator[tuple[str,
         from damage import damaged
 
         return damaged(int(source), count, first)
-    if kind == "planted":
+    if kind == "folder":
+        named = [(path.name, path.read_bytes()) for path in sorted(Path(source).iterdir())]
+    elif kind == "planted":
         named = [(name, name.encode()) for name in source.split(",")]
     else:
         import pyarrow.parquet as pq
