@@ -7,11 +7,14 @@ memory (the tile of a TIFF). If the end of a file is missing, decoders return a 
 from __future__ import annotations
 
 import re
+import struct
 import zlib
+from collections.abc import Iterator
 
-from PIL import Image, TiffImagePlugin
+from PIL import TiffImagePlugin
 
 from pipeline.errors import DecodeError
+from pipeline.imaging.icc import REC_709, Colours, coded_colours
 from pipeline.imaging.sniff import Format
 
 MAX_SCANS = 100
@@ -20,15 +23,22 @@ MAX_SCANS = 100
 MAX_PARTS = 100_000
 """Segments, chunks, blocks or strips of a file. Each costs the decoder some hundred bytes and microseconds."""
 
+MAX_PAGES = 100
+"""Pages of a TIFF that are looked at to find the first full one."""
+
 MAX_PROFILE_BYTES = 2**20
 """Bytes of a PNG's colour profile that Pillow decompresses."""
 
 _PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
-_COLOUR_CHUNKS = {b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"sBIT", b"eXIf"}
-"""Chunks that can change colours or orientation."""
+_METADATA_CHUNKS = {b"iCCP", b"eXIf"}
+"""Chunks that Pillow needs for colours and orientation."""
+_COLOUR_CHUNKS = {b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP"}
 
 MAX_TILE_PX = 4096 * 4096
 """Pixels of a TIFF's tile, unless the image has more. The decoder allocates a complete tile, whatever the image's size."""
+
+SRGB_GAMMA = 45_455
+"""A PNG's gamma that stands for sRGB. libpng regards a difference of up to 5 % as none."""
 
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
@@ -83,12 +93,45 @@ def without_metadata(data: bytes) -> bytes:
     while start + 12 <= len(data):
         end = start + 12 + int.from_bytes(view[start : start + 4], "big")
         chunk, name = view[start:end], data[start + 4 : start + 8]
-        if name in _PIXEL_CHUNKS or (name in _COLOUR_CHUNKS and _is_usable(chunk, name)):
+        if name in _PIXEL_CHUNKS or (name in _METADATA_CHUNKS and _is_usable(chunk, name)):
             kept.append(chunk)
         start = end
         if name == b"IEND":
             break
     return data if sum(map(len, kept)) == start else b"".join(kept)
+
+
+def png_colours(data: bytes) -> Colours | None:
+    """Return the colours that a sound PNG's chunks describe; None for sRGB, for a profile, and if nothing is said.
+
+    The order of precedence is that of PNG (third edition), but a profile comes first. As in browsers, primaries count only with
+    a gamma.
+
+    Raises:
+        DecodeError: The colours are HDR.
+    """
+    said = dict(_colour_chunks(data))
+    if b"iCCP" in said:
+        return None
+    if len(code := said.get(b"cICP", b"")) == 4:
+        return coded_colours(code[0], code[1])
+    gamma = int.from_bytes(said.get(b"gAMA", b""), "big")
+    if b"sRGB" in said or len(said.get(b"gAMA", b"")) != 4 or not gamma:
+        return None
+    numbers = said.get(b"cHRM", b"")
+    primaries = tuple(number / 100_000 for number in struct.unpack(">8i", numbers)) if len(numbers) == 32 else REC_709
+    exponent = None if abs(gamma - SRGB_GAMMA) < SRGB_GAMMA / 20 else 100_000 / gamma
+    return Colours(primaries, exponent)
+
+
+def _colour_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the name and body of each sound chunk about colours before a PNG's pixels."""
+    view, start = memoryview(data), 8
+    while (name := data[start + 4 : start + 8]) not in {b"IDAT", b"IEND", b""}:
+        end = start + 12 + int.from_bytes(view[start : start + 4], "big")
+        if name in _COLOUR_CHUNKS and _is_usable(view[start:end], name):
+            yield name, data[start + 8 : end - 4]
+        start = end
 
 
 def _is_usable(chunk: memoryview, name: bytes) -> bool:
@@ -97,6 +140,8 @@ def _is_usable(chunk: memoryview, name: bytes) -> bool:
     if name != b"iCCP":
         return True
     _, _, packed = bytes(chunk[8:-4]).partition(b"\0")
+    if packed[:1] != b"\0":  # the only method of compression
+        return False
     try:
         unpack = zlib.decompressobj()
         unpack.decompress(packed[1:], MAX_PROFILE_BYTES)
@@ -135,9 +180,33 @@ def check_gif(data: bytes) -> None:
             raise _too_many("blocks before its picture")
 
 
-def check_tiff(image: Image.Image) -> None:
-    """Refuse a tile much larger than the image, and too many strips; of a TIFF whose header is read."""
-    assert isinstance(image, TiffImagePlugin.TiffImageFile)
+def seek_full_page(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Go to the first page that is neither a reduced copy nor a mask of another page; stay if all are."""
+    page = 0
+    while _is_secondary(image):
+        page += 1
+        try:
+            if page > MAX_PAGES:
+                raise EOFError
+            image.seek(page)
+        except EOFError:
+            image.seek(0)
+            break
+    if _is_secondary(image) and 330 in image.tag_v2:
+        raise DecodeError("its pages hold only a preview, as in a camera's raw file; export it as PNG or JPEG")
+
+
+def _is_secondary(image: TiffImagePlugin.TiffImageFile) -> bool:
+    """Return whether the page is marked as a reduced copy or a mask (NewSubfileType, or the older SubfileType)."""
+    return bool(image.tag_v2.get(254, 0) & 0b101) or image.tag_v2.get(255, 1) == 2
+
+
+def check_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Refuse what Pillow would read wrong, a tile much larger than the image, and too many strips."""
+    if image.tag_v2.get(262) == 5 and image.tag_v2.get(332, 1) != 1:
+        raise DecodeError("its inks are not cyan, magenta, yellow and black; save it as RGB")
+    if 2 in image.tag_v2.get(339, (1,)):
+        raise DecodeError("its samples are signed numbers, which have no defined white; save it with 8 or 16 bits per channel")
     width, height = image.tag_v2.get(322, 0), image.tag_v2.get(323, 0)
     if width * height > max(MAX_TILE_PX, image.width * image.height):
         raise DecodeError(f"it is stored in tiles of {width:,} x {height:,} pixels; save it again with smaller ones")

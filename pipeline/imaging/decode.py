@@ -25,7 +25,17 @@ from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
 from pipeline.imaging import avif
 from pipeline.imaging.colour import to_srgb
-from pipeline.imaging.container import canvas_size, check_gif, check_jpeg, check_png, check_tiff, without_metadata
+from pipeline.imaging.container import (
+    canvas_size,
+    check_gif,
+    check_jpeg,
+    check_png,
+    check_tiff,
+    png_colours,
+    seek_full_page,
+    without_metadata,
+)
+from pipeline.imaging.icc import Colours, coded_colours, profile
 from pipeline.imaging.sniff import Format, sniff
 from pipeline.types import Mask, Pixels
 
@@ -83,7 +93,7 @@ _UPRIGHT = {
 
 
 def decode(data: bytes, limits: Limits) -> Pixels:
-    """Decode the first frame or page: upright, in sRGB, transparency composited over white.
+    """Decode the first frame or full page: upright, in sRGB, transparency composited over white.
 
     An incomplete picture is an error, even where browsers show the rest of it. A JPEG or PNG must have its end mark. In other
     formats only data behind the first frame may be missing. Data behind the end of any file is ignored. Damage is detected in a
@@ -141,7 +151,10 @@ def _open(data: bytes, form: Format, limits: Limits) -> ImageFile.ImageFile:
 
 def _read_header(data: bytes, form: Format, limits: Limits) -> ImageFile.ImageFile:
     if form == "HEIC":
-        return _heif_opener()(io.BytesIO(data))
+        image = _heif_opener()(io.BytesIO(data))
+        code = {} if "icc_profile" in image.info else image.info.get("nclx_profile") or {}
+        _describe_colours(image, coded_colours(code.get("color_primaries", 2), code.get("transfer_characteristics", 2)))
+        return image
     if form == "AVIF":
         return _open_avif(data, limits)
     if form in _CHECKS:
@@ -149,9 +162,13 @@ def _read_header(data: bytes, form: Format, limits: Limits) -> ImageFile.ImageFi
     if size := canvas_size(data, form):
         _check_size(size, limits)
     image = _OPENERS[form](io.BytesIO(without_metadata(data) if form == "PNG" else data))
-    if form == "TIFF":
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        seek_full_page(image)
         check_tiff(image)
+    if form == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
+        raise DecodeError("its inks lack Adobe's marker, so that full and no ink can't be told apart; save it as RGB")
     if form == "PNG":
+        _describe_colours(image, png_colours(data))
         _scale_transparent_colour(image, depth=data[24])
     return image
 
@@ -163,7 +180,10 @@ def _open_avif(data: bytes, limits: Limits) -> ImageFile.ImageFile:
     if header.size:
         _check_size(header.size, limits)
     avif.check_coded_sizes(data, header)
-    return _AvifImageFile(io.BytesIO(data))
+    image = _AvifImageFile(io.BytesIO(data))
+    if header.colours and "icc_profile" not in image.info:
+        _describe_colours(image, coded_colours(*header.colours))
+    return image
 
 
 def _heif_opener() -> Callable[[io.BytesIO], ImageFile.ImageFile]:
@@ -172,6 +192,12 @@ def _heif_opener() -> Callable[[io.BytesIO], ImageFile.ImageFile]:
     except ImportError as error:
         raise DecodeError("reading it needs one more package: pip install 'matteline[heif]'") from error
     return cast(Callable[[io.BytesIO], ImageFile.ImageFile], HeifImageFile)
+
+
+def _describe_colours(image: Image.Image, colours: Colours | None) -> None:
+    """Give an image the profile of its colours."""
+    if colours:
+        image.info["icc_profile"] = profile(colours, grey=image.mode in {"L", "LA", "I;16"})
 
 
 def _check_size(size: tuple[int, int], limits: Limits) -> None:

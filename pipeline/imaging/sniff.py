@@ -22,12 +22,16 @@ _MAGIC: tuple[tuple[bytes, Format], ...] = (
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 
+_RAW = "a camera's raw file"
 _UNSUPPORTED = (
     (b"\xff\x0a", "JPEG XL"),
     (b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
     (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
     (b"8BPS", "a Photoshop file"),
+    (b"gimp xcf", "a GIMP file"),
+    (b"v/1\x01", "OpenEXR"),
+    *((start, _RAW) for start in (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\x00", b"FOVb")),
     (b"%PDF", "a PDF"),
     (b"%!PS", "PostScript"),
     (b"\x00\x00\x01\x00", "an icon"),
@@ -54,7 +58,7 @@ def sniff(data: bytes) -> Format:
         DecodeError: The format is not supported. The message says what the bytes look like.
     """
     for start, name in _MAGIC:
-        if data.startswith(start):
+        if data.startswith(start) and not _is_canon_raw(data):
             return name
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WebP"
@@ -74,6 +78,8 @@ def describe(data: bytes) -> str:
     """Describe bytes that are no supported image, in words that fit after "the bytes are"."""
     if not any(data):
         return "nothing but zeros" if data else "empty"
+    if _is_canon_raw(data):
+        return _RAW
     if data[4:8] == b"ftyp":
         return "a video or another ISO media file"
     for start, name in _UNSUPPORTED:
@@ -85,6 +91,11 @@ def describe(data: bytes) -> str:
         return f"of an unknown kind (they start {data[:8].hex(' ')})"
     text = next((name for start, name in _TEXT_STARTS if head.startswith(start)), "plain text")
     return "an SVG drawing" if text == "XML" and "<svg" in words else text
+
+
+def _is_canon_raw(data: bytes) -> bool:
+    """Return whether this is a CR2, which begins as a TIFF whose first page is a preview, or a CR3."""
+    return (data[:4] == b"II*\x00" and data[8:10] == b"CR") or data[4:12] == b"ftypcrx "
 
 
 def _brands(data: bytes) -> list[bytes]:
