@@ -40,6 +40,9 @@ MAX_TILE_PX = 4096 * 4096
 SRGB_GAMMA = 45_455
 """A PNG's gamma that stands for sRGB. libpng regards a difference of up to 5 % as none."""
 
+MIN_GAMMA, MAX_GAMMA = 10_000, 1_000_000
+"""Others are damage: they would make a picture black or white."""
+
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _NO_END = "the file is cut off: its end marker is missing; fetch it again"
@@ -116,7 +119,7 @@ def png_colours(data: bytes) -> Colours | None:
     if len(code := said.get(b"cICP", b"")) == 4:
         return coded_colours(code[0], code[1])
     gamma = int.from_bytes(said.get(b"gAMA", b""), "big")
-    if b"sRGB" in said or len(said.get(b"gAMA", b"")) != 4 or not gamma:
+    if b"sRGB" in said or len(said.get(b"gAMA", b"")) != 4 or not MIN_GAMMA <= gamma <= MAX_GAMMA:
         return None
     numbers = said.get(b"cHRM", b"")
     primaries = tuple(number / 100_000 for number in struct.unpack(">8i", numbers)) if len(numbers) == 32 else REC_709

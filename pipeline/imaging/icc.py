@@ -62,10 +62,11 @@ def profile(colours: Colours, grey: bool) -> bytes | None:
         trc = b"para" + bytes(4) + struct.pack(">HH", int(curve[0]), 0) + _fixed(*curve[1:])
         if grey:
             return _file(b"GRAY", [(b"wtpt", _xyz(_D50)), (b"kTRC", trc)])
-        red, green, blue = _to_d50(colours.primaries).T
-    except (ZeroDivisionError, np.linalg.LinAlgError, struct.error):
+        with np.errstate(all="ignore"):
+            red, green, blue = (_xyz(column) for column in _to_d50(colours.primaries).T)
+    except (ArithmeticError, ValueError, np.linalg.LinAlgError, struct.error):
         return None
-    columns = [(b"rXYZ", _xyz(red)), (b"gXYZ", _xyz(green)), (b"bXYZ", _xyz(blue))]
+    columns = [(b"rXYZ", red), (b"gXYZ", green), (b"bXYZ", blue)]
     return _file(b"RGB ", [(b"wtpt", _xyz(_D50)), *columns, (b"rTRC", trc), (b"gTRC", trc), (b"bTRC", trc)])
 
 

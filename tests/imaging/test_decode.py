@@ -430,6 +430,22 @@ def test_a_wrong_checksum_of_metadata_never_costs_a_png(name: bytes) -> None:
     assert decode(damaged, LIMITS).tolist() == [[[128, 128, 128]]]
 
 
+def test_numbers_about_colours_never_cost_a_png() -> None:
+    rng = np.random.default_rng(5)
+    ends = [0, 1, 31_270, 45_455, 100_000, 2**31 - 1, 2**32 - 1]
+    for _ in range(300):
+        white = struct.pack(">8I", *rng.choice(ends, 8).tolist())
+        chunks = [(b"gAMA", struct.pack(">I", rng.choice([20_000, *ends]))), (b"cHRM", white[: rng.choice([32, 5])])]
+        code = bytes([*rng.integers(0, 16, 2).tolist(), 0, 1])[: rng.choice([0, 3, 4])]
+        pixels = decode(png(1, 1, 8, 2, b"\x00\x80\x40\x20", *chunks, (b"cICP", code)), LIMITS)
+        assert pixels.shape == (1, 1, 3)
+
+
+def test_an_absurd_gamma_is_ignored() -> None:
+    for gamma in (0, 1, 2**32 - 1):
+        assert decode(png(1, 1, 8, 0, b"\x00\x80", (b"gAMA", struct.pack(">I", gamma))), LIMITS).tolist() == [[[128] * 3]]
+
+
 def test_samples_in_separate_planes_are_read_right_or_refused() -> None:
     rng = np.random.default_rng(1)
     planes = rng.integers(0, 65536, (3, 8, 6), dtype=np.uint16)
