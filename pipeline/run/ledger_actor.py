@@ -12,6 +12,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.run.crash_ledger import InMemoryLedger
+from pipeline.run.ray_data import RETRY_FOREVER
 
 
 class RayCrashLedger:
@@ -22,9 +23,13 @@ class RayCrashLedger:
 
     @classmethod
     def start(cls) -> RayCrashLedger:
-        """Start the actor on the driver's machine: if that machine is lost, so is the run."""
+        """Start the actor on the driver's machine: if that machine is lost, so is the run.
+
+        If its process is killed, it starts again without entries: an item that crashes gets further attempts.
+        """
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        return cls(ray.remote(InMemoryLedger).options(num_cpus=0, scheduling_strategy=here).remote())
+        forever = {"max_restarts": RETRY_FOREVER, "max_task_retries": RETRY_FOREVER}
+        return cls(ray.remote(InMemoryLedger).options(num_cpus=0, scheduling_strategy=here, **forever).remote())
 
     def begin(self, keys: Sequence[str]) -> list[int]:
         """See ``CrashLedger``."""

@@ -1,7 +1,9 @@
-"""A run's crash ledger holds the work in flight, so it is empty when the run ends."""
+"""A run's crash ledger holds the work in flight, so it is empty when the run ends. It may be killed like any process."""
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,3 +50,15 @@ def test_the_ledger_is_empty_at_the_end(
         time.sleep(0.1)
     # Decoding and writing get every item, the model gets those that could be decoded.
     assert ray.get(ledger.actor.__ray_call__.remote(lambda actor: actor.begun)) == 30 + 28 + 30
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_ledger_that_is_killed_starts_again() -> None:
+    """For instance by the system, for want of memory. What it knew is lost, which costs a crashed item one more attempt."""
+    ledger = RayCrashLedger.start()
+    assert ledger.begin(["segment/a"]) == [0]
+    assert ledger.begin(["segment/a"]) == [1]
+    os.kill(ray.get(ledger.actor.__ray_call__.remote(lambda _actor: os.getpid())), signal.SIGKILL)
+    assert ledger.begin(["segment/a"]) == [0]
+    ledger.begin_alone("segment/a")
+    assert ledger.begin(["segment/a"]) == [2]
