@@ -44,6 +44,7 @@ def ray_cluster(compute: Compute) -> Iterator[Cluster]:
 
     Raises:
         ConfigError: No cluster answers at the address.
+        Stopped: Ray's processes did not start in time.
     """
     joined = ray.is_initialized()
     if not joined:
@@ -210,6 +211,10 @@ def _start_ray(compute: Compute) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         why = f"{error} ({error.__cause__})" if error.__cause__ else error
         raise ConfigError(f"cannot start or join a Ray cluster at {address or 'this machine'}: {why}") from error
+    except Exception as error:  # Ray's raylet waits 15 s for its agents, and Ray raises a bare Exception after 30 s
+        raise Stopped(
+            f"Ray did not start at {address or 'this machine'}; run the same command again when it is less busy: {error}"
+        ) from error
 
 
 def _check_answers(address: str | None) -> None:

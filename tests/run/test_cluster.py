@@ -67,6 +67,17 @@ def test_why_a_cluster_cannot_be_joined_is_told(monkeypatch: pytest.MonkeyPatch)
         cluster._start_ray(Compute(ray_address="head:6379"))
 
 
+def test_a_ray_that_does_not_start_can_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine Ray gives up on its own processes, with an exception of no class of its own."""
+
+    def init(**_options: Any) -> None:
+        raise Exception("The current node timed out during startup.")  # noqa: TRY002  as Ray does
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(Stopped, match=r"Ray did not start .* run the same command again .*: The current node timed out"):
+        cluster._start_ray(Compute())
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the autoscaler was asked for; machines are looked at every millisecond and are all fit."""
