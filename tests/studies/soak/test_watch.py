@@ -34,7 +34,7 @@ def test_a_leak_is_detected(leak: str) -> None:
     steps = [0]
     with subprocess.Popen([sys.executable, "-c", LEAK, leak], stdout=subprocess.PIPE) as run:
         assert run.stdout is not None
-        with Watch(run.pid, lambda: steps[0], every_s=0.03) as watch:
+        with Watch([run.pid], lambda: steps[0], every_s=0.03) as watch:
             for line in run.stdout:
                 steps[0] = int(line)
     samples = flowing(pd.DataFrame(watch.samples, columns=Sample._fields))
@@ -48,7 +48,7 @@ def test_a_leak_is_detected(leak: str) -> None:
 def test_a_process_that_has_ended_is_no_error() -> None:
     calls = itertools.count()
     run = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5)"])
-    with Watch(run.pid, lambda: next(calls), every_s=0.01) as watch:
+    with Watch([run.pid], lambda: next(calls), every_s=0.01) as watch:
         time.sleep(1)  # the process ends and is a zombie
         run.wait()
         time.sleep(0.2)
@@ -57,5 +57,5 @@ def test_a_process_that_has_ended_is_no_error() -> None:
 
 
 def test_an_error_while_sampling_is_raised() -> None:
-    with pytest.raises(ZeroDivisionError), Watch(os.getpid(), lambda: 1 // 0, every_s=0.01):
+    with pytest.raises(ZeroDivisionError), Watch([os.getpid()], lambda: 1 // 0, every_s=0.01):
         time.sleep(0.1)

@@ -6,8 +6,9 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,18 +49,23 @@ class Watch:
     """A context manager around the life of a run; ``samples`` grows meanwhile.
 
     Args:
-        driver: Process id of the run.
+        drivers: Process ids of the runs; ``follow`` adds some.
         items: Returns the number of committed items.
         every_s: Seconds between two samples.
     """
 
-    def __init__(self, driver: int, items: Callable[[], int], every_s: float = 1.0) -> None:
-        self.driver, self.items, self.every_s = driver, items, every_s
+    def __init__(self, drivers: Iterable[int], items: Callable[[], int], every_s: float = 1.0) -> None:
+        self.drivers, self.items, self.every_s = list(drivers), items, every_s
         self.samples: list[Sample] = []
         self._roles: dict[int, str] = {}
         self._state: Path | None = None
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(1)
+
+    def follow(self, driver: int) -> None:
+        """Sample the processes of a further run, too."""
+        self.drivers.append(driver)
+        self._roles, self._state = {}, None
 
     def __enter__(self) -> Watch:
         self._watching = self._pool.submit(self._watch)
@@ -83,27 +89,27 @@ class Watch:
                     continue  # the process has just ended
 
     def _family(self) -> Iterator[psutil.Process]:
-        try:
-            driver = psutil.Process(self.driver)
-            yield driver
-            yield from driver.children(recursive=True)
-        except psutil.NoSuchProcess:
-            return
+        for pid in tuple(self.drivers):
+            with suppress(psutil.NoSuchProcess):
+                driver = psutil.Process(pid)
+                yield driver
+                yield from driver.children(recursive=True)
 
     def _role(self, process: psutil.Process) -> str:
         """Return the role. An actor keeps its role; a worker without a title may become anything, so it is not cached."""
-        if process.pid in self._roles:
-            return self._roles[process.pid]
+        roles = self._roles
+        if process.pid in roles:
+            return roles[process.pid]
         words = process.cmdline()
         title, program = " ".join(words), Path(words[0]).name if words else ""
         if program == "raylet" and self._state is None:
             # The raylet rewrites this file every ten seconds. Asking Ray itself costs seconds of a core each time.
             logs = re.search(r"--log_dir=(\S+)", title)
             self._state = Path(logs[1]) / "debug_state.txt" if logs else None
-        role = "driver" if process.pid == self.driver else PROGRAMS.get(program)
+        role = "driver" if process.pid in self.drivers else PROGRAMS.get(program)
         role = role or next((role for role, starts in ROLES.items() if title.startswith(starts)), "Ray's own")
         if role not in ("tasks", "Ray's own"):
-            self._roles[process.pid] = role
+            roles[process.pid] = role
         return role
 
     def _store(self) -> tuple[float, int]:
