@@ -55,7 +55,7 @@ fuzz: .venv/dev   ## decode 100,000 damaged files (SEED=1) and the hostile ones 
 	@test -f $(DATA)/data/torture/images.parquet || { echo "make fuzz wants $(DATA)/data/torture/images.parquet; name another folder: make fuzz DATA=/path/to/shared"; exit 2; }
 	DATA=$(abspath $(DATA)) SEED=$(or $(SEED),1) $(BIN)/python -m pytest -s -m "study or not study" --tb=short tests/imaging/test_fuzz.py
 
-soak: .venv/dev   ## run ITEMS (200000) tiny images and check that memory, files and sockets do not grow; picture in out/soak; 10 minutes; FAULTS=1 (a seed): kill processes and trouble the store meanwhile, and check that nothing is lost or doubled
+soak: .venv/dev   ## run ITEMS (200000) tiny images and check that memory, files and sockets do not grow; picture in out/soak; 10 minutes; FAULTS=1 (a seed): break it often instead, and check that nothing is lost or doubled; an hour
 	ITEMS=$(ITEMS) FAULTS=$(FAULTS) $(BIN)/python -m pytest -m study --tb=short tests/studies/soak/$(if $(FAULTS),test_chaos.py,test_soak.py)
 
 .venv/peers: .venv/core  # what ours is compared with, apart from it

@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = [pytest.mark.study, pytest.mark.timeout(4 * 3600)]  # the first test waits for the runs
 
-REDONE = 2048
+REDONE = 512
 """Items per fault that may go through the model again: what a run has in hand between the model and the index."""
 
 LEFT_S = 60.0
