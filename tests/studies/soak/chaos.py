@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +26,6 @@ from pipeline.errors import ErrorBudgetExceeded, LeaseHeld, Stopped, StorageErro
 from pipeline.output.lease import GRACE_S, TTL_S
 
 RUN_S = 3 * 3600.0
-START_UP_S = 10.0
-"""Longest pause between the moment when a fault is due and the fault, so that some hit a run that has just started."""
-
 LAST_RUNS = 3
 """Runs after the last fault: it may have ended one, and the next one repeats failed items."""
 
@@ -70,7 +68,7 @@ def schedule(seed: int, items: int, every: Mapping[str, int], delay_s: float) ->
     """Return the faults of a run in order: one of each kind per so many items as ``every`` says, and at least one."""
     dice = random.Random(seed)
     kinds = [kind for kind, per in every.items() for _ in range(max(1, items // per))]
-    faults = [Fault(kind, dice.randrange(items * 9 // 10), dice.uniform(0, delay_s)) for kind in kinds]
+    faults = [Fault(kind, dice.randrange(items * 3 // 4), dice.uniform(0, delay_s)) for kind in kinds]
     return sorted(faults, key=lambda fault: fault.frames)
 
 
@@ -212,9 +210,16 @@ class Chaos:
     def _kill_node(self, _: str) -> None:
         """Kill Ray's raylet, without which nothing works on this machine."""
         self._may_end |= NO_NODE
-        family = psutil.Process(self.run.pid).children(recursive=True)
-        self._kill_one([process for process in family if Path(title(process).split(" ")[0]).name == "raylet"])
+        found: list[psutil.Process] = []
+        self._await(lambda: found.extend(self._raylets()) or found, "a raylet")
+        self._kill_one(found)
         self._await_end(WAIT_S)
+
+    def _raylets(self) -> list[psutil.Process]:
+        with suppress(psutil.NoSuchProcess):
+            family = psutil.Process(self.run.pid).children(recursive=True)
+            return [process for process in family if Path(title(process).split(" ")[0]).name == "raylet"]
+        return []
 
     def _kill_one(self, processes: list[psutil.Process]) -> None:
         if processes:

@@ -92,7 +92,7 @@ def write_rows(manifest: Path, items: int) -> None:
     pq.write_table(pa.table(table), manifest)
 
 
-# With faults. One of each kind per so many items, and at least one.
+# With faults: one of each kind per so many items, and at least one.
 ON_S3 = {
     **{"driver killed": 20_000, "driver stopped": 20_000, "driver paused": 100_000},
     **{"model's process killed": 20_000, "worker killed": 10_000, "raylet killed": 50_000},
@@ -134,7 +134,7 @@ def suffered_on_s3(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Suffered:
     """One run on Ray over a store that misbehaves."""
-    from chaos import START_UP_S, Chaos, schedule
+    from chaos import Chaos, schedule
     from proxy import Proxy
     from trial import Bucket, Trial
 
@@ -151,7 +151,7 @@ def suffered_on_s3(
         trial = Trial("ray", place, manifest, fake_preset, folder, (), None, [], faults={"sleep_s": 0}, settings=SETTINGS)
         chaos = Chaos(trial, FAULTS, disk, store=(proxy, s3), full=folder / "full")
         with recording(chaos, results("soak")):
-            chaos.suffer(schedule(FAULTS, ITEMS, ON_S3, START_UP_S))
+            chaos.suffer(schedule(FAULTS, ITEMS, ON_S3, delay_s=min(10.0, ITEMS / 1000)))
     return Suffered("ray", chaos, ITEMS, manifest, clean_env | s3.environment)
 
 
