@@ -44,7 +44,7 @@ def manifest(
         typer.Option(
             "--unpack",
             metavar="FOLDER",
-            help="Write the images, and masks if there are any, that a Parquet file IMAGES contains as bytes to this folder.",
+            help="Write images (and masks) that are stored as bytes in a Parquet file to this folder.",
         ),
     ] = None,
     corruptions: Annotated[
@@ -52,14 +52,14 @@ def manifest(
         typer.Option(
             "--corruptions",
             metavar="KINDS",
-            help="With ground truth: add corrupted copies of the photos, written to copies/ beside the manifest. "
-            "Comma-separated: blur, low_light, jpeg, noise, distractor, shadow, reflection; or all.",
+            help="With --masks, --dis5k, --unpack or --write-masks: add corrupted copies of the photos, written to copies/ "
+            "beside the manifest. Comma-separated: blur, low_light, jpeg, noise, distractor, shadow, reflection; or all.",
         ),
     ] = None,
     set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
-    """Build a manifest with one item per image below a folder or prefix, or with one item per annotated object.
+    """Build a manifest with one item per image below a folder or prefix, or with --coco one item per annotated object.
 
     Ground truth for `matteline evaluate` goes to the column truth_uri.
     """

@@ -57,10 +57,10 @@ AllowRoot = Annotated[
     typer.Option(
         "--allow-root",
         metavar="URI",
-        help="Also allow images below this folder, prefix or web address, besides the manifest's folder. Repeatable.",
+        help="Allow images below this folder, prefix or web address, in addition to the manifest's folder. Repeatable.",
     ),
 ]
-AcceptLicence = Annotated[bool, typer.Option("--accept-licence", help="Use weights whose licence restricts commercial use.")]
+AcceptLicence = Annotated[bool, typer.Option("--accept-licence", help="Allow weights whose licence restricts commercial use.")]
 Endpoint = Annotated[
     str | None, typer.Option("--endpoint-url", help="S3-compatible server other than AWS (or set AWS_ENDPOINT_URL).")
 ]

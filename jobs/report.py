@@ -15,16 +15,24 @@ ITEMS = 300
 def report(
     output: Annotated[str, typer.Argument(help="A run's output: a folder or a URI.")],
     html: Annotated[str | None, typer.Option("--html", help="The page to write. Default: report.html in the output.")] = None,
-    items: Annotated[int, typer.Option("--items", min=0, max=5000, help="How many worst items to show with pictures.")] = ITEMS,
+    items: Annotated[int, typer.Option("--items", min=0, max=5000, help="Number of worst items to show.")] = ITEMS,
     sample: Annotated[
-        bool, typer.Option("--sample", help="Show only a random sample, by which the output is accepted or rejected.")
+        bool, typer.Option("--sample", help="Show a random sample. Its imported reviews decide whether the output is accepted.")
     ] = False,
     at_most: Annotated[
         float, typer.Option("--at-most", help="With --sample: largest acceptable share of bad items in the whole output.")
     ] = 0.02,
-    confidence: Annotated[float, typer.Option("--confidence", help="With --sample: confidence of the result.")] = 0.95,
+    confidence: Annotated[
+        float,
+        typer.Option(
+            "--confidence", help="With --sample: confidence that an accepted output has no larger share of bad items."
+        ),
+    ] = 0.95,
     allowed: Annotated[
-        int, typer.Option("--allowed", min=0, help="With --sample: largest number of bad items in a sample that is accepted.")
+        int,
+        typer.Option(
+            "--allowed", min=0, help="With --sample: accept the output if the sample has at most this many bad items."
+        ),
     ] = 0,
     seed: Annotated[int, typer.Option("--seed", help="With --sample: seed of the random draw.")] = 0,
     allow_root: options.AllowRoot = None,

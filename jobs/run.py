@@ -36,19 +36,23 @@ def run(
         bool,
         typer.Option(
             "--replace",
-            help="Reprocess items made with other settings. Without this option, a run with other settings is refused.",
+            help="Reprocess items made with another recipe. Without this option, a run with another recipe is refused.",
         ),
     ] = False,
     deadline: Annotated[
         str | None,
         typer.Option(
-            "--deadline", metavar="TIME", help="Start no items after this long, e.g. 6h. The same command continues the run."
+            "--deadline",
+            metavar="TIME",
+            help="Start no more items after this time, e.g. 6h. The same command continues the run.",
         ),
     ] = None,
     wait_for_gpus: Annotated[
         int | None,
         typer.Option(
-            "--wait-for-gpus", metavar="N", help="Wait until the cluster has N GPUs, for at most compute.wait_s seconds."
+            "--wait-for-gpus",
+            metavar="N",
+            help="Wait for N GPUs, for at most compute.wait_s seconds. Then use the GPUs that there are.",
         ),
     ] = None,
     min_actors: Annotated[
@@ -56,7 +60,7 @@ def run(
         typer.Option(
             "--min-actors",
             metavar="N",
-            help="Stop if the cluster has room for fewer than N actors. The same command continues the run.",
+            help="Stop if the cluster has room for fewer than N actors (model processes). The same command continues the run.",
         ),
     ] = None,
     max_actors: Annotated[
@@ -68,7 +72,7 @@ def run(
             "--drift-from",
             metavar="OUTPUT",
             help="Baseline for the drift warning: an output, or a file from `matteline review accept`. "
-            "Default: the one in --output.",
+            "Default: the baseline that is stored in --output.",
         ),
     ] = None,
     accept_licence: options.AcceptLicence = False,
@@ -77,7 +81,7 @@ def run(
     """Cut out every image of a manifest.
 
     Writes masks, cutouts and an index with quality scores to the output. Run the same command again to continue a stopped run:
-    finished items are skipped.
+    items in the index are skipped, failed ones too (see --retry).
     """
     from pipeline.errors import PipelineError
     from pipeline.run.signals import SignalHandler
