@@ -17,6 +17,10 @@ IdSet = npt.NDArray[np.bytes_]
 """Shape (N,), dtype S16: 128-bit BLAKE2b hashes. The probability of a collision among 10 million ids is 1.5e-25."""
 
 
+CHUNK = 65_536
+"""Hashes that are looked up together, so that the memory of a search does not grow with their number."""
+
+
 def hash_ids(ids: pa.Array | pa.ChunkedArray) -> IdSet:
     """Return the hashes of ids (strings without nulls) in their order."""
     texts = ids.cast(pa.binary()).to_pylist()
@@ -28,9 +32,14 @@ def merge_ids(pieces: Iterable[IdSet]) -> IdSet:
     buffer = bytearray()
     for piece in pieces:
         buffer += piece.tobytes()
-    merged = np.frombuffer(buffer, dtype="S16")
-    merged.sort()
-    return merged
+    return sort_ids(buffer)
+
+
+def sort_ids(hashes: bytearray) -> IdSet:
+    """Sort hashes that stand one after the other, without a copy."""
+    ids = np.frombuffer(hashes, dtype="S16")
+    ids.sort()
+    return ids
 
 
 def duplicate_ids(ids: IdSet) -> IdSet:
@@ -40,8 +49,17 @@ def duplicate_ids(ids: IdSet) -> IdSet:
 
 def contains(known: IdSet, ids: IdSet) -> npt.NDArray[np.bool_]:
     """Check for each hash in ``ids``, in any order, whether the sorted set ``known`` contains it."""
-    if not len(known):
-        return np.zeros(len(ids), dtype=np.bool_)
-    positions = np.searchsorted(known, ids)
-    positions[positions == len(known)] = 0
-    return np.asarray(known[positions] == ids, dtype=np.bool_)
+    return positions(known, ids) >= 0
+
+
+def positions(known: IdSet, ids: IdSet) -> npt.NDArray[np.int32]:
+    """Return where each hash in ``ids``, in any order, is in the sorted set ``known``: shape (N,); -1 where it is not."""
+    found = np.full(len(ids), -1, np.int32)
+    for start in range(0, len(ids) if len(known) else 0, CHUNK):
+        chunk = ids[start : start + CHUNK]
+        order = np.argsort(chunk)  # neighbours are looked up one after the other, which halves the time
+        asked = chunk[order]
+        at = np.searchsorted(known, asked)
+        at[at == len(known)] = 0
+        found[start + order] = np.where(known[at] == asked, at, -1)
+    return found

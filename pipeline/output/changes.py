@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,16 +13,18 @@ import pyarrow.compute as pc
 from pipeline.config.job import Job
 from pipeline.errors import ItemError, StorageError
 from pipeline.log import log
-from pipeline.manifest.id_set import IdSet, contains, hash_ids, merge_ids
+from pipeline.manifest.id_set import IdSet, contains, hash_ids, merge_ids, sort_ids
 from pipeline.manifest.manifest import Manifest, read
 from pipeline.output.index import read_index
 from pipeline.output.output import Output
-from pipeline.storage.files import Files
 from pipeline.storage.uris import strip_signature
 
 COLUMNS = ["item_id", "image_uri", "box", "image_sha256", "image_version"]
 THREADS = 32
 """Images that are checked at the same time."""
+
+_MAY_BE_SIGNED = "[?#@]|^[^:]*[A-Z][^:]*://"
+"""Found in every URI that ``strip_signature`` would change."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,27 @@ def changed(manifest: Manifest, output: Output, job: Job) -> IdSet:
         StorageError: The index cannot be read, or the share of unreadable images exceeds the error budget.
     """
     known, found, checked, unreadable = _read_known(output), [], 0, 0
+
+    def version_of(uri: str) -> str:
+        return output.files.version(manifest.allowlist.real_path(uri))
+
+    def sha256_of(uri: str) -> str:
+        data = output.files.read(manifest.allowlist.real_path(uri), max_bytes=job.limits.max_bytes)
+        return hashlib.sha256(data).hexdigest()
+
     with ThreadPoolExecutor(THREADS) as pool:
         for fragment in manifest.fragments:
             for items in read(manifest, fragment, output.files):
-                rows = items.filter(pa.array(contains(known.ids, hash_ids(items["item_id"]))))
-                same = pa.array(contains(known.requests, _requests(rows)))
-                found.append(hash_ids(rows.filter(pc.invert(same))["item_id"]))
-                was_read = pa.array(contains(known.images, hash_ids(rows["item_id"])))
-                kept = rows.filter(pc.and_(same, was_read)).select(["item_id", "image_uri"]).to_pylist()
-                results = list(
-                    pool.map(lambda row: _has_changed(row, known, manifest, output.files, job.limits.max_bytes), kept)
-                )
-                checked, unreadable = checked + len(results), unreadable + results.count(None)
-                ids = [row["item_id"] for row, has_changed in zip(kept, results, strict=True) if has_changed]
-                found.append(hash_ids(pa.array(ids, pa.string())))
+                ids, same = hash_ids(items["item_id"]), contains(known.requests, _hash_requests(items))
+                found.append(ids[contains(known.ids, ids) & ~same])
+                rows = items.select(["item_id", "image_uri"]).filter(pa.array(same & contains(known.images, ids)))
+                checked += rows.num_rows
+                for look_up, facts in ((version_of, known.versions), (sha256_of, known.sha256s)):
+                    rows, failed = _look_up(look_up, rows, pool)
+                    unreadable += failed
+                    differs = ~contains(facts, _hash_pairs(rows["item_id"], rows["fact"]))
+                    rows = rows.select(["item_id", "image_uri"]).filter(pa.array(differs))
+                found.append(hash_ids(rows["item_id"]))
     if checked and unreadable / checked > job.budget.max_failed_share:
         raise StorageError(
             f"{unreadable} of {checked} images cannot be checked for changes; make them readable, or omit --changed"
@@ -78,41 +86,50 @@ def changed(manifest: Manifest, output: Output, job: Job) -> IdSet:
     return merge_ids(found)
 
 
+def _look_up(step: Callable[[str], str], rows: pa.Table, pool: ThreadPoolExecutor) -> tuple[pa.Table, int]:
+    """Return the rows whose image can be read, with what ``step`` says about it as ``fact``, and the number of the others."""
+
+    def fact_of(uri: str) -> str | None:
+        try:
+            return step(uri)
+        except (ItemError, StorageError):
+            return None
+
+    facts = pa.array(pool.map(fact_of, rows["image_uri"].to_pylist()), pa.string())
+    return rows.append_column("fact", facts).filter(facts.is_valid()), facts.null_count
+
+
 def _read_known(output: Output) -> _Known:
-    pieces: tuple[list[IdSet], ...] = ([], [], [], [], [])
-    ids, requests, images, versions, sha256s = pieces
+    buffers = [bytearray() for _ in fields(_Known)]
     for rows in read_index(output, COLUMNS):
-        ids.append(hash_ids(rows["item_id"]))
-        requests.append(_requests(rows))
-        for column, hashes in (("image_version", versions), ("image_sha256", sha256s)):
-            valid = rows.filter(pc.is_valid(rows[column]))
-            hashes.append(_hash_pairs(valid["item_id"].to_pylist(), valid[column].to_pylist()))
-        images.append(hash_ids(rows.filter(pc.is_valid(rows["image_sha256"]))["item_id"]))
-    return _Known(*(merge_ids(piece) for piece in pieces))
+        ids, versions, sha256s = rows["item_id"], rows["image_version"], rows["image_sha256"]
+        has_version = pc.fill_null(pc.not_equal(versions, ""), False)  # unknown versions must not count as the same
+        was_read = sha256s.is_valid()
+        pieces = (
+            hash_ids(ids),
+            _hash_requests(rows),
+            hash_ids(ids.filter(was_read)),
+            _hash_pairs(ids.filter(has_version), versions.filter(has_version)),
+            _hash_pairs(ids.filter(was_read), sha256s.filter(was_read)),
+        )
+        for buffer, piece in zip(buffers, pieces, strict=True):
+            buffer.extend(piece.tobytes())
+    return _Known(*map(sort_ids, buffers))
 
 
-def _requests(rows: pa.Table) -> IdSet:
-    def texts() -> Iterator[str]:
-        for row in rows.select(["item_id", "image_uri", "box"]).to_pylist():
-            uri = row["image_uri"] and strip_signature(row["image_uri"])
-            yield f"{row['item_id']}\0{uri}\0{row['box']}"
-
-    return hash_ids(pa.array(texts(), pa.string()))
+def _hash_requests(rows: pa.Table) -> IdSet:
+    """Hash id, URI and box of each row."""
+    boxes = pc.binary_join(rows["box"].cast(pa.list_(pa.string())), ",")
+    return _hash_pairs(rows["item_id"], _without_signatures(rows["image_uri"]), boxes)
 
 
-def _hash_pairs(ids: list[str], facts: list[str]) -> IdSet:
-    return hash_ids(pa.array((f"{item_id}\0{fact}" for item_id, fact in zip(ids, facts, strict=True)), pa.string()))
+def _without_signatures(uris: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return what ``strip_signature`` makes of each URI. Nulls stay."""
+    if not pc.any(pc.match_substring_regex(uris, _MAY_BE_SIGNED)).as_py():
+        return uris
+    return pa.chunked_array([[uri and strip_signature(uri) for uri in uris.to_pylist()]], pa.string())
 
 
-def _has_changed(row: dict[str, Any], known: _Known, manifest: Manifest, files: Files, max_bytes: int) -> bool | None:
-    """Return None if the image cannot be read."""
-    item_id = row["item_id"]
-    try:
-        uri = manifest.allowlist.real_path(row["image_uri"])
-        version = files.version(uri)
-        if version and contains(known.versions, _hash_pairs([item_id], [version]))[0]:
-            return False
-        sha256 = hashlib.sha256(files.read(uri, max_bytes=max_bytes)).hexdigest()
-        return not contains(known.sha256s, _hash_pairs([item_id], [sha256]))[0]
-    except (ItemError, StorageError):
-        return None
+def _hash_pairs(*columns: pa.ChunkedArray) -> IdSet:
+    """Hash the values of each row together."""
+    return hash_ids(pc.binary_join_element_wise(*columns, "\0", null_handling="replace", null_replacement="null"))

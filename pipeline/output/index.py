@@ -8,18 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.concurrency import map_ahead
 from pipeline.errors import FetchError, StorageError
-from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
+from pipeline.manifest.id_set import IdSet, contains, hash_ids, merge_ids
 from pipeline.output.output import Output
 from pipeline.quality.expectation import Expectation
 from pipeline.schema import INDEX
 from pipeline.storage.backend import FileInfo
-from pipeline.storage.errors import LIBRARY_ERRORS, describe_error, is_corruption
+from pipeline.storage.errors import LIBRARY_ERRORS, describe_error, is_corruption, is_missing
 from pipeline.storage.files import Files
 from pipeline.storage.uris import join, name, redact
 
@@ -28,13 +29,6 @@ READ_PARTS, READ_BYTES = 16, 8 * 1024 * 1024
 
 ONE_REQUEST_BYTES = 4 * 1024 * 1024
 """Parts up to this size are read in one request. Of a larger part only the requested columns are read."""
-
-MAX_SMALL_PARTS = 1
-"""Small parts that an index keeps; ``compact`` merges more. A merged part is at most ``MERGED_BYTES``, so a nightly run
-rewrites little."""
-
-MERGED_BYTES = 4 * 1024 * 1024
-"""Approximate size of a merged part: 12,000 rows. Twice the size takes 90 MiB more memory in the driver."""
 
 T = TypeVar("T")
 
@@ -62,7 +56,7 @@ def read_index(output: Output, columns: Sequence[str] | None = None) -> Iterator
     Raises:
         StorageError: A part cannot be read, or is damaged.
     """
-    return _map_parts(lambda part: read_part(part, output.files, columns), output.parts())
+    return map_parts(lambda part: read_part(part, output.files, columns), output.parts())
 
 
 def done_ids(output: Output, recipe: str, retry: Collection[str] = ()) -> tuple[IdSet, IdSet]:
@@ -79,17 +73,22 @@ def done_ids(output: Output, recipe: str, retry: Collection[str] = ()) -> tuple[
         StorageError: A part cannot be read, or is damaged.
     """
     codes = pa.array(sorted(retry), pa.string())
+    others: list[IdSet] = []
 
-    def ids_of(part: FileInfo) -> tuple[IdSet, IdSet]:
+    def split(part: FileInfo) -> tuple[IdSet, IdSet]:
         rows = read_part(part, output.files, ["item_id", "recipe", *(["error_code"] if retry else [])])
-        ids, is_done = hash_ids(rows["item_id"]), pc.equal(rows["recipe"], recipe)
+        ids, is_done = hash_ids(rows["item_id"]), pc.fill_null(pc.equal(rows["recipe"], recipe), False)
         if retry:
             is_done = pc.and_not(is_done, pc.is_in(rows["error_code"], codes))
-        mask = np.array(is_done.to_pylist(), np.bool_)
+        mask = is_done.to_numpy()
         return ids[mask], ids[~mask]
 
-    pieces = list(_map_parts(ids_of, output.parts()))
-    return merge_ids(done for done, _ in pieces), merge_ids(other for _, other in pieces)
+    def done() -> Iterator[IdSet]:
+        for some_done, some_others in map_parts(split, output.parts()):
+            others.append(some_others)
+            yield some_done
+
+    return merge_ids(done()), merge_ids(others)
 
 
 def ids_of_run(output: Output, run_id: str) -> IdSet:
@@ -100,40 +99,6 @@ def ids_of_run(output: Output, run_id: str) -> IdSet:
     """
     parts = read_index(output, ["item_id", "run_id"])
     return merge_ids(hash_ids(part.filter(pc.equal(part["run_id"], run_id))["item_id"]) for part in parts)
-
-
-def reconcile(output: Output) -> int:
-    """Reduce the index to one row per item, after retried tasks or reprocessed failures. The newest row stays.
-
-    Parts with older rows move to ``superseded/``. Their other rows are first written to a new part, so an interruption loses no
-    row and the next call continues.
-
-    Returns:
-        The number of rows that were superseded.
-
-    Raises:
-        StorageError: A part cannot be read, written or moved.
-    """
-    files, parts = output.files, list(output.parts())
-    ids_of_parts = list(_map_parts(lambda part: hash_ids(read_part(part, files, ["item_id"])["item_id"]), parts))
-    duplicates = duplicate_ids(merge_ids(ids_of_parts))
-    if not len(duplicates):
-        return 0
-    involved = [part for part, ids in zip(parts, ids_of_parts, strict=True) if contains(duplicates, ids).any()]
-    newest = _newest(involved, duplicates, files)
-    superseded = 0
-    written: set[str] = set()
-    for part in involved:
-        if part.uri in written:  # its former content was replaced by rows that stay
-            continue
-        table = read_part(part, files, None)
-        ids = table["item_id"].to_pylist()
-        stays = [newest.get(item_id, (part.uri, row)) == (part.uri, row) for row, item_id in enumerate(ids)]
-        if all(stays):
-            continue
-        superseded += len(stays) - sum(stays)
-        written |= _keep_rows(part, table, stays, output, written)
-    return superseded
 
 
 def drop_rows(output: Output, ids: IdSet) -> int:
@@ -150,7 +115,7 @@ def drop_rows(output: Output, ids: IdSet) -> int:
         gone = contains(ids, hash_ids(read_part(part, output.files, ["item_id"])["item_id"]))
         if gone.any():
             dropped += int(gone.sum())
-            _keep_rows(part, read_part(part, output.files, None), (~gone).tolist(), output)
+            keep_rows(part, read_part(part, output.files, None), ~gone, output)
     return dropped
 
 
@@ -171,59 +136,22 @@ def remove_unreadable_parts(output: Output) -> list[str]:
     return removed
 
 
-def _keep_rows(
-    part: FileInfo, table: pa.Table, stays: Sequence[bool], output: Output, written: Collection[str] = ()
-) -> set[str]:
-    """Replace a part by one with the rows that stay, and move it to ``superseded/``. Returns the URIs of new parts."""
-    _copy_to_superseded(part, output)
-    new = {write_part(output, table.filter(pa.array(stays)))} if any(stays) else set()
-    if part.uri not in new and part.uri not in written:
-        output.files.delete(part.uri)
-    return new
+def keep_rows(part: FileInfo, table: pa.Table, stays: npt.NDArray[np.bool_], output: Output) -> None:
+    """Replace a part by one with the rows that stay, and move it to ``superseded/``. An interruption loses no row.
 
-
-def _newest(parts: Sequence[FileInfo], duplicates: IdSet, files: Files) -> dict[str, tuple[str, int]]:
-    """Return part and row of the newest row per duplicate item. The latest run wins, whatever the workers' clocks say."""
-    best: dict[str, tuple[str, int, str, int]] = {}
-    keys = ["item_id", "run_id", "finished_at"]
-    for part, rows in zip(parts, _map_parts(lambda part: read_part(part, files, keys), parts), strict=True):
-        for row in np.flatnonzero(contains(duplicates, hash_ids(rows["item_id"]))).tolist():
-            item_id, run_id = rows["item_id"][row].as_py(), rows["run_id"][row].as_py() or ""
-            rank = (run_id, rows["finished_at"][row].value or 0, part.uri, row)
-            best[item_id] = max(best.get(item_id, rank), rank)
-    return {item_id: rank[2:] for item_id, rank in best.items()}
-
-
-def compact(output: Output, *, above: int = MAX_SMALL_PARTS) -> int:
-    """Merge small parts once there are more than ``above``, since each part costs every reader a request.
-
-    The merged part is written before its pieces are deleted. An interruption leaves duplicate rows for ``reconcile``.
-
-    Returns:
-        The number of parts that were merged.
+    Args:
+        part: The part.
+        table: All its rows.
+        stays: One value per row.
+        output: Where it is.
 
     Raises:
-        StorageError: A part cannot be read, written or removed.
+        StorageError: It cannot be read, written or moved.
     """
-    small = [part for part in output.parts() if part.size < MERGED_BYTES // 8]
-    if len(small) <= above:
-        return 0
-    groups: list[list[FileInfo]] = [[]]
-    for part in small:
-        if sum(piece.size for piece in groups[-1]) + part.size > MERGED_BYTES:
-            groups.append([])
-        groups[-1].append(part)
-    for group in groups:
-        tables = list(_map_parts(lambda part: read_part(part, output.files, None), group))
-        try:
-            merged = write_part(output, pa.concat_tables(tables, promote_options="default"))
-        except (pa.ArrowInvalid, pa.ArrowTypeError):  # a manifest's column has changed its type: these parts are not merged
-            continue
-        with ThreadPoolExecutor(READ_PARTS) as pool:
-            list(pool.map(output.files.delete, [part.uri for part in group if part.uri != merged]))
-        del tables
-        release_arrow_memory()
-    return len(small)
+    _copy_to_superseded(part, output)
+    if stays.any() and write_part(output, table.filter(pa.array(stays))) == part.uri:
+        return
+    output.files.delete(part.uri)
 
 
 def expectation_of(rows: pa.Table) -> Expectation:
@@ -280,7 +208,8 @@ def read_part(part: FileInfo, files: Files, columns: Sequence[str] | None) -> pa
         with files.open_input(part.uri) as source:
             return _add_missing(_open(source).read(wanted, use_threads=False), wanted)
     except FetchError as error:
-        raise StorageError(str(error)) from error
+        merged = f"{redact(part.uri)} was merged with other parts while the index was read, by a run; run this command again"
+        raise StorageError(merged if error.__cause__ and is_missing(error.__cause__) else str(error)) from error
     except (pa.ArrowException, *LIBRARY_ERRORS) as error:
         if not is_corruption(error):
             raise StorageError(describe_error(error, part.uri)) from error
@@ -309,8 +238,8 @@ def _add_missing(rows: pa.Table, columns: Sequence[str] | None) -> pa.Table:
     return rows
 
 
-def _map_parts(step: Callable[[FileInfo], T], parts: Iterable[FileInfo]) -> Iterator[T]:
-    """Yield the results in order, computed some parts ahead. Then release unused memory."""
+def map_parts(step: Callable[[FileInfo], T], parts: Iterable[FileInfo]) -> Iterator[T]:
+    """Yield the results of a step per part in order, computed some parts ahead. Then release unused memory."""
     with ThreadPoolExecutor(READ_PARTS) as pool:
         yield from map_ahead(pool, step, parts, READ_PARTS, weight=lambda part: part.size, max_weight=READ_BYTES)
     release_arrow_memory()

@@ -47,8 +47,8 @@ def block_mib(plan: Plan) -> int:
 def rows_per_part(plan: Plan) -> int:
     """Return the items per index part: a fortieth of the run, so that progress shows and little work is repeated.
 
-    A part is no larger than the number of items after which the error budget is first checked. Small parts are merged when
-    the run ends.
+    A part is no larger than the number of items after which the error budget is first checked. Small parts are merged
+    while the run goes on.
     """
     return plan.job.compute.rows_per_part or max(1, min(256, plan.job.budget.judged_after, plan.todo // 40))
 

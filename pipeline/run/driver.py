@@ -124,8 +124,11 @@ def _check_model(plan: Plan, run_id: str) -> None:
 
 
 def _stop(run: _Run, notifier: Notifier, reason: str) -> None:
-    """Leave a consistent output within a second when a signal ends the process."""
-    run.lease.release()
+    """Leave a consistent output within a second when a signal ends the process.
+
+    Its index is not compacted, which may take longer: the run did that while it went on, so few small parts are left.
+    """
+    run.lease.release()  # from now on, a compaction in progress neither writes nor deletes
     _write_record(run.plan, run.record, Stopped.exit_code, reason)
     run.progress.close()
     notifier.send(Stopped.exit_code, reason, quick=True)

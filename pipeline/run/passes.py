@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.errors import ItemsMissing, Stopped, StorageError
 from pipeline.log import RunCounters, log
+from pipeline.output.compaction import Compactor
 from pipeline.output.derived import count_lacking
 from pipeline.output.lease import Lease
 from pipeline.output.run_record import RunRecord
@@ -67,11 +68,12 @@ def _run_pass(plan: Plan, record: RunRecord, lease: Lease, counters: RunCounters
     budget = plan.job.budget
     try:
         # Closed at the latest here: no worker may go on without the lease.
-        with closing(_segment_items(plan, record, lease, counters)) as parts:
+        with Compactor(plan.output, lease.check) as compactor, closing(_segment_items(plan, record, lease, counters)) as parts:
             for part in parts:
                 counters.add_part(part)
                 record.count(counters)
                 lease.check()
+                compactor.part_added()
                 if counters.done >= budget.judged_after:
                     check_budget(counters.counts, budget)
     finally:
@@ -103,11 +105,16 @@ def run_derivation(plan: Plan, record: RunRecord, lease: Lease) -> None:
     failures: dict[str, str] = {}
     if items := count_lacking(plan.output, plan.job.recipe):
         try:
-            with closing(_derive_items(plan, items, record.run_id)) as parts:
+            sources = {part.uri for part in plan.output.parts()}  # workers read them until the end
+            with (
+                Compactor(plan.output, lease.check, keep=sources) as compactor,
+                closing(_derive_items(plan, items, record.run_id)) as parts,
+            ):
                 for part in parts:
                     record.derived += part["done"]
                     failures |= json.loads(part["failures"])
                     lease.check()
+                    compactor.part_added()
         finally:
             if lease.lost is None:
                 tidy_index(plan.output)

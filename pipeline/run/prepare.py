@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pipeline.log import log
 from pipeline.manifest.id_set import duplicate_ids
+from pipeline.output.compaction import compact
 from pipeline.output.derived import adjust_index
-from pipeline.output.index import compact, reconcile
 from pipeline.output.output import Output
 from pipeline.output.overwrites import check_overwrites
+from pipeline.output.reconcile import reconcile
 from pipeline.output.settings import read_settings, write_settings
 from pipeline.run.preflight import Plan, check_settings
 

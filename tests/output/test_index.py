@@ -18,17 +18,10 @@ from pipeline.config.job import Storage
 from pipeline.errors import ConfigError, StorageError, WriteError
 from pipeline.manifest.id_set import contains, hash_ids
 from pipeline.output import index as index_module
-from pipeline.output.index import (
-    compact,
-    done_ids,
-    drop_rows,
-    ids_of_run,
-    read_index,
-    reconcile,
-    remove_unreadable_parts,
-    write_part,
-)
+from pipeline.output.compaction import compact
+from pipeline.output.index import done_ids, drop_rows, ids_of_run, read_index, remove_unreadable_parts, write_part
 from pipeline.output.output import Output, find_outputs, open_output
+from pipeline.output.reconcile import reconcile
 from pipeline.output.summary import summarise, worst
 from pipeline.quality.expectation import Expectation
 from pipeline.schema import INDEX, index_schema
@@ -314,6 +307,17 @@ def test_damaged_and_forbidden_parts_stop_the_run(where: Any, output: Output, s3
         reader = Files(Storage(**(s3.settings | {"key": s3.reader_key, "secret": s3.reader_secret})))
         with pytest.raises(StorageError, match="permission"):
             write_part(Output(output.layout, reader), part(["b"]))
+
+
+def test_a_reader_during_a_compaction_is_told_to_read_again(output: Output) -> None:
+    for number in range(40):
+        write_part(output, part([f"item-{number}"], number))
+    reader = read_index(output, ["item_id"])
+    next(reader)
+    assert compact(output) == 40
+    with pytest.raises(StorageError, match=r"part-.* was merged .*; run this command again"):
+        list(reader)
+    assert sum(rows.num_rows for rows in read_index(output)) == 40
 
 
 def test_unreadable_parts_can_be_removed(output: Output) -> None:
