@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import time
@@ -16,11 +15,11 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from index_passes import ITEMS
 from PIL import Image
 
 from pipeline.run.block_sizes import GPU_ROWS, grow
 
-ITEMS = int(os.environ.get("ITEMS") or 1_000_000)
 SIZES = (ITEMS // 16, ITEMS // 4, ITEMS)
 RUN_S = 3600
 
