@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,10 @@ from pipeline.errors import PipelineError
 RETRY_FOREVER = -1
 """Ray retries lost tasks without limit. The crash ledger stops items that kill workers, and ``compute.no_progress_s`` stops a
 run that finishes nothing."""
+
+
+_ADVICE = re.compile(r"\nFailed to [^\n]* after \d+/\d+ attempts .*", re.DOTALL)
+"""What Ray Data appends to the message of every exception of a task: how to make Ray repeat it, which would not help."""
 
 
 @contextmanager
@@ -48,10 +53,14 @@ def ray_data(*, no_progress_s: int, block_mib: int | None = None) -> Iterator[No
 
 
 def unwrap_ray_error(error: BaseException | None) -> PipelineError | None:
-    """Return the package's own error inside one of Ray's, if there is one. Ray's wrapper is an instance of both."""
+    """Return the package's own error inside one of Ray's, if there is one, with its own message.
+
+    Ray's wrapper is an instance of both.
+    """
     while error is not None:
         cause = getattr(error, "cause", None) or error.__cause__
         if isinstance(error, PipelineError) and not isinstance(error, RayError):
+            error.args = (_ADVICE.sub("", str(error)),)
             return error
         error = cause
     return None

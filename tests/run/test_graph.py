@@ -116,8 +116,8 @@ def test_one_new_item_is_one_task(tmp_path: Path, make_photos: MakePhotos, fake_
     assert [int(count) for names, count in tasks if "decode_batch" in names] == [1], tasks
 
 
-def test_what_a_worker_refuses_keeps_its_type(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
-    """The weights vanish between the check and the actor's start; the index can't be written."""
+def test_what_a_worker_refuses_keeps_its_type_and_words(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    """The weights vanish between the check and the actor's start; the index can't be written. Ray adds advice of its own."""
     make_photos(tmp_path / "photos", 2)
     weights = tmp_path / "u2netp.onnx"
     weights.write_bytes((Path(__file__).resolve().parents[2] / "pipeline" / "weights" / "u2netp.onnx").read_bytes())
@@ -132,8 +132,9 @@ def test_what_a_worker_refuses_keeps_its_type(tmp_path: Path, make_photos: MakeP
     plan = make_plan(load_job(**where, preset=fake_preset), files)
     Path(plan.output.folder).mkdir(exist_ok=True)
     Path(plan.output.layout.index).write_text("a file is in the way")
-    with pytest.raises(StorageError, match="index"):
+    with pytest.raises(StorageError, match="index") as refused:
         list(execute(plan, POOL, "run", RunCounters(2)))
+    assert "\n" not in str(refused.value) and "attempts" not in str(refused.value)
 
 
 def test_parts_are_no_larger_than_what_the_budget_is_first_judged_after(
