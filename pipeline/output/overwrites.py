@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.concurrency import map_ahead
 from pipeline.errors import FetchError, StorageError
 from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
 from pipeline.output.index import drop_rows, ids_of_run, read_index
@@ -34,6 +35,9 @@ from pipeline.storage.uris import join
 
 THREADS = 16
 """Items whose objects are read at the same time."""
+
+AHEAD = 16 * THREADS
+"""Notes that are read or deleted ahead. A run that replaces ten million items leaves 160,000 of them."""
 
 COLUMNS = ("item_id", *(f"{output}_{fact}" for output in OUTPUTS for fact in ("path", "sha256")), "renditions")
 
@@ -69,7 +73,8 @@ def check_overwrites(output: Output) -> int:
         return 0
     dropped = drop_rows(output, _mismatches(output, _suspects(output, notes)))
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(lambda note: output.files.delete(note.uri), notes))
+        for _ in map_ahead(pool, lambda note: output.files.delete(note.uri), notes, AHEAD):
+            pass
     return dropped
 
 
@@ -100,7 +105,7 @@ def _read_notes(output: Output, notes: Iterable[FileInfo]) -> Iterator[dict[str,
             ) from error
 
     with ThreadPoolExecutor(THREADS) as pool:
-        yield from pool.map(read, notes)
+        yield from map_ahead(pool, read, notes, AHEAD)
 
 
 def _mismatches(output: Output, suspects: IdSet) -> IdSet:

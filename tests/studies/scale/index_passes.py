@@ -34,7 +34,7 @@ from pipeline.storage.files import Files
 ITEMS = int(os.environ.get("ITEMS") or 1_000_000)
 
 PART_ROWS = 256
-"""Rows of an index part of a large run."""
+"""Rows of an index part of a large run with ``budget.judged_after=1000``."""
 
 CHUNK = 256 * PART_ROWS
 RECIPE = "0" * 64
