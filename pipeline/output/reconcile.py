@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.manifest.id_set import IdSet, duplicate_ids, hash_ids, merge_ids, positions
-from pipeline.output.index import keep_rows, map_parts, read_part
+from pipeline.output.index import keep_rows, map_parts, read_part, release_arrow_memory
 from pipeline.output.output import Output
 from pipeline.storage.backend import FileInfo
 
@@ -48,6 +48,8 @@ def reconcile(output: Output) -> int:
         at = positions(duplicates, hash_ids(table["item_id"]))
         stays = (at < 0) | ((newest.part[at] == number) & (newest.row[at] == np.arange(len(at))))
         keep_rows(parts[number], table, stays, output)
+        del table
+        release_arrow_memory()
     return superseded
 
 

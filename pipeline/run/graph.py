@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
+from math import ceil
 from typing import Any
 
 import ray.data
@@ -30,6 +33,11 @@ CALLS_PER_GPU = 2
 calls the model from one thread of its process only, as deadlines need."""
 
 
+SHARD_ITEMS = 2_000_000
+"""Items per dataset, roughly. Ray Data keeps records of all blocks of a dataset in the driver until it ends. Between two
+datasets the actors start anew, so a dataset is long: 64 GPUs with ten items per second each need 50 minutes for one."""
+
+
 def graph(plan: Plan, pool: Pool, context: StageContext) -> Dataset:
     """Return the lazy dataset from manifest rows to one row per committed index part."""
     items: Any = read_items(plan, pool, context)  # Ray's types know no Arrow tables and no keyword arguments
@@ -40,6 +48,15 @@ def graph(plan: Plan, pool: Pool, context: StageContext) -> Dataset:
         .map_batches(commit_batch, **on_tasks(context, cpus=COMMIT_CPUS, rows=rows_per_part(plan)))
     )
     return dataset
+
+
+def shards(plan: Plan) -> Iterator[Plan]:
+    """Yield plans for parts of the manifest, in its order: each has some of its fragments and its share of the items to do."""
+    fragments = plan.manifest.fragments
+    count = max(1, min(len(fragments), ceil(plan.todo / SHARD_ITEMS)))
+    for number in range(count):
+        chosen = fragments[number * len(fragments) // count : (number + 1) * len(fragments) // count]
+        yield replace(plan, manifest=replace(plan.manifest, fragments=chosen), todo=ceil(plan.todo / count))
 
 
 def read_items(plan: Plan, pool: Pool, context: StageContext) -> Dataset:
@@ -88,7 +105,7 @@ def on_actors(context: StageContext, pool: Pool) -> dict[str, Any]:
 
 
 def execute(plan: Plan, pool: Pool, run_id: str, counters: RunCounters) -> Iterator[dict[str, Any]]:
-    """Run the graph to its end. Yields one row per committed index part, as ``stages.commit`` returns it.
+    """Run the graph of one shard after the other. Yields one row per committed index part, as ``stages.commit`` returns it.
 
     Args:
         plan: The job and its items to do.
@@ -103,10 +120,14 @@ def execute(plan: Plan, pool: Pool, run_id: str, counters: RunCounters) -> Itera
     no_progress_s = plan.job.compute.no_progress_s
     try:
         with ray_data(no_progress_s=no_progress_s, block_mib=block_mib(plan)):
-            dataset = graph(plan, pool, context_of(plan, pool, run_id, RayCrashLedger.start()))
-            yield from dataset.iter_rows()
-            with suppress(AttributeError):  # a developer API of Ray; it must not fail a run that is complete
-                counters.store_bytes += sum(_stored_bytes(dataset.get_stats_summary()))
+            context = context_of(plan, pool, run_id, RayCrashLedger.start())
+            for shard in shards(plan):
+                dataset = graph(shard, pool, context)
+                yield from dataset.iter_rows()
+                with suppress(AttributeError):  # a developer API of Ray; it must not fail a run that is complete
+                    counters.store_bytes += sum(_stored_bytes(dataset.get_stats_summary()))
+                del dataset
+                gc.collect()  # the records of its blocks are in reference cycles
     except ExecutionTimeoutError as error:
         raise Stopped(no_progress(no_progress_s)) from error
 

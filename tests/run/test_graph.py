@@ -20,7 +20,7 @@ from pipeline.run.block_sizes import block_mib, rows_per_block, rows_per_part
 from pipeline.run.cluster import with_cpu_actors
 from pipeline.run.context import context_of
 from pipeline.run.driver import run_job
-from pipeline.run.graph import execute, graph
+from pipeline.run.graph import execute, graph, shards
 from pipeline.run.ledger_actor import RayCrashLedger
 from pipeline.run.pool import Pool
 from pipeline.run.preflight import make_plan, without_done
@@ -135,6 +135,32 @@ def test_what_a_worker_refuses_keeps_its_type_and_words(tmp_path: Path, make_pho
     with pytest.raises(StorageError, match="index") as refused:
         list(execute(plan, POOL, "run", RunCounters(2)))
     assert "\n" not in str(refused.value) and "attempts" not in str(refused.value)
+
+
+def test_a_long_manifest_is_several_datasets(
+    tmp_path: Path, make_photos: MakePhotos, fake_preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that Ray Data's records of blocks end with each of them. Every item is in one dataset."""
+    photos = make_photos(tmp_path / "photos", 11)
+    for number in range(5):  # one fragment per file
+        uris = [str(path) for path in photos[number::5]]
+        pq.write_table(pa.table({"image_uri": uris}), tmp_path / f"{number}.parquet")
+    where = {"manifest": str(tmp_path / "*.parquet"), "output": str(tmp_path / "out"), "preset": fake_preset}
+    plan = make_plan(load_job(**where), Files())
+    for items, count in (1, 5), (5, 3), (11, 1), (2_000_000, 1):
+        monkeypatch.setattr("pipeline.run.graph.SHARD_ITEMS", items)
+        made = list(shards(plan))
+        assert len(made) == count and sum((one.manifest.fragments for one in made), ()) == plan.manifest.fragments
+        assert all(one.manifest.fragments for one in made) and sum(one.todo for one in made) >= 11
+
+    monkeypatch.setattr("pipeline.run.graph.SHARD_ITEMS", 6)
+    datasets = []
+    monkeypatch.setattr("pipeline.run.graph.graph", lambda *given: datasets.append(graph(*given)) or datasets[-1])
+    list(execute(plan, POOL, "run", RunCounters(11)))
+    assert len(datasets) == 2
+    rows = read_index(plan.output.folder)
+    assert sorted(row["image_uri"] for row in rows) == sorted(map(str, photos))
+    assert {row["status"] for row in rows} <= {"ok", "review"}
 
 
 def test_parts_are_no_larger_than_what_the_budget_is_first_judged_after(

@@ -32,9 +32,10 @@ FIXED_MIB = 150
 def passes(tmp_path_factory: pytest.TempPathFactory, clean_env: dict[str, str], results: Callable) -> dict[str, Any]:
     """What each pass took; the numbers are in ``out/scale/passes.json``."""
     folder, took = tmp_path_factory.mktemp("passes"), {}
+    env = clean_env | {"ARROW_DEFAULT_MEMORY_POOL": "system"}  # as the command sets it
     for step in index_passes.STEPS:
         command = [sys.executable, index_passes.__file__, step, str(folder), str(index_passes.ITEMS)]
-        done = subprocess.run(command, env=clean_env, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-1500:]
         took[step] = json.loads(done.stdout)
     out: Path = results("scale")
