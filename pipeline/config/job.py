@@ -16,7 +16,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from pipeline.config.presets import DEFAULT_PRESET, Preset, load_preset
 from pipeline.config.recipe import Recipe
-from pipeline.config.sections import Section, build, read_yaml, yaml_problem
+from pipeline.config.sections import Section, build, parse_yaml, read_yaml, yaml_problem
 from pipeline.errors import ConfigError
 
 CUDA_BATCH_MPX = 4.2
@@ -272,7 +272,7 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
         if not (equals and dot and key) or section not in JOB_SECTIONS:
             raise ConfigError(f"--set {name!r} … is not section.key=value with a section of {', '.join(JOB_SECTIONS)}")
         try:
-            read = value if f"{section}.{key}" in TEMPLATES else yaml.safe_load(value)
+            read = value if f"{section}.{key}" in TEMPLATES else parse_yaml(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {name}: the value is not valid YAML: {yaml_problem(error)}") from None
         # Numbers stay text, which pydantic parses by the type of the setting: a hash may look like a number.
@@ -307,13 +307,15 @@ def load_job(
         content["output"] = {"uri": content["output"]}
     unknown = set(content) - {"manifest", "preset", *JOB_SECTIONS}
     if unknown:
-        raise ConfigError(f"{job_file}: unknown key {sorted(unknown)[0]!r}; use manifest, preset, {', '.join(JOB_SECTIONS)}")
+        raise ConfigError(
+            f"{job_file}: unknown key {min(map(str, unknown))[:60]!r}; use manifest, preset, {', '.join(JOB_SECTIONS)}"
+        )
     for name in JOB_SECTIONS:
         if not isinstance(content.get(name) or {}, dict):
             raise ConfigError(f"{job_file}: {name} must be a mapping of settings")
     for name in ("manifest", "preset"):
         if not isinstance(content.get(name, ""), str):
-            raise ConfigError(f"{job_file}: {name} must be text, not {content[name]!r}")
+            raise ConfigError(f"{job_file}: {name} must be text, not {type(content[name]).__name__}")
     given = parse_overrides(overrides)
     sections = {name: {**(content.get(name) or {}), **given.get(name, {})} for name in JOB_SECTIONS}
     recipe = sections.pop("recipe")

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from pipeline.config.recipe import Recipe
 from pipeline.config.sections import Section, build, bundled_file, bundled_names, from_beside, read_yaml
+from pipeline.errors import ConfigError
 from pipeline.paths import CONFIGS
 
 DEFAULT_PRESET = "mvanet-lite"
@@ -47,17 +48,19 @@ def load_preset(name_or_path: str, changes: Mapping[str, Any] | None = None, ren
     changes = dict(changes or {})
     path = bundled_file(name_or_path, CONFIGS, "preset")
     content = read_yaml(path)
+    if not isinstance(content.get("recipe") or {}, dict):
+        raise ConfigError(f"{path.name}: recipe must be a mapping of settings")
     recipe = dict(content.get("recipe") or {})
     recipe.setdefault("name", path.stem)
     if "weights" in changes and "calibration" not in changes:
         for key in ("calibration", "calibration_sha256", "review_below"):
             recipe.pop(key, None)  # they belong to other masks
     for key in ("weights", "refiner_weights", "calibration"):
-        if recipe.get(key):
-            recipe[key] = from_beside(path, str(recipe[key]))
+        if isinstance(recipe.get(key), str) and recipe[key]:
+            recipe[key] = from_beside(path, recipe[key])
         if key in changes and f"{key}_sha256" not in changes:
             recipe.pop(f"{key}_sha256", None)
     recipe |= changes
-    if renditions:
+    if renditions and isinstance(recipe.get("renditions") or [], list | tuple):
         recipe["renditions"] = [*(recipe.get("renditions") or ()), *renditions]
     return build(Preset, content | {"recipe": recipe}, str(path.name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -19,6 +20,12 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class Stored(Section):
+    """Base of JSON objects that an earlier run wrote. Types are strict, and fields of other versions are ignored."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
 def _positive(std: tuple[float, float, float]) -> tuple[float, float, float]:
     if min(std) <= 0:
         raise ValueError("every std must be above 0")
@@ -31,9 +38,31 @@ Std = Annotated[tuple[float, float, float], AfterValidator(_positive)]
 Share = Annotated[float, Field(ge=0, le=1)]
 """A number in [0, 1]."""
 
+Count = Annotated[int, Field(ge=0, le=2**40)]
+"""A number of items. A thousand of them can be added in 64 bits."""
+
+Moment = Annotated[float, Field(ge=0, le=2**40)]
+"""Seconds since 1970, or a duration in seconds."""
+
+
+def _is_time(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("the time has no zone")
+    return text
+
+
+Time = Annotated[str, AfterValidator(_is_time)]
+"""A time in ISO 8601 with its zone."""
+
 S = TypeVar("S", bound=Section)
 MAX_NAMED = 10
 """Further keys with a problem that an error names."""
+
+MAX_KEY = 60
+"""Characters of one part of a key in an error."""
+
+MAX_BRACKETS = 1000
+"""Brackets in a YAML text. PyYAML takes the square of their nesting in time: minutes for a file of 100 kB."""
 
 BUNDLED = "bundled:"
 """Prefix of a file of ``pipeline/weights``, in a preset or another YAML file."""
@@ -48,14 +77,32 @@ def build(kind: type[S], facts: Mapping[str, Any], where: str) -> S:
     try:
         return kind.model_validate(facts)
     except ValidationError as error:
-        first, *others = error.errors(include_url=False, include_input=False)
-        key = _key(first) or kind.__name__.lower()
-        more = f" (and {', '.join(_key(one) for one in others[:MAX_NAMED])})" if others else ""
-        raise ConfigError(f"{where}: {key}: {first['msg'].removeprefix('Value error, ')}{more}") from None
+        raise ConfigError(f"{where}: {_problems(kind, error)}") from None
+
+
+def parse(kind: type[S], data: bytes) -> S:
+    """Parse and validate JSON.
+
+    Raises:
+        ValueError: In one sentence, which does not quote the data.
+    """
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        raise ValueError(_problems(kind, error)) from None
+
+
+def _problems(kind: type[Section], error: ValidationError) -> str:
+    """Return the first problem in words, and the keys of further ones."""
+    first, *others = error.errors(include_url=False, include_input=False)
+    key = _key(first) or kind.__name__.lower()
+    more = f" (and {', '.join(_key(one) for one in others[:MAX_NAMED])})" if others else ""
+    return f"{key}: {first['msg'].removeprefix('Value error, ')}{more}"
 
 
 def _key(problem: Any) -> str:
-    return ".".join(str(part) for part in problem["loc"])
+    """Return where a problem is. Keys of a damaged file may be long, or no text."""
+    return ".".join(str(part)[:MAX_KEY].encode(errors="replace").decode() for part in problem["loc"])
 
 
 def bundled_file(name_or_path: str, folder: Path, kind: str) -> Path:
@@ -87,7 +134,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: The file cannot be read, is not YAML, or holds no mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {yaml_problem(error)}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -97,14 +144,36 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def parse_yaml(text: str) -> Any:
+    """Parse YAML.
+
+    Raises:
+        YAMLError: It is not valid. That includes dates, numbers and nesting at which PyYAML raises other exceptions.
+    """
+    if text.count("[") + text.count("{") > MAX_BRACKETS:
+        raise yaml.YAMLError(f"it has more than {MAX_BRACKETS} brackets")
+    try:
+        return yaml.safe_load(text)
+    except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError) as error:
+        raise yaml.YAMLError(f"a value cannot be read ({type(error).__name__}); quote texts, and nest less deeply") from error
+
+
 def from_beside(file: Path, named: str) -> str:
     """Resolve a path in a YAML file: ``bundled:NAME`` to ``pipeline/weights``, a relative path to the file's own folder.
 
     URIs and absolute paths are returned unchanged.
+
+    Raises:
+        ConfigError: The path is invalid.
     """
     if named.startswith(BUNDLED):
         return str(WEIGHTS / named.removeprefix(BUNDLED))
-    return named if "://" in named or Path(named).is_absolute() else str((file.parent / named).resolve())
+    if "://" in named or Path(named).is_absolute():
+        return named
+    try:
+        return str((file.parent / named).resolve())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file.name}: a path in it is invalid: {error}") from error
 
 
 def yaml_problem(error: yaml.YAMLError) -> str:

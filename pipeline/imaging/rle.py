@@ -77,7 +77,7 @@ def read_rle(data: bytes) -> tuple[Size, Runs]:
         content = json.loads(data)
         height, width = (int(side) for side in content["size"])
         text, area = content["counts"].encode("ascii"), content["area"]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError("it is not a JSON object with size, counts and area") from error
     runs = _from_text(text)
     if not _fills(runs, Size(height, width)):

@@ -117,7 +117,9 @@ def coco_objects(annotations: str, files: Files) -> list[CocoObject]:
         categories = {category["id"]: str(category["name"]) for category in content.get("categories") or ()}
         entries = list(content.get("annotations") or ())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{annotations} is not COCO JSON with images and annotations: {error!r}") from error
+        raise ConfigError(
+            f"{annotations} is not COCO JSON with images and annotations ({type(error).__name__}: {error})"
+        ) from error
     objects, left_out = [], Counter[str]()
     for entry in entries:
         try:

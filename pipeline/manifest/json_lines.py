@@ -20,6 +20,8 @@ from pipeline.storage.uris import redact
 MAX_LINE_BYTES = 4 * 2**20
 """Bytes of one line of JSON Lines, at most."""
 
+_Large = type("_Large", (), {})  # stands for integers of 64 bits that a float cannot hold exactly
+
 JSON_TEXT = {b"about": b"JSON text: the manifest's values differ in type, or are nested"}
 
 
@@ -29,8 +31,8 @@ def json_schema(rows: Iterable[dict[str, Any]], source: str) -> pa.Schema:
     for row in rows:
         for name, value in row.items():
             kind = type(value)
-            if kind is int and not -(2**63) <= value < 2**63:
-                kind = object
+            if kind is int and not -(2**53) <= value <= 2**53:
+                kind = _Large if -(2**63) <= value < 2**63 else object
             types.setdefault(name, set()).add(kind)
     if not types:
         raise ConfigError(f"the manifest {source} is empty; give one JSON object per line, each with an image_uri")
@@ -42,8 +44,10 @@ def _json_field(name: str, kinds: set[type]) -> pa.Field:
     kinds = kinds - {type(None)}
     if name in ("image_uri", "item_id") or kinds <= {str}:
         return pa.field(name, pa.string())
+    if kinds <= {int, _Large}:
+        return pa.field(name, pa.int64())
     if kinds <= {int, float}:
-        return pa.field(name, pa.int64() if kinds == {int} else pa.float64())
+        return pa.field(name, pa.float64())
     if kinds == {bool}:
         return pa.field(name, pa.bool_())
     return pa.field(name, pa.string()) if name in CORNERS else pa.field(name, pa.string(), metadata=JSON_TEXT)

@@ -46,7 +46,7 @@ def open_matching(path: Path, network: nn.Module, name: str, fix: str) -> dict[s
         fix: What the user can do, for the error.
 
     Raises:
-        WeightsError: Not a weights file, or a tensor is missing, unknown or of another shape.
+        WeightsError: Not a weights file, or a tensor is missing, unknown, or of another shape or type.
     """
     tensors = open_tensors(path)
     wanted = {key: tuple(slot.shape) for key, slot in network.state_dict().items() if not key.endswith(BATCH_COUNTS)}
@@ -54,9 +54,22 @@ def open_matching(path: Path, network: nn.Module, name: str, fix: str) -> dict[s
         shape = tuple(tensors[key].shape) if key in tensors else "absent"
         if shape != wanted.get(key):
             raise WeightsError(
-                f"{path} does not hold weights of {name}: {key} is {shape}, but should be {wanted.get(key, 'absent')}; {fix}"
+                f"{path} does not hold weights of {name}: {key[:80]} is {shape}, "
+                f"but should be {wanted.get(key, 'absent')}; {fix}"
             )
+        check_dtype(tensors, key, path)
     return tensors
+
+
+def check_dtype(tensors: Mapping[str, Tensor], key: str, path: Path) -> None:
+    """Check that a tensor is of a type that weights are stored in.
+
+    Raises:
+        WeightsError: It is of another type.
+    """
+    if tensors[key].dtype not in STORED_DTYPES:
+        types = ", ".join(short(dtype) for dtype in STORED_DTYPES)
+        raise WeightsError(f"{path}: {key} has the type {short(tensors[key].dtype)}; save the weights as one of {types}")
 
 
 def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
@@ -118,7 +131,7 @@ def _open_safetensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it has no other way to list them)
     except Exception as error:
-        raise WeightsError(f"{path} is cut off or damaged; download the file again ({error})") from error
+        raise WeightsError(f"{path} is cut off or damaged; download the file again ({first_line(error)})") from error
 
 
 def _open_pytorch(path: Path) -> dict[str, Tensor]:
@@ -141,7 +154,9 @@ def _open_pytorch(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")
     for key, value in content.items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):
-            raise WeightsError(f"{path}: {key!r} is a {type(value).__name__}; a state dict holds tensors only")
+            raise WeightsError(f"{path}: {repr(key)[:80]} is a {type(value).__name__}; a state dict holds tensors only")
+        if value.layout != torch.strided or value.is_nested or value.is_quantized or value.device.type != "cpu":
+            raise WeightsError(f"{path}: {key[:80]!r} is a sparse, nested, quantised or empty tensor; save plain tensors")
     return content
 
 

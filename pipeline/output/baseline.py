@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config.job import Drift
+from pipeline.config.sections import Count, Stored, parse
 from pipeline.errors import ConfigError, FetchError
 from pipeline.output.index import add_counts, read_index
 from pipeline.output.layout import Layout
@@ -27,6 +28,30 @@ from pipeline.storage.files import Files
 from pipeline.storage.uris import join
 
 COLUMNS = ("status", "quality", "run_id")
+
+
+class Counts(Stored):
+    """Items by status."""
+
+    ok: Count
+    review: Count
+    failed: Count
+
+
+class Lot(Stored):
+    """A ``Distribution`` as JSON."""
+
+    counts: Counts
+    histogram: tuple[Count, ...]
+
+
+class BaselineFacts(Stored):
+    """The content of a baseline's file."""
+
+    folder: str
+    run_id: str
+    accepted_at: str
+    lot: Lot
 
 
 @dataclass(frozen=True)
@@ -116,12 +141,10 @@ def baseline_uri(layout: Layout) -> str:
 
 def _read(uri: str, files: Files) -> Baseline:
     try:
-        facts = json.loads(files.read(uri))
-        counts = {name: int(facts["lot"]["counts"][name]) for name in STATUSES}
-        histogram = tuple(int(count) for count in facts["lot"]["histogram"])
-        folder, run_id, accepted_at = (str(facts[name]) for name in ("folder", "run_id", "accepted_at"))
-        if len(histogram) != STEPS or min(*counts.values(), *histogram) < 0:
+        facts = parse(BaselineFacts, files.read(uri))
+        if len(facts.lot.histogram) != STEPS:
             raise ValueError(f"the histogram needs {STEPS} counts")
-        return Baseline(folder, run_id, accepted_at, Distribution(counts, histogram), uri)
-    except (FetchError, ValueError, KeyError, TypeError, OverflowError) as error:
-        raise ConfigError(f"{uri} is not a baseline ({error!r}); write it again with matteline review accept") from error
+        distribution = Distribution(facts.lot.counts.model_dump(), facts.lot.histogram)
+        return Baseline(facts.folder, facts.run_id, facts.accepted_at, distribution, uri)
+    except (FetchError, ValueError) as error:
+        raise ConfigError(f"{uri} is not a baseline ({error}); write it again with matteline review accept") from error

@@ -102,6 +102,9 @@ def _rows_with_masks(output: Output) -> pa.Table:
     rows = pa.concat_tables(parts) if parts else None
     if rows is None or not rows.num_rows:
         raise ConfigError(f"no masks in {output.layout.index}; use a recipe with mask in recipe.outputs")
+    needed = ("image_uri", "height", "width", "quality", "finished_at")
+    if incomplete := [column for column in needed if rows[column].null_count]:
+        raise StorageError(f"a row with a mask has no {incomplete[0]}; run matteline verify {output.folder}")
     rows = rows.append_column("length", pc.utf8_length(rows["item_id"]))
     return rows.sort_by([("image_uri", "ascending"), ("length", "ascending"), ("item_id", "ascending")])
 
@@ -129,9 +132,10 @@ def _make_image(
             f"{newest['image_uri']} has {len(current)} objects, but a palette holds {MAX_OBJECTS}; use --coco without --indexed"
         )
     shape = (image.height, image.width)
-    labels, strongest = np.zeros(shape, np.uint8), np.full(shape, HALF - 1, np.uint8)
     for number, row in enumerate(current, start=1):
         mask = _read(output, row["mask_path"], shape)
+        if number == 1:  # not earlier: the size may be wrong, and large
+            labels, strongest = np.zeros(shape, np.uint8), np.full(shape, HALF - 1, np.uint8)
         if indexed is not None:
             wins = mask > strongest
             labels[wins], strongest[wins] = number, mask[wins]

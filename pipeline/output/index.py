@@ -18,7 +18,7 @@ from pipeline.errors import FetchError, StorageError
 from pipeline.manifest.id_set import IdSet, contains, hash_ids, merge_ids
 from pipeline.output.output import Output
 from pipeline.quality.expectation import Expectation
-from pipeline.schema import INDEX
+from pipeline.schema import INDEX, STATUSES
 from pipeline.storage.backend import FileInfo
 from pipeline.storage.errors import LIBRARY_ERRORS, describe_error, is_corruption, is_missing
 from pipeline.storage.files import Files
@@ -204,9 +204,9 @@ def read_part(part: FileInfo, files: Files, columns: Sequence[str] | None) -> pa
     wanted = None if columns is None else list(columns)
     try:
         if part.size <= ONE_REQUEST_BYTES:
-            return _add_missing(_open(pa.BufferReader(files.read(part.uri))).read(wanted, use_threads=False), wanted)
+            return _checked(_open(pa.BufferReader(files.read(part.uri))).read(wanted, use_threads=False), wanted)
         with files.open_input(part.uri) as source:
-            return _add_missing(_open(source).read(wanted, use_threads=False), wanted)
+            return _checked(_open(source).read(wanted, use_threads=False), wanted)
     except FetchError as error:
         merged = f"{redact(part.uri)} was merged with other parts while the index was read, by a run; run this command again"
         raise StorageError(merged if error.__cause__ and is_missing(error.__cause__) else str(error)) from error
@@ -221,20 +221,27 @@ def _open(source: Any) -> pq.ParquetFile:
     return pq.ParquetFile(source, pre_buffer=True, page_checksum_verification=True)
 
 
-def _add_missing(rows: pa.Table, columns: Sequence[str] | None) -> pa.Table:
-    """Add index columns that are newer than these rows, filled with nulls.
+def _checked(rows: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    """Return rows with the fields of ``INDEX``. Index columns that are newer than these rows are filled with nulls.
 
     Raises:
-        ValueError: The rows are not those of an index.
+        ArrowException: The rows are not those of an index; or ValueError.
     """
-    if "item_id" not in rows.column_names and (columns is None or "item_id" in columns):
-        raise ValueError("it has no column item_id")
-    for at, (name_, kind) in enumerate(zip(rows.column_names, rows.schema.types, strict=True)):
-        if name_ in INDEX.names and kind != INDEX.field(name_).type:
-            rows = rows.set_column(at, INDEX.field(name_), rows[name_].cast(INDEX.field(name_).type))
-    for absent in sorted(set(columns or ()) & set(INDEX.names) - set(rows.column_names)):
+    if len(set(rows.column_names)) < rows.num_columns:
+        raise ValueError("two columns have the same name")
+    for at, name_ in enumerate(rows.column_names):
+        if name_ in INDEX.names:
+            rows = rows.set_column(at, INDEX.field(name_), rows.column(at).cast(INDEX.field(name_).type))
+    for absent in sorted(set(INDEX.names if columns is None else columns) & set(INDEX.names) - set(rows.column_names)):
         field = INDEX.field(absent)
-        rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+        if not field.nullable or columns is not None:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+    rows.validate(full=True)
+    for field in rows.schema:
+        if not field.nullable and rows[field.name].null_count:
+            raise ValueError(f"{field.name} is missing")
+    if "status" in rows.column_names and not pc.all(pc.is_in(rows["status"], pa.array(STATUSES)), min_count=0).as_py():
+        raise ValueError("a status is unknown")
     return rows
 
 

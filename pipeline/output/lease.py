@@ -20,12 +20,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
 
+from pipeline.config.sections import Moment, Stored, parse
 from pipeline.errors import FetchError, LeaseHeld, PipelineError, StorageError, WriteError
 from pipeline.log import log
 from pipeline.output.output import Output
@@ -45,14 +45,13 @@ _SAME_MOMENT = "another run started at the same moment; wait until it ends"
 _EXPIRED = "this run's lease expired before it could be renewed; run the same command again to continue"
 
 
-@dataclass(frozen=True)
-class Holder:
+class Holder(Stored):
     """The holder of a lease."""
 
     owner: str
     run_id: str
     token: str
-    expires_at: float
+    expires_at: Moment
     """Seconds since 1970 UTC by the owner's clock, for people. 0: released."""
     process: str = ""
     """The holder's process as ``this_process`` returns it."""
@@ -60,7 +59,7 @@ class Holder:
     def encode(self) -> bytes:
         """Return the lease as JSON, with the expiry time also in ISO 8601."""
         until = datetime.fromtimestamp(self.expires_at, UTC).isoformat(timespec="seconds")
-        return json.dumps(asdict(self) | {"until": until}).encode()
+        return json.dumps(self.model_dump() | {"until": until}).encode()
 
 
 def clock_s() -> float:
@@ -90,7 +89,10 @@ def run_id_after(run_id: str, output: Output) -> str:
     if moment is None:
         return run_id
     log.warning(f"run {latest[1].run_id} seems to be later than now: its machine or this one has a wrong clock")
-    return _run_id(moment + timedelta(milliseconds=1))
+    try:
+        return _run_id(moment + timedelta(milliseconds=1))
+    except OverflowError as error:
+        raise StorageError(f"the lease in {output.layout.lease} is of a run in the year 9999; delete it") from error
 
 
 def _run_id(moment: datetime) -> str:
@@ -271,7 +273,8 @@ class Lease:
                     return
 
     def _holder(self, *, release: bool = False) -> Holder:
-        return Holder(self.owner, self._run_id, self._token, 0.0 if release else time.time() + self._ttl_s, this_process())
+        expires_at = 0.0 if release else time.time() + self._ttl_s
+        return Holder(owner=self.owner, run_id=self._run_id, token=self._token, expires_at=expires_at, process=this_process())
 
     def _uri(self, number: int) -> str:
         return join(self._folder, f"{number:06}.json")
@@ -294,15 +297,13 @@ def in_force(folder: str, files: Files) -> tuple[int, Holder] | None:
         if not found:
             return None
         try:
-            content = json.loads(files.read(found[-1]))
-            owner, run_id, token, process = (str(content[key]) for key in ("owner", "run_id", "token", "process"))
-            holder = Holder(owner, run_id, token, float(content["expires_at"]), process)
+            holder = parse(Holder, files.read(found[-1]))
         except FetchError as error:
             if files.exists(found[-1]):
                 raise StorageError(f"the run's lease cannot be read: {error}") from error
             continue  # a higher number has replaced it since the listing
-        except (ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"{found[-1]} is not a lease; delete it if no run is active there") from error
+        except ValueError as error:
+            raise StorageError(f"{found[-1]} is not a lease ({error}); delete it if no run is active there") from error
         return _number(found[-1]), holder
     raise StorageError(f"the lease in {folder} changes faster than it can be read; run the command again")
 

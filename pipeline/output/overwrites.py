@@ -15,7 +15,6 @@ Objects of items without a row are created only if they do not exist, which need
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.concurrency import map_ahead
+from pipeline.config.sections import Stored, parse
 from pipeline.errors import FetchError, StorageError
 from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
 from pipeline.output.index import drop_rows, ids_of_run, read_index
@@ -42,6 +42,14 @@ AHEAD = 16 * THREADS
 COLUMNS = ("item_id", *(f"{output}_{fact}" for output in OUTPUTS for fact in ("path", "sha256")), "renditions")
 
 
+class Note(Stored):
+    """Items of a task whose objects may be overwritten."""
+
+    run_id: str
+    complete: bool
+    item_ids: list[str]
+
+
 def note_overwrites(output: Output, run_id: str, item_ids: Sequence[str], *, complete: bool) -> None:
     """Note that the objects of these items may be overwritten from now on.
 
@@ -55,8 +63,8 @@ def note_overwrites(output: Output, run_id: str, item_ids: Sequence[str], *, com
         StorageError: The note cannot be written.
     """
     uri = join(output.layout.overwrites, f"{run_id}-{secrets.token_hex(8)}.json")
-    note = {"run_id": run_id, "complete": complete, "item_ids": list(item_ids)}
-    output.write(uri, json.dumps(note, ensure_ascii=False).encode())
+    note = Note(run_id=run_id, complete=complete, item_ids=list(item_ids))
+    output.write(uri, note.model_dump_json().encode())
 
 
 def check_overwrites(output: Output) -> int:
@@ -84,9 +92,9 @@ def _suspects(output: Output, notes: Iterable[FileInfo]) -> IdSet:
     suspects: list[IdSet] = []
     by_run: dict[str, list[IdSet]] = {}
     for note in _read_notes(output, notes):
-        ids = hash_ids(pa.array(note["item_ids"], pa.string()))
+        ids = hash_ids(pa.array(note.item_ids, pa.string()))
         noted.append(ids)
-        (by_run.setdefault(note["run_id"], []) if note["complete"] else suspects).append(ids)
+        (by_run.setdefault(note.run_id, []) if note.complete else suspects).append(ids)
     suspects.append(duplicate_ids(merge_ids(noted)))
     for run_id, pieces in by_run.items():
         ids = merge_ids(pieces)
@@ -94,14 +102,13 @@ def _suspects(output: Output, notes: Iterable[FileInfo]) -> IdSet:
     return merge_ids(suspects)
 
 
-def _read_notes(output: Output, notes: Iterable[FileInfo]) -> Iterator[dict[str, Any]]:
-    def read(info: FileInfo) -> dict[str, Any]:
+def _read_notes(output: Output, notes: Iterable[FileInfo]) -> Iterator[Note]:
+    def read(info: FileInfo) -> Note:
         try:
-            note: dict[str, Any] = json.loads(output.files.read(info.uri))
-            return {name: note[name] for name in ("run_id", "complete", "item_ids")}
-        except (FetchError, ValueError, KeyError, TypeError) as error:
+            return parse(Note, output.files.read(info.uri))
+        except (FetchError, ValueError) as error:
             raise StorageError(
-                f"{info.uri} cannot be read ({error!r}); run matteline verify --repair, which reads all objects instead"
+                f"{info.uri} cannot be read ({error}); run matteline verify --repair, which reads all objects instead"
             ) from error
 
     with ThreadPoolExecutor(THREADS) as pool:

@@ -17,10 +17,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.config.sections import Moment, Time
 from pipeline.errors import WriteError
 from pipeline.log import log
 from pipeline.output.output import Output
-from pipeline.output.run_record import RunRecord
+from pipeline.output.run_record import RunFacts, RunRecord
 
 RUNNING = "running"
 """State of a run that has not ended. Afterwards the state is the outcome of the run record."""
@@ -30,6 +31,16 @@ WINDOW_S = 120.0
 
 BEAT_S = 5.0
 """Maximum seconds between two metric updates: Ray drops a gauge that was not set during two of its reports, 20 s."""
+
+
+class ProgressFacts(RunFacts):
+    """A progress object of any version, as far as it is read."""
+
+    state: str
+    updated_at: Time
+    every_s: Moment
+    recent_items_per_s: Moment | None = None
+    eta_s: Moment | None = None
 
 
 class Progress:

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from pipeline.config.sections import Count, Moment, Share, Stored, parse
 from pipeline.errors import FetchError
-from pipeline.log import RunCounters
+from pipeline.log import RunCounters, log
 from pipeline.output.output import Output
 from pipeline.output.summary import Summary, summarise
 from pipeline.quality.expectation import Expectation
@@ -105,6 +106,60 @@ class RunRecord:
         output.files.write(output.layout.run(self.run_id), json.dumps(asdict(self), indent=2, ensure_ascii=False).encode())
 
 
+class Failures(Stored):
+    """The failures of one error code in a run record."""
+
+    count: Count
+    item_id: str
+    detail: str
+
+
+class DriftFacts(Stored):
+    """The drift in a run record, as far as it is shown."""
+
+    drifted: bool
+    said: str
+    against: str
+
+
+class RunFacts(Stored):
+    """What a run record or progress object of any version holds, as far as it is read."""
+
+    run_id: str
+    manifest: str
+    items: Count
+    done_before: Count
+    ok: Count
+    review: Count
+    failed: Count
+    seconds: Moment
+    outcome: str | None
+    exit_code: int | None
+    failures: dict[str, Failures]
+    started_at: str | None = None
+    finished_at: str | None = None
+    error: str | None = None
+    expected_below: dict[str, Any] | None = None
+    items_per_s: Moment | None = None
+    gpus_per_actor: Moment | None = None
+    actor_hours: Moment | None = None
+    idle_share: Share | None = None
+    items_per_gpu_hour: Moment | None = None
+    dashboard: str | None = None
+    drift: DriftFacts | None = None
+
+
+def parse_facts(kind: type[RunFacts], data: bytes) -> dict[str, Any]:
+    """Return a run record or progress object as it was written, after its fields were checked.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    parse(kind, data)
+    facts: dict[str, Any] = json.loads(data)
+    return facts
+
+
 def speed_of(run: Mapping[str, Any]) -> str:
     """Describe a run record's time and speed in words. Older records lack some of the fields."""
     words = [f"{run['seconds']:g} s"]
@@ -141,14 +196,15 @@ def last_run(output: Output) -> dict[str, Any] | None:
 
 
 def records(output: Output) -> Iterator[dict[str, Any]]:
-    """Yield the records of all runs, the latest first.
+    """Yield the records of all runs, the latest first. Damaged ones are left out, with a warning.
 
     Raises:
         StorageError: They cannot be listed.
     """
     for uri in sorted((info.uri for info in output.files.list(output.layout.runs, suffixes=(".json",))), reverse=True):
         try:
-            record: dict[str, Any] = json.loads(output.files.read(uri))
-        except (FetchError, ValueError):
+            yield parse_facts(RunFacts, output.files.read(uri))
+        except FetchError:
             continue
-        yield record
+        except ValueError as error:
+            log.warning(f"the run record {uri} is left out, because it is damaged: {error}")

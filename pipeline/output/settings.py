@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from pipeline.config.recipe import Recipe
+from pipeline.config.rendition import RESERVED
+from pipeline.config.sections import Share, Stored, parse
 from pipeline.errors import FetchError, StorageError
 from pipeline.output.layout import OUTPUTS
 from pipeline.output.output import Output
 
-_FIELDS = {"name", "fingerprint", "recipe", "output_name", "outputs", "renditions", "review_below", "folders", "complete"}
+
+class Recorded(Stored):
+    """The content of ``recipe.json``."""
+
+    name: str
+    fingerprint: str
+    recipe: dict[str, Any]
+    output_name: str | None
+    outputs: list[str]
+    renditions: dict[str, str]
+    review_below: Share | None
+    folders: list[str]
+    complete: bool
 
 
 def settings_of(recipe: Recipe, output_name: str | None) -> dict[str, Any]:
@@ -59,12 +74,17 @@ def read_settings(output: Output) -> dict[str, Any] | None:
     if not output.files.exists(uri):
         return None
     try:
-        settings: dict[str, Any] = json.loads(output.files.read(uri))
-        if missing := _FIELDS - set(settings):
-            raise KeyError(min(missing))
-    except (FetchError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"{uri} cannot be read ({error!r}); restore it, or run into another output") from error
+        settings = parse(Recorded, output.files.read(uri)).model_dump()
+        # matteline gc removes files without a row from these folders, so none may be outside the output or above its objects.
+        if outside := [folder for folder in settings["folders"] if not _is_rendition_folder(folder)]:
+            raise ValueError(f"{outside[0][:60]!r} is no folder of a rendition")
+    except (FetchError, ValueError) as error:
+        raise StorageError(f"{uri} cannot be read ({error}); restore it, or run into another output") from error
     return settings
+
+
+def _is_rendition_folder(folder: str) -> bool:
+    return re.fullmatch(r"[a-z0-9][a-z0-9_-]*", folder) is not None and folder not in RESERVED
 
 
 def recipe_label(output: Output) -> str:

@@ -12,9 +12,11 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.errors import ConfigError, FetchError
+from pipeline.log import log
 from pipeline.output.lease import GRACE_S, TTL_S, Holder, in_force, is_gone
 from pipeline.output.output import Output, find_outputs
-from pipeline.output.progress import RUNNING
+from pipeline.output.progress import RUNNING, ProgressFacts
+from pipeline.output.run_record import RunFacts, parse_facts
 from pipeline.output.summary import summarise
 from pipeline.schema import STATUSES
 from pipeline.storage.files import Files
@@ -59,10 +61,10 @@ def read_status(uri: str, files: Files, *, run_id: str | None = None, now: float
     found = [(_latest(output, run_id), output) for output in find_outputs(uri, files)]
     latest, output = max(found, key=lambda one: one[0], default=("", None))
     if output is not None and latest:
-        progress = _read(output.layout.progress(latest), files)
+        progress = _read(output.layout.progress(latest), ProgressFacts, files)
         # The state stays "running" if the final write failed.
         is_open = progress is None or progress["state"] == RUNNING
-        if is_open and (record := _read(output.layout.run(latest), files)):
+        if is_open and (record := _read(output.layout.run(latest), RunFacts, files)):
             return RunStatus(output.folder, "over", str(record["outcome"]), record)
         if progress:
             return _judge(output, progress, time.time() if now is None else now)
@@ -110,10 +112,12 @@ def _latest(output: Output, run_id: str | None) -> str:
     return max((one for one in ids if run_id in (None, one)), default="")
 
 
-def _read(uri: str, files: Files) -> dict[str, Any] | None:
-    """Read a JSON object; return None if it is missing or invalid."""
+def _read(uri: str, kind: type[RunFacts], files: Files) -> dict[str, Any] | None:
+    """Read a run record or progress object; return None if it is missing, or damaged (with a warning)."""
     try:
-        content = json.loads(files.read(uri))
-    except (FetchError, ValueError):
+        return parse_facts(kind, files.read(uri))
+    except FetchError:
         return None
-    return content if isinstance(content, dict) else None
+    except ValueError as error:
+        log.warning(f"{uri} is ignored, because it is damaged: {error}")
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -91,7 +92,7 @@ def worst(output: Output, count: int) -> list[dict[str, Any]]:
 
     def candidates() -> Iterator[dict[str, Any]]:
         for rows in read_index(output, columns):
-            complete = pc.and_(pc.is_valid(rows["mask_path"]), pc.is_valid(rows["cutout_path"]))
-            yield from rows.filter(complete).sort_by("quality").slice(0, count).to_pylist()
+            complete = [pc.is_valid(rows[name]) for name in ("quality", "mask_path", "cutout_path")]
+            yield from rows.filter(functools.reduce(pc.and_, complete)).sort_by("quality").slice(0, count).to_pylist()
 
     return heapq.nsmallest(count, candidates(), key=lambda row: (row["quality"], row["item_id"]))

@@ -83,7 +83,7 @@ def read_calibration(data: bytes, where: str) -> Calibration:
     """
     try:
         facts = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{where} is not JSON ({error}); set recipe.calibration to a file that matteline calibrate wrote"
         ) from None

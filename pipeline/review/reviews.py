@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.config.sections import Count, Share, Stored, parse
 from pipeline.errors import ConfigError, FetchError, StorageError
 from pipeline.manifest.id_set import contains, hash_ids
 from pipeline.output.index import read_index
@@ -27,6 +28,7 @@ from pipeline.output.layout import Layout
 from pipeline.output.output import Output
 from pipeline.output.settings import recipe_label
 from pipeline.review.sampling import Plan, draw, plan, upper_bound
+from pipeline.storage.errors import LIBRARY_ERRORS
 from pipeline.storage.uris import join
 
 VERDICTS = ("accept", "reject")
@@ -40,6 +42,17 @@ SCHEMA = pa.schema(
         pa.field("time", pa.timestamp("ms", tz="UTC"), nullable=False, metadata={"about": "time of the review"}),
     ]
 )
+
+
+class Sample(Stored):
+    """The content of ``sample.json``: the plan, and the items to review."""
+
+    lot: Count
+    at_most: Share
+    confidence: Share
+    allowed: Count
+    draw: Count
+    ids: list[str]
 
 
 @dataclass(frozen=True)
@@ -99,7 +112,7 @@ def import_reviews(text: str, output: Output) -> tuple[int, str]:
     content = json.dumps(table.to_pylist(), default=str).encode()
     uri = join(output.layout.reviews, f"reviews-{hashlib.sha256(content).hexdigest()[:16]}.parquet")
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     output.write(uri, sink.getvalue())
     return len(rows), uri
 
@@ -113,13 +126,30 @@ def read_reviews(output: Output) -> dict[str, dict[str, Any]]:
     latest: dict[str, dict[str, Any]] = {}
     for info in output.files.list(output.layout.reviews, suffixes=(".parquet",)):
         try:
-            rows = pq.read_table(io.BytesIO(output.files.read(info.uri)), schema=SCHEMA).to_pylist()
-        except (FetchError, pa.ArrowException) as error:
-            raise StorageError(f"the reviews {info.uri} cannot be read ({error}); delete them and import them again") from error
+            rows = _read_part(output.files.read(info.uri))
+        except FetchError as error:
+            raise StorageError(f"the reviews {info.uri} cannot be read ({error})") from error
+        except (pa.ArrowException, *LIBRARY_ERRORS, OverflowError) as error:
+            raise StorageError(f"the reviews {info.uri} are damaged; delete them and import them again") from error
         for row in rows:
             if row["item_id"] not in latest or latest[row["item_id"]]["time"] <= row["time"]:
                 latest[row["item_id"]] = row
     return latest
+
+
+def _read_part(data: bytes) -> list[dict[str, Any]]:
+    """Return the rows of a part.
+
+    Raises:
+        ArrowException: The part is damaged; or OSError, ValueError or OverflowError.
+    """
+    table = pq.read_table(io.BytesIO(data), schema=SCHEMA, page_checksum_verification=True)
+    table.validate(full=True)
+    if any(table[field.name].null_count for field in SCHEMA if not field.nullable):
+        raise ValueError("a cell is empty")
+    if not set(table["verdict"].to_pylist()) <= set(VERDICTS):
+        raise ValueError("a verdict is unknown")
+    return list(table.to_pylist())
 
 
 def draw_sample(output: Output, settings: Mapping[str, Any], seed: int, lot: int) -> list[str]:
@@ -147,13 +177,14 @@ def review_sample(output: Output) -> SampleResult | None:
     if not output.files.exists(uri):
         return None
     try:
-        sample = json.loads(output.files.read(uri))
-        made = Plan(*(sample[name] for name in Plan.__dataclass_fields__))
-        ids = sample["ids"]
-    except (FetchError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"the sample {uri} cannot be read ({error!r}); draw it again") from error
+        sample = parse(Sample, output.files.read(uri))
+        if len(set(sample.ids)) != sample.draw:
+            raise ValueError(f"it has {len(set(sample.ids))} items, not {sample.draw}")
+    except (FetchError, ValueError) as error:
+        raise StorageError(f"the sample {uri} cannot be read ({error}); draw it again") from error
+    made = Plan(**sample.model_dump(include=set(Plan.__dataclass_fields__)))
     reviews = read_reviews(output)
-    verdicts = [reviews[item_id]["verdict"] for item_id in ids if item_id in reviews]
+    verdicts = [reviews[item_id]["verdict"] for item_id in sample.ids if item_id in reviews]
     bad = verdicts.count("reject")
     return SampleResult(made, len(verdicts), bad, upper_bound(bad, len(verdicts), made.confidence))
 

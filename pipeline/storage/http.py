@@ -125,7 +125,7 @@ def download(uri: str, known_etag: str, write: Callable[[bytes], object], timeou
     async def write_body(response: aiohttp.ClientResponse) -> str:
         async for chunk in response.content.iter_chunked(CHUNK_BYTES):
             write(chunk)
-        return response.headers.get("ETag", "")
+        return _header(response, "ETag")
 
     async def get() -> str:
         async with aiohttp.ClientSession(headers=headers, timeout=timeout, auto_decompress=False) as session:
@@ -213,16 +213,23 @@ def _redirect_target(address: yarl.URL, location: str) -> yarl.URL:
 
 
 async def _etag(response: aiohttp.ClientResponse) -> str:
-    etag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+    etag = _header(response, "ETag") or _header(response, "Last-Modified")
     return etag.removeprefix("W/").strip('"')
 
 
+def _header(response: aiohttp.ClientResponse, name: str) -> str:
+    """Return a header, or an empty text. aiohttp turns bytes that are not UTF-8 into surrogates, which no file can hold."""
+    return response.headers.get(name, "").encode(errors="replace").decode()
+
+
 async def _unrestricted_session(**_: Any) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(trust_env=True)
+    return aiohttp.ClientSession(trust_env=True, cookie_jar=aiohttp.DummyCookieJar())
 
 
 async def _public_session(**_: Any) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=_public_socket), trust_env=True)
+    # Without a jar, servers cannot fill the memory with cookies that are sent with the requests of other images.
+    connector = aiohttp.TCPConnector(socket_factory=_public_socket)
+    return aiohttp.ClientSession(connector=connector, trust_env=True, cookie_jar=aiohttp.DummyCookieJar())
 
 
 def _public_socket(info: Any) -> socket.socket:

@@ -6,9 +6,7 @@ come next.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,19 +14,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pipeline.config.sections import Count, Moment, Stored, parse
 from pipeline.errors import ConfigError, WeightsError
+from pipeline.models.forward import first_line
 from pipeline.training.recipe import TrainRecipe
 
 ADAMW_STATE = ("exp_avg", "exp_avg_sq", "step")
 """AdamW's state per parameter."""
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(Stored):
     """Steps done, and seconds spent on them."""
 
-    step: int
-    spent_s: float
+    step: Count
+    spent_s: Moment
 
 
 def save(
@@ -47,7 +46,7 @@ def save(
             tensors |= {f"optimiser.{name}.{key}": optimiser.state[parameter][key] for key in ADAMW_STATE}
     metadata = {
         "recipe": recipe.model_dump_json(),
-        "progress": json.dumps({"step": progress.step, "spent_s": round(progress.spent_s, 1)}),
+        "progress": Progress(step=progress.step, spent_s=round(progress.spent_s, 1)).model_dump_json(),
     }
     write(path, tensors, metadata)
 
@@ -61,7 +60,7 @@ def load(path: Path, network: nn.Module, averaged: dict[str, Tensor], optimiser:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it has no other way to list them)
-            progress = json.loads(file.metadata()["progress"])
+            progress = parse(Progress, file.metadata()["progress"].encode())
         network.load_state_dict(_below(tensors, "network."), strict=True)
         loaded = _below(tensors, "averaged.")
         for key, value in averaged.items():
@@ -70,12 +69,14 @@ def load(path: Path, network: nn.Module, averaged: dict[str, Tensor], optimiser:
             state = _below(tensors, f"optimiser.{name}.")
             if state:
                 moved = {key: state[key].to(parameter.device) for key in ADAMW_STATE}
+                if any(moved[key].shape != parameter.shape for key in ADAMW_STATE[:2]):
+                    raise ValueError(f"the optimiser's state of {name} has another shape")
                 moved["step"] = state["step"].cpu()  # AdamW keeps the step on the CPU
                 optimiser.state[parameter].update(moved)
-        return Progress(int(progress["step"]), float(progress["spent_s"]))
-    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().split("\n", 1)[0][:200]
+    except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        reason = first_line(error)
         raise WeightsError(f"cannot resume from {path} ({reason}); delete it, or train into another folder") from error
+    return progress
 
 
 def peek(path: Path) -> tuple[TrainRecipe, int]:
@@ -88,9 +89,9 @@ def peek(path: Path) -> tuple[TrainRecipe, int]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
-        recipe, step = metadata["recipe"], int(json.loads(metadata["progress"])["step"])
-    except (SafetensorError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} is not a checkpoint, or is damaged ({error}); delete it") from error
+        recipe, step = metadata["recipe"], parse(Progress, metadata["progress"].encode()).step
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path} is not a checkpoint, or is damaged ({first_line(error)}); delete it") from error
     try:
         return TrainRecipe.model_validate_json(recipe), step
     except ValueError as error:

@@ -75,7 +75,7 @@ class Trainer:
         self.network = SupervisedMVANet(network, recipe).to(self.device).to(memory_format=torch.channels_last)
         self.averaged = {key: value.detach().clone() for key, value in self.network.weights().items()}
         self.optimiser = _optimiser(self.network, recipe)
-        self.progress = Progress(0, 0.0)
+        self.progress = Progress(step=0, spent_s=0.0)
         self._resume()
         self.parallel = processes.data_parallel(self.network)
 
@@ -88,7 +88,7 @@ class Trainer:
         for batch in self._batches():
             recent.append(self._step(batch))
             step, spent_s = self.progress.step + 1, time.monotonic() - began
-            self.progress = Progress(step, spent_s)
+            self.progress = Progress(step=step, spent_s=spent_s)
             last = self.processes.broadcast(spent_s > limit_s) or step == self.recipe.steps
             if step == self.recipe.steady_steps:
                 self._save(STEADY)

@@ -83,3 +83,9 @@ def test_other_data_is_refused() -> None:
     for data in (b"", b"[]", b"null", b"{", b"\xff\xfe"):
         with pytest.raises(ValueError, match="not a JSON object with size, counts and area"):
             read_rle(data)
+
+
+@pytest.mark.parametrize("data", [b"[" * 5000, b'{"size": ' + b"[" * 5000, b'{"size": [1e999, 1], "counts": "0", "area": 0}'])
+def test_nesting_and_infinity_are_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="not a JSON object with size, counts and area"):
+        read_rle(data)

@@ -97,6 +97,9 @@ def output(tmp_path: Path) -> Output:
     return output
 
 
+ENDED = {"manifest": "m.csv", "seconds": 9.0, "exit_code": 0, "failures": {}}
+
+
 def write_progress(output: Output, run_id: str = RUN, **changes: Any) -> None:
     facts = {"run_id": run_id, "manifest": "m.csv", "items": 100, "done_before": 10, "ok": 20, "review": 5, "failed": 0}
     facts |= {"items_per_s": 2.5, "recent_items_per_s": 2.0, "eta_s": 33, "state": "running", "every_s": 30.0}
@@ -106,11 +109,14 @@ def write_progress(output: Output, run_id: str = RUN, **changes: Any) -> None:
         "dashboard": "http://10.0.0.1:8265",
         "failures": {},
     }
+    facts |= {"seconds": 0.0, "outcome": None, "exit_code": None}
     output.files.write(output.layout.progress(run_id), json.dumps(facts | changes).encode())
 
 
 def write_lease(output: Output, expires_at: float, run_id: str = RUN) -> None:
-    output.files.write(f"{output.layout.lease}/000001.json", Holder("me@there", run_id, "t", expires_at).encode())
+    output.files.write(
+        f"{output.layout.lease}/000001.json", Holder(owner="me@there", run_id=run_id, token="t", expires_at=expires_at).encode()
+    )
 
 
 def shown(output: Output, **options: Any) -> tuple[str, str]:
@@ -153,7 +159,7 @@ def test_runs_without_a_progress_object(output: Output, make_output: Callable[..
     make_output(output)
     assert "no run record" in shown(output)[1] and "60 ok" in shown(output)[1]
     record = {"run_id": RUN, "outcome": "complete", "ok": 7, "review": 0, "failed": 0, "items": 7, "done_before": 0}
-    output.files.write(output.layout.run(RUN), json.dumps(record).encode())
+    output.files.write(output.layout.run(RUN), json.dumps(record | ENDED).encode())
     assert "complete" in shown(output)[1] and "7 of 7" in shown(output)[1]
 
 
@@ -162,6 +168,6 @@ def test_a_run_record_ends_a_run_whose_final_progress_is_missing(output: Output)
     write_lease(output, 0.0)
     assert shown(output)[0] == "dead"
     record = {"run_id": RUN, "outcome": "stopped", "ok": 20, "review": 5, "failed": 0, "items": 100, "done_before": 10}
-    output.files.write(output.layout.run(RUN), json.dumps(record).encode())
+    output.files.write(output.layout.run(RUN), json.dumps(record | ENDED).encode())
     verdict, text = shown(output)
     assert verdict == "over" and "stopped" in text

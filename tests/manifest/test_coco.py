@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ConfigError
-from pipeline.manifest.build import from_coco
+from pipeline.manifest.build import coco_objects, from_coco
 from pipeline.manifest.ground_truth import from_coco_masks
 from pipeline.storage.files import Files
 
@@ -147,3 +147,11 @@ def test_the_size_of_a_photo_elsewhere_is_not_read(photos: Path, logged: list[lo
         "1 annotations have no ground truth: the file has no height and width of its image, and the photo is not below the "
         "folder of photos"
     ]
+
+
+def test_the_message_about_other_bytes_does_not_quote_them(photos: Path) -> None:
+    path = photos / "notes.json"
+    path.write_bytes(b'{"images": [' + b"\xff" * 5000)
+    with pytest.raises(ConfigError, match="is not COCO JSON") as refused:
+        coco_objects(str(path), Files())
+    assert len(str(refused.value)) < 400

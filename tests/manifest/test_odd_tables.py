@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import FetchError
+from pipeline.errors import ConfigError, FetchError
 from pipeline.manifest.build import from_folder
 from pipeline.manifest.manifest import open_manifest, read
 from pipeline.storage.files import Files
@@ -123,3 +125,19 @@ def test_another_spelling_of_a_path_is_named(tmp_path: Path, asked: str, there: 
     with pytest.raises(FetchError, match=r"it does not exist, but .* does; correct the path") as caught:
         FILES.read(f"{tmp_path}/{asked}")
     assert ascii(there)[1:-1] in str(caught.value)
+
+
+def test_integers_that_a_float_cannot_hold_stay_exact_beside_floats(tmp_path: Path) -> None:
+    path = written(tmp_path, "m.jsonl", '{"image_uri": "a.jpg", "n": 9007199254740993}\n{"image_uri": "b.jpg", "n": 0.5}\n')
+    assert [row["n"] for row in items_of(path)] == ["9007199254740993", "0.5"]
+    path = written(tmp_path, "n.jsonl", '{"image_uri": "a.jpg", "n": 9007199254740993}\n{"image_uri": "b.jpg", "n": 1}\n')
+    assert [row["n"] for row in items_of(path)] == [9007199254740993, 1]
+
+
+@pytest.mark.parametrize("column", ["image_uri", "item_id", "colour"])
+def test_parquet_texts_that_are_not_utf8_are_damage(tmp_path: Path, column: str) -> None:
+    table = pa.table({"image_uri": ["a.jpg"], "item_id": ["a"], "colour": ["red"]})
+    table = table.set_column(table.schema.get_field_index(column), column, pa.array([b"\xf3x"]).view(pa.string()))
+    pq.write_table(table, tmp_path / "m.parquet")
+    with pytest.raises(ConfigError, match="m.parquet is damaged, or not a Parquet file: .*Invalid UTF8"):
+        items_of(tmp_path / "m.parquet")

@@ -19,7 +19,7 @@ import torch
 
 from pipeline.errors import WeightsError
 from pipeline.models.mvanet.checkpoint import LAYOUTS, load_mvanet, recognise
-from pipeline.models.tensors import open_tensors
+from pipeline.models.tensors import open_matching, open_tensors
 
 CPU = torch.device("cpu")
 NAMES = [layout.name for layout in LAYOUTS]
@@ -275,3 +275,28 @@ def test_a_safetensors_header_of_any_length_is_recognised(tmp_path: Path) -> Non
         path = tmp_path / "weights.safetensors"
         path.write_bytes(struct.pack("<Q", length) + text + (np.float32(7).tobytes() if b'"a"' in text else b""))
         assert [tensor.item() for tensor in open_tensors(path).values()] == ([7.0] if b'"a"' in text else [])
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *(
+            torch.zeros(4, device="meta"),
+            torch.zeros(4).to_sparse(),
+            torch.quantize_per_tensor(torch.zeros(4), 0.1, 0, torch.quint8),
+        ),
+        torch.nested.nested_tensor([torch.zeros(1), torch.zeros(2)]),
+    ],
+)
+def test_tensors_of_no_plain_layout_are_refused(odd: torch.Tensor, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="'odd' is a sparse, nested, quantised or empty tensor"):
+        open_tensors(save({"odd": odd}, tmp_path / "weights.pth"))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.complex64, torch.bool])
+def test_our_own_files_hold_floats(dtype: torch.dtype, tmp_path: Path) -> None:
+    """A flipped bit in a header turns floats into integers of the same size."""
+    network = torch.nn.Linear(2, 1)
+    path = save({key: slot.detach().to(dtype) for key, slot in network.state_dict().items()}, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=f"has the type {str(dtype).removeprefix('torch.')}; save the weights as"):
+        open_matching(path, network, "the network", "write it again")

@@ -18,6 +18,7 @@ from pipeline.errors import ConfigError, ErrorBudgetExceeded
 from pipeline.output.baseline import baseline, drift, last_accepted
 from pipeline.output.index import write_part
 from pipeline.output.output import Output
+from pipeline.output.run_record import RunRecord
 from pipeline.output.settings import write_settings
 from pipeline.review.accept import accept
 from pipeline.review.reviews import draw_sample, import_reviews
@@ -39,7 +40,9 @@ def write_run(output: Output, run_id: str, count: int, *, high: float = 8.0, exi
     ]
     write_part(output, pa.Table.from_pylist(rows, INDEX))
     if exit_code is not None:
-        FILES.write(output.layout.run(run_id), json.dumps({"run_id": run_id, "exit_code": exit_code}).encode())
+        record = RunRecord(run_id, "m.csv", "0" * 64, "fake", count, 0)
+        record.close(exit_code)
+        record.write(output)
 
 
 @pytest.fixture
@@ -93,7 +96,9 @@ def test_the_latest_baseline_of_an_output_counts(output: Output, tmp_path: Path)
     assert found is not None and found.folder == other.folder
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"lot": 3}', '{"folder": "", "run_id": "", "accepted_at": "", "lot": {}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "[" * 5000, '{"lot": 3}', '{"folder": "", "run_id": "", "accepted_at": "", "lot": {}}']
+)
 def test_a_file_that_is_no_baseline_is_refused(output: Output, text: str) -> None:
     FILES.write(f"{output.layout.reviews}/accepted.json", text.encode())
     with pytest.raises(ConfigError, match="is not a baseline"):
@@ -134,3 +139,12 @@ def test_a_run_warns_of_drift_and_keeps_its_exit_code(tmp_path: Path, make_photo
     assert written["drift"]["drifted"] and written["drift"]["shifts"]["failed"]["now"] == 1
     shown = CliRunner().invoke(app, ["show", str(tmp_path / "out")])
     assert "drift    the share of failed by at least" in shown.output
+
+
+def test_a_baseline_of_impossible_counts_is_refused(output: Output) -> None:
+    FILES.write(f"{output.layout.reviews}/accepted.json", b"")
+    facts: dict[str, Any] = {"folder": "", "run_id": "", "accepted_at": ""}
+    facts["lot"] = {"counts": {"ok": 1, "review": 0, "failed": 0}, "histogram": [2**63] + [0] * 999}
+    FILES.write(f"{output.layout.reviews}/accepted.json", json.dumps(facts).encode())
+    with pytest.raises(ConfigError, match="is not a baseline .*lot.histogram.0"):
+        last_accepted(output.folder, FILES)

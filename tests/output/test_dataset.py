@@ -171,3 +171,10 @@ def test_a_mask_outside_the_output_is_not_exported(output: Output, tmp_path: Pat
     with pytest.raises(StorageError, match="is not a path inside the output; run matteline verify"):
         export_dataset(output, coco=str(tmp_path / "coco.json"))
     assert not (tmp_path / "coco.json").exists()
+
+
+@pytest.mark.parametrize("column", ["height", "quality", "image_uri", "finished_at"])
+def test_a_row_without_a_needed_column_is_refused(output: Output, tmp_path: Path, write: Write, column: str) -> None:
+    write({"a.jpg": mask(0, 0, 9, 9)}, **{column: None})
+    with pytest.raises(StorageError, match=f"has no {column}; run matteline verify"):
+        export_dataset(output, coco=str(tmp_path / "coco.json"))

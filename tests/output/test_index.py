@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -431,3 +432,29 @@ def test_a_flipped_bit_is_noticed_or_without_effect(tmp_path: Path) -> None:
             continue
         other += not found.equals(sound)
     assert other <= 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows.append_column("width", rows["height"]),
+        lambda rows: rows.set_column(rows.schema.get_field_index("status"), "status", pa.nulls(1, pa.string())),
+        lambda rows: rows.set_column(rows.schema.get_field_index("status"), "status", pa.array(["fine"])),
+        lambda rows: rows.set_column(0, "item_id", pa.nulls(1, pa.string())),
+        lambda rows: rows.set_column(0, "item_id", pa.array([b"\xff"]).view(pa.string())),
+        lambda rows: rows.drop_columns(["status"]),
+    ],
+)
+def test_rows_that_no_run_writes_are_damage(local: Any, change: Callable[[pa.Table], pa.Table]) -> None:
+    sink = io.BytesIO()
+    pq.write_table(change(part(["a"])), sink)
+    local.put("out/index/part-0.parquet", sink.getvalue())
+    with pytest.raises(StorageError, match=r"part-0.parquet is damaged"):
+        list(read_index(Output.at(f"{local.root}/out", local.files)))
+
+
+def test_worst_rows_have_a_quality(local: Any) -> None:
+    output = Output.at(f"{local.root}/out", local.files)
+    paths = {f"{kind}_path": [f"{kind}s/a.png", f"{kind}s/b.png"] for kind in ("mask", "cutout")}
+    write_part(output, part(["a", "b"], quality=[None, 0.5], **paths))
+    assert [row["item_id"] for row in worst(output, 5)] == ["b"]

@@ -166,7 +166,13 @@ def test_ids_of_runs_follow_the_order_of_their_leases(lease: Any, where: Any) ->
 
 
 @pytest.mark.parametrize(
-    "damage", [b"{}", b"[]", b"no JSON", b'{"owner": 1, "run_id": 2, "token": 3, "expires_at": "soon", "process": 4}']
+    "damage",
+    [
+        *(b"{}", b"[]", b"no JSON", b'{"owner": 1, "run_id": 2, "token": 3, "expires_at": "soon", "process": 4}'),
+        *(b"[" * 5000, b'{"owner": "", "run_id": "", "token": "", "expires_at": 1' + b"0" * 400 + b', "process": ""}'),
+        *(b'{"owner": "", "run_id": "\\ud800", "token": "", "expires_at": 1, "process": ""}', b"\xff" * 2000),
+        b'{"owner": "", "run_id": "", "token": "", "expires_at": NaN, "process": ""}',
+    ],
 )
 def test_an_invalid_lease_is_named(where: Any, lease: Any, damage: bytes) -> None:
     where.put("out/_matteline/lease/000001.json", damage)

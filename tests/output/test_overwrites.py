@@ -146,7 +146,10 @@ def test_a_hostile_row_reads_nothing_outside_the_output(where: Any, output: Outp
     assert check_overwrites(output) == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"run_id": "x", "complete": true}'])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b'{"run_id": "x", "complete": true}', b'{"run_id": 3, "complete": 1, "item_ids": [[]]}', b"[" * 5000],
+)
 def test_a_damaged_note_is_refused_and_repaired(local: Any, content: bytes) -> None:
     output = Output.at(f"{local.root}/out", local.files)
     make_old(output, "a")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.log import RunCounters
-from pipeline.output.run_record import RunRecord, speed_of
+from pipeline.output.output import Output
+from pipeline.output.run_record import RunRecord, records, speed_of
+from pipeline.storage.files import Files
 
 
 @pytest.mark.parametrize(
@@ -100,3 +104,22 @@ def test_actors_that_start_later_count_from_their_start(clock: list[float]) -> N
     other = RunRecord("r", "m", "f", "p", 100, 0)
     other.count(unknown)
     assert (other.items_per_s, other.actor_hours, other.idle_share) == (0.5, None, None)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(b"", b"[]", b"3", b"[" * 5000, b"\xff"),
+        *({"run_id": 3}, {"seconds": None}, {"ok": "1"}, {"failures": {"fetch": {}}}, {"failures": 3}, {"manifest": 0.5}),
+        *({"drift": {"drifted": True}}, {"idle_share": "x"}, {"items": -1}, {"seconds": 1e300}),
+    ],
+)
+def test_damaged_records_are_left_out(tmp_path: Path, damage: bytes | dict[str, Any]) -> None:
+    output = Output.at(str(tmp_path), Files())
+    for run_id in ("1", "2"):
+        record = RunRecord(run_id, "m.csv", "0" * 64, "fake", 3, 0)
+        record.close(0)
+        record.write(output)
+    path = Path(output.layout.run("2"))
+    path.write_bytes(damage if isinstance(damage, bytes) else json.dumps(json.loads(path.read_text()) | damage).encode())
+    assert [one["run_id"] for one in records(output)] == ["1"]

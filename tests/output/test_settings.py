@@ -52,7 +52,9 @@ def test_settings_are_read_as_they_were_written(make: Make, output: Output) -> N
     assert output.exists() and find_outputs(output.folder, output.files) == [output]
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"recipe": {}, "renditions": {}, "fingerprint": "0"}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b'{"recipe": {}, "renditions": {}, "fingerprint": "0"}', b"\xff", b"[" * 5000]
+)
 def test_damaged_settings_are_refused(output: Output, content: bytes) -> None:
     output.write(output.layout.recipe, content)
     with pytest.raises(
@@ -108,3 +110,20 @@ def test_outputs_of_older_versions_are_refused(where: Any) -> None:
     with pytest.raises(ConfigError, match=r"out was written by matteline before 0\.2, .* run again into another output"):
         find_outputs(f"{where.root}/out", where.files)
     assert find_outputs(f"{where.root}/nowhere", where.files) == []
+
+
+@pytest.mark.parametrize("folder", ["../photos", "index", "_matteline", "/tmp", "", ".", "a/b"])
+def test_settings_with_a_folder_of_no_rendition_are_refused(make: Make, output: Output, folder: str) -> None:
+    """Files without a row are garbage in the recorded folders, so a damaged name could lead elsewhere."""
+    write_settings(output, settings_of(make(), None) | {"folders": [folder]})
+    with pytest.raises(StorageError, match="is no folder of a rendition"):
+        read_settings(output)
+
+
+@pytest.mark.parametrize(
+    "change", [{"fingerprint": 1}, {"recipe": []}, {"outputs": "mask"}, {"complete": "yes"}, {"renditions": []}]
+)
+def test_settings_of_other_types_are_refused(make: Make, output: Output, change: dict[str, Any]) -> None:
+    write_settings(output, settings_of(make(), None) | change)
+    with pytest.raises(StorageError, match=f"cannot be read .{min(change)}"):
+        read_settings(output)

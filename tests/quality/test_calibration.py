@@ -62,6 +62,7 @@ def test_a_calibration_survives_a_round_trip() -> None:
     [
         (b"\x00", "is not JSON"),
         (b"[1]", "is not a calibration"),
+        (b"[" * 5000, "is not JSON"),
         (json.dumps(FACTS | {"version": 2}).encode(), "version"),
         (json.dumps(FACTS | {"bias": "x"}).encode(), "bias"),
         (json.dumps(FACTS | {"bias": float("inf")}).encode(), "bias"),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StorageError
 from pipeline.output.index import write_part
 from pipeline.output.output import Output
 from pipeline.output.settings import recipe_label
@@ -83,3 +86,27 @@ def test_a_formula_that_the_page_has_quoted_is_the_item_again(output: Output, it
     import_reviews(HEAD + f"{cell},reject,{cell},,2026-01-02T00:00:00Z\n", output)
     (review,) = read_reviews(output).values()
     assert (review["item_id"], review["note"]) == (item_id, item_id)
+
+
+def test_damaged_reviews_are_refused(output: Output) -> None:
+    import_reviews(HEAD + "i0,accept,,,2026-01-01\ni1,reject,,,2026-01-01\n", output)
+    (path,) = Path(output.layout.reviews).glob("*.parquet")
+    whole, table = path.read_bytes(), pq.read_table(path)
+    for damage in (b"", whole[:-9], whole[: len(whole) // 2], b"PAR1" + bytes(90) + b"PAR1"):
+        path.write_bytes(damage)
+        with pytest.raises(StorageError, match="are damaged; delete them and import them again"):
+            read_reviews(output)
+    verdicts = table.schema.get_field_index("verdict")
+    for column in (pa.nulls(2, pa.string()), pa.array(["accept", "maybe"])):
+        pq.write_table(table.set_column(verdicts, "verdict", column), path)
+        with pytest.raises(StorageError, match="are damaged"):
+            read_reviews(output)
+
+
+@pytest.mark.parametrize("change", [{"ids": [[]]}, {"ids": ["i0"]}, {"confidence": 10**400}, {"draw": "x"}, {"allowed": None}])
+def test_a_damaged_sample_is_refused(output: Output, change: dict[str, Any]) -> None:
+    draw_sample(output, {"at_most": 0.1, "confidence": 0.9, "allowed": 0}, seed=1, lot=60)
+    path = Path(output.layout.reviews) / "sample.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(StorageError, match="cannot be read .*; draw it again"):
+        review_sample(output)

@@ -166,3 +166,22 @@ def test_unpinned_downloads_do_not_fall_back_to_plain_http(web: Any) -> None:
     with pytest.raises(FetchError, match="redirects to http://"):
         download(f"{web.url}/model.onnx", "", lambda _: None, 5, allow_http=False)
     assert web.seen == []
+
+
+def test_a_version_that_is_not_utf8_can_be_written(web: Any) -> None:
+    """aiohttp turns such bytes into halves of surrogates, and http.server sends a header's characters as Latin-1."""
+    web.say((200, {"ETag": '"\xff1"'}, b"x"))
+    found = files(web.url).fetch(f"{web.url}/a.jpg")
+    assert found.etag.encode() and found.etag.endswith("1")
+    etag = download(f"{web.url}/weights", "", lambda _: None, 10.0, allow_http=True)
+    assert etag is not None and etag.encode()
+
+
+def test_cookies_are_not_kept(web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server could fill the memory with them, and read in one request what it wrote in another."""
+    host = web.url.replace("127.0.0.1", "localhost")
+    web.say((200, {"Set-Cookie": "visitor=1"}, b"x"))
+    reader = files(host)
+    for _ in range(2):
+        reader.fetch(f"{host}/a.jpg")
+    assert all("Cookie" not in headers for _, _, headers in web.seen)

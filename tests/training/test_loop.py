@@ -12,13 +12,14 @@ import cv2
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models.mvanet.checkpoint import load_mvanet, recognise
 from pipeline.models.mvanet.network import LITE, MVANet
 from pipeline.storage.files import Files
 from pipeline.training import checkpoint
+from pipeline.training.checkpoint import peek
 from pipeline.training.distributed import Processes
 from pipeline.training.loop import CHECKPOINT, STEADY, WEIGHTS, Trainer, TrainOptions, can_resume, rate_factor
 from pipeline.training.network import LOSSES, SupervisedMVANet
@@ -174,3 +175,13 @@ def test_the_bundled_recipes_are_valid() -> None:
     assert lite.variant == "mvanet-lite"
     assert lite.mean == lite.std == (0.5, 0.5, 0.5)
     assert load_training("finetune-mvanet").lora_rank == 8
+
+
+@pytest.mark.parametrize(
+    "progress", ["[" * 5000, "[]", '{"step": -1, "spent_s": 1}', '{"step": "3", "spent_s": 1}', '{"step": 3, "spent_s": NaN}']
+)
+def test_a_checkpoint_with_impossible_progress_is_named(tmp_path: Path, progress: str) -> None:
+    path = tmp_path / CHECKPOINT
+    save_file({"network.x": torch.zeros(1)}, path, {"recipe": recipe().model_dump_json(), "progress": progress})
+    with pytest.raises(WeightsError, match="is not a checkpoint, or is damaged .*; delete it"):
+        peek(path)

@@ -20,7 +20,7 @@ from torch import Tensor
 from pipeline.errors import WeightsError
 from pipeline.models.mvanet.fuse import fuse_conv_bn
 from pipeline.models.mvanet.network import BEN2, LITE, LOCAL, MVANET, MVANet, Variant
-from pipeline.models.tensors import BATCH_COUNTS, STORED_DTYPES, open_tensors, read_finite, short
+from pipeline.models.tensors import BATCH_COUNTS, check_dtype, open_tensors, read_finite
 
 Renames = Iterator[tuple[str, str]]
 """Pairs of our name of a module and its name in a file."""
@@ -244,9 +244,7 @@ def _match(tensors: dict[str, Tensor], path: Path) -> tuple[Layout, dict[str, Te
         tensor = tensors[key]
         if tensor.shape != shape:
             raise WeightsError(f"{path}: {key} has the shape {list(tensor.shape)}; {nearest.name} needs {list(shape)}")
-        if tensor.dtype not in STORED_DTYPES:
-            types = ", ".join(short(dtype) for dtype in STORED_DTYPES)
-            raise WeightsError(f"{path}: {key} has the type {short(tensor.dtype)}; save the weights as one of {types}")
+        check_dtype(tensors, key, path)
     return nearest, tensors
 
 
@@ -257,7 +255,7 @@ def _difference(path: Path, nearest: Layout, missing: list[str], unknown: list[s
     if missing:
         parts.append(f"it lacks {len(missing)} of that layout's keys (first: {missing[0]})")
     if unknown:
-        parts.append(f"it has {len(unknown)} keys that the layout does not have (first: {unknown[0]})")
+        parts.append(f"it has {len(unknown)} keys that the layout does not have (first: {unknown[0][:80]})")
     return (
         f"{path} is none of the known layouts ({known}). Nearest is {nearest.name}, but {' and '.join(parts)}. "
         "Use a published file unchanged, or train from one and keep its keys"
