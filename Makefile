@@ -51,9 +51,9 @@ faults: .venv/dev ## break real runs (kill, throttle, fill the disk) and count l
 cluster-test: .venv/dev ## run on several Ray nodes of this machine: balance, draining, lost and added nodes; 5 minutes
 	$(BIN)/python -m pytest -m study --tb=short tests/faults/test_nodes.py
 
-fuzz: .venv/dev   ## decode 100,000 damaged files (SEED=1) and the hostile ones in DATA (default ../shared); 1 minute
+fuzz: .venv/dev   ## read 100,000 damaged files (SEED=1): images, manifests, outputs, weights, settings, HTTP; and hostile images in DATA (default ../shared)
 	@test -f $(DATA)/data/torture/images.parquet || { echo "make fuzz wants $(DATA)/data/torture/images.parquet; name another folder: make fuzz DATA=/path/to/shared"; exit 2; }
-	DATA=$(abspath $(DATA)) SEED=$(or $(SEED),1) $(BIN)/python -m pytest -s -m "study or not study" --tb=short tests/imaging/test_fuzz.py
+	DATA=$(abspath $(DATA)) SEED=$(or $(SEED),1) $(BIN)/python -m pytest -s -m "study or not study" --tb=short tests/imaging/test_fuzz.py tests/fuzz
 
 soak: .venv/dev   ## run ITEMS (200000) tiny images and check that memory, files and sockets do not grow; picture in out/soak; 10 minutes; FAULTS=1 (a seed): break it often instead, and check that nothing is lost or doubled; an hour
 	ITEMS=$(ITEMS) FAULTS=$(FAULTS) $(BIN)/python -m pytest -m study --tb=short tests/studies/soak/$(if $(FAULTS),test_chaos.py,test_soak.py)

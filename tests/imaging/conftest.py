@@ -13,7 +13,8 @@ from pipeline.types import Pixels
 FOLDER = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("DATA") or FOLDER.parents[1] / ".." / "shared")
 
-sys.path.append(str(FOLDER))  # tests are no package, but damage, hostile and valid_images import each other
+# Tests are no package, but damage, hostile and valid_images import each other, and test_fuzz imports trials.
+sys.path += [str(FOLDER), str(FOLDER.parent / "fuzz")]
 
 
 @pytest.fixture(scope="session")

@@ -5,21 +5,16 @@ A failure is reported by seed and number: ``next(damaged(SEED, 1, NUMBER))`` in 
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from damage import damaged
+from trials import Outcome, run_trials
 from valid_images import valid_images
 
 TRIAL = Path(__file__).with_name("decode_trial.py")
@@ -30,39 +25,12 @@ MAX_GROWTH_MIB = 96
 """Several times the memory of an image of one megapixel, the limit for damaged files."""
 
 
-class Outcome(NamedTuple):
-    number: int
-    name: str
-    what: str
-    growth_mib: float
-
-
-def trials(kind: str, source: str, first: int, count: int) -> Iterator[Outcome]:
-    """Yield each file's outcome. When a file ends its process, another process continues with the next file."""
-    last = first + count
-    environment = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2", "PYTHONPATH": str(TRIAL.parents[2])}
-    while first < last:
-        command = [sys.executable, str(TRIAL), kind, source, str(first), str(last - first)]
-        with tempfile.TemporaryFile("w+", errors="replace") as log:
-            with subprocess.Popen(
-                command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=log, text=True
-            ) as child:
-                assert child.stdout is not None
-                for line in child.stdout:
-                    yield Outcome(first, *json.loads(line))
-                    first += 1
-            log.seek(0)
-            assert child.returncode < 0 or (child.returncode, first) == (0, last), f"the trial failed: {log.read()[-2000:]}"
-        if child.returncode:
-            what = "hang" if child.returncode in {-signal.SIGPROF, -signal.SIGALRM} else f"crash by signal {-child.returncode}"
-            yield Outcome(first, f"{kind} {source}", what, 0)
-            first += 1
-
-
 def fuzz(count: int) -> list[Outcome]:
     """Decode damaged files 0 to ``count`` of the seed, on all cores that this process may use."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        chunks = pool.map(lambda first: list(trials("damage", SEED, first, min(CHUNK, count - first))), range(0, count, CHUNK))
+        chunks = pool.map(
+            lambda first: list(run_trials(TRIAL, "damage", SEED, first, min(CHUNK, count - first))), range(0, count, CHUNK)
+        )
         return [outcome for chunk in chunks for outcome in chunk]
 
 
@@ -109,7 +77,7 @@ def test_damaged_files(bars: Any) -> None:
 @pytest.mark.study
 @pytest.mark.timeout(3600)
 def test_many_damaged_files(bars: Any) -> None:
-    check(bars, 100_000)
+    check(bars, 52_000)
 
 
 REFUSED_ON_PURPOSE = {
@@ -130,7 +98,7 @@ def test_awkward_files(bars: Any, shared: Path) -> None:
     if not folder.is_dir():
         pytest.skip("no torture set")
     rows = pq.read_table(folder / "images.parquet").to_pylist()
-    outcomes = list(trials("torture", str(folder), 0, len(rows)))
+    outcomes = list(run_trials(TRIAL, "torture", str(folder), 0, len(rows)))
     check_bars(bars, f"{len(rows)} awkward files", outcomes, 256)
     refused, read = [], []
     for row, outcome in zip(rows, outcomes, strict=True):
@@ -147,10 +115,10 @@ def test_awkward_files(bars: Any, shared: Path) -> None:
 
 def test_every_fault_of_a_decoder_is_detected() -> None:
     planted = "read,crash,refuse,spin,raise,sleep,overeat,grey,eat,read"
-    found = [(outcome.number, outcome.what.split(":")[0]) for outcome in trials("planted", planted, 0, 10)]
+    found = [(outcome.number, outcome.what.split(":")[0]) for outcome in run_trials(TRIAL, "planted", planted, 0, 10)]
     expected = ["read", "crash by signal 6", "refused", "hang", "ValueError", "hang", "memory", "wrong", "wrong", "read"]
     assert found == list(enumerate(expected))
-    growth = [outcome.growth_mib for outcome in trials("planted", "read,eat,read", 0, 3)]
+    growth = [outcome.growth_mib for outcome in run_trials(TRIAL, "planted", "read,eat,read", 0, 3)]
     assert growth[0] < 50 and 250 < growth[1] <= growth[2]
 
 
