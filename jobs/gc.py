@@ -20,22 +20,26 @@ def gc(
     ] = False,
     min_age: Annotated[float, typer.Option("--min-age", min=0, metavar="HOURS", help="Keep what is younger than this.")] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    set_: options.StorageSet = None,
+    set_: options.PassSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
     """Find objects without a row in the index, replaced index parts and partial files.
 
     Nothing is deleted without --delete. While a run is active in the output, this is refused with exit code 5.
     """
+    from pipeline.log import set_up_logging
     from pipeline.output.gc import KINDS, collect_garbage
     from pipeline.output.lease import new_run_id, run_id_after
     from pipeline.output.output import open_outputs
+    from pipeline.run.each import workers
 
-    outputs = open_outputs(output, options.files_of(set_, endpoint_url))
-    reports = {
-        one.folder: collect_garbage(one, run_id_after(new_run_id(), one), delete=delete, min_age_s=3600 * min_age)
-        for one in outputs
-    }
+    set_up_logging()
+    files, compute = options.files_and_compute_of(set_, endpoint_url)
+    outputs, reports = open_outputs(output, files), {}
+    with workers(compute, outputs, 0.0) as each:
+        for one in outputs:
+            run_id = run_id_after(new_run_id(), one)
+            reports[one.folder] = collect_garbage(one, run_id, delete=delete, min_age_s=3600 * min_age, each=each)
     if as_json:
         out.print_json(json.dumps({folder: asdict(report) | {"deleted": delete} for folder, report in reports.items()}))
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pipeline.config.job import Job
+    from pipeline.config.job import Compute, Job
     from pipeline.storage.files import Files
 
 Preset = Annotated[str | None, typer.Option("--preset", "-p", help="Model: a name from `matteline models`, or a .yaml file.")]
@@ -36,6 +36,15 @@ StorageSet = Annotated[
         "-s",
         metavar="storage.KEY=VALUE",
         help="Change a storage setting, e.g. storage.region=eu-west-1. Repeatable.",
+    ),
+]
+PassSet = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="SECTION.KEY=VALUE",
+        help="Change a storage or compute setting, e.g. storage.region=eu-west-1 or compute.ray_address=auto. Repeatable.",
     ),
 ]
 JobFile = Annotated[
@@ -114,3 +123,20 @@ def files_of(chosen: list[str] | None, endpoint_url: str | None, allow_roots: li
     storage = build(Storage, given.get("storage", {}), "--set")
     allowlist = (*storage.allow_roots, *(allow_roots or ()))
     return Files(storage.model_copy(update={"allow_roots": allowlist}))
+
+
+def files_and_compute_of(chosen: list[str] | None, endpoint_url: str | None) -> tuple[Files, Compute]:
+    """Return access to storage and the compute settings, for commands that use Ray for large outputs.
+
+    Raises:
+        ConfigError: A setting is of another section, unknown, or out of range.
+    """
+    from pipeline.config.job import Compute, Storage, parse_overrides
+    from pipeline.config.sections import build
+    from pipeline.errors import ConfigError
+    from pipeline.storage.files import Files
+
+    given = parse_overrides(settings(chosen, endpoint_url))
+    if others := set(given) - {"storage", "compute"}:
+        raise ConfigError(f"this command takes storage and compute settings only, not {min(others)}")
+    return Files(build(Storage, given.get("storage", {}), "--set")), build(Compute, given.get("compute", {}), "--set")

@@ -13,8 +13,9 @@ from jobs import options
 from jobs.console import out, table
 
 if TYPE_CHECKING:
+    from pipeline.concurrency import Each
+    from pipeline.output.findings import VerifyReport
     from pipeline.output.output import Output
-    from pipeline.output.verify import VerifyReport
 
 
 def verify(
@@ -27,19 +28,25 @@ def verify(
         bool, typer.Option("--repair", help="Read all objects, and let the next run make damaged and missing ones again.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    set_: options.StorageSet = None,
+    set_: options.PassSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
     """Check that every item of the manifest has one row, and that all objects of every row are intact.
 
     If not, the exit code is 1.
 
+    An interrupted check continues with the objects that were not read yet.
     --repair removes unreadable index parts and the rows of damaged items, so that the next run makes these items again.
     """
+    from pipeline.log import set_up_logging
     from pipeline.output.output import open_outputs
+    from pipeline.run.each import workers
 
-    files = options.files_of(set_, endpoint_url)
-    reports = {one.folder: _verify(one, manifest, sample, repair) for one in open_outputs(output, files)}
+    set_up_logging()
+    files, compute = options.files_and_compute_of(set_, endpoint_url)
+    outputs = open_outputs(output, files)
+    with workers(compute, outputs, 1.0 if repair else sample) as each:
+        reports = {one.folder: _verify(one, manifest, sample, repair, each) for one in outputs}
     if as_json:
         out.print_json(json.dumps({folder: asdict(report) | {"sound": report.sound} for folder, report in reports.items()}))
     else:
@@ -48,7 +55,7 @@ def verify(
     raise SystemExit(0 if all(report.sound for report in reports.values()) else 1)
 
 
-def _verify(output: Output, manifest: str | None, sample: float, mend: bool) -> VerifyReport:
+def _verify(output: Output, manifest: str | None, sample: float, mend: bool, each: Each) -> VerifyReport:
     from pipeline.manifest.manifest import open_manifest
     from pipeline.output.lease import new_run_id, run_id_after
     from pipeline.output.run_record import last_run
@@ -58,11 +65,13 @@ def _verify(output: Output, manifest: str | None, sample: float, mend: bool) -> 
 
     uri = example_path(manifest) if manifest else (last_run(output) or {}).get("manifest")
     opened = open_manifest(uri, output.files) if uri else None
-    return repair(output, run_id_after(new_run_id(), output), opened) if mend else check(output, opened, sample=sample)
+    if mend:
+        return repair(output, run_id_after(new_run_id(), output), opened, each=each)
+    return check(output, opened, sample=sample, each=each)
 
 
 def _print_report(folder: str, report: VerifyReport) -> None:
-    from pipeline.output.verify import KINDS
+    from pipeline.output.findings import KINDS
 
     out.print(f"[bold]{escape(folder)}[/]")
     out.print(f"  {report.rows} rows; {report.objects} objects read, {report.object_bytes / 1e6:.1f} MB")

@@ -7,13 +7,26 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class Each(Protocol):
+    """Do a step for each unit of work, here or on other machines, and yield the tables of all of them in any order."""
+
+    def __call__(self, step: Callable[[T], Iterator[Any]], units: Sequence[T]) -> Iterator[Any]:
+        """Yield the tables that the steps yield. A step yields at least one."""
+
+
+def in_this_process(step: Callable[[T], Iterator[Any]], units: Sequence[T]) -> Iterator[Any]:
+    """Do a step for each unit of work, one after the other (``Each``)."""
+    for unit in units:
+        yield from step(unit)
 
 
 def map_ahead(

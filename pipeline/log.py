@@ -101,6 +101,49 @@ def set_up_logging(*, verbose: bool = False) -> None:
     log.propagate = False
 
 
+class PassProgress:
+    """Shows how much of a pass over many things is done: a bar on a terminal, otherwise a JSON line every ``JSON_EVERY_S``.
+
+    Args:
+        what: What is done with what: ``listing objects``.
+        total: Number of things, at least roughly.
+    """
+
+    def __init__(self, what: str, total: int) -> None:
+        self.what, self.total, self.done = what, total, 0
+        self._began = self._logged_at = time.monotonic()
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> PassProgress:
+        if sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=SafeConsole(stderr=True), transient=True)
+            self._bar.add_task(self.what, total=self.total)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def add(self, count: int) -> None:
+        """Count things that are done."""
+        self.done += count
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=self.done)
+        elif now - self._logged_at >= JSON_EVERY_S:
+            self._logged_at = now
+            per_s = self.done / (now - self._began)
+            log.info(self.what, extra={"facts": {"done": self.done, "total": self.total, "per_s": round(per_s, 1)}})
+
+    def of_rows(self, tables: Iterable[Any]) -> Iterator[Any]:
+        """Count the rows of Arrow tables as they are taken."""
+        for table in tables:
+            self.add(table.num_rows)
+            yield table
+
+
 class RunCounters:
     """Counts the items of a run as they are committed, and shows progress. Use as a context manager.
 

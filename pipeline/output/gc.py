@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from pipeline.manifest.id_set import hash_ids, merge_ids
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.concurrency import Each, in_this_process
+from pipeline.log import PassProgress
+from pipeline.output.buckets import Buckets, bucket_count, differences
 from pipeline.output.index import read_index
 from pipeline.output.lease import Lease
+from pipeline.output.listing import HIDDEN, KeySample, list_objects
+from pipeline.output.object_paths import PATHS, object_paths
 from pipeline.output.output import Output
-from pipeline.output.verify import PATHS, object_paths, orphans
-from pipeline.storage.backend import FileInfo
+from pipeline.output.settings import object_folders, read_settings
+from pipeline.storage.files import LEFTOVER
 
 KINDS = {
     "object": "a mask, cutout or rendition without a row: its task crashed, its item failed, or its rendition was removed",
@@ -21,6 +32,9 @@ KINDS = {
 
 THREADS = 16
 """Files that are deleted at the same time."""
+
+DELETIONS = 1024
+"""Files that are deleted between two checks of the lease."""
 
 MIN_AGE_S = 3600.0
 """Default minimum age of garbage."""
@@ -35,48 +49,72 @@ class GcReport:
 
 
 def collect_garbage(
-    output: Output, run_id: str, *, delete: bool, min_age_s: float = MIN_AGE_S, now: float | None = None
+    output: Output,
+    run_id: str,
+    *,
+    delete: bool,
+    min_age_s: float = MIN_AGE_S,
+    now: float | None = None,
+    each: Each = in_this_process,
 ) -> GcReport:
     """Find the garbage of an output, and remove it with ``delete``. Holds the lease meanwhile, so no run is disturbed.
 
     Files younger than ``min_age_s`` stay, since the workers of a killed run may live on for a while and still commit. So do
-    files of unknown age. Ages are measured by the storage's own times. ``now`` (seconds since 1970) is for tests.
+    files of unknown age. Ages are measured by the storage's own times. ``now`` (seconds since 1970) is for tests. ``each``
+    lists the files, here or on other machines.
 
     Raises:
         LeaseHeld: A run is active in the output.
         StorageError: An object cannot be listed, read or removed.
     """
     report = GcReport()
-    with Lease(output, run_id) as lease, ThreadPoolExecutor(THREADS) as pool:
+    with (
+        Lease(output, run_id) as lease,
+        ThreadPoolExecutor(THREADS) as pool,
+        TemporaryDirectory(prefix="matteline-") as scratch,
+    ):
         latest = (lease.stored_at() if now is None else now) - min_age_s
-        for kind, candidates in _CANDIDATES.items():
-            removals = []
-            for info in candidates(output):
+        known, sample = _indexed_objects(output, Path(scratch))
+        with PassProgress("listing files", sample.count) as progress:
+            candidates = _candidates(output, progress.of_rows(list_objects(output, [""], sample, each)))
+            for extra, _ in differences(known, candidates, Path(scratch, "listed")):
                 lease.check()
-                if not info.modified or info.modified > latest:
+                if not extra.num_rows:
                     continue
-                report.files[kind] += 1
-                report.bytes[kind] += info.size
-                if delete:
-                    removals.append(pool.submit(output.files.delete, info.uri))
-                    if len(removals) >= 64 * THREADS:
-                        removals.pop(0).result()
-            for removal in removals:
-                removal.result()
+                old = extra.filter(pc.and_(pc.greater(extra["modified"], 0), pc.less_equal(extra["modified"], latest)))
+                for number, kind in enumerate(KINDS):
+                    sizes = old["size"].filter(pc.equal(old["kind"], number))
+                    report.files[kind] += len(sizes)
+                    report.bytes[kind] += pc.sum(sizes).as_py() or 0
+                for start in range(0, old.num_rows if delete else 0, DELETIONS):
+                    lease.check()
+                    uris = [output.layout.uri(os.fsdecode(path)) for path in old["path"].slice(start, DELETIONS).to_pylist()]
+                    list(pool.map(output.files.delete, uris))
     return report
 
 
-def _orphaned_objects(output: Output) -> Iterator[FileInfo]:
-    known = merge_ids(hash_ids(paths) for part in read_index(output, PATHS) for paths in object_paths(part))
-    return orphans(output, known)
+def _indexed_objects(output: Output, folder: Path) -> tuple[Buckets, KeySample]:
+    parts = list(output.parts())
+    known, sample = Buckets(folder / "indexed", "path", bucket_count(parts)), KeySample()
+    with PassProgress("reading index parts", len(parts)) as progress:
+        for part in read_index(output, PATHS):
+            paths = object_paths(part).select(["path"])
+            known.add(paths)
+            sample.add(paths["path"])
+            progress.add(1)
+    return known, sample
 
 
-def _superseded_parts(output: Output) -> Iterator[FileInfo]:
-    return output.files.list(output.layout.superseded)
-
-
-def _partial_files(output: Output) -> Iterator[FileInfo]:
-    return output.files.leftovers(output.folder)
-
-
-_CANDIDATES = {"object": _orphaned_objects, "part": _superseded_parts, "temporary": _partial_files}
+def _candidates(output: Output, listed: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the listed files that are garbage unless they are in the index, with the number of their ``kind``."""
+    superseded = output.layout.superseded.removeprefix(f"{output.folder}/")
+    folders = [[f"{folder}/" for folder in object_folders(read_settings(output))], [f"{superseded}/"]]
+    for table in listed:
+        paths = table["path"]
+        is_hidden = pc.match_substring_regex(paths, HIDDEN).to_numpy()
+        kinds = np.full(table.num_rows, -1, np.int8)
+        for number, prefixes in enumerate(folders):
+            for prefix in prefixes:
+                kinds[pc.starts_with(paths, prefix).to_numpy() & ~is_hidden] = number
+        kinds[pc.match_substring_regex(paths, LEFTOVER).to_numpy()] = 2
+        yield table.append_column("kind", pa.array(kinds)).filter(pa.array(kinds >= 0))

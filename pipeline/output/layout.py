@@ -16,6 +16,7 @@
         lease/<number>.json      the run that writes here now
         overwrites/….json        items whose objects are being replaced (see ``overwrites``)
         superseded/part-….parquet   index parts whose rows were replaced
+        verify.json              the objects that an interrupted verification has read
         evaluation/part-….parquet   metrics against ground truth (matteline evaluate)
         reviews/reviews-….parquet   human reviews; also sample.json and accepted.json (the drift baseline)
 
@@ -80,6 +81,11 @@ class Layout:
     def lease(self) -> str:
         """Folder of the lease."""
         return join(self.own, "lease")
+
+    @property
+    def verify(self) -> str:
+        """The progress of a verification."""
+        return join(self.own, "verify.json")
 
     @property
     def evaluation(self) -> str:

@@ -1,103 +1,70 @@
-"""Verify an output: one row per item, each object present and intact, no object without a row."""
+"""Verify an output: one row per item, each object present and intact, no object without a row.
+
+First the index is compared with itself, with the listing and with the manifest, in buckets of bounded size (``buckets``). Then
+the objects are read (``read_objects``).
+"""
 
 from __future__ import annotations
 
-import hashlib
-import random
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import FetchError
-from pipeline.imaging.validate import validation_error
-from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
+from pipeline.concurrency import Each, in_this_process
+from pipeline.log import PassProgress
+from pipeline.manifest.id_set import IdSet, hash_ids, merge_ids
 from pipeline.manifest.manifest import Manifest, read
 from pipeline.manifest.sample import Sample
+from pipeline.output.buckets import Buckets, bucket_count, differences
+from pipeline.output.findings import MAX_EXAMPLES, VerifyReport
 from pipeline.output.identity import other_images
 from pipeline.output.index import drop_rows, read_index, remove_unreadable_parts
 from pipeline.output.layout import OUTPUTS
 from pipeline.output.lease import Lease
+from pipeline.output.listing import KeySample, list_objects, without_hidden
+from pipeline.output.object_paths import PATHS, object_paths
 from pipeline.output.output import Output
+from pipeline.output.read_objects import Reading, read_objects
 from pipeline.output.settings import object_folders, read_settings
 from pipeline.storage.backend import FileInfo
-from pipeline.types import Size
 
-COLUMNS = [
-    *("item_id", "status", "error_code", "height", "width", "quality"),
-    *(f"{output}_{fact}" for output in OUTPUTS for fact in ("path", "bytes", "sha256")),
-    "renditions",
-]
-PATHS = (*(f"{output}_path" for output in OUTPUTS), "renditions")
-"""Columns that name objects; see ``object_paths``."""
-
-CHUNK = 1024
-"""Objects that are looked up together."""
-
-MAX_EXAMPLES = 20
-"""Findings of one kind that are named. The others are counted."""
-
-KINDS = {
-    "twice": "an item has more than one row",
-    "missing": "an item of the manifest has no row",
-    "unknown": "a row's item is not in the manifest",
-    "other": "a row is of another image or box than the manifest's (of a sample of 4,096 items)",
-    "incoherent": "the columns of a row contradict each other",
-    "absent": "an object cannot be read",
-    "changed": "an object's size or SHA-256 differs from the row's",
-    "undecodable": "an object is truncated, or its size or format differs from the row's",
-    "unreadable": "an index part cannot be read",
-    "orphan": "an object belongs to no row; matteline gc removes it",
-}
-"""Kinds of findings."""
-
-
-@dataclass
-class VerifyReport:
-    """Numbers and findings of a verification."""
-
-    rows: int = 0
-    objects: int = 0
-    """Objects that were read."""
-    object_bytes: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
-    """Findings by kind (``KINDS``). Empty if there are none."""
-    examples: dict[str, list[str]] = field(default_factory=dict)
-    repaired: int = 0
-    """Items whose rows ``repair`` removed, so that the next run processes them again."""
-
-    @property
-    def sound(self) -> bool:
-        """Return True if there are no findings."""
-        return not self.counts
-
-    def add(self, kind: str, example: str) -> None:
-        """Add a finding."""
-        self.counts[kind] = self.counts.get(kind, 0) + 1
-        named = self.examples.setdefault(kind, [])
-        if len(named) < MAX_EXAMPLES:
-            named.append(example)
+COLUMNS = ("item_id", "status", "error_code", "quality", *PATHS)
 
 
 def verify(
-    output: Output, manifest: Manifest | None = None, *, sample: float = 1.0, threads: int = 16, seed: int = 0
+    output: Output,
+    manifest: Manifest | None = None,
+    *,
+    sample: float = 1.0,
+    threads: int = 16,
+    seed: int = 0,
+    each: Each = in_this_process,
 ) -> VerifyReport:
-    """Check the index against itself, its manifest (if given) and the storage. Changes nothing.
+    """Check the index against itself, its manifest (if given) and the storage. Changes nothing but its own progress.
 
-    ``sample`` is the share of the rows whose objects are read. The objects of all rows are looked up in the listing.
+    Args:
+        output: The output.
+        manifest: The items to expect.
+        sample: Share of the rows whose objects are read. The objects of all rows are looked up in the listing.
+        threads: Objects that a worker reads at the same time.
+        seed: Chooses the sample.
+        each: Lists and reads objects, here or on other machines.
 
     Raises:
         StorageError: The index or a listing cannot be read.
     """
-    return _verify(output, manifest, sample, threads, seed)[0]
+    return _verify(Reading(output, sample, seed, threads), manifest, each)[0]
 
 
-def repair(output: Output, run_id: str, manifest: Manifest | None = None, *, threads: int = 16) -> VerifyReport:
+def repair(
+    output: Output, run_id: str, manifest: Manifest | None = None, *, threads: int = 16, each: Each = in_this_process
+) -> VerifyReport:
     """Verify all objects, and remove damaged items and unreadable parts from the index. The next run makes them again.
 
     Raises:
@@ -106,7 +73,7 @@ def repair(output: Output, run_id: str, manifest: Manifest | None = None, *, thr
     """
     with Lease(output, run_id) as lease:
         unreadable = remove_unreadable_parts(output)
-        report, damaged = _verify(output, manifest, 1.0, threads, 0)
+        report, damaged = _verify(Reading(output, 1.0, threads=threads), manifest, each)
         lease.check()
         report.repaired = drop_rows(output, damaged)
         for part in unreadable:
@@ -116,150 +83,109 @@ def repair(output: Output, run_id: str, manifest: Manifest | None = None, *, thr
     return report
 
 
-def _verify(output: Output, manifest: Manifest | None, sample: float, threads: int, seed: int) -> tuple[VerifyReport, IdSet]:
-    """Return the report, and the sorted ids of items whose objects are damaged or missing."""
-    report, rng = VerifyReport(), random.Random(seed)
-    ids: list[IdSet] = []
-    objects: list[IdSet] = []
-    unread: list[IdSet] = []
-    damaged: list[str] = []
-    with ThreadPoolExecutor(threads) as pool:
-        for part in read_index(output, COLUMNS):
-            report.rows += part.num_rows
-            ids.append(hash_ids(part["item_id"]))
-            objects += [hash_ids(paths) for paths in object_paths(part)]
-            sampled = [rng.random() < sample for _ in range(part.num_rows)]
-            rest = part.filter(pa.array([not is_sampled for is_sampled in sampled]))
-            unread += [hash_ids(paths) for paths in object_paths(rest)]
-            rows = part.to_pylist()
-            for row, check in zip(rows, pool.map(partial(_check_row, output), rows, sampled), strict=True):
-                damaged += [row["item_id"]] * bool(check.findings)
-                for kind, example in check.findings:
-                    report.add(kind, example)
-                report.objects += check.objects
-                report.object_bytes += check.bytes
-    known = merge_ids(ids)
-    for item_id in _item_ids(output, duplicate_ids(known)):
-        report.add("twice", item_id)
-    if manifest is not None:
-        _compare(report, known, manifest, output)
-    listed: list[IdSet] = []
-    for info in orphans(output, merge_ids(objects), listed):
-        report.add("orphan", info.uri)
-    expected = merge_ids(unread)
-    for path in _paths_of(output, expected[~contains(merge_ids(listed), expected)]):
-        report.add("absent", path)
-    return report, np.sort(hash_ids(pa.array(damaged, pa.string())))
-
-
-def orphans(output: Output, known: IdSet, listed: list[IdSet] | None = None) -> Iterator[FileInfo]:
-    """Yield objects that are not among ``known``, the hashed paths of the index. ``listed`` receives all hashes.
-
-    Raises:
-        StorageError: A folder cannot be listed.
-    """
-    for folder in object_folders(read_settings(output)):
-        chunk: list[FileInfo] = []
-        for info in output.files.list(output.layout.uri(folder)):
-            chunk.append(info)
-            if len(chunk) == CHUNK:
-                yield from _unknown(output, chunk, known, listed)
-                chunk = []
-        yield from _unknown(output, chunk, known, listed)
-
-
-def object_paths(rows: pa.Table) -> Iterator[pa.Array | pa.ChunkedArray]:
-    """Yield the paths of the objects of rows that have the columns ``PATHS``, without nulls."""
-    for output in OUTPUTS:
-        yield rows[f"{output}_path"].drop_null()
-    yield pc.struct_field(pc.list_flatten(rows["renditions"]), "path").drop_null()
-
-
-def _unknown(output: Output, chunk: list[FileInfo], known: IdSet, listed: list[IdSet] | None) -> Iterator[FileInfo]:
-    if chunk:
-        prefix = f"{output.folder}/"
-        keys = hash_ids(pa.array([info.uri.removeprefix(prefix) for info in chunk], pa.string()))
-        if listed is not None:
-            listed.append(keys)
-        yield from (info for info, is_known in zip(chunk, contains(known, keys), strict=True) if not is_known)
+def _verify(reading: Reading, manifest: Manifest | None, each: Each) -> tuple[VerifyReport, IdSet]:
+    """Return the report, and the sorted ids of items whose objects are damaged or missing, or whose row is incoherent."""
+    report, output = VerifyReport(), reading.output
+    parts = list(output.parts())
+    with TemporaryDirectory(prefix="matteline-") as scratch:
+        folder = Path(scratch)
+        rows = _read_rows(reading, parts, folder, report)
+        _compare_objects(rows, output, folder, report, each)
+        for ids in _duplicates(rows.ids):
+            report.add_all("twice", ids)
+        if manifest is not None:
+            _compare_items(rows.ids, manifest, output, folder, report)
+    damaged = read_objects(reading, parts, rows.sampled, report, each)
+    return report, merge_ids([*rows.incoherent, damaged])
 
 
 @dataclass
-class _RowCheck:
-    findings: list[tuple[str, str]] = field(default_factory=list)
-    objects: int = 0
-    bytes: int = 0
+class _Rows:
+    """The keys of an index."""
+
+    objects: Buckets
+    """``path``, and whether the object will be ``read``."""
+    ids: Buckets
+    """``item_id``."""
+    paths: KeySample
+    sampled: int
+    """Rows whose objects will be read."""
+    incoherent: list[IdSet]
 
 
-class _Object(NamedTuple):
-    """An object as its row describes it."""
-
-    path: str
-    bytes: int
-    sha256: str
-    height: int
-    width: int
-
-
-def _check_row(output: Output, row: dict[str, Any], read_objects: bool) -> _RowCheck:
-    check, item_id = _RowCheck(), row["item_id"]
-    failed, renditions = row["status"] == "failed", row["renditions"] or []
-    size = (row["height"], row["width"])
-    outputs = [one for one in OUTPUTS if row[f"{one}_path"] is not None]
-    objects = [_Object(row[f"{one}_path"], row[f"{one}_bytes"], row[f"{one}_sha256"], *size) for one in outputs]
-    objects += [_Object(*(one[fact] for fact in _Object._fields)) for one in renditions if one["path"] is not None]
-    unexplained = [one["name"] for one in renditions if one["path"] is None and not one["note"]]
-    wrong = failed != (row["error_code"] is not None) or failed == bool(objects) or failed != (row["quality"] is None)
-    if wrong or unexplained:
-        names = outputs + [one["name"] for one in renditions]
-        facts = f"status {row['status']}, error {row['error_code']}, objects {names}"
-        check.findings.append(("incoherent", f"{item_id}: {facts}"))
-    for one in objects if read_objects else ():
-        _check_object(output, item_id, one, check)
-    return check
+def _read_rows(reading: Reading, parts: Sequence[FileInfo], folder: Path, report: VerifyReport) -> _Rows:
+    """Check each row by itself, and collect the keys of all."""
+    count = bucket_count(parts)
+    rows = _Rows(Buckets(folder / "objects", "path", count), Buckets(folder / "ids", "item_id", count), KeySample(), 0, [])
+    with PassProgress("reading index parts", len(parts)) as progress:
+        for part in read_index(reading.output, COLUMNS):
+            report.rows += part.num_rows
+            objects, sampled = object_paths(part), reading.is_sampled(part["item_id"])
+            rows.sampled += int(sampled.sum())
+            rows.paths.add(objects["path"])
+            rows.objects.add(pa.table({"path": objects["path"], "read": pa.array(sampled[objects["row"].to_numpy()])}))
+            rows.ids.add(pa.table({"item_id": part["item_id"].cast(pa.binary())}))
+            wrong = part.filter(pa.array(_is_incoherent(part, objects)))
+            for row in wrong.slice(0, MAX_EXAMPLES).to_pylist():
+                report.add("incoherent", _describe(row))
+            report.add("incoherent", count=max(0, wrong.num_rows - MAX_EXAMPLES))
+            rows.incoherent.append(hash_ids(wrong["item_id"]))
+            progress.add(1)
+    return rows
 
 
-def _check_object(output: Output, item_id: str, expected: _Object, check: _RowCheck) -> None:
-    try:
-        data = output.read(expected.path)
-    except FetchError as error:
-        check.findings.append(("absent", f"{item_id}: {error}"))
-        return
-    check.objects, check.bytes = check.objects + 1, check.bytes + len(data)
-    if len(data) != expected.bytes or hashlib.sha256(data).hexdigest() != expected.sha256:
-        check.findings.append(("changed", f"{item_id}: {expected.path}"))
-    reason = validation_error(data, expected.path.rpartition(".")[2], Size(expected.height, expected.width))
-    if reason:
-        check.findings.append(("undecodable", f"{item_id}: {expected.path}: {reason}"))
+def _is_incoherent(rows: pa.Table, objects: pa.Table) -> npt.NDArray[np.bool_]:
+    """Return which rows contradict themselves."""
+    failed = pc.fill_null(pc.equal(rows["status"], "failed"), False).to_numpy()
+    has_objects = np.bincount(objects["row"].to_numpy(), minlength=rows.num_rows) > 0
+    wrong = (failed != rows["error_code"].is_valid().to_numpy()) | (failed == has_objects)
+    wrong |= failed != rows["quality"].is_null().to_numpy()
+    renditions = rows["renditions"].combine_chunks()
+    path, note = (pc.struct_field(pc.list_flatten(renditions), name) for name in ("path", "note"))
+    unexplained = pc.and_(pc.is_null(path), pc.equal(pc.fill_null(note, ""), ""))
+    wrong[pc.list_parent_indices(renditions).filter(unexplained).to_numpy()] = True
+    return np.asarray(wrong)
 
 
-def _compare(report: VerifyReport, known: IdSet, manifest: Manifest, output: Output) -> None:
-    pieces, sample = [], Sample()
-    for fragment in manifest.fragments:
-        for items in read(manifest, fragment, output.files):
-            hashes = hash_ids(items["item_id"])
-            pieces.append(hashes)
-            sample.add(items, hashes)
-            for item_id in items["item_id"].filter(pa.array(~contains(known, hashes))).to_pylist():
-                report.add("missing", item_id)
-    for item_id in _item_ids(output, known[~contains(merge_ids(pieces), known)]):
-        report.add("unknown", item_id)
+def _describe(row: dict[str, object]) -> str:
+    names = [one for one in OUTPUTS if row[f"{one}_path"] is not None]
+    renditions = row["renditions"] if isinstance(row["renditions"], list) else []
+    names += [one["name"] for one in renditions]
+    return f"{row['item_id']}: status {row['status']}, error {row['error_code']}, objects {names}"
+
+
+def _compare_objects(rows: _Rows, output: Output, folder: Path, report: VerifyReport, each: Each) -> None:
+    with PassProgress("listing objects", rows.paths.count) as progress:
+        listed = list_objects(output, object_folders(read_settings(output)), rows.paths, each)
+        for extra, missing in differences(rows.objects, progress.of_rows(without_hidden(listed)), folder / "listed"):
+            if extra.num_rows:
+                report.add_all("orphan", extra["path"], f"{output.folder}/")
+            if missing.num_rows:
+                report.add_all("absent", missing.filter(pc.invert(missing["read"]))["path"])
+
+
+def _duplicates(ids: Buckets) -> Iterator[pa.ChunkedArray]:
+    for number in range(ids.count):
+        tables = list(ids.read(number))
+        if tables:
+            counts = pc.value_counts(pa.concat_tables(tables)[ids.key])
+            yield pa.chunked_array([counts.field("values").filter(pc.greater(counts.field("counts"), 1))])
+
+
+def _compare_items(ids: Buckets, manifest: Manifest, output: Output, folder: Path, report: VerifyReport) -> None:
+    sample = Sample()
+
+    def items() -> Iterator[pa.Table]:
+        for fragment in manifest.fragments:
+            for table in read(manifest, fragment, output.files):
+                sample.add(table, hash_ids(table["item_id"]))
+                yield pa.table({"item_id": table["item_id"].cast(pa.binary())})
+
+    with PassProgress("comparing items of the manifest", report.rows) as progress:
+        for extra, missing in differences(ids, progress.of_rows(items()), folder / "items"):
+            if extra.num_rows:
+                report.add_all("missing", extra["item_id"])
+            if missing.num_rows:
+                report.add_all("unknown", pa.chunked_array([pc.unique(missing["item_id"])]))
     for request in other_images(sample.by_id(), manifest, output):
         report.add("other", request.item_id)
-
-
-def _paths_of(output: Output, keys: IdSet) -> Iterator[str]:
-    """Yield the paths of these objects. Reads the index again, if there are any keys."""
-    if len(keys):
-        for part in read_index(output, PATHS):
-            for paths in object_paths(part):
-                yield from paths.filter(pa.array(contains(keys, hash_ids(paths)))).to_pylist()
-
-
-def _item_ids(output: Output, hashes: IdSet) -> list[str]:
-    """Return the distinct item ids with these hashes. Reads the index again, if there are any."""
-    found: set[str] = set()
-    for part in read_index(output, ["item_id"]) if len(hashes) else ():
-        ids = part["item_id"]
-        found |= set(ids.filter(pa.array(contains(hashes, hash_ids(ids)))).to_pylist())
-    return sorted(found)

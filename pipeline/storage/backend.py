@@ -5,11 +5,16 @@ A backend raises the exceptions of its library. ``Files`` maps them to the error
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
+
+import pyarrow as pa
 
 from pipeline.errors import FetchError
 from pipeline.storage.uris import redact
+
+LISTED = pa.schema([("path", pa.binary()), ("size", pa.int64()), ("modified", pa.float64())])
+"""A listing: path below the listed folder (UTF-8, on local disks any bytes), size in bytes, time as in ``FileInfo``."""
 
 
 class FileInfo(NamedTuple):
@@ -57,8 +62,17 @@ class StorageBackend(Protocol):
     def delete(self, uri: str, timeout_s: float) -> None:
         """Delete an object if it exists."""
 
-    def walk(self, uri: str, timeout_s: float, *, hidden: bool = False, left_out: LeftOut | None = None) -> Iterator[FileInfo]:
-        """List all files below a folder or prefix. An unreadable folder is an error unless ``left_out`` is told of it."""
+    def walk(self, uri: str, timeout_s: float, *, left_out: LeftOut | None = None) -> Iterator[FileInfo]:
+        """List all files below a folder or prefix without hidden ones.
+
+        An unreadable folder is an error unless ``left_out`` is told of it.
+        """
+
+    def scan(self, uri: str, timeout_s: float, after: str = "") -> Iterator[pa.Table]:
+        """List all files below a folder or prefix, hidden ones too, in tables with the schema ``LISTED`` and in any order.
+
+        ``after`` is a path: the listing begins behind it, in the order of the store. Only ``S3Backend`` supports it.
+        """
 
     def folders(self, uri: str, timeout_s: float) -> tuple[str, ...]:
         """List the folders or prefixes directly below this one."""
@@ -71,6 +85,12 @@ class StorageBackend(Protocol):
 
     def check_folder(self, uri: str, timeout_s: float) -> None:
         """Check that objects can be written below this folder; create a local folder."""
+
+
+def listed(rows: Sequence[tuple[bytes, int, float]]) -> pa.Table:
+    """Return rows of path, size and time as a table with the schema ``LISTED``."""
+    columns = zip(*rows, strict=True) if rows else ((), (), ())
+    return pa.table([pa.array(values, kind) for values, kind in zip(columns, LISTED.types, strict=True)], schema=LISTED)
 
 
 def check_size(uri: str, size: int, max_bytes: int | None) -> None:

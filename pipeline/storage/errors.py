@@ -12,7 +12,7 @@ import ssl
 from typing import Any
 
 import aiohttp
-from botocore.exceptions import (  # type: ignore[import-untyped]
+from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     HTTPClientError,
@@ -23,7 +23,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
     SSLError,
 )
 from botocore.exceptions import ConnectionError as BotoConnectionError
-from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
+from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from pipeline.storage.uris import bucket_and_key, redact

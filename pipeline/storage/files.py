@@ -7,12 +7,13 @@ an index row), everything else ``StorageError``. Transient errors are retried wi
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+import pyarrow as pa
 
 from pipeline.config.job import Storage
 from pipeline.errors import FetchError, PipelineError, StorageError, WriteError
@@ -29,7 +30,8 @@ from pipeline.storage.s3 import S3Backend
 PROBE_TIMEOUT_S = 15.0
 """Seconds for a check before the run starts, so that a wrong endpoint is reported early."""
 
-_LEFTOVER = re.compile(r"\.probe-[0-9a-f]{16}|\..*\.[0-9a-f]{16}\.tmp", re.DOTALL)
+LEFTOVER = r"(^|/)(\.probe-[0-9a-f]{16}|\.[^/]*\.[0-9a-f]{16}\.tmp)$"
+"""Paths of temporary files and probes that killed processes left behind (RE2)."""
 
 T = TypeVar("T")
 
@@ -161,23 +163,35 @@ class Files:
         Raises:
             StorageError: The folder can't be listed; or without ``left_out``, a folder in it.
         """
-        return (info for info in self._walk(uri, left_out=left_out) if not suffixes or info.uri.lower().endswith(suffixes))
+        return (info for info in self._walk(uri, left_out) if not suffixes or info.uri.lower().endswith(suffixes))
 
-    def _walk(self, uri: str, *, hidden: bool = False, left_out: LeftOut | None = None) -> Iterator[FileInfo]:
-        backend = self._backend(uri, StorageError)
-        try:
-            yield from backend.walk(uri, TIMEOUT_S, hidden=hidden, left_out=left_out)
-        except LIBRARY_ERRORS as error:
-            if not isinstance(error, FileNotFoundError) or uris.scheme(uri):
-                raise StorageError(describe_error(error, _folder_of(error) or uri)) from error
+    def scan(self, uri: str, after: str = "") -> Iterator[pa.Table]:
+        """List all files below a folder or prefix, hidden ones too, in tables with the schema ``LISTED`` and in any order.
 
-    def leftovers(self, uri: str) -> Iterator[FileInfo]:
-        """List temporary files and probes below a folder or prefix that killed processes left behind.
+        Args:
+            uri: The folder or prefix. If it is missing, there is no table.
+            after: A path below it: the listing begins behind it, in the order of the store; see ``can_scan_after``.
 
         Raises:
             StorageError: The folder can't be listed.
         """
-        return (info for info in self._walk(uri, hidden=True) if _LEFTOVER.fullmatch(uris.name(info.uri)))
+        backend = self._backend(uri, StorageError)
+        return self._listing(uri, lambda: backend.scan(uri, TIMEOUT_S, after))
+
+    def can_scan_after(self, uri: str) -> bool:
+        """Return whether a listing can begin behind a path, so that parts of it are listed side by side."""
+        return uris.scheme(uri) == "s3"
+
+    def _walk(self, uri: str, left_out: LeftOut | None) -> Iterator[FileInfo]:
+        backend = self._backend(uri, StorageError)
+        return self._listing(uri, lambda: backend.walk(uri, TIMEOUT_S, left_out=left_out))
+
+    def _listing(self, uri: str, start: Callable[[], Iterator[T]]) -> Iterator[T]:
+        try:
+            yield from start()
+        except LIBRARY_ERRORS as error:
+            if not isinstance(error, FileNotFoundError) or uris.scheme(uri):
+                raise StorageError(describe_error(error, _folder_of(error) or uri)) from error
 
     def folders(self, uri: str) -> tuple[str, ...]:
         """List the folders or prefixes directly below this one, sorted. A missing folder has none.

@@ -11,7 +11,7 @@ import fsspec
 import pyarrow as pa
 from fsspec.utils import glob_translate
 
-from pipeline.storage.backend import Content, FileInfo, LeftOut, check_size, is_hidden
+from pipeline.storage.backend import Content, FileInfo, LeftOut, check_size, is_hidden, listed
 from pipeline.storage.uris import scheme
 
 SEQUENTIAL_BLOCK = 8 * 1024 * 1024
@@ -58,12 +58,18 @@ class FsspecBackend:
         if self.fs.exists(uri):
             self.fs.rm_file(uri)
 
-    def walk(self, uri: str, timeout_s: float, *, hidden: bool = False, left_out: LeftOut | None = None) -> Iterator[FileInfo]:
+    def walk(self, uri: str, timeout_s: float, *, left_out: LeftOut | None = None) -> Iterator[FileInfo]:
         """List all objects below a prefix, sorted by name."""
         for path, info in sorted(self.fs.find(uri, detail=True).items()):
             full = f"{scheme(uri)}://{path.lstrip('/')}"
-            if hidden or not is_hidden(full[len(uri) :].lstrip("/")):
+            if not is_hidden(full[len(uri) :].lstrip("/")):
                 yield file_info(full, info)
+
+    def scan(self, uri: str, timeout_s: float, after: str = "") -> Iterator[pa.Table]:
+        """List all objects below a prefix. fsspec holds them all in memory."""
+        files = [file_info(path.lstrip("/"), info) for path, info in self.fs.find(uri, detail=True).items()]
+        skip = len(uri.partition("://")[2].strip("/")) + 1
+        yield listed([(file.uri[skip:].encode(), file.size, file.modified) for file in files])
 
     def folders(self, uri: str, timeout_s: float) -> tuple[str, ...]:
         """List the prefixes directly below this one."""

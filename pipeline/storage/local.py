@@ -17,8 +17,11 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from pipeline.errors import FetchError
-from pipeline.storage.backend import Content, FileInfo, LeftOut, check_size
+from pipeline.storage.backend import Content, FileInfo, LeftOut, check_size, listed
 from pipeline.storage.errors import ChangedWhileRead
+
+SCANNED_ROWS = 4096
+"""Files per table of a scan."""
 
 
 class LocalBackend:
@@ -84,16 +87,16 @@ class LocalBackend:
         """Delete a file if it exists."""
         Path(uri).unlink(missing_ok=True)
 
-    def walk(self, uri: str, timeout_s: float, *, hidden: bool = False, left_out: LeftOut | None = None) -> Iterator[FileInfo]:
+    def walk(self, uri: str, timeout_s: float, *, left_out: LeftOut | None = None) -> Iterator[FileInfo]:
         """List all files below a folder, sorted by path, without following links to folders. Dangling links are listed."""
         with os.scandir(uri) as scan:
-            entries = [entry for entry in scan if hidden or not entry.name.startswith(".")]
+            entries = [entry for entry in scan if not entry.name.startswith(".")]
         # Folders sort as on S3, where a key continues with the slash.
         # Files that disappear during the listing are skipped; only the folder itself must exist.
         for entry in sorted(entries, key=lambda entry: entry.name + "/" * entry.is_dir(follow_symlinks=False)):
             with contextlib.suppress(FileNotFoundError):
                 if entry.is_dir(follow_symlinks=False):
-                    yield from self._walk_below(entry.path, timeout_s, hidden, left_out)
+                    yield from self._walk_below(entry.path, timeout_s, left_out)
                 elif (kind := _kind(entry)) == "file":
                     yield _file_info(entry.path, entry.stat())
                 elif kind == "folder" and left_out is not None:
@@ -101,13 +104,24 @@ class LocalBackend:
                 elif kind == "dangling":
                     yield FileInfo(entry.path, 0, "", 0.0)
 
-    def _walk_below(self, uri: str, timeout_s: float, hidden: bool, left_out: LeftOut | None) -> Iterator[FileInfo]:
+    def _walk_below(self, uri: str, timeout_s: float, left_out: LeftOut | None) -> Iterator[FileInfo]:
         try:
-            yield from self.walk(uri, timeout_s, hidden=hidden, left_out=left_out)
+            yield from self.walk(uri, timeout_s, left_out=left_out)
         except PermissionError:
             if left_out is None:
                 raise
             left_out("unreadable", uri)
+
+    def scan(self, uri: str, timeout_s: float, after: str = "") -> Iterator[pa.Table]:
+        """List all files below a folder as the disk returns them, without links to folders. No folder is held in memory."""
+        skip = len(os.fsencode(uri.rstrip("/"))) + 1
+        rows: list[tuple[bytes, int, float]] = []
+        for path, status in _files_below(uri):
+            rows.append((os.fsencode(path)[skip:], status.st_size, status.st_mtime))
+            if len(rows) == SCANNED_ROWS:
+                yield listed(rows)
+                rows = []
+        yield listed(rows)
 
     def folders(self, uri: str, timeout_s: float) -> tuple[str, ...]:
         """List the folders directly below this one."""
@@ -128,6 +142,17 @@ class LocalBackend:
     def check_folder(self, uri: str, timeout_s: float) -> None:
         """Create the folder if it does not exist."""
         Path(uri).mkdir(parents=True, exist_ok=True)
+
+
+def _files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the files below a folder in any order. What disappears meanwhile is skipped; only the folder itself must exist."""
+    with os.scandir(folder) as scan:
+        for entry in scan:
+            with contextlib.suppress(FileNotFoundError):
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _files_below(entry.path)
+                elif _kind(entry) == "file":
+                    yield entry.path, entry.stat()
 
 
 def _other_spelling(path: str) -> str | None:

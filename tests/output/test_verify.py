@@ -18,11 +18,12 @@ from pipeline.config.job import load_job
 from pipeline.errors import LeaseHeld
 from pipeline.imaging.encode import encode_mask
 from pipeline.manifest.manifest import open_manifest
+from pipeline.output.findings import KINDS, VerifyReport
 from pipeline.output.index import done_ids, read_index, write_part
 from pipeline.output.lease import Lease
 from pipeline.output.output import Output
 from pipeline.output.overwrites import note_overwrites
-from pipeline.output.verify import KINDS, VerifyReport, repair, verify
+from pipeline.output.verify import repair, verify
 from pipeline.run.driver import run_job
 from pipeline.schema import INDEX
 from pipeline.storage.files import Files
