@@ -76,7 +76,7 @@ evaluate: .venv/dev ## mvanet-lite and u2netp against the true masks of photos o
 	@test -f $(DATA)/data/eval/photos.parquet || { echo "make evaluate wants $(DATA)/data/eval/photos.parquet; name another folder: make evaluate DATA=/path/to/shared"; exit 2; }
 	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m study --tb=short tests/studies/evaluate
 
-bench-scale: .venv/dev ## run manifests of up to ITEMS (1000000) rows with hardly any work per row; check that speed and driver memory stay the same; out/scale; 20 minutes
+bench-scale: .venv/dev ## run manifests of up to ITEMS (1000000) rows with hardly any work per row; check that speed and driver memory stay the same, also of gc and verify; out/scale; 30 minutes
 	ITEMS=$(ITEMS) $(BIN)/python -m pytest -m study --tb=short tests/studies/scale
 
 simulate: .venv/dev ## simulate ten million items on 1 to 256 GPUs, checked against real runs on 1 to 3 nodes; tables in out/simulate; 20 minutes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -112,15 +112,11 @@ def files_of(chosen: list[str] | None, endpoint_url: str | None, allow_roots: li
     Raises:
         ConfigError: A setting is of another section, unknown, or out of range.
     """
-    from pipeline.config.job import Storage, parse_overrides
+    from pipeline.config.job import Storage
     from pipeline.config.sections import build
-    from pipeline.errors import ConfigError
     from pipeline.storage.files import Files
 
-    given = parse_overrides(settings(chosen, endpoint_url))
-    if set(given) - {"storage"}:
-        raise ConfigError(f"this command takes storage settings only, not {min(set(given) - {'storage'})}")
-    storage = build(Storage, given.get("storage", {}), "--set")
+    storage = build(Storage, _given(chosen, endpoint_url, "storage").get("storage", {}), "--set")
     allowlist = (*storage.allow_roots, *(allow_roots or ()))
     return Files(storage.model_copy(update={"allow_roots": allowlist}))
 
@@ -131,12 +127,24 @@ def files_and_compute_of(chosen: list[str] | None, endpoint_url: str | None) -> 
     Raises:
         ConfigError: A setting is of another section, unknown, or out of range.
     """
-    from pipeline.config.job import Compute, Storage, parse_overrides
+    from pipeline.config.job import Compute, Storage
     from pipeline.config.sections import build
-    from pipeline.errors import ConfigError
     from pipeline.storage.files import Files
 
-    given = parse_overrides(settings(chosen, endpoint_url))
-    if others := set(given) - {"storage", "compute"}:
-        raise ConfigError(f"this command takes storage and compute settings only, not {min(others)}")
+    given = _given(chosen, endpoint_url, "storage", "compute")
     return Files(build(Storage, given.get("storage", {}), "--set")), build(Compute, given.get("compute", {}), "--set")
+
+
+def _given(chosen: list[str] | None, endpoint_url: str | None, *sections: str) -> dict[str, dict[str, Any]]:
+    """Return the settings of a command that takes those of some sections only.
+
+    Raises:
+        ConfigError: A setting is of another section.
+    """
+    from pipeline.config.job import parse_overrides
+    from pipeline.errors import ConfigError
+
+    given = parse_overrides(settings(chosen, endpoint_url))
+    if others := set(given) - set(sections):
+        raise ConfigError(f"this command takes {' and '.join(sections)} settings only, not {min(others)}")
+    return given

@@ -26,7 +26,9 @@ from jobs.main import main
 from jobs.run import seconds as seconds_of
 from pipeline.config.job import load_job
 from pipeline.errors import ConfigError
+from pipeline.output.output import Output
 from pipeline.run.driver import run_job
+from pipeline.storage.files import Files
 
 ROOT = Path(__file__).resolve().parents[2]
 INJECT = ROOT / "tests" / "faults" / "inject"
@@ -346,3 +348,13 @@ def test_a_deadline_is_a_time_with_its_unit(text: str, seconds: float) -> None:
 def test_other_deadlines_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="give a time above 0 with a unit"):
         seconds_of(text)
+
+
+def test_gc_and_verify_take_storage_and_compute_settings(matteline: Command, make_output: Any, tmp_path: Path) -> None:
+    make_output(Output.at(str(tmp_path / "out"), Files()), 3, failed=0)
+    for command in ("gc", "verify"):
+        done = matteline(command, "out", "--json", "--set", "compute.local_items=5", "--set", "storage.region=eu-west-1")
+        assert str(tmp_path / "out") in json.loads(done.stdout)
+        refused = matteline(command, "out", "--set", "recipe.stretch=true")
+        assert refused.returncode == 2
+        assert "storage and compute settings only, not recipe" in refused.stderr
