@@ -32,9 +32,9 @@ from pipeline.storage.files import Files
 pytestmark = [pytest.mark.study, pytest.mark.timeout(2 * 3600)]
 
 ITEMS = int(os.environ.get("ITEMS") or 1_000_000)
-DISK_ROWS = (ITEMS // 8, ITEMS // 2)
+DISK_ROWS = (ITEMS // 32, ITEMS // 8)
 S3_ROWS = (ITEMS // 160, ITEMS // 40)
-"""Rows of the outputs, each with a mask and a cutout: up to a million objects on a disk, 50,000 on S3."""
+"""Rows of the outputs, each with a mask and a cutout: up to 250,000 objects on a disk, 50,000 on S3."""
 
 PART_ROWS = 12_000
 ORPHANS = 100
@@ -186,3 +186,16 @@ def test_the_time_is_linear(costs: list[Cost], bars: Any, where: str, command: s
 def test_memory_is_bounded(costs: list[Cost], bars: Any, command: str) -> None:
     largest = [one for one in costs if (one.where, one.command) == ("disk", command)][-1]
     bars.at_most(f"{command}: peak of resident MiB, {largest.objects:,} objects", largest.peak_mib, PEAK_MIB)
+
+
+def test_memory_does_not_grow_with_the_objects(bars: Any) -> None:
+    script = Path(__file__).with_name("compare_keys.py")
+    env = os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system"}  # as the command sets it
+    command = [sys.executable, str(script)]
+    first, last = (
+        json.loads(subprocess.run([*command, str(keys)], env=env, capture_output=True, check=True).stdout)
+        for keys in (4 * ITEMS, 16 * ITEMS)
+    )
+    assert first["wrong"] == last["wrong"] == 0
+    name = f"comparing {16 * ITEMS:,} keys with as many: peak of resident MiB"
+    bars.at_most(f"{name} beyond the {first['peak_mib']:.0f} of {4 * ITEMS:,}", last["peak_mib"] - first["peak_mib"], 100)
