@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from posixpath import normpath
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.concurrency import Each
 from pipeline.errors import StorageError
+from pipeline.output.layout import is_inside
 from pipeline.output.output import Output
 from pipeline.storage.backend import LISTED
 
@@ -116,11 +118,13 @@ def _boundaries(output: Output, sample: KeySample) -> pa.Array:
     count = min(MAX_STRETCHES, sample.count // STRETCH) if output.files.can_scan_after(output.folder) else 0
     if not count:
         return pa.array([], pa.binary())
-    keys = np.unique(np.array(sample.keys.to_pylist(), object))
-    chosen = keys[np.linspace(0, len(keys) - 1, count + 1).round().astype(int)[1:]]
+    # An index may name anything: a path that no listing shows as it is written would never be met.
+    keys = sorted({key for key in sample.keys.to_pylist() if is_inside(text := key.decode()) and normpath(text) == text})
+    places = np.unique(np.linspace(0, len(keys) - 1, count + 1).round().astype(int)[1:]) if keys else ()
+    chosen = [keys[place] for place in places]
     with ThreadPoolExecutor(THREADS) as pool:
         exists = list(pool.map(lambda key: output.files.exists(output.layout.uri(key.decode())), chosen))
-    return pa.array(chosen[exists], pa.binary())
+    return pa.array([key for key, is_there in zip(chosen, exists, strict=True) if is_there], pa.binary())
 
 
 def without_hidden(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
