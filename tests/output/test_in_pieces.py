@@ -23,7 +23,7 @@ from pipeline.output.gc import GcReport, collect_garbage
 from pipeline.output.index import read_index, write_part
 from pipeline.output.output import Output
 from pipeline.output.settings import write_settings
-from pipeline.run.each import OnRay, workers
+from pipeline.run.each import workers
 from pipeline.schema import INDEX
 from pipeline.storage.files import Files
 
@@ -212,7 +212,7 @@ def test_on_ray_the_findings_are_the_same(
     whole, garbage = verify.verify(made), collect_garbage(made, "run", delete=False, min_age_s=-60)
     request.getfixturevalue("in_pieces")
     with workers(Compute(local_items=0), [made], 1.0) as each:
-        assert isinstance(each, OnRay)
+        assert each is not in_this_process
         assert facts(verify.verify(made, each=each)) == facts(whole)
         assert collect_garbage(made, "run", delete=True, min_age_s=-60, each=each) == garbage
     assert garbage.files["object"] == 25
