@@ -33,9 +33,8 @@ def verify(
 ) -> None:
     """Check that every item of the manifest has one row, and that all objects of every row are intact.
 
-    If not, the exit code is 1.
+    If not, the exit code is 1. An interrupted check continues with the objects that were not read yet.
 
-    An interrupted check continues with the objects that were not read yet.
     --repair removes unreadable index parts and the rows of damaged items, so that the next run makes these items again.
     """
     from pipeline.log import set_up_logging
