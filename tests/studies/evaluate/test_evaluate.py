@@ -23,6 +23,7 @@ from pipeline.imaging.frame import make_frame, place
 from pipeline.models.estimator import expected_dice
 from pipeline.models.forward import one_thread
 from pipeline.models.signals import measure_signals, signals_by_name
+from pipeline.output.layout import Layout
 from pipeline.quality.expectation import Expectation
 from pipeline.quality.ranking import FAILED_BELOW, GOOD_FROM, Ranking, evaluate_score
 from pipeline.quality.score import all_signals, score
@@ -144,7 +145,7 @@ def test_ok_on_photos_held_out_of_the_calibration(bar: str, model: str, evaluate
 
 
 def rows_of(kind: str, model: dict[str, Any], out: Path) -> pa.Table:
-    return ds.dataset(out / kind / model["recipe"] / "evaluation", format="parquet").to_table()
+    return ds.dataset(Layout(str(out / kind / model["model"])).evaluation, format="parquet").to_table()
 
 
 @pytest.mark.parametrize("bar", ["AUROC for failures", "AURC ÷ soft Dice's", "calibration error", "judged items"])
