@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from claims import claims, resized_avif, small_frame
 from PIL import Image
-from test_fuzz import trials
+from trials import run_trials
 from valid_images import saved, valid_images
 
 from pipeline.config.job import Limits
@@ -16,6 +16,7 @@ from pipeline.errors import DecodeError
 from pipeline.imaging.avif import MAX_BOXES, read_header
 from pipeline.imaging.decode import decode
 
+TRIAL = Path(__file__).with_name("decode_trial.py")
 SIDE_PX = 3_000
 MAX_BYTES_PER_PIXEL = {"WebP animated": 13, "WebP lossy": 13, "AVIF alpha": 18}
 """Of the claimed size. Others: 4 for the picture, 4 in RGB, 4 for white, 1 for the opacity, and Pillow's blocks of 16 MiB."""
@@ -31,7 +32,7 @@ AVIFS = {
 @pytest.mark.parametrize("name", claims(1))
 def test_memory_is_bounded_by_the_claimed_size(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(claims(SIDE_PX)[name]())
-    (outcome,) = trials("folder", str(tmp_path), 0, 1)
+    (outcome,) = run_trials(TRIAL, "folder", str(tmp_path), 0, 1)
     assert outcome.what == "read"
     assert outcome.growth_mib * 2**20 < MAX_BYTES_PER_PIXEL.get(name, 17) * SIDE_PX**2
 
