@@ -84,8 +84,8 @@ def run_job(
             _write_record(plan, record, 0, None)
             return plan, record
         if plan.todo:
-            log.info("loading the model")
             with _on_signal(signals, lambda reason: notifier.send(Stopped.exit_code, reason, quick=True)):
+                log.info("loading the model")
                 _check_model(plan, run_id)
         with Lease(plan.output, run_id) as lease:
             progress = Progress(
