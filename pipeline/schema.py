@@ -142,13 +142,15 @@ TRAVELLING = ("pixels", "mask", "fetch_s", "decode_s", "segment_s")
 """Columns between the stages that do not reach the index."""
 
 
+_TAKEN = frozenset(name.lower() for name in (*INDEX.names, *TRAVELLING))
+
+
 def carried_name(name: str) -> str:
     """Return the name under which a manifest's further column is carried: its own, unless that is taken.
 
     Case is ignored, as in SQL: next to ``status``, DuckDB could not read a column ``Status``.
     """
-    taken = name.lower() in {other.lower() for other in (*INDEX.names, *TRAVELLING)}
-    return f"manifest_{name}" if taken else name
+    return f"manifest_{name}" if name.lower() in _TAKEN else name
 
 
 def index_schema(carried: pa.Schema) -> pa.Schema:

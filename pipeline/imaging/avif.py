@@ -19,7 +19,7 @@ Span = tuple[int, int]
 
 
 class Header(NamedTuple):
-    """What the boxes of an AVIF claim."""
+    """The claims of the boxes of an AVIF."""
 
     size: tuple[int, int] | None
     """Claimed width and height; None if the boxes cannot be read. libavif refuses these."""

@@ -32,7 +32,7 @@ _SRGB_CURVE = (3, 2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 
 
 class Colours(NamedTuple):
-    """What RGB or grey samples mean."""
+    """The colours that RGB or grey samples stand for."""
 
     primaries: Chromaticities = REC_709
     gamma: float | None = None

@@ -62,7 +62,7 @@ def list_folder(folder: str, files: Files, suffixes: tuple[str, ...]) -> Iterato
     if links:
         log.warning(f"{_these(links)}: links to folders are not followed; give the folders that they lead to")
     if unreadable:
-        log.warning(f"{_these(unreadable)}: no permission to list; what is in there is left out")
+        log.warning(f"{_these(unreadable)}: no permission to list; the files in there are left out")
 
 
 def _these(paths: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a verification finds."""
+"""The findings of a verification."""
 
 from __future__ import annotations
 

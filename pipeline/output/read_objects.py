@@ -56,7 +56,7 @@ SAVE_S = 30.0
 
 @dataclass(frozen=True)
 class Reading:
-    """Which objects are read. It is sent to the workers."""
+    """A choice of objects to read, and the step that reads them. It is sent to the workers."""
 
     output: Output
     sample: float

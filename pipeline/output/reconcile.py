@@ -54,7 +54,7 @@ def reconcile(output: Output) -> int:
 
 
 class _Newest(NamedTuple):
-    """Where the newest row of each duplicate item is, in the order of the ids."""
+    """The places of the newest row of each duplicate item, in the order of the ids."""
 
     part: npt.NDArray[np.int32]
     row: npt.NDArray[np.int32]

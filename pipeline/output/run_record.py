@@ -123,7 +123,7 @@ class DriftFacts(Stored):
 
 
 class RunFacts(Stored):
-    """What a run record or progress object of any version holds, as far as it is read."""
+    """The fields of a run record or progress object of any version that are read."""
 
     run_id: str
     manifest: str

@@ -24,7 +24,7 @@ class OnRay:
         """Yield the tables of all units.
 
         Raises:
-            PipelineError: What a worker raised.
+            PipelineError: A worker raised it.
         """
         if not units:
             return

@@ -65,7 +65,7 @@ def test_a_folder_without_permission_is_named_and_the_rest_goes_on(
     monkeypatch.setattr(os, "scandir", scandir)
     assert from_folder(str(tmp_path), Files())["item_id"].to_pylist() == ["a.jpg", "z/c.jpg"]
     (line,) = [one.getMessage() for one in logged]
-    assert line == f"{tmp_path}/closed: no permission to list; what is in there is left out"
+    assert line == f"{tmp_path}/closed: no permission to list; the files in there are left out"
     with pytest.raises(StorageError, match=f"^{tmp_path}/closed: "):
         list(Files().list(str(tmp_path)))  # all other listings must be complete
 
