@@ -12,22 +12,23 @@ from jobs.evaluate import print_tables
 
 
 def calibrate(
-    outputs: Annotated[list[str], typer.Argument(help="Outputs of one model with an evaluation or reviews.")],
+    outputs: Annotated[list[str], typer.Argument(help="Outputs of one model. Each needs an evaluation or reviews.")],
     to: Annotated[str, typer.Option("--to", "-o", metavar="FILE", help="The calibration to write, a .json file.")],
     held_out: Annotated[
         float,
-        typer.Option("--held-out", metavar="SHARE", help="Share of the photos that are not fitted, but used to test the fit."),
+        typer.Option("--held-out", metavar="SHARE", help="Share of the photos that are kept out of the fit, to test it."),
     ] = 0.5,
     set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
     """Fit a calibration: quality becomes the probability that a mask's Dice is at least 0.95.
 
-    It also chooses the default of recipe.review_below: the lowest threshold for which at most 5 % of the held-out masks
-    above it have a Dice below 0.9.
+    It also chooses the threshold between ok and review, for recipes without review_below: the lowest quality above which at
+    most 5 % of the held-out masks have a Dice below 0.9.
 
-    It uses the measurements of `matteline evaluate` and the reviews of `matteline review import`. Items of one photo (column
-    group) are either all in the fit or all held out. Use the file with --set recipe.calibration=FILE, or name it in a preset.
+    It uses the measurements of `matteline evaluate` and the reviews of `matteline review import`. Items of one photo (equal
+    values in the column group) are either all in the fit or all held out. Use the file with --set recipe.calibration=FILE, or
+    name it in a preset.
     """
     from pipeline.config.recipe import REVIEW_BELOW
     from pipeline.errors import ConfigError

@@ -22,7 +22,7 @@ def dataset(
     set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
-    """Export an output's masks as a data set, with all objects of an image together."""
+    """Export an output's masks as COCO annotations (--coco), as indexed PNGs (--indexed) or as both, grouped by image."""
     from pipeline.errors import ConfigError
     from pipeline.output.dataset import export_dataset
     from pipeline.output.output import open_output

@@ -23,9 +23,10 @@ def gc(
     set_: options.PassSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
-    """Find objects without a row in the index, replaced index parts and partial files.
+    """Find garbage: partial files, replaced index parts, and masks, cutouts and renditions that no row of the index names.
 
-    Nothing is deleted without --delete. While a run is active in the output, this is refused with exit code 5.
+    Nothing is deleted without --delete. While a run is active in the output, gc is refused with exit code 5, even without
+    --delete.
     """
     from pipeline.log import set_up_logging
     from pipeline.output.gc import KINDS, collect_garbage

@@ -35,7 +35,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    epilog="Start with the bundled photos: matteline run --manifest examples/manifest.csv --output out/demo",
+    epilog="Start with the bundled photos, which the path examples/ leads to: "
+    "matteline run --manifest examples/manifest.csv --output out/demo",
 )
 WORK = (run, top, cut, plan, manifest, show, verify, gc, dataset)
 JUDGEMENT = (evaluate, calibrate, report, compare)

@@ -59,7 +59,7 @@ def manifest(
     set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
-    """Build a manifest with one item per image below a folder or prefix, or with --coco one item per annotated object.
+    """Build a manifest: one item per image below a folder or prefix. With --coco: one item per annotated object.
 
     Ground truth for `matteline evaluate` goes to the column truth_uri.
     """

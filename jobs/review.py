@@ -19,7 +19,7 @@ def import_(
     set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
-    """Store a page's reviews in the output. If a sample was drawn, print whether the output is accepted."""
+    """Store a page's reviews in the output. If a sample was drawn, print whether the sample passes."""
     from pipeline.errors import ConfigError
     from pipeline.output.output import open_output
     from pipeline.review.reviews import import_reviews, review_sample

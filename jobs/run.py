@@ -29,7 +29,12 @@ def run(
     endpoint_url: options.Endpoint = None,
     allow_root: options.AllowRoot = None,
     retry: Annotated[
-        str | None, typer.Option("--retry", metavar="CODES", help="Retry failed items by error code, e.g. fetch,write.")
+        str | None,
+        typer.Option(
+            "--retry",
+            metavar="CODES",
+            help="Retry failed items by error code, e.g. fetch,write. `matteline show` lists the codes.",
+        ),
     ] = None,
     changed: Annotated[bool, typer.Option("--changed", help="Reprocess items whose image, URI or box has changed.")] = False,
     replace: Annotated[
@@ -71,7 +76,7 @@ def run(
         typer.Option(
             "--drift-from",
             metavar="OUTPUT",
-            help="Baseline for the drift warning: an output, or a file from `matteline review accept`. "
+            help="Warn if the quality differs from this baseline: an output, or a file from `matteline review accept`. "
             "Default: the baseline that is stored in --output.",
         ),
     ] = None,
@@ -80,8 +85,9 @@ def run(
 ) -> None:
     """Cut out every image of a manifest.
 
-    Writes masks, cutouts and an index with quality scores to the output. Run the same command again to continue a stopped run:
-    items in the index are skipped, failed ones too (see --retry).
+    Writes masks, cutouts and an index with quality scores to the output.
+
+    Run the same command again to continue a stopped run. Items in the index are skipped, failed ones too (see --retry).
     """
     from pipeline.errors import PipelineError
     from pipeline.run.signals import SignalHandler

@@ -23,17 +23,21 @@ def verify(
     manifest: Annotated[
         str | None, typer.Option("--manifest", "-m", help="The items to expect. Default: the manifest of the last run.")
     ] = None,
-    sample: Annotated[float, typer.Option("--sample", min=0, max=1, help="Share of the items whose objects are read.")] = 1.0,
+    sample: Annotated[float, typer.Option("--sample", min=0, max=1, help="Share of the items whose files are read.")] = 1.0,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Read all objects, and let the next run make damaged and missing ones again.")
+        bool,
+        typer.Option(
+            "--repair",
+            help="Read all files, and remove the rows of items with damaged or missing ones: the next run makes them again.",
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     set_: options.PassSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
-    """Check that every item of the manifest has one row, and that all objects of every row are intact.
+    """Check that every item of the manifest has one row, and that all files of every row are intact.
 
-    If not, the exit code is 1. An interrupted check continues with the objects that were not read yet.
+    If not, the exit code is 1. Run it again to continue an interrupted check with the files that were not read yet.
 
     --repair removes unreadable index parts and the rows of damaged items, so that the next run makes these items again.
     """

@@ -69,7 +69,7 @@ class JobSpeed:
     """MiB that the stages passed through Ray's object store."""
     actors: int
     model_items_per_s: float
-    """Speed of all replicas of the model alone, at the job's batch size."""
+    """Speed of the model alone on all actors together, at the job's batch size."""
     efficiency: float
     """``items_per_s`` ÷ ``model_items_per_s``."""
 

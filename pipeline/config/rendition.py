@@ -223,7 +223,7 @@ def check_unique_names(renditions: Sequence[Rendition]) -> None:
     """Refuse two files with the same name, and names of an output's own folders.
 
     Raises:
-        ValueError: With that name.
+        ValueError: A file name is used twice, or a rendition has a reserved name. The message names it.
     """
     for rendition in renditions:
         if rendition.name in RESERVED:

@@ -209,7 +209,9 @@ def check_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
     if image.tag_v2.get(262) == 5 and image.tag_v2.get(332, 1) != 1:
         raise DecodeError("its inks are not cyan, magenta, yellow and black; save it as RGB")
     if 2 in image.tag_v2.get(339, (1,)):
-        raise DecodeError("its samples are signed numbers, which have no defined white; save it with 8 or 16 bits per channel")
+        raise DecodeError(
+            "its samples are signed numbers, which have no defined white; save it with unsigned 8 or 16 bits per channel"
+        )
     width, height = image.tag_v2.get(322, 0), image.tag_v2.get(323, 0)
     if width * height > max(MAX_TILE_PX, image.width * image.height):
         raise DecodeError(f"it is stored in tiles of {width:,} x {height:,} pixels; save it again with smaller ones")

@@ -258,7 +258,7 @@ def _from_pattern(uri: str, files: Files) -> Manifest:
         raise ConfigError(f"{redact(uri)} matches images; give their folder instead of a pattern")
     kind = kinds.pop()
     if kind is None or kinds:
-        raise ConfigError(f"{redact(uri)} matches files of several kinds; a manifest is {_KINDS}")
+        raise ConfigError(f"{redact(uri)} matches files that are not all of one supported kind; a manifest is {_KINDS}")
     base = parent(re.split(r"[*?\[]", uri, maxsplit=1)[0] + "-")
     return _from_tables(uri, kind, base, list(paths), files)
 

@@ -22,7 +22,7 @@ CONTOUR_REACH = 0.021
 """Distance from the contour within which uncertainty is allowed, as a share of the map's side: 1.5 % of its diagonal."""
 
 MIN_AREA = 0.0025
-"""Lower limit of the object's area in divisions by it, as a share of the map."""
+"""Smallest divisor in place of the object's area, as a share of the map: keeps tiny objects from inflating the signals."""
 
 MIN_GRADIENT = 0.02
 """Added to the photo's mean gradient, so that the noise of a plain picture does not count as edges."""

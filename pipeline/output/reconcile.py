@@ -68,7 +68,7 @@ class _Candidates(NamedTuple):
     rows: int
     """All rows of duplicate items in the part."""
     at: npt.NDArray[np.int32]
-    """Which item."""
+    """Position of each row's item among the duplicate ids."""
     run: npt.NDArray[np.int32]
     time: npt.NDArray[np.int64]
     row: npt.NDArray[np.int32]

@@ -1,6 +1,6 @@
 """Evaluate a quality score: does it rank bad masks first, and is it a calibrated probability?
 
-``score`` is higher for better masks, ``dice`` their Dice. Items of equal score count with the mean of their equals, so the
+``score`` is higher for better masks, ``dice`` their Dice. Items of equal score share the mean of their values, so the
 order of the rows does not matter.
 """
 
@@ -138,9 +138,9 @@ def ranks(values: Floats) -> Floats:
 
 
 def inversions(numbers: npt.NDArray[np.int64]) -> int:
-    """Count the pairs of numbers from 0 on that are in falling order, in N·log²N.
+    """Count the pairs of non-negative numbers of which the larger comes first, in O(N·log²N).
 
-    The digits of such a pair are equal down to the first binary digit that differs, where a 1 stands before a 0.
+    Compared from the highest bit down, the first bit that differs is 1 in the earlier and 0 in the later number.
     """
     total = 0
     for digit in range(int(numbers.max(initial=0)).bit_length()):

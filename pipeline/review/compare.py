@@ -45,7 +45,7 @@ class Change:
     quality_after: float | None
     note: str = ""
     place: tuple[int, int] | None = None
-    """Row and column of the corner of the most changed window, which ``views`` shows at 1:1."""
+    """Row and column of the top left corner of the most changed window, which ``views`` shows at 1:1."""
 
 
 @dataclass

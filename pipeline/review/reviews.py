@@ -81,7 +81,8 @@ class SampleResult:
         claim = f"at most {self.plan.at_most:.4g} bad with {self.plan.confidence:.4g} confidence"
         so_far = f"{self.reviewed} of {self.plan.draw} reviewed, {self.bad} bad ({self.plan.allowed} allowed)"
         open_or_accepted = "accepted" if self.complete else "open: review the rest"
-        outcome = "not accepted" if self.bad > self.plan.allowed else open_or_accepted
+        failed = "not accepted: improve the output, then draw a new sample"
+        outcome = failed if self.bad > self.plan.allowed else open_or_accepted
         bound = f"; at most {self.upper_bound:.4f} are bad (Clopper-Pearson, infinite population)" if self.reviewed else ""
         return f"{claim}: {outcome}; {so_far}{bound}"
 
@@ -195,7 +196,9 @@ def _rows(text: str, recipe: str, folder: str) -> Iterator[tuple[int, dict[str, 
     try:
         missing = [name for name in ("item_id", "verdict") if name not in (reader.fieldnames or ())]
         if missing:
-            raise ConfigError(f"line 1: the file lacks the column {missing[0]}; its columns are {', '.join(COLUMNS)}")
+            raise ConfigError(
+                f"line 1: the file lacks the column {missing[0]}; a review file has the columns {', '.join(COLUMNS)}"
+            )
         for row in reader:
             yield reader.line_num, _parse_row(row, reader.line_num, recipe, folder)
     except csv.Error as error:

@@ -38,7 +38,7 @@ class StageContext:
     deadline: float | None = None
     """Seconds since 1970 from which no more items are started; None for none."""
     ledger: CrashLedger | None = None
-    """None: crashes are not isolated, and nothing has a deadline (tests, benchmarks)."""
+    """None (tests, benchmarks): crashes are not isolated, and items have no time limit."""
     pool: Pool = NO_MODEL
     batch_size: int | None = None
     """Images per forward pass; None for the recipe's default."""

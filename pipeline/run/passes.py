@@ -36,7 +36,7 @@ def run_passes(plan: Plan, record: RunRecord, lease: Lease) -> None:
         lease: The lease of the output.
 
     Raises:
-        PipelineError: The run was stopped, a worker refused, or items are still missing.
+        PipelineError: The run was stopped, a worker refused weights or settings, or items are still missing.
     """
     with RunCounters(plan.todo) as counters:
         _run_passes(plan, record, lease, counters)

@@ -83,7 +83,10 @@ def _fit(compute: Compute, cluster: Cluster, *, gpu_model: bool) -> Pool:
     if share and not gpu_model:
         raise ConfigError("this ONNX Runtime has no CUDA; install onnxruntime-gpu, or set compute.gpus_per_actor=0")
     if compute.device == "cuda" and not share:
-        raise ConfigError(f"compute.device is cuda, but the cluster has {gpus:g} GPUs for it; use compute.device=auto or cpu")
+        what = (
+            "compute.gpus_per_actor is 0; remove one of the two" if gpus else "there is no GPU; use compute.device=auto or cpu"
+        )
+        raise ConfigError(f"compute.device is cuda, but {what}")
     if share > 1 and share != int(share):
         raise ConfigError(f"compute.gpus_per_actor={share:g}: use a part of one GPU, up to 1, or a whole number")
     if share:

@@ -55,10 +55,10 @@ def load_initial(network: MVANet, path: Path, variant: Variant) -> InitialWeight
 def _load_backbone(backbone: TimmFeatures, network: nn.Module, tensors: dict[str, Tensor], path: Path) -> InitialWeights:
     expected = backbone.body.state_dict()
     unused = tuple(key for key in tensors if CLASSIFIER.match(key))
-    wrong = [key for key in expected if key not in tensors]
-    wrong += [key for key in tensors if key not in expected and key not in unused]
-    wrong += [key for key in expected if key in tensors and tensors[key].shape != expected[key].shape]
+    wrong = [f"it lacks {key}" for key in expected if key not in tensors]
+    wrong += [f"{key} is not part of it" for key in tensors if key not in expected and key not in unused]
+    wrong += [f"{key} has another shape" for key in expected if key in tensors and tensors[key].shape != expected[key].shape]
     if wrong:
-        raise WeightsError(f"{path} does not fit the backbone: {wrong[0]} is missing on one side, or its shape differs")
+        raise WeightsError(f"{path} does not fit the backbone: {wrong[0]}")
     backbone.body.load_state_dict({key: tensors[key] for key in expected}, strict=True)
     return InitialWeights(len(expected), tuple(name for name, _ in network.named_children() if name != "backbone"), unused)

@@ -74,7 +74,7 @@ def test_reviews_decide_about_a_sample(output: Output) -> None:
     assert result is not None and result.accepted and result.upper_bound == pytest.approx(1 - 0.1 ** (1 / len(ids)))
     import_reviews(HEAD + f"{ids[0]},reject,,,2026-01-01\n", output)
     result = review_sample(output)
-    assert result is not None and not result.accepted and ": not accepted;" in result.message
+    assert result is not None and not result.accepted and ": not accepted: improve the output" in result.message
 
 
 @pytest.mark.parametrize("item_id", ['=HYPERLINK("http://x")', "-1", "+1", "@a", "'=1", "''=1", "'quoted"])

@@ -125,7 +125,9 @@ def _to_maps(output: Tensor, batch: int, frame_px: int) -> Tensor:
     if output.ndim == 4 and output.shape[1] == 1:
         output = output[:, 0]
     if output.ndim != 3 or len(output) != batch:
-        raise SegmentError(f"the ONNX graph gave {list(output.shape)} for {batch} images; it must be one map per image")
+        raise SegmentError(
+            f"the ONNX graph returned an output of shape {list(output.shape)} for {batch} images; it must be one map per image"
+        )
     output = output.float()
     if output.shape[1:] != (frame_px, frame_px):
         output = F.interpolate(output[:, None], size=(frame_px, frame_px), mode="bilinear", align_corners=False)[:, 0]
