@@ -129,3 +129,14 @@ def test_workers_without_a_model_do_without_its_libraries() -> None:
         "commit, decode, read, write; print(*{'torch', 'timm', 'onnxruntime'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split() == []
+
+
+def test_clients_of_s3_and_http_are_imported_when_an_address_needs_them() -> None:
+    """They take a quarter of a second of CPU time, in every process. A missing file is told without them, too."""
+    script = (
+        "import sys; from pipeline.run import driver; from pipeline.storage.files import Files\n"
+        "try: Files().read('missing')\n"
+        "except Exception as error: assert 'does not exist' in str(error)\n"
+        "print(*{'aiohttp', 'botocore', 's3fs', 'fsspec'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split() == []

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import ConfigError
-from pipeline.storage.errors import LIBRARY_ERRORS, describe_error, is_corruption
+from pipeline.storage.errors import describe_error, is_corruption, library_errors
 from pipeline.storage.files import Files
 from pipeline.storage.uris import redact
 
@@ -35,7 +35,7 @@ def translate_errors(uri: str, kind: str) -> Iterator[None]:
     """
     try:
         yield
-    except (pa.ArrowException, *LIBRARY_ERRORS, EOFError, zlib.error, csv.Error) as error:
+    except (pa.ArrowException, *library_errors(), EOFError, zlib.error, csv.Error) as error:
         if not is_corruption(error):
             raise ConfigError(f"the manifest can't be read: {describe_error(error, uri)}") from error
         # The text may quote a row with a signed URL.

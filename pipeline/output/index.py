@@ -20,7 +20,7 @@ from pipeline.output.output import Output
 from pipeline.quality.expectation import Expectation
 from pipeline.schema import INDEX, STATUSES
 from pipeline.storage.backend import FileInfo
-from pipeline.storage.errors import LIBRARY_ERRORS, describe_error, is_corruption, is_missing
+from pipeline.storage.errors import describe_error, is_corruption, is_missing, library_errors
 from pipeline.storage.files import Files
 from pipeline.storage.uris import join, name, redact
 
@@ -210,7 +210,7 @@ def read_part(part: FileInfo, files: Files, columns: Sequence[str] | None) -> pa
     except FetchError as error:
         merged = f"{redact(part.uri)} was merged with other parts while the index was read, by a run; run this command again"
         raise StorageError(merged if error.__cause__ and is_missing(error.__cause__) else str(error)) from error
-    except (pa.ArrowException, *LIBRARY_ERRORS) as error:
+    except (pa.ArrowException, *library_errors()) as error:
         if not is_corruption(error):
             raise StorageError(describe_error(error, part.uri)) from error
         raise DamagedPart(f"{redact(part.uri)} is damaged; run matteline verify --repair, then the same run again") from error

@@ -28,7 +28,7 @@ from pipeline.output.layout import Layout
 from pipeline.output.output import Output
 from pipeline.output.settings import recipe_label
 from pipeline.review.sampling import Plan, draw, plan, upper_bound
-from pipeline.storage.errors import LIBRARY_ERRORS
+from pipeline.storage.errors import library_errors
 from pipeline.storage.uris import join
 
 VERDICTS = ("accept", "reject")
@@ -130,7 +130,7 @@ def read_reviews(output: Output) -> dict[str, dict[str, Any]]:
             rows = _read_part(output.files.read(info.uri))
         except FetchError as error:
             raise StorageError(f"the reviews {info.uri} cannot be read ({error})") from error
-        except (pa.ArrowException, *LIBRARY_ERRORS, OverflowError) as error:
+        except (pa.ArrowException, *library_errors(), OverflowError) as error:
             raise StorageError(f"the reviews {info.uri} are damaged; delete them and import them again") from error
         for row in rows:
             if row["item_id"] not in latest or latest[row["item_id"]]["time"] <= row["time"]:

@@ -14,7 +14,6 @@ from pipeline.errors import ConfigError, PipelineError, StorageError, WriteError
 from pipeline.log import log
 from pipeline.output.run_record import OUTCOMES, RunRecord
 from pipeline.storage.files import Files
-from pipeline.storage.http import POST_TIMEOUT_S, POST_TRIES, post_json
 from pipeline.storage.uris import HTTP_SCHEMES, redact, scheme
 
 VARIABLE = "MATTELINE_NOTIFY"
@@ -34,6 +33,10 @@ class Notifier:
 
     def __init__(self, to: str | None, about: dict[str, str], files: Files) -> None:
         self._to = files.absolute(to) if to else None
+        if self._to and scheme(self._to) in HTTP_SCHEMES:
+            from pipeline.storage.http import post_json  # now, because a signal leaves no time for it
+
+            self._post = post_json
         self.run_id = about["run_id"]
         self._about, self._files, self._sent = {key: redact(value) for key, value in about.items()}, files, False
         self.record: RunRecord | None = None
@@ -53,7 +56,8 @@ class Notifier:
         message = json.dumps(self._message(exit_code, error), ensure_ascii=False).encode()
         try:
             if scheme(self._to) in HTTP_SCHEMES:
-                post_json(self._to, message, tries=1 if quick else POST_TRIES, timeout_s=QUICK_S if quick else POST_TIMEOUT_S)
+                attempts: dict[str, Any] = {"tries": 1, "timeout_s": QUICK_S} if quick else {}
+                self._post(self._to, message, **attempts)
             else:
                 self._files.write(self._to, message)
         except (StorageError, WriteError) as fault:

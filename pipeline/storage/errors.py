@@ -9,27 +9,36 @@ import errno
 import os
 import socket
 import ssl
-from typing import Any
-
-import aiohttp
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    HTTPClientError,
-    IncompleteReadError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    SSLError,
-)
-from botocore.exceptions import ConnectionError as BotoConnectionError
-from botocore.parsers import ResponseParserError
-from urllib3.exceptions import HTTPError
+import sys
+from typing import Any, Literal
 
 from pipeline.storage.uris import bucket_and_key, redact
 
-LIBRARY_ERRORS = (OSError, ValueError, ImportError, BotoCoreError, ClientError, aiohttp.ClientError, HTTPError)
-"""Exceptions that storage libraries raise for any reason but a bug of this package."""
+Errors = tuple[type[Exception], ...]
+Kind = Literal["ANY", "CONNECTION", "CERTIFICATE", "NO_CREDENTIALS", "NO_PROFILE"]
+
+
+def library_errors() -> Errors:
+    """Return the exceptions that storage libraries raise for any reason but a bug of this package, to use in ``except``."""
+    return (OSError, ValueError, ImportError, *_of_clients("ANY"))
+
+
+def _of_clients(kind: Kind) -> Errors:
+    """Return the S3 and HTTP clients' exceptions of a kind. A client that nobody imported has raised none."""
+    if not {"aiohttp", "botocore", "urllib3"} & sys.modules.keys():
+        return ()
+    from pipeline.storage import client_errors
+
+    return tuple(getattr(client_errors, kind))
+
+
+def _connection_errors() -> Errors:
+    return (ConnectionError, TimeoutError, socket.gaierror, *_of_clients("CONNECTION"))
+
+
+def _certificate_errors() -> Errors:
+    return (ssl.SSLError, *_of_clients("CERTIFICATE"))
+
 
 _CREDENTIALS = {
     *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"),
@@ -42,13 +51,6 @@ _BUSY = {
     *("SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "OperationAborted", "Throttling"),
     *("ConditionalRequestConflict", "BadDigest", "IncompleteBody", "429", "500", "502", "503", "504"),
 }
-_CONNECTION_ERRORS = (
-    *(BotoConnectionError, HTTPClientError, IncompleteReadError, ResponseParserError),
-    *(HTTPError, aiohttp.ClientConnectionError, aiohttp.ClientPayloadError),
-    *(ConnectionError, TimeoutError, socket.gaierror),
-)
-_CERTIFICATE_ERRORS = (SSLError, aiohttp.ClientSSLError, ssl.SSLError)
-
 _REFUSED = "the credentials were refused ({code}); correct storage.key and storage.secret, the profile or the AWS variables"
 _FORBIDDEN = "access was refused ({code}); these credentials need permission for it, or it does not exist"
 _OTHER_REGION = "the bucket {bucket!r} is in another region; set storage.region"
@@ -77,20 +79,26 @@ class ChangedWhileRead(ConnectionError):
     """A file was rewritten in place while it was read, so that its bytes are a mixture of two versions."""
 
 
-_TYPES: tuple[tuple[Any, str], ...] = (
-    (
-        (NoCredentialsError, PartialCredentialsError),
-        "no credentials were found; set storage.key and storage.secret, a profile, or the AWS variables",
-    ),
-    (ProfileNotFound, "the AWS profile does not exist; correct storage.profile"),
-    (_CERTIFICATE_ERRORS, "the server's TLS certificate is not trusted; check the address and the machine's certificates"),
-    (ChangedWhileRead, "it changed while it was read; wait until it is written, then run again with --retry fetch"),
-    (TimeoutError, "the request timed out; check the address (on S3 storage.endpoint_url) and the network"),
-    (_CONNECTION_ERRORS, "it can't be reached; check the address (on S3 storage.endpoint_url) and the network"),
-    (ImportError, "no installed library supports this scheme; install its fsspec library, or use a path or s3://"),
-    (FileNotFoundError, "it does not exist; correct the path or URI"),
-    (PermissionError, "access was refused; check its permissions"),
-)
+def _by_type() -> tuple[tuple[Errors, str], ...]:
+    """Return what is wrong by type of exception; the first that fits counts."""
+    return (
+        (
+            _of_clients("NO_CREDENTIALS"),
+            "no credentials were found; set storage.key and storage.secret, a profile, or the AWS variables",
+        ),
+        (_of_clients("NO_PROFILE"), "the AWS profile does not exist; correct storage.profile"),
+        (
+            _certificate_errors(),
+            "the server's TLS certificate is not trusted; check the address and the machine's certificates",
+        ),
+        ((ChangedWhileRead,), "it changed while it was read; wait until it is written, then run again with --retry fetch"),
+        ((TimeoutError,), "the request timed out; check the address (on S3 storage.endpoint_url) and the network"),
+        (_connection_errors(), "it can't be reached; check the address (on S3 storage.endpoint_url) and the network"),
+        ((ImportError,), "no installed library supports this scheme; install its fsspec library, or use a path or s3://"),
+        ((FileNotFoundError,), "it does not exist; correct the path or URI"),
+        ((PermissionError,), "access was refused; check its permissions"),
+    )
+
 
 _ERRNO = {
     errno.ENOSPC: "the disk is full; make room",
@@ -140,7 +148,7 @@ def is_missing(error: BaseException) -> bool:
 
 def is_corruption(error: BaseException) -> bool:
     """Check whether a reader rejected the content, as opposed to an error of the storage."""
-    if isinstance(error, (OSError, HTTPError, BotoCoreError, ClientError, aiohttp.ClientError)):
+    if isinstance(error, (OSError, *_of_clients("ANY"))):
         # Arrow reports damaged files as a plain OSError without errno.
         return type(error) is OSError and error.errno is None and s3_code(error) is None
     return True
@@ -153,7 +161,7 @@ def is_transient(error: BaseException) -> bool:
         return code in _BUSY
     if isinstance(error, HttpStatusError):
         return error.status >= 500 or error.status in (408, 425, 429)
-    return isinstance(error, _CONNECTION_ERRORS) and not isinstance(error, _CERTIFICATE_ERRORS)
+    return isinstance(error, _connection_errors()) and not isinstance(error, _certificate_errors())
 
 
 def describe_error(error: BaseException, uri: str) -> str:
@@ -168,8 +176,8 @@ def _reason(error: BaseException, uri: str) -> str:
         return text.format(code=code, bucket=bucket_and_key(uri)[0])
     if isinstance(error, HttpStatusError):
         return _HTTP.get(error.status, "the server returned HTTP {status}").format(status=error.status)
-    for kind, text in _TYPES:
-        if isinstance(error, kind):
+    for types, text in _by_type():
+        if isinstance(error, types):
             return text
     if isinstance(error, OSError) and error.errno is not None:
         return _ERRNO.get(error.errno, f"the operating system reports {os.strerror(error.errno).lower()!r}")

@@ -11,7 +11,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
@@ -20,12 +20,12 @@ from pipeline.errors import FetchError, PipelineError, StorageError, WriteError
 from pipeline.storage import uris
 from pipeline.storage.allowlist import AllowList
 from pipeline.storage.backend import Content, FileInfo, LeftOut, StorageBackend
-from pipeline.storage.errors import LIBRARY_ERRORS, describe_error, is_missing
-from pipeline.storage.fsspec_backend import FsspecBackend, filesystem
-from pipeline.storage.http import HttpBackend
+from pipeline.storage.errors import describe_error, is_missing, library_errors
 from pipeline.storage.local import LocalBackend
 from pipeline.storage.retry import TIMEOUT_S, with_retries
-from pipeline.storage.s3 import S3Backend
+
+if TYPE_CHECKING:
+    from pipeline.storage.http import HttpBackend
 
 PROBE_TIMEOUT_S = 15.0
 """Seconds for a check before the run starts, so that a wrong endpoint is reported early."""
@@ -105,7 +105,7 @@ class Files:
         def check(backend: StorageBackend, left: float) -> bool:
             try:
                 backend.stat(uri, left)
-            except LIBRARY_ERRORS as error:
+            except library_errors() as error:
                 if is_missing(error):
                     return False
                 raise
@@ -189,7 +189,7 @@ class Files:
     def _listing(self, uri: str, start: Callable[[], Iterator[T]]) -> Iterator[T]:
         try:
             yield from start()
-        except LIBRARY_ERRORS as error:
+        except library_errors() as error:
             if not isinstance(error, FileNotFoundError) or uris.scheme(uri):
                 raise StorageError(describe_error(error, _folder_of(error) or uri)) from error
 
@@ -229,7 +229,7 @@ class Files:
         def check(backend: StorageBackend, left: float) -> None:
             try:
                 backend.stat(uri, left)
-            except LIBRARY_ERRORS as error:
+            except library_errors() as error:
                 if not is_missing(error) and not isinstance(error, PermissionError):
                     raise
                 # HEAD returns no S3 error code, and a prefix is not an object; a listing covers both.
@@ -280,20 +280,33 @@ class Files:
         with _lock:
             if key not in _backends:
                 try:
-                    if kind == "s3":
-                        _backends[key] = S3Backend(self.storage)
-                    else:
-                        _backends[key] = FsspecBackend(filesystem(uri)) if kind else LocalBackend()
-                except LIBRARY_ERRORS as error:
+                    _backends[key] = _connect(uri, self.storage)
+                except library_errors() as error:
                     raise raise_as(describe_error(error, uri)) from error
             return _backends[key]
 
     def _http(self) -> HttpBackend:
+        from pipeline.storage.http import HttpBackend
+
         key = (os.getpid(), AllowList.of(self.storage))
         with _lock:
             if key not in _http_backends:
                 _http_backends[key] = HttpBackend(key[1])
             return _http_backends[key]
+
+
+def _connect(uri: str, storage: Storage) -> StorageBackend:
+    """Return a new backend for an address. Each client is imported for the first address that needs it."""
+    kind = uris.scheme(uri)
+    if not kind:
+        return LocalBackend()
+    if kind == "s3":
+        from pipeline.storage.s3 import S3Backend
+
+        return S3Backend(storage)
+    from pipeline.storage.fsspec_backend import FsspecBackend, filesystem
+
+    return FsspecBackend(filesystem(uri))
 
 
 def _folder_of(error: Exception) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pipeline.errors import PipelineError
-from pipeline.storage.errors import LIBRARY_ERRORS, describe_error, is_transient
+from pipeline.storage.errors import describe_error, is_transient, library_errors
 
 TIMEOUT_S = 120.0
 """Default deadline of one operation with all its retries, in seconds."""
@@ -37,7 +37,7 @@ def with_retries(
     while True:
         try:
             return work(max(deadline - time.monotonic(), 0.01))
-        except LIBRARY_ERRORS as error:
+        except library_errors() as error:
             attempt += 1
             pause = random.uniform(0.5, 1) * min(pause_s * 2 ** (attempt - 1), MAX_PAUSE_S)
             # Report the underlying error, not the timeout that it caused.

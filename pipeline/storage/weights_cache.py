@@ -21,7 +21,6 @@ from filelock import FileLock, Timeout
 
 from pipeline.errors import FetchError, StorageError, WeightsError
 from pipeline.storage.files import Files
-from pipeline.storage.http import download
 from pipeline.storage.retry import with_retries
 from pipeline.storage.uris import HTTP_SCHEMES, name, redact, scheme, strip_signature
 
@@ -161,6 +160,8 @@ def _download(uri: str, sha256: str | None, files: Files, folder: Path, record: 
                 file.write(chunk)
 
             if scheme(uri) in HTTP_SCHEMES:
+                from pipeline.storage.http import download
+
                 etag = download(uri, known_etag, write, left, allow_http=sha256 is not None or scheme(uri) == "http")
             else:
                 etag = _copy_object(uri, known_etag, write, files)
