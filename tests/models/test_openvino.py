@@ -22,6 +22,12 @@ pytestmark = pytest.mark.skipif(not has_openvino(), reason="OpenVINO is not inst
 SIDE = 128
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of graphs that tests share, because converting a network takes long."""
+    return tmp_path_factory.mktemp("graphs")
+
+
 @pytest.fixture
 def fused(small_network: Any) -> Callable[[Variant], MVANet]:
     def make(variant: Variant) -> MVANet:
@@ -52,11 +58,11 @@ def folders(cache: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize(("variant", "side"), [(BEN2, 128), (MVANET, 384)], ids=["instance norm", "batch norm"])
-def test_logits_equal_pytorchs(fused: Any, variant: Variant, side: int) -> None:
+def test_logits_equal_pytorchs(fused: Any, variant: Variant, side: int, kept: Path) -> None:
     network, x = fused(variant), torch.randn(2, 3, side, side)
     with torch.inference_mode():
         before = network(x)
-    logits = compile_model(lambda: network, side=side)(x)
+    logits = compile_model(lambda: network, kept, side=side)(x)
     assert logits.shape == before.shape and logits.dtype == torch.float32
     assert (logits - before).abs().max() <= 1e-5 * max(1.0, float(before.abs().max()))
     with torch.inference_mode():
@@ -64,11 +70,11 @@ def test_logits_equal_pytorchs(fused: Any, variant: Variant, side: int) -> None:
 
 
 @pytest.mark.skipif(not has_bf16(), reason="this CPU has no bf16 instructions")
-def test_bf16_is_close_but_not_equal(fused: Any) -> None:
-    network, x = fused(MVANET), torch.randn(1, 3, SIDE, SIDE)
+def test_bf16_is_close_but_not_equal(fused: Any, kept: Path) -> None:
+    network, x = fused(MVANET), torch.randn(1, 3, 384, 384)
     with torch.inference_mode():
         exact = network(x).sigmoid()
-    difference = (compile_model(lambda: network, precision="bf16")(x).sigmoid() - exact).abs()
+    difference = (compile_model(lambda: network, kept, "bf16", 384)(x).sigmoid() - exact).abs()
     assert 1e-5 < difference.mean() < 0.02
 
 

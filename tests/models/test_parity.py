@@ -62,6 +62,7 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-logits.astype(np.float64)))
 
 
+@pytest.mark.study  # test_mvanet.py has it with small networks
 def test_a_batch_equals_its_images(golden: Any, recipe: Any, loaded: Any, photo_frames: Any, bars: Any) -> None:
     model = model_of(golden, recipe, loaded, 256, "fp32")
     frames = photo_frames(3, 256)

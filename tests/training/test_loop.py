@@ -63,11 +63,11 @@ def trainer(disc_manifest: Callable[[int], Path]) -> Callable[..., Trainer]:
 
 
 def test_the_loss_falls_and_the_object_is_found(trainer: Any, tmp_path: Path) -> None:
-    one = trainer(recipe(stages=[stage(40, batch=4)], decay_steps=10, average=0.8), tmp_path, validate_every=10)
+    one = trainer(recipe(stages=[stage(24, batch=4)], decay_steps=6, average=0.8, rate=6e-3), tmp_path, validate_every=6)
     one.run()
     with (tmp_path / "curve.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["step"] for row in rows] == ["10", "20", "30", "40"]
+    assert [row["step"] for row in rows] == ["6", "12", "18", "24"]
     assert float(rows[-1]["loss"]) < 0.7 * float(rows[0]["loss"])
     assert float(rows[-1]["iou"]) > 0.5 > float(rows[0]["mae"])
     assert {*LOSSES, "mae", "iou", "dice", "rate", "seconds"} < set(rows[0])
