@@ -120,7 +120,8 @@ def test_ben2_needs_little_memory(memory_mib: dict[str, dict[str, float]], bars:
 
 
 @pytest.mark.parametrize(
-    ("preset", "size", "items", "limit"), [("ben2-base", PHOTO_12MP, 16, 0.95), ("u2netp", PHOTO_2MP, 160, 0.70)]
+    ("preset", "size", "items", "limit"),
+    [("ben2-base", PHOTO_12MP, 16, 0.95), ("u2netp", PHOTO_2MP, 160, 0.75), ("mvanet-lite", PHOTO_2MP, 160, 0.75)],
 )
 def test_pipeline_efficiency(
     preset: str,
