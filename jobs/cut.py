@@ -36,13 +36,13 @@ def cut(
     from pipeline.imaging.decode import decode
     from pipeline.imaging.encode import encode_mask
     from pipeline.imaging.renditions.render import render
+    from pipeline.log import set_up_logging, waiting_for
     from pipeline.models.resolve import check_licence
     from pipeline.paths import example_path
-    from pipeline.segmenter import Segmenter
     from pipeline.storage.files import Files
     from pipeline.types import Box
 
-    del verbose  # main reads it, for tracebacks
+    set_up_logging(verbose=verbose)
     changes = parse_overrides(set_ or [])
     storage = build(Storage, changes.get("storage", {}), "--set")
     limits = build(Limits, changes.get("limits", {}), "--set")
@@ -59,8 +59,12 @@ def cut(
         if path and files.absolute(path) == source:
             raise ConfigError(f"{option} {path} is the picture itself; choose another name")
     image = decode(files.read(source, max_bytes=limits.max_bytes), limits)
-    segmenter = Segmenter.from_recipe(chosen.recipe, files, device=compute.device, threads=compute.threads_per_actor)
-    result = segmenter(image, where)
+    with waiting_for(f"loading the model {chosen.recipe.name}"):
+        from pipeline.segmenter import Segmenter
+
+        segmenter = Segmenter.from_recipe(chosen.recipe, files, device=compute.device, threads=compute.threads_per_actor)
+    with waiting_for("cutting out", at_once=False):
+        result = segmenter(image, where)
     files.write(files.absolute(target), result.png())
     if mask:
         files.write(files.absolute(mask), encode_mask(result.alpha))

@@ -12,7 +12,7 @@ from jobs.console import out, span, table
 
 if TYPE_CHECKING:
     from pipeline.run.cost import Price, Speed
-    from pipeline.run.pool import Pool
+    from pipeline.run.pool import Cluster, Pool
     from pipeline.run.preflight import Plan
 
 
@@ -36,12 +36,9 @@ def plan(
 
     If the output has no earlier run of this recipe, the model is timed on this machine for a few seconds.
     """
-    from pipeline.log import set_up_logging
-    from pipeline.models.load import can_use_gpu
-    from pipeline.run.cluster import ray_cluster, with_cpu_actors
+    from pipeline.log import set_up_logging, waiting_for
     from pipeline.run.cost import Price, sample_sizes
     from pipeline.run.gpus import will_use_gpus
-    from pipeline.run.pool import fit_pool
     from pipeline.run.preflight import check_model, make_plan, without_done
     from pipeline.storage.files import Files
 
@@ -51,19 +48,21 @@ def plan(
     files = Files(asked.storage)
     gpu = asked.recipe.precision == "auto" and will_use_gpus(asked.compute)
     made = without_done(make_plan(asked, files, accept_licence=accept_licence, gpu=gpu))
-    check_model(made)
-    made = replace(made, job=with_cpu_actors(made.job, made.todo))
-    with ray_cluster(made.job.compute) as cluster:
-        pool = fit_pool(made.job.compute, cluster, gpu_model=can_use_gpu(asked.recipe))
+    with waiting_for("checking the model"):
+        check_model(made)
+    made, pool, cluster = _machines(made)
     lines = table("", "")
     lines.add_row("manifest", made.manifest.uri)
     lines.add_row("output", made.output.folder)
     lines.add_row("items", f"{made.rows}, of which {made.rows - made.todo} are done and {made.todo} to do")
     if made.refused:
         lines.add_row("", f"{made.refused} rows cannot be used (box or URI) and will be recorded as failed")
-    cpus, gpus = sum(node.cpus for node in cluster), sum(node.gpus for node in cluster)
-    machines = "1 machine" if len(cluster) == 1 else f"{len(cluster)} machines"
-    lines.add_row("cluster", f"{machines}, {cpus:g} CPUs (as Ray counts them), {gpus:g} GPUs")
+    if cluster:
+        cpus, gpus = sum(node.cpus for node in cluster), sum(node.gpus for node in cluster)
+        machines = "1 machine" if len(cluster) == 1 else f"{len(cluster)} machines"
+        lines.add_row("cluster", f"{machines}, {cpus:g} CPUs (as Ray counts them), {gpus:g} GPUs")
+    else:
+        lines.add_row("cluster", f"none: up to {made.job.compute.local_items} items are processed without Ray")
     where = f"{pool.gpus:g} GPU each" if pool.gpus else "on CPUs"
     lines.add_row("model", f"{asked.recipe.name}, {pool.actors} {'actor' if pool.actors == 1 else 'actors'}, {where}")
     if made.job.recipe.renditions:
@@ -77,10 +76,26 @@ def plan(
             lines.add_row("images", f"about {size:.3g} ± {error:.2g} {unit}, from the sizes of {len(sizes.known)} of them")
         if sizes.unknown:
             lines.add_row("", f"{sizes.unknown} of {sizes.unknown + len(sizes.known)} sampled images cannot be found")
-        working = [node for node in cluster if (node.gpus if pool.gpus else node.cpus)]  # a head node does no work
-        for name, text in _estimate(made, pool, machines=len(working), price=parsed):
+        # A head node does no work.
+        working = len([node for node in cluster if (node.gpus if pool.gpus else node.cpus)]) if cluster else 1
+        for name, text in _estimate(made, pool, machines=working, price=parsed):
             lines.add_row(name, text)
     out.print(lines)
+
+
+def _machines(made: Plan) -> tuple[Plan, Pool, Cluster]:
+    """Return the plan with its actors, the pool, and the machines; none for a run that is small enough for one process."""
+    from pipeline.run.local import is_small, local_pool
+
+    if is_small(made.job.compute, made.todo):
+        return made, local_pool(made), ()
+    from pipeline.models.load import can_use_gpu
+    from pipeline.run.cluster import ray_cluster, with_cpu_actors
+    from pipeline.run.pool import fit_pool
+
+    made = replace(made, job=with_cpu_actors(made.job, made.todo))
+    with ray_cluster(made.job.compute) as cluster:
+        return made, fit_pool(made.job.compute, cluster, gpu_model=can_use_gpu(made.job.recipe)), cluster
 
 
 def _estimate(made: Plan, pool: Pool, *, machines: int, price: Price | None) -> list[tuple[str, str]]:
@@ -102,6 +117,7 @@ def _speed(made: Plan, pool: Pool) -> Speed:
     """Return the speed of an earlier run, or that of the model alone on this machine."""
     from pipeline.bench.model import seconds_per_item
     from pipeline.concurrency import local_cpus
+    from pipeline.log import waiting_for
     from pipeline.output.run_record import records
     from pipeline.run.cost import Speed, measured_speed
 
@@ -111,9 +127,10 @@ def _speed(made: Plan, pool: Pool) -> Speed:
     compute = made.job.compute
     threads = compute.threads_per_actor or max(1, local_cpus() // pool.actors_per_node)
     batch = compute.batch_size_for(made.job.recipe.frame_px, pool.device)
-    per_item_s = seconds_per_item(
-        made.job.recipe, made.output.files, device=pool.device, threads=threads, batch=batch, engine=compute.engine
-    )
+    with waiting_for("timing the model on this machine"):
+        per_item_s = seconds_per_item(
+            made.job.recipe, made.output.files, device=pool.device, threads=threads, batch=batch, engine=compute.engine
+        )
     return Speed(
         1 / per_item_s, f"the model alone takes {per_item_s:.3g} s per item on this machine, {pool.actors} in parallel"
     )

@@ -40,17 +40,21 @@ def report(
     endpoint_url: options.Endpoint = None,
 ) -> None:
     """Write one HTML page to review an output: numbers, failures, and the worst items with pictures."""
+    from pipeline.log import set_up_logging, waiting_for
     from pipeline.output.output import open_output
     from pipeline.review.pages import Sample, report_page, sample_page
     from pipeline.storage.uris import join
 
+    set_up_logging()
     files = options.files_of(set_, endpoint_url)
     opened = open_output(output, files)
-    if sample:
-        page, message = sample_page(opened, allow_root or (), Sample(at_most, confidence, allowed, seed))
+    with waiting_for("reading the index and its pictures"):
+        if sample:
+            page, message = sample_page(opened, allow_root or (), Sample(at_most, confidence, allowed, seed))
+        else:
+            page, message = report_page(opened, allow_root or (), items), None
+    if message:
         out.print(message, markup=False)
-    else:
-        page = report_page(opened, allow_root or (), items)
     target = files.absolute(html) if html else join(opened.folder, "report.html")
     files.write(target, page)
     out.print(f"  report   {html or target}, {len(page) / 2**20:.1f} MiB", markup=False)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -20,8 +21,8 @@ from rich.segment import Segment
 log = logging.getLogger("matteline")
 """Logger of the package. ``extra={"facts": {...}}`` adds fields to a JSON line."""
 
-JSON_EVERY_S = 10.0
-"""Seconds between two progress lines."""
+JSON_EVERY_S = 5.0
+"""Seconds between two progress lines, and between two that say what is still being waited for."""
 
 MOST_NAMED = 1000
 """Failed items per error code that a run names in its log. The index has all of them."""
@@ -101,6 +102,39 @@ def set_up_logging(*, verbose: bool = False) -> None:
     log.propagate = False
 
 
+@contextmanager
+def waiting_for(what: str, *, at_once: bool = True) -> Iterator[None]:
+    """Log what is going on, so that no long silence is unexplained: at the start, and every ``JSON_EVERY_S`` until the end.
+
+    Args:
+        what: A participle: ``loading the model``.
+        at_once: False logs nothing if it takes less than ``JSON_EVERY_S``.
+    """
+    began = time.monotonic()
+    if at_once:
+        log.info(what)
+    with _every(JSON_EVERY_S, lambda: log.info(f"still {what}, {time.monotonic() - began:.0f} s so far")):
+        yield
+
+
+@contextmanager
+def _every(seconds: float, work: Callable[[], object]) -> Iterator[None]:
+    """Do something small again and again on a thread of its own, until the block ends."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(seconds):
+            work()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 class PassProgress:
     """Shows how much of a pass over many things is done: a bar on a terminal, otherwise a JSON line every ``JSON_EVERY_S``.
 
@@ -169,13 +203,12 @@ class RunCounters:
         self.store_bytes = 0
         """Bytes that the stages passed through Ray's object store; known at the end of a pass."""
         self._named: dict[str, int] = {}
-        self._logged_at = time.monotonic()
+        self._lines = ExitStack()
         self._ticked: float | None = None
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
     def __enter__(self) -> RunCounters:
-        self._logged_at = time.monotonic()
         if sys.stderr.isatty():
             self._progress = Progress(
                 SpinnerColumn(),
@@ -189,9 +222,12 @@ class RunCounters:
             )
             self._progress.start()
             self._task = self._progress.add_task("", total=self.total, facts="starting")
+        else:
+            self._lines.enter_context(_every(JSON_EVERY_S, self._log))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lines.close()
         if self._progress is not None:
             self._progress.stop()
 
@@ -231,11 +267,13 @@ class RunCounters:
         if self._progress is not None and self._task is not None:
             facts = f"{self.items_per_s:.2f} items/s  {self.counts['failed']} failed  {self.counts['review']} to review"
             self._progress.update(self._task, completed=self.done, facts=facts)
-        elif time.monotonic() - self._logged_at >= JSON_EVERY_S:
-            self._logged_at = time.monotonic()
-            left_s = (self.total - self.done) / max(1e-9, self.items_per_s)
-            facts_json = {**self.counts, "total": self.total, "items_per_s": round(self.items_per_s, 3), "eta_s": round(left_s)}
-            log.info("progress", extra={"facts": facts_json})
+
+    def _log(self) -> None:
+        """Log one line of progress, also if nothing was committed since the last."""
+        speed = self.items_per_s
+        eta_s = round((self.total - self.done) / speed) if speed else None
+        facts = {**self.counts, "total": self.total, "items_per_s": round(speed, 3), "eta_s": eta_s}
+        log.info("progress", extra={"facts": facts})
 
     def add_part(self, part: Mapping[str, Any]) -> None:
         """Add one index part, by what the commit stage says about it."""

@@ -198,6 +198,7 @@ def _start_ray(compute: Compute) -> None:
             handler.setLevel(logging.CRITICAL)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = address_of(compute)
+    log.info("joining the Ray cluster" if address else "starting Ray, which takes some seconds")
     _check_answers(address)
     try:
         with _muted_stderr():

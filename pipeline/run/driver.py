@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.config.job import Job
 from pipeline.errors import ErrorBudgetExceeded, ItemsMissing, PipelineError, Stopped, WriteError
-from pipeline.log import facts_in_every_line, log
+from pipeline.log import facts_in_every_line, log, waiting_for
 from pipeline.output.baseline import Baseline, baseline, drift
 from pipeline.output.changes import changed as find_changed
 from pipeline.output.index import tally
@@ -84,8 +84,8 @@ def run_job(
             _write_record(plan, record, 0, None)
             return plan, record
         if plan.todo:
-            with _on_signal(signals, lambda reason: notifier.send(Stopped.exit_code, reason, quick=True)):
-                log.info("loading the model")
+            handled = _on_signal(signals, lambda reason: notifier.send(Stopped.exit_code, reason, quick=True))
+            with handled, waiting_for("loading the model"):  # in this order: a signal may come after the first line
                 _check_model(plan, run_id)
         with Lease(plan.output, run_id) as lease:
             progress = Progress(
@@ -97,7 +97,8 @@ def run_job(
             )
             run = _Run(plan, record, lease, progress, accepted)
             with _on_signal(signals, lambda reason: _stop(run, notifier, reason)):
-                prepare_output(plan)
+                with waiting_for("checking the output's index", at_once=False):
+                    prepare_output(plan)
                 # The run that held the lease until now may have done some of the items.
                 plan = without_done(plan, retry, others)
                 record.done_before = plan.rows - plan.todo

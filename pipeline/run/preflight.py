@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from pipeline.config.job import Job
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError
+from pipeline.log import waiting_for
 from pipeline.manifest.id_set import IdSet, contains, hash_ids
 from pipeline.manifest.manifest import Manifest, Scan, item_named, open_manifest, scan, shared_name
 from pipeline.manifest.names import NameTemplate, name_keys
@@ -85,12 +86,14 @@ def make_plan(
             "images; choose an output beside it"
         )
     files.check_writable(root)
-    resolved = resolve(job.recipe, files, gpu=gpu, limits=job.limits)
+    with waiting_for("fetching the weights", at_once=False):
+        resolved = resolve(job.recipe, files, gpu=gpu, limits=job.limits)
     job = job.with_recipe(resolved.recipe)
     output = Output.at(root, files)
     settings = settings_of(resolved.recipe, job.output.name)
     recorded = check_settings(output, resolved.recipe, settings, replace=replace)
-    scanned = scan(manifest, files)
+    with waiting_for("reading the manifest"):
+        scanned = scan(manifest, files)
     _check_roots(job, manifest, scanned)
     _check_rows(scanned)
     if recorded is not None:

@@ -261,7 +261,8 @@ def test_plan_says_what_would_run(matteline: Command, tmp_path: Path, make_photo
     said = " ".join(shown.stdout.split())
     assert "s per item on this machine" in said
     assert "images about" in said and "from the sizes of 3 of them" in said
-    assert "CPUs" in said
+    assert "cluster none: up to" in said and "items are processed without Ray" in said
+    assert "starting Ray" not in shown.stderr
 
 
 def test_manifest_from_a_folder_and_from_coco(matteline: Command, tmp_path: Path, make_photos: MakePhotos) -> None:

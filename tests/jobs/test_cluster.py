@@ -29,30 +29,20 @@ def test_an_existing_cluster_by_address(
     address: str, tmp_path: Path, make_photos: Callable[..., list[Path]], fake_preset: str
 ) -> None:
     make_photos(tmp_path / "photos", 6)
-    command = [MATTELINE, "run", "-m", "photos", "-o", "out", "-p", fake_preset]
     # Ray's own variables of this process are none of the command's business, but for the token: once a local cluster has been
     # started here, those that follow ask for it.
     env = {key: value for key, value in os.environ.items() if key.startswith("RAY_AUTH_") or not key.startswith("RAY_")}
-    done = subprocess.run(
-        [*command, "--set", f"compute.ray_address={address}"],
-        cwd=tmp_path,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
+
+    def matteline(verb: str, output: str, address: str) -> subprocess.CompletedProcess[str]:
+        command = [MATTELINE, verb, "-m", "photos", "-o", output, "-p", fake_preset, "--set", f"compute.ray_address={address}"]
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=240)
+
+    planned = matteline("plan", "out", address)
+    assert "2 machines, 4 CPUs (as Ray counts them)" in " ".join(planned.stdout.split()), planned.stderr
+    done = matteline("run", "out", address)
     assert done.returncode == 0, done.stderr
     assert "all 2 machines of the cluster must mount it" in done.stderr
     assert ds.dataset(tmp_path / "out" / "index", format="parquet").count_rows() == 6
-    nowhere = subprocess.run(
-        [*command, "-o", "out2", "--set", "compute.ray_address=127.0.0.1:9"],
-        cwd=tmp_path,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    nowhere = matteline("run", "out2", "127.0.0.1:9")
     assert nowhere.returncode == 2, nowhere.stderr
     assert "no Ray cluster answers at 127.0.0.1:9" in nowhere.stderr
