@@ -1,41 +1,78 @@
-"""``matteline cut``: cut out one picture, without a manifest and without Ray."""
+"""``matteline cut``: cut out single pictures, without a manifest and without Ray."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+import sys
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+from urllib.parse import urlsplit
 
 import typer
 
 from jobs import options
-from jobs.console import out
+from jobs.console import err, out, show_error
+
+if TYPE_CHECKING:
+    from pipeline.config.job import Limits
+    from pipeline.imaging.renditions.plain import Format
+    from pipeline.segmenter import Cutout, Segmenter
+    from pipeline.storage.files import Files
+    from pipeline.types import Pixels
+
+PIPE = "-"
+"""Names stdin as a picture, and stdout as an output."""
+
+COLOURS = {"white": "#ffffff", "black": "#000000"}
+SUFFIXES: dict[Format, str] = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
+
+
+class _Target(NamedTuple):
+    """A picture and the file to write: what, and in which format."""
+
+    picture: str
+    path: str
+    form: Format
+    background: str | None
+    mask_only: bool
 
 
 def cut(
-    picture: Annotated[str, typer.Argument(help="Path or URI of the picture.")],
+    pictures: Annotated[list[str], typer.Argument(help="Paths or URIs of pictures. - reads one from stdin.")],
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="Path of the cutout, a PNG. Default: <name>-cutout.png in the current folder."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write (.png, .webp, .jpg), folder for several, or - for stdout. "
+            "Default: <name>-cutout.png in the current folder.",
+        ),
     ] = None,
     box: Annotated[str | None, typer.Option("--box", help="Box around the object: x0,y0,x1,y1 in pixels.")] = None,
     mask: Annotated[str | None, typer.Option("--mask", help="Also write the mask to this path, an 8-bit PNG.")] = None,
+    mask_only: Annotated[bool, typer.Option("--mask-only", help="Write the mask instead of the cutout, an 8-bit PNG.")] = False,
+    form: Annotated[
+        str | None, typer.Option("--format", metavar="FORMAT", help="png, webp or jpg. Default: that of the output's suffix.")
+    ] = None,
+    background: Annotated[
+        str | None,
+        typer.Option("--background", metavar="COLOUR", help='A colour such as "#f4f1ea", white or black. JPEG\'s is white.'),
+    ] = None,
     preset: options.Preset = None,
     rendition: options.Renditions = None,
     set_: options.Set = None,
+    allow_root: options.AllowRoot = None,
     accept_licence: options.AcceptLicence = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Cut out one picture.
+    """Cut out one picture or several.
 
-    Renditions are written beside the cutout: cup.png, cup-amazon-main.jpg.
+    Renditions are written beside the cutout: cup.png, cup-amazon-main.jpg. With several pictures, one that cannot be read is
+    reported, and the exit code is 1.
     """
     from pipeline.config.job import Compute, Limits, Storage, parse_overrides
     from pipeline.config.presets import DEFAULT_PRESET, load_preset
     from pipeline.config.sections import build
-    from pipeline.errors import ConfigError
-    from pipeline.imaging.decode import decode
-    from pipeline.imaging.encode import encode_mask
-    from pipeline.imaging.renditions.render import render
+    from pipeline.errors import ConfigError, PipelineError
     from pipeline.log import set_up_logging, waiting_for
     from pipeline.models.resolve import check_licence
     from pipeline.paths import example_path
@@ -47,33 +84,189 @@ def cut(
     storage = build(Storage, changes.get("storage", {}), "--set")
     limits = build(Limits, changes.get("limits", {}), "--set")
     compute = build(Compute, changes.get("compute", {}), "--set")
-    files = Files(storage)
-    target = output or f"{Path(picture).stem}-cutout.png"
-    if not target.lower().endswith(".png"):
-        raise ConfigError(f"--output {target!r} must end in .png: a cutout has transparency")
+    files = Files(storage.model_copy(update={"allow_roots": (*storage.allow_roots, *(allow_root or ()))}))
     where = None if box is None else Box.parse([part.strip() for part in box.split(",")])
+    targets = _targets(pictures, output, form, background, mask_only)
+    if len(targets) > 1 and (box or mask):
+        raise ConfigError("--box and --mask are for one picture; use a manifest for boxes of several (matteline run)")
+    if rendition and targets[0].path == PIPE:
+        raise ConfigError("renditions are files of their own, so --output - cannot be combined with --rendition")
+    _check_targets(targets, mask, files)
     chosen = load_preset(preset or DEFAULT_PRESET, changes.get("recipe"), rendition or ())
     check_licence(chosen, accept_licence)
-    source = files.absolute(example_path(picture))
-    for option, path in (("--output", target), ("--mask", mask)):
-        if path and files.absolute(path) == source:
-            raise ConfigError(f"{option} {path} is the picture itself; choose another name")
-    image = decode(files.read(source, max_bytes=limits.max_bytes), limits)
-    with waiting_for(f"loading the model {chosen.recipe.name}"):
-        from pipeline.segmenter import Segmenter
+    segmenter: Segmenter | None = None
+    failed = 0
+    for target in targets:
+        try:
+            image = _read(example_path(target.picture), files, limits)
+            if segmenter is None:  # not before there is a picture for it
+                with waiting_for(f"loading the model {chosen.recipe.name}"):
+                    from pipeline.segmenter import Segmenter
 
-        segmenter = Segmenter.from_recipe(chosen.recipe, files, device=compute.device, threads=compute.threads_per_actor)
-    with waiting_for("cutting out", at_once=False):
-        result = segmenter(image, where)
-    files.write(files.absolute(target), result.png())
+                    threads = compute.threads_per_actor
+                    segmenter = Segmenter.from_recipe(chosen.recipe, files, device=compute.device, threads=threads)
+            with waiting_for(f"cutting out {target.picture}", at_once=False):
+                result = segmenter(image, where)
+            _write(target, mask, result, segmenter, files)
+        except PipelineError as error:
+            if len(targets) == 1 or isinstance(error, ConfigError):
+                raise
+            show_error(error)
+            failed += 1
+    if failed:
+        err.print(f"{failed} of {len(targets)} pictures failed")
+        raise typer.Exit(1)
+
+
+def _targets(
+    pictures: list[str], output: str | None, form: str | None, background: str | None, mask_only: bool
+) -> list[_Target]:
+    """Choose the file of every picture.
+
+    Raises:
+        ConfigError: Options contradict each other, or a colour is none.
+    """
+    from pipeline.errors import ConfigError
+
+    if mask_only and background:
+        raise ConfigError("a mask has no background; remove --background or --mask-only")
+    suffix = PurePosixPath(output or "").suffix.lower()
+    if output is not None and len(pictures) > 1 and (suffix in _formats() or output == PIPE):
+        raise ConfigError(f"--output {output} is one file, but there are {len(pictures)} pictures; give a folder")
+    in_folder = output is not None and (output.endswith("/") or len(pictures) > 1 or _is_folder(output))
+    chosen = _format(form, "" if in_folder else suffix, output, mask_only)
+    colour = None if background is None else _colour(background)
+
+    def path_of(picture: str) -> str:
+        stem = PurePosixPath(urlsplit(picture).path if "://" in picture else picture).stem
+        if output is None:
+            return PIPE if picture == PIPE else f"{stem}-{'mask' if mask_only else 'cutout'}{SUFFIXES[chosen]}"
+        return f"{output.rstrip('/')}/{'stdin' if picture == PIPE else stem}{SUFFIXES[chosen]}" if in_folder else output
+
+    return [_Target(picture, path_of(picture), chosen, colour, mask_only) for picture in pictures]
+
+
+def _colour(text: str) -> str:
+    """Return a colour as six hexadecimal digits.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    from pipeline.config.rendition import Rendition
+    from pipeline.config.sections import build
+    from pipeline.errors import ConfigError
+
+    colour = COLOURS.get(text.lower(), text)
+    if not colour.startswith("#"):
+        raise ConfigError(f'--background {text!r} is not a colour such as "#f4f1ea", white or black')
+    return build(Rendition, {"name": "plain", "background": colour}, "--background").background
+
+
+def _format(form: str | None, suffix: str, output: str | None, mask_only: bool) -> Format:
+    """Choose the format by ``--format``, else by the output's suffix, else PNG.
+
+    Raises:
+        ConfigError: Unknown, or the two differ.
+    """
+    from pipeline.errors import ConfigError
+
+    formats = _formats()
+    asked = None if form is None else formats.get(f".{form.lower().lstrip('.')}")
+    if form is not None and asked is None:
+        raise ConfigError(f"--format {form!r} is unknown; choose png, webp or jpg")
+    by_suffix = formats.get(suffix)
+    if output not in (None, PIPE) and suffix and by_suffix is None:
+        raise ConfigError(f"--output {output!r} must end in .png, .webp or .jpg; the name of a folder ends in /")
+    if asked and by_suffix and asked != by_suffix:
+        raise ConfigError(f"--format {form} and --output {output} name different formats; leave one of them out")
+    chosen = asked or by_suffix or "png"
+    if mask_only and chosen != "png":
+        raise ConfigError("masks are written as PNG only; give an output that ends in .png")
+    return chosen
+
+
+def _formats() -> dict[str, Format]:
+    from pipeline.imaging.renditions.plain import FORMATS
+
+    return FORMATS
+
+
+def _is_folder(path: str) -> bool:
+    from pathlib import Path
+
+    return "://" not in path and path != PIPE and Path(path).is_dir()
+
+
+def _check_targets(targets: list[_Target], mask: str | None, files: Files) -> None:
+    """Refuse to write one file twice, over a picture, or to a terminal.
+
+    Raises:
+        ConfigError: It names the option, and the pictures.
+    """
+    from pipeline.errors import ConfigError
+    from pipeline.paths import example_path
+
+    taken: dict[str, str] = {}
+    for target in targets:
+        if (key := target.path.casefold()) in taken:
+            raise ConfigError(f"{taken[key]} and {target.picture} would both be written to {target.path}; give one at a time")
+        taken[key] = target.picture
+        if target.path == PIPE and sys.stdout.isatty():
+            raise ConfigError("the picture would be written to the terminal; redirect stdout, or give --output FILE")
+    sources = {files.absolute(example_path(target.picture)) for target in targets if target.picture != PIPE}
+    for option, path in (*(("--output", target.path) for target in targets), ("--mask", mask)):
+        if path and path != PIPE and files.absolute(path) in sources:
+            raise ConfigError(f"{option} {path} is the picture itself; choose another name")
+
+
+def _read(picture: str, files: Files, limits: Limits) -> Pixels:
+    """Read and decode one picture. Errors name it as the user did.
+
+    Raises:
+        ItemError: It cannot be read or decoded.
+    """
+    from pipeline.errors import DecodeError, FetchError
+    from pipeline.imaging.decode import decode
+
+    if picture == PIPE:
+        data = sys.stdin.buffer.read(limits.max_bytes + 1)
+        if len(data) > limits.max_bytes:
+            raise FetchError(f"stdin has more than {limits.max_bytes} bytes (limits.max_bytes)")
+    else:
+        data = files.read(picture if "~" not in picture else files.absolute(picture), max_bytes=limits.max_bytes)
+    try:
+        return decode(data, limits)
+    except DecodeError as error:
+        raise DecodeError(f"{'stdin' if picture == PIPE else picture}: {error}") from error
+
+
+def _write(target: _Target, mask: str | None, result: Cutout, segmenter: Segmenter, files: Files) -> None:
+    """Write cutout or mask, the additional mask, and the renditions. Prints a line for each."""
+    from pipeline.imaging.encode import encode_mask
+    from pipeline.imaging.renditions.plain import encode_plain
+    from pipeline.imaging.renditions.render import render
+
+    say = err if target.path == PIPE else out
+    colours = None if target.mask_only else result.cutout[..., :3]
+    data = encode_mask(result.alpha) if colours is None else encode_plain(colours, result.alpha, target.form, target.background)
+    if target.path == PIPE:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        files.write(files.absolute(target.path), data)
     if mask:
         files.write(files.absolute(mask), encode_mask(result.alpha))
     why = f" ({', '.join(result.reasons)})" if result.reasons else ""
-    out.print(f"{target}: {image.shape[1]} x {image.shape[0]}, quality {result.quality:.2f}{why}", markup=False)
+    height, width = result.alpha.shape
+    name = "stdout" if target.path == PIPE else target.path
+    say.print(f"{name}: {width} x {height}, quality {result.quality:.2f}{why}", markup=False)
     resolved = segmenter.resolved
+    if not resolved.recipe.renditions:
+        return
+    beside = str(PurePosixPath(target.path).with_suffix("")) if "://" not in target.path else target.path.rsplit(".", 1)[0]
     for rendered in render(resolved.recipe.renditions, result.cutout[..., :3], result.alpha, resolved.backgrounds):
-        path = f"{target[:-4]}-{rendered.name}.{rendered.suffix}"
+        path = f"{beside}-{rendered.name}.{rendered.suffix}"
         if rendered.data is not None:
             files.write(files.absolute(path), rendered.data)
         size = [f"{rendered.size.width} x {rendered.size.height}"] if rendered.size else []
-        out.print(f"{path}: {', '.join([*size, *([rendered.note] if rendered.note else [])])}", markup=False)
+        say.print(f"{path}: {', '.join([*size, *([rendered.note] if rendered.note else [])])}", markup=False)

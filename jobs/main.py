@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -31,13 +32,31 @@ from jobs.verify import verify
 
 app = typer.Typer(
     name="matteline",
-    help="Cut objects out of images: one picture, a folder, or ten million.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     epilog="Start with the bundled photos, which the path examples/ leads to: "
     "matteline run --manifest examples/manifest.csv --output out/demo",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import pipeline
+
+        typer.echo(f"matteline {pipeline.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def matteline(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Cut objects out of images: one picture, a folder, or ten million."""
+
+
 WORK = (run, top, cut, plan, manifest, show, verify, gc, dataset)
 JUDGEMENT = (evaluate, calibrate, report, compare)
 for command in (*WORK, *JUDGEMENT, train, export, models, renditions, bench):

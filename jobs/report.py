@@ -14,7 +14,9 @@ ITEMS = 300
 
 def report(
     output: Annotated[str, typer.Argument(help="A run's output: a folder or a URI.")],
-    html: Annotated[str | None, typer.Option("--html", help="The page to write. Default: report.html in the output.")] = None,
+    html: Annotated[
+        str | None, typer.Option("--output", "-o", "--html", help="The page to write. Default: report.html in the output.")
+    ] = None,
     items: Annotated[int, typer.Option("--items", min=0, max=5000, help="Number of worst items to show.")] = ITEMS,
     sample: Annotated[
         bool, typer.Option("--sample", help="Show a random sample. Its imported reviews decide whether the output is accepted.")

@@ -33,7 +33,7 @@ def run(
         typer.Option(
             "--retry",
             metavar="CODES",
-            help="Retry failed items by error code, e.g. fetch,write. `matteline show` lists the codes.",
+            help="Retry failed items by error code, e.g. fetch,write, or all. `matteline show` lists the codes.",
         ),
     ] = None,
     changed: Annotated[bool, typer.Option("--changed", help="Reprocess items whose image, URI or box has changed.")] = False,
@@ -151,7 +151,7 @@ def seconds(text: str) -> float:
 
 
 def error_codes(text: str | None) -> set[str]:
-    """Parse ``fetch,write`` to a set.
+    """Parse ``fetch,write`` to a set; ``all`` is every code.
 
     Raises:
         ConfigError: One of them is not an error code.
@@ -160,8 +160,10 @@ def error_codes(text: str | None) -> set[str]:
 
     codes = {code.strip() for code in (text or "").split(",") if code.strip()}
     known = {error.code for error in ITEM_ERRORS}
+    if codes == {"all"}:
+        return known
     if codes - known:
         raise ConfigError(
-            f"--retry {text}: {min(codes - known)!r} is not an error code; choose from {', '.join(sorted(known))}"
+            f"--retry {text}: {min(codes - known)!r} is not an error code; choose from {', '.join(sorted(known))}, or all"
         )
     return codes

@@ -128,6 +128,11 @@ class Recipe(Section):
             return given | {"review_below": REVIEW_BELOW}
         return given
 
+    @field_validator("outputs", mode="before")
+    @classmethod
+    def _one_output_is_a_list_too(cls, outputs: Any) -> Any:
+        return tuple(name.strip() for name in outputs.split(",")) if isinstance(outputs, str) else outputs
+
     @field_validator("outputs")
     @classmethod
     def _outputs_are_a_set(cls, outputs: tuple[str, ...]) -> tuple[str, ...]:

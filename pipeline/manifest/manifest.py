@@ -244,7 +244,7 @@ def _describe_duplicates(manifest: Manifest, duplicates: IdSet, files: Files) ->
 def _from_file(uri: str, files: Files) -> Manifest:
     kind = _table_kind(uri, _TABLES | _NAMED_TABLES)
     if kind is None:
-        hint = "; for a single image, give its folder" if uri.lower().endswith(IMAGE_SUFFIXES) else ""
+        hint = "; for a single image use `matteline cut`, or give its folder" if uri.lower().endswith(IMAGE_SUFFIXES) else ""
         raise ConfigError(f"{redact(uri)} is not a manifest: give {_KINDS}{hint}")
     return _from_tables(uri, kind, parent(uri), [uri], files)
 

@@ -247,6 +247,11 @@ def test_weights_of_a_refiner_are_pinned_before_the_fingerprint(tmp_path: Path) 
         other.fingerprint()
 
 
+def test_one_output_or_a_list_with_commas_is_a_list() -> None:
+    assert load_preset("u2netp", {"outputs": "mask"}).recipe.outputs == ("mask",)
+    assert load_preset("u2netp", {"outputs": "mask, cutout"}).recipe.outputs == ("cutout", "mask")
+
+
 def test_the_order_of_outputs_and_renditions_does_not_matter() -> None:
     for field, values in {"outputs": ["mask", "cutout"], "renditions": ["transparent", "amazon-main"]}.items():
         one, other = (Recipe.model_validate(BASE | {field: order}) for order in (values, values[::-1]))

@@ -180,7 +180,7 @@ def test_an_output_becomes_a_data_set(
         (("run", "--manifest", "photos", "--output", "out", "--set", "recipe.weights=gone.onnx"), "gone.onnx"),
         (("run", "--manifest", "photos", "--output", "out", "--set", f"recipe.weights_sha256={'0' * 64}"), "0" * 64),
         (("cut", "photos/photo-000.jpg", "--box", "1,2,3"), "box"),
-        (("cut", "photos/photo-000.jpg", "-o", "cutout.jpg"), ".png"),
+        (("cut", "photos/photo-000.jpg", "-o", "cutout.gif"), ".png"),
         (("show", "nowhere"), "nowhere"),
         (("manifest", "nowhere", "-o", "m.csv"), "nowhere"),
         (("plan", "--manifest", "empty.csv", "--output", "out"), "empty.csv"),

@@ -1,11 +1,16 @@
-"""What strangers wrote is only text on a terminal."""
+"""What strangers wrote is only text on a terminal; version and error codes."""
 
 from __future__ import annotations
 
 import io
+from importlib.metadata import version
 
+import pytest
 from rich.table import Table
 
+from jobs.main import app
+from jobs.run import error_codes
+from pipeline.errors import ITEM_ERRORS, ConfigError
 from pipeline.log import SafeConsole
 
 
@@ -21,3 +26,15 @@ def test_control_characters_are_shown_and_styles_still_work() -> None:
     assert r"a\x1b]0;title" in text and "\x1b]0" not in text and "\x9b" not in text
     assert "\x1b[1m\\x1b[2Jcleared" in text, "bold is Rich's own"
     assert "\x1b[2J" not in text
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app(["--version"], standalone_mode=False) == 0
+    assert capsys.readouterr().out == f"matteline {version('matteline')}\n"
+
+
+def test_all_is_every_error_code() -> None:
+    assert error_codes("all") == {error.code for error in ITEM_ERRORS}
+    assert error_codes("fetch, write") == {"fetch", "write"}
+    with pytest.raises(ConfigError, match="or all"):
+        error_codes("all,fetch")

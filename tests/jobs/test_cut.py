@@ -1,0 +1,130 @@
+"""``matteline cut``: several pictures, formats, pipes; what is refused."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.main import app
+from pipeline.errors import ConfigError, DecodeError, FetchError
+from pipeline.log import log
+
+Cut = Callable[..., int]
+
+
+@pytest.fixture
+def cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_preset: str, make_photos: Callable[..., list[Path]]) -> Cut:
+    """``cut(*arguments)`` runs the command beside ``photo-000.jpg`` to ``photo-002.jpg``, and returns its exit code."""
+    make_photos(tmp_path, 3)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(log, "handlers", list[logging.Handler]())  # the command replaces them
+    return lambda *arguments: app(["cut", "-p", fake_preset, *arguments], standalone_mode=False) or 0
+
+
+def opened(path: str) -> Image.Image:
+    return Image.open(path)
+
+
+def test_several_pictures_go_to_a_folder(cut: Cut, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cut("photo-000.jpg", "photo-001.jpg", "-o", "cutouts") == 0
+    assert sorted(path.name for path in Path("cutouts").iterdir()) == ["photo-000.png", "photo-001.png"]
+    assert "cutouts/photo-001.png: 127 x 101, quality" in capsys.readouterr().out
+
+
+def test_one_that_cannot_be_read_does_not_keep_the_others(cut: Cut, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut off")
+    assert cut("missing.jpg", "broken.jpg", "photo-000.jpg") == 1
+    said = capsys.readouterr().err
+    assert "error: missing.jpg: it does not exist" in said and "error: broken.jpg: " in said
+    assert "2 of 3 pictures failed" in said
+    assert opened("photo-000-cutout.png").mode == "RGBA"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "form", "mode"),
+    [
+        (("-o", "x.webp"), "x.webp", "WEBP", "RGBA"),
+        (("-o", "x.jpg"), "x.jpg", "JPEG", "RGB"),
+        (("-o", "x.png", "--background", "#f4f1ea"), "x.png", "PNG", "RGB"),
+        (("--format", "jpg"), "photo-000-cutout.jpg", "JPEG", "RGB"),
+        (("-o", "folder/", "--format", "webp"), "folder/photo-000.webp", "WEBP", "RGBA"),
+        (("--mask-only",), "photo-000-mask.png", "PNG", "L"),
+    ],
+)
+def test_formats(cut: Cut, arguments: tuple[str, ...], path: str, form: str, mode: str) -> None:
+    assert cut("photo-000.jpg", *arguments) == 0
+    picture = opened(path)
+    assert (picture.format, picture.mode, picture.size) == (form, mode, (120, 90))
+
+
+@pytest.mark.parametrize("form", ["png", "webp", "jpg"])
+def test_every_format_has_the_same_picture(cut: Cut, form: str) -> None:
+    """Over a colour, all show the cutout composited on it; JPEG and WebP within their loss."""
+    assert cut("photo-000.jpg", "-o", "plain.png") == 0
+    assert cut("photo-000.jpg", "-o", f"on.{form}", "--background", "#f4f1ea") == 0
+    wanted = Image.new("RGBA", (120, 90), "#f4f1ea")
+    wanted.alpha_composite(opened("plain.png"))
+    difference = np.abs(np.asarray(opened(f"on.{form}"), np.int16) - np.asarray(wanted.convert("RGB"), np.int16))
+    assert difference.mean() < {"png": 0.5, "webp": 4, "jpg": 2}[form]
+
+
+def test_a_picture_without_an_object_is_the_background(cut: Cut) -> None:
+    Image.new("RGB", (80, 60), "#808080").save("plain.png")
+    assert cut("plain.png", "-o", "on.jpg", "--background", "black") == 0
+    assert np.asarray(opened("on.jpg")).max() == 0
+
+
+def test_stdin_and_stdout(cut: Cut, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    sink = io.BytesIO()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(Path("photo-000.jpg").read_bytes())))
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=sink, isatty=lambda: False))
+    assert cut("-") == 0
+    assert Image.open(sink).size == (120, 90)
+    assert "stdout: 120 x 90, quality" in capsys.readouterr().err
+
+
+def test_stdin_is_limited(cut: Cut, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"x" * 101)))
+    with pytest.raises(FetchError, match="stdin has more than 100 bytes"):
+        cut("-", "-o", "x.png", "--set", "limits.max_bytes=100")
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"no picture")))
+    with pytest.raises(DecodeError, match="^stdin: "):
+        cut("-", "-o", "x.png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("photo-000.jpg", "photo-001.jpg", "-o", "x.png"), "is one file, but there are 2 pictures"),
+        (("photo-000.jpg", "photo-001.jpg", "-o", "-"), "is one file, but there are 2 pictures"),
+        (("photo-000.jpg", "photo-001.jpg", "--box", "1,2,30,40"), "are for one picture"),
+        (("photo-000.jpg", "./photo-000.jpg"), "would both be written to photo-000-cutout.png"),
+        (("photo-000.jpg", "-o", "x.gif"), "must end in .png, .webp or .jpg"),
+        (("photo-000.jpg", "-o", "x.png", "--format", "webp"), "name different formats"),
+        (("photo-000.jpg", "--format", "gif"), "choose png, webp or jpg"),
+        (("photo-000.jpg", "--background", "beige"), "is not a colour"),
+        (("photo-000.jpg", "--background", "#f4f"), "six hex digits"),
+        (("photo-000.jpg", "--mask-only", "--background", "white"), "a mask has no background"),
+        (("photo-000.jpg", "--mask-only", "-o", "x.jpg"), "masks are written as PNG only"),
+        (("photo-000.jpg", "-o", "photo-000.jpg"), "is the picture itself"),
+        (("photo-000.jpg", "-o", "-", "--rendition", "amazon-main"), "files of their own"),
+    ],
+)
+def test_what_is_refused(cut: Cut, arguments: tuple[str, ...], words: str) -> None:
+    before = sorted(Path().iterdir())
+    with pytest.raises(ConfigError, match=words):
+        cut(*arguments)
+    assert sorted(Path().iterdir()) == before
+
+
+def test_a_web_address_needs_an_allowed_root(cut: Cut) -> None:
+    with pytest.raises(FetchError, match="add --allow-root https://example.com"):
+        cut("https://example.com/a.jpg", "-o", "x.png")
