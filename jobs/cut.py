@@ -37,7 +37,7 @@ class _Target(NamedTuple):
 
 
 def cut(
-    pictures: Annotated[list[str], typer.Argument(help="Paths or URIs of pictures. - reads one from stdin.")],
+    pictures: Annotated[list[str], typer.Argument(help="Paths or URIs of pictures. Use - to read one from stdin.")],
     output: Annotated[
         str | None,
         typer.Option(
@@ -49,25 +49,35 @@ def cut(
     ] = None,
     box: Annotated[str | None, typer.Option("--box", help="Box around the object: x0,y0,x1,y1 in pixels.")] = None,
     mask: Annotated[str | None, typer.Option("--mask", help="Also write the mask to this path, an 8-bit PNG.")] = None,
-    mask_only: Annotated[bool, typer.Option("--mask-only", help="Write the mask instead of the cutout, an 8-bit PNG.")] = False,
+    mask_only: Annotated[
+        bool, typer.Option("--mask-only", help="Write the mask, an 8-bit PNG, instead of the cutout.")
+    ] = False,
     form: Annotated[
-        str | None, typer.Option("--format", metavar="FORMAT", help="png, webp or jpg. Default: that of the output's suffix.")
+        str | None,
+        typer.Option("--format", metavar="FORMAT", help="png, webp or jpg. Default: by the suffix of --output, else png."),
     ] = None,
     background: Annotated[
         str | None,
-        typer.Option("--background", metavar="COLOUR", help='A colour such as "#f4f1ea", white or black. JPEG\'s is white.'),
+        typer.Option(
+            "--background",
+            metavar="COLOUR",
+            help='Put this colour behind the object, e.g. "#f4f1ea", white or black. Default: transparent; for JPEG white.',
+        ),
     ] = None,
     preset: options.Preset = None,
     rendition: options.Renditions = None,
     set_: options.Set = None,
-    allow_root: options.AllowRoot = None,
+    allow_root: Annotated[
+        list[str] | None,
+        typer.Option("--allow-root", metavar="URI", help="Allow web addresses below this one. Repeatable."),
+    ] = None,
     accept_licence: options.AcceptLicence = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Cut out one picture or several.
 
-    Renditions are written beside the cutout: cup.png, cup-amazon-main.jpg. With several pictures, one that cannot be read is
-    reported, and the exit code is 1.
+    Renditions are written beside the cutout: cup.png, cup-amazon-main.jpg. If one of several pictures fails, the others are
+    still written, and the exit code is 1.
     """
     from pipeline.config.job import Compute, Limits, Storage, parse_overrides
     from pipeline.config.presets import DEFAULT_PRESET, load_preset

@@ -41,7 +41,8 @@ def run(
         bool,
         typer.Option(
             "--replace",
-            help="Reprocess items made with another recipe. Without this option, a run with another recipe is refused.",
+            help="Reprocess items made with another recipe: the model, and the settings that change masks, cutouts or scores. "
+            "Without this option, a run with another recipe is refused.",
         ),
     ] = False,
     deadline: Annotated[
@@ -49,7 +50,7 @@ def run(
         typer.Option(
             "--deadline",
             metavar="TIME",
-            help="Start no more items after this time, e.g. 6h. The same command continues the run.",
+            help="Start no more items once the run has lasted this long, e.g. 6h. The same command continues the run.",
         ),
     ] = None,
     wait_for_gpus: Annotated[

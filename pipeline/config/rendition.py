@@ -180,7 +180,7 @@ class Rendition(Section):
             ConfigError: The hash of the picture is not known yet.
         """
         if self.picture and self.background_sha256 is None:
-            raise ConfigError(f"rendition {self.name} has no background_sha256 yet; fetch its background first")
+            raise ConfigError(f"rendition {self.name} has no background_sha256 yet; call pin_backgrounds first")
         return self.model_dump(mode="json", exclude={"background"} if self.picture else None)
 
     def fingerprint(self) -> str:

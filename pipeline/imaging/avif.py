@@ -82,7 +82,7 @@ class _Boxes:
         while start + 8 <= end:
             self.left -= 1
             if self.left < 0:
-                raise DecodeError(f"it has more than {MAX_BOXES:,} boxes; export it again")
+                raise DecodeError(f"its file structure has more than {MAX_BOXES:,} sections; export it again")
             reader = _Reader(self.data, start)
             size, name = reader.uint(4), self.data[start + 4 : start + 8]
             reader.at += 4

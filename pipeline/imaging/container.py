@@ -60,7 +60,7 @@ def check_jpeg(data: bytes) -> None:
         scans += kind == _START_OF_SCAN
         parts += 1
         if scans > MAX_SCANS:
-            raise DecodeError(f"it has more than {MAX_SCANS} scans; save it again as an ordinary JPEG")
+            raise DecodeError(f"it has more than {MAX_SCANS} scans; save it again as a baseline JPEG, not a progressive one")
         if parts > MAX_PARTS:
             raise _too_many("segments")
         length = int.from_bytes(data[marker.end() : marker.end() + 2], "big")

@@ -20,6 +20,9 @@ from pipeline.storage.uris import redact
 MAX_LINE_BYTES = 4 * 2**20
 """Bytes of one line of JSON Lines, at most."""
 
+MAX_NESTING = 100
+"""Lists and objects inside each other. A fixed limit: how deep Python may recurse depends on the caller."""
+
 _Large = type("_Large", (), {})  # stands for integers of 64 bits that a float cannot hold exactly
 
 JSON_TEXT = {b"about": b"JSON text: the manifest's values differ in type, or are nested"}
@@ -104,6 +107,17 @@ def _mend(value: Any) -> Any:
     return [_mend(one) for one in value] if isinstance(value, list) else value
 
 
+def _is_deep(text: str, value: Any) -> bool:
+    """Return whether the lists and objects of a value are nested deeper than ``MAX_NESTING``."""
+    if text.count("[") + text.count("{") <= MAX_NESTING:
+        return False
+    level = [value]
+    for _ in range(MAX_NESTING + 1):
+        nested = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [child for children in nested for child in children]
+    return bool(level)
+
+
 class JsonLine(NamedTuple):
     """One object, and the bytes of its line."""
 
@@ -127,7 +141,13 @@ def json_lines(uri: str, files: Files) -> Iterator[JsonLine]:
                 continue
             try:
                 row = json.loads(text)
-            except (ValueError, RecursionError) as error:
+                if _is_deep(text, row):
+                    raise RecursionError
+            except RecursionError as error:
+                raise ConfigError(
+                    f"{redact(uri)}: line {number} is nested deeper than {MAX_NESTING} levels; write such values as text"
+                ) from error
+            except ValueError as error:
                 hint = "; write one object per line, not a list" if text.lstrip().startswith("[") else ""
                 raise ConfigError(f"{redact(uri)}: line {number} is not JSON{hint}") from error
             if _HALF.search(text):

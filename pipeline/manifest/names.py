@@ -132,7 +132,9 @@ def printable(path: str) -> str:
 
 
 def image_name(uri: str, base: str) -> tuple[str, str]:
-    """Return an image's path below the manifest's folder, or with its bucket or host, without its suffix; and the suffix.
+    """Return an image's name and its suffix.
+
+    The name is the path below the manifest's folder. For an image elsewhere it begins with the bucket or host.
 
     >>> image_name("/shop/photos/shelf/a.JPG", "/shop/photos")
     ('shelf/a', 'jpg')

@@ -146,5 +146,7 @@ def _read(uri: str, files: Files) -> Baseline:
             raise ValueError(f"the histogram needs {STEPS} counts")
         distribution = Distribution(facts.lot.counts.model_dump(), facts.lot.histogram)
         return Baseline(facts.folder, facts.run_id, facts.accepted_at, distribution, uri)
-    except (FetchError, ValueError) as error:
+    except FetchError as error:
+        raise ConfigError(f"the baseline cannot be read: {error}") from error
+    except ValueError as error:
         raise ConfigError(f"{uri} is not a baseline ({error}); write it again with matteline review accept") from error

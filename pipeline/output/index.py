@@ -208,7 +208,7 @@ def read_part(part: FileInfo, files: Files, columns: Sequence[str] | None) -> pa
         with files.open_input(part.uri) as source:
             return _checked(_open(source).read(wanted, use_threads=False), wanted)
     except FetchError as error:
-        merged = f"{redact(part.uri)} was merged with other parts while the index was read, by a run; run this command again"
+        merged = f"a run merged {redact(part.uri)} with other parts while this command read the index; run this command again"
         raise StorageError(merged if error.__cause__ and is_missing(error.__cause__) else str(error)) from error
     except (pa.ArrowException, *library_errors()) as error:
         if not is_corruption(error):

@@ -44,7 +44,7 @@ class Layout:
 
     @property
     def own(self) -> str:
-        """Folder of the bookkeeping."""
+        """``_matteline``: settings, run records, progress, lease."""
         return join(self.folder, "_matteline")
 
     @property

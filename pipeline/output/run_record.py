@@ -115,7 +115,7 @@ class Failures(Stored):
 
 
 class DriftFacts(Stored):
-    """The drift in a run record, as far as it is shown."""
+    """Those fields of the drift in a run record that are shown."""
 
     drifted: bool
     said: str

@@ -20,7 +20,7 @@ from typing import NoReturn, Protocol, TypeVar
 from pipeline.errors import ItemCrashed, ItemError
 
 MAX_CRASHES = 3
-"""Processes that an item may kill. The first may have crashed on another item, the second with its machine."""
+"""Processes that an item may kill. Three, because one death may be another item's fault, and one that of the machine."""
 
 BROKEN_GPU_EXIT = 70
 """Exit status of a process that ends itself because its GPU is lost."""

@@ -48,10 +48,12 @@ def segment_items(plan: Plan, record: RunRecord, counters: RunCounters, check: C
 
 
 def derive_items(plan: Plan, run_id: str) -> Iterator[dict[str, Any]]:
-    """Make what finished items lack. Yields one row per committed index part, as ``stages.derive`` returns it.
+    """Make the missing outputs and renditions of finished items.
+
+    Yields one row per committed index part, as ``stages.derive`` returns it.
 
     Raises:
-        PipelineError: What a worker refused.
+        PipelineError: An error that a worker raised.
     """
     with ray_cluster(plan.job.compute):
         yield from derive(plan, run_id)

@@ -118,6 +118,11 @@ def _on_gpus(compute: Compute, cluster: Cluster, share: float) -> Pool:
 def _check_cpus(actors: int, per_actor: float, cluster: Cluster, *, room: int) -> None:
     """Refuse more actors than the CPUs allow, with the numbers."""
     cpus = sum(node.cpus for node in cluster)
+    if actors > room and actors * per_actor + FREE_CPUS <= cpus:
+        raise ConfigError(
+            f"{actors} actors x {per_actor:g} CPUs do not fit: each actor needs its CPUs on one machine, and "
+            f"{len(cluster)} machines have room for {room} actors. Lower compute.actors or compute.cpus_per_actor"
+        )
     if actors > room or actors * per_actor + FREE_CPUS > cpus:
         raise ConfigError(
             f"{actors} actors x {per_actor:g} CPUs, and {FREE_CPUS} for reading and writing, need "

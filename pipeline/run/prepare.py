@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.config.recipe import DERIVED
 from pipeline.log import log
 from pipeline.manifest.id_set import duplicate_ids
 from pipeline.output.compaction import compact
@@ -11,9 +12,6 @@ from pipeline.output.overwrites import check_overwrites
 from pipeline.output.reconcile import reconcile
 from pipeline.output.settings import read_settings, write_settings
 from pipeline.run.preflight import Plan, check_settings
-
-DERIVED = ("outputs", "renditions", "review_below")
-"""Recorded settings that are applied to finished items without the model."""
 
 
 def is_settled(plan: Plan) -> bool:

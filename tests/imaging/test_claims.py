@@ -71,5 +71,5 @@ def test_the_claims_of_a_damaged_avif_are_read_as_far_as_possible(name: str) -> 
 
 def test_too_many_boxes_are_refused() -> None:
     data = AVIFS["still"][:32] + b"\0\0\0\x08free" * (MAX_BOXES + 1) + AVIFS["still"][32:]
-    with pytest.raises(DecodeError, match="more than 100,000 boxes"):
+    with pytest.raises(DecodeError, match="more than 100,000 sections"):
         decode(data, Limits())

@@ -316,7 +316,7 @@ def test_a_reader_during_a_compaction_is_told_to_read_again(output: Output) -> N
     reader = read_index(output, ["item_id"])
     next(reader)
     assert compact(output) == 40
-    with pytest.raises(StorageError, match=r"part-.* was merged .*; run this command again"):
+    with pytest.raises(StorageError, match=r"a run merged .*part-.* while this command read"):
         list(reader)
     assert sum(rows.num_rows for rows in read_index(output)) == 40
 

@@ -32,7 +32,11 @@ def test_the_pool_fits_the_cluster(compute: Compute, cluster: tuple[Node, ...], 
     ("compute", "cluster", "message"),
     [
         (Compute(actors=7), (Node(8),), "need 9 CPUs; the cluster has 8"),
-        (Compute(cpus_per_actor=4, actors=2), (Node(2),) * 8, "the cluster has 16 on 8 machines"),
+        (
+            Compute(cpus_per_actor=4, actors=2),
+            (Node(2),) * 8,
+            "needs its CPUs on one machine, and 8 machines have room for 0 actors",
+        ),
         (Compute(device="cuda"), (Node(8),), "there is no GPU"),
         (Compute(gpus_per_actor=2), (Node(8, 1),), "need 2 GPUs; the cluster has 1"),
         (Compute(gpus_per_actor=2), (Node(8, 1), Node(8, 1)), "the cluster has 2 on 2 machines, which is room for 0 actors"),
