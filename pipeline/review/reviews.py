@@ -225,9 +225,9 @@ def _parse_row(row: dict[str, Any], line: int, recipe: str, folder: str) -> dict
         )
     try:
         time = datetime.fromisoformat(row["time"]) if row.get("time") else datetime.fromtimestamp(0, UTC)
-    except ValueError as error:
+        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError) as error:  # midnight of the first year, east of Greenwich, is in no year
         raise ConfigError(f"line {line}: the time {row['time']!r} is invalid; write it as 2026-01-31T12:00:00Z") from error
-    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
     facts = {name: row[name] for name in ("item_id", "verdict")}
     return facts | {"note": row.get("note") or None, "recipe": recipe, "time": time}
 

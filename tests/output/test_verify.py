@@ -177,6 +177,12 @@ def test_a_repair_removes_unreadable_parts(masks: Output) -> None:
     assert ids(masks) == ["a", "c"]
 
 
+def test_rows_of_another_version_are_read_with_the_others(masks: Output) -> None:
+    masks.write(masks.layout.uri("masks/d.png"), MASK)
+    write_part(masks, pa.Table.from_pylist([row("d")], INDEX).drop_columns(["trimap_path", "cutout_sha256"]))
+    assert verify(masks).sound
+
+
 def test_a_repair_of_a_sound_output_changes_nothing(masks: Output) -> None:
     before = [info.uri for info in masks.parts()]
     note_overwrites(masks, "run", ["a"], complete=True)

@@ -53,6 +53,7 @@ def test_the_latest_review_counts_and_a_file_is_stored_once(output: Output) -> N
         (HEAD + "i1,maybe,,,\n", "line 2: item 'i1' has the verdict 'maybe'"),
         (HEAD + "i1,accept,,other-1,\n", "line 2: item 'i1' was reviewed in 'other-1'"),
         (HEAD + "i1,accept,,,yesterday\n", "line 2: the time 'yesterday'"),
+        (HEAD + "i1,accept,,,0001-01-01T00:00:00+05:00\n", "line 2: the time '0001-"),
         (HEAD + "i1,accept,,,,,,\n", "line 2: .*too many cells"),
         (HEAD + 'i1,"acc', "line 2: invalid CSV"),
     ],

@@ -255,7 +255,7 @@ def _difference(path: Path, nearest: Layout, missing: list[str], unknown: list[s
     if missing:
         parts.append(f"it lacks {len(missing)} of that layout's keys (first: {missing[0]})")
     if unknown:
-        parts.append(f"it has {len(unknown)} keys that the layout does not have (first: {unknown[0][:80]})")
+        parts.append(f"it has {len(unknown)} keys that the layout does not have (first: {unknown[0][:80]!r})")
     return (
         f"{path} is none of the known layouts ({known}). Nearest is {nearest.name}, but {' and '.join(parts)}. "
         "Use a published file unchanged, or train from one and keep its keys"
