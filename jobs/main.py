@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -29,6 +31,9 @@ from jobs.show import show
 from jobs.top import top
 from jobs.train import train
 from jobs.verify import verify
+
+M_ARENA_MAX = -8
+"""glibc's name of the number of heaps (malloc.h)."""
 
 app = typer.Typer(
     name="matteline",
@@ -73,6 +78,7 @@ def main() -> None:
     # Arrow's own allocator keeps the memory of every thread that read an index: 600 MiB for a million rows. The variable must
     # be set before Arrow is imported. Workers inherit it.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    _share_malloc_arenas()
 
     from pipeline.errors import PipelineError
 
@@ -85,6 +91,15 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except BrokenPipeError:
         raise SystemExit(0) from None
+
+
+def _share_malloc_arenas() -> None:
+    """Let all threads of this process allocate from two heaps.
+
+    By default, glibc gives every thread one, and each keeps what its thread freed: 80 MiB in a run that merges index parts.
+    """
+    with suppress(OSError, AttributeError):  # glibc only
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 if __name__ == "__main__":
