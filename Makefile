@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?= ../shared
 PHOTOS ?= $(DATA)/data/train
 
-.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-refiner evaluate bench-scale bench-gpu simulate report-demo dashboard train-refiner train-estimator train-lite products-sheet lock clean
+.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-refiner evaluate bench-scale bench-gpu simulate report-demo dashboard graphs train-refiner train-estimator train-lite products-sheet lock clean
 .DEFAULT_GOAL := help
 
 help:          ## list the targets
@@ -95,6 +95,9 @@ dashboard: .venv/dev ## check every dashboard panel and alert with a real Promet
 	$(BIN)/pip install --quiet -c requirements.lock -e '.[cluster]'  # what Ray exports metrics with
 	ITEMS=$(ITEMS) PROMETHEUS=$(PROMETHEUS) $(BIN)/python -m pytest -m "study or not study" --tb=short tests/infra/test_metrics.py
 	$(BIN)/python tests/infra/figure.py out/dashboard/answers.json out/dashboard/dashboard.png
+
+graphs: .venv/dev ## export the prebuilt graphs of the bundled models from PyTorch into pipeline/weights; 2 minutes
+	$(BIN)/python -m pipeline.models.graphs.make
 
 train-refiner: .venv/dev ## train the refiner cgm from DATA (default ../shared) into out/cgm; an hour on 2 cores; resumes
 	@test -f $(DATA)/data/objects/objects.parquet || { echo "make train-refiner wants $(DATA)/data/objects/objects.parquet; name another folder: make train-refiner DATA=/path/to/shared"; exit 2; }

@@ -89,7 +89,7 @@ def _machines(made: Plan) -> tuple[Plan, Pool, Cluster]:
 
     if is_small(made.job.compute, made.todo):
         return made, local_pool(made), ()
-    from pipeline.models.load import can_use_gpu
+    from pipeline.models.check import can_use_gpu
     from pipeline.run.cluster import ray_cluster, with_cpu_actors
     from pipeline.run.pool import fit_pool
 
@@ -115,7 +115,6 @@ def _estimate(made: Plan, pool: Pool, *, machines: int, price: Price | None) -> 
 
 def _speed(made: Plan, pool: Pool) -> Speed:
     """Return the speed of an earlier run, or that of the model alone on this machine."""
-    from pipeline.bench.model import seconds_per_item
     from pipeline.concurrency import local_cpus
     from pipeline.log import waiting_for
     from pipeline.output.run_record import records
@@ -124,6 +123,8 @@ def _speed(made: Plan, pool: Pool) -> Speed:
     known = measured_speed(records(made.output), pool.gpus)
     if known is not None:
         return known
+    from pipeline.bench.quick import seconds_per_item
+
     compute = made.job.compute
     threads = compute.threads_per_actor or max(1, local_cpus() // pool.actors_per_node)
     batch = compute.batch_size_for(made.job.recipe.frame_px, pool.device)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from numbers import Number
 from pathlib import Path
-from typing import Any, NamedTuple, cast, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -20,24 +20,18 @@ from pipeline.errors import ConfigError, ItemError, SegmentError
 from pipeline.imaging.components import measure_components
 from pipeline.imaging.encode import encode_cutout
 from pipeline.imaging.foreground import estimate_foreground
-from pipeline.imaging.frame import Placement, make_frame, place, restore, to_mask
+from pipeline.imaging.frame import Placement, place
 from pipeline.imaging.picture import Picture, is_several, upright_rgb
 from pipeline.imaging.renditions.render import Rendered, render
 from pipeline.imaging.trimap import trimap_of
 from pipeline.models.backgrounds import pin_backgrounds
+from pipeline.models.devices import choose_device_type
 from pipeline.models.engines.forks import check_fork
-from pipeline.models.estimator import expected_dice, load_estimator
-from pipeline.models.forward import Probabilities, choose_device, mirror, one_thread, segment_errors, to_device, to_host
-from pipeline.models.load import Model, load_model
-from pipeline.models.refiners.load import load_refiner
-from pipeline.models.refiners.refine_tiles import Refinement, prepare_refinements
-from pipeline.models.resample import DeviceFrames
+from pipeline.models.passes import Pass, load_pass
 from pipeline.models.resolve import check_licence, resolve
-from pipeline.models.sharpen import sharpen
-from pipeline.models.signals import measure_signals, signals_by_name
+from pipeline.models.signal_names import signals_by_name
 from pipeline.quality.score import Score, all_signals, score
 from pipeline.storage.files import Files
-from pipeline.storage.weights_cache import cache_folder
 from pipeline.types import Box, Mask, Pixels
 
 
@@ -111,34 +105,6 @@ class Cutout:
         return iter((self.alpha, self.cutout))
 
 
-class _Pass(NamedTuple):
-    """The results of one forward pass, with one entry per image."""
-
-    table: npt.NDArray[np.float32]
-    """(N, signals); see ``models.signals.signals_by_name``."""
-    coarse: npt.NDArray[np.uint8]
-    masks: Sequence[Mask]
-
-
-class HostFrames:
-    """Convert images to frames and back with Pillow and OpenCV, which is fastest on a CPU. On a GPU: ``DeviceFrames``."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-
-    def frames(self, images: Sequence[Pixels], placements: Sequence[Placement]) -> npt.NDArray[np.uint8]:
-        """Return the frames (N, S, S, 3) uint8 of images (H, W, 3) uint8 of any sizes."""
-        return np.stack([make_frame(image, placed, self.recipe) for image, placed in zip(images, placements, strict=True)])
-
-    def masks(self, p: Probabilities, placements: Sequence[Placement], refinements: Sequence[Refinement | None]) -> list[Mask]:
-        """Return masks (H, W) uint8 at the images' sizes from alpha (N, S, S) float32 in [0, 1], refined if possible."""
-        (alphas,) = to_host(p)
-        return [
-            to_mask(restore(alpha, placed, self.recipe, None if refinement is None else refinement.refine_all))
-            for alpha, placed, refinement in zip(alphas, placements, refinements, strict=True)
-        ]
-
-
 class Segmenter:
     """A model with its recipe, loaded and ready.
 
@@ -207,16 +173,16 @@ class Segmenter:
 
     def _load(self, recipe: Recipe, files: Files, device: str, threads: int | None, batch: int | None, engine: str) -> None:
         self._arguments = (recipe, files, device, threads, batch, engine)
-        self.resolved = resolve(recipe, files, gpu=choose_device(device).type == "cuda")
-        self.recipe, graphs = self.resolved.recipe, cache_folder("graphs")
-        self.model: Model = load_model(
-            self.recipe, self.resolved.weights, device=device, threads=threads, engine=engine, cache=graphs
-        )
-        self.device = self.model.device
-        self.batch = batch or Compute().batch_size_for(self.recipe.frame_px, self.device.type)
-        self.refiner = load_refiner(self.recipe, self.resolved.refiner_weights, self.device)
-        self.estimator = load_estimator(self.device, threads=threads, cache=graphs) if self.recipe.estimate else None
-        self.framing = DeviceFrames(self.recipe, self.device) if self.device.type == "cuda" else HostFrames(self.recipe)
+        self.resolved = resolve(recipe, files, gpu=choose_device_type(device) == "cuda")
+        self.recipe = self.resolved.recipe
+        self.run_pass: Pass = load_pass(self.resolved, device=device, threads=threads, engine=engine)
+        self.device = self.run_pass.device
+        self.batch = batch or Compute().batch_size_for(self.recipe.frame_px, self.device)
+
+    @property
+    def model(self) -> Any:
+        """The model alone; see ``Pass.model``."""
+        return self.run_pass.model
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _load_again, self._arguments
@@ -279,7 +245,10 @@ class Segmenter:
         numbers = list(placements)
         failure = ""
         try:
-            table, coarse, masks = self._pass([images[number] for number in numbers], boxes, placements)
+            in_frame = [_in_frame(boxes[number], placements[number], self.recipe.frame_px) for number in numbers]
+            table, coarse, masks = self.run_pass(
+                [images[number] for number in numbers], list(placements.values()), np.array(in_frame, np.float32)
+            )
         except SegmentError as error:
             failure = str(error)  # not the error itself: its traceback holds the tensors of the failed pass
         if failure and len(numbers) == 1:
@@ -300,35 +269,6 @@ class Segmenter:
             scored = score(all_signals(measured, measure_components(small)), self.resolved.calibration)
             results[number] = Segment(mask, scored)
         return results
-
-    def _pass(self, images: Sequence[Pixels], boxes: Sequence[Box | None], placements: dict[int, Placement]) -> _Pass:
-        """Run one forward pass, from images to masks and signals.
-
-        The host waits for the device once, at the end; with a refiner also when it must know where the unknown regions are.
-
-        Raises:
-            SegmentError: The pass failed or ran out of memory.
-        """
-        placed = list(placements.values())
-        in_frame = np.array(
-            [_in_frame(boxes[number], one, self.recipe.frame_px) for number, one in placements.items()], np.float32
-        )
-        with segment_errors(len(images)):
-            frames = self.framing.frames(images, placed)
-            logits = self.model(frames)
-            with one_thread():
-                p = logits.sigmoid()
-                estimate = None if self.estimator is None else expected_dice(self.estimator, p, frames)
-            mirrored = self.model(mirror(frames)) if self.recipe.flip else None
-            sharpened = p if self.recipe.sharpen == 1 else sharpen(logits, self.recipe.sharpen).sigmoid()
-            refinements = prepare_refinements(self.refiner, images, placed, frames, sharpened)
-            alphas = self.framing.masks(sharpened, placed, refinements)
-            # Known once the masks are made.
-            changes = [None if refinement is None else refinement.change for refinement in refinements]
-            prompts = None if np.isnan(in_frame).all() else to_device(in_frame, logits.device)
-            signals = measure_signals(logits, p, prompts, frames, mirrored, changes, estimate)
-            table, coarse, *masks = to_host(*signals, *alphas)
-            return _Pass(table, coarse, masks)
 
 
 def _load_again(recipe: Recipe, files: Files, device: str, threads: int | None, batch: int | None, engine: str) -> Segmenter:

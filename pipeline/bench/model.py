@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.bench.photos import noise
 from pipeline.bench.subject import Subject
 from pipeline.bench.timing import time_calls
-from pipeline.config.recipe import Recipe
 from pipeline.errors import SegmentError
 from pipeline.log import log
 from pipeline.models.forward import to_device
 from pipeline.models.load import Model
 from pipeline.models.mvanet.checkpoint import load_mvanet
-from pipeline.segmenter import Segmenter
-from pipeline.storage.files import Files
-
-WARM_ENOUGH_S = 5.0
-"""Seconds from which the first image alone is a good estimate."""
 
 Forward = Callable[[], torch.Tensor]
 
@@ -100,7 +93,7 @@ def measure_model(
 
 def _measure(model: Model, batch: int, for_s: float, mode: str) -> tuple[float, float | None, float]:
     """Return seconds per item, the peak of GPU memory in GiB, and the largest difference of alpha from eager mode's."""
-    cuda = model.device.type == "cuda"
+    cuda = _device(model) == "cuda"
     if cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -122,13 +115,18 @@ def time_model(model: Model, batch: int, for_s: float) -> float:
 
 
 def _time_forward(forward: Forward, model: Model, for_s: float) -> float:
-    return median(time_calls(forward, for_s=for_s, device=model.device.type))
+    return median(time_calls(forward, for_s=for_s, device=_device(model)))
 
 
 def _frames(model: Model, batch: int) -> Any:
     """Return noise where the job has its frames: in an array on a CPU, on the device on a GPU."""
     frames = noise(batch, model.frame_px, model.frame_px)
-    return to_device(frames, model.device) if model.device.type == "cuda" else frames
+    return to_device(frames, model.device) if _device(model) == "cuda" else frames
+
+
+def _device(model: Model) -> str:
+    """Return the type of a model's device, whether the model is PyTorch's or a graph."""
+    return str(model.device).partition(":")[0]
 
 
 def _eager(model: Model, frames: Any) -> Forward:
@@ -164,24 +162,6 @@ def _compile(model: Any, frames: Any) -> Forward:
 
 
 MODES: dict[str, Callable[[Model, Any], Forward]] = {"eager": _eager, "graph": _capture, "compile": _compile}
-
-
-def seconds_per_item(
-    recipe: Recipe, files: Files, *, device: str, threads: int | None, batch: int, engine: str = "auto"
-) -> float:
-    """Estimate the seconds per item from one batch of noise through ``Segmenter.segment``, after one image alone.
-
-    The first image is the estimate if it took more than ``WARM_ENOUGH_S``.
-    """
-    segmenter = Segmenter.from_recipe(recipe, files, device=device, threads=threads, engine=engine)
-    images = list(noise(batch, recipe.frame_px, recipe.frame_px))
-    for number in (1, batch):
-        start = time.perf_counter()
-        segmenter.segment(images[:number], [None] * number)
-        took_s = time.perf_counter() - start
-        if took_s > WARM_ENOUGH_S:
-            break
-    return took_s / number
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean, median
+from typing import Any
 
 import torch
 
@@ -20,7 +21,8 @@ from pipeline.imaging.decode import decode
 from pipeline.imaging.encode import encode_cutout, encode_mask
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import make_frame, place, restore, to_mask
-from pipeline.models.refiners.refine_tiles import prepare_refinements
+from pipeline.models.graph_pass import GraphPass
+from pipeline.models.graphs.bundled import runs_in_graphs
 from pipeline.segmenter import Segmenter
 from pipeline.storage.files import Files
 from pipeline.types import Alpha, Pixels
@@ -73,8 +75,7 @@ def _measure_photo(
     mask = to_mask(restore(alpha, placed, recipe))
     colours = estimate_foreground(image, mask, recipe.foreground)
     objects = {"mask": encode_mask(mask), "cutout": encode_cutout(colours, mask)}
-    around = Segmenter.from_recipe(recipe.model_copy(update={"model": "fake"}), files, device="cpu", threads=1)
-    around.model = _ConstantModel(torch.from_numpy(alpha)[None].logit(1e-6))
+    around = _without_model(recipe, files, torch.from_numpy(alpha)[None].logit(1e-6))
     numbers = itertools.count()  # objects are created only if absent, so every call needs a new name
 
     def write() -> None:
@@ -82,18 +83,11 @@ def _measure_photo(
         for output, content in objects.items():
             files.create(str(folder / f"{number}.{output}.png"), content)
 
-    frame, p = make_frame(image, placed, recipe), torch.from_numpy(alpha)
-
-    def refine() -> object:
-        (refinement,) = prepare_refinements(around.refiner, [image], [placed], frame[None], p[None])
-        return to_mask(restore(alpha, placed, recipe, None if refinement is None else refinement.refine_all))
-
     stages: dict[str, Callable[[], object]] = {
         "fetch": lambda: files.fetch(uri, max_bytes=limits.max_bytes),
         "decode": lambda: decode(data, limits),
         "frame": lambda: make_frame(image, placed, recipe),
         "restore": lambda: to_mask(restore(alpha, placed, recipe)),
-        "restore, refined": refine,
         "around the model": lambda: around.segment([image], [None]),
         "foreground": lambda: estimate_foreground(image, mask, recipe.foreground),
         "encode mask": lambda: encode_mask(mask),
@@ -103,22 +97,32 @@ def _measure_photo(
     return {stage: median(time_calls(work, for_s=for_s, max_calls=50)) for stage, work in stages.items()}
 
 
+def _without_model(recipe: Recipe, files: Files, logits: torch.Tensor) -> Segmenter:
+    """Return a segmenter of the recipe whose model returns the same logits at once."""
+    if not runs_in_graphs(recipe, "cpu", "auto"):
+        recipe = recipe.model_copy(update={"model": "fake"})
+    segmenter = Segmenter.from_recipe(recipe, files, device="cpu", threads=1)
+    constant = logits.numpy() if isinstance(segmenter.run_pass, GraphPass) else logits
+    segmenter.run_pass.model = _ConstantModel(constant)
+    return segmenter
+
+
 class _ConstantModel:
     """A model that returns the same logits at once."""
 
     device = torch.device("cpu")
     engine = "none"
 
-    def __init__(self, logits: torch.Tensor) -> None:
+    def __init__(self, logits: Any) -> None:
         self.logits, self.frame_px = logits, logits.shape[-1]
 
-    def __call__(self, frames: object) -> torch.Tensor:
+    def __call__(self, frames: object) -> Any:
         return self.logits
 
 
 def _predict_alpha(image: Pixels, recipe: Recipe, masks: Segmenter) -> Alpha:
     """Return u2netp's alpha enlarged to the recipe's frame, (S, S)."""
     frame = make_frame(image, place(image.shape[:2], None, masks.recipe), masks.recipe)
-    small = masks.model(frame[None]).sigmoid()[0].numpy()
+    small = torch.as_tensor(masks.model(frame[None])).sigmoid()[0].numpy()
     side = recipe.frame_px
     return restore(small, place((side, side), None, masks.recipe), masks.recipe)

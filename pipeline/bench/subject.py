@@ -11,7 +11,7 @@ from pipeline.bench.photos import Photos, write_manifest
 from pipeline.concurrency import local_cpus
 from pipeline.config.job import Job, load_job
 from pipeline.log import log
-from pipeline.models.load import can_use_gpu
+from pipeline.models.check import can_use_gpu
 from pipeline.run.cluster import ray_cluster, with_cpu_actors
 from pipeline.run.gpus import will_use_gpus
 from pipeline.run.pool import Pool, fit_pool

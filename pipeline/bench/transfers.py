@@ -10,10 +10,11 @@ from pipeline.bench.photos import noise
 from pipeline.bench.timing import time_calls
 from pipeline.imaging.frame import place
 from pipeline.models.forward import to_device, to_host
+from pipeline.models.host_frames import HostFrames
 from pipeline.models.refiners.guided import Guided
-from pipeline.models.refiners.refine_tiles import prepare_refinements
+from pipeline.models.refiners.prepare import prepare_refinements
 from pipeline.models.resample import DeviceFrames
-from pipeline.segmenter import HostFrames, Segmenter
+from pipeline.segmenter import Segmenter
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def measure_transfers(segmenter: Segmenter, for_s: float, size: tuple[int, int] 
     on_device, on_host = DeviceFrames(recipe, device), HostFrames(recipe)
     frames = on_device.frames(batch, placed * segmenter.batch)
     p = model(frames).sigmoid()[:1]
-    (mask,) = on_device.masks(p, placed, [None])
+    (mask,), (alpha,) = on_device.masks(p, placed, [None]), to_host(p)
     steps: dict[str, Callable[[], object]] = {
         "image to the device": lambda: to_device(image, device),
         "image to frame, on the device": lambda: on_device.frames([image], placed),
@@ -50,7 +51,7 @@ def measure_transfers(segmenter: Segmenter, for_s: float, size: tuple[int, int] 
             p, placed, prepare_refinements(Guided(), [image], placed, frames[:1], p)
         ),
         "mask to the host": lambda: to_host(mask),
-        "alpha to mask, on the host": lambda: on_host.masks(p, placed, [None]),
+        "alpha to mask, on the host": lambda: on_host.masks(alpha, placed, [None]),
         "forward pass": lambda: model(frames),
         "segment: all of it": lambda: segmenter.segment(batch, [None] * segmenter.batch),
     }

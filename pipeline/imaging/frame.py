@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from pipeline.config.recipe import Recipe
@@ -101,6 +102,11 @@ def restore(alpha: Alpha, placement: Placement, recipe: Recipe, refinement: Call
             resized -= low
             resized /= high - low
     return _paste(resized, placement)
+
+
+def resize_map(plane: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
+    """Resize a model's output (h, w) to its frame (side, side), bilinearly between pixel centres."""
+    return np.asarray(cv2.resize(plane, (side, side), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def to_mask(alpha: Alpha) -> Mask:

@@ -13,8 +13,6 @@ from torch.nn import functional as F  # noqa: N812  (its usual name)
 from pipeline.models.forward import Frames
 from pipeline.models.refiners.unknown_region import max_filter
 
-NAMES = ("stray", "gaps", "slope", "support", "contrast")
-
 MAP_PX = 80
 """Approximate side of the reduced map."""
 
@@ -29,14 +27,16 @@ MIN_GRADIENT = 0.02
 
 
 def measure_contour(p: Tensor, frames: Frames) -> Tensor:
-    """Compute the signals ``NAMES`` of each item on p's device, without waiting for it; formulas: ``pipeline.schema.SIGNALS``.
+    """Compute ``signal_names.CONTOUR_NAMES`` of each item on p's device, without waiting for it.
+
+    Formulas: ``pipeline.schema.SIGNALS``.
 
     Args:
         p: (N, S, S) float32 in [0, 1].
         frames: (N, S, S, 3) uint8, the model's input.
 
     Returns:
-        (N, len(NAMES)) float32.
+        (N, len(CONTOUR_NAMES)) float32.
     """
     step = max(1, p.shape[-1] // MAP_PX)
     reduced = F.avg_pool2d(p[:, None], step)  # (N, 1, s, s)
@@ -54,7 +54,7 @@ def measure_contour(p: Tensor, frames: Frames) -> Tensor:
     area = inside.sum((1, 2, 3)).clamp_min(MIN_AREA * inside[0].numel())
     stray = _total(reduced, 1 - inside - outer) / area
     gaps = _total(1 - reduced, inside - inner) / area
-    support = _mean(support, contour) / (support.mean((1, 2, 3)) + MIN_GRADIENT)
+    support = _mean(support, contour) / (support.mean(3).mean((1, 2)) + MIN_GRADIENT)
     sides = torch.cat([outer, inner], 1).flatten(2)  # (N, 2, s·s)
     colours = torch.bmm(photo.flatten(2), sides.transpose(1, 2)) / sides.sum(2).clamp_min(1)[:, None]  # (N, 3, 2)
     contrast = (colours[:, :, 0] - colours[:, :, 1]).norm(dim=1)
@@ -67,7 +67,7 @@ def _gradient(planes: Tensor) -> Tensor:
 
 
 def _total(planes: Tensor, where: Tensor) -> Tensor:
-    return (planes * where).sum((1, 2, 3))
+    return (planes * where).sum(3).sum((1, 2))  # row by row, as in signals
 
 
 def _mean(planes: Tensor, where: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ follow from the averages. Only the layers after the backbone are trained (``pipe
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from pipeline.config.recipe import ESTIMATOR_SHA256
-from pipeline.models.engines.openvino import OpenVinoModel, has_openvino
+from pipeline.models.engines.convert import OpenVinoModel
+from pipeline.models.engines.openvino import has_openvino
 from pipeline.models.forward import Frames
 from pipeline.models.tensors import load_tensors, open_matching
 from pipeline.paths import WEIGHTS
@@ -76,6 +78,18 @@ def _conv(inputs: int, outputs: int, stride: int, side: int = 3) -> nn.Sequentia
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
+def load_network(path: Path = BUNDLED) -> Estimator:
+    """Load the network for inference in PyTorch on the CPU.
+
+    Raises:
+        WeightsError: As ``load_estimator``.
+    """
+    network = Estimator()
+    tensors = open_matching(path, network, "the estimator", "install the package again")
+    load_tensors(network, tensors, path, torch.float32)
+    return network.eval().requires_grad_(False)
+
+
 def load_estimator(device: torch.device, *, threads: int | None, cache: Path | None, path: Path = BUNDLED) -> Predict:
     """Load the network: in OpenVINO on a CPU where it is installed, else in PyTorch.
 
@@ -88,13 +102,7 @@ def load_estimator(device: torch.device, *, threads: int | None, cache: Path | N
     Raises:
         WeightsError: Not a weights file, not this network's, or with numbers that are not finite.
     """
-
-    def build() -> Estimator:
-        network = Estimator()
-        tensors = open_matching(path, network, "the estimator", "install the package again")
-        load_tensors(network, tensors, path, torch.float32)
-        return network.eval().requires_grad_(False)
-
+    build = functools.partial(load_network, path)
     if device.type == "cpu" and has_openvino():
         return OpenVinoModel(build, ESTIMATOR_SHA256, SIDE_PX, "fp32", threads=threads, cache=cache, channels=4)
     return build().to(device).to(memory_format=torch.channels_last)

@@ -15,8 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, WeightsError
-from pipeline.models.engines.onnx import OnnxModel
-from pipeline.models.engines.openvino import mute_warnings
+from pipeline.models.engines.convert import mute_warnings
+from pipeline.models.engines.onnx_model import OnnxModel
 from pipeline.models.forward import Frames
 from pipeline.models.load import MvanetModel
 from pipeline.models.mvanet.checkpoint import load_mvanet

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.models.forward import Frames, segment_errors, upload
+from pipeline.models.failures import segment_errors
+from pipeline.models.forward import Frames, upload
 
 THRESHOLD = 0.15
 """Difference in luminance, in [0, 1], at which alpha is 0.5."""

@@ -1,4 +1,4 @@
-"""Shared parts of every model's forward pass: devices, transfers, normalisation, errors."""
+"""Shared parts of a forward pass in PyTorch: devices, transfers, normalisation."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ import torch
 from torch import Tensor
 
 from pipeline.config.recipe import Recipe
-from pipeline.errors import ConfigError, SegmentError
+from pipeline.models.devices import choose_device_type
 
 Frames = npt.NDArray[np.uint8] | Tensor
 """A batch of model inputs: (N, S, S, 3) uint8 RGB, S = ``frame_px``; a tensor may be on the model's device already."""
 
 Probabilities = Tensor
 """The model's alpha: (N, S, S) float32 in [0, 1] on its device."""
-
-BrokenDevice: type[Exception] = torch.AcceleratorError
-"""The GPU or this process's CUDA context is lost: no item is to blame, and this process can run no further one."""
 
 
 class Normalise:
@@ -124,11 +121,7 @@ def choose_device(name: str) -> torch.device:
     Raises:
         ConfigError: There is no CUDA GPU, or the name is unknown.
     """
-    if name not in {"auto", "cpu", "cuda"}:
-        raise ConfigError(f"there is no device {name!r}; use auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("compute.device is cuda, but PyTorch finds no CUDA GPU on this machine; use compute.device=cpu")
-    if name == "cpu" or not torch.cuda.is_available():
+    if choose_device_type(name) == "cpu":
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
 
@@ -138,25 +131,3 @@ def device_memory(device: torch.device) -> dict[str, int]:
     if device.type != "cuda":
         return {}
     return {"reserved": torch.cuda.memory_reserved(device), "peak": torch.cuda.max_memory_reserved(device)}
-
-
-@contextmanager
-def segment_errors(batch: int) -> Iterator[None]:
-    """Convert PyTorch's errors in a forward pass to an item's error. ``BrokenDevice`` is not converted.
-
-    Raises:
-        SegmentError: Memory ran out, or an operation failed.
-    """
-    try:
-        yield
-    except BrokenDevice:
-        raise
-    except torch.OutOfMemoryError as error:
-        raise SegmentError(f"out of GPU memory with {batch} frames at once; lower compute.batch_size") from error
-    except (RuntimeError, MemoryError) as error:
-        raise SegmentError(f"the model failed on a batch of {batch}: {first_line(error)}") from error
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, at most 200 characters."""
-    return str(error).strip().split("\n", 1)[0][:200]

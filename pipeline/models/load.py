@@ -1,4 +1,4 @@
-"""The entry point to every model: ``load_model`` to run one, ``check_weights`` to reject a bad file within seconds."""
+"""The entry point to models of the PyTorch pass: ``load_model`` to run one, ``check_weights`` to reject a bad file."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-import onnxruntime
 import torch
 from torch import Tensor
 
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, WeightsError
+from pipeline.models.engines.convert import OpenVinoModel
 from pipeline.models.engines.forks import note_load
-from pipeline.models.engines.onnx import CUDA, OnnxModel
-from pipeline.models.engines.openvino import OpenVinoModel, check_engine, choose_engine
+from pipeline.models.engines.onnx import OnnxNetwork
+from pipeline.models.engines.onnx_model import OnnxModel
+from pipeline.models.engines.openvino import check_engine, choose_engine
+from pipeline.models.failures import segment_errors
 from pipeline.models.fake import FakeModel
-from pipeline.models.forward import Frames, Normalise, choose_device, segment_errors, to_logits
+from pipeline.models.forward import Frames, Normalise, choose_device, to_logits
 from pipeline.models.mvanet.checkpoint import load_mvanet, recognise
 from pipeline.models.mvanet.network import FRAME_STEP_PX
 
@@ -128,7 +130,7 @@ def load_model(
     _check_frame(recipe)
     dtype = DTYPES[recipe.precision]
     check_precision(recipe.precision, chosen)
-    if choose_engine(engine, NATIVE_ENGINE[recipe.model], chosen) == "openvino":
+    if choose_engine(engine, NATIVE_ENGINE[recipe.model], chosen.type) == "openvino":
         build = functools.partial(load_mvanet, path, device=chosen, dtype=torch.float32)
         sha256 = recipe.weights_sha256
         cache = cache if sha256 else None  # without a hash, the graphs of two files would share a name
@@ -152,12 +154,7 @@ def check_weights(recipe: Recipe, weights: Path | None, engine: str = "auto") ->
         _check_frame(recipe)
         recognise(_path(recipe, weights))
     elif recipe.model == "onnx":
-        OnnxModel(_path(recipe, weights), recipe, device="cpu", threads=1, check=True)
-
-
-def can_use_gpu(recipe: Recipe) -> bool:
-    """Return whether this installation can run the recipe's model on a GPU, whether or not there is one."""
-    return recipe.model != "onnx" or CUDA in onnxruntime.get_available_providers()
+        OnnxNetwork(_path(recipe, weights), recipe, device="cpu", threads=1, check=True)
 
 
 def check_precision(precision: str, device: torch.device) -> None:

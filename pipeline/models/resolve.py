@@ -40,11 +40,9 @@ class ResolvedRecipe:
             ConfigError: Recipe and engine do not fit together.
             WeightsError: A file is not of the layout that the recipe names.
         """
-        from pipeline.models.load import check_weights  # imports PyTorch
-        from pipeline.models.refiners.load import check_refiner
+        from pipeline.models.check import check_files
 
-        check_weights(self.recipe, self.weights, engine)
-        check_refiner(self.recipe, self.refiner_weights)
+        check_files(self.recipe, self.weights, self.refiner_weights, engine)
 
 
 def resolve(recipe: Recipe, files: Files, *, gpu: bool, limits: Limits | None = None) -> ResolvedRecipe:

@@ -19,7 +19,7 @@ RAMP_PX = 5
 """Side of the square that blurs the border between near and far."""
 
 
-def sharpen(logits: Tensor, factor: float) -> Tensor:
+def sharpen(logits: Tensor, factor: float | Tensor) -> Tensor:
     """Multiply logits by ``factor`` where no contour is near.
 
     Args:
@@ -29,8 +29,6 @@ def sharpen(logits: Tensor, factor: float) -> Tensor:
     Returns:
         (N, S, S) float32 on the same device, without waiting for it.
     """
-    if factor == 1:
-        return logits
     inside = (logits > 0).float()[:, None]  # (N, 1, S, S)
     reached = max_filter(torch.cat([inside, 1 - inside], 1), max(1, round(CONTOUR_REACH * logits.shape[-1])))
     near = F.avg_pool2d(reached[:, 0] * reached[:, 1], RAMP_PX, 1, RAMP_PX // 2, count_include_pad=False)  # (N, S, S)

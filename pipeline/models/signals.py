@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from pipeline.models import contour
 from pipeline.models.forward import Frames
 from pipeline.models.refiners.unknown_region import HIGH, LOW
-
-NAMES = (
-    *("soft_dice", "stability", "confidence", "uncertain_share", "area_share"),
-    *("border_touch", "border_top", "border_bottom", "border_left", "border_right"),
-    *("box_agreement", "box_outside", "box_fill", "span", "finite"),
-    *contour.NAMES,
-    *("refined", "flip_dice", "expected_dice"),
-)
 
 COARSE_PX = 256
 """Approximate side of the small mask in which connected components are counted."""
@@ -48,17 +38,18 @@ def measure_signals(
         expected_dice: (N,), from ``estimator.expected_dice``.
 
     Returns:
-        A row of ``NAMES`` per item, (N, len(NAMES)) float32, and the masks p > 0.5 at about ``COARSE_PX``, (N, s, s) uint8 of
-        0 and 1. Formulas and ranges: ``pipeline.schema.SIGNALS``; ``span`` is max(p) - min(p), ``finite`` is 1 if all logits
-        are finite. A signal without its input is NaN, as those of the box without a box.
+        A row of ``signal_names.NAMES`` per item, (N, len(NAMES)) float32, and the masks p > 0.5 at about ``COARSE_PX``,
+        (N, s, s) uint8 of 0 and 1. Formulas and ranges: ``pipeline.schema.SIGNALS``; ``span`` is max(p) - min(p), ``finite``
+        is 1 if all logits are finite. A signal without its input is NaN, as those of the box without a box.
     """
     side = logits.shape[-1]
-    extremes = torch.stack([logits.amin((1, 2)), logits.amax((1, 2))])  # NaN if any logit is
-    finite = extremes.isfinite().all(0)
+    finite = logits.isfinite().flatten(1).all(1)  # in ONNX Runtime, minima and maxima ignore NaN
+    extremes = torch.stack([logits.amin((1, 2)), logits.amax((1, 2))])
     inside = logits > 0
     y = inside.float()
     area = y.sum((1, 2))
-    total, within = p.sum((1, 2)), (p * y).sum((1, 2))
+    # Row by row: ONNX Runtime's sum of a complete map in float32 would be off by 2e-5.
+    total, within = p.sum(2).sum(1), (p * y).sum(2).sum(1)
     soft_dice = 2 * within / (total + area).clamp_min(1e-6)
     stability = (logits > 1).sum((1, 2)) / (logits > -1).sum((1, 2)).clamp_min(1)
     uncertain = ((p - (LOW + HIGH) / 2).abs() < (HIGH - LOW) / 2).sum((1, 2)) / side**2
@@ -79,11 +70,6 @@ def measure_signals(
     table = torch.cat([of_mask, border_shares, of_box, of_map, contour.measure_contour(p, frames), optional], 1)
     step = max(1, side // COARSE_PX)
     return table, inside[:, ::step, ::step].to(torch.uint8)
-
-
-def signals_by_name(table: npt.NDArray[np.float32]) -> list[dict[str, float]]:
-    """Return the value of every name in ``NAMES`` for each item."""
-    return [dict(zip(NAMES, row, strict=True)) for row in table.tolist()]
 
 
 def _box_signals(y: Tensor, area: Tensor, boxes: Tensor) -> Tensor:

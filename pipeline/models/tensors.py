@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from pipeline.errors import WeightsError
-from pipeline.models.forward import first_line
+from pipeline.models.failures import first_line
+from pipeline.models.heads import read_head
 
 WRAPPER_KEYS = ("model_state_dict", "state_dict")
 """Keys under which training checkpoints keep the weights, beside the optimiser's state."""
@@ -104,26 +104,6 @@ def open_tensors(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".onnx":
         raise WeightsError(f"{path} is an ONNX file; use a preset for ONNX files, such as u2netp or birefnet")
     raise WeightsError(f"{path} is neither a .safetensors nor a PyTorch weights file; it begins with {head[:8]!r}")
-
-
-def read_head(path: Path) -> bytes:
-    """Return the first bytes of a weights file of any format.
-
-    Raises:
-        WeightsError: The file is unreadable, empty, a web page, or a Git LFS pointer.
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(256)
-    except OSError as error:
-        raise WeightsError(f"{path} can't be read: {error.strerror or error}") from error
-    if not head:
-        raise WeightsError(f"{path} is empty; download the file again")
-    if re.match(rb"\s*<(!doctype|html|head|\?xml)", head, re.IGNORECASE):
-        raise WeightsError(f"{path} is a web page, not weights; its URL led to a login or error page; download the file again")
-    if head.startswith(b"version https://git-lfs"):
-        raise WeightsError(f"{path} is a Git LFS pointer, not the weights themselves; fetch them with git lfs pull")
-    return head
 
 
 def _open_safetensors(path: Path) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from pipeline.concurrency import local_cpus
 from pipeline.config.job import Compute, Job
 from pipeline.errors import ConfigError, Stopped
 from pipeline.log import log
-from pipeline.models.load import can_use_gpu
+from pipeline.models.check import can_use_gpu
 from pipeline.run.gpus import address_of, will_use_gpus
 from pipeline.run.pool import ROOMY_CPUS, Cluster, Node, Pool
 

@@ -1,14 +1,12 @@
-"""Find out whether a run will use GPUs, without importing Ray or PyTorch where there can be none."""
+"""Find out whether a run will use GPUs, without importing Ray where it is not used."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 
 from pipeline.config.job import Compute
-
-CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+from pipeline.models.devices import has_cuda
 
 
 def will_use_gpus(compute: Compute) -> bool:
@@ -26,7 +24,7 @@ def will_use_gpus(compute: Compute) -> bool:
 
         with ray_cluster(compute) as cluster:
             return any(node.gpus for node in cluster)
-    return has_cuda_driver() and _has_usable_gpu()
+    return has_cuda()
 
 
 def address_of(compute: Compute) -> str | None:
@@ -34,22 +32,7 @@ def address_of(compute: Compute) -> str | None:
     return compute.ray_address or os.environ.get("RAY_ADDRESS") or None
 
 
-def has_cuda_driver() -> bool:
-    """Return whether this machine has NVIDIA's driver, without which PyTorch finds no GPU."""
-    try:
-        ctypes.CDLL(CUDA_DRIVER)
-    except OSError:
-        return False
-    return True
-
-
 def has_joined_ray() -> bool:
     """Return whether this process has joined or started a Ray cluster."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
-
-
-def _has_usable_gpu() -> bool:
-    from pipeline.models.forward import choose_device  # imports PyTorch
-
-    return choose_device("auto").type == "cuda"

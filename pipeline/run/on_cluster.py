@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pipeline.log import RunCounters, log
-from pipeline.models.load import can_use_gpu
+from pipeline.models.check import can_use_gpu
 from pipeline.output.index import release_arrow_memory
 from pipeline.output.run_record import RunRecord
 from pipeline.run.cluster import actors_at_work, await_gpus, dashboard_url, ray_cluster, with_cpu_actors

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.config.sections import Count, Moment, Stored, parse
 from pipeline.errors import ConfigError, WeightsError
-from pipeline.models.forward import first_line
+from pipeline.models.failures import first_line
 from pipeline.training.recipe import TrainRecipe
 
 ADAMW_STATE = ("exp_avg", "exp_avg_sq", "step")

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.models.refiners.cgm import BASE, GUIDED, STEP_PX, WEIGHT, Cgm, tile_inputs
-from pipeline.models.refiners.guided import Guided
+from pipeline.models.refiners.guided import HALO_CELLS, on_device
 from pipeline.models.refiners.refine_tiles import view_of
 from pipeline.models.refiners.unknown_region import find_unknown
 from pipeline.training.distributed import use_one_thread
@@ -72,9 +72,8 @@ def crop_of(scene: Scene) -> Crop:
     """Return a complete scene as the network's input."""
     p = torch.from_numpy(scene.base)
     view = view_of(scene.image, p, torch.from_numpy(scene.frame), find_unknown(p[None])[0])
-    guided, all_pixels = Guided(), slice(0, len(scene.alpha))
-    down, across = (view.axis(all_pixels, dim, guided.halo_cells) for dim in (1, 0))
-    inputs = tile_inputs(view, guided.prepare(view), down, across)
+    height, width = scene.alpha.shape
+    inputs = tile_inputs(*on_device(view.tile(slice(0, height), slice(0, width), HALO_CELLS)))
     return Crop(inputs, torch.from_numpy(scene.alpha), inputs[WEIGHT])
 
 

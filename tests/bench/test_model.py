@@ -85,7 +85,7 @@ def test_a_mode_that_fails_is_logged_and_skipped(
 
 def test_the_transfers_are_measured(fake_preset: str) -> None:
     segmenter = Segmenter(fake_preset)
-    segmenter.batch, segmenter.framing = 2, DeviceFrames(segmenter.recipe, CPU)
+    segmenter.batch, segmenter.run_pass.framing = 2, DeviceFrames(segmenter.recipe, CPU)
     found = measure_transfers(segmenter, 0.0, (300, 400))
     assert (found.width, found.height, found.batch) == (400, 300, 2)
     assert len(found.ms) == 9 and all(ms > 0 for ms in found.ms.values())

@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import pipeline.models.refiners.refine_tiles
+import pipeline.models.refiners.prepare
 from pipeline.config.recipe import CGM_SHA256
 from pipeline.errors import WeightsError
 from pipeline.imaging.frame import Placement
 from pipeline.models.refiners.cgm import BUNDLED, HALO_PX, STEP_PX, Cgm, ConfidenceGuided, check_cgm, load_cgm, stack_inputs
 from pipeline.models.refiners.guided import Guided
-from pipeline.models.refiners.refine_tiles import Refiner, prepare_refinements
+from pipeline.models.refiners.prepare import prepare_refinements
+from pipeline.models.refiners.refine_tiles import Refiner
 from pipeline.types import Alpha, Pixels, Region, Size
 
 CPU = torch.device("cpu")
@@ -87,7 +88,7 @@ def test_tiles_do_not_change_the_result(region: Region | None, monkeypatch: pyte
     base = np.full((230, 200) if region is None else (182, 177), 0.5, np.float32)
     masks = []
     for side in (10_000, 72, 33):
-        monkeypatch.setitem(pipeline.models.refiners.refine_tiles.TILE_PX, "cpu", side)
+        monkeypatch.setitem(pipeline.models.refiners.prepare.TILE_PX, "cpu", side)
         masks.append(refine(ConfidenceGuided(random_head()), image, p, base, region))
     assert np.abs(masks[0] - 0.5).max() > 0.2
     assert max(np.abs(mask - masks[0]).max() for mask in masks) < 2 / 255

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.models.contour import NAMES, measure_contour
+from pipeline.models.contour import measure_contour
+from pipeline.models.signal_names import CONTOUR_NAMES as NAMES
 
 SIDE = 320
 

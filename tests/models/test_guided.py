@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.imaging.frame import Placement
 from pipeline.models.refiners.guided import EPS, Guided, apply_both, fit, solve, window_means
-from pipeline.models.refiners.refine_tiles import prepare_refinements
+from pipeline.models.refiners.prepare import prepare_refinements
 from pipeline.types import Alpha, Pixels, Size
 
 CPU = torch.device("cpu")

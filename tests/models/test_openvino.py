@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.models.engines import openvino
-from pipeline.models.engines.openvino import OpenVinoModel, graph_name, has_bf16, has_openvino
+from pipeline.models.engines import convert
+from pipeline.models.engines.convert import OpenVinoModel, graph_name
+from pipeline.models.engines.openvino import has_bf16, has_openvino
 from pipeline.models.mvanet.fuse import fuse_conv_bn
 from pipeline.models.mvanet.network import BEN2, MVANET, MVANet, Variant
 
@@ -79,7 +80,7 @@ def test_bf16_is_close_but_not_equal(fused: Any, kept: Path) -> None:
 
 
 def test_bf16_is_refused_on_a_cpu_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino, "has_bf16", lambda: False)
+    monkeypatch.setattr(convert, "has_bf16", lambda: False)
     with pytest.raises(ConfigError, match="no bf16 instructions"):
         compile_model(never, precision="bf16")
 
@@ -119,10 +120,10 @@ def test_another_version_has_another_graph(changed: str, monkeypatch: pytest.Mon
     before = graph_name("a" * 64, (3, SIDE))
     assert before == graph_name("a" * 64, (3, SIDE))
     if changed == "GRAPH_VERSION":
-        monkeypatch.setattr(openvino, changed, openvino.GRAPH_VERSION + 1)
+        monkeypatch.setattr(convert, changed, convert.GRAPH_VERSION + 1)
     else:
-        versions = openvino.version
-        monkeypatch.setattr(openvino, "version", lambda library: "0.0" if library == changed else versions(library))
+        versions = convert.version
+        monkeypatch.setattr(convert, "version", lambda library: "0.0" if library == changed else versions(library))
     assert graph_name("a" * 64, (3, SIDE)) != before
 
 

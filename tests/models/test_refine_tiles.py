@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -7,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import pipeline.models.refiners.refine_tiles
 from pipeline.imaging.frame import Placement
-from pipeline.models.refiners.guided import Guided
-from pipeline.models.refiners.refine_tiles import Axis, Predict, Refinement, Refiner, View, axis, prepare_refinements
+from pipeline.models.refiners.guided import Guided, interpolation
+from pipeline.models.refiners.prepare import prepare_refinements
+from pipeline.models.refiners.refine_tiles import Refinement, Refiner, Tile, View, axis
 from pipeline.types import Alpha, Region, Size
 
 SIDE = 48
@@ -19,16 +21,14 @@ SIDE = 48
 class Constant:
     """A refiner that predicts the same alpha everywhere."""
 
-    halo_cells = 0
+    halo_cells, halo_px, step_px = 0, 0, 1
 
     def __init__(self, level: float) -> None:
         self.level = level
 
-    def prepare(self, view: View) -> Predict:
-        def predict(down: Axis, across: Axis) -> torch.Tensor:
-            return torch.full((len(down.positions), len(across.positions)), self.level)
-
-        return predict
+    def __call__(self, tile: Tile) -> tuple[torch.Tensor, torch.Tensor]:
+        _, weight = Guided()(tile)
+        return torch.full_like(weight, self.level), weight
 
 
 def base() -> Alpha:
@@ -57,7 +57,7 @@ def enlarge(plane: Alpha, view: View) -> Alpha:
 def weights(refinement: Refinement, like: Alpha) -> Alpha:
     """Return the weight of the refiner in every pixel: the result for zeros if it predicts 1."""
     zeros = np.zeros_like(like)
-    Refinement(refinement.view, Constant(1).prepare(refinement.view), refinement.blocks, 0).refine_all(zeros)
+    dataclasses.replace(refinement, refiner=Constant(1)).refine_all(zeros)
     return zeros
 
 
@@ -82,19 +82,18 @@ def test_the_weight_is_the_enlarged_unknown_map(region: Region | None) -> None:
     np.testing.assert_allclose(weights(refinement, alpha), unknown, atol=2e-5)
 
 
-def test_predictions_are_clamped() -> None:
-    for level, end in ((7.0, 1.0), (-7.0, 0.0)):
-        refinement, alpha = prepare(Constant(level))
-        refinement.refine_all(alpha)
-        assert np.abs(alpha[weights(refinement, alpha) == 1] - end).max() == 0
+def test_where_the_weight_is_one_alpha_is_the_refiners() -> None:
+    refinement, alpha = prepare(Constant(0.25))
+    refinement.refine_all(alpha)
+    assert np.abs(alpha[weights(refinement, alpha) == 1] - 0.25).max() == 0
 
 
 @pytest.mark.parametrize("side", [17, 64, 10_000])
-def test_tiles_do_not_change_the_result(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_do_not_change_the_result(side: int) -> None:
     refinement, alpha = prepare(Guided(), 301, 203)
     other = alpha.copy()
     refinement.refine_all(alpha)
-    monkeypatch.setitem(pipeline.models.refiners.refine_tiles.TILE_PX, "cpu", side)
+    refinement.tile_px = side
     refinement.refine_all(other)
     np.testing.assert_allclose(other, alpha, atol=1e-4)
 
@@ -130,7 +129,8 @@ def test_an_axis_enlarges_as_opencv(count: int, start: int, length: int, side: i
     first = min(max(start, 0), start + length - 1)
     end = min(first + count, start + length)
     line = np.random.default_rng(side).random((1, side), np.float32)
-    mapped = axis(slice(first, end), start, start + length, side, halo, torch.device("cpu"))
-    enlarged = mapped.to_pixels() @ torch.from_numpy(line[0])[mapped.cells]
+    mapped = axis(slice(first, end), start, start + length, side, halo)
+    cells = torch.from_numpy(line[0])[mapped.cells]
+    enlarged = interpolation(torch.from_numpy(mapped.positions), len(cells)) @ cells
     expected = cv2.resize(line, (length, 1), interpolation=cv2.INTER_LINEAR)[0, first - start : end - start]
     np.testing.assert_allclose(enlarged.numpy(), expected, atol=2e-5)

@@ -17,10 +17,10 @@ import pipeline.models.resample
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ItemRefused
 from pipeline.imaging.frame import make_frame, place, restore, to_mask
+from pipeline.models.host_frames import HostFrames
 from pipeline.models.refiners.guided import Guided
-from pipeline.models.refiners.refine_tiles import prepare_refinements
+from pipeline.models.refiners.prepare import prepare_refinements
 from pipeline.models.resample import DeviceFrames, taps
-from pipeline.segmenter import HostFrames
 from pipeline.types import Box
 
 CPU = torch.device("cpu")
@@ -226,8 +226,8 @@ def test_a_refined_mask_equals_the_hosts(
     frames = HostFrames(rules).frames([image], [placed])
     refinements = prepare_refinements(Guided(), [image], [placed], frames, p)
     assert refinements[0] is not None
-    (ours,) = HostFrames(rules).masks(p, [placed], refinements)
-    (plain,) = HostFrames(rules).masks(p, [placed], [None])
+    (ours,) = HostFrames(rules).masks(p.numpy(), [placed], refinements)
+    (plain,) = HostFrames(rules).masks(p.numpy(), [placed], [None])
     monkeypatch.setattr(pipeline.models.resample, "STRIPE_PX", 190 * 40)
     (theirs,) = DeviceFrames(rules, CPU).masks(p, [placed], refinements)
     assert np.abs(ours.astype(int) - theirs.numpy()).max() <= 1

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.models.signals import bounding_boxes, box_iou, measure_signals, signals_by_name
+from pipeline.models.signal_names import signals_by_name
+from pipeline.models.signals import bounding_boxes, box_iou, measure_signals
 
 NO_BOX = np.full((1, 4), np.nan, np.float32)
 

@@ -17,7 +17,8 @@ from pipeline.models.refiners.unknown_region import (
     find_unknown,
     unsure_share,
 )
-from pipeline.models.signals import measure_signals, signals_by_name
+from pipeline.models.signal_names import signals_by_name
+from pipeline.models.signals import measure_signals
 from pipeline.quality.score import Score, all_signals, score
 
 SIDE = 64

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.imaging.components import Components
-from pipeline.models.signals import NAMES
+from pipeline.models.signal_names import NAMES
 from pipeline.quality.score import all_signals, score
 from pipeline.schema import SIGNALS
 

@@ -197,7 +197,7 @@ def test_small_networks_have_several_copies_on_one_machine(
     settings: list[str], todo: int, actors: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.run.cluster.local_cpus", lambda: 16)
-    monkeypatch.setattr("pipeline.run.gpus.has_cuda_driver", lambda: False)
+    monkeypatch.setattr("pipeline.run.gpus.has_cuda", lambda: False)
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     job = load_job(manifest="photos", output="out", preset="u2netp", overrides=settings)
     assert with_cpu_actors(job, todo).compute.actors == actors

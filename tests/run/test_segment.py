@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.models.forward import BrokenDevice
+from pipeline.models.failures import BrokenDevice
 from pipeline.run.crash_ledger import MAX_CRASHES, InMemoryLedger
 from pipeline.run.stages.columns import pack
 from pipeline.run.stages.segment import SegmentBatch
@@ -52,7 +52,7 @@ def counted(stage: SegmentBatch) -> list[int]:
         sizes.append(len(frames))
         return real(frames)
 
-    stage.segmenter.model = model  # type: ignore[assignment]
+    stage.segmenter.run_pass.model = model
     return sizes
 
 
@@ -89,7 +89,7 @@ def test_a_lost_gpu_ends_the_process_and_leaves_its_entry(
         raise SystemExit(70)
 
     monkeypatch.setattr("pipeline.run.stages.segment.end_process", die)
-    stage.segmenter.model = lost  # type: ignore[assignment]
+    stage.segmenter.run_pass.model = lost
     with pytest.raises(SystemExit):
         stage(batch("a", "b"))
     assert {key: count for key, count in ledger.started.items() if "/" in key} == {"segment/a": 1, "segment/b": 1}
@@ -108,6 +108,6 @@ def test_without_a_ledger_a_lost_gpu_is_raised(stage_context: Any) -> None:
     def lost(_: Any) -> Any:
         raise BrokenDevice("CUDA error: an illegal memory access was encountered", 700)
 
-    stage.segmenter.model = lost  # type: ignore[assignment]
+    stage.segmenter.run_pass.model = lost
     with pytest.raises(BrokenDevice):
         stage(batch("a"))

@@ -13,42 +13,37 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-import torch
-from onnxruntime.capi import onnxruntime_pybind11_state as runtime
-from torch import Tensor
-from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, SegmentError, WeightsError
+from pipeline.imaging.frame import resize_map
+from pipeline.models.devices import DeviceType, choose_device_type
 from pipeline.models.engines.openvino import OpenVinoFile, choose_engine
-from pipeline.models.forward import Frames, Normalise, choose_device, first_line, one_thread, to_logits
-from pipeline.models.tensors import read_head
-
-CUDA = "CUDAExecutionProvider"
+from pipeline.models.engines.ort import CUDA, RUN_ERRORS, has_cuda_provider, session_options
+from pipeline.models.failures import first_line
+from pipeline.models.heads import read_head
 
 Images = npt.NDArray[np.floating[Any]]
 """(N, channels, height, width)."""
 
+Maps = npt.NDArray[np.float32]
+
 DTYPES: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 """Types of a graph's input and output that can be used, by ONNX Runtime's names."""
 
-RUN_ERRORS = (
-    *(runtime.Fail, runtime.RuntimeException, runtime.InvalidArgument, runtime.NotImplemented, runtime.EPFail),
-    *(MemoryError, RuntimeError),
-)
-"""Errors of ONNX Runtime in a forward pass; OpenVINO raises RuntimeError only."""
 
-
-class OnnxModel:
+class OnnxNetwork:
     """An ONNX graph: in OpenVINO on a CPU if it can run it, else in ONNX Runtime. ONNX Runtime checks the file in any case.
 
     Args:
         path: The ONNX file.
         recipe: Its frame size, normalisation, activation and tensor names are used.
-        device: ``auto`` is CUDA if PyTorch finds a GPU and this ONNX Runtime can use it.
+        device: ``auto`` is CUDA if there is a GPU and this ONNX Runtime can use it.
+        device_id: Number of the GPU.
         threads: Threads per forward pass on a CPU; default: the engine's choice.
         engine: As ``compute.engine``.
         check: Only check that the file can be used, which opens a large file faster.
+        bundled: The file belongs to the package: it is not checked, and may keep its weights in another file of the package.
 
     Raises:
         WeightsError: Not an ONNX file, or its graph does not map images to alpha.
@@ -61,16 +56,24 @@ class OnnxModel:
         recipe: Recipe,
         *,
         device: str = "auto",
+        device_id: int = 0,
         threads: int | None = None,
         engine: str = "auto",
         check: bool = False,
+        bundled: bool = False,
     ) -> None:
         self.frame_px = recipe.frame_px
         self.activation = recipe.activation
         self.device = _choose_device(device)
-        self.normalise = Normalise(recipe, torch.device("cpu"))
+        self.normalise = Normalise(recipe)
         try_openvino = choose_engine(engine, "onnxruntime", self.device) == "openvino" and not check
-        session = _open(path, self.device, threads, optimise=not (try_openvino or check))
+        if bundled and try_openvino:
+            self.run: Callable[[Images], Images] = OpenVinoFile(path, "frame", "logits", recipe.frame_px, threads)
+            self.engine, self.dtype, self.one_by_one = "openvino", np.float32, True
+            return
+        if not bundled:
+            _refuse_external_weights(path)
+        session = _open(path, self.device, device_id, threads, optimise=not (try_openvino or check))
         image = _find(session.get_inputs(), recipe.input_name, "input", path)
         output = _find(session.get_outputs(), recipe.output_name, "output", path)
         self.dtype, self.one_by_one = _check_input(image, recipe.frame_px, path)
@@ -80,27 +83,24 @@ class OnnxModel:
         _check_output(output, path)
         compiled = self._try_openvino(path, image.name, output.name, threads, engine) if try_openvino else None
         if try_openvino and compiled is None:
-            session = _open(path, self.device, threads, optimise=True)
+            session = _open(path, self.device, device_id, threads, optimise=True)
         self.engine = "onnxruntime" if compiled is None else "openvino"
         self.one_by_one = self.one_by_one or compiled is not None
-        self.run: Callable[[Images], Images] = compiled or (lambda x: session.run([output.name], {image.name: x})[0])
+        self.run = compiled or (lambda x: session.run([output.name], {image.name: x})[0])
 
-    @one_thread()
-    def __call__(self, frames: Frames) -> Tensor:
-        """Map (N, S, S, 3) uint8 to logits (N, S, S) float32 on the model's device.
+    def __call__(self, frames: npt.NDArray[np.uint8]) -> Maps:
+        """Map (N, S, S, 3) uint8 to logits (N, S, S) float32. They may be not finite; callers must check.
 
         Raises:
             SegmentError: The graph failed, or did not return one map per image.
         """
-        with torch.inference_mode():
-            x = self.normalise(frames).numpy().astype(self.dtype)  # (N, 3, S, S)
-            parts = np.split(x, len(x)) if self.one_by_one else [x]
-            try:
-                outputs = [self.run(part) for part in parts]
-            except RUN_ERRORS as error:
-                raise SegmentError(f"the ONNX graph failed on a batch of {len(frames)}: {first_line(error)}") from error
-            output = torch.from_numpy(np.concatenate(outputs)).to(self.device)
-            return to_logits(_to_maps(output, len(frames), self.frame_px), self.activation)
+        x = self.normalise(frames).astype(self.dtype, copy=False)  # (N, 3, S, S)
+        parts = np.split(x, len(x)) if self.one_by_one else [x]
+        try:
+            outputs = [self.run(part) for part in parts]
+        except RUN_ERRORS as error:
+            raise SegmentError(f"the ONNX graph failed on a batch of {len(frames)}: {first_line(error)}") from error
+        return to_logits(_to_maps(np.concatenate(outputs), len(frames), self.frame_px), self.activation)
 
     def _try_openvino(self, path: Path, image: str, output: str, threads: int | None, engine: str) -> OpenVinoFile | None:
         """Compile the graph in OpenVINO; None if OpenVINO cannot run it.
@@ -120,7 +120,41 @@ class OnnxModel:
         return compiled
 
 
-def _to_maps(output: Tensor, batch: int, frame_px: int) -> Tensor:
+class Normalise:
+    """Convert frames to the network's input. ``models.forward`` has the same for tensors."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.frame_px, self.scale = recipe.frame_px, recipe.scale
+        self.mean, self.std = (np.array(one, np.float32).reshape(1, 3, 1, 1) for one in (recipe.mean, recipe.std))
+
+    def __call__(self, frames: npt.NDArray[np.uint8]) -> Maps:
+        """Return (x - mean) / std as (N, 3, S, S) float32, where x is divided by 255 or by each frame's maximum.
+
+        Raises:
+            ValueError: The frames are not (N, ``frame_px``, ``frame_px``, 3) uint8: a bug of the caller.
+        """
+        side = self.frame_px
+        if frames.dtype != np.uint8 or frames.ndim != 4 or not len(frames) or frames.shape[1:] != (side, side, 3):
+            raise ValueError(f"frames must be (N, {side}, {side}, 3) uint8, not {frames.shape} {frames.dtype}")
+        x = np.ascontiguousarray(frames.transpose(0, 3, 1, 2)).astype(np.float32)
+        # A black frame has the maximum 0, and stays black.
+        x /= np.maximum(x.max((1, 2, 3), keepdims=True), 1) if self.scale == "max" else np.float32(255)
+        x -= self.mean
+        x /= self.std
+        return x
+
+
+def to_logits(output: Images, activation: str) -> Maps:
+    """Convert a graph's raw output to float32 logits; with the activation ``none`` the output is a probability."""
+    output = output.astype(np.float32, copy=False)
+    if activation == "sigmoid":
+        return output
+    p = output.clip(1e-6, 1 - 1e-6)
+    logits: Maps = np.log(p / (1 - p))
+    return logits
+
+
+def _to_maps(output: Images, batch: int, frame_px: int) -> Maps:
     """Convert (N, 1, s, s) or (N, s, s) to (N, S, S) float32."""
     if output.ndim == 4 and output.shape[1] == 1:
         output = output[:, 0]
@@ -128,45 +162,48 @@ def _to_maps(output: Tensor, batch: int, frame_px: int) -> Tensor:
         raise SegmentError(
             f"the ONNX graph returned an output of shape {list(output.shape)} for {batch} images; it must be one map per image"
         )
-    output = output.float()
+    output = output.astype(np.float32, copy=False)
     if output.shape[1:] != (frame_px, frame_px):
-        output = F.interpolate(output[:, None], size=(frame_px, frame_px), mode="bilinear", align_corners=False)[:, 0]
+        output = np.stack([resize_map(one, frame_px) for one in output])
     return output
 
 
-def _choose_device(name: str) -> torch.device:
-    device = choose_device(name)
-    if device.type == "cpu" or CUDA in onnxruntime.get_available_providers():
+def _choose_device(name: str) -> DeviceType:
+    device = choose_device_type(name)
+    if device == "cpu" or has_cuda_provider():
         return device
     if name == "cuda":
         raise ConfigError(
             "compute.device is cuda, but this ONNX Runtime was built without it; "
             "install onnxruntime-gpu in place of onnxruntime, or use compute.device=cpu"
         )
-    return torch.device("cpu")
+    return "cpu"
 
 
-def _open(path: Path, device: torch.device, threads: int | None, *, optimise: bool) -> Any:
-    """Open an ONNX Runtime session.
+def _refuse_external_weights(path: Path) -> None:
+    """Refuse a file whose weights are in another one.
 
     Raises:
-        WeightsError: As ``OnnxModel``.
-        ConfigError: As ``OnnxModel``.
+        WeightsError: They are, or the file cannot be read.
     """
     read_head(path)
     if _has_external_weights(path):
         raise WeightsError(
             f"{path} keeps its weights in a second file, which the hash of this file does not cover; save the model as one file"
         )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors are raised; don't print them too
-    options.intra_op_num_threads = threads or 0
-    options.inter_op_num_threads = 1
-    if not optimise:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+
+
+def _open(path: Path, device: DeviceType, device_id: int, threads: int | None, *, optimise: bool) -> Any:
+    """Open an ONNX Runtime session.
+
+    Raises:
+        WeightsError: As ``OnnxNetwork``.
+        ConfigError: As ``OnnxNetwork``.
+    """
+    options = session_options(threads, optimise=optimise)
     providers: list[Any] = ["CPUExecutionProvider"]
-    if device.type == "cuda":
-        providers.insert(0, (CUDA, {"device_id": device.index or 0}))
+    if device == "cuda":
+        providers.insert(0, (CUDA, {"device_id": device_id}))
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
@@ -174,7 +211,7 @@ def _open(path: Path, device: torch.device, threads: int | None, *, optimise: bo
             f"{path} can't be run by ONNX Runtime {onnxruntime.__version__}; download it again, or export it for this version "
             f"({first_line(error)})"
         ) from error
-    if device.type == "cuda" and CUDA not in session.get_providers():
+    if device == "cuda" and CUDA not in session.get_providers():
         raise ConfigError(
             "ONNX Runtime could not start on the GPU: its CUDA or cuDNN libraries are missing or of another version; "
             "install those that it asks for, or use compute.device=cpu"

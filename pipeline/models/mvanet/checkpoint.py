@@ -186,8 +186,8 @@ def recognise(path: Path) -> str:
     return _match(open_tensors(path), path)[0].name
 
 
-def load_mvanet(path: Path, *, device: torch.device, dtype: torch.dtype) -> MVANet:
-    """Load the network for inference, with norms fused.
+def load_mvanet(path: Path, *, device: torch.device, dtype: torch.dtype, fuse: bool = True) -> MVANet:
+    """Load the network for inference, with norms fused unless ``fuse`` is false.
 
     Raises:
         WeightsError: Not a weights file, of no known layout, or with numbers that are not finite.
@@ -195,7 +195,8 @@ def load_mvanet(path: Path, *, device: torch.device, dtype: torch.dtype) -> MVAN
     layout, tensors = _match(open_tensors(path), path)
     model = _empty_model(layout.variant)
     model.load_state_dict(_state(model, layout, tensors, path, dtype), strict=True, assign=True)
-    fuse_conv_bn(model)
+    if fuse:
+        fuse_conv_bn(model)
     return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from pipeline.models.forward import to_device
-from pipeline.models.refiners.guided import Guided
-from pipeline.models.refiners.refine_tiles import Axis, Predict, View, enlarge
+from pipeline.models.refiners.guided import HALO_CELLS, apply_both, as_colours, interpolation, on_device, refine_guided
+from pipeline.models.refiners.refine_tiles import Tile
 from pipeline.models.tensors import load_tensors, open_matching
 from pipeline.paths import WEIGHTS
 
@@ -125,13 +124,19 @@ def stack_inputs(image: Tensor, p: Tensor, weight: Tensor, guided: Tensor, scale
     return torch.cat([image, torch.stack([p, weight, guided, log_scale], 1)], 1)
 
 
-def tile_inputs(view: View, guided: Predict, down: Axis, across: Axis) -> Tensor:
-    """Return the network's input (7, h, w) for some rows and columns of an image, in training as in inference."""
-    image = to_device(view.image[down.pixels, across.pixels], view.p.device).permute(2, 0, 1).float() / 255
-    p, weight = enlarge(view.p, down, across), enlarge(view.unknown, down, across)
-    alpha = guided(down, across).clamp_(0, 1)
-    scale = torch.full((1,), view.scale, device=view.p.device)
-    return stack_inputs(image[None], p[None], weight[None], alpha[None], scale)[0]
+def tile_inputs(
+    image: Tensor, frame: Tensor, p: Tensor, unknown: Tensor, down: Tensor, across: Tensor, scale: Tensor
+) -> Tensor:
+    """Return the network's input (7, H, W) for a tile, in training as in inference."""
+    guided, weight = refine_guided(image, frame, p, unknown, down, across, scale)
+    base = apply_both(interpolation(down, p.shape[0]), p, interpolation(across, p.shape[1]))
+    return stack_inputs(as_colours(image)[None], base[None], weight[None], guided[None], scale.float())[0]
+
+
+def refine_cgm(network: Cgm, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Compute a tile from its ``tile_inputs``, with the network in ``dtype``; see ``Refiner``."""
+    change = network(x[None].to(dtype).contiguous(memory_format=torch.channels_last))[0].float()
+    return (x[GUIDED] + change).clamp(0, 1), x[WEIGHT]
 
 
 class ConfidenceGuided:
@@ -142,32 +147,12 @@ class ConfidenceGuided:
         dtype: Precision of the network; guided's part stays float32.
     """
 
-    halo_cells = Guided.halo_cells
+    halo_cells, halo_px, step_px = HALO_CELLS, HALO_PX, STEP_PX
 
     def __init__(self, network: Cgm, dtype: torch.dtype = torch.float32) -> None:
         self.network, self.dtype = network.eval().to(dtype).to(memory_format=torch.channels_last), dtype
 
-    def prepare(self, view: View) -> Predict:
+    @torch.inference_mode()
+    def __call__(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """See ``Refiner``."""
-        guided = Guided().prepare(view)
-
-        def predict(down: Axis, across: Axis) -> Tensor:
-            rows, columns = padded_tile(down.pixels, view, 1), padded_tile(across.pixels, view, 0)
-            top, left = down.pixels.start - rows.start, across.pixels.start - columns.start
-            tall, wide = len(down.positions), len(across.positions)
-            x = tile_inputs(view, guided, view.axis(rows, 1, self.halo_cells), view.axis(columns, 0, self.halo_cells))
-            height, width = x.shape[1:]
-            padded = F.pad(x[None], (0, -width % STEP_PX, 0, -height % STEP_PX), mode="replicate")
-            change = self.network(padded.to(self.dtype).contiguous(memory_format=torch.channels_last))[0].float()
-            alpha: Tensor = x[GUIDED] + change[:height, :width]
-            return alpha[top : top + tall, left : left + wide]
-
-        return predict
-
-
-def padded_tile(pixels: slice, view: View, dim: int) -> slice:
-    """Add the halo to some rows (``dim`` 1) or columns (0), aligned to the coarsest level and clipped to the frame's region."""
-    first, last = view.inside[dim], view.inside[dim + 2]
-    start = (pixels.start - first - HALO_PX) // STEP_PX * STEP_PX
-    stop = -(-(pixels.stop - first + HALO_PX) // STEP_PX) * STEP_PX
-    return slice(first + max(start, 0), min(first + stop, last))
+        return refine_cgm(self.network, tile_inputs(*on_device(tile)), self.dtype)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.models.forward import to_device
-from pipeline.models.refiners.refine_tiles import Axis, Predict, View
+from pipeline.models.refiners.refine_tiles import Tile
 
 RADIUS_PX, SMALL_RADIUS_PX, SMALL_SCALE = 3, 2, 3.0
 """Window radius in frame pixels; the second one where the image is less than ``SMALL_SCALE`` times as large as the frame."""
@@ -26,28 +26,52 @@ MIN_VARIANCE = 1e-4
 """Added to the variance of alpha: smaller variance needs no explanation."""
 
 
+HALO_CELLS = 2 * RADIUS_PX + 1
+"""Two window means, one after the other."""
+
+
 class Guided:
     """The refiner ``guided``."""
 
-    halo_cells = 2 * RADIUS_PX + 1
-    """Two window means, one after the other."""
+    halo_cells, halo_px, step_px = HALO_CELLS, 0, 1
 
-    def prepare(self, view: View) -> Predict:
+    @torch.inference_mode()
+    def __call__(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """See ``Refiner``."""
-        radius = RADIUS_PX if view.scale >= SMALL_SCALE else SMALL_RADIUS_PX
+        return refine_guided(*on_device(tile))
 
-        def predict(down: Axis, across: Axis) -> Tensor:
-            p = view.p[down.cells, across.cells]
-            frame = view.frame[down.cells, across.cells].permute(2, 0, 1).float() / 255
-            image = to_device(view.image[down.pixels, across.pixels], view.p.device).permute(2, 0, 1).float() / 255
-            rows, columns = window_means(p.shape[0], radius, p.device), window_means(p.shape[1], radius, p.device)
-            fitted = apply_both(rows, fit(p, frame, rows, columns, EPS), columns)  # (5, h, w)
-            residual = p - (fitted[:3] * frame).sum(0) - fitted[3]
-            fitted[3] += residual * fitted[4].square()
-            *a, b = apply_both(down.to_pixels(), fitted[:4], across.to_pixels())
-            return torch.addcmul(torch.addcmul(torch.addcmul(b, a[0], image[0]), a[1], image[1]), a[2], image[2])
 
-        return predict
+def on_device(tile: Tile) -> Tile:
+    """Copy a tile's arrays to the device of its planes."""
+    copied = (plane if isinstance(plane, Tensor) else to_device(plane, tile.p.device) for plane in tile)
+    return Tile(*copied)
+
+
+def refine_guided(
+    image: Tensor, frame: Tensor, p: Tensor, unknown: Tensor, down: Tensor, across: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Compute a tile; see ``Tile`` and ``Refiner``."""
+    colours, small = as_colours(image), as_colours(frame)
+    radius = torch.where(scale >= SMALL_SCALE, RADIUS_PX, SMALL_RADIUS_PX)
+    rows, columns = (window_means(side, radius, p.device) for side in p.shape)
+    *a, b, unexplained = apply_both(rows, fit(p, small, rows, columns, EPS), columns).unbind()  # 5 × (h, w)
+    residual = p - (torch.stack(a) * small).sum(0) - b
+    coefficients = torch.stack([*a, b + residual * unexplained.square()])
+    tall, wide = interpolation(down, p.shape[0]), interpolation(across, p.shape[1])
+    *a, b = apply_both(tall, coefficients, wide).unbind()  # 4 × (H, W)
+    for factor, channel in zip(a, colours, strict=True):
+        b = torch.addcmul(b, factor, channel)
+    return b.clamp(0, 1), apply_both(tall, unknown, wide)
+
+
+def as_colours(image: Tensor) -> Tensor:
+    """Convert (H, W, 3) uint8 to (3, H, W) float32 in [0, 1]."""
+    return image.permute(2, 0, 1).float() / 255
+
+
+def interpolation(positions: Tensor, cells: int) -> Tensor:
+    """Return the matrix (n, cells) float32 of linear interpolation at n positions, as OpenCV's INTER_LINEAR."""
+    return (1 - (positions[:, None] - torch.arange(cells, device=positions.device)).abs()).clamp_min(0)
 
 
 def fit(p: Tensor, frame: Tensor, rows: Tensor, columns: Tensor, eps: float) -> Tensor:
@@ -88,11 +112,11 @@ def solve(rr: Tensor, rg: Tensor, rb: Tensor, gg: Tensor, gb: Tensor, bb: Tensor
 
 
 def apply_both(rows: Tensor, planes: Tensor, columns: Tensor) -> Tensor:
-    """Return rows · plane · columnsᵀ for every plane: (h, m), (C, m, k), (w, k) to (C, h, w)."""
+    """Return rows · plane · columnsᵀ for every plane: (h, m), (…, m, k), (w, k) to (…, h, w)."""
     return rows @ (planes @ columns.T)
 
 
-def window_means(side: int, radius: int, device: torch.device) -> Tensor:
+def window_means(side: int, radius: int | Tensor, device: torch.device) -> Tensor:
     """Return the matrix (side, side) float32 of means over 2·radius + 1 neighbours, fewer at the ends."""
     index = torch.arange(side, device=device)
     near = ((index[:, None] - index).abs() <= radius).float()

@@ -1,6 +1,7 @@
 """Refine alpha tile by tile, in the unknown region only, so that an image of any size fits into memory.
 
-Outside the unknown region the base model's alpha is unchanged, to the bit.
+Outside the unknown region the base model's alpha is unchanged, to the bit. Planes are NumPy arrays or PyTorch tensors; nothing
+here depends on which. A refiner computes one tile.
 """
 
 from __future__ import annotations
@@ -9,23 +10,87 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from pipeline.models.forward import Frames, Probabilities, to_host
-from pipeline.models.refiners.unknown_region import find_unknown
 from pipeline.types import Alpha, Pixels, Placed, Region
 
-TILE_PX = {"cpu": 384, "cuda": 2048}
-"""Side of a tile. On a CPU a tile's data should fit the cores' caches; a GPU needs few large operations."""
+CPU_TILE_PX = 384
+"""Side of a tile on a CPU, where a tile's data should fit the cores' caches."""
 
 BLOCK_PX = 8
 """Frame pixels per side of the blocks that are searched for unknown pixels."""
+
+Array = Any
+"""A NumPy array or a PyTorch tensor."""
+
+
+class Tile(NamedTuple):
+    """The input of a refiner: some rows and columns of an image, and the frame's cells that they are interpolated from."""
+
+    image: Array
+    """(H, W, 3) uint8."""
+    frame: Array
+    """(h, w, 3) uint8: the base's input."""
+    p: Array
+    """(h, w) float32 in [0, 1]: the base's alpha."""
+    unknown: Array
+    """(h, w) float32, from ``find_unknown``."""
+    down: Array
+    """(H,) float32: the centre of each image row, in rows of ``p`` from the centre of its first row."""
+    across: Array
+    """(W,) float32: likewise, columns."""
+    scale: Array
+    """(1,) float64: image pixels per frame pixel, along a side."""
+
+
+class Refiner(Protocol):
+    """A method that computes alpha at the image's own size."""
+
+    @property
+    def halo_cells(self) -> int:
+        """Frame pixels that it needs around a tile."""
+        ...
+
+    @property
+    def halo_px(self) -> int:
+        """Image pixels that it needs around a tile."""
+        ...
+
+    @property
+    def step_px(self) -> int:
+        """Number that a tile's height and width are multiples of."""
+        ...
+
+    def __call__(self, tile: Tile) -> tuple[Array, Array]:
+        """Return a tile's alpha in [0, 1] and its weight in [0, 1], ``unknown`` enlarged: (H, W) float32 each."""
+        ...
+
+
+class Axis(NamedTuple):
+    """Some rows (or columns) of an image, and the frame's rows that they are interpolated from."""
+
+    pixels: slice
+    """Rows of the image."""
+    cells: slice
+    """Rows of the frame: those between which the image's rows lie, and the halo."""
+    positions: npt.NDArray[np.float32]
+    """(n,): the centre of each image row, in frame rows from the centre of the first cell."""
+
+
+def axis(pixels: slice, start: int, end: int, side: int, halo: int) -> Axis:
+    """Map pixels to a frame of ``side`` that shows ``start`` to ``end``; beyond the frame, its border is repeated."""
+    low, high, positions = _interpolate(pixels.start, pixels.stop, start, end, side, halo)
+    return Axis(pixels, slice(low, high), positions)
+
+
+@functools.lru_cache(maxsize=512)
+def _interpolate(first: int, last: int, start: int, end: int, side: int, halo: int) -> tuple[int, int, npt.NDArray[np.float32]]:
+    position = np.clip((np.arange(first, last) + 0.5 - start) * (side / (end - start)) - 0.5, 0, side - 1)
+    low, high = max(int(position[0]) - halo, 0), min(int(position[-1]) + 2 + halo, side)
+    return low, high, (position - low).astype(np.float32)
 
 
 class View(NamedTuple):
@@ -37,11 +102,11 @@ class View(NamedTuple):
     """The part of the image that fills the frame; may reach past the image."""
     inside: Region
     """The part of the region that lies on the image."""
-    p: Tensor
+    p: Array
     """(S, S) float32 in [0, 1]: the base's alpha on the frame."""
-    frame: Tensor
-    """(S, S, 3) uint8 on the same device: the base's input."""
-    unknown: Tensor
+    frame: Array
+    """(S, S, 3) uint8: the base's input."""
+    unknown: Array
     """(S, S) float32, from ``find_unknown``."""
 
     @property
@@ -52,64 +117,24 @@ class View(NamedTuple):
 
     def axis(self, pixels: slice, dim: int, halo: int) -> Axis:
         """Map some rows (``dim`` 1) or columns (0) of the image to the frame, with a halo in frame pixels."""
-        return axis(pixels, self.region[dim], self.region[dim + 2], len(self.p), halo, self.p.device)
+        return axis(pixels, self.region[dim], self.region[dim + 2], len(self.p), halo)
+
+    def tile(self, rows: slice, columns: slice, halo_cells: int, step_px: int = 1) -> Tile:
+        """Return some rows and columns of the image; the last ones are repeated up to a multiple of ``step_px``."""
+        down, across = self.axis(rows, 1, halo_cells), self.axis(columns, 0, halo_cells)
+        more = [(0, -len(one.positions) % step_px) for one in (down, across)]
+        image = self.image[rows, columns]
+        if any(added for _, added in more):
+            image = np.pad(image, (*more, (0, 0)), mode="edge")
+        positions = [np.pad(one.positions, added, mode="edge") for one, added in zip((down, across), more, strict=True)]
+        frame, p, unknown = (plane[down.cells, across.cells] for plane in (self.frame, self.p, self.unknown))
+        return Tile(image, frame, p, unknown, positions[0], positions[1], np.array([self.scale]))
 
 
-def view_of(image: Pixels, p: Tensor, frame: Tensor, unknown: Tensor) -> View:
+def view_of(image: Pixels, p: Array, frame: Array, unknown: Array) -> View:
     """Return the view of an image that fills the frame."""
     whole = (0, 0, image.shape[1], image.shape[0])
     return View(image, whole, whole, p, frame, unknown)
-
-
-class Axis(NamedTuple):
-    """Some rows (or columns) of an image, and the frame's rows that they are interpolated from."""
-
-    pixels: slice
-    """Rows of the image."""
-    cells: slice
-    """Rows of the frame: those between which the image's rows lie, and the halo."""
-    positions: Tensor
-    """(n,) float32: the centre of each image row, in frame rows from the centre of the first cell."""
-
-    def to_pixels(self) -> Tensor:
-        """Return the matrix (n, m) float32 of linear interpolation from m cells to n pixels, as OpenCV's INTER_LINEAR."""
-        cells = torch.arange(self.cells.stop - self.cells.start, device=self.positions.device)
-        return (1 - (self.positions[:, None] - cells).abs()).clamp_min_(0)
-
-
-def axis(pixels: slice, start: int, end: int, side: int, halo: int, device: torch.device) -> Axis:
-    """Map pixels to a frame of ``side`` that shows ``start`` to ``end``; beyond the frame, its border is repeated."""
-    low, high, positions = _interpolate(pixels.start, pixels.stop, start, end, side, halo)
-    return Axis(pixels, slice(low, high), torch.from_numpy(positions).to(device, non_blocking=True))
-
-
-@functools.lru_cache(maxsize=512)
-def _interpolate(first: int, last: int, start: int, end: int, side: int, halo: int) -> tuple[int, int, npt.NDArray[np.float32]]:
-    position = np.clip((np.arange(first, last) + 0.5 - start) * (side / (end - start)) - 0.5, 0, side - 1)
-    low, high = max(int(position[0]) - halo, 0), min(int(position[-1]) + 2 + halo, side)
-    return low, high, (position - low).astype(np.float32)
-
-
-def enlarge(plane: Tensor, down: Axis, across: Axis) -> Tensor:
-    """Interpolate a plane of the frame (S, S) at some pixels of the image: (h, w), bilinear."""
-    return down.to_pixels() @ plane[down.cells, across.cells] @ across.to_pixels().T
-
-
-Predict = Callable[[Axis, Axis], Tensor]
-"""Returns the alpha of some rows and columns of an image, (h, w) float32 on the view's device; it is clamped to [0, 1]."""
-
-
-class Refiner(Protocol):
-    """A method that computes alpha at the image's own size."""
-
-    @property
-    def halo_cells(self) -> int:
-        """Frame pixels that it needs around a tile."""
-        ...
-
-    def prepare(self, view: View) -> Predict:
-        """Prepare an image and return the function that predicts its alpha, tile by tile."""
-        ...
 
 
 @dataclass
@@ -117,27 +142,28 @@ class Refinement:
     """The refinement of one image."""
 
     view: View
-    predict: Predict
+    refiner: Refiner
     blocks: npt.NDArray[np.bool_]
     """(S / BLOCK_PX, S / BLOCK_PX): whether a block has unknown pixels."""
-    halo_cells: int
-    totals: Tensor = field(init=False)
-    """(2,) float32: the sum of |change| of alpha, and the sum of the weights, over all refined pixels."""
-
-    def __post_init__(self) -> None:
-        self.totals = torch.zeros(2, device=self.view.p.device)
+    tile_px: int = CPU_TILE_PX
+    """Side of a tile."""
+    share: Callable[[Alpha], Array] = np.asarray
+    """Returns an array of the host as the refiner's kind of array, without a copy."""
+    changed: Array = field(init=False, default=0.0)
+    """The sum of |change| of alpha over all refined pixels so far; a scalar of the refiner's kind of array."""
+    weight: Array = field(init=False, default=0.0)
+    """The sum of the weights, likewise."""
 
     @property
-    def change(self) -> Tensor:
-        """Mean |change| of alpha in the unknown region so far, in [0, 1], on the view's device."""
-        return self.totals[0] / self.totals[1].clamp_min(1)
+    def change(self) -> Array:
+        """Mean |change| of alpha in the unknown region so far, in [0, 1]; 0.0 if no tile was refined."""
+        return self.changed if isinstance(self.weight, float) else self.changed / self.weight.clip(1)
 
     def refine_all(self, alpha: Alpha) -> None:
         """Refine all rows, in place, on the host."""
-        self.refine_tiles(torch.from_numpy(alpha), slice(0, len(alpha)))
+        self.refine_tiles(self.share(alpha), slice(0, len(alpha)))
 
-    @torch.inference_mode()
-    def refine_tiles(self, part: Tensor, rows: slice) -> None:
+    def refine_tiles(self, part: Array, rows: slice) -> None:
         """Refine some rows of the enlarged alpha, in place.
 
         Args:
@@ -145,21 +171,33 @@ class Refinement:
             rows: Row numbers, counted from the first row of ``view.inside``.
         """
         left, top, right, _ = self.view.inside
-        side = TILE_PX[part.device.type]
-        for start_y in range(rows.start + top, rows.stop + top, side):
-            for start_x in range(left, right, side):
-                tile = slice(start_y, min(start_y + side, rows.stop + top)), slice(start_x, min(start_x + side, right))
-                crop = self._crop_to_unknown(*tile)
-                if crop is None:
-                    continue
-                down, across = (self.view.axis(pixels, dim, self.halo_cells) for pixels, dim in zip(crop, (1, 0), strict=True))
-                alpha = part[_shift(crop[0], rows.start + top), _shift(crop[1], left)]
-                weight = enlarge(self.view.unknown, down, across)
-                predicted = self.predict(down, across).clamp_(0, 1)
-                # Not lerp_, whose rounding may change pixels of weight 0.
-                change = weight * (predicted - alpha)
-                alpha += change
-                self.totals += torch.stack([change.abs().sum(), weight.sum()])
+        for start_y in range(rows.start + top, rows.stop + top, self.tile_px):
+            for start_x in range(left, right, self.tile_px):
+                tile = (
+                    slice(start_y, min(start_y + self.tile_px, rows.stop + top)),
+                    slice(start_x, min(start_x + self.tile_px, right)),
+                )
+                if (crop := self._crop_to_unknown(*tile)) is not None:
+                    self._refine_tile(part[_shift(crop[0], rows.start + top), _shift(crop[1], left)], *crop)
+
+    def _refine_tile(self, alpha: Array, rows: slice, columns: slice) -> None:
+        """Refine these rows and columns of the image; ``alpha`` is their base's alpha, changed in place."""
+        refiner, outer = self.refiner, (self._with_halo(rows, 1), self._with_halo(columns, 0))
+        within = _shift(rows, outer[0].start), _shift(columns, outer[1].start)
+        refined, weight = (plane[within] for plane in refiner(self.view.tile(*outer, refiner.halo_cells, refiner.step_px)))
+        # Not lerp, whose rounding may change pixels of weight 0.
+        change = weight * (refined - alpha)
+        alpha += change
+        self.changed += abs(change).sum()
+        self.weight += weight.sum()
+
+    def _with_halo(self, pixels: slice, dim: int) -> slice:
+        """Add the halo to some rows (``dim`` 1) or columns (0), aligned to ``step_px`` and clipped to the frame's region."""
+        first, last = self.view.inside[dim], self.view.inside[dim + 2]
+        halo, step = self.refiner.halo_px, self.refiner.step_px
+        start = (pixels.start - first - halo) // step * step
+        stop = -(-(pixels.stop - first + halo) // step) * step
+        return slice(first + max(start, 0), min(first + stop, last))
 
     def _crop_to_unknown(self, rows: slice, columns: slice) -> tuple[slice, slice] | None:
         """Return the part of a tile that may have unknown pixels; None if there is none."""
@@ -184,29 +222,25 @@ def _shift(pixels: slice, first: int) -> slice:
     return slice(pixels.start - first, pixels.stop - first)
 
 
-@torch.inference_mode()
-def prepare_refinements(
-    refiner: Refiner | None, images: Sequence[Pixels], placements: Sequence[Placed], frames: Frames, p: Probabilities
-) -> list[Refinement | None]:
-    """Prepare a batch for refinement. None for an image without an unknown region, or no larger than its frame.
-
-    The host waits for the device once, to learn which blocks have unknown pixels.
+def make_refinement(
+    refiner: Refiner,
+    image: Pixels,
+    placed: Placed,
+    planes: Sequence[Array],
+    blocks: npt.NDArray[np.bool_],
+    tile_px: int = CPU_TILE_PX,
+    share: Callable[[Alpha], Array] = np.asarray,
+) -> Refinement | None:
+    """Prepare an image for refinement; None without an unknown region, and for an image no larger than its frame.
 
     Args:
-        refiner: None returns None for every image.
-        images: (H, W, 3) uint8 each.
-        placements: The part of each image that fills its frame.
-        frames: (N, S, S, 3) uint8, the base's input.
-        p: The base's alpha on the frames.
+        refiner: The method.
+        image: (H, W, 3) uint8.
+        placed: The part of the image that fills the frame.
+        planes: ``View.p``, ``View.frame`` and ``View.unknown``.
+        blocks: As ``Refinement.blocks``.
+        tile_px: As ``Refinement.tile_px``.
+        share: As ``Refinement.share``.
     """
-    if refiner is None:
-        return [None] * len(images)
-    unknown_maps = find_unknown(p)
-    (blocks,) = to_host(F.max_pool2d(unknown_maps[:, None], BLOCK_PX, BLOCK_PX, ceil_mode=True)[:, 0] > 0)
-    planes = zip(p, torch.as_tensor(frames), unknown_maps, strict=True)
-    refinements: list[Refinement | None] = []
-    for image, placed, of_frame, hit in zip(images, placements, planes, blocks, strict=True):
-        view = View(image, placed.region, placed.inside, *of_frame)
-        wanted = view.scale > 1 and bool(hit.any())
-        refinements.append(Refinement(view, refiner.prepare(view), hit, refiner.halo_cells) if wanted else None)
-    return refinements
+    view = View(image, placed.region, placed.inside, *planes)
+    return Refinement(view, refiner, blocks, tile_px, share) if view.scale > 1 and bool(blocks.any()) else None

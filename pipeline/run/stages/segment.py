@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.concurrency import local_cpus
 from pipeline.errors import ItemError, PipelineError
-from pipeline.models.forward import BrokenDevice, device_memory
+from pipeline.models.failures import BrokenDevice
 from pipeline.run.context import StageContext
 from pipeline.run.crash_ledger import IsolatedBatch, end_process
 from pipeline.run.metrics import BATCH, DEVICE_MEMORY, SECONDS
@@ -38,7 +38,6 @@ class SegmentBatch:
                 batch=context.batch_size,
                 engine=compute.engine,
             )
-            self.device = self.segmenter.model.device
         except PipelineError as error:
             self.refused = error  # raised here, Ray would report a dead actor instead
 
@@ -74,7 +73,7 @@ class SegmentBatch:
     def _measure(self, seconds: float, count: int) -> None:
         SECONDS.observe([seconds] * count, stage="model")
         BATCH.observe([count])
-        for what, used in device_memory(self.device).items():
+        for what, used in self.segmenter.run_pass.memory().items():
             DEVICE_MEMORY.set(used, what=what)
 
     def _attempt(self, batch: pa.Table, todo: list[int], isolated: IsolatedBatch) -> list[Segment | ItemError]:

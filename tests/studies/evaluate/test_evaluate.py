@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pytest
-import torch
 from PIL import Image
 
 from pipeline import Segmenter
@@ -20,9 +19,8 @@ from pipeline.evaluate.calibrate import held_out_groups
 from pipeline.evaluate.threshold import MAX_FAILED_SHARE
 from pipeline.imaging.components import measure_components
 from pipeline.imaging.frame import make_frame, place
-from pipeline.models.estimator import expected_dice
-from pipeline.models.forward import one_thread
-from pipeline.models.signals import measure_signals, signals_by_name
+from pipeline.models.graph_pass import GraphPass
+from pipeline.models.signal_names import NAMES, signals_by_name
 from pipeline.output.layout import Layout
 from pipeline.quality.expectation import Expectation
 from pipeline.quality.ranking import FAILED_BELOW, GOOD_FROM, Ranking, evaluate_score
@@ -98,14 +96,13 @@ def frames_of(segmenter: Segmenter, row: dict[str, Any]) -> tuple[np.ndarray, An
     return make_frame(image, placed, segmenter.recipe)[None], placed
 
 
-def quality(segmenter: Segmenter, logits: torch.Tensor, frames: np.ndarray) -> float:
+def quality(segmenter: Segmenter, logits: np.ndarray, frames: np.ndarray) -> float:
     """Return the quality of one map, computed as the segmenter does."""
-    assert segmenter.estimator is not None
-    with one_thread():
-        p = logits.sigmoid()
-        estimate = expected_dice(segmenter.estimator, p, frames)
-    table, small = measure_signals(logits, p, None, frames, expected_dice=estimate)
-    signals = all_signals(signals_by_name(table.numpy())[0], measure_components(small[0].numpy()))
+    graphs = segmenter.run_pass
+    assert isinstance(graphs, GraphPass) and graphs.estimate is not None
+    table, small, *_, reduced = graphs.measure(logits, frames, np.full((1, 4), np.nan, np.float32), graphs.factor)
+    table[0, NAMES.index("expected_dice")] = graphs.estimate(reduced)[0].item()
+    signals = all_signals(signals_by_name(table)[0], measure_components(small[0]))
     return score(signals, segmenter.resolved.calibration).quality
 
 
@@ -197,6 +194,6 @@ def quality_of_failure(case: str, segmenter: Segmenter, row: dict[str, Any], num
     logits = segmenter.model(frames)
     if case == "inverted mask":
         return quality(segmenter, -logits, frames)
-    half = logits.clone()
+    half = logits.copy()
     half[:, :, : round((x0 + x1) / 2 / placed.region[2] * logits.shape[2])] = -10
     return quality(segmenter, half, frames)

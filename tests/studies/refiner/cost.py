@@ -15,7 +15,8 @@ from pipeline.bench.timing import time_calls
 from pipeline.config.recipe import Recipe
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import make_frame, place, restore, to_mask
-from pipeline.models.refiners.refine_tiles import Refiner, prepare_refinements
+from pipeline.models.refiners.prepare import prepare_refinements
+from pipeline.models.refiners.refine_tiles import Refiner
 from pipeline.models.refiners.unknown_region import find_unknown
 
 SIZE = (3000, 4000)

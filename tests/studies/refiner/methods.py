@@ -21,7 +21,8 @@ from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import Placement, to_mask
 from pipeline.models.refiners.cgm import BUNDLED, ConfidenceGuided, load_cgm
 from pipeline.models.refiners.guided import Guided
-from pipeline.models.refiners.refine_tiles import Refiner, prepare_refinements
+from pipeline.models.refiners.prepare import prepare_refinements
+from pipeline.models.refiners.refine_tiles import Refiner
 from pipeline.models.refiners.unknown_region import find_unknown
 from pipeline.training.scenes import Scene
 from pipeline.types import Alpha, Size, as_alpha

@@ -1,0 +1,51 @@
+"""Find out whether this machine has a CUDA GPU, without importing PyTorch where there can be none."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from typing import Literal
+
+from pipeline.errors import ConfigError
+
+CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+
+DeviceType = Literal["cpu", "cuda"]
+
+
+def choose_device_type(name: str) -> DeviceType:
+    """Return the type of the device named ``cpu`` or ``cuda``; ``auto`` is CUDA if available, else the CPU.
+
+    Raises:
+        ConfigError: There is no CUDA GPU, or the name is unknown.
+    """
+    if name not in {"auto", "cpu", "cuda"}:
+        raise ConfigError(f"there is no device {name!r}; use auto, cpu or cuda")
+    if name == "cpu":
+        return "cpu"
+    if has_cuda():
+        return "cuda"
+    if name == "cuda":
+        raise ConfigError("compute.device is cuda, but PyTorch finds no CUDA GPU on this machine; use compute.device=cpu")
+    return "cpu"
+
+
+def has_cuda() -> bool:
+    """Return whether PyTorch can use a CUDA GPU here. PyTorch is imported only if NVIDIA's driver shows a GPU."""
+    if "torch" not in sys.modules and not driver_finds_gpu():
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@functools.cache
+def driver_finds_gpu() -> bool:
+    """Return whether NVIDIA's driver is installed and shows this process a GPU (``CUDA_VISIBLE_DEVICES`` may hide all)."""
+    try:
+        driver = ctypes.CDLL(CUDA_DRIVER)
+        count = ctypes.c_int(0)
+        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    except (OSError, AttributeError):
+        return False

@@ -1,0 +1,42 @@
+"""Convert errors of a forward pass, in any engine, to an item's error. Imports no engine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.errors import SegmentError
+
+
+class BrokenDevice(Exception):
+    """The GPU or this process's CUDA context is lost: no item is to blame, and this process can run no further one."""
+
+
+@contextmanager
+def segment_errors(batch: int) -> Iterator[None]:
+    """Convert errors in a forward pass to an item's error, or to ``BrokenDevice``.
+
+    Raises:
+        SegmentError: Memory ran out, or an operation failed.
+        BrokenDevice: The GPU is lost.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if _is_pytorchs(error, "AcceleratorError"):
+            raise BrokenDevice(first_line(error)) from error
+        if _is_pytorchs(error, "OutOfMemoryError"):
+            raise SegmentError(f"out of GPU memory with {batch} frames at once; lower compute.batch_size") from error
+        raise SegmentError(f"the model failed on a batch of {batch}: {first_line(error)}") from error
+
+
+def _is_pytorchs(error: Exception, name: str) -> bool:
+    """Return whether an error is an instance of PyTorch's class of this name; it is not, if nothing has imported PyTorch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, getattr(torch, name))
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, at most 200 characters."""
+    return str(error).strip().split("\n", 1)[0][:200]

@@ -1,0 +1,82 @@
+"""A pass in prebuilt graphs and ONNX files, on a CPU. Imports no PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.imaging.frame import Placement
+from pipeline.models.engines.forks import note_load
+from pipeline.models.engines.onnx import OnnxNetwork
+from pipeline.models.failures import segment_errors
+from pipeline.models.graphs.bundled import measure_graph, network_graph
+from pipeline.models.graphs.graph import Graph, GraphRefiner
+from pipeline.models.host_frames import HostFrames
+from pipeline.models.passes import PassResult
+from pipeline.models.refiners.refine_tiles import make_refinement
+from pipeline.models.resolve import ResolvedRecipe
+from pipeline.models.signal_names import NAMES
+from pipeline.types import Mask, Pixels
+
+
+class GraphPass:
+    """A ``Pass`` without PyTorch. ``bundled.runs_in_graphs`` tells which recipes it takes; arguments: see ``load_pass``."""
+
+    device = "cpu"
+
+    def __init__(self, resolved: ResolvedRecipe, *, threads: int | None, engine: str) -> None:
+        note_load()
+        recipe, graph = resolved.recipe, network_graph(resolved.recipe)
+        path = graph or resolved.weights
+        assert path is not None, "a recipe that runs in graphs has weights"
+        self.model = OnnxNetwork(path, recipe, device="cpu", threads=threads, engine=engine, bundled=graph is not None)
+        self.framing, self.flip = HostFrames(recipe), recipe.flip
+        self.factor = np.array([recipe.sharpen], np.float32)
+        self.measure = Graph(measure_graph(recipe.frame_px), 1)
+        self.compare = Graph("flip.onnx", 1) if recipe.flip else None
+        self.estimate = Graph("estimator.onnx", threads) if recipe.estimate else None
+        self.refiner = GraphRefiner(recipe.refiner, threads) if recipe.refiner != "none" else None
+
+    def __call__(self, images: Sequence[Pixels], placements: Sequence[Placement], boxes: npt.NDArray[np.float32]) -> PassResult:
+        """See ``Pass``."""
+        with segment_errors(len(images)):
+            frames = self.framing.frames(images, placements)
+            logits = self.model(frames)
+            mirrored = self.model(np.ascontiguousarray(frames[:, :, ::-1])) if self.flip else None
+            one_by_one = [
+                self._finish(image, placed, frames[at], logits[at], None if mirrored is None else mirrored[at], boxes[at])
+                for at, (image, placed) in enumerate(zip(images, placements, strict=True))
+            ]
+        tables, coarse, masks = zip(*one_by_one, strict=True)
+        return PassResult(np.concatenate(tables), np.concatenate(coarse), masks)
+
+    def _finish(
+        self,
+        image: Pixels,
+        placed: Placement,
+        frame: npt.NDArray[np.uint8],
+        logits: npt.NDArray[np.float32],
+        mirrored: npt.NDArray[np.float32] | None,
+        box: npt.NDArray[np.float32],
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], Mask]:
+        """Return an image's row of signals (1, signals), its coarse mask (1, s, s) and its mask."""
+        table, coarse, alpha, unknown, blocks, reduced = self.measure(logits[None], frame[None], box[None], self.factor)
+        refinement = None
+        if self.refiner is not None:
+            refinement = make_refinement(self.refiner, image, placed, (alpha[0], frame, unknown[0]), blocks[0])
+        (mask,) = self.framing.masks(alpha, [placed], [refinement])
+        optional = {
+            "refined": None if refinement is None else refinement.change,  # known once the mask is made
+            "flip_dice": None if mirrored is None or self.compare is None else self.compare(logits[None], mirrored[None])[0],
+            "expected_dice": None if self.estimate is None else self.estimate(reduced)[0],
+        }
+        for name, value in optional.items():
+            if value is not None:
+                table[0, NAMES.index(name)] = np.asarray(value).item()
+        return table, coarse, mask
+
+    def memory(self) -> dict[str, int]:
+        """See ``Pass``."""
+        return {}

@@ -1,0 +1,80 @@
+"""A pass in PyTorch: on GPUs, in other precisions than fp32, and with weights that no graph was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pipeline.imaging.frame import Placement
+from pipeline.models.estimator import expected_dice, load_estimator
+from pipeline.models.failures import segment_errors
+from pipeline.models.forward import device_memory, mirror, one_thread, to_device, to_host
+from pipeline.models.host_frames import HostFrames
+from pipeline.models.load import Model, load_model
+from pipeline.models.passes import PassResult
+from pipeline.models.refiners.load import load_refiner
+from pipeline.models.refiners.prepare import prepare_refinements
+from pipeline.models.refiners.refine_tiles import Refinement
+from pipeline.models.resample import DeviceFrames
+from pipeline.models.resolve import ResolvedRecipe
+from pipeline.models.sharpen import sharpen
+from pipeline.models.signals import measure_signals
+from pipeline.storage.weights_cache import cache_folder
+from pipeline.types import Mask, Pixels
+
+
+class TorchPass:
+    """A ``Pass`` in PyTorch; arguments: see ``load_pass``."""
+
+    def __init__(self, resolved: ResolvedRecipe, *, device: str, threads: int | None, engine: str) -> None:
+        self.recipe, cache = resolved.recipe, cache_folder("graphs")
+        self.model: Model = load_model(
+            self.recipe, resolved.weights, device=device, threads=threads, engine=engine, cache=cache
+        )
+        self._device = chosen = self.model.device
+        self.device = chosen.type
+        self.refiner = load_refiner(self.recipe, resolved.refiner_weights, chosen)
+        self.estimator = load_estimator(chosen, threads=threads, cache=cache) if self.recipe.estimate else None
+        self.framing: DeviceFrames | HostFrames = (
+            DeviceFrames(self.recipe, chosen) if chosen.type == "cuda" else HostFrames(self.recipe)
+        )
+
+    def __call__(self, images: Sequence[Pixels], placements: Sequence[Placement], boxes: npt.NDArray[np.float32]) -> PassResult:
+        """See ``Pass``. The host waits for the device once, at the end; with a refiner also to learn the unknown regions."""
+        with segment_errors(len(images)), torch.inference_mode():
+            frames = self.framing.frames(images, placements)
+            logits = self.model(frames)
+            with one_thread():
+                p = logits.sigmoid()
+                estimate = None if self.estimator is None else expected_dice(self.estimator, p, frames)
+            mirrored = self.model(mirror(frames)) if self.recipe.flip else None
+            sharpened = p if self.recipe.sharpen == 1 else sharpen(logits, self.recipe.sharpen).sigmoid()
+            refinements = prepare_refinements(self.refiner, images, placements, frames, sharpened)
+            alphas = self._masks(sharpened, placements, refinements)
+            # Known once the masks are made.
+            changes = [None if one is None else _scalar(one.change, logits) for one in refinements]
+            prompts = None if np.isnan(boxes).all() else to_device(boxes, logits.device)
+            signals = measure_signals(logits, p, prompts, frames, mirrored, changes, estimate)
+            table, coarse, *masks = to_host(*signals, *alphas)
+            return PassResult(table, coarse, masks)
+
+    def _masks(
+        self, p: Tensor, placements: Sequence[Placement], refinements: Sequence[Refinement | None]
+    ) -> Sequence[Mask | Tensor]:
+        if isinstance(self.framing, DeviceFrames):
+            return self.framing.masks(p, placements, refinements)
+        (alphas,) = to_host(p)
+        return self.framing.masks(alphas, placements, refinements)
+
+    def memory(self) -> dict[str, int]:
+        """See ``Pass``."""
+        return device_memory(self._device)
+
+
+def _scalar(value: Tensor | float, like: Tensor) -> Tensor:
+    """Return a number as a tensor on the device of another, without waiting for it."""
+    return value if isinstance(value, Tensor) else like.new_full((), value)
