@@ -13,7 +13,8 @@ from jobs import options
 from jobs.console import err, out, show_error
 
 if TYPE_CHECKING:
-    from pipeline.config.job import Limits
+    from pipeline.config.job import Compute, Limits
+    from pipeline.config.recipe import Recipe
     from pipeline.imaging.renditions.plain import Format
     from pipeline.segmenter import Cutout, Segmenter
     from pipeline.storage.files import Files
@@ -113,8 +114,13 @@ def cut(
                 with waiting_for(f"loading the model {chosen.recipe.name}"):
                     from pipeline.segmenter import Segmenter
 
-                    threads = compute.threads_per_actor
-                    segmenter = Segmenter.from_recipe(chosen.recipe, files, device=compute.device, threads=threads)
+                    segmenter = Segmenter.from_recipe(
+                        chosen.recipe,
+                        files,
+                        device=compute.device,
+                        threads=compute.threads_per_actor,
+                        engine=_engine(chosen.recipe, compute),
+                    )
             with waiting_for(f"cutting out {target.picture}", at_once=False):
                 result = segmenter(image, where)
             _write(target, mask, result, segmenter, files)
@@ -248,6 +254,14 @@ def _read(picture: str, files: Files, limits: Limits) -> Pixels:
         return decode(data, limits)
     except DecodeError as error:
         raise DecodeError(f"{'stdin' if picture == PIPE else picture}: {error}") from error
+
+
+def _engine(recipe: Recipe, compute: Compute) -> str:
+    """Return the engine that has one picture soonest, unless the user chose one."""
+    from pipeline.models.devices import choose_device_type
+    from pipeline.models.graphs.bundled import engine_for_one_picture
+
+    return engine_for_one_picture(recipe, choose_device_type(compute.device)) if compute.engine == "auto" else compute.engine
 
 
 def _write(target: _Target, mask: str | None, result: Cutout, segmenter: Segmenter, files: Files) -> None:
