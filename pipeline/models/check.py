@@ -25,7 +25,7 @@ def check_files(recipe: Recipe, weights: Path | None, refiner_weights: Path | No
     if network_graph(recipe) is None:
         _check_model(recipe, weights, engine)
     else:  # these are the bundled weights, as their hash says
-        check_engine(engine, "torch", "onnxruntime")
+        check_engine(engine, "torch", *(["onnxruntime"] if recipe.precision == "fp32" else []))
     if recipe.refiner == "cgm" and recipe.refiner_weights_sha256 != CGM_SHA256:
         from pipeline.models.refiners.load import check_refiner  # imports PyTorch
 
