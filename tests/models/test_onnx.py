@@ -169,7 +169,7 @@ def test_an_output_of_undeclared_shape_is_checked_in_the_forward_pass(build: Bui
         [files.value_info("out", ("a", "b", "c", "d"), 1)],
     )
     model = build(content)
-    with pytest.raises(SegmentError, match=r"gave \[3, 32, 32, 3\] for 3 images"):
+    with pytest.raises(SegmentError, match=r"of shape \[3, 32, 32, 3\] for 3 images"):
         model(frames)
 
 

@@ -26,7 +26,8 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
-from pipeline.log import log
+from pipeline.log import log, waiting_for
+from pipeline.models.engines.graph_cache import mark_used, trim
 from pipeline.models.engines.openvino import compile_graph, core, has_bf16
 
 GRAPH_VERSION = 1
@@ -81,9 +82,11 @@ def _load_graph(build: Callable[[], nn.Module], weights_sha256: str, shape: tupl
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if not _is_intact(folder):
-                log.info("converting the network for this CPU, once per weights file and frame size")
-                _save(convert(build(), *shape), folder)
+                with waiting_for("making the network's graph for this CPU: about 20 s for BEN2, once per weights and machine"):
+                    _save(convert(build(), *shape), folder)
                 gc.collect()
+                trim(cache, folder)
+            mark_used(folder)
         return core().read_model(folder / "graph.xml")
     except OSError as error:
         log.warning(f"cannot cache graphs in {cache} ({error}); each process converts its own")
