@@ -266,7 +266,7 @@ def _engine(recipe: Recipe, compute: Compute) -> str:
 
 def _write(target: _Target, mask: str | None, result: Cutout, segmenter: Segmenter, files: Files) -> None:
     """Write cutout or mask, the additional mask, and the renditions. Prints a line for each."""
-    from pipeline.imaging.encode import encode_mask
+    from pipeline.imaging.png import encode_mask
     from pipeline.imaging.renditions.plain import encode_plain
     from pipeline.imaging.renditions.render import render
 

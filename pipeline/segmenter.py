@@ -18,10 +18,10 @@ from pipeline.config.recipe import Recipe
 from pipeline.config.rendition import Rendition, load_rendition
 from pipeline.errors import ConfigError, ItemError, SegmentError
 from pipeline.imaging.components import measure_components
-from pipeline.imaging.encode import encode_cutout
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import Placement, place
 from pipeline.imaging.picture import Picture, is_several, upright_rgb
+from pipeline.imaging.png import encode_cutout
 from pipeline.imaging.renditions.render import Rendered, render
 from pipeline.imaging.trimap import trimap_of
 from pipeline.models.backgrounds import pin_backgrounds

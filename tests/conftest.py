@@ -280,7 +280,7 @@ def make_output() -> Callable[..., None]:
     """``make_output(output, count)``: an index of ``count`` items ``i0``, … and a failed one. The first three have objects.
     ``grow`` widens the mask of the first.
     """
-    from pipeline.imaging.encode import encode_cutout, encode_mask
+    from pipeline.imaging.png import encode_cutout, encode_mask
     from pipeline.output.index import write_part
     from pipeline.output.layout import output_path
     from pipeline.output.settings import write_settings

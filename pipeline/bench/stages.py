@@ -18,9 +18,9 @@ from pipeline.bench.timing import time_calls
 from pipeline.config.job import Limits, Storage
 from pipeline.config.recipe import Recipe
 from pipeline.imaging.decode import decode
-from pipeline.imaging.encode import encode_cutout, encode_mask
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import make_frame, place, restore, to_mask
+from pipeline.imaging.png import encode_cutout, encode_mask
 from pipeline.models.graph_pass import GraphPass
 from pipeline.models.graphs.bundled import runs_in_graphs
 from pipeline.segmenter import Segmenter

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.config.job import Limits
 from pipeline.errors import ConfigError, DecodeError, ItemError
 from pipeline.imaging.decode import decode
-from pipeline.imaging.encode import encode_mask
+from pipeline.imaging.png import encode_mask
 from pipeline.imaging.polygons import decode_polygons
 from pipeline.imaging.rle import decode_counts
 from pipeline.imaging.sniff import sniff

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from pipeline.concurrency import map_ahead
 from pipeline.errors import ConfigError, DecodeError, FetchError, StorageError
-from pipeline.imaging.encode import encode_labels
+from pipeline.imaging.png import encode_labels
 from pipeline.imaging.rle import HALF, binarize, run_lengths
 from pipeline.imaging.validate import decode_mask
 from pipeline.output.index import read_index

@@ -17,7 +17,7 @@ from pipeline.concurrency import map_ahead
 from pipeline.config.job import Limits
 from pipeline.errors import ItemError
 from pipeline.imaging.decode import decode
-from pipeline.imaging.encode import RESOURCE_ERRORS
+from pipeline.imaging.png import RESOURCE_ERRORS
 from pipeline.imaging.validate import decode_cutout, decode_mask
 from pipeline.imaging.views import Views, views
 from pipeline.manifest.id_set import contains, hash_ids, merge_ids

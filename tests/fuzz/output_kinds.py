@@ -24,7 +24,7 @@ from jobs.top import top
 from jobs.verify import verify
 from pipeline.config.job import Job, load_job
 from pipeline.errors import PipelineError, StorageError
-from pipeline.imaging.encode import encode_cutout, encode_mask
+from pipeline.imaging.png import encode_cutout, encode_mask
 from pipeline.output.baseline import baseline, drift
 from pipeline.output.changes import changed
 from pipeline.output.dataset import export_dataset

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.config.rendition import Rendition, load_rendition
-from pipeline.imaging.encode import voc_palette
 from pipeline.imaging.foreground import estimate_foreground
+from pipeline.imaging.png import voc_palette
 from pipeline.imaging.renditions.render import EMPTY, Rendered, render
 from pipeline.imaging.rle import decode_counts
 from pipeline.types import Mask, Pixels, Size

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from pipeline.imaging.encode import encode_cutout, encode_mask
+from pipeline.imaging.png import encode_cutout, encode_mask
 from pipeline.imaging.sheet import CELL, Entry, contact_sheet
 
 

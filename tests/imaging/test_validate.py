@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import DecodeError
-from pipeline.imaging.encode import encode_labels, encode_mask, encode_picture
 from pipeline.imaging.lossy import encode_lossy
+from pipeline.imaging.png import encode_labels, encode_mask, encode_picture
 from pipeline.imaging.rle import encode_rle
 from pipeline.imaging.validate import decode_mask, decoded_size, validation_error
 from pipeline.types import Pixels, Size

@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from pipeline.errors import ConfigError, StorageError
-from pipeline.imaging.encode import encode_mask
+from pipeline.imaging.png import encode_mask
 from pipeline.output.dataset import MAX_OBJECTS, DatasetReport, export_dataset
 from pipeline.output.index import write_part
 from pipeline.output.layout import output_path

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.concurrency import Each, in_this_process
 from pipeline.config.job import Compute, Storage
-from pipeline.imaging.encode import encode_mask
+from pipeline.imaging.png import encode_mask
 from pipeline.manifest.manifest import open_manifest
 from pipeline.output import buckets, gc, listing, read_objects, verify
 from pipeline.output.findings import VerifyReport

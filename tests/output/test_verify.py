@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipeline.config.job import load_job
 from pipeline.errors import LeaseHeld
-from pipeline.imaging.encode import encode_mask
+from pipeline.imaging.png import encode_mask
 from pipeline.manifest.manifest import open_manifest
 from pipeline.output.findings import KINDS, VerifyReport
 from pipeline.output.index import done_ids, read_index, write_part

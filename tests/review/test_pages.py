@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from jobs.main import app
-from pipeline.imaging.encode import encode_cutout
+from pipeline.imaging.png import encode_cutout
 from pipeline.output.index import write_part
 from pipeline.output.layout import output_path
 from pipeline.output.output import Output

@@ -102,7 +102,7 @@ def test_a_run_that_replaces_notes_a_task_once(context: StageContext, tmp_path: 
 def test_a_damaged_object_in_the_way_is_replaced(context: StageContext, damage: bytes | None, tmp_path: Path) -> None:
     (row,) = write_batch(batch(1, "a"), context=context).to_pylist()
     if damage is None:
-        from pipeline.imaging.encode import encode_mask
+        from pipeline.imaging.png import encode_mask
 
         damage = encode_mask(np.zeros((3, 3), np.uint8))
     for path, _ in list(objects(row, tmp_path)):

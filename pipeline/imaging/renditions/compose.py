@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.imaging.encode import stripes
 from pipeline.imaging.multilevel import broadcast_alpha
+from pipeline.imaging.png import stripes
 from pipeline.imaging.renditions.fit import Fit
 from pipeline.imaging.renditions.shadow import CastShadow
 from pipeline.types import Alpha, Mask, Pixels, Size

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 
 from pipeline.config.rendition import Rendition
-from pipeline.imaging.encode import encode_cutout, encode_picture
 from pipeline.imaging.lossy import encode_lossy
+from pipeline.imaging.png import encode_cutout, encode_picture
 from pipeline.imaging.renditions.render import render
 from pipeline.types import Mask, Pixels
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from pipeline.config.rendition import Rendition
 from pipeline.errors import WriteError
-from pipeline.imaging.encode import encode_cutout, encode_labels, encode_mask, encode_picture
 from pipeline.imaging.lossy import encode_lossy
+from pipeline.imaging.png import encode_cutout, encode_labels, encode_mask, encode_picture
 from pipeline.imaging.renditions.background import fit_background
 from pipeline.imaging.renditions.compose import (
     Layer,

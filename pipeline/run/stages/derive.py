@@ -16,8 +16,8 @@ import pyarrow as pa
 from pipeline.concurrency import map_ahead
 from pipeline.errors import DecodeError, FetchError, ItemError
 from pipeline.imaging.decode import decode
-from pipeline.imaging.encode import encode_cutout, encode_mask
 from pipeline.imaging.foreground import estimate_foreground
+from pipeline.imaging.png import encode_cutout, encode_mask
 from pipeline.imaging.renditions.render import Rendered, render
 from pipeline.imaging.trimap import trimap_of
 from pipeline.imaging.validate import decode_cutout, decode_mask

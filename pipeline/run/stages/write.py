@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from pipeline.errors import ItemError, WriteError
-from pipeline.imaging.encode import RESOURCE_ERRORS, encode_cutout, encode_mask
 from pipeline.imaging.foreground import estimate_foreground
+from pipeline.imaging.png import RESOURCE_ERRORS, encode_cutout, encode_mask
 from pipeline.imaging.renditions.render import Rendered, render
 from pipeline.imaging.trimap import trimap_of
 from pipeline.output.layout import OUTPUTS

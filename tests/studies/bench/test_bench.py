@@ -29,7 +29,7 @@ from pipeline.bench.timing import time_calls
 from pipeline.concurrency import local_cpus
 from pipeline.config.job import Limits
 from pipeline.imaging.decode import decode
-from pipeline.imaging.encode import encode_cutout
+from pipeline.imaging.png import encode_cutout
 from pipeline.models.engines.openvino import has_bf16
 from pipeline.segmenter import Segmenter
 from pipeline.storage.files import Files

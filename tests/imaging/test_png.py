@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import pipeline.imaging.encode
-from pipeline.imaging.encode import encode_cutout, encode_mask
+import pipeline.imaging.png
+from pipeline.imaging.png import encode_cutout, encode_mask
 from pipeline.paths import EXAMPLES
 from pipeline.types import Pixels
 
@@ -111,7 +111,7 @@ def test_repetitions_stay_within_the_window_that_the_file_declares() -> None:
 def test_pillow_and_opencv_read_any_size_alike(seed: int, photo: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(seed)
     height, width = (int(side) for side in rng.integers(1, 130, 2))
-    monkeypatch.setattr(pipeline.imaging.encode, "STRIPE_BYTES", int(rng.integers(1, 20_000)))
+    monkeypatch.setattr(pipeline.imaging.png, "STRIPE_BYTES", int(rng.integers(1, 20_000)))
     image, mask = photo(height, width), soft(height, width)
     if seed % 2:
         mask = rng.permuted(mask, axis=seed % 3 % 2)
