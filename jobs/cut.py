@@ -119,7 +119,7 @@ def cut(
                         files,
                         device=compute.device,
                         threads=compute.threads_per_actor,
-                        engine=_engine(chosen.recipe, compute),
+                        engine=_engine(chosen.recipe, compute, len(targets)),
                     )
             with waiting_for(f"cutting out {target.picture}", at_once=False):
                 result = segmenter(image, where)
@@ -256,12 +256,12 @@ def _read(picture: str, files: Files, limits: Limits) -> Pixels:
         raise DecodeError(f"{'stdin' if picture == PIPE else picture}: {error}") from error
 
 
-def _engine(recipe: Recipe, compute: Compute) -> str:
-    """Return the engine that has one picture soonest, unless the user chose one."""
+def _engine(recipe: Recipe, compute: Compute, pictures: int) -> str:
+    """Return the engine that has so many pictures soonest, unless the user chose one."""
     from pipeline.models.devices import choose_device_type
-    from pipeline.models.graphs.bundled import engine_for_one_picture
+    from pipeline.models.graphs.bundled import engine_for
 
-    return engine_for_one_picture(recipe, choose_device_type(compute.device)) if compute.engine == "auto" else compute.engine
+    return engine_for(pictures, recipe, choose_device_type(compute.device)) if compute.engine == "auto" else compute.engine
 
 
 def _write(target: _Target, mask: str | None, result: Cutout, segmenter: Segmenter, files: Files) -> None:

@@ -15,7 +15,7 @@ from pipeline.models.engines.openvino import has_openvino
 from pipeline.models.forward import Normalise as TorchNormalise
 from pipeline.models.forward import to_logits as torch_to_logits
 from pipeline.models.graphs import make
-from pipeline.models.graphs.bundled import engine_for_one_picture, index, network_graph, runs_in_graphs
+from pipeline.models.graphs.bundled import engine_for, index, network_graph, runs_in_graphs
 from pipeline.models.graphs.graph import Graph
 from pipeline.models.load import load_model
 from pipeline.models.refiners.refine_tiles import axis
@@ -123,8 +123,9 @@ def test_a_recipe_runs_in_graphs_if_all_its_parts_have_one() -> None:
         recipe = resolved(preset)
         assert all(runs_in_graphs(recipe, "cpu", engine) for engine in ("auto", "openvino", "onnxruntime"))
         assert not runs_in_graphs(recipe, "cuda", "auto") and not runs_in_graphs(recipe, "cpu", "torch")
-        assert engine_for_one_picture(recipe, "cpu") == "onnxruntime" and engine_for_one_picture(recipe, "cuda") == "auto"
+        assert [engine_for(count, recipe, "cpu") for count in (1, 100)] == ["onnxruntime", "auto"]
+        assert engine_for(1, recipe, "cuda") == "auto"
         for changes in ({"precision": "bf16"}, {"refiner_weights_sha256": "0" * 64}, {"frame_px": 640}):
             assert not runs_in_graphs(recipe.model_copy(update=changes), "cpu", "auto")
     own = resolved("mvanet-lite").model_copy(update={"weights_sha256": "0" * 64})
-    assert not runs_in_graphs(own, "cpu", "auto") and engine_for_one_picture(own, "cpu") == "auto"
+    assert not runs_in_graphs(own, "cpu", "auto") and engine_for(1, own, "cpu") == "auto"
