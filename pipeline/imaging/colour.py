@@ -48,7 +48,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Round grey of 9 to 16 bits to 8 bits; return other 8-bit modes as they are."""
     if image.mode in {"I", "F"}:
         kind = "float" if image.mode == "F" else "32-bit or signed integer"
-        raise DecodeError(f"its samples are {kind} numbers, which have no defined white; save it with 8 or 16 bits per channel")
+        raise DecodeError(
+            f"its samples are {kind} numbers, which have no defined white; save it with unsigned 8 or 16 bits per channel"
+        )
     if not image.mode.startswith("I;16"):
         return image
     tags = getattr(image, "tag_v2", {})  # of a TIFF: 258 bits per sample, 262 = 0 when white is 0

@@ -269,7 +269,7 @@ def tiffs() -> Iterator[Row]:
     faded = np.rint(RGB * (ALPHA / 255)[..., None]).astype(np.uint8)
     reduced, page = (RGB[::4, ::4], {"subfiletype": 1}), (RGB, {})
     mode = unsupported("TIFF", "unknown pixel mode")
-    white = "which have no defined white; save it with 8 or 16 bits per channel"
+    white = "which have no defined white; save it with unsigned 8 or 16 bits per channel"
     yield Row(
         "TIFF",
         "1 bit, also fax",

@@ -140,7 +140,7 @@ def test_a_tiff_s_tags_define_white() -> None:
 @pytest.mark.parametrize("samples", [np.float32, np.int32])
 def test_samples_without_a_defined_white_are_refused(samples: type) -> None:
     data = saved(Image.fromarray(np.ones((4, 4), samples)), "TIFF")
-    with pytest.raises(DecodeError, match="no defined white; save it with 8 or 16 bits"):
+    with pytest.raises(DecodeError, match="no defined white; save it with unsigned 8 or 16 bits"):
         decode(data, LIMITS)
 
 
