@@ -63,7 +63,7 @@ soak: .venv/dev   ## run ITEMS (200000) tiny images and check that memory, files
 	.venv/peers/bin/pip install --quiet 'rembg[cpu,cli]==2.0.86'
 	@touch $@
 
-bench: .venv/dev  ## measure speed and memory against bars, on photos of DATA (default ../shared); numbers in out/bench; 25 minutes on 2 cores
+bench: .venv/dev  ## measure speed and memory against bars, on photos of DATA (default ../shared); numbers in out/bench; 35 minutes on 2 cores
 	@test -f $(DATA)/data/eval/photos.parquet || { echo "make bench wants $(DATA)/data/eval/photos.parquet; name another folder: make bench DATA=/path/to/shared"; exit 2; }
 	@$(MAKE) --no-print-directory .venv/peers
 	DATA=$(abspath $(DATA)) REMBG=$(abspath .venv/peers/bin/rembg) $(BIN)/python -m pytest -rs -m study --tb=short tests/studies/bench
