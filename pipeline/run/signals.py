@@ -43,6 +43,8 @@ class SignalHandler:
             signal.signal(number, _nothing)
         # The interpreter's C code writes to it at once, whichever Python handler is set: Ray sets its own for SIGTERM.
         signal.set_wakeup_fd(self._notify, warn_on_full_buffer=False)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_forget)
         self._stderr = os.dup(2)
         threading.Thread(target=self._wait, name="signals", daemon=True).start()
 
@@ -81,6 +83,14 @@ class SignalHandler:
             self.report(error)
             sys.stderr.flush()
         os._exit(error.exit_code)
+
+
+def _forget() -> None:
+    """Give a forked process the usual handlers: with these, a signal for it would be written to our pipe, and end us."""
+    with suppress(ValueError):
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _nothing(_number: int, _frame: Any) -> None:
