@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 from urllib.parse import urlsplit
 
@@ -208,8 +208,6 @@ def _formats() -> dict[str, Format]:
 
 
 def _is_folder(path: str) -> bool:
-    from pathlib import Path
-
     return "://" not in path and path != PIPE and Path(path).is_dir()
 
 

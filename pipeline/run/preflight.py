@@ -78,7 +78,8 @@ def make_plan(
         Refused: With one sentence that says what is wrong and how to fix it.
     """
     check_licence(job.preset, accept_licence)
-    manifest = open_manifest(job.manifest, files, NameTemplate(job.output.name))
+    with waiting_for("reading the manifest"):  # a folder is listed here, a table is read below
+        manifest = open_manifest(job.manifest, files, NameTemplate(job.output.name))
     root = files.absolute(job.output.uri)
     if manifest.uri == manifest.base and f"{_real(root)}/".startswith(f"{_real(manifest.base)}/"):
         raise ConfigError(
@@ -92,7 +93,7 @@ def make_plan(
     output = Output.at(root, files)
     settings = settings_of(resolved.recipe, job.output.name)
     recorded = check_settings(output, resolved.recipe, settings, replace=replace)
-    with waiting_for("reading the manifest"):
+    with waiting_for("reading the manifest", at_once=False):
         scanned = scan(manifest, files)
     _check_roots(job, manifest, scanned)
     _check_rows(scanned)

@@ -86,7 +86,7 @@ class SignalHandler:
 
 
 def _forget() -> None:
-    """Give a forked process the usual handlers: with these, a signal for it would be written to our pipe, and end us."""
+    """Reset the handlers of a forked process. It shares the pipe with its parent, so a signal for it would end its parent."""
     with suppress(ValueError):
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -29,9 +29,10 @@ def encode_plain(colours: Pixels, alpha: Mask, form: Format, background: str | N
     """
     if form == "jpeg":
         background = background or "#ffffff"
+    if background is None and form == "png":
+        return encode_cutout(colours, alpha)
     if background is None:
-        rgba = np.dstack([colours * (alpha > 0)[..., None], alpha])
-        return encode_cutout(colours, alpha) if form == "png" else encode_lossy(rgba, "webp", None)
+        return encode_lossy(np.dstack([colours * (alpha > 0)[..., None], alpha]), "webp", None)
     rendition = Rendition(name="plain", background=background, format=form)
     (made,) = render([rendition], colours, alpha, {})
     if made.data is not None:
