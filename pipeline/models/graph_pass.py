@@ -11,7 +11,7 @@ from pipeline.imaging.frame import Placement
 from pipeline.models.engines.forks import note_load
 from pipeline.models.engines.onnx import OnnxNetwork
 from pipeline.models.failures import segment_errors
-from pipeline.models.graphs.bundled import measure_graph, network_graph
+from pipeline.models.graphs.bundled import network_graph, of_frame
 from pipeline.models.graphs.graph import Graph, GraphRefiner
 from pipeline.models.host_frames import HostFrames
 from pipeline.models.passes import PassResult
@@ -34,9 +34,11 @@ class GraphPass:
         self.model = OnnxNetwork(path, recipe, device="cpu", threads=threads, engine=engine, bundled=graph is not None)
         self.framing, self.flip = HostFrames(recipe), recipe.flip
         self.factor = np.array([recipe.sharpen], np.float32)
-        self.measure = Graph(measure_graph(recipe.frame_px), 1)
+        self.measure = Graph(of_frame("measure", recipe.frame_px), 1)
+        self.sharpen = Graph(of_frame("sharpen", recipe.frame_px), 1) if recipe.sharpen != 1 else None
         self.compare = Graph("flip.onnx", 1) if recipe.flip else None
         self.estimate = Graph("estimator.onnx", threads) if recipe.estimate else None
+        self.find_unknown = Graph(of_frame("unknown", recipe.frame_px), 1) if recipe.refiner != "none" else None
         self.refiner = GraphRefiner(recipe.refiner, threads) if recipe.refiner != "none" else None
 
     def __call__(self, images: Sequence[Pixels], placements: Sequence[Placement], boxes: npt.NDArray[np.float32]) -> PassResult:
@@ -62,9 +64,11 @@ class GraphPass:
         box: npt.NDArray[np.float32],
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], Mask]:
         """Return an image's row of signals (1, signals), its coarse mask (1, s, s) and its mask."""
-        table, coarse, alpha, unknown, blocks, reduced = self.measure(logits[None], frame[None], box[None], self.factor)
+        table, coarse, p, reduced = self.measure(logits[None], frame[None], box[None])
+        (alpha,) = (p,) if self.sharpen is None else self.sharpen(logits[None], self.factor)
         refinement = None
-        if self.refiner is not None:
+        if self.refiner is not None and self.find_unknown is not None:
+            unknown, blocks = self.find_unknown(alpha)
             refinement = make_refinement(self.refiner, image, placed, (alpha[0], frame, unknown[0]), blocks[0])
         (mask,) = self.framing.masks(alpha, [placed], [refinement])
         optional = {

@@ -31,5 +31,7 @@ def sharpen(logits: Tensor, factor: float | Tensor) -> Tensor:
     """
     inside = (logits > 0).float()[:, None]  # (N, 1, S, S)
     reached = max_filter(torch.cat([inside, 1 - inside], 1), max(1, round(CONTOUR_REACH * logits.shape[-1])))
-    near = F.avg_pool2d(reached[:, 0] * reached[:, 1], RAMP_PX, 1, RAMP_PX // 2, count_include_pad=False)  # (N, S, S)
+    near = reached[:, 0] * reached[:, 1]  # (N, S, S)
+    for along, margin in (((1, RAMP_PX), (0, RAMP_PX // 2)), ((RAMP_PX, 1), (RAMP_PX // 2, 0))):  # the mean over a square
+        near = F.avg_pool2d(near, along, 1, margin, count_include_pad=False)
     return logits * (factor + (1 - factor) * near)

@@ -67,9 +67,13 @@ def inputs_of(name: str, photo_frames: Any) -> list[dict[str, torch.Tensor]]:
     if name in ("guided.onnx", "cgm.onnx"):
         return [tile_of(*size) for size in ((96, 384), (8, 16))]
     side = index()[name]["frame_px"]
+    if name.startswith("sharpen"):
+        return [{"logits": maps(side), "sharpen": torch.tensor([2.0])}]
+    if name.startswith("unknown"):
+        return [{"alpha": maps(side, seed).sigmoid()} for seed in (0, 1)]
     frames = torch.from_numpy(photo_frames(1, side))
     boxes = [torch.tensor([[side / 4, side / 4, side / 2, side * 0.9]]), torch.full((1, 4), torch.nan)]
-    return [{"logits": maps(side), "frames": frames, "boxes": box, "sharpen": torch.tensor([2.0])} for box in boxes]
+    return [{"logits": maps(side), "frames": frames, "boxes": box} for box in boxes]
 
 
 def test_every_graph_was_made_from_this_code_and_these_weights() -> None:

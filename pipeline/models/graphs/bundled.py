@@ -24,9 +24,9 @@ def index() -> dict[str, dict[str, Any]]:
     return entries
 
 
-def measure_graph(frame_px: int) -> str:
-    """Return the name of the graph that measures frames of this side."""
-    return f"measure-{frame_px}.onnx"
+def of_frame(name: str, frame_px: int) -> str:
+    """Return the file name of a graph for frames of this side: ``measure``, ``sharpen`` or ``unknown``."""
+    return f"{name}-{frame_px}.onnx"
 
 
 def network_graph(recipe: Recipe) -> Path | None:
@@ -58,7 +58,12 @@ def runs_in_graphs(recipe: Recipe, device: str, engine: str) -> bool:
         device: ``cpu`` or ``cuda``.
         engine: As ``compute.engine``.
     """
-    if device != "cpu" or recipe.precision != "fp32" or engine == "torch" or measure_graph(recipe.frame_px) not in index():
+    if (
+        device != "cpu"
+        or recipe.precision != "fp32"
+        or engine == "torch"
+        or of_frame("measure", recipe.frame_px) not in index()
+    ):
         return False
     refiner_has_graph = recipe.refiner != "cgm" or recipe.refiner_weights_sha256 == CGM_SHA256
     return refiner_has_graph and (recipe.model == "onnx" or network_graph(recipe) is not None)

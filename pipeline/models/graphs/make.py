@@ -7,6 +7,7 @@ opens the graph.
 
 from __future__ import annotations
 
+import functools
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -24,8 +25,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pipeline.models.engines.convert import mute_warnings
 from pipeline.models.estimator import BUNDLED as ESTIMATOR
 from pipeline.models.estimator import SIDE_PX, load_network
-from pipeline.models.graphs.bundled import INDEX, measure_graph
-from pipeline.models.graphs.modules import CgmTile, Estimate, FlipDice, GuidedTile, Measure
+from pipeline.models.graphs.bundled import INDEX, of_frame
+from pipeline.models.graphs.modules import CgmTile, Estimate, FlipDice, GuidedTile, Measure, Sharpen, Unknown
 from pipeline.models.mvanet.checkpoint import load_mvanet
 from pipeline.models.refiners.cgm import BUNDLED as CGM
 from pipeline.models.refiners.cgm import ConfidenceGuided, load_cgm
@@ -34,7 +35,7 @@ from pipeline.models.refiners.refine_tiles import Refiner, Tile
 from pipeline.paths import WEIGHTS
 from pipeline.storage.weights_cache import file_sha256
 
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 """Recorded with every graph. Raise it, and make the graphs again, when a change of the code changes what one computes."""
 
 OPSET = 20
@@ -68,7 +69,8 @@ def sources() -> Iterator[tuple[str, Callable[[], Source]]]:
     yield "mvanet-lite.onnx", network
     yield "estimator.onnx", estimator
     for side in FRAMES_PX:
-        yield measure_graph(side), lambda side=side: measure(side)  # type: ignore[misc]
+        for name, build in (("measure", measure), ("sharpen", sharpening), ("unknown", unknown)):
+            yield of_frame(name, side), functools.partial(build, side)
     yield "flip.onnx", flip
     yield "guided.onnx", lambda: refiner(GuidedTile(), Guided())
     yield "cgm.onnx", lambda: cgm(load_cgm(CGM, device=CPU, dtype=torch.float32))
@@ -92,10 +94,20 @@ def measure(side: int) -> Source:
         "logits": torch.randn(1, side, side),
         "frames": torch.zeros(1, side, side, 3, dtype=torch.uint8),
         "boxes": torch.zeros(1, 4),
-        "sharpen": torch.ones(1),
     }
-    outputs = ("table", "coarse", "alpha", "unknown", "blocks", "estimator_input")
+    outputs = ("table", "coarse", "p", "estimator_input")
     return Source(Measure(), inputs, outputs, facts={"frame_px": side})
+
+
+def sharpening(side: int) -> Source:
+    """Return the alpha of frames of a side."""
+    inputs = {"logits": torch.randn(1, side, side), "sharpen": torch.ones(1)}
+    return Source(Sharpen(), inputs, ("alpha",), facts={"frame_px": side})
+
+
+def unknown(side: int) -> Source:
+    """Return the unknown region of frames of a side."""
+    return Source(Unknown(), {"alpha": torch.rand(1, side, side)}, ("unknown", "blocks"), facts={"frame_px": side})
 
 
 def flip() -> Source:

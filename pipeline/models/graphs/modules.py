@@ -15,25 +15,38 @@ from pipeline.models.signals import dice, measure_signals
 
 
 class Measure(nn.Module):
-    """Everything between a network and the image's size, for one frame."""
+    """The measurements of one frame."""
 
-    def forward(self, logits: Tensor, frames: Tensor, boxes: Tensor, factor: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, logits: Tensor, frames: Tensor, boxes: Tensor) -> tuple[Tensor, ...]:
         """Measure a frame.
 
         Args:
             logits: (1, S, S) float32.
             frames: (1, S, S, 3) uint8.
             boxes: (1, 4) float32; see ``measure_signals``.
-            factor: (1,) float32: ``recipe.sharpen``.
 
         Returns:
-            ``measure_signals``'s table and coarse masks; alpha, sharpened, its unknown region and that region's blocks; the
-            estimator's input.
+            The results of ``measure_signals``, their sigmoid (1, S, S), and the estimator's input.
         """
         p = logits.sigmoid()
-        alpha = sharpen(logits, factor).sigmoid()
+        return *measure_signals(logits, p, boxes, frames), p, make_input(p, frames)
+
+
+class Sharpen(nn.Module):
+    """Alpha for ``recipe.sharpen`` other than 1."""
+
+    def forward(self, logits: Tensor, factor: Tensor) -> Tensor:
+        """Map logits (1, S, S) and ``recipe.sharpen`` (1,) to alpha (1, S, S)."""
+        return sharpen(logits, factor).sigmoid()
+
+
+class Unknown(nn.Module):
+    """The unknown region of a frame."""
+
+    def forward(self, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        """Map alpha (1, S, S) to the results of ``find_unknown`` and ``unknown_blocks``."""
         unknown = find_unknown(alpha)
-        return *measure_signals(logits, p, boxes, frames), alpha, unknown, unknown_blocks(unknown), make_input(p, frames)
+        return unknown, unknown_blocks(unknown)
 
 
 class Estimate(nn.Module):

@@ -63,9 +63,12 @@ def unsure_share(p: Tensor) -> Tensor:
 def max_filter(planes: Tensor, radius: int) -> Tensor:
     """Return the maximum over squares of side 2·radius + 1, (N, C, S, S) to the same.
 
-    Maxima of shifted maps, twice as wide each time, one axis after the other: ``max_pool2d`` takes 30 times as long on a CPU.
+    On a CPU, PyTorch's ``max_pool2d`` takes 30 times as long as maxima of shifted maps, twice as wide each time, one axis after
+    the other. In ONNX Runtime it takes a tenth of their time.
     """
     side = 2 * radius + 1
+    if torch.compiler.is_exporting() or planes.is_cuda:
+        return F.max_pool2d(planes, side, 1, radius)
     for axis, margins in ((3, (radius, radius)), (2, (0, 0, radius, radius))):
         planes = F.pad(planes, margins, value=-torch.inf)
         covered = 1

@@ -100,7 +100,7 @@ def quality(segmenter: Segmenter, logits: np.ndarray, frames: np.ndarray) -> flo
     """Return the quality of one map, computed as the segmenter does."""
     graphs = segmenter.run_pass
     assert isinstance(graphs, GraphPass) and graphs.estimate is not None
-    table, small, *_, reduced = graphs.measure(logits, frames, np.full((1, 4), np.nan, np.float32), graphs.factor)
+    table, small, *_, reduced = graphs.measure(logits, frames, np.full((1, 4), np.nan, np.float32))
     table[0, NAMES.index("expected_dice")] = graphs.estimate(reduced)[0].item()
     signals = all_signals(signals_by_name(table)[0], measure_components(small[0]))
     return score(signals, segmenter.resolved.calibration).quality
