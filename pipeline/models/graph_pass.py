@@ -18,6 +18,7 @@ from pipeline.models.passes import PassResult
 from pipeline.models.refiners.refine_tiles import make_refinement
 from pipeline.models.resolve import ResolvedRecipe
 from pipeline.models.signal_names import NAMES
+from pipeline.storage.weights_cache import cache_folder
 from pipeline.types import Mask, Pixels
 
 
@@ -31,7 +32,15 @@ class GraphPass:
         recipe, graph = resolved.recipe, network_graph(resolved.recipe)
         path = graph or resolved.weights
         assert path is not None, "a recipe that runs in graphs has weights"
-        self.model = OnnxNetwork(path, recipe, device="cpu", threads=threads, engine=engine, bundled=graph is not None)
+        self.model = OnnxNetwork(
+            path,
+            recipe,
+            device="cpu",
+            threads=threads,
+            engine=engine,
+            bundled=graph is not None,
+            cache=cache_folder("graphs"),
+        )
         self.framing, self.flip = HostFrames(recipe), recipe.flip
         self.factor = np.array([recipe.sharpen], np.float32)
         self.measure = Graph(of_frame("measure", recipe.frame_px), 1)

@@ -126,7 +126,7 @@ def load_model(
         return FakeModel(recipe.frame_px, chosen)
     path = _path(recipe, weights)
     if recipe.model == "onnx":
-        return OnnxModel(path, recipe, device=device, threads=threads, engine=engine)
+        return OnnxModel(path, recipe, device=device, threads=threads, engine=engine, cache=cache)
     _check_frame(recipe)
     dtype = DTYPES[recipe.precision]
     check_precision(recipe.precision, chosen)

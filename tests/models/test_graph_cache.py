@@ -1,7 +1,8 @@
-"""The cache of converted graphs stays small."""
+"""Graphs are made once, read only if they are intact, and the cache of them stays small."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from pipeline.models.engines.graph_cache import mark_used, trim
+from pipeline.models.engines.graph_cache import cached, mark_used, trim
 
 Graph = Callable[[str, int], Path]
 
@@ -44,3 +45,58 @@ def test_a_graph_that_another_process_makes_is_kept(graph: Graph, tmp_path: Path
     with FileLock(f"{made}.lock"):
         trim(tmp_path, other, 0)
     assert made.exists() and other.exists()
+
+
+def write(folder: Path) -> None:
+    (folder / "graph.bin").write_bytes(b"graph")
+
+
+def never(folder: Path) -> None:
+    raise AssertionError(f"{folder} was made again")
+
+
+def test_a_graph_is_made_once(tmp_path: Path) -> None:
+    cache = tmp_path / "graphs"
+    folder = cached(cache, "name", write)
+    assert folder is not None and (folder / "graph.bin").read_bytes() == b"graph"
+    assert cached(cache, "name", never) == folder
+    assert sorted(path.name for path in cache.iterdir()) == ["name", "name.lock"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "another", "missing", "more"])
+def test_a_damaged_graph_is_made_again(damage: str, tmp_path: Path) -> None:
+    folder = cached(tmp_path, "name", write)
+    assert folder is not None
+    match damage:
+        case "cut":
+            (folder / "graph.bin").write_bytes(b"gra")
+        case "another":
+            (folder / "graph.bin").write_bytes(b"grass")
+        case "missing":
+            (folder / "graph.bin").unlink()
+        case "more":
+            (folder / "more.bin").touch()
+    assert cached(tmp_path, "name", write) == folder
+    assert cached(tmp_path, "name", never) == folder
+    assert (folder / "graph.bin").read_bytes() == b"graph"
+
+
+def test_a_graph_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError):
+        cached(tmp_path, "name", never)
+    assert [path.name for path in tmp_path.iterdir()] == ["name.lock"]
+
+
+def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, logged: list[logging.LogRecord]) -> None:
+    (tmp_path / "file").touch()
+    assert cached(tmp_path / "file" / "graphs", "name", write) is None
+    assert "cannot cache graphs" in logged[0].getMessage()
+
+
+def test_a_read_only_cache_is_read(tmp_path: Path) -> None:
+    folder = cached(tmp_path, "name", write)
+    tmp_path.chmod(0o500)
+    try:
+        assert cached(tmp_path, "name", never) == folder
+    finally:
+        tmp_path.chmod(0o700)

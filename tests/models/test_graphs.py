@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,8 @@ import torch
 
 from pipeline.config.presets import load_preset
 from pipeline.config.recipe import Recipe
+from pipeline.models.engines import openvino
+from pipeline.models.engines.graph_cache import HASHES
 from pipeline.models.engines.onnx import Normalise, OnnxNetwork, to_logits
 from pipeline.models.engines.openvino import has_openvino
 from pipeline.models.forward import Normalise as TorchNormalise
@@ -110,6 +115,27 @@ def test_mvanet_lites_alpha_is_pytorchs(engine: str, photo_frames: Any) -> None:
     assert model.engine == engine
     wanted = load_model(recipe, WEIGHTS / "mvanet-lite.safetensors", device="cpu", engine="torch")(frames).sigmoid()
     torch.testing.assert_close(torch.from_numpy(model(frames)).sigmoid(), wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.skipif(not has_openvino(), reason="needs OpenVINO")
+def test_openvino_compiles_a_file_once(photo_frames: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, frames = resolved("u2netp"), photo_frames(1, 320)
+    path = WEIGHTS / "u2netp.onnx"
+
+    def load(threads: int = 1) -> Any:
+        return OnnxNetwork(path, recipe, device="cpu", threads=threads, cache=tmp_path)(frames)
+
+    wanted = OnnxNetwork(path, recipe, device="cpu", threads=1)(frames)
+    assert np.array_equal(load(), wanted)
+    (blob,) = tmp_path.glob(f"*/{openvino.BLOB}")
+    with monkeypatch.context() as patched:
+        patched.setattr(openvino, "compile_graph", lambda *_: pytest.fail("compiled again"))
+        assert np.array_equal(load(), wanted)
+        np.testing.assert_allclose(load(threads=2), wanted, atol=1e-4)
+    content = b"another version of OpenVINO wrote this"
+    blob.write_bytes(content)
+    (blob.parent / HASHES).write_text(json.dumps({blob.name: hashlib.sha256(content).hexdigest()}))
+    assert np.array_equal(load(), wanted), "a compiled graph that cannot be read is compiled again"
 
 
 @pytest.mark.parametrize("scale", ["255", "max"])

@@ -10,11 +10,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import hashlib
-import json
 import logging
 import mmap
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -22,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
-from pipeline.log import log, waiting_for
-from pipeline.models.engines.graph_cache import mark_used, trim
-from pipeline.models.engines.openvino import compile_graph, core, has_bf16
+from pipeline.log import waiting_for
+from pipeline.models.engines.graph_cache import cached
+from pipeline.models.engines.openvino import Inference, compile_graph, core, has_bf16
 
 GRAPH_VERSION = 1
 """Part of every cached graph's name. Raise it when a change of the network code changes what the graph computes."""
@@ -63,7 +59,8 @@ class OpenVinoModel:
     ) -> None:
         if precision == "bf16" and not has_bf16():
             raise ConfigError("this machine's CPU has no bf16 instructions; use recipe.precision=fp32, or other machines")
-        self.infer = compile_graph(_load_graph(build, weights_sha256, (channels, frame_px), cache), precision, threads)
+        graph = _load_graph(build, weights_sha256, (channels, frame_px), cache)
+        self.infer = Inference(compile_graph(graph, precision, threads))
         if cache is not None:
             _drop_mapped_pages(cache)
 
@@ -74,23 +71,11 @@ class OpenVinoModel:
 
 
 def _load_graph(build: Callable[[], nn.Module], weights_sha256: str, shape: tuple[int, int], cache: Path | None) -> Any:
-    """Read the graph from the cache. If it is missing there, convert and save it, in one process per machine at a time."""
+    """Read the graph from the cache, or convert it."""
     if cache is None:
         return convert(build(), *shape)
-    folder = cache / graph_name(weights_sha256, shape)
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            if not _is_intact(folder):
-                with waiting_for("making the network's graph for this CPU: about 20 s for BEN2, once per weights and machine"):
-                    _save(convert(build(), *shape), folder)
-                gc.collect()
-                trim(cache, folder)
-            mark_used(folder)
-        return core().read_model(folder / "graph.xml")
-    except OSError as error:
-        log.warning(f"cannot cache graphs in {cache} ({error}); each process converts its own")
-        return convert(build(), *shape)
+    folder = cached(cache, graph_name(weights_sha256, shape), lambda folder: _make(build, shape, folder))
+    return convert(build(), *shape) if folder is None else core().read_model(folder / "graph.xml")
 
 
 def graph_name(weights_sha256: str, shape: tuple[int, int]) -> str:
@@ -144,30 +129,9 @@ def _drop_mapped_pages(folder: Path) -> None:
                 madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
 
 
-def _save(model: Any, folder: Path) -> None:
-    """Save a graph by atomic rename."""
+def _make(build: Callable[[], nn.Module], shape: tuple[int, int], folder: Path) -> None:
     import openvino
 
-    partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    try:
-        openvino.save_model(model, partial / "graph.xml", compress_to_fp16=False)
-        (partial / "sha256.json").write_text(json.dumps(_hashes(partial)))
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _is_intact(folder: Path) -> bool:
-    try:
-        return bool(json.loads((folder / "sha256.json").read_text()) == _hashes(folder))
-    except (OSError, ValueError):
-        return False
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    hashes = {}
-    for name in ("graph.xml", "graph.bin"):
-        with (folder / name).open("rb") as file:
-            hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashes
+    with waiting_for("making the network's graph for this CPU: about 20 s for BEN2, once per weights and machine"):
+        openvino.save_model(convert(build(), *shape), folder / "graph.xml", compress_to_fp16=False)
+    gc.collect()

@@ -1,20 +1,86 @@
-"""Keep the folder of converted graphs small: those that were not used for longest are deleted.
+"""A cache of graphs that take long to make, on disk, shared by all processes of a machine.
 
-Every new version of a library or of the weights leaves graphs behind that nobody reads again.
+A graph is a folder with a name of its own. It is written beside its place and then renamed, and read only if its hashes are
+right. New versions of a library or of weights leave graphs behind that nobody reads again, so those that were not used for
+longest are deleted.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
+import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from pipeline.log import log
+
 MAX_BYTES = 4 * 2**30
 """Size of the folder. The largest graph, BEN2's, has 0.4 GB."""
+
+
+HASHES = "sha256.json"
+"""File of a graph with the SHA-256 of all its other files."""
+
+
+def cached(cache: Path, name: str, write: Callable[[Path], None]) -> Path | None:
+    """Return the folder of a graph. If it is not in the cache, write it there, in one process at a time.
+
+    Args:
+        cache: The folder of all graphs.
+        name: A hash of everything that the graph depends on.
+        write: Writes the graph's files into an empty folder.
+
+    Returns:
+        None if the cache cannot be written; the log says so.
+    """
+    folder = cache / name
+    if _is_intact(folder):
+        mark_used(folder)
+        return folder
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not _is_intact(folder):
+                _save(folder, write)
+                trim(cache, folder)
+    except OSError as error:
+        log.warning(f"cannot cache graphs in {cache} ({error}); each process makes its own")
+        return None
+    return folder
+
+
+def _save(folder: Path, write: Callable[[Path], None]) -> None:
+    partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    try:
+        write(partial)
+        (partial / HASHES).write_text(json.dumps(_hashes(partial)), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_intact(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / HASHES).read_text(encoding="utf-8")) == _hashes(folder))
+    except (OSError, ValueError):
+        return False
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    hashes = {}
+    for path in folder.iterdir():
+        if path.name != HASHES:
+            with path.open("rb") as file:
+                hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
 
 
 def mark_used(graph: Path) -> None:

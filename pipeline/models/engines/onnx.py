@@ -22,6 +22,7 @@ from pipeline.models.engines.openvino import OpenVinoFile, choose_engine
 from pipeline.models.engines.ort import CUDA, RUN_ERRORS, has_cuda_provider, session_options
 from pipeline.models.failures import first_line
 from pipeline.models.heads import read_head
+from pipeline.storage.weights_cache import file_sha256
 
 Images = npt.NDArray[np.floating[Any]]
 """(N, channels, height, width)."""
@@ -44,6 +45,7 @@ class OnnxNetwork:
         engine: As ``compute.engine``.
         check: Only check that the file can be used, which opens a large file faster.
         bundled: The file belongs to the package: it is not checked, and may keep its weights in another file of the package.
+        cache: Folder of compiled graphs; None: no cache.
 
     Raises:
         WeightsError: Not an ONNX file, or its graph does not map images to alpha.
@@ -61,14 +63,16 @@ class OnnxNetwork:
         engine: str = "auto",
         check: bool = False,
         bundled: bool = False,
+        cache: Path | None = None,
     ) -> None:
         self.frame_px = recipe.frame_px
+        self.weights_sha256, self.cache = recipe.weights_sha256, cache
         self.activation = recipe.activation
         self.device = _choose_device(device)
         self.normalise = Normalise(recipe)
         try_openvino = choose_engine(engine, "onnxruntime", self.device) == "openvino" and not check
         if bundled and try_openvino:
-            self.run: Callable[[Images], Images] = OpenVinoFile(path, "frame", "logits", recipe.frame_px, threads)
+            self.run: Callable[[Images], Images] = self._open_in_openvino(path, "frame", "logits", threads)
             self.engine, self.dtype, self.one_by_one = "openvino", np.float32, True
             return
         if not bundled:
@@ -102,6 +106,11 @@ class OnnxNetwork:
             raise SegmentError(f"the ONNX graph failed on a batch of {len(frames)}: {first_line(error)}") from error
         return to_logits(_to_maps(np.concatenate(outputs), len(frames), self.frame_px), self.activation)
 
+    def _open_in_openvino(self, path: Path, image: str, output: str, threads: int | None) -> OpenVinoFile:
+        # A graph of the package has its weights in another file.
+        content = None if self.cache is None else f"{file_sha256(path)} {self.weights_sha256}"
+        return OpenVinoFile(path, image, output, self.frame_px, threads, content=content, cache=self.cache)
+
     def _try_openvino(self, path: Path, image: str, output: str, threads: int | None, engine: str) -> OpenVinoFile | None:
         """Compile the graph in OpenVINO; None if OpenVINO cannot run it.
 
@@ -109,7 +118,7 @@ class OnnxNetwork:
             ConfigError: It cannot, and ``engine`` is ``openvino``.
         """
         try:
-            compiled = OpenVinoFile(path, image, output, self.frame_px, threads)
+            compiled = self._open_in_openvino(path, image, output, threads)
             compiled(np.zeros((1, 3, self.frame_px, self.frame_px), self.dtype))
         except RuntimeError as error:
             if engine == "openvino":

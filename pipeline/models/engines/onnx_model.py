@@ -16,10 +16,17 @@ class OnnxModel:
     """An ``OnnxNetwork`` with the interface ``load.Model``. Its arguments are those of the network."""
 
     def __init__(
-        self, path: Path, recipe: Recipe, *, device: str = "auto", threads: int | None = None, engine: str = "auto"
+        self,
+        path: Path,
+        recipe: Recipe,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        engine: str = "auto",
+        cache: Path | None = None,
     ) -> None:
         gpu = torch.cuda.current_device() if device != "cpu" and torch.cuda.is_available() else 0
-        self.network = OnnxNetwork(path, recipe, device=device, device_id=gpu, threads=threads, engine=engine)
+        self.network = OnnxNetwork(path, recipe, device=device, device_id=gpu, threads=threads, engine=engine, cache=cache)
         self.frame_px, self.engine = self.network.frame_px, self.network.engine
         self.device = torch.device("cpu") if self.network.device == "cpu" else torch.device("cuda", gpu)
 
