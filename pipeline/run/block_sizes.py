@@ -18,7 +18,7 @@ BLOCK_MIB = 64
 """Decoded pixels per block in an ordinary run, in MiB."""
 
 BLOCKS, MAX_GROWTH = 8_000, 4
-"""The driver keeps 10 KB per block until its dataset ends. Beyond this number of blocks they grow, up to this factor."""
+"""The driver keeps 60 KB per block until its dataset ends. Beyond this number of blocks they grow, up to this factor."""
 
 
 def batch_size(plan: Plan, pool: Pool) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray.data
 from ray.data import ActorPoolStrategy, Dataset
@@ -15,6 +15,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 
 from pipeline.errors import Stopped
 from pipeline.log import RunCounters
+from pipeline.manifest.manifest import Manifest
 from pipeline.run.block_sizes import block_mib, rows_per_block, rows_per_part
 from pipeline.run.budget import no_progress
 from pipeline.run.context import StageContext, context_of
@@ -25,6 +26,7 @@ from pipeline.run.ray_data import RETRY_FOREVER, ray_data
 from pipeline.run.sources import ManifestSource
 from pipeline.run.stages.commit import commit_batch
 from pipeline.run.stages.decode import decode_batch
+from pipeline.run.stages.read import Share
 from pipeline.run.stages.segment import SegmentBatch
 from pipeline.run.stages.write import write_batch
 
@@ -33,37 +35,56 @@ CALLS_PER_GPU = 2
 calls the model from one thread of its process only, as deadlines need."""
 
 
-SHARD_ITEMS = 2_000_000
-"""Items per dataset, roughly. Ray Data keeps records of all blocks of a dataset in the driver until it ends. Between two
-datasets the actors start anew, so a dataset is long: 64 GPUs with ten items per second each need 50 minutes for one."""
+MIN_SHARD_BLOCKS, SHARD_BLOCKS_PER_ACTOR = 4_000, 128
+"""Blocks of items per dataset. Ray Data keeps 60 KB per block in the driver until its dataset ends: 0.25 GB for 4,000 blocks.
+Between two datasets the actors start anew, so a dataset is long: 128 blocks of 256 items, at ten items per second, take an
+actor 50 minutes."""
 
 
-def graph(plan: Plan, pool: Pool, context: StageContext) -> Dataset:
+class Shard(NamedTuple):
+    """A part of the items to do, which one dataset processes."""
+
+    plan: Plan
+    """The complete run's."""
+    manifest: Manifest
+    """With the shard's fragments."""
+    share: Share
+    """The share of the items in these fragments."""
+    items: int
+    """Items of the shard, roughly."""
+
+
+def graph(shard: Shard, pool: Pool, context: StageContext) -> Dataset:
     """Return the lazy dataset from manifest rows to one row per committed index part."""
-    items: Any = read_items(plan, pool, context)  # Ray's types know no Arrow tables and no keyword arguments
+    items: Any = read_items(shard, pool, context)  # Ray's types know no Arrow tables and no keyword arguments
     dataset: Dataset = (
         items.map_batches(decode_batch, **on_tasks(context, cpus=pool.task_cpus))
         .map_batches(SegmentBatch, **on_actors(context, pool))
         .map_batches(write_batch, **on_tasks(context, cpus=pool.task_cpus))
-        .map_batches(commit_batch, **on_tasks(context, cpus=COMMIT_CPUS, rows=rows_per_part(plan)))
+        .map_batches(commit_batch, **on_tasks(context, cpus=COMMIT_CPUS, rows=rows_per_part(shard.plan)))
     )
     return dataset
 
 
-def shards(plan: Plan) -> Iterator[Plan]:
-    """Yield plans for parts of the manifest, in its order: each has some of its fragments and its share of the items to do."""
-    fragments = plan.manifest.fragments
-    count = max(1, min(len(fragments), ceil(plan.todo / SHARD_ITEMS)))
-    for number in range(count):
-        chosen = fragments[number * len(fragments) // count : (number + 1) * len(fragments) // count]
-        yield replace(plan, manifest=replace(plan.manifest, fragments=chosen), todo=ceil(plan.todo / count))
+def shards(plan: Plan, pool: Pool) -> Iterator[Shard]:
+    """Divide a plan into shards: by the manifest's fragments, in their order. If these are too few, also by the items' ids."""
+    fragments, actors = plan.manifest.fragments, pool.max_actors or pool.actors
+    items = max(MIN_SHARD_BLOCKS, SHARD_BLOCKS_PER_ACTOR * actors) * rows_per_block(plan, pool)
+    count = max(1, ceil(plan.todo / items))
+    groups = max(1, min(count, len(fragments)))
+    per_group = ceil(count / groups)
+    for number in range(groups):
+        chosen = fragments[number * len(fragments) // groups : (number + 1) * len(fragments) // groups]
+        manifest = replace(plan.manifest, fragments=chosen)
+        for share in range(per_group):
+            yield Shard(plan, manifest, (share, per_group), ceil(plan.todo / groups / per_group))
 
 
-def read_items(plan: Plan, pool: Pool, context: StageContext) -> Dataset:
+def read_items(shard: Shard, pool: Pool, context: StageContext) -> Dataset:
     """Return the items to do, in blocks of the size that keeps all actors busy."""
-    source = ManifestSource(plan.manifest, plan.done, plan.todo, context.files)
-    dataset: Dataset = ray.data.read_datasource(source, override_num_blocks=len(plan.manifest.fragments))
-    return dataset.repartition(target_num_rows_per_block=rows_per_block(plan, pool))
+    source = ManifestSource(shard.manifest, shard.plan.done, shard.items, shard.share, context.files)
+    dataset: Dataset = ray.data.read_datasource(source, override_num_blocks=len(shard.manifest.fragments))
+    return dataset.repartition(target_num_rows_per_block=rows_per_block(shard.plan, pool))
 
 
 def on_tasks(context: StageContext, *, cpus: float, rows: int | None = None) -> dict[str, Any]:
@@ -121,7 +142,7 @@ def execute(plan: Plan, pool: Pool, run_id: str, counters: RunCounters) -> Itera
     try:
         with ray_data(no_progress_s=no_progress_s, block_mib=block_mib(plan)):
             context = context_of(plan, pool, run_id, RayCrashLedger.start())
-            for shard in shards(plan):
+            for shard in shards(plan, pool):
                 dataset = graph(shard, pool, context)
                 yield from dataset.iter_rows()
                 with suppress(AttributeError):  # a developer API of Ray; it must not fail a run that is complete

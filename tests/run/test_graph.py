@@ -60,7 +60,7 @@ def test_a_batch_is_one_forward_pass_and_a_gpu_has_the_next_one_at_hand(
     job = load_job(**where, overrides=["recipe.frame_px=1024", *settings])
     files = Files(job.storage)
     plan = make_plan(job, files)
-    stage = graph(plan, pool, context_of(plan, pool, "run", RayCrashLedger.start()))._logical_plan.dag
+    stage = graph(next(shards(plan, pool)), pool, context_of(plan, pool, "run", RayCrashLedger.start()))._logical_plan.dag
     while getattr(stage, "fn", None) is not SegmentBatch:
         (stage,) = stage.input_dependencies
     assert stage.batch_size == images
@@ -84,7 +84,7 @@ def test_a_small_parquet_manifest_becomes_many_tasks_and_pixels_never_wait_for_a
     )
     files = Files(job.storage)
     plan = make_plan(job, files)
-    made = graph(plan, POOL, context_of(plan, POOL, "run", RayCrashLedger.start())).materialize()
+    made = graph(next(shards(plan, POOL)), POOL, context_of(plan, POOL, "run", RayCrashLedger.start())).materialize()
     tasks = {names: int(count) for names, count in re.findall(r"Operator \d+ (.*?): (\d+) tasks executed", made.stats())}
     decode = next(count for names, count in tasks.items() if "decode_batch" in names)
     assert decode == 10, tasks
@@ -111,7 +111,7 @@ def test_one_new_item_is_one_task(tmp_path: Path, make_photos: MakePhotos, fake_
     make_photos(tmp_path / "photos", 1, first=12)
     files = Files(job.storage)
     plan = without_done(make_plan(job, files))
-    made = graph(plan, POOL, context_of(plan, POOL, "run", RayCrashLedger.start())).materialize()
+    made = graph(next(shards(plan, POOL)), POOL, context_of(plan, POOL, "run", RayCrashLedger.start())).materialize()
     tasks = re.findall(r"Operator \d+ (.*?): (\d+) tasks executed", made.stats())
     assert [int(count) for names, count in tasks if "decode_batch" in names] == [1], tasks
 
@@ -137,27 +137,44 @@ def test_what_a_worker_refuses_keeps_its_type_and_words(tmp_path: Path, make_pho
     assert "\n" not in str(refused.value) and "attempts" not in str(refused.value)
 
 
-def test_a_long_manifest_is_several_datasets(
+def test_a_long_manifest_is_several_shards(
     tmp_path: Path, make_photos: MakePhotos, fake_preset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that Ray Data's records of blocks end with each of them. Every item is in one dataset."""
+    """So that Ray Data's records of blocks end with each of them."""
     photos = make_photos(tmp_path / "photos", 11)
     for number in range(5):  # one fragment per file
         uris = [str(path) for path in photos[number::5]]
         pq.write_table(pa.table({"image_uri": uris}), tmp_path / f"{number}.parquet")
     where = {"manifest": str(tmp_path / "*.parquet"), "output": str(tmp_path / "out"), "preset": fake_preset}
     plan = make_plan(load_job(**where), Files())
-    for items, count in (1, 5), (5, 3), (11, 1), (2_000_000, 1):
-        monkeypatch.setattr("pipeline.run.graph.SHARD_ITEMS", items)
-        made = list(shards(plan))
-        assert len(made) == count and sum((one.manifest.fragments for one in made), ()) == plan.manifest.fragments
-        assert all(one.manifest.fragments for one in made) and sum(one.todo for one in made) >= 11
+    assert rows_per_block(plan, POOL) == 1
+    for blocks, count in (1, 15), (5, 3), (11, 1), (4_000, 1):
+        monkeypatch.setattr("pipeline.run.graph.MIN_SHARD_BLOCKS", blocks)
+        monkeypatch.setattr("pipeline.run.graph.SHARD_BLOCKS_PER_ACTOR", 1)
+        made = list(shards(plan, POOL))
+        assert len(made) == count and sum(one.items for one in made) >= 11
+        pieces = {(fragment, one.share) for one in made for fragment in one.manifest.fragments}
+        shares = {share for _, share in pieces}
+        assert pieces == {(fragment, share) for fragment in plan.manifest.fragments for share in shares}
+        assert shares == {(number, len(shares)) for number in range(len(shares))}
+    assert len(list(shards(plan, replace(POOL, max_actors=1_000)))) == 1, "more actors need more blocks"
 
-    monkeypatch.setattr("pipeline.run.graph.SHARD_ITEMS", 6)
+
+@pytest.mark.parametrize("blocks", [1, 6])
+def test_every_item_is_in_one_dataset(
+    blocks: int, tmp_path: Path, make_photos: MakePhotos, fake_preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest is a single fragment, so its items are divided by their ids."""
+    photos = make_photos(tmp_path / "photos", 11)
+    (tmp_path / "one.csv").write_text("\n".join(["image_uri", *map(str, photos)]))
+    where = {"manifest": str(tmp_path / "one.csv"), "output": str(tmp_path / "out"), "preset": fake_preset}
+    plan = make_plan(load_job(**where), Files())
+    monkeypatch.setattr("pipeline.run.graph.MIN_SHARD_BLOCKS", blocks)
+    monkeypatch.setattr("pipeline.run.graph.SHARD_BLOCKS_PER_ACTOR", 1)
     datasets = []
     monkeypatch.setattr("pipeline.run.graph.graph", lambda *given: datasets.append(graph(*given)) or datasets[-1])
     list(execute(plan, POOL, "run", RunCounters(11)))
-    assert len(datasets) == 2
+    assert len(datasets) == -(-11 // blocks)
     rows = read_index(plan.output.folder)
     assert sorted(row["image_uri"] for row in rows) == sorted(map(str, photos))
     assert {row["status"] for row in rows} <= {"ok", "review"}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from pipeline.config.recipe import Recipe
-from pipeline.manifest.id_set import IdSet, contains, hash_ids
+from pipeline.manifest.id_set import IdSet, contains, hash_ids, shares
 from pipeline.manifest.manifest import Manifest, read
 from pipeline.manifest.tables import Fragment
 from pipeline.output.derived import lacking
@@ -16,11 +16,19 @@ from pipeline.output.output import Output
 from pipeline.storage.backend import FileInfo
 from pipeline.storage.files import Files
 
+Share = tuple[int, int]
+"""Number and count of shares into which items are divided by the hash of their ids."""
 
-def read_todo(manifest: Manifest, fragment: Fragment, done: IdSet, files: Files) -> Iterator[pa.Table]:
-    """Yield the rows of a fragment whose item is not in the sorted set ``done``."""
+ALL: Share = (0, 1)
+
+
+def read_todo(manifest: Manifest, fragment: Fragment, done: IdSet, files: Files, share: Share = ALL) -> Iterator[pa.Table]:
+    """Yield the rows of a fragment whose item is in the share, and not in the sorted set ``done``."""
+    number, count = share
     for items in read(manifest, fragment, files):
-        yield items.filter(pa.array(~contains(done, hash_ids(items["item_id"]))))
+        ids = hash_ids(items["item_id"])
+        todo = ~contains(done, ids)
+        yield items.filter(pa.array(todo & (shares(ids, count) == number) if count > 1 else todo))
 
 
 def read_lacking(part: FileInfo, output: Output, recipe: Recipe) -> pa.Table:
