@@ -78,7 +78,9 @@ class GraphPass:
         refinement = None
         if self.refiner is not None and self.find_unknown is not None:
             unknown, blocks = self.find_unknown(alpha)
-            refinement = make_refinement(self.refiner, image, placed, (alpha[0], frame, unknown[0]), blocks[0])
+            refinement = make_refinement(
+                self.refiner, image, placed, (alpha[0], frame, unknown[0]), blocks[0], each=self.refiner.each
+            )
         (mask,) = self.framing.masks(alpha, [placed], [refinement])
         optional = {
             "refined": None if refinement is None else refinement.change,  # known once the mask is made

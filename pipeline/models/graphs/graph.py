@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from pipeline.concurrency import local_cpus
 from pipeline.errors import SegmentError
 from pipeline.models.engines.ort import RUN_ERRORS, session_options
 from pipeline.models.failures import first_line
@@ -49,11 +51,12 @@ class GraphRefiner:
 
     Args:
         name: As ``recipe.refiner``.
-        threads: As for ``Graph``.
+        threads: Tiles that are computed at a time, each by one thread; default: one per core.
     """
 
     def __init__(self, name: str, threads: int | None) -> None:
-        self.graph = Graph(f"{name}.onnx", threads)
+        self.graph = Graph(f"{name}.onnx", 1)
+        self.each = ThreadPoolExecutor(threads or local_cpus(), "refiner").map
         made = index()[self.graph.name]
         self.halo_cells, self.halo_px, self.step_px = (int(made[key]) for key in ("halo_cells", "halo_px", "step_px"))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -25,6 +25,9 @@ BLOCK_PX = 8
 
 Array = Any
 """A NumPy array or a PyTorch tensor."""
+
+Each = Callable[..., Iterable[Any]]
+"""``map``, or something like it."""
 
 
 class Tile(NamedTuple):
@@ -149,6 +152,8 @@ class Refinement:
     """Side of a tile."""
     share: Callable[[Alpha], Array] = np.asarray
     """Returns an array of the host as the refiner's kind of array, without a copy."""
+    each: Each = map
+    """Computes the tiles; a pool's ``map`` computes several at a time."""
     changed: Array = field(init=False, default=0.0)
     """The sum of |change| of alpha over all refined pixels so far; a scalar of the refiner's kind of array."""
     weight: Array = field(init=False, default=0.0)
@@ -171,25 +176,31 @@ class Refinement:
             rows: Row numbers, counted from the first row of ``view.inside``.
         """
         left, top, right, _ = self.view.inside
-        for start_y in range(rows.start + top, rows.stop + top, self.tile_px):
-            for start_x in range(left, right, self.tile_px):
-                tile = (
-                    slice(start_y, min(start_y + self.tile_px, rows.stop + top)),
-                    slice(start_x, min(start_x + self.tile_px, right)),
-                )
-                if (crop := self._crop_to_unknown(*tile)) is not None:
-                    self._refine_tile(part[_shift(crop[0], rows.start + top), _shift(crop[1], left)], *crop)
+        first = rows.start + top
+        tiles = [
+            self._crop_to_unknown(slice(y, min(y + self.tile_px, rows.stop + top)), slice(x, min(x + self.tile_px, right)))
+            for y in range(first, rows.stop + top, self.tile_px)
+            for x in range(left, right, self.tile_px)
+        ]
+        work = ((part[_shift(tile[0], first), _shift(tile[1], left)], *tile) for tile in tiles if tile is not None)
+        for changed, weight in self.each(self._refine_tile, work):
+            self.changed += changed
+            self.weight += weight
 
-    def _refine_tile(self, alpha: Array, rows: slice, columns: slice) -> None:
-        """Refine these rows and columns of the image; ``alpha`` is their base's alpha, changed in place."""
+    def _refine_tile(self, tile: tuple[Array, slice, slice]) -> tuple[Array, Array]:
+        """Refine some rows and columns of the image, whose base's alpha is changed in place.
+
+        Returns:
+            The sums of |change| and of the weights.
+        """
+        alpha, rows, columns = tile
         refiner, outer = self.refiner, (self._with_halo(rows, 1), self._with_halo(columns, 0))
         within = _shift(rows, outer[0].start), _shift(columns, outer[1].start)
         refined, weight = (plane[within] for plane in refiner(self.view.tile(*outer, refiner.halo_cells, refiner.step_px)))
         # Not lerp, whose rounding may change pixels of weight 0.
         change = weight * (refined - alpha)
         alpha += change
-        self.changed += abs(change).sum()
-        self.weight += weight.sum()
+        return abs(change).sum(), weight.sum()
 
     def _with_halo(self, pixels: slice, dim: int) -> slice:
         """Add the halo to some rows (``dim`` 1) or columns (0), aligned to ``step_px`` and clipped to the frame's region."""
@@ -230,6 +241,7 @@ def make_refinement(
     blocks: npt.NDArray[np.bool_],
     tile_px: int = CPU_TILE_PX,
     share: Callable[[Alpha], Array] = np.asarray,
+    each: Each = map,
 ) -> Refinement | None:
     """Prepare an image for refinement; None without an unknown region, and for an image no larger than its frame.
 
@@ -241,6 +253,7 @@ def make_refinement(
         blocks: As ``Refinement.blocks``.
         tile_px: As ``Refinement.tile_px``.
         share: As ``Refinement.share``.
+        each: As ``Refinement.each``.
     """
     view = View(image, placed.region, placed.inside, *planes)
-    return Refinement(view, refiner, blocks, tile_px, share) if view.scale > 1 and bool(blocks.any()) else None
+    return Refinement(view, refiner, blocks, tile_px, share, each) if view.scale > 1 and bool(blocks.any()) else None
