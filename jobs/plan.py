@@ -85,7 +85,8 @@ def plan(
 
 def _machines(made: Plan) -> tuple[Plan, Pool, Cluster]:
     """Return the plan with its actors, the pool, and the machines; none for a run that is small enough for one process."""
-    from pipeline.run.local import is_small, local_pool
+    from pipeline.run.gpus import is_small
+    from pipeline.run.local import local_pool
 
     if is_small(made.job.compute, made.todo):
         return made, local_pool(made), ()

@@ -118,13 +118,19 @@ def run(
 
 
 def _run(parsed: Job, signals: SignalHandler, *, verbose: bool, **options: Any) -> None:
+    from pipeline.run.worker_process import start_ahead
+
+    start_ahead(parsed)  # before slow imports
+
     from pipeline.errors import ErrorBudgetExceeded
     from pipeline.log import set_up_logging
     from pipeline.output.output import find_outputs
     from pipeline.output.run_record import report_of
     from pipeline.run.driver import run_job
+    from pipeline.run.stages.process import keep_pandas_out
     from pipeline.storage.files import Files
 
+    keep_pandas_out()
     set_up_logging(verbose=verbose)
     files = Files(parsed.storage)
     try:

@@ -140,18 +140,17 @@ def ray_session(s3: Any) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def small_runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs on Ray are for tests that ask for ``ray_session``. All others share one worker process, as in one program."""
-    from pipeline.run import gpus, local
+    from pipeline.run import gpus, worker_process
 
     if "ray_session" not in request.fixturenames:
-        for module in (gpus, local):
-            monkeypatch.setattr(module, "has_joined_ray", lambda: False)
-    inherited = local._surroundings
+        monkeypatch.setattr(gpus, "has_joined_ray", lambda: False)
+    inherited = worker_process._surroundings
 
     def surroundings() -> tuple[int, dict[str, str]]:
         process, environment = inherited()
         return process, {name: value for name, value in environment.items() if name != "PYTEST_CURRENT_TEST"}
 
-    monkeypatch.setattr(local, "_surroundings", surroundings)
+    monkeypatch.setattr(worker_process, "_surroundings", surroundings)
 
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

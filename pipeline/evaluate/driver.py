@@ -22,7 +22,8 @@ from pipeline.manifest.manifest import open_manifest
 from pipeline.output.index import read_index
 from pipeline.quality.metrics import check_library
 from pipeline.run.driver import run_job
-from pipeline.run.local import is_small, run_in_worker
+from pipeline.run.gpus import is_small
+from pipeline.run.local import run_in_worker
 from pipeline.run.preflight import Plan
 from pipeline.run.signals import SignalHandler
 from pipeline.storage.files import Files

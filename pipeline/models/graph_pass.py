@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.concurrency import local_cpus
 from pipeline.imaging.frame import Placement
 from pipeline.models.engines.forks import note_load
 from pipeline.models.engines.onnx import OnnxNetwork
@@ -20,6 +22,16 @@ from pipeline.models.resolve import ResolvedRecipe
 from pipeline.models.signal_names import NAMES
 from pipeline.storage.weights_cache import cache_folder
 from pipeline.types import Mask, Pixels
+
+_Finish = tuple[
+    Pixels,
+    Placement,
+    npt.NDArray[np.uint8],
+    npt.NDArray[np.float32],
+    npt.NDArray[np.float32] | None,
+    npt.NDArray[np.float32],
+]
+"""An image with its placement, frame, logits, logits of the mirrored frame, and box."""
 
 
 class GraphPass:
@@ -42,11 +54,13 @@ class GraphPass:
             cache=cache_folder("graphs"),
         )
         self.framing, self.flip = HostFrames(recipe), recipe.flip
+        # The network uses all threads for one image; what follows is done for several images at a time, each by one thread.
+        self.each = ThreadPoolExecutor(threads or local_cpus(), "finish").map
         self.factor = np.array([recipe.sharpen], np.float32)
         self.measure = Graph(of_frame("measure", recipe.frame_px), 1)
         self.sharpen = Graph(of_frame("sharpen", recipe.frame_px), 1) if recipe.sharpen != 1 else None
         self.compare = Graph("flip.onnx", 1) if recipe.flip else None
-        self.estimate = Graph("estimator.onnx", threads) if recipe.estimate else None
+        self.estimate = Graph("estimator.onnx", 1) if recipe.estimate else None
         self.find_unknown = Graph(of_frame("unknown", recipe.frame_px), 1) if recipe.refiner != "none" else None
         self.refiner = GraphRefiner(recipe.refiner, threads) if recipe.refiner != "none" else None
 
@@ -56,23 +70,15 @@ class GraphPass:
             frames = self.framing.frames(images, placements)
             logits = self.model(frames)
             mirrored = self.model(np.ascontiguousarray(frames[:, :, ::-1])) if self.flip else None
-            one_by_one = [
-                self._finish(image, placed, frames[at], logits[at], None if mirrored is None else mirrored[at], boxes[at])
-                for at, (image, placed) in enumerate(zip(images, placements, strict=True))
-            ]
+            mirrors = [None] * len(images) if mirrored is None else mirrored
+            work = zip(images, placements, frames, logits, mirrors, boxes, strict=True)
+            one_by_one = list(self.each(self._finish, work) if len(images) > 1 else map(self._finish, work))
         tables, coarse, masks = zip(*one_by_one, strict=True)
         return PassResult(np.concatenate(tables), np.concatenate(coarse), masks)
 
-    def _finish(
-        self,
-        image: Pixels,
-        placed: Placement,
-        frame: npt.NDArray[np.uint8],
-        logits: npt.NDArray[np.float32],
-        mirrored: npt.NDArray[np.float32] | None,
-        box: npt.NDArray[np.float32],
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], Mask]:
+    def _finish(self, one: _Finish) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], Mask]:
         """Return an image's row of signals (1, signals), its coarse mask (1, s, s) and its mask."""
+        image, placed, frame, logits, mirrored, box = one
         table, coarse, p, reduced = self.measure(logits[None], frame[None], box[None])
         (alpha,) = (p,) if self.sharpen is None else self.sharpen(logits[None], self.factor)
         refinement = None

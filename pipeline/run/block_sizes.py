@@ -29,14 +29,15 @@ def batch_size(plan: Plan, pool: Pool) -> int:
 def rows_per_block(plan: Plan, pool: Pool) -> int:
     """Return the items per task: enough tasks to keep every actor busy, few enough to keep scheduling cheap.
 
-    Without GPUs two batches are enough: nothing leaves a task before its block is done, and a model may take half a minute per
-    image there. Where every actor gets several batches, a task has at least one.
+    A task has at least two items if the model takes both at once: they are finished beside each other. Without GPUs two batches
+    are enough: nothing leaves a task before its block is done, and a model may take half a minute per image there. Where every
+    actor gets several batches, a task has at least one.
     """
     batch = batch_size(plan, pool)
     at_most = grow(GPU_ROWS if pool.gpus else 2 * batch, plan.todo)
     actors = pool.max_actors or pool.actors
     at_least = batch if plan.todo >= MIN_BATCHES_PER_ACTOR * actors * batch else 1
-    return plan.job.compute.rows_per_block or max(at_least, min(at_most, plan.todo // (8 * actors)))
+    return plan.job.compute.rows_per_block or max(at_least, min(at_most, max(min(2, batch), plan.todo // (8 * actors))))
 
 
 def block_mib(plan: Plan) -> int:

@@ -19,8 +19,8 @@ from pipeline.output.lease import Lease, new_run_id, run_id_after
 from pipeline.output.progress import Progress
 from pipeline.output.run_record import RunRecord
 from pipeline.run.budget import check_budget
-from pipeline.run.gpus import will_use_gpus
-from pipeline.run.local import is_small, load_model
+from pipeline.run.gpus import is_small, will_use_gpus
+from pipeline.run.local import load_model
 from pipeline.run.metrics import LEASE, LEFT, RUN_ITEMS, SPEED
 from pipeline.run.notify import Notifier, notifying
 from pipeline.run.passes import run_derivation, run_passes

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pipeline.concurrency import Each, in_this_process
 from pipeline.config.job import Compute
 from pipeline.output.output import Output
-from pipeline.run.local import is_small
+from pipeline.run.gpus import is_small
 
 ROW_BYTES = 350
 """Bytes of an index row, about."""

@@ -1,4 +1,4 @@
-"""Find out whether a run will use GPUs, without importing Ray where it is not used."""
+"""Find out whether a run needs Ray and whether it will use GPUs, without importing Ray where it is not used."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import sys
 
 from pipeline.config.job import Compute
 from pipeline.models.devices import has_cuda
+
+
+def is_small(compute: Compute, items: int) -> bool:
+    """Return whether a run of this number of items should work in one process on this machine."""
+    chosen = (compute.actors, compute.min_actors, compute.max_actors, compute.wait_for_gpus, compute.gpus_per_actor)
+    cluster = address_of(compute) or has_joined_ray()
+    return items <= compute.local_items and not cluster and all(one is None for one in chosen)
 
 
 def will_use_gpus(compute: Compute) -> bool:

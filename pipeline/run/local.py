@@ -6,48 +6,30 @@ then takes its unfinished blocks through one stage at a time, so that only the i
 
 from __future__ import annotations
 
-import atexit
-import os
-import pickle
-import queue
-import signal
-import subprocess
-import sys
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
-from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.concurrency import local_cpus
-from pipeline.config.job import Compute
 from pipeline.errors import Stopped
 from pipeline.log import log
 from pipeline.run.block_sizes import DERIVED_ROWS, rows_per_block
-from pipeline.run.budget import no_progress
 from pipeline.run.context import context_of
 from pipeline.run.crash_ledger import InMemoryLedger
-from pipeline.run.gpus import address_of, has_joined_ray, will_use_gpus
+from pipeline.run.gpus import will_use_gpus
 from pipeline.run.pool import NO_MODEL, Pool
 from pipeline.run.preflight import Plan
 from pipeline.run.stages.read import read_lacking, read_todo
 from pipeline.run.work import DeriveWork, Part, SegmentWork, Work
+from pipeline.run.worker_process import Worker, WorkerDied, give_back, take_worker
 
 WAITING_BLOCKS = 2
 """Blocks that wait in the worker, so that it never waits for the driver."""
 
 MAX_STARTS = 3
 """Workers that may die one after the other before they begin anything."""
-
-
-def is_small(compute: Compute, items: int) -> bool:
-    """Return whether a run of this number of items should work in one process on this machine."""
-    chosen = (compute.actors, compute.min_actors, compute.max_actors, compute.wait_for_gpus, compute.gpus_per_actor)
-    cluster = address_of(compute) or has_joined_ray()
-    return items <= compute.local_items and not cluster and all(one is None for one in chosen)
 
 
 def local_pool(plan: Plan) -> Pool:
@@ -111,7 +93,7 @@ def run_in_worker(work: Work, blocks: Iterable[pa.Table], no_progress_s: float) 
         session = _Session(work, ledger, iter(suspects) if suspects else waiting, overlap=not suspects)
         try:
             yield from session.parts(no_progress_s)
-        except _WorkerDied as death:
+        except WorkerDied as death:
             starts = 0 if session.has_begun else starts + 1
             if starts == MAX_STARTS:
                 raise Stopped(
@@ -125,10 +107,6 @@ def run_in_worker(work: Work, blocks: Iterable[pa.Table], no_progress_s: float) 
         if session.overlap:
             return
         suspects = []
-
-
-class _WorkerDied(Exception):
-    """The worker process ended; the text says how."""
 
 
 class _Session:
@@ -145,11 +123,11 @@ class _Session:
         """Yield the facts of each committed part.
 
         Raises:
-            _WorkerDied: The worker ended; ``in_hand`` has the blocks to repeat.
+            WorkerDied: The worker ended; ``in_hand`` has the blocks to repeat.
             Stopped: It finished nothing for ``no_progress_s``.
             PipelineError: The worker raised it.
         """
-        worker = _take_worker(self.ledger)
+        worker = take_worker(self.ledger)
         finished = False
         try:
             worker.send((self.work, dict(self.ledger.started), self.overlap, log.getEffectiveLevel()))
@@ -166,11 +144,11 @@ class _Session:
         finally:
             self.has_begun = worker.has_begun
             if finished:
-                _give_back(worker)
+                give_back(worker)
             else:  # it still has blocks of this run
                 worker.close()
 
-    def _send_block(self, worker: _Worker) -> None:
+    def _send_block(self, worker: Worker) -> None:
         """Send the next block; None marks the end of the blocks."""
         if not self._is_over:
             block = next(self.source, None)
@@ -184,122 +162,3 @@ class _Session:
         self._committed += part.items
         while self.in_hand and self._committed >= self.in_hand[0].num_rows:
             self._committed -= self.in_hand.popleft().num_rows
-
-
-class _Worker:
-    """A worker process, and a thread that listens to it."""
-
-    def __init__(self, ledger: InMemoryLedger) -> None:
-        self.started_for = _surroundings()
-        self.ledger, self.has_begun = ledger, False
-        self._inbox: queue.Queue[tuple[str, Any]] = queue.Queue()
-        started: Future[subprocess.Popen[bytes]] = Future()
-        # Linux ends the worker when the thread that started it ends (prctl(2)). Therefore it gets a thread of its own.
-        threading.Thread(target=self._start_and_listen, args=(started,), name="worker", daemon=True).start()
-        self.process = started.result()
-
-    def send(self, message: Any) -> None:
-        """Send a message. A dead worker is noticed by ``receive``."""
-        assert self.process.stdin is not None
-        with suppress(OSError):
-            pickle.dump(message, self.process.stdin)
-            self.process.stdin.flush()
-
-    def receive(self, timeout_s: float) -> tuple[str, Any]:
-        """Return the next ``taken``, ``part`` or ``end``.
-
-        Raises:
-            _WorkerDied: The process ended.
-            Stopped: There was no message for so long.
-            PipelineError: The worker raised it.
-            RuntimeError: A bug; the text is the worker's traceback.
-        """
-        try:
-            kind, content = self._inbox.get(timeout=timeout_s)
-        except queue.Empty:
-            raise no_progress(timeout_s) from None
-        if kind == "refused":
-            raise content
-        if kind == "broken":
-            raise RuntimeError(content)
-        if kind == "died":
-            raise _WorkerDied(_how(self.process.wait()))
-        return kind, content
-
-    def close(self) -> None:
-        """End the process, unless it belongs to the parent of this one."""
-        if self.started_for[0] == os.getpid():
-            self.process.kill()
-            self.process.wait()
-
-    def _start_and_listen(self, started: Future[subprocess.Popen[bytes]]) -> None:
-        # -P: nothing is imported from the folder that the user happens to be in.
-        command = [sys.executable, "-P", "-m", "pipeline.run.worker"]
-        try:
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        except OSError as error:
-            started.set_exception(error)
-            return
-        assert process.stdout is not None
-        started.set_result(process)
-        try:
-            # The pipe ends with the process, at worst within a message.
-            with suppress(EOFError, pickle.UnpicklingError):
-                while True:
-                    self._take(*pickle.load(process.stdout))
-        finally:
-            self._inbox.put(("died", None))
-
-    def _take(self, kind: str, content: Any) -> None:
-        if kind == "ledger":
-            method, keys = content
-            getattr(self.ledger, method)(keys)
-            self.has_begun = True
-        elif kind == "log":
-            level, text, facts = content
-            log.log(level, text, extra={"facts": facts})
-        else:
-            self._inbox.put((kind, content))
-
-
-_idle: list[_Worker] = []
-"""At most one worker that has finished its work."""
-
-
-def _take_worker(ledger: InMemoryLedger) -> _Worker:
-    """Return a worker for the caller alone: the idle one if its process id and environment are still right, or a new one."""
-    with suppress(IndexError):
-        worker = _idle.pop()
-        if worker.process.poll() is None and worker.started_for == _surroundings():
-            worker.ledger, worker.has_begun = ledger, False
-            return worker
-        worker.close()
-    return _Worker(ledger)
-
-
-def _give_back(worker: _Worker) -> None:
-    """Keep a worker that has finished its work for the next run of this process."""
-    if _idle:
-        worker.close()
-    else:
-        _idle.append(worker)
-
-
-@atexit.register
-def _end_idle() -> None:
-    for worker in _idle:
-        worker.close()
-
-
-def _surroundings() -> tuple[int, dict[str, str]]:
-    """Return process id and environment. A worker is used again only by the same process with the same credentials."""
-    return os.getpid(), dict(os.environ)
-
-
-def _how(status: int) -> str:
-    """Say how a process ended."""
-    if status >= 0:
-        return f"ended with status {status}"
-    with suppress(ValueError):
-        return f"was killed by {signal.Signals(-status).name}"
-    return f"was killed by signal {-status}"

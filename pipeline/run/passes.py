@@ -20,6 +20,7 @@ from pipeline.output.run_record import RunRecord
 from pipeline.output.settings import read_settings, write_settings
 from pipeline.run import local
 from pipeline.run.budget import check_budget
+from pipeline.run.gpus import is_small
 from pipeline.run.preflight import Plan, missing_items, only_missing
 from pipeline.run.prepare import tidy_index
 
@@ -81,7 +82,7 @@ def _run_pass(plan: Plan, record: RunRecord, lease: Lease, counters: RunCounters
 
 
 def _segment_items(plan: Plan, record: RunRecord, lease: Lease, counters: RunCounters) -> Generator[dict[str, Any], None, None]:
-    if not local.is_small(plan.job.compute, plan.todo):
+    if not is_small(plan.job.compute, plan.todo):
         from pipeline.run import on_cluster
 
         yield from on_cluster.segment_items(plan, record, counters, lease.check)
@@ -128,7 +129,7 @@ def run_derivation(plan: Plan, record: RunRecord, lease: Lease) -> None:
 
 
 def _derive_items(plan: Plan, items: int, run_id: str) -> Generator[dict[str, Any], None, None]:
-    if local.is_small(plan.job.compute, items):
+    if is_small(plan.job.compute, items):
         yield from local.derive_items(plan, run_id)
     else:
         from pipeline.run import on_cluster

@@ -23,7 +23,7 @@ import pyarrow as pa
 from pipeline.errors import PipelineError
 from pipeline.log import log
 from pipeline.run.crash_ledger import InMemoryLedger
-from pipeline.run.stages.process import end_with_parent
+from pipeline.run.stages.process import end_with_parent, keep_pandas_out
 
 IDLE_S = 60.0
 """Seconds after which a worker without work ends. Its model stays loaded until then, for the next run of the same driver."""
@@ -67,6 +67,7 @@ class MirroredLedger(InMemoryLedger):
 def main() -> None:
     """Process the driver's jobs until the driver ends, or sends none for ``IDLE_S``."""
     _end_with_the_driver()
+    keep_pandas_out()
     tell = _open_channel()
     log.handlers, log.propagate = [_ToDriver(tell)], False
     inbox: queue.Queue[Any] = queue.Queue()

@@ -22,7 +22,7 @@ from PIL import Image, PngImagePlugin
 from pipeline.config.job import Compute, load_job
 from pipeline.errors import Stopped, WeightsError
 from pipeline.output.run_record import RunRecord
-from pipeline.run import local
+from pipeline.run import gpus, worker_process
 from pipeline.run.driver import run_job
 
 INJECT = Path(__file__).resolve().parents[1] / "faults" / "inject"
@@ -120,7 +120,7 @@ def test_nothing_finished_for_long_ends_the_run(go: Go, monkeypatch: pytest.Monk
     monkeypatch.setenv("PYTHONPATH", str(stuck))
     with pytest.raises(Stopped, match="finished nothing for 5 s"):
         go("compute.no_progress_s=5", "limits.item_s=0.7")
-    assert not local._idle and not _workers(os.getpid()), "it ends with the run"
+    assert not worker_process._idle and not _workers(os.getpid()), "it ends with the run"
 
 
 def test_weights_that_cannot_be_used_leave_no_output(go: Go, tmp_path: Path) -> None:
@@ -133,12 +133,31 @@ def test_weights_that_cannot_be_used_leave_no_output(go: Go, tmp_path: Path) -> 
 
 def test_the_next_run_has_the_same_worker(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
     go()
-    (first,) = local._idle
+    (first,) = worker_process._idle
     go(output="second")
-    assert local._idle == [first]
+    assert worker_process._idle == [first]
     monkeypatch.setenv("AWS_PROFILE", "other")  # a worker would still have the credentials of before
     go(output="third")
-    assert local._idle != [first] and first.process.poll() is not None
+    assert worker_process._idle != [first] and first.process.poll() is not None
+
+
+def test_a_worker_starts_before_a_new_output_is_made(go: Go, tmp_path: Path) -> None:
+    def ahead(manifest: str, output: str, *settings: str) -> int:
+        worker_process.start_ahead(load_job(manifest=manifest, output=output, overrides=list(settings)))
+        return len(worker_process._idle)
+
+    while worker_process._idle:
+        worker_process._idle.pop().close()
+    photos, out = str(tmp_path / "photos"), str(tmp_path / "out")
+    assert ahead(str(tmp_path / "missing"), out) == ahead("s3://bucket/photos", out) == 0
+    assert ahead(photos, out, "compute.local_items=0") == 0, "every run with this setting works on Ray"
+    assert ahead(photos, out) == 1
+    (first,) = worker_process._idle
+    go()
+    assert worker_process._idle == [first], "the run has this worker"
+    first.close()
+    worker_process._idle.clear()
+    assert ahead(photos, out) == 0, "a finished output probably needs none"
 
 
 def test_runs_in_two_threads_have_workers_of_their_own(
@@ -156,33 +175,33 @@ def test_runs_in_two_threads_have_workers_of_their_own(
     assert sorted(codes(tmp_path / "out-photos")) == sorted(path.name for path in (tmp_path / "photos").iterdir())
     assert sorted(codes(tmp_path / "out-others")) == sorted(path.name for path in (tmp_path / "others").iterdir())
     assert len({line.split()[3] for line in trace.read_text().splitlines()}) == 2
-    assert len(local._idle) == 1
+    assert len(worker_process._idle) == 1
 
 
 def test_a_worker_outlives_the_thread_of_its_run(go: Go) -> None:
     thread = threading.Thread(target=go)
     thread.start()
     thread.join()
-    (kept,) = local._idle
+    (kept,) = worker_process._idle
     time.sleep(0.5)
     assert kept.process.poll() is None
     go(output="second")
-    assert local._idle == [kept]
+    assert worker_process._idle == [kept]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_fork_starts_its_own_worker(go: Go) -> None:
     go()
-    (kept,) = local._idle
+    (kept,) = worker_process._idle
     if not (child := os.fork()):
         try:
             done = go(output="forked").ok + go(output="again").ok
-            os._exit(0 if done and local._idle != [kept] else 1)
+            os._exit(0 if done and worker_process._idle != [kept] else 1)
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     go(output="third")
-    assert local._idle == [kept]
+    assert worker_process._idle == [kept]
 
 
 def test_a_worker_ends_with_its_driver(go: Go, tmp_path: Path, fake_preset: str) -> None:
@@ -202,13 +221,13 @@ def test_a_worker_ends_with_its_driver(go: Go, tmp_path: Path, fake_preset: str)
     [({}, 100, True), ({}, 101, False), ({"local_items": 0}, 1, False), ({"actors": 1}, 1, False)],
 )
 def test_which_runs_are_small(settings: dict[str, Any], items: int, small: bool) -> None:
-    assert local.is_small(Compute(**settings), items) == small
+    assert gpus.is_small(Compute(**settings), items) == small
 
 
 def test_an_address_of_a_cluster_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not local.is_small(Compute(ray_address="ray://head:10001"), 1)
+    assert not gpus.is_small(Compute(ray_address="ray://head:10001"), 1)
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
-    assert not local.is_small(Compute(), 1)
+    assert not gpus.is_small(Compute(), 1)
 
 
 def _workers(parent: int) -> list[psutil.Process]:

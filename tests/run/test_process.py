@@ -36,3 +36,11 @@ def test_a_worker_does_not_outlive_its_raylet() -> None:
 def test_any_other_process_may_outlive_its_parent() -> None:
     told = subprocess.run([sys.executable, "-c", f"{ASK}\nprint(found)"], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "(3, 0)"
+
+
+def test_pyarrow_does_not_import_pandas() -> None:
+    code = (
+        "import sys; from pipeline.run.stages.process import keep_pandas_out; import pyarrow as pa; keep_pandas_out();"
+        "pa.table({'a': [1]}); assert 'pandas' not in sys.modules; import pandas; assert pandas.DataFrame({'a': [1]}).size"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
