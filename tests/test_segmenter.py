@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import pipeline.models.host_frames
@@ -239,3 +240,34 @@ def test_the_mirrored_frame_and_the_refiner_s_change_are_signals() -> None:
     assert {name: plain[name] for name in ("soft_dice", "stray", "gaps")} == pytest.approx(
         {name: asked[name] for name in ("soft_dice", "stray", "gaps")}, abs=1e-3
     )
+
+
+@pytest.mark.parametrize("engine", ["auto", "torch"])
+def test_filled_holes_are_opaque_in_the_photo_s_colours_and_scored_as_filled(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model's output is replaced: a disc with a hole of 1 % and one of 11 % of its area."""
+    photo = np.asarray(Image.open(EXAMPLES / "espresso.jpg").resize((640, 480)))
+    results = {}
+    for below in (0.0, 0.02):
+        settings: dict[str, Any] = {"refiner": "none", "estimate": False, "fill_holes": below}
+        segmenter = Segmenter("u2netp" if engine == "auto" else "mvanet-lite", threads=1, engine=engine, **settings)
+        side = segmenter.recipe.frame_px
+        y, x = (np.mgrid[:side, :side] - side / 2) / side
+        rings = [0.4 - np.hypot(x, y), np.hypot(x + 0.2, y) - 0.04, np.hypot(x - 0.1, y) - 0.13]
+        logits = torch.from_numpy(1000 * np.min(rings, axis=0)).float()[None]
+
+        def model(frames: Any, logits: Any = logits, plain: bool = engine == "auto") -> Any:
+            return logits.numpy() if plain else logits
+
+        monkeypatch.setattr(segmenter.run_pass, "model", model)
+        results[below] = segmenter(photo)
+    kept, filled = results[0.0], results[0.02]
+    small, large = np.s_[230:250, 182:202], np.s_[200:280, 360:420]
+    assert not kept.alpha[small].any() and not kept.alpha[large].any()
+    assert (filled.alpha[205:275, 157:227] == 255).all() and not filled.alpha[large].any()
+    assert np.array_equal(filled.cutout[205:275, 157:227, :3], photo[205:275, 157:227])
+    far = np.s_[:, 250:]
+    assert np.array_equal(kept.alpha[far], filled.alpha[far])
+    assert (kept.signals["holes"], filled.signals["holes"]) == (2, 1)
+    assert filled.signals["area_share"] == pytest.approx(kept.signals["area_share"] + np.pi * 0.04**2, rel=0.01)

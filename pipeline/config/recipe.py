@@ -98,6 +98,12 @@ class Recipe(Section):
         le=16,
         description="Factor on logits far from contours. Above 1, removes haze in areas where the model is unsure.",
     )
+    fill_holes: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Fill holes of up to this share of the object's area; 0 keeps all, also those of rings and handles.",
+    )
     calibration: str = Field(
         default="",
         description="File of `matteline calibrate` that turns the quality into a probability: path or URI.",

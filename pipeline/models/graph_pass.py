@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from pipeline.concurrency import local_cpus
 from pipeline.imaging.frame import Placement
+from pipeline.imaging.holes import fill_holes
 from pipeline.models.engines.forks import note_load
 from pipeline.models.engines.onnx import OnnxNetwork
 from pipeline.models.failures import segment_errors
@@ -53,7 +54,7 @@ class GraphPass:
             bundled=graph is not None,
             cache=cache_folder("graphs"),
         )
-        self.framing, self.flip = HostFrames(recipe), recipe.flip
+        self.framing, self.flip, self.fill = HostFrames(recipe), recipe.flip, recipe.fill_holes
         # The network uses all threads for one image; what follows is done for several images at a time, each by one thread.
         self.each = ThreadPoolExecutor(threads or local_cpus(), "finish").map
         self.factor = np.array([recipe.sharpen], np.float32)
@@ -68,13 +69,17 @@ class GraphPass:
         """See ``Pass``."""
         with segment_errors(len(images)):
             frames = self.framing.frames(images, placements)
-            logits = self.model(frames)
-            mirrored = self.model(np.ascontiguousarray(frames[:, :, ::-1])) if self.flip else None
+            logits = self._logits(frames)
+            mirrored = self._logits(np.ascontiguousarray(frames[:, :, ::-1])) if self.flip else None
             mirrors = [None] * len(images) if mirrored is None else mirrored
             work = zip(images, placements, frames, logits, mirrors, boxes, strict=True)
             one_by_one = list(self.each(self._finish, work) if len(images) > 1 else map(self._finish, work))
         tables, coarse, masks = zip(*one_by_one, strict=True)
         return PassResult(np.concatenate(tables), np.concatenate(coarse), masks)
+
+    def _logits(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        logits = self.model(frames)
+        return np.stack([fill_holes(one, self.fill) for one in logits]) if self.fill else logits
 
     def _finish(self, one: _Finish) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], Mask]:
         """Return an image's row of signals (1, signals), its coarse mask (1, s, s) and its mask."""

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from pipeline.imaging.frame import Placement
+from pipeline.imaging.holes import fill_holes
 from pipeline.models.estimator import expected_dice, load_estimator
 from pipeline.models.failures import segment_errors
-from pipeline.models.forward import device_memory, mirror, one_thread, to_device, to_host
+from pipeline.models.forward import Frames, device_memory, mirror, one_thread, to_device, to_host
 from pipeline.models.host_frames import HostFrames
 from pipeline.models.load import Model, load_model
 from pipeline.models.passes import PassResult
@@ -47,11 +48,11 @@ class TorchPass:
         """See ``Pass``. The host waits for the device once, at the end; with a refiner also to learn the unknown regions."""
         with segment_errors(len(images)), torch.inference_mode():
             frames = self.framing.frames(images, placements)
-            logits = self.model(frames)
+            logits = self._logits(frames)
             with one_thread():
                 p = logits.sigmoid()
                 estimate = None if self.estimator is None else expected_dice(self.estimator, p, frames)
-            mirrored = self.model(mirror(frames)) if self.recipe.flip else None
+            mirrored = self._logits(mirror(frames)) if self.recipe.flip else None
             sharpened = p if self.recipe.sharpen == 1 else sharpen(logits, self.recipe.sharpen).sigmoid()
             refinements = prepare_refinements(self.refiner, images, placements, frames, sharpened)
             alphas = self._masks(sharpened, placements, refinements)
@@ -61,6 +62,14 @@ class TorchPass:
             signals = measure_signals(logits, p, prompts, frames, mirrored, changes, estimate)
             table, coarse, *masks = to_host(*signals, *alphas)
             return PassResult(table, coarse, masks)
+
+    def _logits(self, frames: Frames) -> Tensor:
+        """Run the model, and fill holes if the recipe asks for it. They are found on the host, which waits for the device."""
+        logits = self.model(frames)
+        if not self.recipe.fill_holes:
+            return logits
+        (maps,) = to_host(logits)
+        return to_device(np.stack([fill_holes(one, self.recipe.fill_holes) for one in maps]), self._device)
 
     def _masks(
         self, p: Tensor, placements: Sequence[Placement], refinements: Sequence[Refinement | None]

@@ -196,6 +196,7 @@ CHANGES: dict[str, Any] = {
     "alpha_resize": "plain",
     "stretch": True,
     "sharpen": 3.0,
+    "fill_holes": 0.01,
     "refiner": "none",
     "refiner_weights_sha256": "2" * 64,
     "foreground": "none",

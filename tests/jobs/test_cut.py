@@ -14,8 +14,11 @@ import pytest
 from PIL import Image
 
 from jobs.main import app
+from pipeline import Segmenter
+from pipeline.config.job import load_job
 from pipeline.errors import ConfigError, DecodeError, FetchError
 from pipeline.log import log
+from pipeline.run.driver import run_job
 
 Cut = Callable[..., int]
 
@@ -128,3 +131,26 @@ def test_what_is_refused(cut: Cut, arguments: tuple[str, ...], words: str) -> No
 def test_a_web_address_needs_an_allowed_root(cut: Cut) -> None:
     with pytest.raises(FetchError, match="add --allow-root https://example.com"):
         cut("https://example.com/a.jpg", "-o", "x.png")
+
+
+def test_python_cut_and_run_fill_the_same_holes(cut: Cut, fake_preset: str) -> None:
+    """The fake model finds what is darker than the border: a plate with a hole of 2 % of its area, and a ring."""
+    photo = np.full((240, 320, 3), 230, np.uint8)
+    y, x = np.mgrid[:240, :320]
+    plate, ring = np.hypot(x - 110, y - 120), np.hypot(x - 260, y - 120)
+    photo[((plate < 80) & (plate > 12)) | ((ring < 30) & (ring > 20))] = 30
+    Path("photos").mkdir()
+    Image.fromarray(photo).save("photos/plate.png")
+    masks = {}
+    for below in (0.0, 0.04):
+        setting = f"recipe.fill_holes={below}"
+        assert cut("photos/plate.png", "-o", f"{below}.png", "--set", setting) == 0
+        where = {"manifest": "photos", "output": f"out-{below}", "preset": fake_preset}
+        run_job(load_job(**where, overrides=[setting]))
+        masks[below] = Segmenter(fake_preset, fill_holes=below)(photo).alpha
+        cutout = np.asarray(opened(f"{below}.png"))
+        assert np.array_equal(cutout[..., 3], masks[below])
+        assert np.array_equal(np.asarray(opened(f"out-{below}/masks/plate.png")), masks[below])
+        assert np.array_equal(np.asarray(opened(f"out-{below}/cutouts/plate.png")), cutout)
+    assert masks[0.0][120, 110] < 128 and masks[0.0][120, 260] < 128, "holes are kept"
+    assert masks[0.04][120, 110] == 255 and masks[0.04][120, 260] < 128, "the ring's is larger"
