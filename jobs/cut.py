@@ -286,7 +286,8 @@ def _write(target: _Target, mask: str | None, result: Cutout, segmenter: Segment
     if not resolved.recipe.renditions:
         return
     beside = str(PurePosixPath(target.path).with_suffix("")) if "://" not in target.path else target.path.rsplit(".", 1)[0]
-    for rendered in render(resolved.recipe.renditions, result.cutout[..., :3], result.alpha, resolved.backgrounds):
+    colours = result.cutout[..., :3]
+    for rendered in render(resolved.recipe.renditions, colours, result.alpha, resolved.backgrounds, result.image):
         path = f"{beside}-{rendered.name}.{rendered.suffix}"
         if rendered.data is not None:
             files.write(files.absolute(path), rendered.data)

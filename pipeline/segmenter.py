@@ -99,7 +99,7 @@ class Cutout:
         """
         chosen = load_rendition(which) if isinstance(which, str) else which
         pinned, backgrounds = pin_backgrounds([chosen], Files(), Limits())
-        return list(render(pinned, self.cutout[..., :3], self.alpha, backgrounds))
+        return list(render(pinned, self.cutout[..., :3], self.alpha, backgrounds, self.image))
 
     def __iter__(self) -> Any:
         return iter((self.alpha, self.cutout))

@@ -31,12 +31,22 @@ _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
 class Shadow(Section):
-    """A soft contact shadow around the object's lowest row. Lengths are shares of the object's height."""
+    """A soft contact shadow around the object's lowest row, or the photo's own. Lengths are shares of the object's height."""
 
+    kind: Literal["contact", "natural"] = Field(
+        default="contact", description="contact: drawn, as the other keys say. natural: the photo's own, on plain ground."
+    )
     opacity: float = Field(default=0.4, gt=0, le=1, description="Opacity at the darkest point; 1 is black.")
     softness: float = Field(default=0.02, ge=0.001, le=0.3, description="Standard deviation of the blur.")
     depth: float = Field(default=0.08, gt=0, le=1, description="Depth on the ground, before the blur.")
     drop: float = Field(default=0.0, ge=-0.5, le=0.5, description="Distance of its middle below the object's lowest row.")
+
+    @model_validator(mode="after")
+    def _natural_is_as_it_is(self) -> Shadow:
+        given = self.model_fields_set - {"kind"}
+        if self.kind == "natural" and given:
+            raise ValueError(f"the photo's own shadow is kept as it is; remove {min(given)}")
+        return self
 
 
 class File(NamedTuple):
@@ -67,7 +77,7 @@ class Rendition(Section):
 
     background: str = Field(default="none", description='none, a colour such as "#ffffff", or path or URI of a picture.')
     background_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="Its expected SHA-256.")
-    shadow: Shadow | None = Field(default=None, description="Contact shadow: true, or a mapping (see shadow).")
+    shadow: Shadow | None = Field(default=None, description="true, natural, or a mapping (see shadow).")
     haze: float = Field(
         default=0.0, ge=0, le=0.5, description="Opacity up to this value becomes 0; the rest is stretched to [0, 1]."
     )
@@ -79,6 +89,9 @@ class Rendition(Section):
     format: Literal["png", "webp", "jpeg"] = Field(default="png", description="File format of a cutout rendition.")
     quality: int | None = Field(
         default=None, ge=60, le=100, description="Quality of WebP (default 90; 100 is lossless) or JPEG (default 95)."
+    )
+    dpi: int | None = Field(
+        default=None, ge=1, le=10_000, description="Pixels per inch that a PNG or JPEG names for printing. Changes no pixel."
     )
 
     @field_validator("aspect", mode="before")
@@ -123,8 +136,10 @@ class Rendition(Section):
 
     @field_validator("shadow", mode="before")
     @classmethod
-    def _shadow_may_be_yes_or_no(cls, shadow: Any) -> Any:
-        return (Shadow() if shadow else None) if isinstance(shadow, bool) else shadow
+    def _shadow_may_be_a_word(cls, shadow: Any) -> Any:
+        if isinstance(shadow, bool):
+            return {} if shadow else None
+        return {"kind": shadow} if isinstance(shadow, str) else shadow
 
     @field_validator("hue")
     @classmethod
@@ -138,7 +153,7 @@ class Rendition(Section):
         if self.trim is not None and self.fill is not None:
             raise ValueError("trim and fill both set the margin around the object; set one of them")
         if self.what != "cutout":
-            given = self.model_fields_set & {"background", "shadow", "hue", "saturation", "format", "quality"}
+            given = self.model_fields_set & {"background", "shadow", "hue", "saturation", "format", "quality", "dpi"}
             if given:
                 raise ValueError(
                     f"{min(given)} needs what: cutout, and this rendition has what: {self.what}; remove {min(given)}"
@@ -147,6 +162,8 @@ class Rendition(Section):
             raise ValueError('JPEG has no transparency; set a background such as "#ffffff", or use png or webp')
         if self.format == "png" and self.quality is not None:
             raise ValueError("PNG is lossless and has no quality; remove it, or use webp or jpeg")
+        if self.format == "webp" and self.dpi is not None:
+            raise ValueError("WebP has no field for dpi; remove it, or use png or jpeg")
         if self.background_sha256 is not None and self.picture is None:
             raise ValueError("background_sha256 needs a background that is a picture")
         return self
@@ -160,6 +177,11 @@ class Rendition(Section):
     def picture(self) -> str | None:
         """Path or URI of a background picture; None for others."""
         return None if self.background == "none" or self.colour else self.background
+
+    @property
+    def needs_photo(self) -> bool:
+        """Whether the photo is needed besides mask and cutout."""
+        return self.shadow is not None and self.shadow.kind == "natural"
 
     @property
     def suffix(self) -> str:

@@ -1,8 +1,9 @@
-"""Write ICC profiles for colours that are described by numbers: chromaticities and gamma, or code points (ITU-T H.273)."""
+"""Write ICC profiles: of sRGB, and of colours described by numbers: chromaticities and gamma, or code points (ITU-T H.273)."""
 
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -57,28 +58,57 @@ def coded_colours(primaries: int, transfer: int) -> Colours | None:
 
 def profile(colours: Colours, grey: bool) -> bytes | None:
     """Return an ICC profile (version 4) of grey or RGB samples; None if the numbers describe no colours."""
-    curve = _SRGB_CURVE if colours.gamma is None else (0, colours.gamma)
     try:
-        trc = b"para" + bytes(4) + struct.pack(">HH", int(curve[0]), 0) + _fixed(*curve[1:])
         if grey:
-            return _file(b"GRAY", [(b"wtpt", _xyz(_D50)), (b"kTRC", trc)])
-        with np.errstate(all="ignore"):
-            red, green, blue = (_xyz(column) for column in _to_d50(colours.primaries).T)
+            return _file(b"GRAY", [(b"wtpt", _xyz(_D50)), (b"kTRC", _curve(colours))])
+        return _file(b"RGB ", [(b"wtpt", _xyz(_D50)), *_rgb_tags(colours)])
     except (ArithmeticError, ValueError, np.linalg.LinAlgError, struct.error):
         return None
-    columns = [(b"rXYZ", red), (b"gXYZ", green), (b"bXYZ", blue)]
-    return _file(b"RGB ", [(b"wtpt", _xyz(_D50)), *columns, (b"rTRC", trc), (b"gTRC", trc), (b"bTRC", trc)])
+
+
+@lru_cache(maxsize=1)
+def srgb_profile() -> bytes:
+    """Return the profile of sRGB for files that others read, with all tags that ICC.1:2022 requires; always the same bytes."""
+    texts = [(b"desc", _text("sRGB")), (b"cprt", _text("CC0"))]
+    adaptation = b"sf32" + bytes(4) + _fixed(*_adaptation(_white(_D65)).ravel().tolist())
+    return _file(b"RGB ", [*texts, (b"wtpt", _xyz(_D50)), (b"chad", adaptation), *_rgb_tags(Colours())])
+
+
+def _rgb_tags(colours: Colours) -> list[tuple[bytes, bytes]]:
+    with np.errstate(all="ignore"):
+        columns = _to_d50(colours.primaries).T
+    curve = _curve(colours)
+    names = (b"rXYZ", b"gXYZ", b"bXYZ")
+    return [*zip(names, map(_xyz, columns), strict=True), (b"rTRC", curve), (b"gTRC", curve), (b"bTRC", curve)]
+
+
+def _curve(colours: Colours) -> bytes:
+    curve = _SRGB_CURVE if colours.gamma is None else (0, colours.gamma)
+    return b"para" + bytes(4) + struct.pack(">HH", int(curve[0]), 0) + _fixed(*curve[1:])
+
+
+def _text(words: str) -> bytes:
+    """Return a text in one language, American English."""
+    return b"mluc" + bytes(4) + struct.pack(">2I4s2I", 1, 12, b"enUS", 2 * len(words), 28) + words.encode("utf-16-be")
 
 
 def _to_d50(chromaticities: Chromaticities) -> np.ndarray:
     """Return the (3, 3) matrix from linear RGB to XYZ under D50."""
-    white, *primaries = (
-        np.array([x / y, 1, (1 - x - y) / y]) for x, y in zip(chromaticities[::2], chromaticities[1::2], strict=True)
-    )
+    white, *primaries = (_white(pair) for pair in zip(chromaticities[::2], chromaticities[1::2], strict=True))
     columns = np.stack(primaries, axis=1)
-    matrix = columns * np.linalg.solve(columns, white)
+    return np.asarray(_adaptation(white) @ (columns * np.linalg.solve(columns, white)))
+
+
+def _white(chromaticity: tuple[float, float]) -> np.ndarray:
+    """Return the XYZ of brightness 1 that has this x and y."""
+    x, y = chromaticity
+    return np.array([x / y, 1, (1 - x - y) / y])
+
+
+def _adaptation(white: np.ndarray) -> np.ndarray:
+    """Return the (3, 3) matrix that adapts XYZ from this white to D50."""
     cones = np.diag(_BRADFORD @ _D50 / (_BRADFORD @ white))
-    return np.asarray(np.linalg.inv(_BRADFORD) @ cones @ _BRADFORD @ matrix)
+    return np.asarray(np.linalg.inv(_BRADFORD) @ cones @ _BRADFORD)
 
 
 def _fixed(*numbers: float) -> bytes:

@@ -37,26 +37,28 @@ def encode_mask(mask: Mask) -> bytes:
     return _png(_GREY, mask.shape, (mask[rows] for rows in stripes(*mask.shape)))
 
 
-def encode_cutout(image: Pixels, mask: Mask) -> bytes:
+def encode_cutout(image: Pixels, mask: Mask, dpi: int | None = None) -> bytes:
     """Encode foreground colours (H, W, 3) and opacity (H, W) as an RGBA PNG with straight, not premultiplied, colours.
 
-    Fully transparent pixels are black: their colour is invisible, and a constant compresses best.
+    Fully transparent pixels are black: their colour is invisible, and a constant compresses best. The file is marked as sRGB.
+    With ``dpi`` it names its pixels per inch.
     """
     height, width = mask.shape
     parts = (_to_rgba(image[rows], mask[rows]) for rows in stripes(height, 4 * width))
-    return _png(_RGBA, mask.shape, (part.reshape(-1, 4 * width) for part in parts))
+    return _png(_RGBA, mask.shape, (part.reshape(-1, 4 * width) for part in parts), _SRGB + _density(dpi))
 
 
-def encode_picture(image: Pixels) -> bytes:
-    """Encode (H, W, 3) uint8 as an RGB PNG."""
+def encode_picture(image: Pixels, dpi: int | None = None) -> bytes:
+    """Encode (H, W, 3) uint8 as an RGB PNG, marked as sRGB. With ``dpi`` it names its pixels per inch."""
     height, width = image.shape[:2]
     parts = (image[rows] for rows in stripes(height, 3 * width))
-    return _png(_RGB, (height, width), (part.reshape(-1, 3 * width) for part in parts))
+    return _png(_RGB, (height, width), (part.reshape(-1, 3 * width) for part in parts), _SRGB + _density(dpi))
 
 
 def encode_labels(labels: Mask) -> bytes:
     """Encode object numbers (H, W) uint8, 0 for none, as a palette PNG with Pascal VOC's colours."""
-    return _png(_INDEXED, labels.shape, (labels[rows] for rows in stripes(*labels.shape)), voc_palette().tobytes())
+    palette = _chunk(b"PLTE", voc_palette().tobytes())
+    return _png(_INDEXED, labels.shape, (labels[rows] for rows in stripes(*labels.shape)), palette)
 
 
 def voc_palette() -> npt.NDArray[np.uint8]:
@@ -83,20 +85,18 @@ def stripes(height: int, row_bytes: int) -> Iterator[slice]:
     return (slice(start, start + rows) for start in range(0, height, rows))
 
 
-def _png(colour: int, size: tuple[int, int], stripes: Iterable[npt.NDArray[np.uint8]], palette: bytes = b"") -> bytes:
+def _png(colour: int, size: tuple[int, int], stripes: Iterable[npt.NDArray[np.uint8]], before: bytes = b"") -> bytes:
     """Write a PNG file of 8 bits per sample.
 
     Args:
         colour: The file's colour type.
         size: Height, width.
         stripes: (rows, bytes per row) each, from top to bottom.
-        palette: Red, green and blue of each colour, if the colour type has a palette.
+        before: Chunks before the pixels: a palette, or the meaning of colours and sizes.
     """
     height, width = size
     packer = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _WINDOW_BITS)
-    chunks = [b"\x89PNG\r\n\x1a\n", _chunk(b"IHDR", struct.pack(">2I5B", width, height, 8, colour, 0, 0, 0))]
-    if palette:
-        chunks.append(_chunk(b"PLTE", palette))
+    chunks = [b"\x89PNG\r\n\x1a\n", _chunk(b"IHDR", struct.pack(">2I5B", width, height, 8, colour, 0, 0, 0)), before]
     above: npt.NDArray[np.uint8] | int = 0
     for stripe in stripes:
         filtered = np.empty((stripe.shape[0], 1 + stripe.shape[1]), np.uint8)
@@ -112,3 +112,12 @@ def _png(colour: int, size: tuple[int, int], stripes: Iterable[npt.NDArray[np.ui
 def _chunk(kind: bytes, data: bytes) -> bytes:
     checksum = isal_zlib.crc32(data, isal_zlib.crc32(kind))
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+
+
+def _density(dpi: int | None) -> bytes:
+    """Return the chunk of so many pixels per inch; PNG counts them per metre."""
+    return b"" if dpi is None else _chunk(b"pHYs", struct.pack(">2IB", *(round(dpi / 0.0254),) * 2, 1))
+
+
+_SRGB = _chunk(b"sRGB", b"\0")
+"""The chunk that says that colours are sRGB, to be shown with the intent "perceptual"."""

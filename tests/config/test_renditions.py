@@ -17,7 +17,10 @@ from pipeline.errors import ConfigError
 from pipeline.paths import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ["amazon-main", "dataset-coco", "dataset-indexed", "transparent"]
+NAMES = [
+    *("amazon-main", "dataset-coco", "dataset-indexed", "natural-shadow", "square-white", "thumbnail", "transparent", "webp"),
+    "white",
+]
 
 
 def rendition(**facts: Any) -> Rendition:
@@ -44,6 +47,10 @@ def test_amazon_main_follows_amazon_s_rules() -> None:
     assert main.shadow is None
 
 
+def test_the_kinds_of_shadow_have_fingerprints_of_their_own() -> None:
+    assert len({rendition(shadow=shadow).fingerprint() for shadow in (False, True, "natural")}) == 3
+
+
 def test_each_size_is_one_file() -> None:
     assert [file.name for file in rendition(size_px=[512, 128]).files] == ["own-128", "own-512"]
     assert rendition(size_px=512).files == rendition(size_px=[512]).files == (("own", 512),)
@@ -53,6 +60,7 @@ def test_each_size_is_one_file() -> None:
 def test_shorthands() -> None:
     assert rendition(shadow=True).shadow == rendition(shadow={}).shadow
     assert rendition(shadow=False).shadow is None
+    assert rendition(shadow="natural") == rendition(shadow={"kind": "natural"}) and rendition(shadow="natural").needs_photo
     assert rendition(aspect="4:5").aspect == rendition(aspect=[4, 5]).aspect == (4.0, 5.0)
     assert rendition(background="#FFaa00").colour == (255, 170, 0)
 
@@ -79,6 +87,10 @@ def test_shorthands() -> None:
         ({"name": "../up"}, "name"),
         ({"fill": 0}, "fill"),
         ({"shadow": {"opactiy": 1}}, "shadow.opactiy"),
+        ({"shadow": "soft"}, "shadow.kind: .*'contact' or 'natural'"),
+        ({"shadow": {"kind": "natural", "opacity": 0.2}}, "shadow: the photo's own shadow is kept as it is; remove opacity"),
+        ({"format": "webp", "dpi": 300}, "WebP has no field for dpi"),
+        ({"what": "alpha", "dpi": 300}, "dpi needs what: cutout"),
     ],
 )
 def test_invalid_settings_are_refused_in_one_line(facts: dict[str, Any], message: str) -> None:
@@ -136,6 +148,7 @@ CHANGES: dict[str, Any] = {
     "saturation": 0.5,
     "format": "webp",
     "quality": 70,
+    "dpi": 300,
 }
 BASES: dict[str, dict[str, Any]] = {
     "background_sha256": {"background": "a.jpg", "background_sha256": "0" * 64},

@@ -123,6 +123,31 @@ def test_a_rendition_is_added_without_the_model_and_equals_one_made_at_once(
     assert go(renditions=("amazon-main", "dataset-coco")).derived == 0
 
 
+def test_the_photo_s_shadow_is_added_from_the_photo(
+    go: Callable[..., RunRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once from the decoded pixels, later from the photo, which must not have changed."""
+    for name, shadow in (("photo-000.jpg", 218), ("photo-001.jpg", 223)):
+        photo = np.full((90, 120, 3), 230, np.uint8)
+        photo[55:75, 25:95], photo[20:62, 35:85] = shadow, (40, 20, 20)
+        Image.fromarray(photo).save(tmp_path / "photos" / name, quality=95)
+    go(renditions=("natural-shadow",))
+    first, folder = rows(tmp_path / "out"), tmp_path / "out" / "natural-shadow"
+    at_once = {path.name: path.read_bytes() for path in folder.glob("*.jpg")}
+    assert {one["note"] for one in first["photo-000.jpg"]["renditions"]} == {None}
+    levels = [np.asarray(Image.open(folder / name))[66:72, 40:80].mean() for name in ("photo-000.jpg", "photo-001.jpg")]
+    assert levels == pytest.approx([255 * 218 / 230, 255 * 223 / 230], abs=2)
+    shutil.rmtree(tmp_path / "out")
+    go()
+    monkeypatch.setattr(local, "segment_items", no_model)
+    assert go(renditions=("natural-shadow",)).derived == 4
+    assert {path.name: path.read_bytes() for path in folder.glob("*.jpg")} == at_once
+    Image.new("RGB", (120, 90)).save(tmp_path / "photos" / "photo-000.jpg")
+    (tmp_path / "own.yaml").write_text("shadow: natural\nbackground: '#ffffff'\n")
+    with pytest.raises(ItemsMissing, match="has changed since its mask was made"):
+        go(renditions=("natural-shadow", str(tmp_path / "own.yaml")))
+
+
 def test_outputs_are_added_from_what_is_there(
     go: Callable[..., RunRecord], tmp_path: Path, output: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:

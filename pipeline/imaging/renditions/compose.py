@@ -55,7 +55,8 @@ def composite(picture: Pixels, layer: Layer, shadow: CastShadow | None, placed: 
     """Draw the shadow, then the object, on a picture (H, W, 3) of the frame's size, in place."""
     if shadow is not None:
         part = picture[shadow.area]
-        part[:] = np.rint(part * broadcast_alpha(1 - shadow.opacity))
+        for stripe in stripes(part.shape[0], 4 * part.shape[1]):
+            part[stripe] = np.rint(part[stripe] * broadcast_alpha(1 - shadow.opacity[stripe]))
     share, inner = opacity(layer), picture[placed.area]
     for stripe in stripes(share.shape[0], 4 * share.shape[1]):
         mixed = broadcast_alpha(1 - share[stripe])

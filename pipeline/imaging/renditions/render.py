@@ -25,8 +25,9 @@ from pipeline.imaging.renditions.compose import (
     unpremultiply,
 )
 from pipeline.imaging.renditions.fit import NO_EXTENT, Fit, fit, object_box
+from pipeline.imaging.renditions.natural_shadow import NaturalShadow, find_shadow
 from pipeline.imaging.renditions.recolour import hue_rotation, recolour
-from pipeline.imaging.renditions.shadow import cast_shadow, shadow_extent
+from pipeline.imaging.renditions.shadow import CastShadow, cast_shadow, shadow_extent
 from pipeline.imaging.rle import binarize, encode_rle
 from pipeline.types import Mask, Pixels, Region, Size
 
@@ -58,7 +59,11 @@ class Rendered:
 
 
 def render(
-    renditions: Sequence[Rendition], foreground: Pixels, mask: Mask, backgrounds: Mapping[str, bytes]
+    renditions: Sequence[Rendition],
+    foreground: Pixels,
+    mask: Mask,
+    backgrounds: Mapping[str, bytes],
+    photo: Pixels | None = None,
 ) -> Iterator[Rendered]:
     """Yield all files of all renditions of an item, in their order.
 
@@ -69,6 +74,10 @@ def render(
         foreground: Straight colours, (H, W, 3) uint8. Unused by renditions of the mask.
         mask: (H, W) uint8.
         backgrounds: Files of background pictures, by SHA-256.
+        photo: (H, W, 3) uint8. Only used by renditions with ``needs_photo``.
+
+    Raises:
+        ValueError: A rendition needs the photo, and there is none.
     """
     for rendition in renditions:
         cleared = _clear_haze(mask, rendition.haze)
@@ -77,7 +86,7 @@ def render(
             yield from (Rendered(file.name, rendition.suffix, None, None, EMPTY) for file in rendition.files)
         elif rendition.what == "cutout":
             assert box is not None
-            yield from _pictures(rendition, foreground, cleared, box, backgrounds)
+            yield from _pictures(rendition, foreground, cleared, box, backgrounds, photo)
         else:
             yield from _masks(rendition, cleared, box)
 
@@ -109,36 +118,67 @@ def _masks(rendition: Rendition, mask: Mask, box: Region | None) -> Iterator[Ren
 
 
 def _pictures(
-    rendition: Rendition, foreground: Pixels, mask: Mask, box: Region, backgrounds: Mapping[str, bytes]
+    rendition: Rendition,
+    foreground: Pixels,
+    mask: Mask,
+    box: Region,
+    backgrounds: Mapping[str, bytes],
+    photo: Pixels | None,
 ) -> Iterator[Rendered]:
-    extent = shadow_extent(rendition.shadow) if rendition.shadow else NO_EXTENT
+    remarks = []
+    natural = _natural_shadow(rendition, photo, mask)
+    if isinstance(natural, str):
+        remarks.append(natural)
+    extent = NO_EXTENT
+    if isinstance(natural, NaturalShadow):
+        extent = natural.extent
+    elif rendition.shadow and natural is None:
+        extent = shadow_extent(rendition.shadow)
     fits = {file: fit(Size(*mask.shape), box, rendition, file.size_px, extent) for file in rendition.files}
     x0, y0, x1, y1 = next(iter(fits.values())).part
     image, alpha = np.ascontiguousarray(foreground[y0:y1, x0:x1]), np.ascontiguousarray(mask[y0:y1, x0:x1])
     degrees = hue_rotation(image, alpha, rendition.hue) if isinstance(rendition.hue, str) else rendition.hue or 0.0
     image = recolour(image, degrees or 0.0, rendition.saturation)
-    remark = "the object is grey and has no hue to change" if degrees is None else None
+    if degrees is None:
+        remarks.append("the object is grey and has no hue to change")
     layer: Layer | None = None
     for file, placed in fits.items():
         if placed.inner == alpha.shape and rendition.background == "none" and rendition.shadow is None:
             data = _transparent(on_frame(image, placed), on_frame(alpha, placed), rendition)
         else:
             layer = layer or premultiply(image, alpha)
-            data = _compose(rendition, resize_layer(layer, placed.inner), placed, backgrounds)
-        yield Rendered(file.name, rendition.suffix, data, placed.size, _note(rendition, placed, mask, box, remark))
+            resized = resize_layer(layer, placed.inner)
+            data = _compose(rendition, resized, _shadow(rendition, natural, resized, placed), placed, backgrounds)
+        yield Rendered(file.name, rendition.suffix, data, placed.size, _note(rendition, placed, mask, box, remarks))
 
 
-def _compose(rendition: Rendition, layer: Layer, placed: Fit, backgrounds: Mapping[str, bytes]) -> bytes:
-    shadow = None
-    if rendition.shadow is not None:
-        shadow = cast_shadow(rendition.shadow, opacity(layer), placed.top, placed.left, placed.size)
+def _natural_shadow(rendition: Rendition, photo: Pixels | None, mask: Mask) -> NaturalShadow | str | None:
+    """Return the photo's own shadow, or why it can't be used; None if the rendition does not want it."""
+    if not rendition.needs_photo:
+        return None
+    if photo is None:
+        raise ValueError(f"the rendition {rendition.name} needs the photo")
+    return find_shadow(photo, mask)
+
+
+def _shadow(rendition: Rendition, natural: NaturalShadow | str | None, layer: Layer, placed: Fit) -> CastShadow | None:
+    if isinstance(natural, NaturalShadow):
+        return natural.on_frame(placed)
+    if rendition.shadow is None or natural is not None:
+        return None
+    return cast_shadow(rendition.shadow, opacity(layer), placed.top, placed.left, placed.size)
+
+
+def _compose(
+    rendition: Rendition, layer: Layer, shadow: CastShadow | None, placed: Fit, backgrounds: Mapping[str, bytes]
+) -> bytes:
     if rendition.background == "none":
         return _transparent(*unpremultiply(layer, shadow, placed), rendition)
     picture = _background(rendition, placed.size, backgrounds)
     composite(picture, layer, shadow, placed)
     if rendition.format == "png":
-        return encode_picture(picture)
-    return encode_lossy(picture, rendition.format, rendition.quality)
+        return encode_picture(picture, rendition.dpi)
+    return encode_lossy(picture, rendition.format, rendition.quality, rendition.dpi)
 
 
 def _background(rendition: Rendition, size: Size, backgrounds: Mapping[str, bytes]) -> Pixels:
@@ -149,13 +189,13 @@ def _background(rendition: Rendition, size: Size, backgrounds: Mapping[str, byte
 
 def _transparent(colours: Pixels, mask: Mask, rendition: Rendition) -> bytes:
     if rendition.format == "png":
-        return encode_cutout(colours, mask)
+        return encode_cutout(colours, mask, rendition.dpi)
     return encode_lossy(np.dstack([colours, mask]), "webp", rendition.quality)
 
 
-def _note(rendition: Rendition, placed: Fit, mask: Mask, box: Region | None, remark: str | None = None) -> str | None:
-    """Return a remark for a shop's editor; None if there is nothing to check."""
-    notes = [remark] if remark else []
+def _note(rendition: Rendition, placed: Fit, mask: Mask, box: Region | None, remarks: Sequence[str] = ()) -> str | None:
+    """Return the remarks for a shop's editor; None if there is nothing to check."""
+    notes = [*remarks]
     if box is not None and (rendition.trim is not None or rendition.fill is not None):
         touches = zip(("left", "top", "right", "bottom"), box, (0, 0, *mask.shape[::-1]), strict=True)
         sides = [side for side, its, border in touches if its == border]

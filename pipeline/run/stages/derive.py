@@ -91,11 +91,12 @@ def _render(missing: list[Any], source: _Source, context: StageContext) -> Itera
     if missing:
         needs_colours = any(one.what == "cutout" for one in missing)
         foreground = source.foreground if needs_colours else source.no_colours
-        yield from render(missing, foreground, source.mask, context.backgrounds)
+        photo = source.photo if any(one.needs_photo for one in missing) else None
+        yield from render(missing, foreground, source.mask, context.backgrounds, photo)
 
 
 class _Source:
-    """Source of an item's new files: its mask, its cutout, or if there is no cutout, its photo."""
+    """Source of an item's new files: its mask, its cutout, and its photo where there is no cutout or a file needs it."""
 
     def __init__(self, entry: dict[str, Any], context: StageContext) -> None:
         self.entry, self.context = entry, context
@@ -132,8 +133,11 @@ class _Source:
     def foreground(self) -> Pixels:
         """Straight colours, (H, W, 3) uint8."""
         colours, mask = self._decoded
-        if colours is not None:
-            return colours
+        return estimate_foreground(self.photo, mask, self.context.recipe.foreground) if colours is None else colours
+
+    @cached_property
+    def photo(self) -> Pixels:
+        """The photo that the mask was made of, (H, W, 3) uint8."""
         allowlist, limits = self.context.allowlist, self.context.job.limits
         if allowlist.outside(pa.array([self.entry["image_uri"]])).any():
             raise FetchError(allowlist.refusal(self.entry["image_uri"]))
@@ -142,6 +146,6 @@ class _Source:
         if sha256(data) != self.entry["image_sha256"]:
             raise FetchError(f"{self.entry['image_uri']} has changed since its mask was made; add --changed")
         photo = decode(data, limits)
-        if photo.shape[:2] != mask.shape:
+        if photo.shape[:2] != self.mask.shape:
             raise DecodeError(f"the mask does not have the size of {self.entry['image_uri']}; run matteline verify --repair")
-        return estimate_foreground(photo, mask, self.context.recipe.foreground)
+        return photo

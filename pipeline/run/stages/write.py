@@ -117,7 +117,7 @@ def _encode(image: Pixels, mask: Mask, context: StageContext) -> Encoded:
             "trimap": lambda: encode_mask(trimap_of(mask)),
         }
         outputs: dict[str, bytes] = {output: encoders[output]() for output in recipe.outputs}
-        return Encoded(outputs, list(render(recipe.renditions, foreground, mask, context.backgrounds)))
+        return Encoded(outputs, list(render(recipe.renditions, foreground, mask, context.backgrounds, image)))
     except RESOURCE_ERRORS as error:
         raise WriteError(f"its files cannot be encoded ({type(error).__name__}); more memory may help") from error
 
