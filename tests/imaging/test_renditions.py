@@ -284,6 +284,32 @@ def test_amazons_main_image() -> None:
         assert (corner == 255).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "size"),
+    [
+        ("white", ("JPEG", "RGB"), (300, 200)),
+        ("natural-shadow", ("JPEG", "RGB"), (300, 200)),
+        ("webp", ("WEBP", "RGBA"), (300, 200)),
+        ("square-white", ("JPEG", "RGB"), (158, 158)),
+        ("thumbnail", ("JPEG", "RGB"), (256, 256)),
+        ("transparent", ("PNG", "RGBA"), (148, 148)),
+    ],
+)
+def test_bundled_pictures(name: str, kind: tuple[str, str], size: tuple[int, int]) -> None:
+    """A disc, visible over 142 pixels of a photo of 300 x 200, with haze of 3 % all around."""
+    image, mask = np.full((200, 300, 3), 60, np.uint8), np.maximum(disc(200, 300), 8)
+    (made,) = render([load_rendition(name)], image, mask, {}, image)
+    opened = Image.open(io.BytesIO(made.data or b""))
+    assert ((opened.format, opened.mode), opened.size) == (kind, size)
+    pixels = np.asarray(opened)
+    height, width = pixels.shape[:2]
+    assert np.abs(pixels[height // 2, width // 2, :3].astype(int) - 60).max() <= 2
+    if opened.mode == "RGBA":
+        assert np.array_equal(pixels[..., 3], mask) or name == "transparent"
+    else:
+        assert (pixels[[0, -1]] == 255).all() and (pixels[:, [0, -1]] == 255).all(), "haze is white"
+
+
 def test_the_same_pixels_give_the_same_bytes(photo: Photo) -> None:
     image, mask = photo(90, 90), disc(90, 90)
     for facts in (

@@ -133,6 +133,15 @@ def test_a_web_address_needs_an_allowed_root(cut: Cut) -> None:
         cut("https://example.com/a.jpg", "-o", "x.png")
 
 
+def test_bundled_renditions_are_written_beside_the_cutout(cut: Cut, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("white", "webp", "square-white", "thumbnail", "natural-shadow")
+    assert cut("photo-000.jpg", "-o", "cup.png", *(word for name in names for word in ("--rendition", name))) == 0
+    sizes = {path.name: opened(str(path)).size for path in Path().glob("cup-*")}
+    assert sizes.pop("cup-square-white.jpg")[0] > 0 and sizes.pop("cup-thumbnail.jpg") == (256, 256)
+    assert sizes == dict.fromkeys(("cup-white.jpg", "cup-webp.webp", "cup-natural-shadow.jpg"), (120, 90))
+    assert "cup-natural-shadow.jpg: 120 x 90, no shadow: " in capsys.readouterr().out
+
+
 def test_python_cut_and_run_fill_the_same_holes(cut: Cut, fake_preset: str) -> None:
     """The fake model finds what is darker than the border: a plate with a hole of 2 % of its area, and a ring."""
     photo = np.full((240, 320, 3), 230, np.uint8)
