@@ -249,8 +249,8 @@ def test_filled_holes_are_opaque_in_the_photo_s_colours_and_scored_as_filled(
     """The model's output is replaced: a disc with a hole of 1 % and one of 11 % of its area."""
     photo = np.asarray(Image.open(EXAMPLES / "espresso.jpg").resize((640, 480)))
     results = {}
-    for below in (0.0, 0.02):
-        settings: dict[str, Any] = {"refiner": "none", "estimate": False, "fill_holes": below}
+    for holes in ("keep", "fill"):
+        settings: dict[str, Any] = {"refiner": "none", "estimate": False, "holes": holes, "hole_share": 0.02}
         segmenter = Segmenter("u2netp" if engine == "auto" else "mvanet-lite", threads=1, engine=engine, **settings)
         side = segmenter.recipe.frame_px
         y, x = (np.mgrid[:side, :side] - side / 2) / side
@@ -261,8 +261,8 @@ def test_filled_holes_are_opaque_in_the_photo_s_colours_and_scored_as_filled(
             return logits.numpy() if plain else logits
 
         monkeypatch.setattr(segmenter.run_pass, "model", model)
-        results[below] = segmenter(photo)
-    kept, filled = results[0.0], results[0.02]
+        results[holes] = segmenter(photo)
+    kept, filled = results["keep"], results["fill"]
     small, large = np.s_[230:250, 182:202], np.s_[200:280, 360:420]
     assert not kept.alpha[small].any() and not kept.alpha[large].any()
     assert (filled.alpha[205:275, 157:227] == 255).all() and not filled.alpha[large].any()

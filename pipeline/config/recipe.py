@@ -98,11 +98,11 @@ class Recipe(Section):
         le=16,
         description="Factor on logits far from contours. Above 1, removes haze in areas where the model is unsure.",
     )
-    fill_holes: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="Fill holes of up to this share of the object's area; 0 keeps all, also those of rings and handles.",
+    holes: Literal["keep", "fill"] = Field(
+        default="keep", description="What happens to small holes of the mask; `keep` leaves those of rings and handles open."
+    )
+    hole_share: float = Field(
+        default=0.02, gt=0, le=1, description="Largest hole that `holes: fill` fills, as a share of the object's area."
     )
     calibration: str = Field(
         default="",
@@ -172,6 +172,11 @@ class Recipe(Section):
         if self.refiner != "cgm" and (self.refiner_weights or self.refiner_weights_sha256):
             raise ValueError(f"refiner={self.refiner} has no weights; remove refiner_weights and refiner_weights_sha256")
         return self
+
+    @property
+    def filled_share(self) -> float:
+        """Largest hole that is filled, as a share of the object's area; 0 for none."""
+        return self.hole_share if self.holes == "fill" else 0.0
 
     def fingerprint(self) -> str:
         """Return a hash of everything that changes masks, cutouts or scores, 64 hex digits. Weights count by hash, not by path.

@@ -54,7 +54,7 @@ class GraphPass:
             bundled=graph is not None,
             cache=cache_folder("graphs"),
         )
-        self.framing, self.flip, self.fill = HostFrames(recipe), recipe.flip, recipe.fill_holes
+        self.framing, self.flip, self.fill = HostFrames(recipe), recipe.flip, recipe.filled_share
         # The network uses all threads for one image; what follows is done for several images at a time, each by one thread.
         self.each = ThreadPoolExecutor(threads or local_cpus(), "finish").map
         self.factor = np.array([recipe.sharpen], np.float32)

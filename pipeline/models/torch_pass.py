@@ -66,10 +66,10 @@ class TorchPass:
     def _logits(self, frames: Frames) -> Tensor:
         """Run the model, and fill holes if the recipe asks for it. They are found on the host, which waits for the device."""
         logits = self.model(frames)
-        if not self.recipe.fill_holes:
+        if not self.recipe.filled_share:
             return logits
         (maps,) = to_host(logits)
-        return to_device(np.stack([fill_holes(one, self.recipe.fill_holes) for one in maps]), self._device)
+        return to_device(np.stack([fill_holes(one, self.recipe.filled_share) for one in maps]), self._device)
 
     def _masks(
         self, p: Tensor, placements: Sequence[Placement], refinements: Sequence[Refinement | None]

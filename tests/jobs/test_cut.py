@@ -151,15 +151,15 @@ def test_python_cut_and_run_fill_the_same_holes(cut: Cut, fake_preset: str) -> N
     Path("photos").mkdir()
     Image.fromarray(photo).save("photos/plate.png")
     masks = {}
-    for below in (0.0, 0.04):
-        setting = f"recipe.fill_holes={below}"
-        assert cut("photos/plate.png", "-o", f"{below}.png", "--set", setting) == 0
-        where = {"manifest": "photos", "output": f"out-{below}", "preset": fake_preset}
-        run_job(load_job(**where, overrides=[setting]))
-        masks[below] = Segmenter(fake_preset, fill_holes=below)(photo).alpha
-        cutout = np.asarray(opened(f"{below}.png"))
-        assert np.array_equal(cutout[..., 3], masks[below])
-        assert np.array_equal(np.asarray(opened(f"out-{below}/masks/plate.png")), masks[below])
-        assert np.array_equal(np.asarray(opened(f"out-{below}/cutouts/plate.png")), cutout)
-    assert masks[0.0][120, 110] < 128 and masks[0.0][120, 260] < 128, "holes are kept"
-    assert masks[0.04][120, 110] == 255 and masks[0.04][120, 260] < 128, "the ring's is larger"
+    for holes in ("keep", "fill"):
+        settings = [f"recipe.holes={holes}", "recipe.hole_share=0.04"]
+        assert cut("photos/plate.png", "-o", f"{holes}.png", "--set", settings[0], "--set", settings[1]) == 0
+        where = {"manifest": "photos", "output": f"out-{holes}", "preset": fake_preset}
+        run_job(load_job(**where, overrides=settings))
+        masks[holes] = Segmenter(fake_preset, holes=holes, hole_share=0.04)(photo).alpha
+        cutout = np.asarray(opened(f"{holes}.png"))
+        assert np.array_equal(cutout[..., 3], masks[holes])
+        assert np.array_equal(np.asarray(opened(f"out-{holes}/masks/plate.png")), masks[holes])
+        assert np.array_equal(np.asarray(opened(f"out-{holes}/cutouts/plate.png")), cutout)
+    assert masks["keep"][120, 110] < 128 and masks["keep"][120, 260] < 128
+    assert masks["fill"][120, 110] == 255 and masks["fill"][120, 260] < 128, "the ring's is larger"
