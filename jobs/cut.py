@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 PIPE = "-"
 """Names stdin as a picture, and stdout as an output."""
 
-COLOURS = {"white": "#ffffff", "black": "#000000"}
-SUFFIXES: dict[Format, str] = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
+SUFFIXES: dict[Format, str] = {"png": ".png", "webp": ".webp", "jpeg": ".jpg", "tiff": ".tiff"}
 
 
 class _Target(NamedTuple):
@@ -44,7 +43,7 @@ def cut(
         typer.Option(
             "--output",
             "-o",
-            help="File to write (.png, .webp, .jpg), folder for several, or - for stdout. "
+            help="File to write (.png, .webp, .jpg, .tiff), folder for several, or - for stdout. "
             "Default: <name>-cutout.png in the current folder.",
         ),
     ] = None,
@@ -55,7 +54,9 @@ def cut(
     ] = False,
     form: Annotated[
         str | None,
-        typer.Option("--format", metavar="FORMAT", help="png, webp or jpg. Default: by the suffix of --output, else png."),
+        typer.Option(
+            "--format", metavar="FORMAT", help="png, webp, jpg or tiff. Default: by the suffix of --output, else png."
+        ),
     ] = None,
     background: Annotated[
         str | None,
@@ -142,6 +143,7 @@ def _targets(
     Raises:
         ConfigError: Options contradict each other, or a colour is none.
     """
+    from pipeline.config.rendition import parse_colour
     from pipeline.errors import ConfigError
 
     if mask_only and background:
@@ -151,7 +153,7 @@ def _targets(
         raise ConfigError(f"--output {output} is one file, but there are {len(pictures)} pictures; give a folder")
     in_folder = output is not None and (output.endswith("/") or len(pictures) > 1 or _is_folder(output))
     chosen = _format(form, "" if in_folder else suffix, output, mask_only)
-    colour = None if background is None else _colour(background)
+    colour = None if background is None else parse_colour(background)
 
     def path_of(picture: str) -> str:
         stem = PurePosixPath(urlsplit(picture).path if "://" in picture else picture).stem
@@ -160,22 +162,6 @@ def _targets(
         return f"{output.rstrip('/')}/{'stdin' if picture == PIPE else stem}{SUFFIXES[chosen]}" if in_folder else output
 
     return [_Target(picture, path_of(picture), chosen, colour, mask_only) for picture in pictures]
-
-
-def _colour(text: str) -> str:
-    """Return a colour as six hexadecimal digits.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    from pipeline.config.rendition import Rendition
-    from pipeline.config.sections import build
-    from pipeline.errors import ConfigError
-
-    colour = COLOURS.get(text.lower(), text)
-    if not colour.startswith("#"):
-        raise ConfigError(f'--background {text!r} is not a colour such as "#f4f1ea", white or black')
-    return build(Rendition, {"name": "plain", "background": colour}, "--background").background
 
 
 def _format(form: str | None, suffix: str, output: str | None, mask_only: bool) -> Format:
@@ -189,10 +175,10 @@ def _format(form: str | None, suffix: str, output: str | None, mask_only: bool) 
     formats = _formats()
     asked = None if form is None else formats.get(f".{form.lower().lstrip('.')}")
     if form is not None and asked is None:
-        raise ConfigError(f"--format {form!r} is unknown; choose png, webp or jpg")
+        raise ConfigError(f"--format {form!r} is unknown; choose png, webp, jpg or tiff")
     by_suffix = formats.get(suffix)
     if output not in (None, PIPE) and suffix and by_suffix is None:
-        raise ConfigError(f"--output {output!r} must end in .png, .webp or .jpg; the name of a folder ends in /")
+        raise ConfigError(f"--output {output!r} must end in .png, .webp, .jpg or .tiff; the name of a folder ends in /")
     if asked and by_suffix and asked != by_suffix:
         raise ConfigError(f"--format {form} and --output {output} name different formats; leave one of them out")
     chosen = asked or by_suffix or "png"

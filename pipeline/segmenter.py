@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Number
@@ -15,13 +16,14 @@ import numpy.typing as npt
 from pipeline.config.job import Compute, Limits, Storage
 from pipeline.config.presets import DEFAULT_PRESET, load_preset
 from pipeline.config.recipe import Recipe
-from pipeline.config.rendition import Rendition, load_rendition
-from pipeline.errors import ConfigError, ItemError, SegmentError
+from pipeline.config.rendition import Rendition, load_rendition, parse_colour
+from pipeline.config.sections import build
+from pipeline.errors import ConfigError, ItemError, ItemRefused, SegmentError
 from pipeline.imaging.components import measure_components
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import Placement, place
-from pipeline.imaging.picture import Picture, is_several, upright_rgb
-from pipeline.imaging.png import encode_cutout
+from pipeline.imaging.picture import Picture, PilImage, as_pil, is_several, preview, upright_rgb
+from pipeline.imaging.renditions.plain import FORMATS, encode_plain
 from pipeline.imaging.renditions.render import Rendered, render
 from pipeline.imaging.trimap import trimap_of
 from pipeline.models.backgrounds import pin_backgrounds
@@ -43,17 +45,48 @@ class Segment:
     score: Score
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Cutout:
-    """One picture, cut out. Unpacks as ``alpha, cutout = result``.
+    """One picture, cut out. A notebook shows it; ``print`` gives its size and quality.
 
-    ``alpha``: (H, W) uint8, 0 transparent, 255 opaque. ``quality``, ``reasons`` and ``signals``: the columns of the index.
+    >>> result.save("cup.png")             # or .webp, .tiff, .jpg
+    >>> result.image                       # PIL image, RGBA
+    >>> mask, cutout = result              # (H, W) and (H, W, 4) uint8
+
+    Its arrays have the height and width of the upright picture.
     """
 
-    image: Pixels
-    alpha: Mask
+    picture: Pixels
+    """The picture itself, upright and in sRGB: (H, W, 3) uint8 RGB."""
+
+    mask: Mask
+    """Opacity: (H, W) uint8, 0 transparent, 255 opaque."""
+
     score: Score
+    """Quality, reasons and signals."""
+
     recipe: Recipe
+    """The settings that made it."""
+
+    @property
+    def alpha(self) -> Mask:
+        """Another name of ``mask``."""
+        return self.mask
+
+    @cached_property
+    def cutout(self) -> npt.NDArray[np.uint8]:
+        """RGBA with straight alpha, (H, W, 4) uint8: the object's own colours, and the mask."""
+        return np.dstack([estimate_foreground(self.picture, self.mask, self.recipe.foreground), self.mask])
+
+    @cached_property
+    def image(self) -> PilImage:
+        """The cutout as a PIL image of mode RGBA, with straight alpha."""
+        return as_pil(self.cutout)
+
+    @cached_property
+    def trimap(self) -> Mask:
+        """0 background, 255 object, 128 unknown, (H, W) uint8; see ``imaging.trimap``."""
+        return trimap_of(self.mask)
 
     @property
     def quality(self) -> float:
@@ -70,26 +103,36 @@ class Cutout:
         """The measurements behind the quality."""
         return self.score.signals
 
-    @cached_property
-    def cutout(self) -> npt.NDArray[np.uint8]:
-        """RGBA with straight alpha, (H, W, 4) uint8: the object's own colours and the alpha."""
-        return np.dstack([estimate_foreground(self.image, self.alpha, self.recipe.foreground), self.alpha])
-
-    @cached_property
-    def trimap(self) -> Mask:
-        """0 background, 255 object, 128 unknown, (H, W) uint8; see ``imaging.trimap``."""
-        return trimap_of(self.alpha)
-
     def png(self) -> bytes:
         """Return the cutout as the bytes of a PNG file."""
-        return encode_cutout(self.cutout[..., :3], self.alpha)
+        return encode_plain(self.cutout[..., :3], self.mask, "png")
 
-    def save(self, path: str | Path) -> None:
-        """Write the cutout as a PNG file."""
-        Path(path).write_bytes(self.png())
+    def save(self, path: str | os.PathLike[str], background: str | None = None) -> None:
+        """Write the cutout to a file. Missing folders are made.
 
-    def rendition(self, which: str | Rendition) -> list[Rendered]:
-        """Return the files of a rendition, one per size.
+        Args:
+            path: Path that ends in .png, .webp, .jpg or .tiff, which chooses the format.
+            background: A colour behind the object: ``#f4f1ea``, ``white`` or ``black``. Default: transparent; for JPEG, which
+                has no transparency, white.
+
+        Raises:
+            ConfigError: The path ends otherwise, or the background is not a colour.
+            OSError: The file cannot be written.
+            TypeError: This is not a path.
+        """
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(f"save takes a path, not a {type(path).__name__}; png() and image.save() serve open files")
+        target = Path(path)
+        form = FORMATS.get(target.suffix.lower())
+        if form is None:
+            raise ConfigError(f"{path} must end in .png, .webp, .jpg or .tiff")
+        colour = None if background is None else parse_colour(background)
+        data = encode_plain(self.cutout[..., :3], self.mask, form, colour)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+
+    def rendition(self, which: str | os.PathLike[str] | Rendition) -> list[Rendered]:
+        """Return the files of a rendition, one per size. Each has ``name``, ``data`` and ``save(path)``.
 
         Args:
             which: Name of a bundled rendition, path of a YAML file, or a ``Rendition``.
@@ -97,34 +140,45 @@ class Cutout:
         Raises:
             ConfigError: There is no such rendition, or its background cannot be read.
         """
-        chosen = load_rendition(which) if isinstance(which, str) else which
+        chosen = which if isinstance(which, Rendition) else load_rendition(os.fspath(which))
         pinned, backgrounds = pin_backgrounds([chosen], Files(), Limits())
-        return list(render(pinned, self.cutout[..., :3], self.alpha, backgrounds, self.image))
+        return list(render(pinned, self.cutout[..., :3], self.mask, backgrounds, self.picture))
 
-    def __iter__(self) -> Any:
-        return iter((self.alpha, self.cutout))
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        return iter((self.mask, self.cutout))
+
+    def __repr__(self) -> str:
+        height, width = self.mask.shape
+        why = f" ({', '.join(self.reasons)})" if self.reasons else ""
+        return f"<Cutout {width} x {height}, quality {self.quality:.2f}{why}>"
+
+    def _repr_png_(self) -> bytes:
+        """Return a preview for notebooks."""
+        return preview(self.image)
 
 
 class Segmenter:
-    """A model with its recipe, loaded and ready.
-
-    Threads may share it: passes of the model take turns, everything around them runs side by side. It can be pickled, and loads
-    the model again where it is unpickled. A process that was forked after the model was loaded cannot use models; load them in
-    the child, or use spawn.
+    """A model that is loaded and ready. Call it with a picture, or with a list of pictures.
 
     >>> from pipeline import Segmenter
-    >>> result = Segmenter()(picture)                  # a path, bytes, a PIL image, an array, or a list of these
+    >>> segmenter = Segmenter()
+    >>> result = segmenter("cup.jpg")                  # a path, bytes, an open file, a PIL image, an array, or a list of these
     >>> result.save("cutout.png")
-    >>> alpha, cutout = result                         # (H, W) and (H, W, 4) uint8
+    >>> mask, cutout = result                          # (H, W) and (H, W, 4) uint8
+
+    Threads may share it: passes of the model take turns, everything around them runs side by side. It can be pickled, and loads
+    the model again where it is unpickled. A process that was forked after a model was loaded cannot use models; load them in
+    the child, or use spawn.
 
     Args:
-        preset: Name of a bundled preset, or path of a preset's YAML file.
+        preset: Name of a bundled preset (``matteline models`` lists them), or path of a preset's YAML file.
         device: ``auto`` (CUDA if available), ``cpu`` or ``cuda``.
         threads: CPU threads of the model; default: the library's choice.
         engine: As ``compute.engine``.
         accept_licence: Needed for weights that may not be used commercially.
         storage: S3 endpoint and credentials for weights.
-        recipe: Changes to the preset's recipe, such as ``weights="my.safetensors"`` or ``stretch=True``.
+        recipe: Changes to the preset's recipe, such as ``weights="my.safetensors"`` or ``stretch=True``; configs/README.md
+            lists them.
 
     Raises:
         ConfigError: There is no such preset or setting, or the licence was not accepted.
@@ -133,7 +187,7 @@ class Segmenter:
 
     def __init__(
         self,
-        preset: str = DEFAULT_PRESET,
+        preset: str | os.PathLike[str] = DEFAULT_PRESET,
         *,
         device: str = "auto",
         threads: int | None = None,
@@ -142,9 +196,13 @@ class Segmenter:
         storage: Storage | None = None,
         **recipe: Any,
     ) -> None:
-        chosen = load_preset(preset, recipe)
+        changes = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in recipe.items()}
+        chosen = load_preset(os.fspath(preset), changes)
         check_licence(chosen, accept_licence)
-        self._load(chosen.recipe, Files(storage or Storage()), device, threads, None, engine)
+        facts = {"device": str(device), "threads_per_actor": threads, "engine": engine}  # str: a torch.device is taken, too
+        compute = build(Compute, facts, "Segmenter")
+        files = Files(storage or Storage())
+        self._load(chosen.recipe, files, compute.device, compute.threads_per_actor, None, compute.engine)
 
     @classmethod
     def from_recipe(
@@ -184,6 +242,9 @@ class Segmenter:
         """The model alone; see ``Pass.model``."""
         return self.run_pass.model
 
+    def __repr__(self) -> str:
+        return f"<Segmenter {self.recipe.name} on {self.device}>"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _load_again, self._arguments
 
@@ -197,24 +258,24 @@ class Segmenter:
         """Cut out one picture, or a list of pictures of any sizes.
 
         Args:
-            image: See ``Picture``. Alpha is composited on white and the EXIF orientation is applied, as in a job.
+            image: A path of an image file, its bytes, an open binary file, a PIL image of any mode, or an array of uint8,
+                booleans, or floats in [0, 1]: (H, W) grey, (H, W, 3) RGB, (H, W, 4) RGBA. Or a list of these. Transparency is
+                composited over white, and the EXIF orientation is applied, as in a job.
             box: x0, y0, x1, y1 around the object, in pixels of the upright picture. For a list of pictures, a list of boxes or
                 None.
 
+        Returns:
+            A ``Cutout``; for a list, a list of them in the same order.
+
         Raises:
-            ItemError: The error of the first picture that failed.
-            TypeError: Something is no picture.
+            ItemError: The error of the first picture that failed. ``DecodeError``: a file is missing or damaged.
+            TypeError: This is no picture. The message says what is taken.
+            ConfigError: There are not as many boxes as pictures.
         """
         several = is_several(image)
-        box = box.tolist() if hasattr(box, "tolist") else box  # arrays and tensors
         pictures = list(cast(Sequence[Picture], image)) if several else [cast(Picture, image)]
-        boxes = list(box) if several and box is not None else [box] * len(pictures)
-        if len(boxes) != len(pictures) or any(isinstance(one, Number) for one in boxes):
-            raise ConfigError(
-                f"{len(pictures)} pictures but {len(boxes)} boxes; give a list with one box (or None) per picture"
-            )
+        parsed = _parse_boxes(box, len(pictures) if several else None)
         images = [upright_rgb(picture) for picture in pictures]
-        parsed = [None if one is None else Box.parse(one) for one in boxes]
         results = []
         for pixels, segment in zip(images, self.segment(images, parsed), strict=True):
             if isinstance(segment, ItemError):
@@ -274,6 +335,36 @@ class Segmenter:
 def _load_again(recipe: Recipe, files: Files, device: str, threads: int | None, batch: int | None, engine: str) -> Segmenter:
     """Load a segmenter that was pickled."""
     return Segmenter.from_recipe(recipe, files, device=device, threads=threads, batch=batch, engine=engine)
+
+
+def _parse_boxes(given: Any, pictures: int | None) -> list[Box | None]:
+    """Return one box (or None) per picture.
+
+    Args:
+        given: As for ``Segmenter.__call__``.
+        pictures: Their number; None for one picture that is not in a list.
+
+    Raises:
+        ConfigError: There are not as many boxes as pictures.
+        ItemRefused: A box cannot be used.
+    """
+    if pictures is None or given is None:
+        return [_parse_box(given)] * (1 if pictures is None else pictures)
+    boxes = list(given) if isinstance(given, Iterable) else [given]  # of an array: its rows
+    if isinstance(given, str) or any(isinstance(one, Number) for one in boxes):
+        raise ConfigError(f"one box for a list of {pictures} pictures; give a list with one box (or None) per picture")
+    if len(boxes) != pictures:
+        raise ConfigError(f"{pictures} pictures but {len(boxes)} boxes; give a list with one box (or None) per picture")
+    return [_parse_box(box) for box in boxes]
+
+
+def _parse_box(given: Any) -> Box | None:
+    given = given.tolist() if hasattr(given, "tolist") else given  # arrays and tensors
+    if given is None:
+        return None
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise ItemRefused(f"box {given!r} is not four numbers; give x0, y0, x1, y1 in pixels, or no box")
+    return Box.parse(given)
 
 
 def _in_frame(box: Box | None, placement: Placement, frame_px: int) -> tuple[float, float, float, float]:

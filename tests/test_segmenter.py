@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pipeline.models.host_frames
 from pipeline import Segmenter
 from pipeline.config.job import Compute
 from pipeline.config.recipe import Recipe
-from pipeline.errors import ConfigError, DecodeError, ItemRefused, SegmentError, WeightsError
+from pipeline.errors import ConfigError, ItemRefused, SegmentError, WeightsError
 from pipeline.imaging.frame import Placement
 from pipeline.imaging.trimap import trimap_of
 
@@ -68,8 +69,63 @@ def test_grey_and_rgba_arrays(segmenter: Segmenter) -> None:
 
 @pytest.mark.parametrize("picture", [np.zeros((4, 4, 5), np.uint8), np.zeros((0, 4, 3), np.uint8)])
 def test_what_is_no_picture_is_refused(segmenter: Segmenter, picture: np.ndarray) -> None:
-    with pytest.raises(DecodeError, match="shape"):
+    with pytest.raises(TypeError, match="shape"):
         segmenter(picture)
+
+
+@pytest.mark.parametrize("thing", [None, 7, {"image": "a.jpg"}, [None], [["a.jpg"]]])
+def test_anything_else_is_a_type_error_that_says_what_is_taken(fake_preset: str, thing: Any) -> None:
+    with pytest.raises(TypeError, match="is not a picture; give a path, bytes, a binary file, a PIL image, an array"):
+        Segmenter(fake_preset)(thing)
+
+
+def test_every_form_of_a_picture_and_a_list_of_them_gives_the_same(fake_preset: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    image = Image.open(EXAMPLES / "espresso.jpg").resize((90, 60))
+    image.save(path)
+    pixels, data, segmenter = np.asarray(image), path.read_bytes(), Segmenter(fake_preset)
+    with path.open("rb") as file:
+        taken = [path, str(path), data, bytearray(data), io.BytesIO(data), file, image, image.convert("RGBA"), pixels]
+        taken += [pixels / 255.0, np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])]
+        several = segmenter(taken)
+        file.seek(0)
+        for one in [*several, *(segmenter(picture) for picture in taken if not hasattr(picture, "read"))]:
+            assert np.array_equal(one.mask, several[0].mask) and np.array_equal(one.picture, pixels)
+    grey = [segmenter(form) for form in (image.convert("L"), np.asarray(image.convert("L")), pixels[..., :1] * 0)]
+    assert np.array_equal(grey[0].mask, grey[1].mask) and not grey[2].picture.any()
+    assert segmenter([]) == [] and len(segmenter(iter([pixels, path]))) == 2
+    assert repr(segmenter) == "<Segmenter fake on cpu>"
+
+
+def test_boxes_of_several_kinds(fake_preset: str) -> None:
+    import torch
+
+    segmenter, picture, box = Segmenter(fake_preset), np.zeros((60, 90, 3), np.uint8), (35, 20, 70, 50)
+    picture[25:45, 40:65] = 250
+    wanted = segmenter(picture, box).mask
+    for form in (list(box), np.array(box), np.array(box, np.float32), torch.tensor(box), ["35", "20", "70", "50"]):
+        assert np.array_equal(segmenter(picture, form).mask, wanted)
+    for forms in ([box, None], np.array([box, (0, 0, 90, 60)]), [torch.tensor(box), None]):
+        assert np.array_equal(segmenter([picture, picture], forms)[0].mask, wanted)
+    for wrong, said in ((5, "box 5 is not four"), ("35,20,70,50", "box '35,20,70,50' is not four"), ({"x": 1}, "not four")):
+        with pytest.raises(ItemRefused, match=said):
+            segmenter(picture, wrong)
+    for one_box in (box, np.array(box), "35,20,70,50"):
+        with pytest.raises(ConfigError, match="one box for a list of 4 pictures; give a list with one box"):
+            segmenter([picture] * 4, one_box)
+
+
+def test_arguments_of_several_kinds(fake_preset: str, tmp_path: Path) -> None:
+    import torch
+
+    assert Segmenter(Path(fake_preset), device=torch.device("cpu")).device == "cpu"
+    with pytest.raises(WeightsError, match="gone.onnx"):
+        Segmenter("u2netp", weights=tmp_path / "gone.onnx")
+    for wrong, said in (({"threads": 0}, "threads_per_actor"), ({"device": "mps"}, "device"), ({"engine": "tpu"}, "engine")):
+        with pytest.raises(ConfigError, match=f"Segmenter: {said}"):
+            Segmenter(fake_preset, **wrong)
+    with pytest.raises(ConfigError, match="colour"):
+        Segmenter(fake_preset, colour=1)
 
 
 def test_boxes_that_cannot_be_are_refused(segmenter: Segmenter) -> None:

@@ -6,7 +6,10 @@ import asyncio
 import copy
 import multiprocessing
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,7 @@ from pipeline import Segmenter
 from pipeline.errors import ConfigError
 from pipeline.models.forward import one_thread
 
-THREADS = 4
+THREADS = 8
 
 
 def picture(number: int) -> Image.Image:
@@ -49,10 +52,10 @@ def test_each_thread_gets_the_mask_of_its_picture(preset: str, engine: str) -> N
 
 def test_tasks_of_asyncio_may_share_it() -> None:
     segmenter = Segmenter("u2netp", threads=1)
-    alone = [segmenter(one).alpha for one in PICTURES]
+    alone = [segmenter(one).alpha for one in PICTURES[:4]]
 
     async def all_at_once() -> list[Any]:
-        return await asyncio.gather(*(asyncio.to_thread(segmenter, one) for one in PICTURES))
+        return await asyncio.gather(*(asyncio.to_thread(segmenter, one) for one in PICTURES[:4]))
 
     for mine, wanted in zip(asyncio.run(all_at_once()), alone, strict=True):
         assert np.array_equal(mine.alpha, wanted)
@@ -95,6 +98,28 @@ def test_after_a_fork_there_is_a_sentence_and_no_hang(work: Any) -> None:
         said = pool.map_async(work, [0]).get(timeout=60)
     assert said[0].startswith("this process was forked from one that had loaded a model")
     assert "start them with spawn" in said[0]
+
+
+FORKED_FIRST = """
+import multiprocessing
+from pipeline import Segmenter
+
+def answer(number):
+    return round(Segmenter("u2netp", threads=1)("examples/espresso.jpg").quality, 4)
+
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    several = pool.map_async(answer, range(2)).get(timeout=200)
+print(*several, answer(0))
+"""
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+def test_processes_that_were_forked_before_a_model_was_loaded_load_their_own(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED_FIRST], cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(set(done.stdout.split())) == 1, done.stdout
 
 
 def test_a_spawned_process_loads_its_own() -> None:

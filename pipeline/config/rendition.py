@@ -215,6 +215,22 @@ class Rendition(Section):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+COLOURS = {"white": "#ffffff", "black": "#000000"}
+"""Colours that may be given by name."""
+
+
+def parse_colour(text: str) -> str:
+    """Return ``#f4f1ea``, ``white`` or ``black`` as six hexadecimal digits after a #.
+
+    Raises:
+        ConfigError: It is none of these.
+    """
+    colour = COLOURS.get(text.lower(), text) if isinstance(text, str) else text
+    if not isinstance(colour, str) or not _COLOUR.fullmatch(colour):
+        raise ConfigError(f'the background {text!r} is not a colour; give six hex digits such as "#f4f1ea", white or black')
+    return colour.lower()
+
+
 def rgb(colour: str) -> tuple[int, int, int]:
     """Parse ``#rrggbb`` to red, green and blue, 0 to 255 each."""
     red, green, blue = bytes.fromhex(colour[1:])

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 from valid_images import saved
 
 from pipeline.config.job import Limits
@@ -45,7 +45,7 @@ def test_paths_bytes_files_and_tensors_are_pictures(tmp_path: Path) -> None:
     data = saved(pixels, "PNG")
     (tmp_path / "a.png").write_bytes(data)
     taken = [str(tmp_path / "a.png"), tmp_path / "a.png", data, bytearray(data), memoryview(data), io.BytesIO(data)]
-    taken += [pixels / 255.0, torch.from_numpy(pixels)]
+    taken += [pixels / 255.0, np.float32(pixels / 255.0), torch.from_numpy(pixels), np.asfortranarray(pixels)]
     for picture in taken:
         assert np.array_equal(upright_rgb(picture), pixels), type(picture)
         assert not is_several(picture)
@@ -53,6 +53,7 @@ def test_paths_bytes_files_and_tensors_are_pictures(tmp_path: Path) -> None:
         assert np.array_equal(upright_rgb(file), pixels)
     assert upright_rgb(np.eye(3, dtype=np.bool_))[0, 0].tolist() == [255, 255, 255]
     assert is_several([pixels]) and is_several((pixels, data)) and is_several(one for one in [pixels])
+    assert not is_several({"image": pixels}), "a row of a data set is no list of pictures"
 
 
 @pytest.mark.parametrize("thing", [None, 7, {"a": 1}, io.StringIO("x"), object()])
@@ -73,13 +74,59 @@ def test_anything_else_is_a_type_error_that_says_what_is_taken(thing: Any) -> No
     ],
 )
 def test_arrays_that_are_no_picture(array: np.ndarray, said: str) -> None:
-    with pytest.raises(DecodeError, match=said):
+    with pytest.raises(TypeError, match=said):
         upright_rgb(array)
 
 
+MODES = ("1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "LA", "PA", "RGBX", "La", "RGBa", "I;16", "F")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_pil_image_of_any_mode_shows_the_same_colours(mode: str) -> None:
+    colours = np.array([[(255, 0, 0), (0, 0, 255)], [(0, 0, 0), (255, 255, 255)]], np.uint8).repeat(4, 0).repeat(4, 1)
+    image = Image.fromarray(colours)
+    grey = np.asarray(image.convert("L"))
+    if mode in {"1", "L", "LA", "La", "I;16", "F"}:
+        colours = np.dstack([np.where(grey > 127, 255, 0).astype(np.uint8) if mode == "1" else grey] * 3)
+    image = {
+        "I;16": lambda: Image.fromarray(grey.astype(np.uint16) * 257),
+        "F": lambda: Image.fromarray(grey.astype(np.float32) / 255),
+        "LAB": lambda: ImageCms.profileToProfile(image, _profile("sRGB"), _profile("LAB"), outputMode="LAB"),
+        "1": lambda: image.convert("1", dither=Image.Dither.NONE),
+        **{to: lambda by=by, to=to: image.convert(by).convert(to) for by, to in (("LA", "La"), ("RGBA", "RGBa"), ("P", "PA"))},
+    }.get(mode, lambda: image.convert(mode))()
+    assert image.mode == mode
+    found = upright_rgb(image)
+    assert found.shape == (8, 8, 3) and found.flags.c_contiguous
+    assert np.abs(found.astype(int) - colours).max() <= {"LAB": 24, "YCbCr": 2}.get(mode, 0)
+
+
+def _profile(name: Literal["sRGB", "LAB"]) -> ImageCms.core.CmsProfile:
+    return ImageCms.createProfile(name)
+
+
+def test_pil_images_without_a_known_white_or_without_pixels() -> None:
+    for image in (Image.new("I", (4, 4), 300), Image.new("F", (4, 4), 300)):
+        with pytest.raises(TypeError, match="from 300 to 300 is unknown"):
+            upright_rgb(image)
+    with pytest.raises(DecodeError, match="0 x 4 pixels has nothing to cut out"):
+        upright_rgb(Image.new("RGB", (0, 4)))
+
+
+def test_the_bundled_photos_have_a_short_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert upright_rgb("examples/espresso.jpg").shape == (400, 600, 3)
+
+
 @pytest.mark.parametrize(
-    ("path", "said"), [("gone.jpg", "No such file"), ("https://h/a.jpg", "give its bytes"), ("a\0b", "null")]
+    ("path", "said"),
+    [
+        ("gone.jpg", "gone.jpg cannot be read .No such file"),
+        ("https://h/a.jpg", "https://h/a.jpg cannot be read .*give its bytes"),
+        ("a\0b", "null"),
+        (Path(__file__).parent, "imaging is a folder; give a list of its files, or use pipeline.run"),
+    ],
 )
-def test_files_that_cannot_be_read(path: str, said: str) -> None:
+def test_files_that_cannot_be_read(path: str | Path, said: str) -> None:
     with pytest.raises(DecodeError, match=said):
         upright_rgb(path)

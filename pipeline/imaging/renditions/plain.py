@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import io
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
-from pipeline.config.rendition import Rendition
+from pipeline.config.rendition import rgb
 from pipeline.imaging.lossy import encode_lossy
 from pipeline.imaging.png import encode_cutout, encode_picture
-from pipeline.imaging.renditions.render import render
-from pipeline.types import Mask, Pixels
+from pipeline.imaging.renditions.compose import composite, premultiply
+from pipeline.imaging.renditions.fit import Fit, object_box
+from pipeline.types import Mask, Pixels, Size
 
-Format = Literal["png", "webp", "jpeg"]
+Format = Literal["png", "webp", "jpeg", "tiff"]
 
-FORMATS: dict[str, Format] = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
+FORMATS: dict[str, Format] = {
+    **{".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"},
+    **{".tif": "tiff", ".tiff": "tiff"},
+}
 """Format of each suffix of a file."""
 
 
@@ -29,13 +36,20 @@ def encode_plain(colours: Pixels, alpha: Mask, form: Format, background: str | N
     """
     if form == "jpeg":
         background = background or "#ffffff"
-    if background is None and form == "png":
-        return encode_cutout(colours, alpha)
     if background is None:
-        return encode_lossy(np.dstack([colours * (alpha > 0)[..., None], alpha]), "webp", None)
-    rendition = Rendition(name="plain", background=background, format=form)
-    (made,) = render([rendition], colours, alpha, {})
-    if made.data is not None:
-        return made.data
-    empty = np.full(colours.shape, rendition.colour, np.uint8)  # the mask shows no object
-    return encode_picture(empty) if form == "png" else encode_lossy(empty, form, None)
+        if form == "png":
+            return encode_cutout(colours, alpha)
+        return _encode(np.dstack([colours * (alpha > 0)[..., None], alpha]), form)
+    over, size = np.full(colours.shape, rgb(background), np.uint8), Size(*alpha.shape)
+    if object_box(alpha) is not None:  # as in a rendition: haze alone is no object
+        composite(over, premultiply(colours, alpha), None, Fit((0, 0, size.width, size.height), size, size, 0, 0))
+    return encode_picture(over) if form == "png" else _encode(over, form)
+
+
+def _encode(pixels: npt.NDArray[np.uint8], form: Literal["webp", "jpeg", "tiff"]) -> bytes:
+    """Encode (H, W, 3) RGB or (H, W, 4) straight RGBA."""
+    if form != "tiff":
+        return encode_lossy(pixels, form, None)
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "TIFF", compression="tiff_adobe_deflate")
+    return sink.getvalue()
