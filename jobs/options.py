@@ -91,14 +91,16 @@ def job_of(
         ConfigError: A setting is missing, unknown or out of range.
     """
     from pipeline.config.job import load_job
-    from pipeline.paths import example_path
 
-    named = example_path(manifest) if manifest else None
-    job = load_job(
-        manifest=named, output=output, preset=preset, overrides=pairs, job_file=job_file, renditions=renditions or ()
+    return load_job(
+        manifest=manifest,
+        output=output,
+        preset=preset,
+        overrides=pairs,
+        job_file=job_file,
+        renditions=renditions or (),
+        allow_roots=allow_roots or (),
     )
-    allowlist = (*job.storage.allow_roots, *(allow_roots or ()))
-    return job.model_copy(update={"storage": job.storage.model_copy(update={"allow_roots": allowlist})})
 
 
 def settings(chosen: list[str] | None, endpoint_url: str | None) -> list[str]:

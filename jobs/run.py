@@ -90,7 +90,7 @@ def run(
 
     Run the same command again to continue a stopped run. Items in the index are skipped, failed ones too (see --retry).
     """
-    from pipeline.errors import PipelineError
+    from pipeline.errors import PipelineError, parse_codes
     from pipeline.run.signals import SignalHandler
 
     def report(error: Stopped) -> None:
@@ -105,7 +105,7 @@ def run(
     try:
         pairs += [f"budget.deadline_s={seconds(deadline)}"] if deadline else []
         parsed = options.job_of(manifest, output, preset, job, pairs, allow_root, rendition)
-        codes = error_codes(retry)
+        codes = parse_codes(retry)
     except PipelineError as error:
         from pipeline.run.notify import notify_refused
 
@@ -155,22 +155,3 @@ def seconds(text: str) -> float:
     if unit not in UNITS or not number.replace(".", "", 1).isdecimal() or not float(number):
         raise ConfigError(f"--deadline {text}: give a time above 0 with a unit, such as 45m, 6h or 1.5d")
     return float(number) * UNITS[unit]
-
-
-def error_codes(text: str | None) -> set[str]:
-    """Parse ``fetch,write`` to a set; ``all`` is every code.
-
-    Raises:
-        ConfigError: One of them is not an error code.
-    """
-    from pipeline.errors import ITEM_ERRORS, ConfigError
-
-    codes = {code.strip() for code in (text or "").split(",") if code.strip()}
-    known = {error.code for error in ITEM_ERRORS}
-    if codes == {"all"}:
-        return known
-    if codes - known:
-        raise ConfigError(
-            f"--retry {text}: {min(codes - known)!r} is not an error code; choose from {', '.join(sorted(known))}, or all"
-        )
-    return codes

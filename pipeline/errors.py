@@ -27,13 +27,17 @@ Anything else is a bug: a traceback and exit 1. Codes are stable, so that tools 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 
 class PipelineError(Exception):
     """Base of every error that this package raises on purpose. ``exit_code`` is the exit code of a job that ends with it."""
 
     exit_code: ClassVar[int] = 1
+
+    record: Any = None
+    """The ``RunRecord`` of the run that ended with this error; None if no run had begun."""
 
 
 class Refused(PipelineError):
@@ -140,3 +144,21 @@ ITEM_ERRORS: tuple[type[ItemError], ...] = (
     *(ItemRefused, FetchError, DecodeError, SegmentError, RefineError, WriteError, ItemCrashed),
 )
 """Every item error of a run, to look codes up."""
+
+
+def parse_codes(given: str | Iterable[str] | None) -> set[str]:
+    """Return error codes of items, from ``fetch,write`` or several texts. ``all`` is every code.
+
+    Raises:
+        ConfigError: One of them is not an error code.
+    """
+    texts = given.split(",") if isinstance(given, str) else given or ()
+    codes = {code.strip() for code in texts if code.strip()}
+    known = {error.code for error in ITEM_ERRORS}
+    if codes == {"all"}:
+        return known
+    if codes - known:
+        raise ConfigError(
+            f"--retry: {min(codes - known)!r} is not an error code; choose from {', '.join(sorted(known))}, or all"
+        )
+    return codes

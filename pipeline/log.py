@@ -183,10 +183,14 @@ class RunCounters:
 
     On a terminal: a bar with items per second, failures, items to review and the time left. Otherwise: a JSON line every
     ``JSON_EVERY_S``.
+
+    Args:
+        total: Items to do.
+        bar: False shows no bar on a terminal.
     """
 
-    def __init__(self, total: int) -> None:
-        self.total = total
+    def __init__(self, total: int, *, bar: bool = True) -> None:
+        self.total, self._bar = total, bar
         self.counts = {"ok": 0, "review": 0, "failed": 0}
         self.failures: dict[str, dict[str, Any]] = {}
         """A count and an example by error code."""
@@ -209,7 +213,7 @@ class RunCounters:
         self._task: TaskID | None = None
 
     def __enter__(self) -> RunCounters:
-        if sys.stderr.isatty():
+        if self._bar and sys.stderr.isatty():
             self._progress = Progress(
                 SpinnerColumn(),
                 BarColumn(),

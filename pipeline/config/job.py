@@ -6,7 +6,8 @@ part of the fingerprint. Precedence: code defaults < preset < job file < command
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from pipeline.config.presets import DEFAULT_PRESET, Preset, load_preset
 from pipeline.config.recipe import Recipe
 from pipeline.config.sections import Section, build, parse_yaml, read_yaml, yaml_problem
 from pipeline.errors import ConfigError
+from pipeline.paths import example_path
 
 CUDA_BATCH_MPX = 4.2
 """Megapixels per batch on a GPU: four frames of 1024² keep it busy and fit into 16 GB."""
@@ -280,24 +282,41 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
     return tree
 
 
+def nest_settings(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Convert ``{"recipe.stretch": True}`` to ``{"recipe": {"stretch": True}}``.
+
+    Raises:
+        ConfigError: A name is not of the form section.key.
+    """
+    tree: dict[str, dict[str, Any]] = {}
+    for name, value in given.items():
+        section, dot, key = str(name).partition(".")
+        if not (dot and key) or section not in JOB_SECTIONS:
+            raise ConfigError(f"settings: {name!r} is not section.key with a section of {', '.join(JOB_SECTIONS)}")
+        tree.setdefault(section, {})[key] = os.fspath(value) if isinstance(value, os.PathLike) else value
+    return tree
+
+
 def load_job(
     *,
     manifest: str | None = None,
     output: str | None = None,
     preset: str | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     job_file: str | None = None,
     renditions: Sequence[str] = (),
+    allow_roots: Sequence[str] = (),
 ) -> Job:
-    """Build a job from a job file and the command line's values, which take precedence.
+    """Build a job from a job file and the values of the command line or of ``pipeline.run``, which take precedence.
 
     Args:
-        manifest: Path or URI.
+        manifest: Path or URI. ``examples/…`` leads to the bundled photos.
         output: Path or URI.
         preset: Name or path.
-        overrides: ``section.key=value`` pairs.
+        overrides: ``section.key=value`` pairs, or values by ``section.key``.
         job_file: Path of a YAML file.
         renditions: Names or paths of renditions to add to the recipe's.
+        allow_roots: Roots to add to those of the settings.
 
     Raises:
         ConfigError: A setting is missing, unknown or out of range.
@@ -316,11 +335,11 @@ def load_job(
     for name in ("manifest", "preset"):
         if not isinstance(content.get(name, ""), str):
             raise ConfigError(f"{job_file}: {name} must be text, not {type(content[name]).__name__}")
-    given = parse_overrides(overrides)
+    given = nest_settings(overrides) if isinstance(overrides, Mapping) else parse_overrides(overrides)
     sections = {name: {**(content.get(name) or {}), **given.get(name, {})} for name in JOB_SECTIONS}
     recipe = sections.pop("recipe")
     facts: dict[str, Any] = {
-        "manifest": manifest or content.get("manifest"),
+        "manifest": example_path(manifest) if manifest else content.get("manifest"),
         "preset": load_preset(preset or content.get("preset") or DEFAULT_PRESET, recipe, renditions),
         **sections,
     }
@@ -329,4 +348,6 @@ def load_job(
     for needed, given_as in (("manifest", facts["manifest"]), ("output", sections["output"].get("uri"))):
         if not given_as:
             raise ConfigError(f"no {needed}: give --{needed} a path or a URI")
-    return build(Job, facts, job_file or "the command line")
+    job = build(Job, facts, job_file or ("settings" if isinstance(overrides, Mapping) else "the command line"))
+    allowlist = (*job.storage.allow_roots, *allow_roots)
+    return job.model_copy(update={"storage": job.storage.model_copy(update={"allow_roots": allowlist})})

@@ -28,7 +28,7 @@ OUTCOMES = {
 }
 
 
-@dataclass
+@dataclass(repr=False)
 class RunRecord:
     """``runs/<run_id>.json``. Its counts are of this run. The index counts the items of all runs of the recipe."""
 
@@ -74,6 +74,10 @@ class RunRecord:
             **{name: version(name) for name in ("matteline", "ray", "torch", "onnxruntime", "pyarrow")},
         }
     )
+
+    def __repr__(self) -> str:
+        counts = f"{self.ok} ok, {self.review} review, {self.failed} failed, {self.done_before} done before"
+        return f"<RunRecord {self.run_id}: {self.outcome or 'running'}, {counts}, of {self.items} items>"
 
     def count(self, counters: RunCounters) -> None:
         """Copy the counts of the items committed so far."""

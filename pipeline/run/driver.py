@@ -19,6 +19,7 @@ from pipeline.output.lease import Lease, new_run_id, run_id_after
 from pipeline.output.progress import Progress
 from pipeline.output.run_record import RunRecord
 from pipeline.run.budget import check_budget
+from pipeline.run.callback import Callback, Reporter
 from pipeline.run.gpus import is_small, will_use_gpus
 from pipeline.run.local import load_model
 from pipeline.run.metrics import LEASE, LEFT, RUN_ITEMS, SPEED
@@ -28,6 +29,8 @@ from pipeline.run.preflight import Plan, check_model, make_plan, missing_items, 
 from pipeline.run.prepare import is_settled, needs_derivation, prepare_output
 from pipeline.run.signals import SignalHandler
 from pipeline.storage.files import Files
+
+INTERRUPTED = "stopped by Ctrl-C; run the same job again to continue"
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class _Run:
     lease: Lease
     progress: Progress
     baseline: Baseline | None
+    reporter: Reporter
 
 
 def run_job(
@@ -49,6 +53,7 @@ def run_job(
     changed: bool = False,
     replace: bool = False,
     signals: SignalHandler | None = None,
+    callback: Callback | None = None,
 ) -> tuple[Plan, RunRecord]:
     """Run a job. Items that are in the index already are skipped.
 
@@ -59,6 +64,7 @@ def run_job(
         changed: Reprocess items whose manifest row or image has changed.
         replace: Reprocess items of another recipe, instead of refusing the output.
         signals: What SIGTERM and SIGINT do; None keeps the caller's handlers.
+        callback: Called with the progress of the run; see ``run.callback``.
 
     Raises:
         PipelineError: The run was refused, stopped, or had too many failures. The run record says the same, if the run had
@@ -77,12 +83,15 @@ def run_job(
         record = notifier.record = RunRecord(
             run_id, plan.manifest.uri, recipe.fingerprint(), recipe.name, plan.rows, plan.rows - plan.todo
         )
+        reporter = Reporter(callback, record)
         facts = {"items": plan.rows, "done_before": record.done_before, "output": plan.output.folder}
         log.info(f"{plan.todo} of {plan.rows} items to do", extra={"facts": facts})
         if not plan.todo and is_settled(plan):
             _check_index(plan)
             _write_record(plan, record, 0, None)
+            reporter.finish()
             return plan, record
+        reporter.update()
         if plan.todo:
             handled = _on_signal(signals, lambda reason: notifier.send(Stopped.exit_code, reason, quick=True))
             with handled, waiting_for("loading the model"):  # in this order: a signal may come after the first line
@@ -95,7 +104,7 @@ def run_job(
                 every_s=job.compute.progress_s,
                 beat=lambda facts: _set_gauges(facts, lease),
             )
-            run = _Run(plan, record, lease, progress, accepted)
+            run = _Run(plan, record, lease, progress, accepted, reporter)
             with _on_signal(signals, lambda reason: _stop(run, notifier, reason)):
                 with waiting_for("checking the output's index", at_once=False):
                     prepare_output(plan)
@@ -140,8 +149,8 @@ def _run_and_record(run: _Run) -> None:
     plan, record = run.plan, run.record
     try:
         if plan.todo or needs_derivation(plan):
-            run_passes(plan, record, run.lease)
-            run_derivation(plan, record, run.lease)
+            run_passes(plan, record, run.lease, run.reporter)
+            run_derivation(plan, record, run.lease, run.reporter)
         if run.baseline is not None:
             record.drift = drift(run.baseline, plan.output, plan.job.drift)
             _log_drift(record.drift)
@@ -149,6 +158,10 @@ def _run_and_record(run: _Run) -> None:
         _check_index(plan)
     except PipelineError as error:
         _write_record(plan, record, error.exit_code, str(error))
+        error.record = record
+        raise
+    except KeyboardInterrupt:  # a Python caller's Ctrl-C: the command has a SignalHandler
+        _write_record(plan, record, Stopped.exit_code, INTERRUPTED)
         raise
     except BaseException as error:
         _write_record(plan, record, 1, type(error).__name__)
@@ -157,6 +170,7 @@ def _run_and_record(run: _Run) -> None:
         _write_record(plan, record, 0, None)
     finally:
         run.progress.close()
+        run.reporter.finish()
 
 
 def _check_index(plan: Plan) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.config.job import Job, parse_notify_target
-from pipeline.errors import ConfigError, PipelineError, StorageError, WriteError
+from pipeline.errors import ConfigError, PipelineError, Stopped, StorageError, WriteError
 from pipeline.log import log
 from pipeline.output.run_record import OUTCOMES, RunRecord
 from pipeline.storage.files import Files
@@ -95,6 +95,9 @@ def notifying(job: Job, run_id: str, files: Files) -> Iterator[Notifier]:
         yield notifier
     except PipelineError as error:
         notifier.send(error.exit_code, str(error))
+        raise
+    except KeyboardInterrupt:
+        notifier.send(Stopped.exit_code, "stopped by Ctrl-C")
         raise
     except BaseException as error:
         notifier.send(1, type(error).__name__)

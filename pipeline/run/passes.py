@@ -20,6 +20,7 @@ from pipeline.output.run_record import RunRecord
 from pipeline.output.settings import read_settings, write_settings
 from pipeline.run import local
 from pipeline.run.budget import check_budget
+from pipeline.run.callback import Reporter
 from pipeline.run.gpus import is_small
 from pipeline.run.preflight import Plan, missing_items, only_missing
 from pipeline.run.prepare import tidy_index
@@ -28,26 +29,27 @@ PASSES = 2
 """Passes over the manifest in one run. The second one does what the first has lost."""
 
 
-def run_passes(plan: Plan, record: RunRecord, lease: Lease) -> None:
+def run_passes(plan: Plan, record: RunRecord, lease: Lease, reporter: Reporter) -> None:
     """Process the items to do, and then those that are missing: Ray can lose rows of a block that it rebuilds.
 
     Args:
         plan: The job and its items to do.
         record: Counts the items.
         lease: The lease of the output.
+        reporter: Told about every committed part.
 
     Raises:
         PipelineError: The run was stopped, a worker refused weights or settings, or items are still missing.
     """
-    with RunCounters(plan.todo) as counters:
-        _run_passes(plan, record, lease, counters)
+    with RunCounters(plan.todo, bar=reporter.is_silent) as counters:
+        _run_passes(plan, record, lease, counters, reporter)
 
 
-def _run_passes(plan: Plan, record: RunRecord, lease: Lease, counters: RunCounters) -> None:
+def _run_passes(plan: Plan, record: RunRecord, lease: Lease, counters: RunCounters, reporter: Reporter) -> None:
     for _ in range(PASSES):
         try:
             if plan.todo:
-                _run_pass(plan, record, lease, counters)
+                _run_pass(plan, record, lease, counters, reporter)
         except BaseException:
             # Without the lease, tidying the index is another run's job. Nothing may hide why this one ended.
             if lease.lost is None:
@@ -65,7 +67,7 @@ def _run_passes(plan: Plan, record: RunRecord, lease: Lease, counters: RunCounte
     raise ItemsMissing(missing_items(plan.todo, plan))
 
 
-def _run_pass(plan: Plan, record: RunRecord, lease: Lease, counters: RunCounters) -> None:
+def _run_pass(plan: Plan, record: RunRecord, lease: Lease, counters: RunCounters, reporter: Reporter) -> None:
     budget = plan.job.budget
     try:
         # Closed at the latest here: no worker may go on without the lease.
@@ -75,6 +77,7 @@ def _run_pass(plan: Plan, record: RunRecord, lease: Lease, counters: RunCounters
                 record.count(counters)
                 lease.check()
                 compactor.part_added()
+                reporter.update()
                 if counters.done >= budget.judged_after:
                     check_budget(counters.counts, budget)
     finally:
@@ -93,8 +96,8 @@ def _segment_items(plan: Plan, record: RunRecord, lease: Lease, counters: RunCou
         yield from local.segment_items(plan, pool, record.run_id)
 
 
-def run_derivation(plan: Plan, record: RunRecord, lease: Lease) -> None:
-    """Make the outputs and renditions that finished items lack, and record that none do.
+def run_derivation(plan: Plan, record: RunRecord, lease: Lease, reporter: Reporter) -> None:
+    """Make the outputs and renditions that finished items lack, and record that none do. Arguments are as in ``run_passes``.
 
     Raises:
         ItemsMissing: Some items still lack something. The message names one.
@@ -116,6 +119,7 @@ def run_derivation(plan: Plan, record: RunRecord, lease: Lease) -> None:
                     failures |= json.loads(part["failures"])
                     lease.check()
                     compactor.part_added()
+                    reporter.update()
         finally:
             if lease.lost is None:
                 tidy_index(plan.output)

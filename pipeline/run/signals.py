@@ -95,3 +95,16 @@ def _forget() -> None:
 
 def _nothing(_number: int, _frame: Any) -> None:
     """Do nothing. A Python handler must be set for the wakeup to be written."""
+
+
+@contextmanager
+def keep_handlers() -> Iterator[None]:
+    """Set the handlers of SIGTERM and SIGINT back at the end of the block: Ray sets its own. Other threads set none."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                if handler is not None:  # None: it was set by other code than Python's
+                    signal.signal(number, handler)

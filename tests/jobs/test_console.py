@@ -9,8 +9,7 @@ import pytest
 from rich.table import Table
 
 from jobs.main import app
-from jobs.run import error_codes
-from pipeline.errors import ITEM_ERRORS, ConfigError
+from pipeline.errors import ITEM_ERRORS, ConfigError, parse_codes
 from pipeline.log import SafeConsole
 
 
@@ -34,7 +33,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_all_is_every_error_code() -> None:
-    assert error_codes("all") == {error.code for error in ITEM_ERRORS}
-    assert error_codes("fetch, write") == {"fetch", "write"}
+    assert parse_codes("all") == {error.code for error in ITEM_ERRORS}
+    assert parse_codes("fetch, write") == {"fetch", "write"}
     with pytest.raises(ConfigError, match="or all"):
-        error_codes("all,fetch")
+        parse_codes("all,fetch")

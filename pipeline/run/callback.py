@@ -1,0 +1,111 @@
+"""Tell a Python caller how far a run is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.errors import PipelineError
+from pipeline.log import log
+from pipeline.output.progress import RUNNING
+from pipeline.output.run_record import RunRecord
+
+EVERY_S = 0.25
+"""Seconds between two calls, at least. The last call of a run comes at once."""
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """How far a run is: what ``pipeline.run`` gives to its ``progress`` function."""
+
+    run_id: str
+    """Id of the run; its record is ``_matteline/runs/<run_id>.json`` in the output."""
+
+    state: str
+    """``running``, and in the last call the outcome: ``complete``, ``stopped``, … as in the run record."""
+
+    items: int
+    """Items of the manifest."""
+
+    done_before: int
+    """Items that were finished before this run."""
+
+    ok: int
+    """Items that this run finished, fit for use."""
+
+    review: int
+    """Items that this run finished, and that a person should look at."""
+
+    failed: int
+    """Items that this run could not finish."""
+
+    derived: int
+    """Items finished before that got an output or rendition that they lacked."""
+
+    items_per_s: float
+    """Items that this run finishes per second; 0 until the first ones are."""
+
+    @property
+    def done(self) -> int:
+        """Items with a result or an error, of this run and earlier ones."""
+        return self.done_before + self.ok + self.review + self.failed
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds until all items are done, estimated; None while the speed is unknown."""
+        return (self.items - self.done) / self.items_per_s if self.items_per_s else None
+
+
+Callback = Callable[[RunProgress], object]
+
+
+class Reporter:
+    """Calls a function with the progress of a run, in the thread of the caller and every ``EVERY_S`` seconds at most.
+
+    A ``PipelineError`` that the function raises ends the run. Any other exception is logged, and the function is not called
+    again: a display must not cost a night's work.
+
+    Args:
+        callback: The function; None for none.
+        record: The run record, which others keep up to date.
+    """
+
+    def __init__(self, callback: Callback | None, record: RunRecord) -> None:
+        self._callback, self._record = callback, record
+        self._called = float("-inf")
+
+    @property
+    def is_silent(self) -> bool:
+        """True if there is no function, so that the run may draw its own progress bar."""
+        return self._callback is None
+
+    def update(self) -> None:
+        """Call the function, unless it was called just now.
+
+        Raises:
+            PipelineError: The function wants the run to end.
+        """
+        if time.monotonic() - self._called >= EVERY_S:
+            self._call()
+
+    def finish(self) -> None:
+        """Call the function with the final counts. The run is over, so nothing that it raises has an effect."""
+        try:
+            self._call()
+        except PipelineError as error:
+            log.warning(f"the progress function has raised an error after the end of the run: {error}")
+
+    def _call(self) -> None:
+        if self._callback is None:
+            return
+        record = self._record
+        counts = (record.items, record.done_before, record.ok, record.review, record.failed, record.derived)
+        try:
+            self._callback(RunProgress(record.run_id, record.outcome or RUNNING, *counts, record.items_per_s))
+        except PipelineError:
+            raise
+        except Exception:  # noqa: BLE001  it is the caller's code
+            log.exception("the progress function has raised an error and is not called again; the run goes on")
+            self._callback = None
+        self._called = time.monotonic()
