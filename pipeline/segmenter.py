@@ -54,19 +54,18 @@ class Cutout:
     >>> mask, cutout = result              # (H, W) and (H, W, 4) uint8
 
     Its arrays have the height and width of the upright picture.
+
+    Attributes:
+        picture: The picture itself, upright and in sRGB: (H, W, 3) uint8 RGB.
+        mask: Opacity: (H, W) uint8, 0 transparent, 255 opaque.
+        score: Quality, reasons and signals.
+        recipe: The settings that made it.
     """
 
     picture: Pixels
-    """The picture itself, upright and in sRGB: (H, W, 3) uint8 RGB."""
-
     mask: Mask
-    """Opacity: (H, W) uint8, 0 transparent, 255 opaque."""
-
     score: Score
-    """Quality, reasons and signals."""
-
     recipe: Recipe
-    """The settings that made it."""
 
     @property
     def alpha(self) -> Mask:
@@ -199,10 +198,10 @@ class Segmenter:
         changes = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in recipe.items()}
         chosen = load_preset(os.fspath(preset), changes)
         check_licence(chosen, accept_licence)
-        facts = {"device": str(device), "threads_per_actor": threads, "engine": engine}  # str: a torch.device is taken, too
-        compute = build(Compute, facts, "Segmenter")
-        files = Files(storage or Storage())
-        self._load(chosen.recipe, files, compute.device, compute.threads_per_actor, None, compute.engine)
+        if threads is not None and (not isinstance(threads, int) or threads < 1):
+            raise ConfigError(f"threads={threads!r} must be a whole number from 1, or None")
+        compute = build(Compute, {"device": str(device), "engine": engine}, "Segmenter")  # str: a torch.device is taken, too
+        self._load(chosen.recipe, Files(storage or Storage()), compute.device, threads, None, compute.engine)
 
     @classmethod
     def from_recipe(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 import time
 
 import pytest
@@ -44,3 +46,13 @@ def test_progress_is_told_before_anything_is_done(logged: list[logging.LogRecord
     with RunCounters(10):
         assert lines(logged, 2) == ["progress"] * 2
     assert logged[0].facts == {"ok": 0, "review": 0, "failed": 0, "total": 10, "items_per_s": 0.0, "eta_s": None}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("bar", [True, False])
+def test_a_terminal_shows_a_bar_unless_the_caller_shows_progress(bar: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with RunCounters(10, bar=bar) as counters:
+        counters.add(3, 0, 0)
+    assert ("3/10" in terminal.getvalue()) == bar

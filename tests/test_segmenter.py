@@ -121,9 +121,12 @@ def test_arguments_of_several_kinds(fake_preset: str, tmp_path: Path) -> None:
     assert Segmenter(Path(fake_preset), device=torch.device("cpu")).device == "cpu"
     with pytest.raises(WeightsError, match="gone.onnx"):
         Segmenter("u2netp", weights=tmp_path / "gone.onnx")
-    for wrong, said in (({"threads": 0}, "threads_per_actor"), ({"device": "mps"}, "device"), ({"engine": "tpu"}, "engine")):
-        with pytest.raises(ConfigError, match=f"Segmenter: {said}"):
+    for wrong, said in (({"device": "mps"}, "Segmenter: device"), ({"engine": "tpu"}, "Segmenter: engine")):
+        with pytest.raises(ConfigError, match=said):
             Segmenter(fake_preset, **wrong)
+    for threads in (0, "2", 1.5):
+        with pytest.raises(ConfigError, match=f"threads={threads!r} must be a whole number from 1"):
+            Segmenter(fake_preset, threads=threads)
     with pytest.raises(ConfigError, match="colour"):
         Segmenter(fake_preset, colour=1)
 

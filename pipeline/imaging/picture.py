@@ -94,8 +94,10 @@ def _from_pil(image: PilImage) -> Pixels:
     if 0 in image.size:
         raise DecodeError(f"a picture of {image.width} x {image.height} pixels has nothing to cut out")
     image = upright(image)
-    if image.mode in {"I", "F"}:  # 32 bits: only the numbers can say what is white
+    if image.mode == "F":
         return _from_array(np.asarray(image))
+    if image.mode == "I":
+        raise TypeError("a PIL image of mode I has no known white; convert it to mode L or I;16, or give an array of floats")
     return np.array(to_srgb(image))
 
 

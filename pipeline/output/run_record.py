@@ -30,7 +30,12 @@ OUTCOMES = {
 
 @dataclass(repr=False)
 class RunRecord:
-    """``runs/<run_id>.json``. Its counts are of this run. The index counts the items of all runs of the recipe."""
+    """How a run went: ``runs/<run_id>.json``, and what ``pipeline.run`` returns.
+
+    ``outcome``, ``exit_code`` and ``error`` say how it ended. ``ok``, ``review``, ``failed`` and ``failures`` (by error code)
+    are of this run, ``items`` is the manifest's number of items, and ``done_before`` the number that earlier runs finished. The
+    index counts the items of all runs of the recipe.
+    """
 
     run_id: str
     manifest: str

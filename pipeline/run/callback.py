@@ -17,34 +17,29 @@ EVERY_S = 0.25
 
 @dataclass(frozen=True)
 class RunProgress:
-    """How far a run is: what ``pipeline.run`` gives to its ``progress`` function."""
+    """How far a run is: what ``pipeline.run`` gives to its ``progress`` function.
+
+    Attributes:
+        run_id: Id of the run. Its record is ``_matteline/runs/<run_id>.json`` in the output.
+        state: ``running``, and in the last call the outcome of the run record: ``complete``, ``stopped``, and so on.
+        items: Items of the manifest.
+        done_before: Items that earlier runs finished.
+        ok: Items of this run that are fit for use.
+        review: Items of this run that a person should look at.
+        failed: Items of this run that have no result.
+        derived: Items finished before that got an output or rendition that they lacked.
+        items_per_s: Items that this run finishes per second; 0 until the first ones are finished.
+    """
 
     run_id: str
-    """Id of the run; its record is ``_matteline/runs/<run_id>.json`` in the output."""
-
     state: str
-    """``running``, and in the last call the outcome: ``complete``, ``stopped``, … as in the run record."""
-
     items: int
-    """Items of the manifest."""
-
     done_before: int
-    """Items that were finished before this run."""
-
     ok: int
-    """Items that this run finished, fit for use."""
-
     review: int
-    """Items that this run finished, and that a person should look at."""
-
     failed: int
-    """Items that this run could not finish."""
-
     derived: int
-    """Items finished before that got an output or rendition that they lacked."""
-
     items_per_s: float
-    """Items that this run finishes per second; 0 until the first ones are."""
 
     @property
     def done(self) -> int:

@@ -188,7 +188,9 @@ def test_a_run_that_the_caller_ends_can_be_continued(
 
     out = tmp_path / "out"
     with pytest.raises(error):
-        run(photos, out, preset=fake_preset, settings=every_part, progress=after_some)
+        run(photos, out, preset=fake_preset, settings=every_part | {"notify.to": tmp_path / "note.json"}, progress=after_some)
+    note = json.loads((tmp_path / "note.json").read_text())
+    assert (note["outcome"], note["exit_code"]) == ("stopped", 4) and said in note["error"]
     (path,) = (out / "_matteline" / "runs").iterdir()
     written = json.loads(path.read_text())
     assert (written["outcome"], written["exit_code"]) == ("stopped", 4) and said in written["error"]
