@@ -49,7 +49,10 @@ class RunProgress:
     @property
     def eta_s(self) -> float | None:
         """Seconds until all items are done, estimated; None while the speed is unknown."""
-        return (self.items - self.done) / self.items_per_s if self.items_per_s else None
+        left = self.items - self.done
+        if not left:
+            return 0.0
+        return left / self.items_per_s if self.items_per_s else None
 
 
 Callback = Callable[[RunProgress], object]

@@ -30,8 +30,8 @@ def test_it_has_the_counts_of_the_record_and_an_estimate(record: RunRecord) -> N
     Reporter(told.append, record).update()
     assert told == [RunProgress("run-1", "running", 12, 2, ok=3, review=1, failed=1, derived=0, items_per_s=2.0)]
     assert (told[0].done, told[0].eta_s) == (7, 2.5)
-    record.items_per_s = 0.0
-    assert RunProgress("run-1", "running", 12, 2, 0, 0, 0, 0, 0.0).eta_s is None
+    assert RunProgress("run-1", "running", 12, 2, 0, 0, 0, 0, items_per_s=0.0).eta_s is None
+    assert RunProgress("run-1", "complete", 12, 12, 0, 0, 0, 0, items_per_s=0.0).eta_s == 0
 
 
 def test_it_is_called_four_times_per_second_at_most_and_at_the_end(record: RunRecord, clock: list[float]) -> None:
