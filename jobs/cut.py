@@ -273,7 +273,7 @@ def _write(target: _Target, mask: str | None, result: Cutout, segmenter: Segment
         return
     beside = str(PurePosixPath(target.path).with_suffix("")) if "://" not in target.path else target.path.rsplit(".", 1)[0]
     colours = result.cutout[..., :3]
-    for rendered in render(resolved.recipe.renditions, colours, result.alpha, resolved.backgrounds, result.image):
+    for rendered in render(resolved.recipe.renditions, colours, result.alpha, resolved.backgrounds, result.picture):
         path = f"{beside}-{rendered.name}.{rendered.suffix}"
         if rendered.data is not None:
             files.write(files.absolute(path), rendered.data)
