@@ -53,6 +53,7 @@ def print_report(reports: Sequence[RecipeReport]) -> None:
 
 def _print_recipe(report: RecipeReport) -> None:
     from pipeline.output.run_record import speed_of
+    from pipeline.quality.reasons import explain
     from pipeline.schema import STATUSES
 
     summary, layout, run = report.summary, report.output.layout, report.last_run
@@ -75,6 +76,11 @@ def _print_recipe(report: RecipeReport) -> None:
         rest = f" and {made - 1} more" if made > 1 else ""
         out.print(f"  {kind + 's':8} {escape(shortened(layout.uri(path)))}{rest}")
     out.print(f"  index    {escape(shortened(layout.index))}")
+    if summary.reasons:
+        reasons = table(">items", "what lowered the quality", "signal")
+        for name, count in sorted(summary.reasons.items(), key=lambda pair: (-pair[1], pair[0])):
+            reasons.add_row(str(count), escape(explain(name)), escape(name))
+        out.print(reasons)
     if summary.failures:
         failures = table("code", ">items", "example", "reason")
         for code, entry in sorted(summary.failures.items()):

@@ -253,6 +253,7 @@ def _write(target: _Target, mask: str | None, result: Cutout, segmenter: Segment
     from pipeline.imaging.png import encode_mask
     from pipeline.imaging.renditions.plain import encode_plain
     from pipeline.imaging.renditions.render import render
+    from pipeline.quality.reasons import explain
 
     say = err if target.path == PIPE else out
     colours = None if target.mask_only else result.cutout[..., :3]
@@ -264,7 +265,7 @@ def _write(target: _Target, mask: str | None, result: Cutout, segmenter: Segment
         files.write(files.absolute(target.path), data)
     if mask:
         files.write(files.absolute(mask), encode_mask(result.alpha))
-    why = f" ({', '.join(result.reasons)})" if result.reasons else ""
+    why = f" ({'; '.join(map(explain, result.reasons))})" if result.reasons else ""
     height, width = result.alpha.shape
     name = "stdout" if target.path == PIPE else target.path
     say.print(f"{name}: {width} x {height}, quality {result.quality:.2f}{why}", markup=False)

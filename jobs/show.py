@@ -58,11 +58,12 @@ def _write_sheet(output: Output, target: str) -> None:
     from pipeline.imaging.decode import decode
     from pipeline.imaging.sheet import Entry, contact_sheet
     from pipeline.output.summary import worst
+    from pipeline.quality.reasons import explain
 
     files, entries = output.files, []
     for row in worst(output, SHEET_ITEMS):
         photo = decode(files.read(row["image_uri"]), Limits())
-        caption = f"{row['item_id']}  quality {row['quality']:.2f}  {', '.join(row['reasons'])}"
+        caption = f"{row['item_id']}  quality {row['quality']:.2f}  {'; '.join(map(explain, row['reasons']))}"
         box = tuple(row["box"]) if row["box"] else None
         entries.append(Entry(photo, output.read(row["mask_path"]), output.read(row["cutout_path"]), box, caption))
     files.write(target, contact_sheet(entries))

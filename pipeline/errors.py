@@ -81,63 +81,73 @@ class LeaseHeld(PipelineError):
 
 
 class ItemError(PipelineError):
-    """One item failed. ``code`` is stable."""
+    """One item failed. ``code`` is stable, and ``about`` says in plain words what happened."""
 
     code: ClassVar[str]
+    about: ClassVar[str]
 
 
 class ItemRefused(ItemError):
     """The manifest row cannot be used: its box or its URI."""
 
     code = "item"
+    about = "the manifest's row cannot be used"
 
 
 class FetchError(ItemError):
     """The image cannot be read from storage."""
 
     code = "fetch"
+    about = "the photo cannot be read"
 
 
 class DecodeError(ItemError):
     """The bytes are not an image within the limits."""
 
     code = "decode"
+    about = "the file is not a picture that can be used"
 
 
 class SegmentError(ItemError):
     """The model failed on this image."""
 
     code = "segment"
+    about = "the model failed"
 
 
 class RefineError(ItemError):
     """The refiner failed on this image."""
 
     code = "refine"
+    about = "the edges could not be refined"
 
 
 class WriteError(ItemError):
     """The item's mask or cutout cannot be written."""
 
     code = "write"
+    about = "the results could not be saved"
 
 
 class ItemCrashed(ItemError):
     """Every process that worked on the item crashed, or was ended at its deadline."""
 
     code = "crash"
+    about = "the photo crashed the program or took too long"
 
 
 class TruthError(ItemError):
     """The item's ground truth is missing, unreadable, or not a mask of its image."""
 
     code = "truth"
+    about = "the ground truth cannot be read"
 
 
 class MaskError(ItemError):
     """The mask that the index names cannot be read."""
 
     code = "mask"
+    about = "the mask cannot be read"
 
 
 ITEM_ERRORS: tuple[type[ItemError], ...] = (
