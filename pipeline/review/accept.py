@@ -23,7 +23,7 @@ def accept(output: Output, target: str | None = None) -> Baseline:
         raise ConfigError(f"{output.folder} has no items to accept")
     sample, again = review_sample(output), "draw another one with matteline report --sample"
     if sample is not None and not sample.accepted:
-        raise ConfigError(f"the review of the sample of {output.folder} did not pass: {sample.message}")
+        raise ConfigError(f"the sample of {output.folder} is not passed: {sample.message}")
     if sample is not None and (since := found.items - found.counts["failed"] - sample.plan.lot):
         raise ConfigError(f"the sample was drawn from {sample.plan.lot} items, and {since} were added since; {again}")
     now = datetime.now(UTC).isoformat(timespec="seconds")

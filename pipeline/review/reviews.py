@@ -27,7 +27,7 @@ from pipeline.output.index import read_index
 from pipeline.output.layout import Layout
 from pipeline.output.output import Output
 from pipeline.output.settings import recipe_label
-from pipeline.review.sampling import Plan, draw, plan, upper_bound
+from pipeline.review.sampling import Plan, draw, percent, plan, upper_bound
 from pipeline.storage.errors import library_errors
 from pipeline.storage.uris import join
 
@@ -77,14 +77,17 @@ class SampleResult:
 
     @property
     def message(self) -> str:
-        """The result in one sentence."""
-        claim = f"at most {self.plan.at_most:.4g} bad with {self.plan.confidence:.4g} confidence"
-        so_far = f"{self.reviewed} of {self.plan.draw} reviewed, {self.bad} bad ({self.plan.allowed} allowed)"
-        open_or_accepted = "accepted" if self.complete else "open: review the rest"
-        failed = "not accepted: improve the output, then draw a new sample"
-        outcome = failed if self.bad > self.plan.allowed else open_or_accepted
-        bound = f"; at most {self.upper_bound:.4f} are bad (Clopper-Pearson, infinite population)" if self.reviewed else ""
-        return f"{claim}: {outcome}; {so_far}{bound}"
+        """The result in one sentence for people."""
+        plan_, so_far = self.plan, f"{self.reviewed:,} of {self.plan.draw:,} checked, {self.bad:,} bad"
+        if self.bad > plan_.allowed:
+            bound = (
+                f"up to {percent(self.upper_bound)} of all {plan_.lot:,} items may be bad ({percent(plan_.confidence)} certain)"
+            )
+            return f"not passed: {so_far}, {plan_.allowed:,} allowed; {bound}; improve the output, then draw a new sample"
+        if self.complete:
+            return f"passed: {so_far}; {plan_.claim}"
+        started = f"{so_far}, {plan_.draw - self.reviewed:,} still to check; " if self.reviewed else ""
+        return f"open: {started}{plan_.describe()}"
 
 
 def import_reviews(text: str, output: Output) -> tuple[int, str]:

@@ -29,6 +29,27 @@ class Plan:
     allowed: int
     draw: int
 
+    @property
+    def claim(self) -> str:
+        """What a passed sample shows: "at most 2 % of all 10,000 items are bad (95 % certain)"."""
+        return f"at most {percent(self.at_most)} of all {self.lot:,} items are bad ({percent(self.confidence)} certain)"
+
+    def describe(self) -> str:
+        """Return what to check and what it shows, in one sentence for people."""
+        drawn = "all" if self.draw == self.lot else f"{self.draw:,} of"
+        how = "" if self.draw == self.lot else ", drawn at random"
+        bad = "none of them is bad" if not self.allowed else f"at most {self.allowed:,} of them {_are(self.allowed)} bad"
+        return f"checks {drawn} {self.lot:,} items{how}; if {bad}, {self.claim}"
+
+
+def percent(share: float) -> str:
+    """Format a share as a percentage: 0.025 is ``2.5 %``."""
+    return f"{100 * share:.4g} %"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
 
 def plan(lot: int, at_most: float, confidence: float, allowed: int = 0) -> Plan:
     """Return the smallest sample that shows, with this confidence, that at most this share of the lot is bad.

@@ -69,13 +69,25 @@ def test_reviews_decide_about_a_sample(output: Output) -> None:
     ids = draw_sample(output, {"at_most": 0.1, "confidence": 0.9, "allowed": 0}, seed=1, lot=60)
     assert "bad" not in ids
     result = review_sample(output)
-    assert result is not None and not result.accepted and "open" in result.message
+    assert result is not None and not result.accepted
+    assert result.message.startswith("open: checks 16 of 60 items, drawn at random; if none of them is bad, at most 10 %")
+    import_reviews(f"{HEAD}{ids[0]},accept,,,\n", output)
+    result = review_sample(output)
+    assert result is not None and result.message.startswith("open: 1 of 16 checked, 0 bad, 15 still to check; checks 16")
     import_reviews(HEAD + "".join(f"{item_id},accept,,,\n" for item_id in ids), output)
     result = review_sample(output)
-    assert result is not None and result.accepted and result.upper_bound == pytest.approx(1 - 0.1 ** (1 / len(ids)))
+    assert result is not None and result.message == (
+        "passed: 16 of 16 checked, 0 bad; at most 10 % of all 60 items are bad (90 % certain)"
+    )
+    assert result.accepted and result.upper_bound == pytest.approx(1 - 0.1 ** (1 / len(ids)))
     import_reviews(HEAD + f"{ids[0]},reject,,,2026-01-01\n", output)
     result = review_sample(output)
-    assert result is not None and not result.accepted and ": not accepted: improve the output" in result.message
+    assert (
+        result is not None
+        and not result.accepted
+        and result.message.startswith("not passed: ")
+        and "improve the output" in result.message
+    )
 
 
 @pytest.mark.parametrize("item_id", ['=HYPERLINK("http://x")', "-1", "+1", "@a", "'=1", "''=1", "'quoted"])

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import beta
 
 from pipeline.errors import ConfigError
-from pipeline.review.sampling import draw, passes, plan, upper_bound
+from pipeline.review.sampling import draw, passes, percent, plan, upper_bound
 
 
 @pytest.mark.parametrize("lot", [50, 137, 1000])
@@ -45,6 +45,17 @@ def test_known_sizes() -> None:
     assert plan(10_000_000, 0.02, 0.95).draw == 149  # (1 - 0.02)^n <= 0.05
     assert plan(10_000_000, 0.05, 0.95).draw == 59  # NIST/SEMATECH's handbook
     assert passes(10, 3, 4, 1) == Fraction(comb(7, 4) + 3 * comb(7, 3), comb(10, 4))
+
+
+def test_a_plan_is_described_in_words_of_everyday() -> None:
+    assert plan(10_000, 0.02, 0.95).describe() == (
+        "checks 147 of 10,000 items, drawn at random; if none of them is bad, "
+        "at most 2 % of all 10,000 items are bad (95 % certain)"
+    )
+    assert "if at most 1 of them is bad" in plan(10_000, 0.02, 0.95, 1).describe()
+    assert "if at most 2 of them are bad" in plan(10_000, 0.02, 0.95, 2).describe()
+    assert plan(3, 0.1, 0.95).describe().startswith("checks all 3 items; if none of them is bad, at most 10 %")
+    assert percent(0.025) == "2.5 %"
 
 
 @pytest.mark.parametrize(("bad", "reviewed"), [(0, 149), (1, 149), (7, 60), (59, 60), (0, 1), (3, 20_000)])
