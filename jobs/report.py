@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs import options
-from jobs.console import out
+from jobs.console import err, out
+
+if TYPE_CHECKING:
+    from pipeline.review.pages import Page
 
 ITEMS = 300
+NAMED = 10
+"""Items with missing pictures that are named per kind. The page lists them all."""
 
 
 def report(
@@ -17,46 +22,71 @@ def report(
     html: Annotated[
         str | None, typer.Option("--output", "-o", "--html", help="The page to write. Default: report.html in the output.")
     ] = None,
-    items: Annotated[int, typer.Option("--items", min=0, max=5000, help="Number of worst items to show.")] = ITEMS,
+    items: Annotated[
+        int, typer.Option("--items", min=0, max=5000, help="Number of worst items to show with pictures.")
+    ] = ITEMS,
+    show: Annotated[
+        str | None,
+        typer.Option(
+            "--show",
+            metavar="COLUMN,…",
+            help='Columns of the manifest to show and search, e.g. sku,price; "" for none. Default: the first six.',
+        ),
+    ] = None,
     sample: Annotated[
-        bool, typer.Option("--sample", help="Show a random sample. Its imported reviews decide whether the output is accepted.")
+        bool,
+        typer.Option(
+            "--sample",
+            help="Show a few items drawn at random. If they are good, so is nearly all of the output: see --at-most.",
+        ),
     ] = False,
     at_most: Annotated[
-        float, typer.Option("--at-most", help="With --sample: largest acceptable share of bad items in the whole output.")
+        float,
+        typer.Option("--at-most", help="With --sample: share of bad items in the whole output that you accept; 0.02 is 2 %."),
     ] = 0.02,
     confidence: Annotated[
-        float,
-        typer.Option(
-            "--confidence", help="With --sample: confidence that an accepted output has no larger share of bad items."
-        ),
+        float, typer.Option("--confidence", help="With --sample: how certain you want to be of that; 0.95 is 95 %.")
     ] = 0.95,
     allowed: Annotated[
         int,
-        typer.Option(
-            "--allowed", min=0, help="With --sample: accept the output if the sample has at most this many bad items."
-        ),
+        typer.Option("--allowed", min=0, help="With --sample: bad items that the sample may have. More need a larger sample."),
     ] = 0,
-    seed: Annotated[int, typer.Option("--seed", help="With --sample: seed of the random draw.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="With --sample: another number draws other items.")] = 0,
     allow_root: options.AllowRoot = None,
     set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
-    """Write one HTML page to review an output: numbers, failures, and the worst items with pictures."""
+    """Write one HTML page to review an output: numbers, failures, and the worst items with pictures.
+
+    Exit code 1: the page is written, and some of its pictures are missing.
+    """
     from pipeline.log import set_up_logging, waiting_for
     from pipeline.output.output import open_output
-    from pipeline.review.pages import Sample, report_page, sample_page
+    from pipeline.review.pages import Options, Sample, report_page, sample_page
     from pipeline.storage.uris import join
 
     set_up_logging()
     files = options.files_of(set_, endpoint_url)
     opened = open_output(output, files)
+    target = files.absolute(html) if html else join(opened.folder, "report.html")
+    columns = None if show is None else [name.strip() for name in show.split(",") if name.strip()]
+    wanted = Options(target, allow_root or (), columns)
     with waiting_for("reading the index and its pictures"):
         if sample:
-            page, message = sample_page(opened, allow_root or (), Sample(at_most, confidence, allowed, seed))
+            page = sample_page(opened, Sample(at_most, confidence, allowed, seed), wanted)
         else:
-            page, message = report_page(opened, allow_root or (), items), None
-    if message:
-        out.print(message, markup=False)
-    target = files.absolute(html) if html else join(opened.folder, "report.html")
-    files.write(target, page)
-    out.print(f"  report   {html or target}, {len(page) / 2**20:.1f} MiB", markup=False)
+            page = report_page(opened, items, wanted)
+    if page.message:
+        out.print(f"  sample   {page.message}", markup=False)
+    files.write(target, page.html)
+    out.print(f"  report   {html or target}, {len(page.html) / 2**20:.1f} MiB", markup=False)
+    if page.missing:
+        _say_missing(page)
+        raise SystemExit(1)
+
+
+def _say_missing(page: Page) -> None:
+    affected = {item_id for one in page.missing for item_id in one.ids}
+    err.print(f"pictures are missing for {len(affected):,} of {page.pictured:,} items; the page marks them", markup=False)
+    for one in page.missing:
+        err.print(f"  missing  {one.describe(NAMED)}", markup=False)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.imaging.views import views
+from pipeline.review.content import VIEWS, words
 from pipeline.review.html import data_uri, render
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -217,27 +218,38 @@ def synthetic(items: int, pictures: int = 300) -> bytes:
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (600, 800, 3), np.uint8)
     made = views(noise, None, noise[..., 0])
-    shown = {"width": made.width, "height": made.height, "contour": made.contour}
+    shown = {"width": made.width, "height": made.height, "contour": made.contour, "box": [9, 9, 700, 500], "full": [800, 600]}
     shown |= {name: data_uri(getattr(made, name)) for name in ("photo", "cutout", "zoom")}
+    shown |= {"missing": [], "signals": [["soft_dice", "0.9"]], "photo_uri": "", "files": {}, "renditions": []}
     rows: dict[str, list[Any]] = {
         "item_id": [f"catalog/2026/shoes/{number:08}.jpg" for number in range(items)],
         "status": ["review" if number % 9 == 0 else "ok" for number in range(items)],
         "quality": [number / items for number in range(items)],
         "reasons": [["stability", "soft_dice"][: number % 3] for number in range(items)],
         "tags": [["hair"] if number % 5 == 0 else [] for number in range(items)],
+        "code": [""] * items,
         "detail": [""] * items,
+        "shown": [
+            [f"SKU-{number:06}" for number in range(items)],
+            [f"A shoe of size {number % 50}" for number in range(items)],
+        ],
     }
-    shows = [["photo", "photo", ""], ["contour", "photo", "outline"], ["on white", "cutout", "white"], ["zoom", "zoom", "wide"]]
-    facts = {
-        **{
-            "title": "synthetic",
-            "about": "",
-            "recipe": "synthetic",
-            "folder": "synthetic",
-            "lines": [],
-            "tables": [],
-            "views": shows,
-        },
-        **{"counts": [["ok", items]], "histogram": list(range(20)), "verdicts": ["accept", "reject"]},
+    facts = blank_facts() | {
+        "title": "synthetic",
+        "tab": "synthetic",
+        "counts": [["ok", items]],
+        "histogram": list(range(20)),
+        "columns": ["sku", "title"],
     }
-    return render(facts, rows, [shown | {"notes": [], "signals": ""} for _ in range(min(pictures, items))])
+    return render(facts, rows, [shown for _ in range(min(pictures, items))])
+
+
+def blank_facts() -> dict[str, Any]:
+    """What a page says about an output of which nothing is known."""
+    texts = dict.fromkeys(("title", "tab", "date", "recipe", "folder"), "")
+    lists = {
+        name: []
+        for name in ("counts", "about", "lines", "missing", "missing_rows", "histogram", "reasons", "tables", "columns")
+    }
+    rest = {"calibrated": True, "sample": None, "base": None, "views": VIEWS, "verdicts": ["accept", "reject"]}
+    return {**texts, **lists, **rest, **words()}

@@ -9,7 +9,7 @@ from PIL import PngImagePlugin
 
 from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
-from pipeline.imaging.decode import decode
+from pipeline.imaging.decode import decode, decode_alpha
 from pipeline.imaging.rle import read_rle
 from pipeline.imaging.sniff import sniff
 from pipeline.types import Mask, Pixels, Size
@@ -69,3 +69,20 @@ def decode_cutout(data: bytes) -> tuple[Pixels, Mask]:
         raise DecodeError("it is not an RGBA PNG; run matteline verify")
     pixels = np.asarray(image)
     return pixels[..., :3], pixels[..., 3]
+
+
+def decode_picture(data: bytes) -> tuple[Pixels, Mask | None]:
+    """Decode any stored picture's colours, (H, W, 3), and its opacity, (H, W); None without transparency.
+
+    Colours are straight: those of transparent pixels are not mixed with the white that ``decode`` puts below them.
+
+    Raises:
+        DecodeError: It is damaged, or no picture.
+    """
+    over_white = decode(data, NO_LIMITS)
+    alpha = decode_alpha(data, NO_LIMITS)
+    if alpha is None:
+        return over_white, None
+    share = np.maximum(alpha[..., None], 1).astype(np.float32) / 255
+    straight = 255 - (255 - over_white.astype(np.float32)) / share
+    return straight.round().clip(0, 255).astype(np.uint8), alpha

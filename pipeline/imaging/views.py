@@ -1,6 +1,7 @@
-"""Draw small pictures of one result for a page: photo, cutout, contour, and the least certain place at 1:1.
+"""Draw pictures of one result for a page: photo, cutout, contour, renditions, and the least certain place at 1:1.
 
-The cutout keeps its opacity, and the page shows it on white, black and a checkerboard.
+The pictures are large enough to look at in detail; the page shrinks them for its list. The cutout keeps its opacity, and the
+page shows it on white, black or a checkerboard.
 """
 
 from __future__ import annotations
@@ -15,26 +16,34 @@ from PIL import Image
 from pipeline.imaging.rle import HALF
 from pipeline.types import Alpha, Mask, Pixels, as_alpha
 
-THUMB_PX = 256
-"""Longer side of a thumbnail."""
+LARGE_PX = 960
+"""Longer side of a picture; smaller ones keep their size."""
 
 ZOOM_PX = 128
 """Side of the window that is shown at 1:1."""
 
-THUMB_BYTES = 24_000
-"""Size above which a picture is encoded again at a lower quality, to keep the page fast."""
+LARGE_BYTES = 64_000
+"""Size above which a picture is encoded again at a lower quality, to keep the page fast. Most have a third of it."""
 
 GREEN = (40, 200, 90)
 """Background for judging edges; rare in photos."""
 
-CONTOUR_CHARS = 4_000
+CONTOUR_CHARS = 8_000
 """Length above which an outline (hair, nets) is drawn coarser."""
 
-QUALITIES = (72, 45, 20, 1)
+QUALITIES = (60, 40, 15, 1)
+
+
+class Picture(NamedTuple):
+    """A WebP file and its size in pixels."""
+
+    width: int
+    height: int
+    data: bytes
 
 
 class Views(NamedTuple):
-    """WebP files, and the contour of alpha = 1/2 as an SVG path in pixels of the thumbnail."""
+    """WebP files, and the contour of alpha = 1/2 as an SVG path in pixels of the pictures."""
 
     width: int
     height: int
@@ -55,20 +64,25 @@ def views(photo: Pixels | None, colours: Pixels | None, mask: Mask | None, place
     """
     photo = photo if photo is None or mask is None or photo.shape[:2] == mask.shape else None
     shape = next((one.shape[:2] for one in (photo, mask) if one is not None), (1, 1))
-    scale = min(1.0, THUMB_PX / max(shape))
-    width, height = (max(1, round(side * scale)) for side in (shape[1], shape[0]))
+    width, height = _large(shape)
     base = colours if colours is not None and mask is not None and colours.shape[:2] == mask.shape else photo
-    cut = None
-    if mask is not None:
-        cut = np.dstack([np.zeros((*mask.shape, 3), np.uint8) if base is None else base, mask])
+    colours = np.zeros((*shape, 3), np.uint8) if base is None else base
     return Views(
         width,
         height,
         None if photo is None else _webp(_small(photo, width, height)),
-        None if cut is None else _webp(_small_cutout(cut, width, height)),
+        None if mask is None else _webp(_small_cutout(colours, mask, width, height)),
         "" if mask is None else contour(_small(mask, width, height)),
-        None if cut is None else _webp(_zoom(photo, cut, place or least_certain(cut[..., 3]))),
+        None if mask is None else _webp(_zoom(photo, colours, mask, place or least_certain(mask))),
     )
+
+
+def preview(pixels: Pixels, alpha: Mask | None) -> Picture:
+    """Draw a rendition: colours (H, W, 3) and opacity (H, W), None if it is opaque."""
+    width, height = _large(pixels.shape[:2])
+    if alpha is None:
+        return Picture(width, height, _webp(_small(pixels, width, height)))
+    return Picture(width, height, _webp(_small_cutout(pixels, alpha, width, height)))
 
 
 def least_certain(mask: Mask, side: int = ZOOM_PX) -> tuple[int, int]:
@@ -114,16 +128,20 @@ def contour(mask: Mask) -> str:
     return path[: path.rfind("Z", 0, CONTOUR_CHARS) + 1]
 
 
-def _zoom(photo: Pixels | None, cut: Pixels, place: tuple[int, int]) -> Image.Image:
+def _zoom(photo: Pixels | None, colours: Pixels, mask: Mask, place: tuple[int, int]) -> Image.Image:
     """Draw a window's photo, opacity and cutout on green side by side at 1:1."""
-    top, left = place
-    window = cut[top : top + ZOOM_PX, left : left + ZOOM_PX]
-    alpha = window[..., 3:].astype(np.float32) / 255
-    green = (window[..., :3] * alpha + np.array(GREEN, np.float32) * (1 - alpha)).round().astype(np.uint8)
-    strips = [np.repeat(window[..., 3:], 3, axis=2), green]
-    if photo is not None:
-        strips.insert(0, photo[top : top + ZOOM_PX, left : left + ZOOM_PX])
+    window = tuple(slice(start, start + ZOOM_PX) for start in place)
+    opacity = np.repeat(mask[window][..., None], 3, axis=2)
+    alpha = as_alpha(opacity)
+    green = (colours[window] * alpha + np.array(GREEN, np.float32) * (1 - alpha)).round().astype(np.uint8)
+    strips = [opacity, green] if photo is None else [photo[window], opacity, green]
     return Image.fromarray(np.hstack(strips))
+
+
+def _large(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the width and height of the picture of an image of this height and width."""
+    scale = min(1.0, LARGE_PX / max(shape))
+    return max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
 
 
 def _small(pixels: Pixels, width: int, height: int) -> Pixels:
@@ -131,12 +149,12 @@ def _small(pixels: Pixels, width: int, height: int) -> Pixels:
     return pixels if same else np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _small_cutout(cut: Pixels, width: int, height: int) -> Pixels:
-    """Resize with premultiplied colours, so that no colour of transparent pixels bleeds in."""
-    alpha = cut[..., 3:].astype(np.float32) / 255
-    lit = cv2.resize(np.dstack([cut[..., :3] * alpha, alpha]), (width, height), interpolation=cv2.INTER_AREA)
-    colours = lit[..., :3] / np.maximum(lit[..., 3:], 1 / 1024)
-    return np.dstack([colours, lit[..., 3:] * 255]).round().clip(0, 255).astype(np.uint8)
+def _small_cutout(colours: Pixels, mask: Mask, width: int, height: int) -> Pixels:
+    """Resize to (height, width, 4) with premultiplied colours, so that no colour of transparent pixels bleeds in."""
+    lit = cv2.multiply(np.ascontiguousarray(colours), cv2.merge([mask, mask, mask]), scale=1 / 255)
+    small = _small(np.dstack([lit, mask]), width, height)
+    alpha = np.maximum(small[..., 3:], 1).astype(np.float32) / 255
+    return np.dstack([(small[..., :3] / alpha).round().clip(0, 255).astype(np.uint8), small[..., 3]])
 
 
 def _webp(picture: Pixels | Image.Image) -> bytes:
@@ -146,6 +164,6 @@ def _webp(picture: Pixels | Image.Image) -> bytes:
         sink = io.BytesIO()
         image.save(sink, "WebP", quality=quality, method=2, alpha_quality=90 if quality > 50 else 50)
         data = sink.getvalue()
-        if len(data) <= THUMB_BYTES:
+        if len(data) <= LARGE_BYTES:
             break
     return data

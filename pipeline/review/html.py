@@ -1,6 +1,6 @@
 """Render facts and pictures as one self-contained HTML file: no network, no server, no library.
 
-All data is JSON in script elements that are not executed, and ``report.js`` inserts it as text. The page's content security
+All data is JSON in script elements that are not executed, and the script inserts it as text. The page's content security
 policy (CSP) allows only the script and the style whose hashes are computed here, and no connection.
 """
 
@@ -15,6 +15,12 @@ from typing import Any
 
 from pipeline.paths import PAGE
 
+SCRIPTS = ("base.js", "reviews.js", "summary.js", "items.js", "viewer.js", "keys.js")
+"""Files of the page's script, in the order in which they are joined into one function."""
+
+FIRST = 24
+"""Items whose pictures stand before the script, so that the first view does not wait for the others; ``PAGE`` in items.js."""
+
 _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
@@ -22,11 +28,16 @@ def render(facts: Mapping[str, Any], rows: Mapping[str, Any], pictures: Iterable
     """Return the page.
 
     Args:
-        facts: Title, counts, tables and verdicts; see ``report.js``.
+        facts: What the page says about the whole output; see ``content.report_head``.
         rows: The items, column by column: lists of the same length.
         pictures: Pictures of the first items of ``rows``, in their order.
     """
-    template, style, script = (_read(name) for name in ("report.html", "report.css", "report.js"))
+    template, style = _read("report.html"), _read("report.css")
+    script = f'"use strict";\n(() => {{\n{"".join(map(_read, SCRIPTS))}}})();\n'
+    held = [
+        f'<script type="application/json" id="picture-{number}">{embed_json(one)}</script>'
+        for number, one in enumerate(pictures)
+    ]
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"
@@ -37,10 +48,8 @@ def render(facts: Mapping[str, Any], rows: Mapping[str, Any], pictures: Iterable
         "SCRIPT": script,
         "FACTS": embed_json(facts),
         "ROWS": embed_json(rows),
-        "PICTURES": "\n".join(
-            f'<script type="application/json" id="picture-{number}">{embed_json(one)}</script>'
-            for number, one in enumerate(pictures)
-        ),
+        "FIRST": "\n".join(held[:FIRST]),
+        "REST": "\n".join(held[FIRST:]),
     }
     pieces = template.split("%%")  # text, name, text, …, text: inserted text is not scanned for names
     return "".join(parts[piece] if number % 2 else piece for number, piece in enumerate(pieces)).encode()

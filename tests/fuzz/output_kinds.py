@@ -41,7 +41,8 @@ from pipeline.output.summary import worst
 from pipeline.output.verify import repair
 from pipeline.review.accept import accept
 from pipeline.review.compare import compare
-from pipeline.review.entries import list_rows, load_entries
+from pipeline.review.entries import list_rows
+from pipeline.review.pictures import load_entries
 from pipeline.review.reviews import draw_sample, import_reviews, read_reviews, review_sample
 from pipeline.run.preflight import make_plan, without_done
 from pipeline.run.prepare import is_settled, prepare_output

@@ -32,17 +32,28 @@ class Elements(HTMLParser):
 
 
 def page_of(text: str) -> str:
-    rows = {name: [text] for name in ("item_id", "status", "detail")} | {
+    rows = {name: [text] for name in ("item_id", "status", "code", "detail")} | {
         "quality": [0.5],
         "reasons": [[text]],
         "tags": [[text]],
+        "shown": [[text]],
     }
     facts = {
-        **dict.fromkeys(("title", "about", "recipe", "folder"), text),
-        **{"counts": [[text, 1]], "lines": [text], "histogram": [1, 2], "verdicts": ["accept", "reject"]},
+        **dict.fromkeys(("title", "tab", "date", "recipe", "folder", "base"), text),
+        **{"counts": [[text, 1]], "lines": [text], "histogram": [1, 2], "verdicts": ["accept", "reject"], "columns": [text]},
         **{"tables": [{"title": text, "columns": [text], "rows": [[text]]}], "views": [[text, "photo", ""]]},
+        **{"missing": [text], "missing_rows": [0], "reasons": [[text, 1]], "about": [[text, text]], "words": {text: text}},
+        **{"signals": {text: text}, "sample": {"draw": 1, "allowed": 0, "text": text, "result": text}, "calibrated": True},
     }
-    picture = {"width": 1, "height": 1, "contour": text, "photo": "data:,", "notes": [text], "signals": text}
+    picture = {
+        "width": 1,
+        "height": 1,
+        "contour": text,
+        "photo": "data:,",
+        "missing": [[text, text]],
+        "signals": [[text, text]],
+    }
+    picture |= {"files": {"mask": text}, "renditions": [{"name": text, "note": text, "file": text}]}
     return render(facts, rows, [picture]).decode()
 
 

@@ -1,0 +1,188 @@
+"""The content of a page as JSON: its head, its rows and the pictures of an item. ``review.html`` renders it.
+
+All texts for people are made here or in ``quality.reasons``; the page's script only puts them in their places.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ITEM_ERRORS
+from pipeline.output.layout import is_inside
+from pipeline.output.output import Output
+from pipeline.output.run_record import RecipeReport, speed_of
+from pipeline.output.settings import recipe_label
+from pipeline.output.summary import Summary
+from pipeline.quality.reasons import REASONS
+from pipeline.review.entries import MAX_CHARS
+from pipeline.review.html import data_uri
+from pipeline.review.pictures import Entry, MissingPictures
+from pipeline.review.reviews import VERDICTS
+from pipeline.schema import SIGNALS, STATUSES
+from pipeline.storage import uris
+
+VIEWS = (
+    *(("Photo", "photo", "box"), ("Outline", "photo", "outline"), ("Mask", "cutout", "mask")),
+    *(("Cutout", "cutout", "ground"), ("Least certain place: photo, mask, cutout", "zoom", "wide")),
+)
+"""Pictures of an item: caption, key in its pictures, and look (a CSS class). Renditions follow the cutout."""
+
+STATUS_WORDS = {"ok": "ok", "review": "to review", "failed": "failed"}
+UNCALIBRATED = "The quality puts the items in order. It is not a probability, since it is not calibrated for this model."
+MAX_REASONS = 12
+"""Reasons on the page, the most frequent ones."""
+
+
+def report_head(report: RecipeReport, columns: Sequence[str], missing: Sequence[MissingPictures]) -> dict[str, Any]:
+    """Return what the page of an output says about all of it.
+
+    Args:
+        report: The output.
+        columns: Names of the manifest's columns that are shown.
+        missing: The missing pictures.
+    """
+    summary, run, output = report.summary, report.last_run or {}, report.output
+    reasons = sorted(summary.reasons.items(), key=lambda pair: (-pair[1], pair[0]))[:MAX_REASONS]
+    about = {error.code: error.about for error in ITEM_ERRORS}
+    failures = [
+        [about.get(code, code), one.count, f"{one.item_id}: {one.detail}"[:MAX_CHARS]]
+        for code, one in sorted(summary.failures.items())
+    ]
+    table = {"title": "Failures", "columns": ["what happened", "items", "example"], "rows": failures}
+    return {
+        **_names(output, run),
+        "counts": [[status, summary.counts.get(status, 0)] for status in STATUSES],
+        "calibrated": summary.calibrated,
+        "lines": [*drift_line(run.get("drift")), *_certainty(summary)],
+        "missing": [one.describe() for one in missing],
+        "histogram": list(summary.quality_histogram),
+        "reasons": [list(pair) for pair in reasons],
+        "tables": [table] if failures else [],
+        "columns": list(columns),
+        "views": VIEWS,
+        "verdicts": list(VERDICTS),
+        **words(),
+    }
+
+
+def words() -> dict[str, Any]:
+    """Return the sentences of the index's own words: statuses, reasons, error codes and signals."""
+    return {
+        "words": STATUS_WORDS | REASONS | {error.code: error.about for error in ITEM_ERRORS},
+        "signals": {field.name: field.metadata[b"about"].decode() for field in SIGNALS},
+    }
+
+
+def rows_by_column(rows: Sequence[Mapping[str, Any]], columns: int = 0) -> dict[str, list[Any]]:
+    """Return the rows column by column. ``columns`` is the number of the manifest's columns that are shown."""
+    return {
+        "item_id": [row["item_id"] for row in rows],
+        "status": [row["status"] for row in rows],
+        "quality": [_number(row["quality"]) for row in rows],
+        "reasons": [row["reasons"] or [] for row in rows],
+        "tags": [row["tags"] for row in rows],
+        "code": [row["error_code"] or "" for row in rows],
+        "detail": [(row["error_detail"] or "")[:MAX_CHARS] for row in rows],
+        "shown": [[row["shown"][at] for row in rows] for at in range(columns)],
+    }
+
+
+def pictures_of(entry: Entry) -> dict[str, Any]:
+    """Return the pictures of one item as data URIs, and what belongs to them."""
+    row = entry.row
+    content: dict[str, Any] = {
+        "missing": [list(one) for one in entry.missing],
+        "signals": _signals(row["signals"]),
+        "photo_uri": uris.redact(row["image_uri"] or "")[:MAX_CHARS],
+        "files": {kind: _inside(row[f"{kind}_path"]) for kind in ("mask", "cutout")},
+        "renditions": [],
+    }
+    if row["box"] and row["width"] and row["height"]:
+        content |= {"box": [round(value, 2) for value in row["box"]], "full": [row["width"], row["height"]]}
+    if (views := entry.views) is not None:
+        content |= {"width": views.width, "height": views.height, "contour": views.contour}
+        content |= {name: data_uri(getattr(views, name)) for name in ("photo", "cutout", "zoom")}
+    for one in entry.renditions:
+        made: dict[str, Any] = {"name": one.name, "file": _inside(one.path), "note": one.note}
+        if one.picture is not None:
+            made |= {"width": one.picture.width, "height": one.picture.height, "src": data_uri(one.picture.data)}
+        content["renditions"].append(made)
+    return content
+
+
+def link_base(output: Output, page: str) -> str | None:
+    """Return the output's address as a relative link from a page; None if a page there cannot link to it.
+
+    ``page`` is the page's absolute path or URI.
+    """
+    folder = uris.parent(page)
+    if folder == output.folder:
+        return ""
+    if uris.scheme(folder) or uris.scheme(output.folder):
+        return None
+    return f"{Path(os.path.relpath(output.folder, folder)).as_posix()}/"
+
+
+def drift_line(found: Mapping[str, Any] | None) -> list[str]:
+    """Return the sentence about the drift of a run record, or nothing."""
+    return [f"Drift: {found['said']}."] if found and found["drifted"] else []
+
+
+def _names(output: Output, run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return title, date and provenance: manifest, output, run."""
+    manifest, folder = uris.redact(run.get("manifest") or ""), output.folder
+    title = f"{uris.name(manifest)} → {uris.name(folder)}" if manifest else uris.name(folder)
+    date, day = _dates(run.get("finished_at"))
+    run_line = f"{run['run_id']}: {run['outcome']} in {speed_of(run)}" if run else ""
+    about = [
+        ("Manifest", manifest),
+        ("Output", folder),
+        ("Finished", date),
+        ("Run", run_line),
+        ("Recipe", recipe_label(output)),
+    ]
+    return {
+        "title": title,
+        "tab": f"{title} · {day}" if day else title,
+        "date": date,
+        "about": [[name, text] for name, text in about if text],
+        "recipe": recipe_label(output),
+        "folder": folder,
+    }
+
+
+def _dates(moment: str | None) -> tuple[str, str]:
+    """Return a time of a run record for people and for a title: ``30 November 2026, 05:13 UTC`` and ``2026-11-30``."""
+    try:
+        time = datetime.fromisoformat(moment or "").astimezone(UTC)
+    except (ValueError, OverflowError):
+        return "", ""
+    return f"{time.day} {time:%B %Y, %H:%M} UTC", f"{time:%Y-%m-%d}"
+
+
+def _certainty(summary: Summary) -> list[str]:
+    if not summary.calibrated:
+        return [UNCALIBRATED] if summary.quality_histogram else []
+    if not (expected := summary.expected).items:
+        return []
+    low, high = expected.interval()
+    return [f"Of the {expected.items:,} ok items, about {expected.mean:,.0f} ({low:,} to {high:,}) may not be good enough."]
+
+
+def _signals(signals: Mapping[str, Any] | None) -> list[list[str]]:
+    """Return names and values of the signals that were measured. A flag is listed only if it is set."""
+    measured = ((name, value) for name, value in (signals or {}).items() if value is not None and value is not False)
+    return [[name, "yes" if value is True else f"{value:.3g}"] for name, value in measured]
+
+
+def _inside(path: str | None) -> str | None:
+    return path if path and is_inside(path) else None
+
+
+def _number(quality: float | None) -> float | None:
+    return None if quality is None or math.isnan(quality) else round(quality, 4)

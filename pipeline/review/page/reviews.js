@@ -1,0 +1,42 @@
+// Reviews: {item id: [verdict, note, time]}. The key has the folder, since all pages opened from disk share one storage.
+// A browser may refuse to store them (private windows).
+const storageKey = "matteline reviews " + facts.folder;
+const history = [];
+let reviews = new Map();
+try { reviews = new Map(JSON.parse(localStorage.getItem(storageKey) || "[]")); } catch { /* they last as long as the page */ }
+
+function setReview(id, review) {
+  history.push([id, reviews.get(id)]);
+  if (review) reviews.set(id, review); else reviews.delete(id);
+  storeReviews();
+}
+
+// Returns the id of the item whose review was undone.
+function undoReview() {
+  const last = history.pop();
+  if (!last) return undefined;
+  if (last[1]) reviews.set(last[0], last[1]); else reviews.delete(last[0]);
+  storeReviews();
+  return last[0];
+}
+
+function storeReviews() {
+  try { localStorage.setItem(storageKey, JSON.stringify([...reviews])); } catch { /* as above */ }
+}
+
+function csv() {
+  // Spreadsheets run a cell that begins like a formula. An apostrophe makes it text; the import removes it.
+  const safe = (text) => (/^'*[=+\-@\t\r]/.test(text) ? "'" : "") + text;
+  const quoted = (text) => '"' + safe(String(text)).replaceAll('"', '""') + '"';
+  const lines = [["item_id", "verdict", "note", "recipe", "time"].join(",")];
+  for (const [id, [verdict, note, time]] of reviews) lines.push([id, verdict, note, facts.recipe, time].map(quoted).join(","));
+  return lines.join("\r\n") + "\r\n";
+}
+
+function saveReviews() {
+  const link = make("a");
+  link.href = URL.createObjectURL(new Blob([csv()], {type: "text/csv"}));
+  link.download = "reviews.csv";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
