@@ -87,7 +87,7 @@ bench-gpu: .venv/core ## measure MVANet on this machine's GPU: precisions, batch
 	$(BIN)/matteline bench --gpu --preset ben2-base --json out/bench/gpu.json
 
 report-demo: demo .venv/dev ## check the demo's report page in Chromium: speed, keyboard, phones, contrast, hostile texts; screenshots in out/report; a minute
-	$(BIN)/matteline report out/demo --html out/report/report.html
+	$(BIN)/matteline report out/demo -o out/report/report.html
 	$(BIN)/python -m pytest -s -m study --tb=short tests/studies/report
 
 dashboard: .venv/dev ## check every dashboard panel and alert with a real Prometheus (PROMETHEUS=path) over a run of ITEMS=1000; picture in out/dashboard

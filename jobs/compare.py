@@ -20,7 +20,7 @@ def compare(
     one: Annotated[str, typer.Argument(help="The earlier output: a folder or a URI.")],
     other: Annotated[str, typer.Argument(help="The later output: a folder or a URI.")],
     html: Annotated[
-        str | None, typer.Option("--html", help="Write a page with the most changed items side by side here.")
+        str | None, typer.Option("--output", "-o", "--html", help="Write a page with the most changed items side by side here.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     allow_root: options.AllowRoot = None,

@@ -56,6 +56,7 @@ class Browser:
         for pipe in (theirs_in, theirs_out, *high):
             os.close(pipe)
         self._read, self._number, self._session = b"", 0, ""
+        self.whole_ms = 0
         self.errors: list[str] = []
         """What went wrong in the page: exceptions, and what the console was told to be an error or refused by policy."""
         self.dialogs: list[str] = []
@@ -90,17 +91,21 @@ class Browser:
             self._note(message)
 
     def open(self, page: Path, *, width: int = 1280, height: int = 1000, dark: bool = False, phone: bool = False) -> int:
-        """Show a page of ours; gives the milliseconds until its first view stood, pictures and all."""
+        """Show a page of ours; gives the milliseconds until its first view stood, pictures and all.
+
+        The page is whole by then: ``whole_ms`` says since when."""
         scale = 2 if phone else 1
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Page.navigate", url=page.resolve().as_uri())
         until = time.monotonic() + TIMEOUT_S
-        while (ready := self.run("document.body && document.body.dataset.ready")) is None:
+        times = "[document.body?.dataset.viewed, document.body?.dataset.ready]"
+        while None in (found := self.run(times)):
             assert time.monotonic() < until, f"{page} was never ready: {self.errors}"
             time.sleep(0.02)
-        return int(ready)
+        viewed, self.whole_ms = map(int, found)
+        return viewed
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page."""
@@ -249,7 +254,18 @@ def blank_facts() -> dict[str, Any]:
     texts = dict.fromkeys(("title", "tab", "date", "recipe", "folder"), "")
     lists = {
         name: []
-        for name in ("counts", "about", "lines", "missing", "missing_rows", "histogram", "reasons", "tables", "columns")
+        for name in (
+            "counts",
+            "about",
+            "lines",
+            "missing",
+            "missing_rows",
+            "histogram",
+            "reasons",
+            "failures",
+            "tables",
+            "columns",
+        )
     }
     rest = {"calibrated": True, "sample": None, "base": None, "views": VIEWS, "verdicts": ["accept", "reject"]}
     return {**texts, **lists, **rest, **words()}

@@ -31,7 +31,8 @@ GREEN = (40, 200, 90)
 CONTOUR_CHARS = 8_000
 """Length above which an outline (hair, nets) is drawn coarser."""
 
-QUALITIES = (60, 40, 15, 1)
+QUALITIES = ((60, 90), (40, 50), (15, 20), (1, 0))
+"""Qualities of colours and opacity that are tried, one after the other."""
 
 
 class Picture(NamedTuple):
@@ -160,9 +161,9 @@ def _small_cutout(colours: Pixels, mask: Mask, width: int, height: int) -> Pixel
 def _webp(picture: Pixels | Image.Image) -> bytes:
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     data = b""
-    for quality in QUALITIES:
+    for colours, opacity in QUALITIES:
         sink = io.BytesIO()
-        image.save(sink, "WebP", quality=quality, method=2, alpha_quality=90 if quality > 50 else 50)
+        image.save(sink, "WebP", quality=colours, method=2, alpha_quality=opacity)
         data = sink.getvalue()
         if len(data) <= LARGE_BYTES:
             break

@@ -48,12 +48,7 @@ def report_head(report: RecipeReport, columns: Sequence[str], missing: Sequence[
     """
     summary, run, output = report.summary, report.last_run or {}, report.output
     reasons = sorted(summary.reasons.items(), key=lambda pair: (-pair[1], pair[0]))[:MAX_REASONS]
-    about = {error.code: error.about for error in ITEM_ERRORS}
-    failures = [
-        [about.get(code, code), one.count, f"{one.item_id}: {one.detail}"[:MAX_CHARS]]
-        for code, one in sorted(summary.failures.items())
-    ]
-    table = {"title": "Failures", "columns": ["what happened", "items", "example"], "rows": failures}
+    failures = [[code, one.count, f"{one.item_id}: {one.detail}"[:MAX_CHARS]] for code, one in sorted(summary.failures.items())]
     return {
         **_names(output, run),
         "counts": [[status, summary.counts.get(status, 0)] for status in STATUSES],
@@ -62,7 +57,8 @@ def report_head(report: RecipeReport, columns: Sequence[str], missing: Sequence[
         "missing": [one.describe() for one in missing],
         "histogram": list(summary.quality_histogram),
         "reasons": [list(pair) for pair in reasons],
-        "tables": [table] if failures else [],
+        "failures": failures,
+        "tables": [],
         "columns": list(columns),
         "views": VIEWS,
         "verdicts": list(VERDICTS),

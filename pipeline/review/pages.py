@@ -133,6 +133,7 @@ def compare_page(before: Output, after: Output, found: Comparison, allow_roots: 
         "missing_rows": [],
         "histogram": [],
         "reasons": [],
+        "failures": [],
         "tables": [{"title": "Numbers", "columns": ["number", "value"], "rows": [list(pair) for pair in numbers(found)]}],
         "columns": [],
         "views": COMPARED,

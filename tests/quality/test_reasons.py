@@ -14,7 +14,9 @@ def test_every_signal_has_a_sentence_of_its_own() -> None:
 def test_sentences_contain_no_terms_of_the_trade() -> None:
     for sentence in REASONS.values():
         assert sentence[0].islower() and not sentence.endswith("."), sentence
-        assert not {"dice", "iou", "logit", "contour", "frame", "alpha"} & set(sentence.lower().replace(",", "").split()), sentence
+        assert not {"dice", "iou", "logit", "contour", "frame", "alpha"} & set(sentence.lower().replace(",", "").split()), (
+            sentence
+        )
 
 
 def test_an_unknown_reason_is_itself() -> None:

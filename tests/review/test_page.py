@@ -42,7 +42,14 @@ def page_of(text: str) -> str:
         **dict.fromkeys(("title", "tab", "date", "recipe", "folder", "base"), text),
         **{"counts": [[text, 1]], "lines": [text], "histogram": [1, 2], "verdicts": ["accept", "reject"], "columns": [text]},
         **{"tables": [{"title": text, "columns": [text], "rows": [[text]]}], "views": [[text, "photo", ""]]},
-        **{"missing": [text], "missing_rows": [0], "reasons": [[text, 1]], "about": [[text, text]], "words": {text: text}},
+        **{
+            "missing": [text],
+            "missing_rows": [0],
+            "reasons": [[text, 1]],
+            "failures": [[text, 1, text]],
+            "about": [[text, text]],
+            "words": {text: text},
+        },
         **{"signals": {text: text}, "sample": {"draw": 1, "allowed": 0, "text": text, "result": text}, "calibrated": True},
     }
     picture = {

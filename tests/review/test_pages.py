@@ -326,7 +326,7 @@ def test_the_manifests_columns_are_searched_and_reasons_filter(tab: Any, shop_pa
     assert tab.run("document.getElementById('search').placeholder") == "Search item id, sku, price"
     tab.press("/", "sku-1002", "Enter")
     assert shown(tab) == ["cup-2"]
-    tab.run("document.querySelector('ul.reasons button').click()")
+    tab.run("document.querySelector('ul.tallies button').click()")
     assert shown(tab) == ["cup-0", "cup-1"], "the search is cleared"
     tab.run("[...document.querySelectorAll('.count')].at(-1).click()")
     assert shown(tab) == ["lost"]

@@ -141,7 +141,7 @@ function card(row, place) {
   const id = rows.item_id[row], pictures = picturesOf(row), [verdict, note] = reviews.get(id) || ["", ""];
   const made = make("article", [pictures ? "" : "line", verdict].filter(Boolean).join(" "));
   made.append(top(row, place));
-  const fields = facts.columns.map((name, column) => [name, rows.shown[column][row]]).filter(([, value]) => value !== "");
+  const fields = facts.columns.map((name, column) => [name, rows.shown[column][row]]).filter(([, value]) => value !== "" && value !== id);
   if (fields.length) {
     const list = make("dl", "fields");
     for (const [name, value] of fields) {

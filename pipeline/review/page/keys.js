@@ -43,6 +43,9 @@ summary();
 filters();
 filter();
 viewer();
-// The pictures after the first ones are parsed later. The load event waits for the pictures of the first page.
+// The pictures after the first ones are parsed later, when the first page can be seen already.
 document.addEventListener("DOMContentLoaded", () => { if (page || at("search").value) show(); });
+Promise.all([...document.images].map((one) => one.decode().catch(() => null))).then(() => {
+  document.body.dataset.viewed = Math.round(performance.now());
+});
 addEventListener("load", () => { document.body.dataset.ready = Math.round(performance.now()); });

@@ -7,7 +7,10 @@ function summary() {
   if (facts.sample) at("notices").append(sampleNotice());
   at("summary").append(countsPanel());
   if (facts.histogram.length) at("summary").append(histogramPanel());
-  if (facts.reasons.length) at("summary").append(reasonsPanel());
+  const reason = ([name, count]) => [count, words(name), "", () => choose("reason", "=" + name)];
+  const failure = ([code, count, example]) => [count, words(code), example, () => choose("status", "=failed")];
+  if (facts.reasons.length) at("summary").append(listPanel("What lowered the quality", facts.reasons.map(reason)));
+  if (facts.failures.length) at("summary").append(listPanel("What failed", facts.failures.map(failure)));
   for (const table of facts.tables) at("summary").append(tablePanel(table));
 }
 
@@ -56,7 +59,7 @@ function panel(title) {
 }
 
 function countsPanel() {
-  const made = panel("Items"), counts = make("div", "counts");
+  const made = panel(facts.sample ? "All items, also those that are not in the sample" : "Items"), counts = make("div", "counts");
   for (const [name, count] of facts.counts) {
     const one = facts.verdicts.length ? button("count", undefined, () => choose("status", "=" + name)) : make("span", "count");
     one.append(make("span", "big", number(count)), make("span", "chip " + name, words(name)));
@@ -90,11 +93,14 @@ function histogramPanel() {
   return made;
 }
 
-function reasonsPanel() {
-  const made = panel("What lowered the quality"), list = make("ul", "reasons");
-  for (const [name, count] of facts.reasons) {
-    const line = make("li"), one = button("", undefined, () => choose("reason", "=" + name));
-    one.append(make("span", "tally", number(count)), make("span", "", capital(words(name))));
+// Lines of a count, a sentence, an example, and what a click does.
+function listPanel(title, lines) {
+  const made = panel(title), list = make("ul", "tallies");
+  made.classList.toggle("broad", lines.some(([, , example]) => example));
+  for (const [count, sentence, example, press] of lines) {
+    const line = make("li"), one = button("", undefined, press), text = make("span", "", capital(sentence));
+    if (example) text.append(make("span", "example", example));
+    one.append(make("span", "tally", number(count)), text);
     line.append(one);
     list.append(line);
   }

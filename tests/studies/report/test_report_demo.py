@@ -18,13 +18,17 @@ from pipeline.storage.files import Files
 
 pytestmark = pytest.mark.study
 HOSTILE = ("<script>window.hacked = 1</script>", '"><img src=x onerror="window.hacked = 1">', "javascript:window.hacked = 1")
-PHONE = {"width": 390, "height": 1400, "phone": True}
+PHONE = {"width": 390, "height": 844, "phone": True}
 LOOKS: dict[str, dict[str, Any]] = {
-    "desktop": {"height": 1600},
-    "dark": {"height": 1600, "dark": True},
+    "desktop": {"height": 800},
+    "dark": {"height": 800, "dark": True},
     "phone": PHONE,
     "phone-dark": PHONE | {"dark": True},
 }
+
+
+VIEWS = {"top": [], "item": ["j"], "large": ["j", "v", "ArrowRight"], "help": ["?"]}
+"""Keys that lead to each view of the page."""
 
 
 @pytest.fixture
@@ -53,9 +57,13 @@ def test_pages_open_fast(tab: Any, browser: ModuleType, bars: Any, page: Path, o
     for items in (10_000, 100_000):
         pages[f"{items:,} items"] = path = out / f"synthetic-{items}.html"
         path.write_bytes(browser.synthetic(items))
-    ms = {name: max(tab.open(path) for _ in range(3)) for name, path in pages.items()}
-    print(f"first view, ms, worst of 3: {ms}")
+    ms, whole_ms = {}, {}
+    for name, path in pages.items():
+        times = [(tab.open(path), tab.whole_ms) for _ in range(3)]
+        ms[name], whole_ms[name] = map(max, zip(*times, strict=True))
+    print(f"first view, ms, worst of 3: {ms}; whole page: {whole_ms}")
     bars.at_most("first view of 10,000 items, ms, worst of 3", ms["10,000 items"], 2000)
+    bars.at_most("first view of 100,000 items, ms, worst of 3", ms["100,000 items"], 2000)
     bars.at_most("first view of the demo, ms, worst of 3", ms["the demo"], 2000)
     bars.at_most("script errors: demo, 10,000 and 100,000 items", len(tab.errors), 0)
 
@@ -84,31 +92,39 @@ def test_the_page_is_readable_on_phones_and_in_dark_mode(
 ) -> None:
     contrasts, overflows, text_sizes = [], [], []
     for name, look in LOOKS.items():
-        tab.open(page, **look)
-        tab.screenshot(out / f"{name}.png")
-        print(out / f"{name}.png")
-        overflows.append(tab.run(browser.WIDER))
-        text_sizes.append(tab.run(browser.LEAST_TEXT))
-        contrasts.append(tab.run(browser.LEAST_CONTRAST)[0])
+        for view, keys in VIEWS.items():
+            tab.open(page, **look)
+            tab.press(*keys)
+            tab.run("new Promise((done) => setTimeout(done, 300))")  # pictures are decoded
+            tab.screenshot(out / f"{name}-{view}.png")
+            print(out / f"{name}-{view}.png")
+            overflows.append(tab.run(browser.WIDER))
+            text_sizes.append(tab.run(browser.LEAST_TEXT))
+            contrasts.append(tab.run(browser.LEAST_CONTRAST)[0])
     bars.at_most("pixels that the page is wider than its window, phones too", max(overflows), 0)
     bars.at_least("smallest text, px", min(text_sizes), 12)
     bars.at_least("lowest contrast of text, light and dark (WCAG AA: 4.5)", min(contrasts), 4.5)
 
 
-def test_hostile_texts_are_only_text(tab: Any, bars: Any, tmp_path: Path) -> None:
-    rows: dict[str, list[Any]] = {name: list(HOSTILE) for name in ("item_id", "status", "detail")}
-    rows |= {"quality": [0.5] * len(HOSTILE)} | {name: [[text] for text in HOSTILE] for name in ("reasons", "tags")}
-    facts: dict[str, Any] = {
-        **dict.fromkeys(("title", "about", "recipe", "folder"), HOSTILE[0]),
-        **{"counts": [[HOSTILE[1], 1]], "lines": list(HOSTILE), "histogram": [1], "views": [], "judges": ["accept", "reject"]},
-        **{"tables": [{"title": HOSTILE[2], "columns": [HOSTILE[0]], "rows": [[text] for text in HOSTILE]}]},
-    }
+def test_hostile_texts_are_only_text(tab: Any, browser: ModuleType, bars: Any, tmp_path: Path) -> None:
+    one, other, third = HOSTILE
+    rows: dict[str, list[Any]] = {name: list(HOSTILE) for name in ("item_id", "status", "code", "detail")}
+    rows |= {"quality": [0.5] * len(HOSTILE), "shown": [list(HOSTILE)]}
+    rows |= {name: [[text] for text in HOSTILE] for name in ("reasons", "tags")}
+    facts = browser.blank_facts() | dict.fromkeys(("title", "tab", "date", "recipe", "folder", "base"), one)
+    facts |= {"counts": [[other, 1]], "lines": list(HOSTILE), "histogram": [1], "missing": [third], "columns": [other]}
+    facts |= {"reasons": [[one, 1]], "failures": [[other, 1, third]], "about": [[one, other]], "missing_rows": [0]}
+    facts |= {"sample": {"draw": 3, "allowed": 0, "text": third, "result": one}}
+    facts |= {"tables": [{"title": third, "columns": [one], "rows": [[text] for text in HOSTILE]}]}
+    picture = {"missing": [[one, other]], "signals": [[third, one]], "photo_uri": other, "files": {"mask": third}}
+    picture |= {"renditions": [{"name": one, "note": other, "file": third}]}
     path = tmp_path / "hostile.html"
-    path.write_bytes(render(facts, rows, [{"notes": list(HOSTILE), "signals": HOSTILE[0]} for _ in HOSTILE]))
+    path.write_bytes(render(facts, rows, [picture for _ in HOSTILE]))
     tab.open(path)
-    tab.press("a", "r")
+    tab.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    tab.press("a", "r", "v")
     shown = tab.run("document.body.innerText")
-    elements = tab.run("document.querySelectorAll('body > :not(script) script, img, a, [onerror], [onload]').length")
+    elements = tab.run("document.querySelectorAll('body > :not(script) script, img, a[href], [onerror], [onload]').length")
     bars.at_least("hostile texts that are shown letter by letter", sum(text in shown for text in HOSTILE), len(HOSTILE))
     executed = elements + bool(tab.run("window.hacked")) + len(tab.dialogs)
     bars.at_most("elements made of them, scripts run, dialogs", executed, 0)
