@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -202,11 +203,33 @@ def read_part(part: FileInfo, files: Files, columns: Sequence[str] | None) -> pa
         StorageError: It cannot be read, or is damaged.
     """
     wanted = None if columns is None else list(columns)
+    with _opened(part, files) as file:
+        return _checked(file.read(wanted, use_threads=False), wanted)
+
+
+def read_schema(part: FileInfo, files: Files) -> pa.Schema:
+    """Read the columns of one part, as they are in its file.
+
+    Raises:
+        StorageError: It cannot be read, or is damaged.
+    """
+    with _opened(part, files) as file:
+        return file.schema_arrow
+
+
+@contextmanager
+def _opened(part: FileInfo, files: Files) -> Iterator[pq.ParquetFile]:
+    """Open a part and map the errors of reading it.
+
+    Raises:
+        StorageError: It cannot be read, or is damaged.
+    """
     try:
         if part.size <= ONE_REQUEST_BYTES:
-            return _checked(_open(pa.BufferReader(files.read(part.uri))).read(wanted, use_threads=False), wanted)
-        with files.open_input(part.uri) as source:
-            return _checked(_open(source).read(wanted, use_threads=False), wanted)
+            yield _open(pa.BufferReader(files.read(part.uri)))
+        else:
+            with files.open_input(part.uri) as source:
+                yield _open(source)
     except FetchError as error:
         merged = f"a run merged {redact(part.uri)} with other parts while this command read the index; run this command again"
         raise StorageError(merged if error.__cause__ and is_missing(error.__cause__) else str(error)) from error

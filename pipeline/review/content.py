@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ITEM_ERRORS
+from pipeline.errors import ITEM_ERRORS, ItemRefused
 from pipeline.output.layout import is_inside
 from pipeline.output.output import Output
 from pipeline.output.run_record import RecipeReport, speed_of
@@ -25,6 +25,7 @@ from pipeline.review.pictures import Entry, MissingPictures
 from pipeline.review.reviews import VERDICTS
 from pipeline.schema import SIGNALS, STATUSES
 from pipeline.storage import uris
+from pipeline.types import Box
 
 VIEWS = (
     *(("Photo", "photo", "box"), ("Outline", "photo", "outline"), ("Mask", "cutout", "mask")),
@@ -80,7 +81,7 @@ def rows_by_column(rows: Sequence[Mapping[str, Any]], columns: int = 0) -> dict[
         "item_id": [row["item_id"] for row in rows],
         "status": [row["status"] for row in rows],
         "quality": [_number(row["quality"]) for row in rows],
-        "reasons": [row["reasons"] or [] for row in rows],
+        "reasons": [[reason for reason in row["reasons"] or () if reason] for row in rows],
         "tags": [row["tags"] for row in rows],
         "code": [row["error_code"] or "" for row in rows],
         "detail": [(row["error_detail"] or "")[:MAX_CHARS] for row in rows],
@@ -98,8 +99,8 @@ def pictures_of(entry: Entry) -> dict[str, Any]:
         "files": {kind: _inside(row[f"{kind}_path"]) for kind in ("mask", "cutout")},
         "renditions": [],
     }
-    if row["box"] and row["width"] and row["height"]:
-        content |= {"box": [round(value, 2) for value in row["box"]], "full": [row["width"], row["height"]]}
+    if (box := _box(row)) is not None:
+        content |= {"box": [round(value, 2) for value in box], "full": [row["width"], row["height"]]}
     if (views := entry.views) is not None:
         content |= {"width": views.width, "height": views.height, "contour": views.contour}
         content |= {name: data_uri(getattr(views, name)) for name in ("photo", "cutout", "zoom")}
@@ -176,9 +177,19 @@ def _signals(signals: Mapping[str, Any] | None) -> list[list[str]]:
     return [[name, "yes" if value is True else f"{value:.3g}"] for name, value in measured]
 
 
+def _box(row: Mapping[str, Any]) -> Box | None:
+    """Return the box that the user gave, if the size of the photo is known; None for one that no run accepts."""
+    if not row["box"] or min(row["width"] or 0, row["height"] or 0) < 1:
+        return None
+    try:
+        return Box.parse(row["box"])
+    except ItemRefused:
+        return None
+
+
 def _inside(path: str | None) -> str | None:
     return path if path and is_inside(path) else None
 
 
 def _number(quality: float | None) -> float | None:
-    return None if quality is None or math.isnan(quality) else round(quality, 4)
+    return None if quality is None or not math.isfinite(quality) else round(quality, 4)

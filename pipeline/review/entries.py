@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipeline.errors import ConfigError
 from pipeline.manifest.id_set import contains, hash_ids, merge_ids
 from pipeline.manifest.tags import parse_tags
-from pipeline.output.index import read_index, read_part
+from pipeline.output.index import map_parts, read_index, read_schema
 from pipeline.output.output import Output
 from pipeline.schema import INDEX, carried_name
 
@@ -49,8 +49,8 @@ def shown_columns(output: Output, wanted: Sequence[str] | None) -> dict[str, str
     if wanted is not None and not wanted:
         return {}
     found: dict[str, pa.DataType] = {}
-    for part in islice(output.parts(), PARTS_LOOKED_AT):
-        for field in read_part(part, output.files, None).schema:
+    for schema in map_parts(lambda part: read_schema(part, output.files), islice(output.parts(), PARTS_LOOKED_AT)):
+        for field in schema:
             found.setdefault(field.name, field.type)
     carried = {name: kind for name, kind in found.items() if name not in INDEX.names}
     if wanted is None:

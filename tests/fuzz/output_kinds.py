@@ -41,13 +41,11 @@ from pipeline.output.summary import worst
 from pipeline.output.verify import repair
 from pipeline.review.accept import accept
 from pipeline.review.compare import compare
-from pipeline.review.entries import list_rows
-from pipeline.review.pictures import load_entries
+from pipeline.review.pages import Options, report_page
 from pipeline.review.reviews import draw_sample, import_reviews, read_reviews, review_sample
 from pipeline.run.preflight import make_plan, without_done
 from pipeline.run.prepare import is_settled, prepare_output
 from pipeline.schema import INDEX, STATUSES
-from pipeline.storage.allowlist import AllowList
 from pipeline.storage.files import Files
 
 FILES = Files()
@@ -267,8 +265,7 @@ def exported(output: Output) -> None:
 
 
 def reported(output: Output) -> None:
-    rows, _ = list_rows(output)
-    load_entries(output, AllowList(()), [row["item_id"] for row in rows])
+    report_page(output, 50, Options(page=f"{output.folder}/report.html"))
     json.dumps(worst(output, 5))
 
 
