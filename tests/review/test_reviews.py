@@ -92,7 +92,7 @@ def test_reviews_decide_about_a_sample(output: Output) -> None:
 
 @pytest.mark.parametrize("item_id", ['=HYPERLINK("http://x")', "-1", "+1", "@a", "'=1", "''=1", "'quoted"])
 def test_a_formula_that_the_page_has_quoted_is_the_item_again(output: Output, item_id: str) -> None:
-    """The page puts an apostrophe before what a spreadsheet would run; see report.js."""
+    """The page puts an apostrophe before what a spreadsheet would run; see reviews.js."""
     written = f"'{item_id}" if re.match(r"'*[=+\-@]", item_id) else item_id
     cell = '"' + written.replace('"', '""') + '"'
     write_part(output, pa.Table.from_pylist([{"item_id": item_id, "output_name": "x", "status": "ok"}], INDEX))
