@@ -20,6 +20,7 @@ LAYERS = [
     {"models"},
     {"manifest"},
     {"output"},
+    {"datasets"},
     {"segmenter"},
     {"run"},
     {"review"},

@@ -1,14 +1,19 @@
-"""Rasterise the polygons of annotation files."""
+"""Rasterise the polygons of annotation files, and outline masks by polygons."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.types import Mask, Size
+
+Ring = npt.NDArray[np.float64]
+"""Corners of a closed polygon: (N, 2), x and y in pixels."""
 
 MAX_SUBSAMPLES = 8
 """Samples per pixel along each side."""
@@ -16,6 +21,13 @@ MAX_SAMPLES = 2**26
 """Samples per polygon. A large one is sampled more coarsely."""
 MAX_COORDINATE = 1e6
 """Largest coordinate of a corner, without its sign."""
+
+MIN_PART = 0.001
+"""Parts and holes of an outline have at least this share of the area of its largest part."""
+TOLERANCE = 0.5, 1 / 2048
+"""Distance of a simplified outline from the exact one, at most: pixels, and share of the object's longer side."""
+MAX_DISTANCES = 2**22
+"""Distances of corners that are compared to join two rings."""
 
 
 def decode_polygons(size: Size, polygons: Sequence[Sequence[float]]) -> Mask:
@@ -57,3 +69,47 @@ def _add(mask: Mask, corners: np.ndarray[tuple[int, int], np.dtype[np.float64]])
     cv2.fillPoly(samples, [np.rint(points * 16).astype(np.int32)], 255, shift=4)
     covered = cv2.resize(samples, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
     mask[y0:y1, x0:x1] |= (covered >= 128).astype(np.uint8)
+
+
+def outline(inside: Mask) -> Ring | None:
+    """Return one polygon around all parts of a mask, (H, W) uint8 of 0 and 1; None if the mask is empty.
+
+    Corners are the centres of the outermost pixels, so ``fillPoly``, which includes the contour, fills the same pixels. The
+    polygon has at least three corners. Lines of no width, there and back, join parts and holes; a filled polygon has holes by
+    the even-odd rule as by the non-zero rule. Small parts and holes are left out (``MIN_PART``).
+    """
+    x, y, width, height = cv2.boundingRect(inside)
+    if not width:
+        return None
+    crop = np.ascontiguousarray(inside[y : y + height, x : x + width])
+    contours, tree = cv2.findContours(crop, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    pixels, share = TOLERANCE
+    tolerance = max(pixels, share * max(width, height))
+    areas, parents = [cv2.contourArea(contour) for contour in contours], tree[0][:, 3].tolist()
+    largest_first = sorted(range(len(contours)), key=lambda place: -areas[place])
+    least = MIN_PART * max(area for area, parent in zip(areas, parents, strict=True) if parent < 0)
+    joined: dict[int, Ring] = {}
+    for place in largest_first:
+        if parents[place] < 0 and (areas[place] >= least or not joined):
+            joined[place] = _simplified(contours[place], tolerance)
+    for place in largest_first:
+        if parents[place] in joined and areas[place] >= least:
+            joined[parents[place]] = _join(joined[parents[place]], _simplified(contours[place], tolerance))
+    ring, *others = joined.values()
+    for other in others:
+        ring = _join(ring, other)
+    ring = np.concatenate([ring, np.repeat(ring[-1:], max(0, 3 - len(ring)), axis=0)])
+    return np.asarray(ring + np.array((x + 0.5, y + 0.5)))
+
+
+def _simplified(contour: npt.NDArray[Any], tolerance: float) -> Ring:
+    return np.asarray(cv2.approxPolyDP(contour, tolerance, True).reshape(-1, 2), np.float64)
+
+
+def _join(ring: Ring, other: Ring) -> Ring:
+    """Insert a ring into another one, by a line between the nearest corners."""
+    ends = other if len(ring) * len(other) <= MAX_DISTANCES else other[:1]
+    distances = np.square(ring[:, None] - ends[None]).sum(-1)
+    here, there = np.unravel_index(int(distances.argmin()), distances.shape)
+    around = np.concatenate([np.roll(other, -there, axis=0), other[there : there + 1]])
+    return np.concatenate([ring[: here + 1], around, ring[here:]])

@@ -19,6 +19,11 @@ _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"MM\x00+", "TIFF"),
     (b"BM", "BMP"),
 )
+SUFFIXES: dict[Format, str] = {
+    **{"JPEG": "jpg", "PNG": "png", "WebP": "webp", "TIFF": "tif", "GIF": "gif", "BMP": "bmp", "AVIF": "avif", "HEIC": "heic"}
+}
+"""Suffixes of file names, without a dot."""
+
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 

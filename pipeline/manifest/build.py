@@ -28,7 +28,7 @@ from pipeline.storage import uris
 from pipeline.storage.files import Files
 from pipeline.types import Size
 
-_URI_COLUMNS = ("image_uri", "truth_uri")
+_URI_COLUMNS = ("image_uri", "truth_uri", "coco_file")
 
 _DIS5K_NAME = re.compile(r"\d+#([^#]+)#\d+#")
 
@@ -159,17 +159,18 @@ def _listed(left_out: Mapping[str, int]) -> str:
 def from_coco(annotations: str, folder: str, files: Files) -> pa.Table:
     """Build a manifest with one item per annotated object.
 
-    Columns: ``item_id``, ``image_uri``, ``x0, y0, x1, y1`` and ``category``. COCO boxes are x, y, width, height
+    Columns: ``item_id``, ``image_uri``, ``x0, y0, x1, y1``, ``category``, and the file and id of the annotation (``coco_file``,
+    ``coco_id``), with which ``matteline dataset --coco`` writes it again. COCO boxes are x, y, width, height
     (https://cocodataset.org/#format-data). An annotation without a box has that of its polygons.
 
     Raises:
         ConfigError: See ``coco_objects``; or no object has a box.
         FetchError: The file can't be read.
     """
-    return coco_table(coco_objects(annotations, files), folder, files)[0]
+    return coco_table(annotations, coco_objects(annotations, files), folder, files)[0]
 
 
-def coco_table(objects: Sequence[CocoObject], folder: str, files: Files) -> tuple[pa.Table, list[CocoObject]]:
+def coco_table(annotations: str, objects: Sequence[CocoObject], folder: str, files: Files) -> tuple[pa.Table, list[CocoObject]]:
     """Build the manifest of ``from_coco`` from objects that are already read. Returns it, and the objects of its rows.
 
     Objects without a box are left out and counted in a warning.
@@ -188,7 +189,7 @@ def coco_table(objects: Sequence[CocoObject], folder: str, files: Files) -> tupl
     rows: list[dict[str, Any]] = [
         {"item_id": entry.item_id, "image_uri": coco_image_uri(str(entry.image["file_name"]), folder, files)}
         | dict(zip(CORNERS, box, strict=True))
-        | {"category": entry.category}
+        | {"category": entry.category, "coco_file": annotations, "coco_id": str(entry.annotation["id"])}
         for entry, box in kept
     ]
     return pa.Table.from_pylist(rows), [entry for entry, _ in kept]
@@ -242,7 +243,7 @@ def _stem(path: str) -> str:
 def write_manifest(table: pa.Table, target: str, files: Files) -> None:
     """Write a manifest as CSV (lists as JSON text), Parquet or JSON Lines, depending on its name.
 
-    URIs of images and masks below the manifest's folder become relative.
+    URIs of images, masks and annotations below the manifest's folder become relative.
 
     Raises:
         ConfigError: The name has another suffix.

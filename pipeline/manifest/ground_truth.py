@@ -17,7 +17,7 @@ from pipeline.imaging.decode import decode
 from pipeline.imaging.png import encode_mask
 from pipeline.imaging.polygons import decode_polygons
 from pipeline.imaging.rle import decode_counts
-from pipeline.imaging.sniff import sniff
+from pipeline.imaging.sniff import SUFFIXES, sniff
 from pipeline.log import log
 from pipeline.manifest.build import CocoObject, coco_objects, coco_polygons, coco_table
 from pipeline.manifest.items import has_bytes
@@ -32,8 +32,6 @@ IMAGE, MASK = "image", "mask"
 
 ROWS, THREADS = 16, 8
 
-_SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WebP": "webp", "TIFF": "tif", "GIF": "gif", "BMP": "bmp", "AVIF": "avif"}
-
 
 def from_coco_masks(annotations: str, folder: str, target: str, files: Files) -> pa.Table:
     """Add a column ``truth_uri`` to ``from_coco``: polygons and run lengths as PNG masks, written below ``target``.
@@ -45,7 +43,7 @@ def from_coco_masks(annotations: str, folder: str, target: str, files: Files) ->
         FetchError: The annotations can't be read.
         WriteError: A mask can't be written.
     """
-    table, objects = coco_table(coco_objects(annotations, files), folder, files)
+    table, objects = coco_table(annotations, coco_objects(annotations, files), folder, files)
 
     names = FileNames()
     targets = [uris.join(target, f"{names.name(entry.item_id)}.png") for entry in objects]
@@ -180,7 +178,7 @@ def _image_column(schema: pa.Schema) -> str | None:
 def _suffix(data: bytes | None) -> str:
     """Return the suffix of an image's format."""
     try:
-        return f".{_SUFFIXES.get(sniff(data or b''), 'bin')}"
+        return f".{SUFFIXES[sniff(data or b'')]}"
     except DecodeError:
         return ".bin"  # decoding reports the error for this item
 

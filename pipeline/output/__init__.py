@@ -1,4 +1,4 @@
-"""The results of a recipe: layout, index, lease, run records, progress, status, verification, garbage collection, data sets.
+"""The results of a recipe: layout, index, lease, run records, progress, status, verification, garbage collection.
 
 The exactly-once guarantees are implemented here; see ``README.md``.
 

@@ -6,10 +6,10 @@ to the same bucket, by a hash of the key, and the buckets are compared one after
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,9 @@ BATCH_ROWS = 256 * 1024
 HASHED_ROWS = 16 * 1024
 """Rows that are hashed together: the hash takes 24 bytes of memory per byte of a key."""
 
+Number = Callable[[pa.ChunkedArray], npt.NDArray[Any]]
+"""Returns the number of each key's bucket."""
+
 
 def bucket_count(parts: Iterable[FileInfo]) -> int:
     """Return the number of buckets for the keys of an index."""
@@ -43,10 +46,12 @@ class Buckets:
         folder: Parent of that folder.
         key: Name of the key's column, of type binary.
         count: Number of buckets.
+        number: Returns the bucket of each key. Default: by a hash of the key.
     """
 
-    def __init__(self, folder: Path, key: str, count: int) -> None:
+    def __init__(self, folder: Path, key: str, count: int, number: Number | None = None) -> None:
         self.folder, self.key, self.count = folder, key, count
+        self._number = number or self._by_hash
         self._waiting: list[pa.Table] = []
         self._bytes = 0
 
@@ -55,9 +60,7 @@ class Buckets:
         for start in range(0, rows.num_rows, HASHED_ROWS):
             piece = rows.slice(start, HASHED_ROWS)
             if self.count > 1:
-                # The high bits of the hash choose the bucket: its low bits depend on few bits of the key.
-                numbers = (hash_keys(piece[self.key]) >> np.uint64(32)) * np.uint64(self.count) >> np.uint64(32)
-                piece = piece.append_column("bucket", pa.array(numbers.astype(np.int32)))
+                piece = piece.append_column("bucket", pa.array(self._number(piece[self.key]).astype(np.int32)))
             self._waiting.append(piece)
             self._bytes += piece.nbytes
         if self.count > 1 and self._bytes > FLUSH_BYTES:
@@ -74,6 +77,10 @@ class Buckets:
             with pa.OSFile(str(path)) as file:
                 while file.tell() < file.size():
                     yield pa.ipc.open_stream(file).read_all()
+
+    def _by_hash(self, keys: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+        # The high bits of the hash choose the bucket: its low bits depend on few bits of the key.
+        return np.asarray((hash_keys(keys) >> np.uint64(32)) * np.uint64(self.count) >> np.uint64(32))
 
     def _flush(self) -> None:
         if not self._waiting:

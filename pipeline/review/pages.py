@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from pipeline.errors import StorageError
 from pipeline.output.output import Output
-from pipeline.output.run_record import RecipeReport, last_run, report_of
+from pipeline.output.photos import photo_roots
+from pipeline.output.run_record import RecipeReport, report_of
 from pipeline.output.settings import recipe_label
 from pipeline.review.compare import Comparison, numbers
 from pipeline.review.content import drift_line, link_base, pictures_of, report_head, rows_by_column, words
@@ -16,9 +16,7 @@ from pipeline.review.entries import MAX_LISTED, find_rows, list_rows, shown_colu
 from pipeline.review.html import render
 from pipeline.review.pictures import MissingPictures, load_entries, missing_pictures
 from pipeline.review.reviews import draw_sample, review_sample
-from pipeline.storage.allowlist import AllowList
 from pipeline.storage.uris import name as last_part
-from pipeline.storage.uris import parent
 
 COMPARED = (
     *(("Mask before", "cutout", "mask"), ("Mask after", "cutout_after", "mask")),
@@ -143,24 +141,6 @@ def compare_page(before: Output, after: Output, found: Comparison, allow_roots: 
         **words(),
     }
     return render(facts, rows_by_column(find_rows(after, ids)), pictures)
-
-
-def photo_roots(output: Output, allow_roots: Sequence[str]) -> AllowList:
-    """Return the roots from which photos may be read: the folder of the last run's manifest, the settings and the options.
-
-    Raises:
-        ConfigError: A root is not a path or URI.
-    """
-    files = output.files
-    storage = files.storage.model_copy(update={"allow_roots": (*files.storage.allow_roots, *allow_roots)})
-    manifest = (last_run(output) or {}).get("manifest")
-    if not isinstance(manifest, str) or not manifest:
-        return AllowList.of(storage)
-    try:
-        base = manifest if files.is_folder(manifest) else parent(manifest)
-    except StorageError:
-        base = parent(manifest)
-    return AllowList.of(storage, base)
 
 
 def format_number(value: float | None) -> str:

@@ -6,6 +6,7 @@ A backend raises the exceptions of its library. ``Files`` maps them to the error
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -55,6 +56,9 @@ class StorageBackend(Protocol):
 
     def write(self, uri: str, data: bytes, timeout_s: float) -> None:
         """Write or replace an object atomically."""
+
+    def upload(self, uri: str, path: Path, timeout_s: float) -> None:
+        """Write or replace an object atomically by the content of a local file."""
 
     def create(self, uri: str, data: bytes, timeout_s: float) -> bool:
         """Write an object atomically unless it exists; return whether it was written."""

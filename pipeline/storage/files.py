@@ -11,6 +11,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 PROBE_TIMEOUT_S = 15.0
 """Seconds for a check before the run starts, so that a wrong endpoint is reported early."""
+
+SLOWEST_UPLOAD = 1024 * 1024
+"""Bytes per second of the slowest upload that is waited for."""
 
 LEFTOVER = r"(^|/)(\.probe-[0-9a-f]{16}|\.[^/]*\.[0-9a-f]{16}\.tmp)$"
 """Paths of temporary files and probes that killed processes left behind (RE2)."""
@@ -128,6 +132,25 @@ class Files:
             WriteError: The object could not be written; its previous content is unchanged.
         """
         self._call(uri, WriteError, lambda backend, left: backend.write(uri, data, left))
+
+    def upload(self, uri: str, path: Path) -> None:
+        """Write or replace an object atomically by the content of a local file, which is not held in memory.
+
+        Raises:
+            WriteError: The object could not be written; its previous content is unchanged.
+        """
+        timeout_s = TIMEOUT_S + path.stat().st_size / SLOWEST_UPLOAD
+        self._call(uri, WriteError, lambda backend, left: backend.upload(uri, path, left), timeout_s)
+
+    def link(self, target: str, uri: str) -> None:
+        """Write a symbolic link ``uri`` to the local file ``target``.
+
+        Raises:
+            WriteError: It could not be written, or it would not be on a local disk.
+        """
+        if uris.scheme(target) or uris.scheme(uri):
+            raise WriteError(f"{uris.redact(uri)}: only local files can be linked to {uris.redact(target)}; copy it")
+        self._call(uri, WriteError, lambda _, left: LocalBackend().link(uri, target))
 
     def create(self, uri: str, data: bytes) -> bool:
         """Write an object unless it exists. Of concurrent calls exactly one returns True.

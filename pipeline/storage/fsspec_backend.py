@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -44,6 +45,10 @@ class FsspecBackend:
     def write(self, uri: str, data: bytes, timeout_s: float) -> None:
         """Write or replace an object."""
         self.fs.pipe_file(uri, data)
+
+    def upload(self, uri: str, path: Path, timeout_s: float) -> None:
+        """Write or replace an object by the content of a local file."""
+        self.fs.put_file(str(path), uri)
 
     def create(self, uri: str, data: bytes, timeout_s: float) -> bool:
         """Write an object unless it exists."""

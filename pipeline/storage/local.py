@@ -6,9 +6,10 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from glob import iglob
 from pathlib import Path
 from typing import Any, Literal
@@ -68,6 +69,16 @@ class LocalBackend:
     def write(self, uri: str, data: bytes, timeout_s: float) -> None:
         """Write a file by an atomic rename."""
         with _temporary_file(Path(uri), data) as temporary:
+            temporary.replace(uri)
+
+    def upload(self, uri: str, path: Path, timeout_s: float) -> None:
+        """Write a file by a copy and an atomic rename."""
+        with _temporary_file(Path(uri), path) as temporary:
+            temporary.replace(uri)
+
+    def link(self, uri: str, path: str) -> None:
+        """Write a symbolic link to a path, in place of a file or link of this name."""
+        with _temporary(Path(uri), lambda temporary: temporary.symlink_to(path)) as temporary:
             temporary.replace(uri)
 
     def create(self, uri: str, data: bytes, timeout_s: float) -> bool:
@@ -183,15 +194,29 @@ def _file_info(path: str, status: os.stat_result) -> FileInfo:
 
 
 @contextlib.contextmanager
-def _temporary_file(path: Path, data: bytes) -> Iterator[Path]:
-    """Write the data to a temporary file in the destination's folder, and delete it at the end unless it was renamed."""
+def _temporary_file(path: Path, content: bytes | Path) -> Iterator[Path]:
+    """Write bytes, or the content of a file, to a temporary file in the destination's folder (``_temporary``)."""
+
+    def write(temporary: Path) -> None:
+        if isinstance(content, bytes):
+            temporary.write_bytes(content)
+        else:
+            shutil.copyfile(content, temporary)
+
+    with _temporary(path, write) as temporary:
+        yield temporary
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, write: Callable[[Path], object]) -> Iterator[Path]:
+    """Make a temporary file in the destination's folder, and delete it at the end unless it was renamed."""
     temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(8)}.tmp")
     try:
         try:
-            temporary.write_bytes(data)
+            write(temporary)
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data)
+            write(temporary)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)

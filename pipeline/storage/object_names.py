@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Sequence
 
 from pipeline.errors import ConfigError
 
@@ -37,12 +35,19 @@ def object_name(text: str) -> str:
     *folders, last = _NO_FOLDER.sub("%2F", _UNSAFE.sub(lambda match: _percent(match[0]), text)).split("/")
     segments = [*(_segment(_OUTPUT_SUFFIX.sub("%2E", folder)) for folder in folders), _segment(last)]
     name = "/".join(segments)
-    return name if len(name.encode("utf-8")) <= MAX_NAME_BYTES else _cut(segments[-1], text)
+    return name if len(name.encode("utf-8")) <= MAX_NAME_BYTES else cut_name(segments[-1], text)
 
 
 def collision_key(name: str) -> str:
     """Return a text that is equal for names that a file system may not tell apart: by case or by Unicode normal form."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def cut_name(escaped: str, text: str) -> str:
+    """Return a name that ends in ``~`` and 16 hex digits of the SHA-256 of its text. ``escaped`` is safe already."""
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    kept = escaped.encode("utf-8")[: MAX_SEGMENT_BYTES - 17].decode("utf-8", "ignore")
+    return f"{re.sub(r'%[0-9A-F]?$', '', kept)}~{digest}"
 
 
 class FileNames:
@@ -66,40 +71,13 @@ class FileNames:
         return found
 
 
-def distinct_names(texts: Sequence[tuple[str, str]]) -> list[str]:
-    """Return object names that no file system confuses: of the first text of each pair, or of the second where they collide.
-
-    Where the second ones collide, too, they end in ``~`` and 16 hex digits of the SHA-256 of their text.
-    """
-    names = [object_name(first) for first, _ in texts]
-    for more in (object_name, lambda text: _cut(object_name(text), text)):
-        while shared := _shared(names):
-            changed = {place: more(texts[place][1]) for place in shared}
-            if all(names[place] == new for place, new in changed.items()):
-                break
-            for place, new in changed.items():
-                names[place] = new
-    return names
-
-
-def _shared(names: Sequence[str]) -> list[int]:
-    counts = Counter(map(collision_key, names))
-    return [place for place, name in enumerate(names) if counts[collision_key(name)] > 1]
-
-
 def _segment(escaped: str) -> str:
     """Return one folder or file name, with escapes where its position matters, of at most ``MAX_SEGMENT_BYTES``."""
     if escaped.startswith(".") or _DEVICE.match(escaped):
         escaped = _percent(escaped[0]) + escaped[1:]
     if escaped.endswith((".", " ")):
         escaped = escaped[:-1] + _percent(escaped[-1])
-    return escaped if 0 < len(escaped.encode("utf-8")) <= MAX_SEGMENT_BYTES else _cut(escaped, escaped)
-
-
-def _cut(escaped: str, text: str) -> str:
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    kept = escaped.encode("utf-8")[: MAX_SEGMENT_BYTES - 17].decode("utf-8", "ignore")
-    return f"{re.sub(r'%[0-9A-F]?$', '', kept)}~{digest}"
+    return escaped if 0 < len(escaped.encode("utf-8")) <= MAX_SEGMENT_BYTES else cut_name(escaped, escaped)
 
 
 def _percent(characters: str) -> str:

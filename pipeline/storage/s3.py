@@ -10,7 +10,8 @@ import mimetypes
 from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import s3fs
@@ -64,6 +65,11 @@ class S3Backend(FsspecBackend):
         """Write or replace an object."""
         self._put(uri, data, timeout_s)
 
+    def upload(self, uri: str, path: Path, timeout_s: float) -> None:
+        """Write or replace an object of up to 5 GB by the content of a local file."""
+        with path.open("rb") as file:
+            self._put(uri, file, timeout_s)
+
     def create(self, uri: str, data: bytes, timeout_s: float) -> bool:
         """Write an object by a conditional PUT (``If-None-Match: *``)."""
         try:
@@ -109,7 +115,7 @@ class S3Backend(FsspecBackend):
         """Request a listing: some stores create a missing bucket at the first PUT, and HEAD does not report the error code."""
         self._page(uri, timeout_s, MaxKeys=1)
 
-    def _put(self, uri: str, data: bytes, timeout_s: float, **conditions: str) -> None:
+    def _put(self, uri: str, data: bytes | BinaryIO, timeout_s: float, **conditions: str) -> None:
         bucket, key = _bucket_and_key(uri)
         mime_type = mimetypes.guess_type(key)[0] or "application/octet-stream"
         self._call("put_object", timeout_s, Bucket=bucket, Key=key, Body=data, ContentType=mime_type, **conditions)

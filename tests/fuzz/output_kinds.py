@@ -23,11 +23,11 @@ from jobs.show import show
 from jobs.top import top
 from jobs.verify import verify
 from pipeline.config.job import Job, load_job
+from pipeline.datasets.export import Choices, Targets, export_dataset
 from pipeline.errors import PipelineError, StorageError
 from pipeline.imaging.png import encode_cutout, encode_mask
 from pipeline.output.baseline import baseline, drift
 from pipeline.output.changes import changed
-from pipeline.output.dataset import export_dataset
 from pipeline.output.gc import collect_garbage
 from pipeline.output.index import done_ids, read_index, tally, write_part
 from pipeline.output.layout import output_path
@@ -261,7 +261,9 @@ def accepted_again(output: Output) -> None:
 
 
 def exported(output: Output) -> None:
-    export_dataset(output, coco="coco.json", indexed="indexed")
+    shutil.rmtree("forms", ignore_errors=True)
+    forms = {name: str(Path("forms", name).absolute()) for name in ("indexed", "yolo", "imagefolder", "parquet")}
+    export_dataset(output, Targets(coco=str(Path("coco.json").absolute()), **forms), Choices(class_ids=True))
 
 
 def reported(output: Output) -> None:

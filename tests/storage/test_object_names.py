@@ -16,7 +16,6 @@ from pipeline.storage.object_names import (
     MAX_SEGMENT_BYTES,
     FileNames,
     collision_key,
-    distinct_names,
     object_name,
 )
 
@@ -142,17 +141,3 @@ def test_two_texts_of_one_file_name_are_told() -> None:
     assert [names.name(text) for text in ("a", "b", "a")] == ["a", "b", "a"]
     with pytest.raises(ConfigError, match=r"'a' and 'A' would share the file name 'A' on some file systems; rename one"):
         names.name("A")
-
-
-@given(st.lists(st.tuples(TEXTS, TEXTS), unique_by=lambda pair: pair[1], max_size=20))
-def test_distinct_names_are_distinct_on_every_file_system(texts: list[tuple[str, str]]) -> None:
-    names = distinct_names(texts)
-    assert len({collision_key(name) for name in names}) == len(texts)
-    assert all(not name.startswith("/") and ".." not in name.split("/") for name in names)
-
-
-def test_names_that_collide_get_their_full_text() -> None:
-    texts = [("a", "a.jpg"), ("a", "a.webp"), ("a.jpg", "a.jpg.tif"), ("b", "b.jpg")]
-    assert distinct_names(texts) == ["a.jpg", "a.webp", "a.jpg.tif", "b"]
-    first, second = distinct_names([("a", "A.jpg"), ("A", "a.jpg")])
-    assert first.startswith("A.jpg~") and second.startswith("a.jpg~")

@@ -4,69 +4,35 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from outputs import SIZE, Write, mask
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from pipeline.datasets.classes import MAX_LABEL
+from pipeline.datasets.export import DatasetReport, Targets, export_dataset
 from pipeline.errors import ConfigError, StorageError
 from pipeline.imaging.png import encode_mask
-from pipeline.output.dataset import MAX_OBJECTS, DatasetReport, export_dataset
 from pipeline.output.index import write_part
 from pipeline.output.layout import output_path
 from pipeline.output.output import Output
 from pipeline.schema import INDEX
 from pipeline.storage.files import Files
 
-SIZE = (30, 40)
-
-
-def mask(*corners: int, alpha: int = 255) -> np.ndarray:
-    x0, y0, x1, y1 = corners
-    made = np.zeros(SIZE, np.uint8)
-    made[y0:y1, x0:x1] = alpha
-    return made
-
-
-Write = Callable[..., None]
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Output:
-    return Output.at(str(tmp_path / "out"), Files())
-
-
-@pytest.fixture
-def write(output: Output) -> Write:
-    """``write({item_id: mask}, **columns)`` writes one index part. Items of one image share the text before ``#``."""
-
-    def part(masks: dict[str, np.ndarray], **columns: Any) -> None:
-        rows = []
-        for item_id, alpha in masks.items():
-            path = output_path("mask", item_id)
-            output.write(output.layout.uri(path), encode_mask(alpha))
-            row = {"item_id": item_id, "output_name": item_id, "status": "ok", "quality": 0.75, "finished_at": 1}
-            row |= {"image_uri": f"/photos/{item_id.partition('#')[0]}", "image_sha256": "a"}
-            rows.append(row | {"height": SIZE[0], "width": SIZE[1], "mask_path": path} | columns)
-        write_part(output, pa.Table.from_pylist(rows, INDEX))
-
-    return part
-
 
 def test_objects_are_grouped_by_image(output: Output, write: Write, tmp_path: Path) -> None:
     write({"b/two.jpg#1": mask(10, 5, 30, 20, alpha=200), "a.jpg": mask(0, 0, 40, 30)})
     write({"b/two.jpg#0": mask(0, 0, 20, 10), "b/two.jpg#10": mask(39, 29, 40, 30), "c.png": mask(0, 0, 9, 9, alpha=127)})
     target, folder = tmp_path / "coco.json", tmp_path / "labels"
-    report = export_dataset(output, coco=str(target), indexed=str(folder))
-    assert report == DatasetReport(images=3, objects=4, empty=1)
+    report = export_dataset(output, Targets(coco=str(target), indexed=str(folder)))
+    assert report == DatasetReport(images=3, objects=4, empty=1, written=[str(target), str(folder)])
 
     coco = COCO(str(target))
     images = coco.loadImgs(coco.getImgIds())
@@ -92,18 +58,18 @@ def test_objects_are_grouped_by_image(output: Output, write: Write, tmp_path: Pa
 def test_the_same_index_in_other_parts_gives_the_same_bytes(output: Output, tmp_path: Path, write: Write) -> None:
     masks = {f"photo-{number % 3}.jpg#{number}": mask(number, 0, number + 9, 20) for number in range(12)}
     write(masks)
-    export_dataset(output, coco=str(tmp_path / "one.json"))
+    export_dataset(output, Targets(coco=str(tmp_path / "one.json")))
     next(Path(output.layout.index).glob("*.parquet")).unlink()
     for item_id in reversed(masks):
         write({item_id: masks[item_id]})
-    export_dataset(output, coco=str(tmp_path / "other.json"))
+    export_dataset(output, Targets(coco=str(tmp_path / "other.json")))
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "other.json").read_bytes()
     assert json.loads((tmp_path / "one.json").read_text())["annotations"][-1]["id"] == 12
 
 
 def test_images_of_the_same_stem_keep_their_suffix(output: Output, tmp_path: Path, write: Write) -> None:
     write({"a.jpg": mask(0, 0, 9, 9), "a.webp": mask(9, 9, 19, 19), "b.jpg": mask(0, 0, 9, 9)})
-    export_dataset(output, indexed=str(tmp_path / "labels"))
+    export_dataset(output, Targets(indexed=str(tmp_path / "labels")))
     assert sorted(path.name for path in (tmp_path / "labels").iterdir()) == ["a.jpg.png", "a.webp.png", "b.png"]
 
 
@@ -135,7 +101,7 @@ def test_label_files_stay_in_their_folder_and_none_is_lost(tmp_path: Path, uris:
     row |= {"height": SIZE[0], "width": SIZE[1]}
     write_part(output, pa.Table.from_pylist([row | {"item_id": uri, "image_uri": uri} for uri in sorted(uris)], INDEX))
     before = {path for path in folder.rglob("*") if path.is_file()}
-    export_dataset(output, indexed=str(folder / "labels"))
+    export_dataset(output, Targets(indexed=str(folder / "labels")))
     made = {path for path in folder.rglob("*") if path.is_file()} - before
     assert len(made) == len(uris)
     assert all(path.resolve().is_relative_to(folder / "labels") for path in made)
@@ -144,24 +110,25 @@ def test_label_files_stay_in_their_folder_and_none_is_lost(tmp_path: Path, uris:
 def test_masks_of_an_older_version_of_the_image_are_left_out(output: Output, tmp_path: Path, write: Write) -> None:
     write({"a.jpg#0": mask(0, 0, 9, 9)})
     write({"a.jpg#1": mask(9, 9, 19, 19)}, image_sha256="b", finished_at=2)
-    assert export_dataset(output, coco=str(tmp_path / "coco.json")) == DatasetReport(images=1, objects=1, stale=1)
+    report = export_dataset(output, Targets(coco=str(tmp_path / "coco.json")))
+    assert (report.images, report.objects, report.stale) == (1, 1, 1)
     (annotation,) = json.loads((tmp_path / "coco.json").read_text())["annotations"]
     assert annotation["item_id"] == "a.jpg#1"
 
 
 def test_impossible_exports_are_refused(output: Output, tmp_path: Path, write: Write) -> None:
     with pytest.raises(ConfigError, match="no masks in"):
-        export_dataset(output, coco=str(tmp_path / "coco.json"))
+        export_dataset(output, Targets(coco=str(tmp_path / "coco.json")))
     write({"gone.jpg": mask(0, 0, 9, 9)}, status="failed", mask_path=None)
     with pytest.raises(ConfigError, match="no masks in"):
-        export_dataset(output, coco=str(tmp_path / "coco.json"))
-    write({f"many.jpg#{number}": mask(0, 0, 9, 9) for number in range(MAX_OBJECTS + 1)})
+        export_dataset(output, Targets(coco=str(tmp_path / "coco.json")))
+    write({f"many.jpg#{number}": mask(0, 0, 9, 9) for number in range(MAX_LABEL + 1)})
     with pytest.raises(ConfigError, match="has 255 objects, but a palette holds 254"):
-        export_dataset(output, indexed=str(tmp_path / "labels"))
-    assert export_dataset(output, coco=str(tmp_path / "coco.json")).objects == 255
+        export_dataset(output, Targets(indexed=str(tmp_path / "labels")))
+    assert export_dataset(output, Targets(coco=str(tmp_path / "coco.json"))).objects == 255
     Path(output.layout.uri("masks/many.jpg#7.png")).write_bytes(b"")
     with pytest.raises(StorageError, match="run matteline verify"):
-        export_dataset(output, coco=str(tmp_path / "coco.json"))
+        export_dataset(output, Targets(coco=str(tmp_path / "coco.json")))
 
 
 @pytest.mark.parametrize("path", ["../secret.png", "masks/../../secret.png"])
@@ -169,7 +136,7 @@ def test_a_mask_outside_the_output_is_not_exported(output: Output, tmp_path: Pat
     (tmp_path / "secret.png").write_bytes(encode_mask(mask(0, 0, 9, 9)))
     write({"a.jpg": mask(0, 0, 9, 9)}, mask_path=path)
     with pytest.raises(StorageError, match="is not a path inside the output; run matteline verify"):
-        export_dataset(output, coco=str(tmp_path / "coco.json"))
+        export_dataset(output, Targets(coco=str(tmp_path / "coco.json")))
     assert not (tmp_path / "coco.json").exists()
 
 
@@ -177,4 +144,4 @@ def test_a_mask_outside_the_output_is_not_exported(output: Output, tmp_path: Pat
 def test_a_row_without_a_needed_column_is_refused(output: Output, tmp_path: Path, write: Write, column: str) -> None:
     write({"a.jpg": mask(0, 0, 9, 9)}, **{column: None})
     with pytest.raises(StorageError, match=f"has no {column}; run matteline verify"):
-        export_dataset(output, coco=str(tmp_path / "coco.json"))
+        export_dataset(output, Targets(coco=str(tmp_path / "coco.json")))

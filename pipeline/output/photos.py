@@ -1,0 +1,42 @@
+"""Where the photos of an output are, and which of them may be read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from pipeline.errors import StorageError
+from pipeline.output.output import Output
+from pipeline.output.run_record import last_run
+from pipeline.storage.allowlist import AllowList
+from pipeline.storage.uris import parent
+
+
+def manifest_folder(output: Output) -> str | None:
+    """Return the folder of the last run's manifest, below which relative paths of that manifest are; None without a run.
+
+    Raises:
+        StorageError: The run records cannot be listed.
+    """
+    manifest = (last_run(output) or {}).get("manifest")
+    if not isinstance(manifest, str) or not manifest:
+        return None
+    try:
+        if output.files.is_folder(manifest):
+            return manifest
+    except StorageError:
+        pass
+    before = re.split(r"[*?\[]", manifest, maxsplit=1)[0]
+    return parent(manifest if before == manifest else f"{before}-")
+
+
+def photo_roots(output: Output, allow_roots: Sequence[str]) -> AllowList:
+    """Return the roots from which photos may be read: the folder of the last run's manifest, the settings and the options.
+
+    Raises:
+        ConfigError: A root is not a path or URI.
+        StorageError: The run records cannot be listed.
+    """
+    files = output.files
+    storage = files.storage.model_copy(update={"allow_roots": (*files.storage.allow_roots, *allow_roots)})
+    return AllowList.of(storage, manifest_folder(output))
