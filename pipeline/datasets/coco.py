@@ -121,7 +121,7 @@ class _File:
 
 def attributes(row: Row, columns: Iterable[str]) -> dict[str, Any]:
     """Return the custom columns that have a value as ``{"attributes": …}``; nothing without any."""
-    values = {name: plain(row[name]) for name in columns if row[name] is not None}
+    values = {name: value for name in columns if (value := plain(row[name])) is not None}
     return {"attributes": values} if values else {}
 
 

@@ -16,7 +16,9 @@ from pipeline.datasets.classes import OBJECT, Classes
 from pipeline.datasets.coco import CocoForm
 from pipeline.datasets.coco_source import CocoSource, SourceForm, SourceForms
 from pipeline.datasets.form import Form, Object, Photo, Picture
-from pipeline.datasets.hub import Columns, FolderForm, ParquetForm
+from pipeline.datasets.hub import Columns
+from pipeline.datasets.hub_parquet import ParquetForm
+from pipeline.datasets.image_folder import FolderForm
 from pipeline.datasets.names import Names, image_path
 from pipeline.datasets.palette import PaletteForm
 from pipeline.datasets.photos import ImageMode, PhotoWriter, read_photo

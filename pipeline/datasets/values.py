@@ -7,6 +7,8 @@ import math
 from datetime import date, datetime, time
 from typing import Any
 
+import pyarrow as pa
+
 
 def plain(value: Any) -> Any:
     """Return a value as JSON has it: dates and other types as text, NaN and infinity as None."""
@@ -19,6 +21,16 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(one) for one in value]
     return value.isoformat() if isinstance(value, date | datetime | time) else str(value)
+
+
+def json_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of a column after ``plain``."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return pa.list_(json_type(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(kind.field(place).name, json_type(kind.field(place).type)) for place in range(kind.num_fields)])
+    same = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return kind if same else pa.string()
 
 
 def to_json(content: Any) -> bytes:

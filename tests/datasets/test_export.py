@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import secrets
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +20,12 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from pipeline.datasets import rows
 from pipeline.datasets.classes import MAX_LABEL
 from pipeline.datasets.export import DatasetReport, Targets, export_dataset
 from pipeline.errors import ConfigError, StorageError
 from pipeline.imaging.png import encode_mask
+from pipeline.output import buckets
 from pipeline.output.index import write_part
 from pipeline.output.layout import output_path
 from pipeline.output.output import Output
@@ -67,6 +73,79 @@ def test_the_same_index_in_other_parts_gives_the_same_bytes(output: Output, tmp_
     assert json.loads((tmp_path / "one.json").read_text())["annotations"][-1]["id"] == 12
 
 
+def test_an_index_of_several_ranges_gives_the_same_bytes(
+    output: Output, tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large index is sorted on disk, by ranges of its images' addresses."""
+    for number in range(12):
+        write({f"photo-{number * 7 % 12}.jpg#{item}": mask(number, 0, number + 9, 20) for item in range(3)}, sku=f"S-{number}")
+    export_dataset(output, Targets(coco=str(tmp_path / "one.json")))
+    monkeypatch.setattr(buckets, "INDEX_BYTES", 20_000)
+    monkeypatch.setattr(buckets, "FLUSH_BYTES", 2_000)
+    monkeypatch.setattr(rows, "SAMPLE", 2)
+    assert buckets.bucket_count(output.parts()) > 3
+    spilled = set()
+    real = buckets.Buckets._path
+    monkeypatch.setattr(buckets.Buckets, "_path", lambda self, number: spilled.add(number) or real(self, number))
+    export_dataset(output, Targets(coco=str(tmp_path / "other.json")))
+    assert len(spilled) > 3
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "other.json").read_bytes()
+
+
+def test_classes_and_custom_columns_are_in_the_annotations(output: Output, tmp_path: Path, write: Write) -> None:
+    masks = {"a.jpg#1": mask(0, 0, 9, 9), "a.jpg#2": mask(9, 9, 19, 19), "b.jpg": mask(0, 0, 9, 9)}
+    write(masks, category=["mug", "bowl", None], sku=["S-1", None, "S-3"], price=[1.5, float("nan"), 3.0], truth_uri="/t.png")
+    export_dataset(output, Targets(coco=str(tmp_path / "coco.json")))
+    coco = COCO(str(tmp_path / "coco.json"))
+    assert {kind["id"]: kind["name"] for kind in coco.loadCats(coco.getCatIds())} == {1: "bowl", 2: "mug", 3: "object"}
+    found = [(one["category_id"], one.get("attributes")) for one in coco.loadAnns(coco.getAnnIds())]
+    assert found == [(2, {"sku": "S-1", "price": 1.5}), (1, None), (3, {"sku": "S-3", "price": 3.0})]
+
+
+def test_a_split_has_its_own_file(output: Output, tmp_path: Path, write: Write) -> None:
+    write({f"{number}.jpg": mask(0, 0, 9, 9) for number in range(4)}, split=["train", "val", "train", "val"], category="mug")
+    report = export_dataset(output, Targets(coco=str(tmp_path / "c.json"), indexed=str(tmp_path / "labels")))
+    assert report.written == [str(tmp_path / name) for name in ("c_train.json", "c_val.json", "labels")]
+    val = COCO(report.written[1])
+    assert [image["file_name"] for image in val.loadImgs(val.getImgIds())] == ["1.jpg", "3.jpg"]
+    assert [one["id"] for one in val.loadAnns(val.getAnnIds())] == [1, 2], "ids begin at 1 in each file"
+    assert sorted(str(path.relative_to(tmp_path / "labels")) for path in (tmp_path / "labels").rglob("*.png")) == [
+        "train/0.png",
+        "train/2.png",
+        "val/1.png",
+        "val/3.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("splits", "words"),
+    [
+        (["train", None], "some items have no split; fill the column split"),
+        (["train", "  "], "some items have no split; fill the column split"),
+        (["train", "../x"], "the split '../x' is no name"),
+        (["train", "a b"], "the split 'a b' is no name"),
+        (["train", "Train"], "differ by case only"),
+        (["train", "val"], r"a\.jpg' is in the splits train and val; the column split must have one value per image"),
+    ],
+)
+def test_splits_that_cannot_be_files_are_refused(
+    output: Output, tmp_path: Path, write: Write, splits: list[str | None], words: str
+) -> None:
+    write({"a.jpg#1": mask(0, 0, 9, 9), "a.jpg#2": mask(0, 0, 9, 9)}, split=splits)
+    with pytest.raises(ConfigError, match=words):
+        export_dataset(output, Targets(coco=str(tmp_path / "c.json")))
+    assert not list(tmp_path.glob("c*.json"))
+
+
+def test_file_names_are_paths_below_the_manifests_folder(output: Output, tmp_path: Path, write: Write) -> None:
+    """They do not depend on the other images, and are relative."""
+    write({"shelf/b/a.jpg": mask(0, 0, 9, 9)})
+    write({"web": mask(0, 0, 9, 9), "other": mask(0, 0, 9, 9)}, image_uri=["https://host/i/7.jpg?w=9", "/elsewhere/c.jpg"])
+    export_dataset(output, Targets(coco=str(tmp_path / "c.json")))
+    names = [image["file_name"] for image in json.loads((tmp_path / "c.json").read_text())["images"]]
+    assert names == ["elsewhere/c.jpg", "shelf/b/a.jpg", "host/i/7.jpg?w=9"]
+
+
 def test_images_of_the_same_stem_keep_their_suffix(output: Output, tmp_path: Path, write: Write) -> None:
     write({"a.jpg": mask(0, 0, 9, 9), "a.webp": mask(9, 9, 19, 19), "b.jpg": mask(0, 0, 9, 9)})
     export_dataset(output, Targets(indexed=str(tmp_path / "labels")))
@@ -80,31 +159,76 @@ HOSTILE = [
     "/photos/./a.jpg",
     "/photos/A.jpg",
     "/photos/a.jpg.tif",
+    "/photos/a.jpg/a.png",
+    "/photos/a.txt/a.png",
     "/photos/a.webp",
     "/photos/a.jpg",
     "/photos/con.jpg",
+    "/photos/images/../images/a.jpg",
     "/photos/new\nline\x1b[31m.jpg",
     "/photos/" + "x" * 400 + ".jpg",
     "s3://bucket//photos//.hidden.jpg",
 ]
+ITEM_IDS = st.text(max_size=20) | st.sampled_from(["../../up", "/etc/x", "a/../../b", "", "\x00", "a.png", "A.png"])
 
 
-@given(st.sets(st.sampled_from(HOSTILE) | st.text(min_size=1, max_size=30).map(lambda text: f"/photos/{text}"), min_size=2))
+class Photos(Files):
+    """Every address has the same photo."""
+
+    def read(self, uri: str, **options: Any) -> bytes:
+        return super().read(uri, **options) if "/out/masks/" in uri or "/out/index/" in uri else PHOTO
+
+
+def png() -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", SIZE[::-1]).save(data, "PNG")
+    return data.getvalue()
+
+
+PHOTO = png()
+
+
+@given(
+    st.sets(
+        st.sampled_from(HOSTILE) | st.text(min_size=1, max_size=30).map(lambda text: f"/photos/{text}"), min_size=2, max_size=12
+    ),
+    st.lists(ITEM_IDS, min_size=12, max_size=12),
+    st.booleans(),
+)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_label_files_stay_in_their_folder_and_none_is_lost(tmp_path: Path, uris: set[str]) -> None:
+def test_all_files_stay_in_their_folder_and_none_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uris: set[str], ids: list[str], several: bool
+) -> None:
     uris = {uri for uri in uris if uri.encode("utf-8", "replace").decode() == uri}
+    monkeypatch.setattr("pipeline.storage.allowlist.AllowList.allows", lambda *_: True)
+    monkeypatch.setattr("pipeline.storage.allowlist.AllowList.real_path", lambda _, uri: uri)
     folder = tmp_path / secrets.token_hex(8)
-    output = Output.at(str(folder / "out"), Files())
+    output = Output.at(str(folder / "out"), Photos())
     path = output_path("mask", "one")
     output.write(output.layout.uri(path), encode_mask(mask(0, 0, 9, 9)))
-    row = {"output_name": "one", "status": "ok", "quality": 0.5, "finished_at": 1, "image_sha256": "a", "mask_path": path}
-    row |= {"height": SIZE[0], "width": SIZE[1]}
-    write_part(output, pa.Table.from_pylist([row | {"item_id": uri, "image_uri": uri} for uri in sorted(uris)], INDEX))
+    row = {"status": "ok", "quality": 0.5, "finished_at": 1, "image_sha256": hashlib.sha256(PHOTO).hexdigest()}
+    row |= {"height": SIZE[0], "width": SIZE[1], "mask_path": path, "image_bytes": 1}
+    rows = [
+        row | {"item_id": f"{number}{item_id}", "output_name": item_id, "image_uri": uri}
+        for uri, item_id in zip(sorted(uris), ids, strict=False)
+        for number in range(1 + several)
+    ]
+    write_part(output, pa.Table.from_pylist(rows, INDEX))
     before = {path for path in folder.rglob("*") if path.is_file()}
-    export_dataset(output, Targets(indexed=str(folder / "labels")))
+    forms = {name: str(folder / name) for name in ("indexed", "yolo", "imagefolder", "parquet")}
+    report = export_dataset(output, Targets(**forms))
+    assert not report.without_photo
     made = {path for path in folder.rglob("*") if path.is_file()} - before
-    assert len(made) == len(uris)
-    assert all(path.resolve().is_relative_to(folder / "labels") for path in made)
+    assert all(path.resolve().is_relative_to(folder) and path.relative_to(folder).parts[0] in forms for path in made)
+    assert {path for path in tmp_path.iterdir() if path.name.startswith(("up", "escape", "abs"))} == set()
+    counts = Counter((path.relative_to(folder).parts[0], path.suffix) for path in made)
+    objects = len(uris) * (1 + several)
+    assert counts["indexed", ".png"] == len(uris)
+    assert counts["yolo", ".png"] == counts["yolo", ".txt"] == len(uris)
+    assert counts["imagefolder", ".png"] == len(uris) + objects
+    for line in (folder / "imagefolder/train/metadata.jsonl").read_text(encoding="utf-8").split("\n")[:-1]:
+        for name in ("file_name", "mask_file_name"):
+            assert (folder / "imagefolder/train" / json.loads(line)[name]).is_file()
 
 
 def test_masks_of_an_older_version_of_the_image_are_left_out(output: Output, tmp_path: Path, write: Write) -> None:

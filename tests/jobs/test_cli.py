@@ -152,7 +152,7 @@ def test_an_output_becomes_a_data_set(
     done = matteline("dataset", "out", "--coco", "coco.json", "--indexed", "labels")
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "coco.json").read_text())
-    assert [image["file_name"] for image in content["images"]] == ["photo-000.jpg", "photo-001.jpg"]
+    assert [image["file_name"] for image in content["images"]] == ["photos/photo-000.jpg", "photos/photo-001.jpg"]
     assert [one["image_id"] for one in content["annotations"]] == [1, 1, 2, 2]
     assert content["annotations"][0]["item_id"] == "photos/photo-000.jpg#0"
     for image in content["images"]:
@@ -160,6 +160,13 @@ def test_an_output_becomes_a_data_set(
         assert labels.mode == "P" and labels.size == (image["width"], image["height"])
         assert set(np.unique(np.asarray(labels))) <= {0, 1, 2}
     assert "2 images, 4 objects" in done.stdout
+    (tmp_path / "photos/photo-001.jpg").unlink()
+    done = matteline("dataset", "out", "--yolo", "yolo", "--imagefolder", "set", "--images", "link")
+    assert done.returncode == 1, "a data set without some photos does not look like success"
+    assert "1 images left out of forms with photos: " in done.stdout and "photo-001.jpg: it does not exist" in done.stdout
+    assert [path.name for path in (tmp_path / "yolo/labels").rglob("*.txt")] == ["photo-000.txt"]
+    refused = matteline("dataset", "out", "--yolo", "yolo")
+    assert refused.returncode == 2 and "is not empty; give --yolo a new folder" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -170,6 +177,8 @@ def test_an_output_becomes_a_data_set(
         (("cut", "photos/photo-000.jpg", "--rendition", "amazn"), "there is no rendition"),
         (("dataset", "nowhere", "--coco", "c.json"), "no results under"),
         (("dataset", "nowhere"), "--coco FILE.json"),
+        (("dataset", "nowhere", "--coco", "c.json", "--classes"), "--classes needs --indexed FOLDER"),
+        (("dataset", "nowhere", "--coco", "c.json", "--images", "link"), "--images link needs --yolo FOLDER"),
         (("run", "--manifest", "nowhere.csv", "--output", "out"), "nowhere.csv"),
         (("run", "--manifest", "photos", "--output", "out", "--preset", "u3net"), "there is no preset 'u3net'; choose from"),
         (("run", "--manifest", "photos", "--output", "out", "--set", "recipe.strech=true"), "strech"),

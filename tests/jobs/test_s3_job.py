@@ -77,6 +77,12 @@ def test_everything_on_s3(matteline: Command, s3: Any, bucket: str, tmp_path: Pa
     united = matteline("dataset", f"s3://{bucket}/out", "--coco", f"s3://{bucket}/coco.json", env=env)
     assert united.returncode == 0, united.stderr
     assert len(json.loads(s3.get(bucket, "coco.json"))["images"]) == 6
+    forms = ("--yolo", f"s3://{bucket}/yolo", "--parquet", f"s3://{bucket}/hub")
+    united = matteline("dataset", f"s3://{bucket}/out", *forms, env=env)
+    assert united.returncode == 0, united.stdout + united.stderr
+    made = s3.keys(bucket, "yolo/")
+    assert len([key for key in made if "/images/" in key]) == len([key for key in made if key.endswith(".txt")]) == 6
+    assert s3.get(bucket, "hub/data/train-00000.parquet")[:4] == b"PAR1"
 
 
 def test_a_prefix_is_a_manifest(matteline: Command, s3: Any, bucket: str, fake_preset: str, tmp_path: Path) -> None:

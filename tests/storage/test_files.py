@@ -147,6 +147,41 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_file(local: A
     assert os.listdir(local.root) == ["kept"]  # noqa: PTH208  hidden files too
 
 
+def test_a_local_file_is_uploaded_whole(where: Any, tmp_path: Path) -> None:
+    source = tmp_path / "source.bin"
+    uri = f"{where.root}/deep/er/up.bin"
+    for data in (os.urandom(3_000_000), b"shorter", b""):
+        source.write_bytes(data)
+        where.files.upload(uri, source)
+        assert where.files.read(uri) == data
+    assert [info.uri for info in where.files.list(where.root)] == [uri]
+    assert source.exists()
+
+
+def test_an_upload_that_fails_keeps_the_old_object(s3: Any, remote: Any, local: Any, tmp_path: Path) -> None:
+    uri = remote.put("x", b"1")
+    reader = Files(Storage(**(s3.settings | {"key": s3.reader_key, "secret": s3.reader_secret})))
+    (tmp_path / "new").write_bytes(b"2")
+    with pytest.raises(WriteError, match="permission"):
+        reader.upload(uri, tmp_path / "new")
+    assert remote.files.read(uri) == b"1"
+    kept = local.put("kept", b"old")
+    with pytest.raises(WriteError):
+        local.files.upload(f"{kept}/below-a-file", tmp_path / "new")
+    assert os.listdir(local.root) == ["kept"]  # noqa: PTH208  hidden files too
+
+
+def test_links_are_local(local: Any, remote: Any) -> None:
+    target = local.put("photo.jpg", b"x")
+    for _ in range(2):
+        local.files.link(target, f"{local.root}/deep/link.jpg")
+    assert Path(local.root, "deep/link.jpg").is_symlink() and local.files.read(f"{local.root}/deep/link.jpg") == b"x"
+    assert os.listdir(f"{local.root}/deep") == ["link.jpg"]  # noqa: PTH208  hidden files too
+    for one, other in ((target, f"{remote.root}/link.jpg"), (f"{remote.root}/x", f"{local.root}/link.jpg")):
+        with pytest.raises(WriteError, match="only local files can be linked"):
+            local.files.link(one, other)
+
+
 def test_a_file_that_is_rewritten_while_it_is_read_is_read_again(local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mixture of two versions may decode: the checksums of JPEG are those of nobody."""
     path = Path(local.root) / "photo.jpg"
