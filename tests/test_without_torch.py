@@ -48,6 +48,7 @@ for name, arguments in {
     "show": ["show", "out"],
     "top": ["top", "out", "--once"],
     "verify": ["verify", "out"],
+    "dataset": ["dataset", "out", "--coco", "coco.json", "--yolo", "yolo", "--parquet", "hub"],
     "cut": ["cut", "photos/photo-000.jpg", "-o", "cut.png"],
 }.items():
     code = command(*arguments)

@@ -13,6 +13,7 @@ from pipeline.datasets.classes import Classes, class_of
 from pipeline.datasets.form import Object, Photo, Picture
 from pipeline.datasets.rows import Row
 from pipeline.datasets.values import plain, to_json
+from pipeline.errors import ConfigError
 from pipeline.imaging.rle import run_lengths
 from pipeline.storage.files import Files
 from pipeline.storage.uris import parent
@@ -50,7 +51,12 @@ class CocoForm:
         self._open = {split: _File(split_target(target, split), head, folder) for split in splits}
 
     def check(self, picture: Picture) -> None:
-        """Accept every picture."""
+        """Refuse two pictures of one file name."""
+        if picture.shares_path:
+            raise ConfigError(
+                f"several images have the file name {picture.path[:200]!r}; give the manifest a column split that tells them "
+                "apart, or export them from outputs of their own"
+            )
 
     def begin(self, picture: Picture, _: Photo | None) -> Geometries:
         """Start the annotations of a picture."""

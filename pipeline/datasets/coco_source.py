@@ -19,6 +19,12 @@ from pipeline.storage.files import Files
 _SPACE = " \t\n\r"
 
 
+def coco_file_name(row: Row) -> str | None:
+    """Return the image's file name in the source, which is a part of the item's id; None for an item of another manifest."""
+    name, sign, number = row["item_id"].rpartition("#")
+    return name if sign and number == row["coco_id"] else None
+
+
 class JsonMembers:
     """The members of a JSON object, of which only one element of a list is parsed at a time.
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from pipeline.concurrency import map_ahead
 from pipeline.datasets.classes import OBJECT, Classes
 from pipeline.datasets.coco import CocoForm
-from pipeline.datasets.coco_source import CocoSource, SourceForm, SourceForms
+from pipeline.datasets.coco_source import CocoSource, SourceForm, SourceForms, coco_file_name
 from pipeline.datasets.form import Form, Object, Photo, Picture
 from pipeline.datasets.hub import Columns
 from pipeline.datasets.hub_parquet import ParquetForm
@@ -116,8 +116,7 @@ def export_dataset(output: Output, targets: Targets, choices: Choices = Choices(
     with TemporaryDirectory(prefix="matteline-") as scratch:
         rows = SortedRows(output, found, Path(scratch) / "rows")
         base = manifest_folder(output)
-        paths = (image_path(group[0]["image_uri"], base) for group in rows.by_image())
-        pictures = _Pictures(rows, base, Names(paths))
+        pictures = _Pictures(rows, base, coco_names=choices.source != "none")
         forms = _forms(output, targets, choices, found, pictures, Path(scratch))
         for picture in pictures:
             for form in forms:
@@ -133,8 +132,13 @@ def export_dataset(output: Output, targets: Targets, choices: Choices = Choices(
 class _Pictures:
     """The images with their current rows. Can be iterated several times."""
 
-    def __init__(self, rows: SortedRows, base: str | None, names: Names) -> None:
-        self.rows, self.base, self.names = rows, base, names
+    def __init__(self, rows: SortedRows, base: str | None, *, coco_names: bool) -> None:
+        self.rows, self.base, self.coco_names = rows, base, coco_names
+        self.names = Names(self._path(group[0]) for group in rows.by_image())
+
+    def _path(self, row: Row) -> str:
+        uri = row["image_uri"]
+        return (coco_file_name(row) if self.coco_names else None) or image_path(uri, self.base)
 
     def __iter__(self) -> Iterator[Picture]:
         for group in self.rows.by_image():
@@ -146,10 +150,9 @@ class _Pictures:
                     f"{display_uri(newest['image_uri'])} is in the splits {splits[0]} and {splits[1]}; the column "
                     "split must have one value per image"
                 )
-            path = image_path(newest["image_uri"], self.base)
-            size = Size(newest["height"], newest["width"])
-            split = splits[0] if splits else None
-            yield Picture(path, self.names.name(path), split, size, current, len(group) - len(current))
+            path, size = self._path(group[0]), Size(newest["height"], newest["width"])
+            name, split = self.names.name(path, newest["image_uri"]), splits[0] if splits else None
+            yield Picture(path, self.names.is_shared(path), name, split, size, current, len(group) - len(current))
 
 
 def _check_splits(found: Survey) -> None:

@@ -23,7 +23,9 @@ class Picture:
     """An image and the index rows of its objects."""
 
     path: str
-    """Path below the manifest's folder."""
+    """Path below the manifest's folder, or the file name in the COCO file that the manifest was built from."""
+    shares_path: bool
+    """Whether another picture has the same path."""
     name: str
     """Distinct, safe name for files, without a suffix (``names.Names``)."""
     split: str | None

@@ -35,14 +35,12 @@ def image_path(uri: str, base: str | None) -> str:
 class Names:
     """Distinct names of files, without a suffix, for the paths of images. Holds 40 bytes per image.
 
-    A name is the path without the suffix of the image. Images that differ in that suffix only keep it. Names are safe
-    (``storage.object_names``): they stay below their folder, and no file system confuses two of them.
+    A name is the path without the suffix of the image. Images that differ in that suffix only keep it. Images that still have
+    one name get a hash of their URI at its end. Names are safe (``storage.object_names``): they stay below their folder, and no
+    file system confuses two of them.
 
     Args:
         paths: The paths of all images.
-
-    Raises:
-        ConfigError: Two images have the same path.
     """
 
     def __init__(self, paths: Iterable[str]) -> None:
@@ -54,24 +52,23 @@ class Names:
         self._same, self._shared_short, self._shared_long = _repeated(exact), _repeated(short), _repeated(long)
         self._short, self._long = _sorted(short), _sorted(long)
 
-    def name(self, path: str) -> str:
+    def is_shared(self, path: str) -> bool:
+        """Return whether several images have this path."""
+        return _contains(self._same, _hash(path))
+
+    def name(self, path: str, uri: str) -> str:
         """Return the name of one image's files.
 
         Raises:
-            ConfigError: Another image has the same path.
+            ConfigError: Another image has the name of which this one's hash would be a part.
         """
-        if _contains(self._same, _hash(path)):
-            raise ConfigError(
-                f"two images have the path {path[:200]!r} below their bucket or host; give them different item ids, and "
-                "export them from different outputs"
-            )
         short = _short(path)
         if not _contains(self._shared_short, _key(short)):
             return short
         name = _safe(path)
         if not _contains(self._shared_long, _key(name)) and not _contains(self._short, _key(name)):
             return name
-        name = cut_name(name, path)
+        name = cut_name(name, uri)
         if _contains(self._long, _key(name)) or _contains(self._short, _key(name)):
             raise ConfigError(f"another image has the name {name[:200]!r}, which replaces that of {path[:200]!r}; rename one")
         return name

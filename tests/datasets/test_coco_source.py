@@ -187,6 +187,19 @@ def test_a_source_that_was_moved_is_asked_for(output: Output, write: Write, tmp_
     ]
 
 
+def test_files_have_the_names_of_the_source(output: Output, write: Write, tmp_path: Path, exported: dict[str, Any]) -> None:
+    """Also of photos outside the manifest's folder, and of one name in two folders."""
+    write(**exported | {"coco_file": write_source(tmp_path / "source.json")})
+    write({"sub/a.jpg#9": mask(1, 1, 9, 9)}, coco_id="9", coco_file="x", image_uri="s3://bucket/train/sub/a.jpg")
+    targets = Targets(indexed=str(tmp_path / "labels"))
+    export_dataset(output, targets)
+    names = sorted(str(path.relative_to(tmp_path / "labels")) for path in (tmp_path / "labels").rglob("*.png"))
+    assert names[0] == "b.png" and [name.partition("~")[0] for name in names[1:]] == ["sub/a.jpg", "sub/a.jpg"]
+    export(output, tmp_path / "own.json", source="none")
+    made = json.loads((tmp_path / "own.json").read_text())
+    assert [image["file_name"] for image in made["images"]] == ["b.jpg", "sub/a.jpg", "bucket/train/sub/a.jpg"]
+
+
 def test_a_relative_source_is_found_beside_the_manifest(
     output: Output, write: Write, tmp_path: Path, exported: dict[str, Any]
 ) -> None:

@@ -146,6 +146,15 @@ def test_file_names_are_paths_below_the_manifests_folder(output: Output, tmp_pat
     assert names == ["elsewhere/c.jpg", "shelf/b/a.jpg", "host/i/7.jpg?w=9"]
 
 
+def test_images_of_one_file_name_are_told(output: Output, tmp_path: Path, write: Write) -> None:
+    write({"bucket/a.jpg": mask(0, 0, 9, 9)})
+    write({"other": mask(0, 0, 9, 9)}, image_uri="s3://bucket/a.jpg")
+    with pytest.raises(ConfigError, match="several images have the file name 'bucket/a.jpg'"):
+        export_dataset(output, Targets(coco=str(tmp_path / "c.json")))
+    export_dataset(output, Targets(indexed=str(tmp_path / "labels")))
+    assert len(list((tmp_path / "labels").rglob("*.png"))) == 2
+
+
 def test_images_of_the_same_stem_keep_their_suffix(output: Output, tmp_path: Path, write: Write) -> None:
     write({"a.jpg": mask(0, 0, 9, 9), "a.webp": mask(9, 9, 19, 19), "b.jpg": mask(0, 0, 9, 9)})
     export_dataset(output, Targets(indexed=str(tmp_path / "labels")))

@@ -25,7 +25,7 @@ TEXTS = st.one_of(
 @example(["a.jpg", "a.jpg/b.png", "a.txt/b.png", "a.webp"])
 def test_names_are_distinct_files_on_every_file_system(paths: list[str]) -> None:
     names = Names(paths)
-    made = [names.name(path) for path in paths]
+    made = [names.name(path, path) for path in paths]
     assert len({collision_key(name) for name in made}) == len(paths)
     assert all(not name.startswith("/") and not {"..", ".", ""} & set(name.split("/")) for name in made)
     files = {collision_key(f"{name}.{suffix}") for name in made for suffix in ("jpg", "png", "txt", "heic")}
@@ -36,22 +36,23 @@ def test_names_are_distinct_files_on_every_file_system(paths: list[str]) -> None
 def test_names_that_collide_keep_the_suffix() -> None:
     paths = ["a.jpg", "a.webp", "a.jpg.tif", "b.jpg"]
     names = Names(paths)
-    made = [names.name(path) for path in paths]
+    made = [names.name(path, path) for path in paths]
     assert made == [cut_name("a.jpg", "a.jpg"), "a.webp", "a.jpg", "b"], "a.jpg.tif has the name a.jpg"
     names = Names(["A.jpg", "a.jpg"])
-    assert names.name("A.jpg").startswith("A.jpg~") and names.name("a.jpg").startswith("a.jpg~")
+    assert names.name("A.jpg", "A.jpg").startswith("A.jpg~") and names.name("a.jpg", "a.jpg").startswith("a.jpg~")
 
 
 def test_a_name_that_imitates_a_cut_one_is_told() -> None:
     imitation = cut_name("A.jpg", "A.jpg")
     names = Names(["A.jpg", "a.jpg", f"{imitation}.png"])
     with pytest.raises(ConfigError, match=r"another image has the name 'A\.jpg~[0-9a-f]{16}'"):
-        names.name("A.jpg")
+        names.name("A.jpg", "A.jpg")
 
 
-def test_images_of_one_path_are_told() -> None:
-    with pytest.raises(ConfigError, match="two images have the path 'b/a.jpg'"):
-        Names(["b/a.jpg", "b/a.jpg"]).name("b/a.jpg")
+def test_images_of_one_path_have_names_by_their_addresses() -> None:
+    names = Names(["b/a.jpg", "b/a.jpg", "c.jpg"])
+    assert names.is_shared("b/a.jpg") and not names.is_shared("c.jpg")
+    assert names.name("b/a.jpg", "/one/b/a.jpg") == cut_name("b/a.jpg", "/one/b/a.jpg") != names.name("b/a.jpg", "/two/b/a.jpg")
 
 
 @pytest.mark.parametrize(
