@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
+from time import process_time
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,10 +25,11 @@ from pipeline.bench.machine import matrix_rate
 from pipeline.bench.model import flop_per_item, time_model
 from pipeline.bench.peers import Comparison, compare_with_rembg
 from pipeline.bench.photos import find_photos, noise
+from pipeline.bench.stages import measure_stages
 from pipeline.bench.subject import open_subject
 from pipeline.bench.timing import time_calls
 from pipeline.concurrency import local_cpus
-from pipeline.config.job import Limits
+from pipeline.config.job import Limits, Storage
 from pipeline.imaging.decode import decode
 from pipeline.imaging.png import encode_cutout
 from pipeline.models.engines.openvino import has_bf16
@@ -148,6 +150,24 @@ def test_pipeline_efficiency(
     about = f"(alone {alone:.3g} items/s, in the job {whole:.3g})"
     name = f"{preset}, {size[0] * size[1] / 1e6:.0f}-megapixel JPEGs: whole job ÷ model alone {about}"
     bars.at_least(name, median(job.efficiency for job in jobs), limit)
+
+
+def test_little_is_done_around_ben2(weights: Path, photos: MakePhotos, tmp_path: Path, keep: Keep, bars: Any) -> None:
+    """Compare the CPU time of all stages of an item, without Ray, with that of the model."""
+    settings = ["recipe.refiner=none", f"recipe.weights={weights}"]
+    found = find_photos(str(photos(PHOTO_12MP, 4)), Files())
+    subject = open_subject("ben2-base", settings, found, tmp_path / "subject")
+    stages = measure_stages(subject.job.recipe, found.uris, Limits(), Storage(), tmp_path, 1.0)
+    keep("stages around BEN2, ms", stages.ms)
+    within = ("frame", "restore")  # parts of "around the model"
+    around_s = sum(ms for stage, ms in stages.ms.items() if stage not in within) / 1e3
+    model, frames = subject.load().model, noise(1, FRAME_PX, FRAME_PX)
+    model(frames)
+    before = process_time()
+    model(frames)
+    model_s = process_time() - before
+    name = f"ben2-base, 12-megapixel JPEGs: CPU s of the other stages ({around_s:.2f}) ÷ the model's ({model_s:.1f})"
+    bars.at_most(name, around_s / model_s, 0.10)
 
 
 @pytest.fixture(scope="module")
