@@ -22,6 +22,10 @@ WIDTH = 200
 
 def evaluate(
     manifest: options.Manifest = None,
+    image_column: options.ImageColumn = None,
+    id_column: options.IdColumn = None,
+    box_column: options.BoxColumn = None,
+    boxes_column: options.BoxesColumn = None,
     output: options.Output = None,
     preset: Annotated[
         list[str] | None, typer.Option("--preset", "-p", help="A model, as for `matteline run`. Repeatable, to compare models.")
@@ -59,6 +63,7 @@ def evaluate(
     signals.install()  # before anything heavy is imported
     # The tables count failures; they do not end an evaluation.
     pairs = ["budget.max_failed_share=1", *options.settings(set_, endpoint_url)]
+    pairs += options.column_settings(image_column, id_column, box_column, boxes_column)
     presets: list[str | None] = list(preset) if preset else [None]
     jobs = [options.job_of(manifest, output, one, job, pairs, allow_root) for one in presets]
     try:

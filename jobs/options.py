@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from pipeline.config.columns import Columns
     from pipeline.config.job import Compute, Job
     from pipeline.storage.files import Files
 
@@ -58,6 +60,25 @@ Manifest = Annotated[
         help="Images: a folder, or Parquet, CSV or JSON Lines with a column image_uri. Path or URI.",
     ),
 ]
+ImageColumn = Annotated[
+    str | None,
+    typer.Option("--image-column", metavar="NAME", help="The manifest's column of paths or URIs. Default: image_uri."),
+]
+IdColumn = Annotated[
+    str | None, typer.Option("--id-column", metavar="NAME", help="The manifest's column of unique ids. Default: item_id.")
+]
+BoxColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--box-column",
+        metavar="NAME",
+        help="The manifest's column of boxes, or four columns: xmin,ymin,xmax,ymax. Default: box, or x0, y0, x1, y1.",
+    ),
+]
+BoxesColumn = Annotated[
+    str | None,
+    typer.Option("--boxes-column", metavar="NAME", help="The manifest's column with lists of boxes. Default: boxes."),
+]
 Output = Annotated[
     str | None, typer.Option("--output", "-o", help="Folder for the results, or a URI such as s3://bucket/prefix.")
 ]
@@ -106,6 +127,24 @@ def job_of(
 def settings(chosen: list[str] | None, endpoint_url: str | None) -> list[str]:
     """Return all ``section.key=value`` pairs of a command line."""
     return [*(chosen or []), *([f"storage.endpoint_url={endpoint_url}"] if endpoint_url else [])]
+
+
+def column_settings(image: str | None, id_: str | None, box: str | None, boxes: str | None) -> list[str]:
+    """Return the ``section.key=value`` pairs of the options that name columns of the manifest."""
+    given = {"image": image, "id": id_, "box": box, "boxes": boxes}
+    return [f"columns.{name}={json.dumps(column)}" for name, column in given.items() if column is not None]
+
+
+def columns_of(image: str | None, id_: str | None, box: str | None, boxes: str | None) -> Columns:
+    """Return the columns that the options name, for commands without a job.
+
+    Raises:
+        ConfigError: Two of them exclude each other.
+    """
+    from pipeline.config.columns import Columns
+    from pipeline.config.sections import build
+
+    return build(Columns, {"image": image, "id": id_, "box": box, "boxes": boxes}, "the command line")
 
 
 def files_of(chosen: list[str] | None, endpoint_url: str | None, allow_roots: list[str] | None = None) -> Files:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 def plan(
     manifest: options.Manifest = None,
+    image_column: options.ImageColumn = None,
+    id_column: options.IdColumn = None,
+    box_column: options.BoxColumn = None,
+    boxes_column: options.BoxesColumn = None,
     output: options.Output = None,
     preset: options.Preset = None,
     rendition: options.Renditions = None,
@@ -43,7 +47,9 @@ def plan(
     from pipeline.storage.files import Files
 
     set_up_logging(verbose=verbose)
-    asked = options.job_of(manifest, output, preset, job, options.settings(set_, endpoint_url), allow_root, rendition)
+    pairs = options.settings(set_, endpoint_url)
+    pairs += options.column_settings(image_column, id_column, box_column, boxes_column)
+    asked = options.job_of(manifest, output, preset, job, pairs, allow_root, rendition)
     parsed = Price.parse(price) if price else None
     files = Files(asked.storage)
     gpu = asked.recipe.precision == "auto" and will_use_gpus(asked.compute)

@@ -21,6 +21,10 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def run(
     manifest: options.Manifest = None,
+    image_column: options.ImageColumn = None,
+    id_column: options.IdColumn = None,
+    box_column: options.BoxColumn = None,
+    boxes_column: options.BoxesColumn = None,
     output: options.Output = None,
     preset: options.Preset = None,
     rendition: options.Renditions = None,
@@ -100,6 +104,7 @@ def run(
     signals = SignalHandler(report)
     signals.install()  # before slow imports
     pairs = options.settings(set_, endpoint_url) + ([f"drift.accepted={json.dumps(drift_from)}"] if drift_from else [])
+    pairs += options.column_settings(image_column, id_column, box_column, boxes_column)
     counts = {"wait_for_gpus": wait_for_gpus, "min_actors": min_actors, "max_actors": max_actors}
     pairs += [f"compute.{name}={count}" for name, count in counts.items() if count is not None]
     try:

@@ -20,6 +20,8 @@ def train(
         str | None,
         typer.Option("--start", metavar="MODEL", help="Model to fine-tune: mvanet-lite (default), mvanet, or a weights file."),
     ] = None,
+    image_column: options.ImageColumn = None,
+    id_column: options.IdColumn = None,
     training: Annotated[
         str | None,
         typer.Option(
@@ -53,7 +55,7 @@ def train(
     from pipeline.log import set_up_logging
     from pipeline.training.recipe import load_training
 
-    recipe = load_training(training, start)
+    recipe, columns = load_training(training, start), options.columns_of(image_column, id_column, None, None)
     files = options.files_of(set_, endpoint_url, allow_root)
     set_up_logging(verbose=verbose)
 
@@ -61,4 +63,14 @@ def train(
     from pipeline.training.train import train as run
 
     chosen = TrainOptions(output, hours, workers=workers)
-    run(recipe, chosen, files, manifest=manifest, truth=truth, composites=composites, device=device, threads=threads)
+    run(
+        recipe,
+        chosen,
+        files,
+        manifest=manifest,
+        columns=columns,
+        truth=truth,
+        composites=composites,
+        device=device,
+        threads=threads,
+    )

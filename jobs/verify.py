@@ -14,6 +14,7 @@ from jobs.console import out, table
 
 if TYPE_CHECKING:
     from pipeline.concurrency import Each
+    from pipeline.config.columns import Columns
     from pipeline.output.findings import VerifyReport
     from pipeline.output.output import Output
 
@@ -23,6 +24,10 @@ def verify(
     manifest: Annotated[
         str | None, typer.Option("--manifest", "-m", help="The items to expect. Default: the manifest of the last run.")
     ] = None,
+    image_column: options.ImageColumn = None,
+    id_column: options.IdColumn = None,
+    box_column: options.BoxColumn = None,
+    boxes_column: options.BoxesColumn = None,
     sample: Annotated[float, typer.Option("--sample", min=0, max=1, help="Share of the items whose files are read.")] = 1.0,
     repair: Annotated[
         bool,
@@ -46,10 +51,11 @@ def verify(
     from pipeline.run.each import workers
 
     set_up_logging()
+    columns = options.columns_of(image_column, id_column, box_column, boxes_column)
     files, compute = options.files_and_compute_of(set_, endpoint_url)
     outputs = open_outputs(output, files)
     with workers(compute, outputs, 1.0 if repair else sample) as each:
-        reports = {one.folder: _verify(one, manifest, sample, repair, each) for one in outputs}
+        reports = {one.folder: _verify(one, manifest, columns, sample, repair, each) for one in outputs}
     if as_json:
         out.print_json(json.dumps({folder: asdict(report) | {"sound": report.sound} for folder, report in reports.items()}))
     else:
@@ -58,7 +64,9 @@ def verify(
     raise SystemExit(0 if all(report.sound for report in reports.values()) else 1)
 
 
-def _verify(output: Output, manifest: str | None, sample: float, mend: bool, each: Each) -> VerifyReport:
+def _verify(output: Output, manifest: str | None, columns: Columns, sample: float, mend: bool, each: Each) -> VerifyReport:
+    from pipeline.config.columns import Columns
+    from pipeline.config.sections import build
     from pipeline.manifest.manifest import open_manifest
     from pipeline.output.lease import new_run_id, run_id_after
     from pipeline.output.run_record import last_run
@@ -66,8 +74,11 @@ def _verify(output: Output, manifest: str | None, sample: float, mend: bool, eac
     from pipeline.output.verify import verify as check
     from pipeline.paths import example_path
 
-    uri = example_path(manifest) if manifest else (last_run(output) or {}).get("manifest")
-    opened = open_manifest(uri, output.files) if uri else None
+    last = last_run(output) or {}
+    uri = output.files.absolute(example_path(manifest)) if manifest else last.get("manifest")
+    if uri == last.get("manifest") and columns == Columns():
+        columns = build(Columns, last.get("columns") or {}, "the record of the last run")
+    opened = open_manifest(uri, output.files, chosen=columns) if uri else None
     if mend:
         return repair(output, run_id_after(new_run_id(), output), opened, each=each)
     return check(output, opened, sample=sample, each=each)

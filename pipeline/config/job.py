@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from pipeline.config.columns import Columns
 from pipeline.config.presets import DEFAULT_PRESET, Preset, load_preset
 from pipeline.config.recipe import Recipe
 from pipeline.config.sections import Section, build, parse_yaml, read_yaml, yaml_problem
@@ -228,6 +229,7 @@ class Job(Section):
     manifest: str
     output: Destination
     preset: Preset
+    columns: Columns = Columns()
     compute: Compute = Compute()
     limits: Limits = Limits()
     storage: Storage = Storage()
@@ -255,7 +257,7 @@ class Job(Section):
         return self.model_copy(update={"preset": self.preset.model_copy(update={"recipe": recipe})})
 
 
-JOB_SECTIONS = ("output", "recipe", "compute", "limits", "storage", "budget", "drift", "notify")
+JOB_SECTIONS = ("output", "recipe", "columns", "compute", "limits", "storage", "budget", "drift", "notify")
 
 TEMPLATES = {"output.name"}
 """Settings whose braces are not YAML."""

@@ -60,7 +60,7 @@ def evaluate(
     """
     check_library()
     files = Files(jobs[0].storage)
-    check_columns(open_manifest(jobs[0].manifest, files), options.truth, options.tags)
+    check_columns(open_manifest(jobs[0].manifest, files, chosen=jobs[0].columns), options.truth, options.tags)
     for job in jobs:
         if "mask" not in job.recipe.outputs:
             raise ConfigError(f"the recipe {job.recipe.name} writes no masks to evaluate; add mask to recipe.outputs")

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pyarrow as pa
 
+from pipeline.config.columns import Columns
 from pipeline.log import log
-from pipeline.manifest.items import has_bytes, roles
+from pipeline.manifest.items import USUAL, has_bytes, roles
 
 _CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"))
 _SIZES = (("x", "y", "width", "height"), ("x", "y", "w", "h"))
 _LISTS = ("bbox", "bboxes", "bounding_box", "bounding_boxes")
 
 
-def check_columns(schema: pa.Schema, source: str) -> None:
+def check_columns(schema: pa.Schema, source: str, chosen: Columns = USUAL) -> None:
     """Check the columns of a manifest, or of its first file.
 
     Raises:
         ConfigError: See ``roles``.
     """
-    used = roles(schema, source)
+    used = roles(schema, source, chosen)
     unused = "" if used.boxes else _boxes_by_other_names(schema.names)
     if unused:
         log.warning(f"{source}: no boxes are used, and complete images are cut out. {unused}")
@@ -38,14 +40,15 @@ def _boxes_by_other_names(names: list[str]) -> str:
     for keys in (*_CORNERS, *_SIZES):
         if all(key in by_key for key in keys):
             listed = ", ".join(by_key[key] for key in keys)
-            how = "rename them to" if keys in _CORNERS else "compute x + width and y + height, and name the four columns"
-            return f"If {listed} are boxes, {how} x0, y0, x1, y1"
+            if keys in _CORNERS:
+                return f"If {listed} are boxes, add --box-column {shlex.quote(listed.replace(', ', ','))}"
+            return f"If {listed} are boxes, compute x + width and y + height, and name the four columns x0, y0, x1, y1"
     found = next((by_key[key] for key in _LISTS if key in by_key), None)
     if found is None:
         return ""
     return (
-        f"If {found!r} has x0, y0, x1, y1, rename it to box (to boxes for several boxes per image). If it has x, y, width and "
-        "height, as in COCO, convert it first"
+        f"If {found!r} has x0, y0, x1, y1, add --box-column {found} (--boxes-column for several boxes per image). If it has "
+        "x, y, width and height, as in COCO, convert it first"
     )
 
 

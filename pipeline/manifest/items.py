@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.config.columns import Columns
 from pipeline.errors import ConfigError, ItemRefused
 from pipeline.manifest import boxes as box_columns
 from pipeline.manifest.boxes import Boxes
@@ -20,6 +23,9 @@ from pipeline.storage.allowlist import AllowList, OutsideRoots
 CORNERS = ("x0", "y0", "x1", "y1")
 OWN_COLUMNS = ("image_uri", "item_id", "box", "boxes", *CORNERS)
 """Columns with a meaning; all others are carried into the index."""
+
+USUAL = Columns()
+"""No column is chosen: all have their usual names."""
 
 MAX_DETAIL = 500
 """Characters of ``error_detail``."""
@@ -50,26 +56,29 @@ class Roles(NamedTuple):
     """The carried columns, under their own names."""
 
 
-def clean_names(names: list[str], source: str) -> list[str]:
-    """Remove spaces and byte order marks around column names.
+def clean_names(names: list[str], source: str, chosen: Columns = USUAL) -> list[str]:
+    """Remove spaces and byte order marks around column names, and give chosen columns their usual names.
 
     Raises:
         ConfigError: Two columns have the same name.
     """
-    clean = [name.strip().lstrip("\ufeff").strip() for name in names]
+    clean = [chosen.rename(name.strip().lstrip("\ufeff").strip()) for name in names]
     for name in clean:
         if clean.count(name) > 1:
-            raise ConfigError(f"{source} has two columns named {name!r}; rename or drop one")
+            raise ConfigError(f"{source} has two columns named {chosen.original(name)!r}; rename or drop one")
     return clean
 
 
-def roles(schema: pa.Schema, source: str) -> Roles:
-    """Determine the roles of a manifest's columns.
+def roles(schema: pa.Schema, source: str, chosen: Columns = USUAL) -> Roles:
+    """Determine the roles of a manifest's columns, which have their usual names.
 
     Raises:
-        ConfigError: ``image_uri`` is missing, boxes are incomplete or given in two forms, a type is wrong, or names clash.
+        ConfigError: ``image_uri`` or a chosen column is missing, boxes are incomplete or given in two forms, a type is wrong,
+            or names clash.
     """
     names = schema.names
+    if (absent := chosen.missing(names)) is not None:
+        raise ConfigError(f"{source} has no column {absent[0]!r} ({absent[1]}); {_listed(map(chosen.original, names))}")
     with_bytes = [field.name for field in schema if has_bytes(field.type)]
     if with_bytes and ("image_uri" not in names or pa.types.is_nested(schema.field("image_uri").type)):
         raise ConfigError(
@@ -271,9 +280,13 @@ def _hint(names: list[str]) -> str:
     by_key = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in names}
     similar = next((by_key[key] for key in _SIMILAR_NAMES if key in by_key), None)
     if similar is not None:
-        return f"rename the column {similar!r} to image_uri"
-    listed = ", ".join(repr(name[:40]) for name in names[:8]) + (" …" if len(names) > 8 else "")
-    return f"its columns are {listed}; rename the one with paths or URIs to image_uri" if names else "it has no columns"
+        return f"if the column {similar!r} has the paths or URIs of images, add --image-column {shlex.quote(similar)}"
+    return f"{_listed(names)}; name the one with the paths or URIs of images: --image-column NAME" if names else _listed(names)
+
+
+def _listed(names: Iterable[str]) -> str:
+    texts = [repr(name[:40]) for name in names]
+    return f"its columns are {', '.join(texts[:12])}{' …' if len(texts) > 12 else ''}" if texts else "it has no columns"
 
 
 def _text(column: pa.ChunkedArray) -> pa.Array:

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from pipeline.config.columns import Columns
 from pipeline.errors import ConfigError
-from pipeline.manifest.items import CORNERS, OWN_COLUMNS, clean_names
+from pipeline.manifest.items import CORNERS, OWN_COLUMNS, USUAL, clean_names
 from pipeline.manifest.table_files import HEAD_BYTES, ROWS, TABLE_BYTES, open_text, translate_errors
 from pipeline.storage.files import Files
 from pipeline.storage.uris import redact
@@ -28,7 +29,7 @@ _Large = type("_Large", (), {})  # stands for integers of 64 bits that a float c
 JSON_TEXT = {b"about": b"JSON text: the manifest's values differ in type, or are nested"}
 
 
-def json_schema(rows: Iterable[dict[str, Any]], source: str) -> pa.Schema:
+def json_schema(rows: Iterable[dict[str, Any]], source: str, chosen: Columns = USUAL) -> pa.Schema:
     """Infer one type per column: booleans, integers, numbers and text are kept, mixed or nested values become JSON text."""
     types: dict[str, set[type]] = {}
     for row in rows:
@@ -39,7 +40,7 @@ def json_schema(rows: Iterable[dict[str, Any]], source: str) -> pa.Schema:
             types.setdefault(name, set()).add(kind)
     if not types:
         raise ConfigError(f"the manifest {source} is empty; give one JSON object per line, each with an image_uri")
-    names = clean_names(list(types), source)
+    names = clean_names(list(types), source, chosen)
     return pa.schema([_json_field(name, kinds) for name, kinds in zip(names, types.values(), strict=True)])
 
 
@@ -56,12 +57,12 @@ def _json_field(name: str, kinds: set[type]) -> pa.Field:
     return pa.field(name, pa.string()) if name in CORNERS else pa.field(name, pa.string(), metadata=JSON_TEXT)
 
 
-def json_rows(lines: Iterator[JsonLine], uri: str, schema: pa.Schema) -> Iterator[pa.Table]:
+def json_rows(lines: Iterator[JsonLine], uri: str, schema: pa.Schema, chosen: Columns = USUAL) -> Iterator[pa.Table]:
     """Yield tables of at most ``ROWS`` rows with the types of ``schema``."""
     for chunk in _chunks(lines):
         names = list(dict.fromkeys(name for row in chunk for name in row))
         columns = {}
-        for name, clean in zip(names, clean_names(names, redact(uri)), strict=True):
+        for name, clean in zip(names, clean_names(names, redact(uri), chosen), strict=True):
             columns[clean] = _json_column(clean, [row.get(name) for row in chunk], schema.field(clean))
         columns.setdefault("image_uri", pa.nulls(len(chunk), pa.string()))
         yield pa.table(columns)

@@ -18,10 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.config.columns import Columns
 from pipeline.errors import ConfigError
 from pipeline.manifest import boxes, tables
 from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
-from pipeline.manifest.items import OWN_COLUMNS, items
+from pipeline.manifest.items import OWN_COLUMNS, USUAL, items
 from pipeline.manifest.listing import IMAGE_SUFFIXES, list_folder
 from pipeline.manifest.names import NameTemplate, name_keys, printable
 from pipeline.manifest.sample import Request, Sample
@@ -67,6 +68,8 @@ class Manifest:
     """Allowed locations of its images."""
     names: NameTemplate = NameTemplate()  # noqa: RUF009  (immutable)
     """Template of the names of its items' files."""
+    chosen: Columns = USUAL
+    """Columns with other names than the usual ones. In ``columns``, they have the usual ones."""
 
     @property
     def carried(self) -> pa.Schema:
@@ -96,26 +99,26 @@ class Scan:
     """Some items by id."""
 
 
-def open_manifest(uri: str, files: Files, names: NameTemplate | None = None) -> Manifest:
+def open_manifest(uri: str, files: Files, names: NameTemplate | None = None, chosen: Columns = USUAL) -> Manifest:
     """Find a manifest's files, columns and fragments.
 
     Raises:
-        ConfigError: It is of an unknown kind, empty, damaged, mixed, or without ``image_uri`` or a column of the template
-            ``names``; or an allowed root is invalid.
+        ConfigError: It is of an unknown kind, empty, damaged, mixed, or without ``image_uri``, a ``chosen`` column, or
+            a column of the template ``names``; or an allowed root is invalid.
         StorageError: It is missing or can't be read.
     """
-    manifest = _open(files.absolute(uri), files)
+    manifest = _open(files.absolute(uri), files, chosen)
     if names is None:
         return manifest
     names.check([field.name for field in manifest.columns], redact(manifest.uri))
     return replace(manifest, names=names)
 
 
-def _open(uri: str, files: Files) -> Manifest:
+def _open(uri: str, files: Files, chosen: Columns) -> Manifest:
     if re.search(r"[*?\[]", uri) and not files.exists(uri) and not files.is_folder(uri):
-        return _from_pattern(uri, files)
+        return _from_pattern(uri, files, chosen)
     files.check_readable(uri)
-    return _from_file(uri, files) if files.exists(uri) else _from_folder(uri, files)
+    return _from_file(uri, files, chosen) if files.exists(uri) else _from_folder(uri, files, chosen)
 
 
 def read(manifest: Manifest, fragment: Fragment, files: Files, outside_roots: OutsideRoots | None = None) -> Iterator[pa.Table]:
@@ -135,7 +138,7 @@ def read(manifest: Manifest, fragment: Fragment, files: Files, outside_roots: Ou
         return
     row = fragment.first_row
     file = _relative(fragment.uri, manifest.base)
-    for table in tables.read_rows(manifest.kind, fragment, manifest.columns, files):
+    for table in tables.read_rows(manifest.kind, fragment, manifest.columns, files, manifest.chosen):
         for rows in boxes.cut(table):
             yield items(rows, manifest.base, carried, file, row, allowlist, outside_roots, manifest.names)
             row += rows.num_rows
@@ -241,15 +244,15 @@ def _describe_duplicates(manifest: Manifest, duplicates: IdSet, files: Files) ->
     )
 
 
-def _from_file(uri: str, files: Files) -> Manifest:
+def _from_file(uri: str, files: Files, chosen: Columns) -> Manifest:
     kind = _table_kind(uri, _TABLES | _NAMED_TABLES)
     if kind is None:
         hint = "; for a single image use `matteline cut`, or give its folder" if uri.lower().endswith(IMAGE_SUFFIXES) else ""
         raise ConfigError(f"{redact(uri)} is not a manifest: give {_KINDS}{hint}")
-    return _from_tables(uri, kind, parent(uri), [uri], files)
+    return _from_tables(uri, kind, parent(uri), [uri], files, chosen)
 
 
-def _from_pattern(uri: str, files: Files) -> Manifest:
+def _from_pattern(uri: str, files: Files, chosen: Columns) -> Manifest:
     paths = files.glob(uri)
     if not paths:
         raise ConfigError(f"no file matches {redact(uri)}; correct the pattern")
@@ -260,10 +263,10 @@ def _from_pattern(uri: str, files: Files) -> Manifest:
     if kind is None or kinds:
         raise ConfigError(f"{redact(uri)} matches files that are not all of one supported kind; a manifest is {_KINDS}")
     base = parent(re.split(r"[*?\[]", uri, maxsplit=1)[0] + "-")
-    return _from_tables(uri, kind, base, list(paths), files)
+    return _from_tables(uri, kind, base, list(paths), files, chosen)
 
 
-def _from_folder(uri: str, files: Files) -> Manifest:
+def _from_folder(uri: str, files: Files, chosen: Columns) -> Manifest:
     """Open a folder of table files of one kind, or of images."""
     listing = _Listing(uri)
     by_kind: dict[TableKind, list[str]] = {}
@@ -284,15 +287,15 @@ def _from_folder(uri: str, files: Files) -> Manifest:
         raise ConfigError(f"{redact(uri)} contains {' and '.join(sorted(by_kind))} files; a manifest must be of one kind")
     if by_kind:
         ((kind, paths),) = by_kind.items()
-        return _from_tables(uri, kind, uri, paths, files)
+        return _from_tables(uri, kind, uri, paths, files, chosen)
     if not fragments:
         raise ConfigError(f"{redact(uri)} contains neither images nor a manifest; give {_KINDS}")
     return Manifest(uri, "images", uri, fragments, pa.schema([]), AllowList.of(files.storage, uri))
 
 
-def _from_tables(uri: str, kind: TableKind, base: str, paths: list[str], files: Files) -> Manifest:
-    columns, fragments = tables.read_schema(kind, paths, base, files)
-    return Manifest(uri, kind, base, tuple(fragments), columns, AllowList.of(files.storage, base))
+def _from_tables(uri: str, kind: TableKind, base: str, paths: list[str], files: Files, chosen: Columns) -> Manifest:
+    columns, fragments = tables.read_schema(kind, paths, base, files, chosen)
+    return Manifest(uri, kind, base, tuple(fragments), columns, AllowList.of(files.storage, base), chosen=chosen)
 
 
 def _relative(uri: str, folder: str) -> str:

@@ -6,13 +6,16 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from pipeline.config.columns import Columns
+from pipeline.manifest.items import USUAL
+
 Partition = tuple[tuple[str, str | None], ...]
 """Names of columns, and their values in one file."""
 
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
-def partition_of(uri: str, base: str) -> Partition:
+def partition_of(uri: str, base: str, chosen: Columns = USUAL) -> Partition:
     """Return the columns in the folders of a file below ``base``, in their order.
 
     >>> partition_of("/shop/year=2026/a.parquet", "/shop")
@@ -20,7 +23,7 @@ def partition_of(uri: str, base: str) -> Partition:
     """
     folders = uri.removeprefix(f"{base.rstrip('/')}/").split("/")[:-1]
     pairs = [folder.partition("=") for folder in folders if "=" in folder[1:]]
-    return tuple((unquote(key), None if value == HIVE_NULL else unquote(value)) for key, _, value in pairs)
+    return tuple((chosen.rename(unquote(key)), None if value == HIVE_NULL else unquote(value)) for key, _, value in pairs)
 
 
 def add_fields(schema: pa.Schema, partition: Partition) -> pa.Schema:

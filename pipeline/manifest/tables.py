@@ -21,9 +21,10 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from pipeline.config.columns import Columns
 from pipeline.errors import ConfigError
 from pipeline.manifest.columns import check_columns
-from pipeline.manifest.items import OWN_COLUMNS, clean_names, has_bytes, roles
+from pipeline.manifest.items import OWN_COLUMNS, USUAL, clean_names, has_bytes, roles
 from pipeline.manifest.json_lines import json_lines, json_rows, json_schema
 from pipeline.manifest.partitions import Partition, add_columns, add_fields, partition_of
 from pipeline.manifest.pieces import pieces
@@ -65,7 +66,9 @@ class Fragment:
     """Tables only: columns in the names of its folders."""
 
 
-def read_schema(kind: TableKind, uris: Sequence[str], base: str, files: Files) -> tuple[pa.Schema, list[Fragment]]:
+def read_schema(
+    kind: TableKind, uris: Sequence[str], base: str, files: Files, chosen: Columns = USUAL
+) -> tuple[pa.Schema, list[Fragment]]:
     """Return the unified schema of the carried columns (JSON Lines: of all columns) and the fragments of some files.
 
     Parquet and CSV files are read at their end or beginning only; JSON Lines files are read completely to infer types.
@@ -73,26 +76,28 @@ def read_schema(kind: TableKind, uris: Sequence[str], base: str, files: Files) -
     Raises:
         ConfigError: A file is empty, damaged, of another kind, without ``image_uri``, or incompatible with the others.
     """
-    partitions = [partition_of(uri, base) for uri in uris]
+    partitions = [partition_of(uri, base, chosen) for uri in uris]
     if kind == "jsonl":
         lines = chain.from_iterable(json_lines(uri, files) for uri in uris)
-        schema = json_schema((line.row for line in lines), redact(uris[0]))
+        schema = json_schema((line.row for line in lines), redact(uris[0]), chosen)
         for partition in partitions:
             schema = add_fields(schema, partition)
-        check_columns(schema, redact(uris[0]))
-        return schema, [Fragment(uri, partition=partition) for uri, partition in zip(uris, partitions, strict=True)]
+        check_columns(schema, redact(uris[0]), chosen)
+        return _add_id_field(schema, chosen), [
+            Fragment(uri, partition=partition) for uri, partition in zip(uris, partitions, strict=True)
+        ]
     read_one = _parquet_schema if kind == "parquet" else _csv_schema
     with ThreadPoolExecutor(SCHEMA_THREADS) as pool:
-        results = list(pool.map(lambda uri: read_one(uri, files), uris))
+        results = list(pool.map(lambda uri: read_one(uri, files, chosen), uris))
     schemas = [add_fields(schema, partition) for (schema, _), partition in zip(results, partitions, strict=True)]
-    check_columns(schemas[0], redact(uris[0]))
+    check_columns(schemas[0], redact(uris[0]), chosen)
     for uri, schema in zip(uris[1:], schemas[1:], strict=True):
-        roles(schema, redact(uri))
+        roles(schema, redact(uri), chosen)
     # Dictionaries differ from file to file, so only their value types are kept.
     carried = [
         [
             (field.name, field.type.value_type if pa.types.is_dictionary(field.type) else field.type)
-            for field in schema
+            for field in _add_id_field(schema, chosen)
             if field.name not in OWN_COLUMNS and not has_bytes(field.type)
         ]
         for schema in schemas
@@ -108,22 +113,37 @@ def read_schema(kind: TableKind, uris: Sequence[str], base: str, files: Files) -
     ]
 
 
-def read_rows(kind: TableKind, fragment: Fragment, schema: pa.Schema, files: Files) -> Iterator[pa.Table]:
+def read_rows(
+    kind: TableKind, fragment: Fragment, schema: pa.Schema, files: Files, chosen: Columns = USUAL
+) -> Iterator[pa.Table]:
     """Read a fragment in tables of at most 8192 rows. JSON Lines need the ``schema`` of ``read_schema``.
 
     Raises:
         ConfigError: The file is damaged.
     """
     if kind == "parquet":
-        tables = _parquet_rows(fragment, files)
+        tables = _parquet_rows(fragment, files, chosen)
     elif kind == "csv":
-        tables = _csv_rows(fragment.uri, files)
+        tables = _csv_rows(fragment.uri, files, chosen)
     else:
-        tables = json_rows(json_lines(fragment.uri, files), fragment.uri, schema)
-    return (add_columns(table, fragment.partition) for table in tables)
+        tables = json_rows(json_lines(fragment.uri, files), fragment.uri, schema, chosen)
+    return (_add_id(add_columns(table, fragment.partition), chosen) for table in tables)
 
 
-def _parquet_schema(uri: str, files: Files) -> tuple[pa.Schema, list[Fragment]]:
+def _add_id_field(schema: pa.Schema, chosen: Columns) -> pa.Schema:
+    """Add the chosen column of ids under its own name, so that it is carried as well."""
+    if chosen.id is None or chosen.id in schema.names:
+        return schema
+    return schema.append(schema.field("item_id").with_name(chosen.id))
+
+
+def _add_id(table: pa.Table, chosen: Columns) -> pa.Table:
+    if chosen.id is None or chosen.id in table.column_names or "item_id" not in table.column_names:
+        return table
+    return table.append_column(chosen.id, table["item_id"])
+
+
+def _parquet_schema(uri: str, files: Files, chosen: Columns) -> tuple[pa.Schema, list[Fragment]]:
     with translate_errors(uri, "Parquet file"), files.open_input(uri) as source:
         file = pq.ParquetFile(source)
         schema = file.schema_arrow
@@ -137,7 +157,7 @@ def _parquet_schema(uri: str, files: Files) -> tuple[pa.Schema, list[Fragment]]:
         if next_row - first_row >= FRAGMENT_ROWS or group == len(counts) - 1:
             fragments.append(Fragment(uri, first_row, tuple(groups)))
             groups, first_row = [], next_row
-    columns = list(zip(clean_names(schema.names, redact(uri)), schema.types, strict=True))
+    columns = list(zip(clean_names(schema.names, redact(uri), chosen), schema.types, strict=True))
     return pa.schema(columns, metadata=schema.metadata), fragments
 
 
@@ -161,11 +181,11 @@ def _check_cells(row_group: Any, names: Sequence[str], uri: str) -> None:
             )
 
 
-def _parquet_rows(fragment: Fragment, files: Files) -> Iterator[pa.Table]:
+def _parquet_rows(fragment: Fragment, files: Files, chosen: Columns) -> Iterator[pa.Table]:
     with translate_errors(fragment.uri, "Parquet file"), files.open_input(fragment.uri) as source:
         file = pq.ParquetFile(source)
         columns = [field.name for field in file.schema_arrow if not has_bytes(field.type)]
-        names = clean_names(columns, redact(fragment.uri))
+        names = clean_names(columns, redact(fragment.uri), chosen)
         # As dictionaries, repeated texts are in memory once.
         texts = [
             field.name for field in file.schema_arrow if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
@@ -194,9 +214,9 @@ def _small_tables(table: pa.Table) -> Iterator[pa.Table]:
     return pieces(table, sizes, TABLE_BYTES)
 
 
-def _csv_schema(uri: str, files: Files) -> tuple[pa.Schema, list[Fragment]]:
+def _csv_schema(uri: str, files: Files, chosen: Columns) -> tuple[pa.Schema, list[Fragment]]:
     names, _ = _csv_header(uri, files)
-    clean = clean_names([name for name in names if name.strip()], redact(uri))
+    clean = clean_names([name for name in names if name.strip()], redact(uri), chosen)
     return pa.schema([(name, pa.string()) for name in clean]), [Fragment(uri)]
 
 
@@ -216,12 +236,12 @@ def _csv_header(uri: str, files: Files) -> tuple[list[str], bool]:
     return names, has_rows
 
 
-def _csv_rows(uri: str, files: Files) -> Iterator[pa.Table]:
+def _csv_rows(uri: str, files: Files, chosen: Columns) -> Iterator[pa.Table]:
     names, has_rows = _csv_header(uri, files)
     if not has_rows:
         return
     columns = [name for name in names if name.strip()]
-    clean = clean_names(columns, redact(uri))
+    clean = clean_names(columns, redact(uri), chosen)
     invalid: list[Any] = []
 
     def reject(row: Any) -> str:

@@ -43,6 +43,8 @@ class RunRecord:
     preset: str
     items: int
     done_before: int
+    columns: dict[str, str] = field(default_factory=dict)
+    """Columns of the manifest that the job names (``columns``), for ``matteline verify``."""
     started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     finished_at: str | None = None
     seconds: float = 0.0
@@ -145,6 +147,7 @@ class RunFacts(Stored):
     outcome: str | None
     exit_code: int | None
     failures: dict[str, Failures]
+    columns: dict[str, str] | None = None
     started_at: str | None = None
     finished_at: str | None = None
     error: str | None = None

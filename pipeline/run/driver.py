@@ -81,7 +81,13 @@ def run_job(
         plan = dataclasses.replace(without_done(plan, retry, others), deadline=deadline)
         recipe = plan.job.recipe
         record = notifier.record = RunRecord(
-            run_id, plan.manifest.uri, recipe.fingerprint(), recipe.name, plan.rows, plan.rows - plan.todo
+            run_id,
+            plan.manifest.uri,
+            recipe.fingerprint(),
+            recipe.name,
+            plan.rows,
+            plan.rows - plan.todo,
+            columns=job.columns.model_dump(exclude_none=True),
         )
         reporter = Reporter(callback, record)
         facts = {"items": plan.rows, "done_before": record.done_before, "output": plan.output.folder}

@@ -79,7 +79,7 @@ def make_plan(
     """
     check_licence(job.preset, accept_licence)
     with waiting_for("reading the manifest"):  # a folder is listed here, a table is read below
-        manifest = open_manifest(job.manifest, files, NameTemplate(job.output.name))
+        manifest = open_manifest(job.manifest, files, NameTemplate(job.output.name), job.columns)
     root = files.absolute(job.output.uri)
     if manifest.uri == manifest.base and f"{_real(root)}/".startswith(f"{_real(manifest.base)}/"):
         raise ConfigError(

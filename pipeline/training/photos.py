@@ -5,25 +5,26 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.config.columns import Columns
 from pipeline.errors import ConfigError
 from pipeline.log import log
-from pipeline.manifest.items import resolve_all
+from pipeline.manifest.items import USUAL, resolve_all
 from pipeline.manifest.manifest import Manifest, open_manifest, read
 from pipeline.schema import carried_name
 from pipeline.storage.files import Files
 from pipeline.training.samples import Item, Photos, is_held_out
 
 
-def read_photos(uri: str, truth: str, files: Files, held_out_of: int) -> tuple[Photos, Photos]:
+def read_photos(uri: str, truth: str, files: Files, held_out_of: int, columns: Columns = USUAL) -> tuple[Photos, Photos]:
     """Return the photos to train on, and those held out for validation (one in ``held_out_of``, by id).
 
-    ``uri`` is the manifest, ``truth`` its column of ground truth.
+    ``uri`` is the manifest, ``truth`` its column of ground truth, ``columns`` those with other names than the usual ones.
 
     Raises:
         ConfigError: There is no such column, or too few rows can be used.
         StorageError: The manifest cannot be read.
     """
-    manifest = open_manifest(uri, files)
+    manifest = open_manifest(uri, files, chosen=columns)
     column = carried_name(truth)
     if column not in manifest.carried.names:
         listed = ", ".join(manifest.carried.names[:8]) or "none besides those of every manifest"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from pipeline.config.columns import Columns
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.log import log
 from pipeline.storage.files import Files
@@ -23,6 +24,7 @@ def train(
     files: Files,
     *,
     manifest: str,
+    columns: Columns,
     truth: str,
     composites: Path | None,
     device: str,
@@ -36,7 +38,7 @@ def train(
     """
     if threads:
         torch.set_num_threads(threads)
-    photos, held_out = read_photos(files.absolute(manifest), truth, files, recipe.held_out_of)
+    photos, held_out = read_photos(files.absolute(manifest), truth, files, recipe.held_out_of, columns)
     material = Material.read(composites, licences=PERMISSIVE) if composites else None
     start = fetch_start(recipe, files)
     processes = Processes.connect(device)

@@ -15,6 +15,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from pipeline.config.columns import Columns
 from pipeline.config.job import Budget, Compute, Destination, Drift, Limits, Notify, Storage
 from pipeline.config.presets import load_preset, preset_names
 from pipeline.config.recipe import Recipe
@@ -28,6 +29,10 @@ SECTIONS: dict[str, tuple[type[Section], str]] = {
         Recipe,
         "What changes pixels, scores or status. Everything here enters the fingerprint, except `name`, the paths of files, "
         "`outputs`, `renditions`\nand `review_below`.",
+    ),
+    "columns": (
+        Columns,
+        "Which columns of the manifest mean what. Options: `--image-column`, `--id-column`, `--box-column`, `--boxes-column`.",
     ),
     "output": (Destination, "Where results go, and how their files are named."),
     "compute": (Compute, "Speed and machines. Nothing here enters the fingerprint."),

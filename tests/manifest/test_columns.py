@@ -26,8 +26,8 @@ def opened(tmp_path: Path, columns: dict[str, Any]) -> Any:
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        (("xmin", "ymin", "xmax", "ymax"), "If xmin, ymin, xmax, ymax are boxes, rename them to x0, y0, x1, y1"),
-        (("Left", "Top", "Right", "Bottom"), "rename them to x0, y0, x1, y1"),
+        (("xmin", "ymin", "xmax", "ymax"), "If xmin, ymin, xmax, ymax are boxes, add --box-column xmin,ymin,xmax,ymax"),
+        (("Left", "Top", "Right", "Bottom"), "add --box-column Left,Top,Right,Bottom"),
         (("x", "y", "width", "height"), "compute x + width and y + height"),
         (("bbox",), "If it has x, y, width and height, as in COCO, convert it first"),
     ],

@@ -142,10 +142,13 @@ TEXT, LIST = pa.string(), pa.list_(pa.float64())
 @pytest.mark.parametrize(
     ("schema", "words"),
     [
-        (columns(item_id=TEXT, url=TEXT), "no column image_uri; rename the column 'url' to image_uri"),
-        (columns(path=TEXT, image=TEXT), "rename the column 'path'"),
-        (columns(Image_URL=TEXT), "rename the column 'Image_URL'"),
-        (columns(a=TEXT, b=TEXT), "its columns are 'a', 'b'; rename the one with paths or URIs"),
+        (
+            columns(item_id=TEXT, url=TEXT),
+            "no column image_uri; if the column 'url' has the paths or URIs of images, add --image-column url",
+        ),
+        (columns(path=TEXT, image=TEXT), "add --image-column path"),
+        (columns(Image_URL=TEXT), "add --image-column Image_URL"),
+        (columns(a=TEXT, b=TEXT), "its columns are 'a', 'b'; name the one with the paths or URIs of images: --image-column"),
         (columns(image_uri=TEXT, Box=LIST), "column 'Box'; rename it to 'box'"),
         (columns(image_uri=TEXT, x0=LIST, y0=LIST), "lacks x1, y1"),
         (columns(image_uri=TEXT, box=LIST, boxes=TEXT), "two forms .box and boxes."),

@@ -286,7 +286,7 @@ def test_an_empty_folder(local: Any) -> None:
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_missing_image_uri_column(where: Any, name: str) -> None:
     message = refusal(where.put(name, WRITERS[name]([{"url": "a.jpg", "sku": 1}])), where.files)
-    assert "no column image_uri; rename the column 'url' to image_uri" in message
+    assert "no column image_uri; if the column 'url' has the paths or URIs of images, add --image-column url" in message
 
 
 @pytest.mark.parametrize("name", WRITERS)
