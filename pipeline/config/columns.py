@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 from pydantic import Field, model_validator
 
 from pipeline.config.sections import Section
@@ -40,7 +38,7 @@ class Columns(Section):
                 raise ValueError(f"the column {name!r} is named twice; without an id, ids are made from the image and its box")
         return self
 
-    @cached_property
+    @property
     def _chosen(self) -> dict[str, str]:
         """The chosen columns by their usual names."""
         corners = [] if self.box is None else [name.strip() for name in self.box.split(",")]
@@ -48,7 +46,7 @@ class Columns(Section):
         chosen = {"image_uri": self.image, "item_id": self.id, "boxes": self.boxes, **boxes}
         return {usual: name.strip() for usual, name in chosen.items() if name is not None}
 
-    @cached_property
+    @property
     def _usual(self) -> dict[str, str]:
         return {name: usual for usual, name in self._chosen.items()}
 

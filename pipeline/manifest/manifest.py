@@ -21,31 +21,20 @@ import pyarrow.compute as pc
 from pipeline.config.columns import Columns
 from pipeline.errors import ConfigError
 from pipeline.manifest import boxes, tables
+from pipeline.manifest.folder import choose_tables, list_content
 from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
 from pipeline.manifest.items import OWN_COLUMNS, USUAL, items
-from pipeline.manifest.listing import IMAGE_SUFFIXES, list_folder
-from pipeline.manifest.names import NameTemplate, name_keys, printable
+from pipeline.manifest.layouts import find_layout
+from pipeline.manifest.listing import IMAGE_SUFFIXES
+from pipeline.manifest.names import NameTemplate, name_keys
 from pipeline.manifest.sample import Request, Sample
-from pipeline.manifest.table_files import ROWS
-from pipeline.manifest.tables import Fragment, TableKind
+from pipeline.manifest.table_files import NAMED_TABLES, TABLES, TableKind, table_kind
+from pipeline.manifest.tables import Fragment
 from pipeline.schema import carried_name
 from pipeline.storage.allowlist import AllowList, OutsideRoots
 from pipeline.storage.files import Files
 from pipeline.storage.object_names import collision_key
-from pipeline.storage.uris import name, parent, redact
-
-_TABLES: dict[str, TableKind] = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".csv.gz": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".jsonl.gz": "jsonl",
-    ".ndjson.gz": "jsonl",
-}
-# In a folder, files of these names are ignored, since most JSON files are not manifests.
-_NAMED_TABLES: dict[str, TableKind] = {".json": "jsonl", ".json.gz": "jsonl"}
+from pipeline.storage.uris import parent, redact
 
 MAX_REASONS = 100
 """Kinds of reasons for refused rows that are counted."""
@@ -245,7 +234,7 @@ def _describe_duplicates(manifest: Manifest, duplicates: IdSet, files: Files) ->
 
 
 def _from_file(uri: str, files: Files, chosen: Columns) -> Manifest:
-    kind = _table_kind(uri, _TABLES | _NAMED_TABLES)
+    kind = table_kind(uri, TABLES | NAMED_TABLES)
     if kind is None:
         hint = "; for a single image use `matteline cut`, or give its folder" if uri.lower().endswith(IMAGE_SUFFIXES) else ""
         raise ConfigError(f"{redact(uri)} is not a manifest: give {_KINDS}{hint}")
@@ -256,7 +245,7 @@ def _from_pattern(uri: str, files: Files, chosen: Columns) -> Manifest:
     paths = files.glob(uri)
     if not paths:
         raise ConfigError(f"no file matches {redact(uri)}; correct the pattern")
-    kinds = {_table_kind(path, _TABLES | _NAMED_TABLES) for path in paths}
+    kinds = {table_kind(path, TABLES | NAMED_TABLES) for path in paths}
     if kinds == {None} and all(path.lower().endswith(IMAGE_SUFFIXES) for path in paths):
         raise ConfigError(f"{redact(uri)} matches images; give their folder instead of a pattern")
     kind = kinds.pop()
@@ -267,64 +256,23 @@ def _from_pattern(uri: str, files: Files, chosen: Columns) -> Manifest:
 
 
 def _from_folder(uri: str, files: Files, chosen: Columns) -> Manifest:
-    """Open a folder of table files of one kind, or of images."""
-    listing = _Listing(uri)
-    by_kind: dict[TableKind, list[str]] = {}
-    for found in list_folder(uri, files, (*IMAGE_SUFFIXES, *_TABLES)):
-        kind = _table_kind(found, _TABLES)
-        if kind is None:
-            listing.add(found)
-        elif not name(found).startswith("_"):
-            by_kind.setdefault(kind, []).append(found)
-    fragments = listing.close()
-    if fragments and by_kind:
-        example = next(iter(by_kind.values()))[0]
-        raise ConfigError(
-            f"{redact(uri)} contains both images and tables. For all images, list them with: matteline manifest {redact(uri)} "
-            f"-o images.csv. For the rows of a table, name it, such as {redact(example)}"
-        )
-    if len(by_kind) > 1:
-        raise ConfigError(f"{redact(uri)} contains {' and '.join(sorted(by_kind))} files; a manifest must be of one kind")
-    if by_kind:
-        ((kind, paths),) = by_kind.items()
-        return _from_tables(uri, kind, uri, paths, files, chosen)
-    if not fragments:
+    """Open a folder of images, or of tables, or of both."""
+    content = list_content(uri, files)
+    found = choose_tables(uri, content, files, chosen)
+    if found is not None and found.named is not None:
+        return _from_tables(found.named, found.kind, parent(found.named), [found.named], files, chosen)
+    if found is not None:
+        return _from_tables(uri, found.kind, uri, list(found.uris), files, chosen)
+    if not content.images:
         raise ConfigError(f"{redact(uri)} contains neither images nor a manifest; give {_KINDS}")
-    return Manifest(uri, "images", uri, fragments, pa.schema([]), AllowList.of(files.storage, uri))
+    return Manifest(uri, "images", uri, content.images, pa.schema([]), AllowList.of(files.storage, uri))
 
 
 def _from_tables(uri: str, kind: TableKind, base: str, paths: list[str], files: Files, chosen: Columns) -> Manifest:
-    columns, fragments = tables.read_schema(kind, paths, base, files, chosen)
+    chosen, layout = find_layout(paths[0], tables.column_names(kind, paths[0], files), chosen, files)
+    columns, fragments = tables.read_schema(kind, paths, base, files, chosen, layout)
     return Manifest(uri, kind, base, tuple(fragments), columns, AllowList.of(files.storage, base), chosen=chosen)
 
 
 def _relative(uri: str, folder: str) -> str:
     return uri.removeprefix(f"{folder.rstrip('/')}/")
-
-
-def _table_kind(uri: str, suffixes: dict[str, TableKind]) -> TableKind | None:
-    return next((kind for suffix, kind in suffixes.items() if uri.lower().endswith(suffix)), None)
-
-
-class _Listing:
-    """Image paths below a folder, compressed as they are added: about 100 MB for ten million."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-        self._paths: list[str] = []
-        self._fragments: list[Fragment] = []
-
-    def add(self, uri: str) -> None:
-        self._paths.append(printable(_relative(uri, self.folder)))
-        if len(self._paths) == ROWS:
-            self._pack()
-
-    def close(self) -> tuple[Fragment, ...]:
-        if self._paths:
-            self._pack()
-        return tuple(self._fragments)
-
-    def _pack(self) -> None:
-        packed = zlib.compress(json.dumps(self._paths, ensure_ascii=False).encode(), 1)
-        self._fragments.append(Fragment(self.folder, names=packed))
-        self._paths = []

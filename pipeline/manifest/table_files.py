@@ -6,8 +6,8 @@ import contextlib
 import csv
 import re
 import zlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -15,6 +15,23 @@ from pipeline.errors import ConfigError
 from pipeline.storage.errors import describe_error, is_corruption, library_errors
 from pipeline.storage.files import Files
 from pipeline.storage.uris import redact
+
+TableKind = Literal["parquet", "csv", "jsonl"]
+
+TABLES: dict[str, TableKind] = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".csv.gz": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".jsonl.gz": "jsonl",
+    ".ndjson.gz": "jsonl",
+}
+"""Suffixes of tables."""
+
+NAMED_TABLES: dict[str, TableKind] = {".json": "jsonl", ".json.gz": "jsonl"}
+"""Suffixes of tables that are ignored in a folder, since most JSON files are not manifests."""
 
 ROWS = 8192
 """Maximum rows per table."""
@@ -48,3 +65,8 @@ def open_text(uri: str, files: Files) -> Iterator[Any]:
     """Open a file sequentially, and decompress it if its name ends in .gz."""
     with files.open_input(uri, sequential=True) as source:
         yield pa.CompressedInputStream(source, "gzip") if uri.lower().endswith(".gz") else source
+
+
+def table_kind(uri: str, suffixes: Mapping[str, TableKind]) -> TableKind | None:
+    """Return the kind of a table by its suffix, regardless of case; None if it is no table."""
+    return next((kind for suffix, kind in suffixes.items() if uri.lower().endswith(suffix)), None)

@@ -12,8 +12,8 @@ import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import chain
-from typing import Any, Literal
+from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,13 +26,12 @@ from pipeline.errors import ConfigError
 from pipeline.manifest.columns import check_columns
 from pipeline.manifest.items import OWN_COLUMNS, USUAL, clean_names, has_bytes, roles
 from pipeline.manifest.json_lines import json_lines, json_rows, json_schema
+from pipeline.manifest.layouts import Layout, Placement
 from pipeline.manifest.partitions import Partition, add_columns, add_fields, partition_of
 from pipeline.manifest.pieces import pieces
-from pipeline.manifest.table_files import HEAD_BYTES, ROWS, TABLE_BYTES, open_text, translate_errors
+from pipeline.manifest.table_files import HEAD_BYTES, ROWS, TABLE_BYTES, TableKind, open_text, translate_errors
 from pipeline.storage.files import Files
 from pipeline.storage.uris import redact
-
-TableKind = Literal["parquet", "csv", "jsonl"]
 
 NESTED_ROWS = 1024
 """Maximum rows per table of a Parquet file with lists, whose repetitions its metadata does not count."""
@@ -42,6 +41,9 @@ MAX_LARGE_CELLS_BYTES, LARGE_CELL_BYTES = 64 * 2**20, 16 * 2**10
 
 FRAGMENT_ROWS = 65_536
 """Smaller Parquet row groups are combined up to this size."""
+
+FIRST_ROWS = 100
+"""Rows of JSON Lines whose keys are taken for the file's columns."""
 
 SCHEMA_THREADS = 16
 """Files whose schemas are read concurrently."""
@@ -64,10 +66,34 @@ class Fragment:
     """Folders of images only: the paths below ``uri``, as compressed JSON."""
     partition: Partition = ()
     """Tables only: columns in the names of its folders."""
+    placement: Placement | None = None
+    """Tables only: how its rows name images, if not by a column of URIs."""
+
+    def complete(self, table: pa.Table, chosen: Columns) -> pa.Table:
+        """Add the columns that are not in the file: those of its folders, the URIs of its images, the column of ids."""
+        table = add_columns(table, self.partition)
+        if self.placement is not None:
+            table = self.placement.add_column(table)
+        if chosen.id is None or chosen.id in table.column_names or "item_id" not in table.column_names:
+            return table
+        return table.append_column(chosen.id, table["item_id"])
+
+
+def column_names(kind: TableKind, uri: str, files: Files) -> list[str]:
+    """Return the names of a file's columns, of JSON Lines those in its first rows.
+
+    Raises:
+        ConfigError: The file is empty or damaged.
+    """
+    if kind == "jsonl":
+        rows = (line.row for line in islice(json_lines(uri, files), FIRST_ROWS))
+        return clean_names(list(dict.fromkeys(column for row in rows for column in row)), redact(uri))
+    schema, _ = (_parquet_schema if kind == "parquet" else _csv_schema)(uri, files, USUAL)
+    return list(schema.names)
 
 
 def read_schema(
-    kind: TableKind, uris: Sequence[str], base: str, files: Files, chosen: Columns = USUAL
+    kind: TableKind, uris: Sequence[str], base: str, files: Files, chosen: Columns = USUAL, layout: Layout | None = None
 ) -> tuple[pa.Schema, list[Fragment]]:
     """Return the unified schema of the carried columns (JSON Lines: of all columns) and the fragments of some files.
 
@@ -77,19 +103,26 @@ def read_schema(
         ConfigError: A file is empty, damaged, of another kind, without ``image_uri``, or incompatible with the others.
     """
     partitions = [partition_of(uri, base, chosen) for uri in uris]
+    placements = [None if layout is None else layout.placement(uri, base) for uri in uris]
+    added = [] if layout is None else [pa.field("image_uri", pa.string())]
     if kind == "jsonl":
         lines = chain.from_iterable(json_lines(uri, files) for uri in uris)
         schema = json_schema((line.row for line in lines), redact(uris[0]), chosen)
         for partition in partitions:
             schema = add_fields(schema, partition)
+        schema = pa.schema([*schema, *added])
         check_columns(schema, redact(uris[0]), chosen)
         return _add_id_field(schema, chosen), [
-            Fragment(uri, partition=partition) for uri, partition in zip(uris, partitions, strict=True)
+            Fragment(uri, partition=partition, placement=placement)
+            for uri, partition, placement in zip(uris, partitions, placements, strict=True)
         ]
     read_one = _parquet_schema if kind == "parquet" else _csv_schema
     with ThreadPoolExecutor(SCHEMA_THREADS) as pool:
         results = list(pool.map(lambda uri: read_one(uri, files, chosen), uris))
-    schemas = [add_fields(schema, partition) for (schema, _), partition in zip(results, partitions, strict=True)]
+    schemas = [
+        pa.schema([*add_fields(schema, partition), *added], metadata=schema.metadata)
+        for (schema, _), partition in zip(results, partitions, strict=True)
+    ]
     check_columns(schemas[0], redact(uris[0]), chosen)
     for uri, schema in zip(uris[1:], schemas[1:], strict=True):
         roles(schema, redact(uri), chosen)
@@ -107,8 +140,8 @@ def read_schema(
     except pa.ArrowException as error:
         raise ConfigError(f"the manifest's files have incompatible columns: {str(error).splitlines()[0]}") from error
     return schema, [
-        replace(fragment, partition=partition)
-        for (_, fragments), partition in zip(results, partitions, strict=True)
+        replace(fragment, partition=partition, placement=placement)
+        for (_, fragments), partition, placement in zip(results, partitions, placements, strict=True)
         for fragment in fragments
     ]
 
@@ -127,7 +160,7 @@ def read_rows(
         tables = _csv_rows(fragment.uri, files, chosen)
     else:
         tables = json_rows(json_lines(fragment.uri, files), fragment.uri, schema, chosen)
-    return (_add_id(add_columns(table, fragment.partition), chosen) for table in tables)
+    return (fragment.complete(table, chosen) for table in tables)
 
 
 def _add_id_field(schema: pa.Schema, chosen: Columns) -> pa.Schema:
@@ -135,12 +168,6 @@ def _add_id_field(schema: pa.Schema, chosen: Columns) -> pa.Schema:
     if chosen.id is None or chosen.id in schema.names:
         return schema
     return schema.append(schema.field("item_id").with_name(chosen.id))
-
-
-def _add_id(table: pa.Table, chosen: Columns) -> pa.Table:
-    if chosen.id is None or chosen.id in table.column_names or "item_id" not in table.column_names:
-        return table
-    return table.append_column(chosen.id, table["item_id"])
 
 
 def _parquet_schema(uri: str, files: Files, chosen: Columns) -> tuple[pa.Schema, list[Fragment]]:

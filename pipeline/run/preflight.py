@@ -81,9 +81,10 @@ def make_plan(
     with waiting_for("reading the manifest"):  # a folder is listed here, a table is read below
         manifest = open_manifest(job.manifest, files, NameTemplate(job.output.name), job.columns)
     root = files.absolute(job.output.uri)
-    if manifest.uri == manifest.base and f"{_real(root)}/".startswith(f"{_real(manifest.base)}/"):
+    given = files.absolute(job.manifest)  # a folder, if it is the base, or if a table in it was found
+    if (given == manifest.base or given != manifest.uri) and f"{_real(root)}/".startswith(f"{_real(given)}/"):
         raise ConfigError(
-            f"the output {root} is inside the manifest's folder {manifest.base}, so the next run would take its masks for "
+            f"the output {root} is inside the manifest's folder {given}, so the next run would take its masks for "
             "images; choose an output beside it"
         )
     files.check_writable(root)

@@ -153,7 +153,7 @@ def test_names_that_a_file_system_may_not_tell_apart_are_refused(local: Any, one
 
 
 def test_two_items_of_one_name_are_refused(local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.manifest.manifest.ROWS", 1)  # in different tables
+    monkeypatch.setattr("pipeline.manifest.folder.ROWS", 1)  # in different tables
     for name in ("a.jpg", "a.png", "b.jpg"):
         local.put(f"photos/{name}", b"x")
     with pytest.raises(ConfigError, match=r"the items 'a.jpg' and 'a.png' would share the file name 'a'; .*{image}-{suffix}"):
