@@ -24,6 +24,7 @@ import yarl
 from pipeline.config.job import Storage
 from pipeline.errors import ConfigError, ItemRefused
 from pipeline.storage import uris
+from pipeline.storage.members import split_member
 
 # Readers may interpret these differently: dots, doubled slashes, control characters, and in web addresses whatever may
 # decode to them. URIs without any of them are compared as plain text.
@@ -66,7 +67,11 @@ class AllowList:
         return (", ".join(self.allowed[:3]) or "none") + more
 
     def allows(self, uri: str) -> bool:
-        """Check whether an absolute path or URI is below a root, by its text: ``/a/../b`` is ``/b``."""
+        """Check whether an absolute path or URI is below a root, by its text: ``/a/../b`` is ``/b``.
+
+        Of a picture inside another file, this is checked of the file.
+        """
+        uri, _ = split_member(uri)
         if uris.scheme(uri) in uris.HTTP_SCHEMES:
             return self.http or self.names(uri)
         path = _normalize(uri)
@@ -129,12 +134,13 @@ class AllowList:
         """
         if uris.scheme(uri):
             return uri
+        path, fragment = split_member(uri)
         try:
-            real = os.path.realpath(uri)
+            real = os.path.realpath(path)
         except (OSError, ValueError):
             return uri  # opening it fails as well, with a better message
         if any(_is_below(real, os.path.realpath(root)) for root in self.allowed if not uris.scheme(root)):
-            return real
+            return real + fragment
         raise ItemRefused(
             f"image_uri {display_uri(uri)} leads through symbolic links to {display_uri(real)}, "
             f"which{self._reason(_folder(real))}"

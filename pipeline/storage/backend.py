@@ -48,6 +48,9 @@ class StorageBackend(Protocol):
     def read(self, uri: str, max_bytes: int | None, timeout_s: float) -> Content:
         """Read a complete object."""
 
+    def read_range(self, uri: str, start: int, length: int, timeout_s: float) -> Content:
+        """Read some bytes of an object; fewer if it ends before. The version is that of the object."""
+
     def stat(self, uri: str, timeout_s: float) -> FileInfo:
         """Return the metadata of an object."""
 

@@ -23,6 +23,7 @@ from pipeline.storage.allowlist import AllowList
 from pipeline.storage.backend import Content, FileInfo, LeftOut, StorageBackend
 from pipeline.storage.errors import describe_error, is_missing, library_errors
 from pipeline.storage.local import LocalBackend
+from pipeline.storage.members import Cell, TarMember, parse_member, split_member
 from pipeline.storage.retry import TIMEOUT_S, with_retries
 
 if TYPE_CHECKING:
@@ -77,15 +78,21 @@ class Files:
         if uris.scheme(uri) in uris.HTTP_SCHEMES:
             http = self._http()
             return with_retries(uri, FetchError, lambda left: http.read(uri, max_bytes, left), timeout_s)
-        return self._call(uri, FetchError, lambda backend, left: backend.read(uri, max_bytes, left), timeout_s)
+        member = parse_member(uri) if "#" in uri else None
+        if member is None:
+            return self._call(uri, FetchError, lambda backend, left: backend.read(uri, max_bytes, left), timeout_s)
+        return self._call(
+            member.container, FetchError, lambda backend, left: _read_member(member, backend, max_bytes, left), timeout_s
+        )
 
     def stat(self, uri: str) -> FileInfo:
-        """Return the size, ETag and time of an object.
+        """Return the size, ETag and time of an object. For a picture in another file, they are those of the file.
 
         Raises:
             StorageError: The object is missing or inaccessible.
         """
-        return self._call(uri, StorageError, lambda backend, left: backend.stat(uri, left))
+        container, _ = split_member(uri)
+        return self._call(container, StorageError, lambda backend, left: backend.stat(container, left))
 
     def version(self, uri: str) -> str:
         """Return the current version of an object as ``fetch`` does; empty if the storage has none.
@@ -330,6 +337,19 @@ def _connect(uri: str, storage: Storage) -> StorageBackend:
     from pipeline.storage.fsspec_backend import FsspecBackend, filesystem
 
     return FsspecBackend(filesystem(uri))
+
+
+def _read_member(member: TarMember | Cell, backend: StorageBackend, max_bytes: int | None, timeout_s: float) -> Content:
+    """Read a picture inside another file. The readers of archives are imported when the first one is read."""
+    if isinstance(member, TarMember):
+        from pipeline.storage.tar_members import read_member
+
+        return read_member(member, backend, max_bytes, timeout_s)
+    from pipeline.storage.parquet_cells import read_cell
+
+    info = backend.stat(member.container, timeout_s)
+    version = (info.etag, info.size, id(backend))
+    return read_cell(member, version, info.etag, lambda: backend.open(member.container, sequential=False), max_bytes)
 
 
 def _folder_of(error: Exception) -> str | None:

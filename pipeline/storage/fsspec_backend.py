@@ -31,6 +31,12 @@ class FsspecBackend:
         check_size(uri, info.size, max_bytes)
         return Content(bytes(self.fs.cat_file(uri)), info.etag)
 
+    def read_range(self, uri: str, start: int, length: int, timeout_s: float) -> Content:
+        """Read some bytes of an object."""
+        info = self.stat(uri, timeout_s)
+        end = min(start + length, info.size)
+        return Content(bytes(self.fs.cat_file(uri, start=start, end=end)) if start < end else b"", info.etag)
+
     def stat(self, uri: str, timeout_s: float) -> FileInfo:
         """Return the metadata of an object."""
         info = self.fs.info(uri)

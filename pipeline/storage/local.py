@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from glob import iglob
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -34,25 +34,19 @@ class LocalBackend:
 
     def read(self, uri: str, max_bytes: int | None, timeout_s: float) -> Content:
         """Read a regular file."""
-        try:
-            # Without O_NONBLOCK, opening a named pipe blocks.
-            descriptor = os.open(uri, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            if (other := _other_spelling(uri)) is None:
-                raise
-            raise FetchError(f"{uri}: it does not exist, but {other!a} does; correct the path") from error
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if stat.S_ISDIR(status.st_mode):
-                raise IsADirectoryError(errno.EISDIR, "a folder")
-            if not stat.S_ISREG(status.st_mode):
-                raise FetchError(f"{uri}: it is a device or a pipe, not a file; correct the path")
+        with _open_file(uri) as (file, status):
             check_size(uri, status.st_size, max_bytes)
             data = file.read(-1 if max_bytes is None else max_bytes + 1)
-            after = os.fstat(descriptor)
         check_size(uri, len(data), max_bytes)
-        if _version(after) != _version(status) or len(data) != status.st_size:
+        if len(data) != status.st_size:
             raise ChangedWhileRead
+        return Content(data, _file_info(uri, status).etag)
+
+    def read_range(self, uri: str, start: int, length: int, timeout_s: float) -> Content:
+        """Read some bytes of a regular file."""
+        with _open_file(uri) as (file, status):
+            file.seek(min(start, status.st_size))
+            data = file.read(max(0, min(length, status.st_size - start)))
         return Content(data, _file_info(uri, status).etag)
 
     def stat(self, uri: str, timeout_s: float) -> FileInfo:
@@ -153,6 +147,27 @@ class LocalBackend:
     def check_folder(self, uri: str, timeout_s: float) -> None:
         """Create the folder if it does not exist."""
         Path(uri).mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _open_file(uri: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+    """Open a regular file, and check at the end that it has not changed."""
+    try:
+        # Without O_NONBLOCK, opening a named pipe blocks.
+        descriptor = os.open(uri, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        if (other := _other_spelling(uri)) is None:
+            raise
+        raise FetchError(f"{uri}: it does not exist, but {other!a} does; correct the path") from error
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "a folder")
+        if not stat.S_ISREG(status.st_mode):
+            raise FetchError(f"{uri}: it is a device or a pipe, not a file; correct the path")
+        yield file, status
+        if _version(os.fstat(descriptor)) != _version(status):
+            raise ChangedWhileRead
 
 
 def _files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:

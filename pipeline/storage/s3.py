@@ -39,10 +39,22 @@ class S3Backend(FsspecBackend):
 
     def read(self, uri: str, max_bytes: int | None, timeout_s: float) -> Content:
         """Read a complete object by one GET."""
+        return self._get(uri, max_bytes, timeout_s)
+
+    def read_range(self, uri: str, start: int, length: int, timeout_s: float) -> Content:
+        """Read some bytes of an object by one GET."""
+        try:
+            return self._get(uri, None, timeout_s, Range=f"bytes={start}-{start + length - 1}")
+        except OSError as error:
+            if s3_code(error) not in {"InvalidRange", "416"}:
+                raise
+            return Content(b"", "")
+
+    def _get(self, uri: str, max_bytes: int | None, timeout_s: float, **options: str) -> Content:
         bucket, key = _bucket_and_key(uri)
 
         async def get() -> Content:
-            response = await self.fs._call_s3("get_object", Bucket=bucket, Key=key)
+            response = await self.fs._call_s3("get_object", Bucket=bucket, Key=key, **options)
             try:
                 check_size(uri, response["ContentLength"], max_bytes)
                 return Content(bytes(await response["Body"].read()), _response_info(uri, response).etag)
