@@ -109,8 +109,8 @@ def _only_table(uri: str, tables: Mapping[TableKind, list[str]], files: Files, c
         first = redact(beside[0][1])
         left_out = "1 table in it is" if len(beside) == 1 else f"{len(beside)} tables in it are"
         log.warning(
-            f"{redact(uri)}: its images are the items; {left_out} left out, for lack of a column image_uri. For the rows of one: "
-            f"--manifest {shlex.quote(first)} --image-column NAME"
+            f"{redact(uri)}: its images are the items; {left_out} left out, for lack of a column image_uri. For the "
+            f"rows of one: --manifest {shlex.quote(first)} --image-column NAME"
         )
     return None
 

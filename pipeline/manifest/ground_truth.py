@@ -20,15 +20,13 @@ from pipeline.imaging.rle import decode_counts
 from pipeline.imaging.sniff import SUFFIXES, sniff
 from pipeline.log import log
 from pipeline.manifest.build import CocoObject, coco_objects, coco_polygons, coco_table
+from pipeline.manifest.cells import IMAGE, MASK
 from pipeline.manifest.items import has_bytes
 from pipeline.manifest.table_files import translate_errors
 from pipeline.storage import uris
 from pipeline.storage.files import Files
 from pipeline.storage.object_names import FileNames
 from pipeline.types import Mask, Size
-
-IMAGE, MASK = "image", "mask"
-"""Columns of a data set on the Hugging Face hub: structs of ``bytes`` and ``path``, or bytes."""
 
 ROWS, THREADS = 16, 8
 

@@ -80,10 +80,10 @@ def roles(schema: pa.Schema, source: str, chosen: Columns = USUAL) -> Roles:
     if (absent := chosen.missing(names)) is not None:
         raise ConfigError(f"{source} has no column {absent[0]!r} ({absent[1]}); {_listed(map(chosen.original, names))}")
     with_bytes = [field.name for field in schema if has_bytes(field.type)]
-    if with_bytes and ("image_uri" not in names or pa.types.is_nested(schema.field("image_uri").type)):
+    if "image_uri" not in names and with_bytes:
         raise ConfigError(
-            f"{source} has bytes of images in the column {with_bytes[0]!r}, and no paths or URIs in image_uri; write them as "
-            f"files with: matteline manifest {source} --unpack FOLDER -o photos.csv"
+            f"{source} has no column image_uri, and the bytes in {with_bytes[0]!r} are no pictures; {_listed(names)}; name the "
+            "one with the paths, URIs or bytes of images: --image-column NAME"
         )
     if "image_uri" not in names:
         raise ConfigError(f"{source} has no column image_uri; {_hint(names)}")

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config.columns import Columns
 from pipeline.errors import ConfigError
+from pipeline.manifest.cells import Cells, Column, find_cells
 from pipeline.manifest.columns import check_columns
 from pipeline.manifest.items import OWN_COLUMNS, USUAL, clean_names, has_bytes, roles
 from pipeline.manifest.json_lines import json_lines, json_rows, json_schema
@@ -44,6 +45,9 @@ FRAGMENT_ROWS = 65_536
 
 FIRST_ROWS = 100
 """Rows of JSON Lines whose keys are taken for the file's columns."""
+
+PEEK_BYTES = 2**20
+"""Bytes per request while the first value of a Parquet column is looked for."""
 
 SCHEMA_THREADS = 16
 """Files whose schemas are read concurrently."""
@@ -68,6 +72,8 @@ class Fragment:
     """Tables only: columns in the names of its folders."""
     placement: Placement | None = None
     """Tables only: how its rows name images, if not by a column of URIs."""
+    cells: Cells | None = None
+    """Parquet only: its columns of pictures, if it has some."""
 
     def complete(self, table: pa.Table, chosen: Columns) -> pa.Table:
         """Add the columns that are not in the file: those of its folders, the URIs of its images, the column of ids."""
@@ -140,10 +146,15 @@ def read_schema(
     except pa.ArrowException as error:
         raise ConfigError(f"the manifest's files have incompatible columns: {str(error).splitlines()[0]}") from error
     return schema, [
-        replace(fragment, partition=partition, placement=placement)
+        replace(fragment, partition=partition, placement=placement, cells=_with_stem(fragment, base))
         for (_, fragments), partition, placement in zip(results, partitions, placements, strict=True)
         for fragment in fragments
     ]
+
+
+def _with_stem(fragment: Fragment, base: str) -> Cells | None:
+    stem = fragment.uri.removeprefix(f"{base.rstrip('/')}/").rpartition(".")[0]
+    return None if fragment.cells is None else replace(fragment.cells, stem=stem)
 
 
 def read_rows(
@@ -172,8 +183,10 @@ def _add_id_field(schema: pa.Schema, chosen: Columns) -> pa.Schema:
 
 def _parquet_schema(uri: str, files: Files, chosen: Columns) -> tuple[pa.Schema, list[Fragment]]:
     with translate_errors(uri, "Parquet file"), files.open_input(uri) as source:
-        file = pq.ParquetFile(source)
+        file = pq.ParquetFile(source, buffer_size=PEEK_BYTES, pre_buffer=False)  # a first value costs no row group
         schema = file.schema_arrow
+        names = clean_names(schema.names, redact(uri), chosen)
+        cells = find_cells(file, list(map(Column, schema.names, names, schema.types)), chosen.image)
         counts = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
     fragments: list[Fragment] = []
     groups: list[int] = []
@@ -182,10 +195,10 @@ def _parquet_schema(uri: str, files: Files, chosen: Columns) -> tuple[pa.Schema,
         groups.append(group)
         next_row += count
         if next_row - first_row >= FRAGMENT_ROWS or group == len(counts) - 1:
-            fragments.append(Fragment(uri, first_row, tuple(groups)))
+            fragments.append(Fragment(uri, first_row, tuple(groups), cells=cells))
             groups, first_row = [], next_row
-    columns = list(zip(clean_names(schema.names, redact(uri), chosen), schema.types, strict=True))
-    return pa.schema(columns, metadata=schema.metadata), fragments
+    schema = pa.schema(list(zip(names, schema.types, strict=True)), metadata=schema.metadata)
+    return schema if cells is None else cells.fields(schema), fragments
 
 
 def _check_cells(row_group: Any, names: Sequence[str], uri: str) -> None:
@@ -219,14 +232,32 @@ def _parquet_rows(fragment: Fragment, files: Files, chosen: Columns) -> Iterator
         ]
         file = pq.ParquetFile(source, pre_buffer=True, read_dictionary=texts)
         is_nested = any(pa.types.is_nested(field.type) for field in file.schema_arrow)
+        cells, row = fragment.cells, fragment.first_row - 1
         for group in fragment.row_groups:
             facts = file.metadata.row_group(group)
             _check_cells(facts, columns, fragment.uri)
-            row_bytes = facts.total_byte_size / max(1, facts.num_rows)
-            rows = max(1, min(NESTED_ROWS if is_nested else ROWS, int(TABLE_BYTES / max(1.0, row_bytes))))
-            for batch in file.iter_batches(rows, row_groups=[group], columns=columns):
+            row_bytes = facts.total_byte_size / max(1, facts.num_rows) if cells is None else 0.0  # pictures are not read
+            rows = max(1, min(NESTED_ROWS if is_nested or cells is not None else ROWS, int(TABLE_BYTES / max(1.0, row_bytes))))
+            read = columns if cells is None else [*columns, *cells.read]
+            for batch in _batches(file, rows, group, read):
                 batch.validate(full=True)  # Parquet files may hold texts that are not UTF-8, which is found nowhere else
-                yield from _small_tables(pa.Table.from_batches([batch]).select(columns).rename_columns(names))
+                table = pa.Table.from_batches([batch])
+                found = table.select(columns).rename_columns(names)
+                if cells is not None:
+                    found = cells.add_columns(found, table[cells.image] if cells.has_paths else None, fragment.uri, row)
+                    row += table.num_rows
+                yield from _small_tables(found)
+
+
+def _batches(file: Any, rows: int, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Read columns of a row group. Without any, the batches have only a number of rows."""
+    if columns:
+        yield from file.iter_batches(rows, row_groups=[group], columns=columns)
+        return
+    count = file.metadata.row_group(group).num_rows
+    for start in range(0, count, rows):
+        nothing = pa.array([{}] * min(rows, count - start), pa.struct([]))
+        yield pa.RecordBatch.from_struct_array(nothing)
 
 
 def _small_tables(table: pa.Table) -> Iterator[pa.Table]:

@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import ConfigError, StorageError
+from pipeline.config.job import Limits
+from pipeline.errors import ConfigError, FetchError, StorageError
 from pipeline.manifest.manifest import Manifest, read
 from pipeline.storage.files import Files
+from pipeline.storage.members import TarMember, parse_member
 from pipeline.storage.uris import HTTP_SCHEMES, scheme
 
 SAMPLED_IMAGES = 64
@@ -85,9 +87,14 @@ def sample_sizes(manifest: Manifest, files: Files) -> Sizes:
 
 
 def _size(uri: str, files: Files) -> int | None:
+    member = parse_member(uri)
+    if isinstance(member, TarMember):
+        return member.size
     try:
+        if member is not None:
+            return len(files.read(uri, max_bytes=Limits().max_bytes))
         return files.stat(uri).size
-    except StorageError:
+    except (StorageError, FetchError):
         return None
 
 

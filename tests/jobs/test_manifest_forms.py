@@ -32,10 +32,26 @@ def img2dataset(folder: Path, photos: list[Path]) -> None:
         photo.rename(folder / "00000" / photo.name)
 
 
+def cells(folder: Path, photos: list[Path]) -> None:
+    pictures = [{"bytes": photo.read_bytes(), "path": photo.name} for photo in photos]
+    pq.write_table(pa.table({"image": pictures, "label": range(len(photos))}), folder / "train.parquet", row_group_size=2)
+    for photo in photos:
+        photo.unlink()
+
+
+def plain_cells(folder: Path, photos: list[Path]) -> None:
+    table = pa.table({"sku": [photo.stem for photo in photos], "jpg": [photo.read_bytes() for photo in photos]})
+    pq.write_table(table, folder / "train.parquet")
+    for photo in photos:
+        photo.unlink()
+
+
 FORMS: dict[str, tuple[Callable[[Path, list[Path]], None], str, list[str]]] = {
     "a folder with a table": (folder_with_a_table, "", ["photo-000.jpg", "photo-001.jpg", "photo-002.jpg"]),
     "an image folder": (image_folder, "", ["photo-000.jpg", "photo-001.jpg", "photo-002.jpg"]),
     "an output of img2dataset": (img2dataset, "", ["photo-000", "photo-001", "photo-002"]),
+    "structs of bytes": (cells, "", ["train-000000", "train-000001", "train-000002"]),
+    "bytes": (plain_cells, "train.parquet", ["train-000000", "train-000001", "train-000002"]),
 }
 """What writes the form, the manifest below its folder, and the ids of the items."""
 
@@ -56,4 +72,5 @@ def test_a_run_of_each_form(form: str, matteline: Any, tmp_path: Path, make_phot
     assert matteline("verify", "out").returncode == 0
     assert matteline("report", "out", "-o", "report.html").returncode == 0
     assert (tmp_path / "report.html").read_text(encoding="utf-8").count("photo not shown") == 0
-    assert matteline(*command, "in/out").returncode == 2
+    if not manifest:
+        assert matteline(*command, "in/out").returncode == 2

@@ -55,9 +55,18 @@ def test_bytes_are_told_and_not_carried(tmp_path: Path, logged: list[logging.Log
     assert [one.getMessage().rpartition(": ")[2] for one in logged] == ["'thumb', 'raw'"]
 
 
-@pytest.mark.parametrize("name", ["image", "image_uri", "jpg"])
-def test_image_bytes_instead_of_uris_have_a_way_out(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match=f"bytes of images in the column '{name}'.*--unpack FOLDER"):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "image",
+            "no column image_uri, and the bytes in 'image' are no pictures; its columns are 'image', 'label'; name the one",
+        ),
+        ("image_uri", "column image_uri has type struct<bytes: binary, path: string>; it must contain text"),
+    ],
+)
+def test_bytes_that_are_no_pictures(tmp_path: Path, name: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
         opened(tmp_path, {name: pa.array([{"bytes": b"x", "path": None}], IMAGE), "label": [1]})
 
 
