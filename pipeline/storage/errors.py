@@ -12,7 +12,7 @@ import ssl
 import sys
 from typing import Any, Literal
 
-from pipeline.storage.uris import bucket_and_key, redact
+from pipeline.storage.uris import bucket_and_key, redact, scheme
 
 Errors = tuple[type[Exception], ...]
 Kind = Literal["ANY", "CONNECTION", "CERTIFICATE", "NO_CREDENTIALS", "NO_PROFILE"]
@@ -20,7 +20,7 @@ Kind = Literal["ANY", "CONNECTION", "CERTIFICATE", "NO_CREDENTIALS", "NO_PROFILE
 
 def library_errors() -> Errors:
     """Return the exceptions that storage libraries raise for any reason but a bug of this package, to use in ``except``."""
-    return (OSError, ValueError, ImportError, *_of_clients("ANY"))
+    return (OSError, ValueError, ImportError, *_of_clients("ANY"), *_of_httpx("HTTPError"))
 
 
 def _of_clients(kind: Kind) -> Errors:
@@ -32,8 +32,14 @@ def _of_clients(kind: Kind) -> Errors:
     return tuple(getattr(client_errors, kind))
 
 
+def _of_httpx(name: str) -> Errors:
+    """Return an exception of the client of the Hugging Face hub, if it was imported."""
+    module = sys.modules.get("httpx")
+    return (getattr(module, name),) if module is not None else ()
+
+
 def _connection_errors() -> Errors:
-    return (ConnectionError, TimeoutError, socket.gaierror, *_of_clients("CONNECTION"))
+    return (ConnectionError, TimeoutError, socket.gaierror, *_of_clients("CONNECTION"), *_of_httpx("TransportError"))
 
 
 def _certificate_errors() -> Errors:
@@ -79,8 +85,14 @@ class ChangedWhileRead(ConnectionError):
     """A file was rewritten in place while it was read, so that its bytes are a mixture of two versions."""
 
 
-def _by_type() -> tuple[tuple[Errors, str], ...]:
-    """Return what is wrong by type of exception; the first that fits counts."""
+_LIBRARIES = {"hf": "huggingface_hub", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+"""fsspec's libraries by scheme, as they are called for pip."""
+
+
+def _by_type(kind: str) -> tuple[tuple[Errors, str], ...]:
+    """Return what is wrong by type of exception; the first that fits counts. ``kind`` is the scheme of the URI."""
+    library = _LIBRARIES.get(kind, "its fsspec library")
+    hub = "it does not exist, or it is private; correct the URI, or set HF_TOKEN"
     return (
         (
             _of_clients("NO_CREDENTIALS"),
@@ -94,8 +106,8 @@ def _by_type() -> tuple[tuple[Errors, str], ...]:
         ((ChangedWhileRead,), "it changed while it was read; wait until it is written, then run again with --retry fetch"),
         ((TimeoutError,), "the request timed out; check the address (on S3 storage.endpoint_url) and the network"),
         (_connection_errors(), "it can't be reached; check the address (on S3 storage.endpoint_url) and the network"),
-        ((ImportError,), "no installed library supports this scheme; install its fsspec library, or use a path or s3://"),
-        ((FileNotFoundError,), "it does not exist; correct the path or URI"),
+        ((ImportError,), f"no installed library supports {kind}://; install {library}, or use a path or s3://"),
+        ((FileNotFoundError,), hub if kind == "hf" else "it does not exist; correct the path or URI"),
         ((PermissionError,), "access was refused; check its permissions"),
     )
 
@@ -118,6 +130,14 @@ class HttpStatusError(OSError):
     def __init__(self, status: int) -> None:
         super().__init__(f"HTTP status {status}")
         self.status = status
+
+
+def _http_status(error: BaseException) -> int | None:
+    """Return the status of an HTTP response that an exception is about; None for other exceptions."""
+    if isinstance(error, HttpStatusError):
+        return error.status
+    status = getattr(getattr(error, "response", None), "status_code", None)  # of the Hugging Face hub
+    return status if isinstance(status, int) else None
 
 
 def s3_code(error: BaseException) -> str | None:
@@ -159,8 +179,9 @@ def is_transient(error: BaseException) -> bool:
     code = s3_code(error)
     if code is not None:
         return code in _BUSY
-    if isinstance(error, HttpStatusError):
-        return error.status >= 500 or error.status in (408, 425, 429)
+    status = _http_status(error)
+    if status is not None:
+        return status >= 500 or status in (408, 425, 429)
     return isinstance(error, _connection_errors()) and not isinstance(error, _certificate_errors())
 
 
@@ -174,9 +195,10 @@ def _reason(error: BaseException, uri: str) -> str:
     if code is not None:
         text = _S3.get(code, "the storage refused the request ({code})")
         return text.format(code=code, bucket=bucket_and_key(uri)[0])
-    if isinstance(error, HttpStatusError):
-        return _HTTP.get(error.status, "the server returned HTTP {status}").format(status=error.status)
-    for types, text in _by_type():
+    status = _http_status(error)
+    if status is not None:
+        return _HTTP.get(status, "the server returned HTTP {status}").format(status=status)
+    for types, text in _by_type(scheme(uri)):
         if isinstance(error, types):
             return text
     if isinstance(error, OSError) and error.errno is not None:

@@ -139,5 +139,7 @@ def file_info(uri: str, info: dict[str, Any]) -> FileInfo:
     """Convert metadata of fsspec or S3, whose keys differ from store to store; ``info["size"]`` is required."""
     seconds = next((time for key in _TIMES if (time := _seconds(info.get(key)))), 0.0)
     size = int(info["size"])
-    etag = str(info.get("ETag") or info.get("etag") or "").strip('"') or (f"{size:x}-{seconds:.6f}" if seconds else "")
+    etag = str(info.get("ETag") or info.get("etag") or info.get("blob_id") or "").strip('"') or (
+        f"{size:x}-{seconds:.6f}" if seconds else ""
+    )
     return FileInfo(uri=uri, size=size, etag=etag, modified=seconds)
