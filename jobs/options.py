@@ -57,7 +57,7 @@ Manifest = Annotated[
     typer.Option(
         "--manifest",
         "-m",
-        help="Images: a folder, or Parquet, CSV or JSON Lines with a column image_uri. Path or URI.",
+        help="Images: a folder, a table (Parquet, CSV, JSON Lines) or WebDataset shards. Path or URI.",
     ),
 ]
 ImageColumn = Annotated[

@@ -64,18 +64,34 @@ def choose_tables(uri: str, content: Content, files: Files, chosen: Columns) -> 
     Raises:
         ConfigError: Several tables could be meant, or they are of several kinds.
     """
-    by_kind = {kind: [one for one in uris if is_metadata(one)] for kind, uris in content.tables.items()}
-    by_kind = {kind: uris for kind, uris in by_kind.items() if uris}
+    tables = _without_tables_of_shards(content.tables)
     if not content.images:
-        return _of_one_kind(uri, content.tables)
+        return _of_one_kind(uri, tables)
+    shards = tables.pop("tar", [])
+    if shards:
+        count = "1 archive" if len(shards) == 1 else f"{len(shards)} archives"
+        log.warning(
+            f"{redact(uri)}: its images are the items; left out: {count}, such as --manifest {shlex.quote(redact(shards[0]))}"
+        )
+    by_kind = {kind: [one for one in uris if is_metadata(one)] for kind, uris in tables.items()}
+    by_kind = {kind: uris for kind, uris in by_kind.items() if uris}
     if by_kind:
         found = _of_one_kind(uri, by_kind)
         if found is not None and "file_name" in column_names(found.kind, found.uris[0], files):
             return found
-    parquet = content.tables.get("parquet", [])
-    if len(content.tables) == 1 and parquet and is_img2dataset(column_names("parquet", parquet[0], files)):
+    parquet = tables.get("parquet", [])
+    if len(tables) == 1 and parquet and is_img2dataset(column_names("parquet", parquet[0], files)):
         return Tables("parquet", parquet)
-    return _only_table(uri, content.tables, files, chosen)
+    return _only_table(uri, tables, files, chosen)
+
+
+def _without_tables_of_shards(tables: Mapping[TableKind, list[str]]) -> dict[TableKind, list[str]]:
+    """Drop the tables that img2dataset writes beside its shards: the shards have all of their content."""
+    shards = {uri.rpartition(".")[0] for uri in tables.get("tar", [])}
+    kept = {
+        kind: [uri for uri in uris if kind == "tar" or uri.rpartition(".")[0] not in shards] for kind, uris in tables.items()
+    }
+    return {kind: uris for kind, uris in kept.items() if uris}
 
 
 def _of_one_kind(uri: str, tables: Mapping[TableKind, list[str]]) -> Tables | None:

@@ -119,6 +119,24 @@ def _is_deep(text: str, value: Any) -> bool:
     return bool(level)
 
 
+def parse_object(text: str) -> dict[str, Any]:
+    """Parse a JSON object. Halves of surrogates in it are replaced.
+
+    Raises:
+        ValueError: It is not JSON.
+        TypeError: It is no object.
+        RecursionError: It is nested deeper than ``MAX_NESTING``.
+    """
+    row = json.loads(text)
+    if _is_deep(text, row):
+        raise RecursionError
+    if _HALF.search(text):
+        row = _mend(row)
+    if not isinstance(row, dict):
+        raise TypeError("not an object")
+    return row
+
+
 class JsonLine(NamedTuple):
     """One object, and the bytes of its line."""
 
@@ -141,9 +159,11 @@ def json_lines(uri: str, files: Files) -> Iterator[JsonLine]:
             if not text.strip():
                 continue
             try:
-                row = json.loads(text)
-                if _is_deep(text, row):
-                    raise RecursionError
+                row = parse_object(text)
+            except TypeError as error:
+                raise ConfigError(
+                    f"{redact(uri)}: line {number} is not a JSON object; write one object per line, not a list"
+                ) from error
             except RecursionError as error:
                 raise ConfigError(
                     f"{redact(uri)}: line {number} is nested deeper than {MAX_NESTING} levels; write such values as text"
@@ -151,8 +171,4 @@ def json_lines(uri: str, files: Files) -> Iterator[JsonLine]:
             except ValueError as error:
                 hint = "; write one object per line, not a list" if text.lstrip().startswith("[") else ""
                 raise ConfigError(f"{redact(uri)}: line {number} is not JSON{hint}") from error
-            if _HALF.search(text):
-                row = _mend(row)
-            if not isinstance(row, dict):
-                raise ConfigError(f"{redact(uri)}: line {number} is not a JSON object; write one object per line, not a list")
             yield JsonLine(row, len(line))

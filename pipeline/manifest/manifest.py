@@ -36,10 +36,14 @@ from pipeline.storage.files import Files
 from pipeline.storage.object_names import collision_key
 from pipeline.storage.uris import parent, redact
 
+COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+
 MAX_REASONS = 100
 """Kinds of reasons for refused rows that are counted."""
 
-_KINDS = "a .parquet, .csv, .jsonl or .ndjson file (.gz too for text), a folder or pattern of those, or a folder of images"
+_KINDS = (
+    "a .parquet, .csv, .jsonl, .ndjson (.gz too for text) or .tar file, a folder or pattern of those, or a folder of images"
+)
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,12 @@ class Manifest:
     """The location and the columns of a manifest. Its items are not read yet."""
 
     uri: str
-    kind: Literal["parquet", "csv", "jsonl", "images"]
+    kind: Literal["parquet", "csv", "jsonl", "tar", "images"]
     base: str
     """Folder or prefix of relative URIs."""
     fragments: tuple[Fragment, ...]
     columns: pa.Schema
-    """Carried columns of all files together (JSON Lines: all columns)."""
+    """Carried columns of all files together (JSON Lines and shards: all columns)."""
     allowlist: AllowList
     """Allowed locations of its images."""
     names: NameTemplate = NameTemplate()  # noqa: RUF009  (immutable)
@@ -237,6 +241,8 @@ def _from_file(uri: str, files: Files, chosen: Columns) -> Manifest:
     kind = table_kind(uri, TABLES | NAMED_TABLES)
     if kind is None:
         hint = "; for a single image use `matteline cut`, or give its folder" if uri.lower().endswith(IMAGE_SUFFIXES) else ""
+        if uri.lower().endswith(COMPRESSED_TARS):
+            hint = "; pictures in a compressed archive cannot be read by their place, so decompress it to .tar"
         raise ConfigError(f"{redact(uri)} is not a manifest: give {_KINDS}{hint}")
     return _from_tables(uri, kind, parent(uri), [uri], files, chosen)
 

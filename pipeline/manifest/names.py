@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from pipeline.errors import ConfigError
 from pipeline.manifest.boxes import Boxes
 from pipeline.manifest.listing import IMAGE_SUFFIXES
+from pipeline.storage.members import TarMember, parse_member
 from pipeline.storage.object_names import collision_key, object_name
 from pipeline.storage.uris import strip_signature
 
@@ -134,11 +135,16 @@ def printable(path: str) -> str:
 def image_name(uri: str, base: str) -> tuple[str, str]:
     """Return an image's name and its suffix.
 
-    The name is the path below the manifest's folder. For an image elsewhere it begins with the bucket or host.
+    The name is the path below the manifest's folder. For an image elsewhere it begins with the bucket or host. For one inside
+    another file, it is the file's path without its suffix, with the name in the archive or the number of the row.
 
     >>> image_name("/shop/photos/shelf/a.JPG", "/shop/photos")
     ('shelf/a', 'jpg')
     """
+    member = parse_member(uri) if "#" in uri else None
+    if member is not None:
+        stem = member.container.rpartition(".")[0]
+        uri = f"{stem}/{member.name}" if isinstance(member, TarMember) else f"{stem}-{member.row:06}"
     path = strip_signature(uri) if "://" in uri else uri  # names must contain no credentials
     inside = f"{base.rstrip('/')}/"
     path = path.removeprefix(inside) if path.startswith(inside) else path.partition("://")[2] or path.lstrip("/")

@@ -16,7 +16,7 @@ from pipeline.storage.errors import describe_error, is_corruption, library_error
 from pipeline.storage.files import Files
 from pipeline.storage.uris import redact
 
-TableKind = Literal["parquet", "csv", "jsonl"]
+TableKind = Literal["parquet", "csv", "jsonl", "tar"]
 
 TABLES: dict[str, TableKind] = {
     ".parquet": "parquet",
@@ -27,6 +27,7 @@ TABLES: dict[str, TableKind] = {
     ".ndjson": "jsonl",
     ".jsonl.gz": "jsonl",
     ".ndjson.gz": "jsonl",
+    ".tar": "tar",
 }
 """Suffixes of tables."""
 

@@ -1,4 +1,4 @@
-"""Read Parquet, CSV and JSON Lines files as tables, in fragments that can be read independently.
+"""Read Parquet, CSV and JSON Lines files, and WebDataset shards, as tables, in fragments that can be read independently.
 
 Column names are stripped of surrounding spaces. Columns keep the type of the file; CSV columns are text, and for JSON Lines
 see ``json_lines``.
@@ -30,6 +30,7 @@ from pipeline.manifest.json_lines import json_lines, json_rows, json_schema
 from pipeline.manifest.layouts import Layout, Placement
 from pipeline.manifest.partitions import Partition, add_columns, add_fields, partition_of
 from pipeline.manifest.pieces import pieces
+from pipeline.manifest.shards import shard_rows, shard_schema, without_image
 from pipeline.manifest.table_files import HEAD_BYTES, ROWS, TABLE_BYTES, TableKind, open_text, translate_errors
 from pipeline.storage.files import Files
 from pipeline.storage.uris import redact
@@ -91,6 +92,8 @@ def column_names(kind: TableKind, uri: str, files: Files) -> list[str]:
     Raises:
         ConfigError: The file is empty or damaged.
     """
+    if kind == "tar":
+        return list(shard_schema(uri, files).names)
     if kind == "jsonl":
         rows = (line.row for line in islice(json_lines(uri, files), FIRST_ROWS))
         return clean_names(list(dict.fromkeys(column for row in rows for column in row)), redact(uri))
@@ -111,6 +114,10 @@ def read_schema(
     partitions = [partition_of(uri, base, chosen) for uri in uris]
     placements = [None if layout is None else layout.placement(uri, base) for uri in uris]
     added = [] if layout is None else [pa.field("image_uri", pa.string())]
+    if kind == "tar":
+        schema = shard_schema(uris[0], files, chosen)
+        check_columns(schema, redact(uris[0]), without_image(chosen))
+        return _add_id_field(schema, chosen), [Fragment(uri) for uri in uris]
     if kind == "jsonl":
         lines = chain.from_iterable(json_lines(uri, files) for uri in uris)
         schema = json_schema((line.row for line in lines), redact(uris[0]), chosen)
@@ -160,7 +167,7 @@ def _with_stem(fragment: Fragment, base: str) -> Cells | None:
 def read_rows(
     kind: TableKind, fragment: Fragment, schema: pa.Schema, files: Files, chosen: Columns = USUAL
 ) -> Iterator[pa.Table]:
-    """Read a fragment in tables of at most 8192 rows. JSON Lines need the ``schema`` of ``read_schema``.
+    """Read a fragment in tables of at most 8192 rows. JSON Lines and shards need the ``schema`` of ``read_schema``.
 
     Raises:
         ConfigError: The file is damaged.
@@ -169,6 +176,8 @@ def read_rows(
         tables = _parquet_rows(fragment, files, chosen)
     elif kind == "csv":
         tables = _csv_rows(fragment.uri, files, chosen)
+    elif kind == "tar":
+        tables = shard_rows(fragment.uri, schema, files, chosen)
     else:
         tables = json_rows(json_lines(fragment.uri, files), fragment.uri, schema, chosen)
     return (fragment.complete(table, chosen) for table in tables)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,11 +48,23 @@ def plain_cells(folder: Path, photos: list[Path]) -> None:
         photo.unlink()
 
 
+def shards(folder: Path, photos: list[Path]) -> None:
+    for number, photo in enumerate(photos):
+        with tarfile.open(folder / f"{number // 2:05}.tar", "a") as archive:
+            archive.add(photo, f"{photo.stem}.jpg")
+            text = folder / f"{photo.stem}.json"
+            text.write_text(json.dumps({"caption": "a shoe", "width": 120}), encoding="utf-8")
+            archive.add(text, text.name)
+        photo.unlink()
+
+
 FORMS: dict[str, tuple[Callable[[Path, list[Path]], None], str, list[str]]] = {
     "a folder with a table": (folder_with_a_table, "", ["photo-000.jpg", "photo-001.jpg", "photo-002.jpg"]),
     "an image folder": (image_folder, "", ["photo-000.jpg", "photo-001.jpg", "photo-002.jpg"]),
     "an output of img2dataset": (img2dataset, "", ["photo-000", "photo-001", "photo-002"]),
     "structs of bytes": (cells, "", ["train-000000", "train-000001", "train-000002"]),
+    "shards": (shards, "", ["photo-000", "photo-001", "photo-002"]),
+    "a pattern of shards": (shards, "*.tar", ["photo-000", "photo-001", "photo-002"]),
     "bytes": (plain_cells, "train.parquet", ["train-000000", "train-000001", "train-000002"]),
 }
 """What writes the form, the manifest below its folder, and the ids of the items."""
