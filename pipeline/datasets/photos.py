@@ -12,6 +12,7 @@ from pipeline.imaging.sniff import SUFFIXES, sniff
 from pipeline.storage import uris
 from pipeline.storage.allowlist import AllowList, display_uri
 from pipeline.storage.files import Files
+from pipeline.storage.members import split_member
 
 ImageMode = Literal["copy", "link"]
 
@@ -51,8 +52,8 @@ class PhotoWriter:
             ConfigError: It is elsewhere.
         """
         uri = picture.rows[0]["image_uri"]
-        if self.mode == "link" and uris.scheme(uri):
-            raise ConfigError(f"{display_uri(uri)} is not a local file, so it cannot be linked; use --images copy")
+        if self.mode == "link" and (uris.scheme(uri) or split_member(uri)[1]):
+            raise ConfigError(f"{display_uri(uri)} is not a local file of its own, so it cannot be linked; use --images copy")
 
     def write(self, photo: Photo, target: str) -> None:
         """Copy or link a photo.

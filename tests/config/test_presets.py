@@ -309,6 +309,10 @@ NOT_PIXELS = [
     "drift.confidence=0.9",
     "notify.to=https://hooks.example.com/T0/B0/secret",
     "output.name={sku}",
+    "columns.image=url",
+    "columns.id=sku",
+    "columns.box=bbox",
+    "columns.boxes=bboxes",
 ]
 
 

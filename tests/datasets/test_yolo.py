@@ -108,7 +108,7 @@ def test_photos_are_linked_if_asked(output: Output, write: Write, tmp_path: Path
 
 def test_photos_elsewhere_cannot_be_linked(output: Output, write: Write, tmp_path: Path) -> None:
     write({"a.jpg": mask(1, 1, 9, 9)}, image_uri="s3://bucket/a.jpg")
-    with pytest.raises(ConfigError, match="is not a local file, so it cannot be linked; use --images copy"):
+    with pytest.raises(ConfigError, match="is not a local file of its own, so it cannot be linked; use --images copy"):
         export(output, tmp_path / "yolo", images="link")
     assert not (tmp_path / "yolo").exists()
 
