@@ -1,5 +1,5 @@
 # Every command a person needs. The first use of any of them sets the virtual environment up.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 DATA ?= ../shared
 PHOTOS ?= $(DATA)/data/train
@@ -11,7 +11,7 @@ help:          ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 17
 
 .venv/core: pyproject.toml requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed; name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { echo "Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c requirements.lock -e .
 	@touch $@
@@ -128,7 +128,7 @@ products-sheet: .venv/core ## draw 48 of the synthetic products that train-lite 
 	@test -f $(DATA)/data/objects/objects.parquet || { echo "make products-sheet wants $(DATA)/data/objects/objects.parquet; name another folder: make products-sheet DATA=/path/to/shared"; exit 2; }
 	$(BIN)/python -m pipeline.training.products.sheet --data $(DATA)/data --seed $(or $(SEED),1) --out out/products.jpg
 
-lock:             ## resolve the dependencies again into requirements.lock (needs uv)
+lock:             ## resolve the dependencies again into requirements.lock (needs uv); the versions must have wheels for Python 3.11 to 3.13
 	uv pip compile --quiet --no-header --all-extras --python-version 3.11 -o requirements.lock pyproject.toml
 
 clean:            ## remove everything that make and runs have created

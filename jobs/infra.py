@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.console import out
+from jobs import options
+from jobs.console import err, out
+
+if TYPE_CHECKING:
+    from pipeline.config.job import Job
 
 infra = typer.Typer(help="Write the Kubernetes manifests of a nightly run.", no_args_is_help=True)
+
+APPLY = "kubectl apply --server-side -f"
 
 
 @infra.callback()
@@ -23,7 +32,16 @@ def render(
     image: Annotated[str | None, typer.Option("--image", help="Container image, with its tag.")] = None,
     manifest: Annotated[str | None, typer.Option("--manifest", "-m", help="URI of the manifest.")] = None,
     output: Annotated[str | None, typer.Option("--output", help="URI of the output.")] = None,
-    preset: Annotated[str | None, typer.Option("--preset", "-p", help="Model: a name from `matteline models`.")] = None,
+    preset: options.Preset = None,
+    rendition: options.Renditions = None,
+    set_: options.Set = None,
+    job: options.JobFile = None,
+    endpoint_url: options.Endpoint = None,
+    allow_root: options.AllowRoot = None,
+    retry: options.Retry = None,
+    changed: options.Changed = False,
+    replace: options.Replace = False,
+    accept_licence: options.AcceptLicence = False,
     schedule: Annotated[
         str | None, typer.Option("--schedule", help='Cron schedule in UTC: "0 2 * * *" is 02:00 every night.')
     ] = None,
@@ -40,27 +58,81 @@ def render(
 
     This needs kubectl or kustomize, but no cluster.
 
-    Options that are not given keep the values of the overlay's settings.yaml.
+    Options that are not given keep the values of the overlay's settings.yaml. A job file carries all its settings to the
+    cluster, and those of the options of `matteline run`.
     """
     from pipeline.deploy.render import render as render_overlay
+
+    where = {"manifest": manifest, "output": output, "preset": preset}
+    own = {"image": image, "schedule": schedule, "replicas": replicas, "name": name}
+    pairs = options.settings(set_, endpoint_url)
+    pairs += options.run_settings(retry, changed=changed, replace=replace, accept_licence=accept_licence)
+    if not (job or pairs or rendition or allow_root or str(preset).endswith((".yaml", ".yml"))):
+        changes = {key: value for key, value in {**own, **where}.items() if value is not None}
+        _write(render_overlay(overlay, changes, ray_cron_job=ray_cron_job), file)
+        return
+    loaded, files, found = _carried(overlay, where, job, pairs, rendition, allow_root)
+    changes = {key: value for key, value in {**own, **found}.items() if value is not None}
+    text = render_overlay(overlay, changes, job=files, deadline_s=loaded.budget.deadline_s, ray_cron_job=ray_cron_job)
+    _check_scaling(text, loaded)
+    _write(text, file)
+
+
+def _carried(
+    overlay: str,
+    where: Mapping[str, str | None],
+    job_file: str | None,
+    pairs: list[str],
+    renditions: list[str] | None,
+    allow_roots: list[str] | None,
+) -> tuple[Job, dict[str, str], dict[str, str]]:
+    """Return a job, its files for the cluster, and its manifest, output and preset there.
+
+    Without a job file, what ``where`` lacks comes from the overlay.
+
+    Raises:
+        ConfigError: A setting is invalid, or the cluster could not read what it names.
+    """
+    from pipeline.config.job import merge_settings
+    from pipeline.config.portable import PRESET_FILE, portable_job
+    from pipeline.config.presets import DEFAULT_PRESET
+    from pipeline.deploy.render import settings_of
+    from pipeline.deploy.settings import JOB_FOLDER
+
+    overlays = {} if job_file else settings_of(overlay)
+    manifest, output, preset = (where[key] or overlays.get(key) for key in ("manifest", "output", "preset"))
+    loaded = options.job_of(manifest, output, preset, job_file, pairs, allow_roots, renditions)
+    given = merge_settings(manifest=manifest, output=output, preset=preset, overrides=pairs, job_file=job_file)
+    files = portable_job(loaded, given, JOB_FOLDER)
+    name = f"{JOB_FOLDER}/{PRESET_FILE}" if PRESET_FILE in files else given["preset"] or DEFAULT_PRESET
+    return loaded, files, {"manifest": loaded.manifest, "output": loaded.output.uri, "preset": name}
+
+
+def _check_scaling(text: str, job: Job) -> None:
+    """Refuse settings that do not go with the options by which a run on GPUs scales.
+
+    Raises:
+        ConfigError: It names them.
+    """
+    from pipeline.config.job import Compute
+    from pipeline.config.sections import build
+
+    if found := re.search(r"--wait-for-gpus\s+(\d+)\s+--max-actors\s+(\d+)", text):
+        options_ = {"wait_for_gpus": int(found[1]), "max_actors": int(found[2])}
+        build(Compute, job.compute.model_dump(exclude_unset=True) | options_, "the job with --max-actors of this overlay")
+
+
+def _write(text: str, file: Path | None) -> None:
+    """Write the manifests, and say how to apply them."""
     from pipeline.errors import StorageError
 
-    given = {
-        "image": image,
-        "manifest": manifest,
-        "output": output,
-        "preset": preset,
-        "schedule": schedule,
-        "replicas": replicas,
-        "name": name,
-    }
-    changes = {key: value for key, value in given.items() if value is not None}
-    text = render_overlay(overlay, changes, ray_cron_job=ray_cron_job)
     if file is None:
         typer.echo(text, nl=False)
+        if sys.stdout.isatty():
+            err.print(f"# apply it: matteline infra render … | {APPLY} -", markup=False)
         return
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise StorageError(f"cannot write {file}: {error.strerror}") from error
-    out.print(f"{file}: kubectl apply --server-side -f {file}", markup=False)
+    out.print(f"{file}: {APPLY} {file}", markup=False)

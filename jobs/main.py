@@ -98,7 +98,7 @@ def _share_malloc_arenas() -> None:
 
     By default, glibc gives every thread one, and each keeps what its thread freed: 80 MiB in a run that merges index parts.
     """
-    with suppress(OSError, AttributeError):  # glibc only
+    with suppress(OSError, AttributeError, TypeError):  # glibc only; on Windows there is no CDLL(None)
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 

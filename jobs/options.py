@@ -90,6 +90,23 @@ AllowRoot = Annotated[
         help="Allow images below this folder, prefix or web address, in addition to the manifest's folder. Repeatable.",
     ),
 ]
+Retry = Annotated[
+    str | None,
+    typer.Option(
+        "--retry",
+        metavar="CODES",
+        help="Retry failed items by error code, e.g. fetch,write, or all. `matteline show` lists the codes.",
+    ),
+]
+Changed = Annotated[bool, typer.Option("--changed", help="Reprocess items whose image, URI or box has changed.")]
+Replace = Annotated[
+    bool,
+    typer.Option(
+        "--replace",
+        help="Reprocess items made with another recipe: the model, and the settings that change masks, cutouts or scores. "
+        "Without this option, a run with another recipe is refused.",
+    ),
+]
 AcceptLicence = Annotated[bool, typer.Option("--accept-licence", help="Allow weights whose licence restricts commercial use.")]
 Endpoint = Annotated[
     str | None, typer.Option("--endpoint-url", help="S3-compatible server other than AWS (or set AWS_ENDPOINT_URL).")
@@ -122,6 +139,11 @@ def job_of(
         renditions=renditions or (),
         allow_roots=allow_roots or (),
     )
+
+
+def run_settings(retry: str | None, **flags: bool) -> list[str]:
+    """Return the pairs of the options that a job file may hold in its section ``run``."""
+    return [*([f"run.retry={retry}"] if retry else []), *(f"run.{name}=true" for name, is_set in flags.items() if is_set)]
 
 
 def settings(chosen: list[str] | None, endpoint_url: str | None) -> list[str]:

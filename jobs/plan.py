@@ -53,7 +53,7 @@ def plan(
     parsed = Price.parse(price) if price else None
     files = Files(asked.storage)
     gpu = asked.recipe.precision == "auto" and will_use_gpus(asked.compute)
-    made = without_done(make_plan(asked, files, accept_licence=accept_licence, gpu=gpu))
+    made = without_done(make_plan(asked, files, accept_licence=accept_licence, gpu=gpu), asked.run.retry)
     with waiting_for("checking the model"):
         check_model(made)
     made, pool, cluster = _machines(made)

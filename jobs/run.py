@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,23 +32,9 @@ def run(
     job: options.JobFile = None,
     endpoint_url: options.Endpoint = None,
     allow_root: options.AllowRoot = None,
-    retry: Annotated[
-        str | None,
-        typer.Option(
-            "--retry",
-            metavar="CODES",
-            help="Retry failed items by error code, e.g. fetch,write, or all. `matteline show` lists the codes.",
-        ),
-    ] = None,
-    changed: Annotated[bool, typer.Option("--changed", help="Reprocess items whose image, URI or box has changed.")] = False,
-    replace: Annotated[
-        bool,
-        typer.Option(
-            "--replace",
-            help="Reprocess items made with another recipe: the model, and the settings that change masks, cutouts or scores. "
-            "Without this option, a run with another recipe is refused.",
-        ),
-    ] = False,
+    retry: options.Retry = None,
+    changed: options.Changed = False,
+    replace: options.Replace = False,
     deadline: Annotated[
         str | None,
         typer.Option(
@@ -85,6 +71,14 @@ def run(
             "Default: the baseline that is stored in --output.",
         ),
     ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Keep going: process images as they come, until Ctrl-C or SIGTERM."),
+    ] = False,
+    interval: Annotated[
+        str | None,
+        typer.Option("--interval", metavar="TIME", help="Time between two looks of --watch at the manifest. Default: 5s."),
+    ] = None,
     accept_licence: options.AcceptLicence = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -94,7 +88,8 @@ def run(
 
     Run the same command again to continue a stopped run. Items in the index are skipped, failed ones too (see --retry).
     """
-    from pipeline.errors import PipelineError, parse_codes
+    from pipeline.errors import PipelineError
+    from pipeline.log import set_up_logging
     from pipeline.run.signals import SignalHandler
 
     def report(error: Stopped) -> None:
@@ -107,28 +102,32 @@ def run(
     pairs += options.column_settings(image_column, id_column, box_column, boxes_column)
     counts = {"wait_for_gpus": wait_for_gpus, "min_actors": min_actors, "max_actors": max_actors}
     pairs += [f"compute.{name}={count}" for name, count in counts.items() if count is not None]
+    pairs += options.run_settings(retry, changed=changed, replace=replace, accept_licence=accept_licence)
     try:
-        pairs += [f"budget.deadline_s={seconds(deadline)}"] if deadline else []
+        pairs += [f"budget.deadline_s={seconds(deadline, '--deadline')}"] if deadline else []
         parsed = options.job_of(manifest, output, preset, job, pairs, allow_root, rendition)
-        codes = parse_codes(retry)
+        interval_s = watch_interval(watch, interval)
     except PipelineError as error:
         from pipeline.run.notify import notify_refused
 
         notify_refused(error, manifest, output)
         raise
+    set_up_logging(verbose=verbose)
     try:
-        _run(parsed, signals, accept_licence=accept_licence, retry=codes, changed=changed, replace=replace, verbose=verbose)
+        if interval_s is None:
+            _run(parsed, signals)
+        else:
+            _watch(parsed, signals, interval_s)
     finally:
         signals.wait_if_leaving()
 
 
-def _run(parsed: Job, signals: SignalHandler, *, verbose: bool, **options: Any) -> None:
+def _run(parsed: Job, signals: SignalHandler) -> None:
     from pipeline.run.worker_process import start_ahead
 
     start_ahead(parsed)  # before slow imports
 
     from pipeline.errors import ErrorBudgetExceeded
-    from pipeline.log import set_up_logging
     from pipeline.output.output import find_outputs
     from pipeline.output.run_record import report_of
     from pipeline.run.driver import run_job
@@ -136,10 +135,9 @@ def _run(parsed: Job, signals: SignalHandler, *, verbose: bool, **options: Any) 
     from pipeline.storage.files import Files
 
     keep_pandas_out()
-    set_up_logging(verbose=verbose)
     files = Files(parsed.storage)
     try:
-        plan, _ = run_job(parsed, signals=signals, **options)
+        plan, _ = run_job(parsed, signals=signals)
     except ErrorBudgetExceeded as error:
         # The index is valid, and its table of failures shows what to fix.
         show_error(error)
@@ -148,8 +146,34 @@ def _run(parsed: Job, signals: SignalHandler, *, verbose: bool, **options: Any) 
     print_report([report_of(plan.output)])
 
 
-def seconds(text: str) -> float:
-    """Parse ``90s``, ``45m``, ``6h`` or ``1.5d`` to seconds.
+def _watch(parsed: Job, signals: SignalHandler, interval_s: float) -> None:
+    from pipeline.output.run_record import report_of
+    from pipeline.run.watch import watch
+
+    print_report([report_of(watch(parsed, interval_s=interval_s, signals=signals))])
+
+
+def watch_interval(watch: bool, text: str | None) -> float | None:
+    """Return the seconds between two looks of a watch; None without ``--watch``.
+
+    Raises:
+        ConfigError: The text is not a time, or there is no watch.
+    """
+    from pipeline.errors import ConfigError
+
+    if text and not watch:
+        raise ConfigError("--interval is the time between two looks of --watch; add --watch")
+    if not watch:
+        return None
+    if text:
+        return seconds(text, "--interval")
+    from pipeline.run.watch import INTERVAL_S
+
+    return INTERVAL_S
+
+
+def seconds(text: str, option: str = "--deadline") -> float:
+    """Parse ``90s``, ``45m``, ``6h`` or ``1.5d`` to seconds. ``option`` is named in the error.
 
     Raises:
         ConfigError: The text has another form.
@@ -158,5 +182,5 @@ def seconds(text: str) -> float:
 
     number, unit = text[:-1], text[-1:]
     if unit not in UNITS or not number.replace(".", "", 1).isdecimal() or not float(number):
-        raise ConfigError(f"--deadline {text}: give a time above 0 with a unit, such as 45m, 6h or 1.5d")
+        raise ConfigError(f"{option} {text}: give a time above 0 with a unit, such as 30s, 45m, 6h or 1.5d")
     return float(number) * UNITS[unit]

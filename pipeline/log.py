@@ -24,6 +24,9 @@ log = logging.getLogger("matteline")
 JSON_EVERY_S = 5.0
 """Seconds between two progress lines, and between two that say what is still being waited for."""
 
+MAX_REPEATS = 100
+"""Different warnings that are remembered in order not to repeat them."""
+
 MOST_NAMED = 1000
 """Failed items per error code that a run names in its log. The index has all of them."""
 
@@ -68,6 +71,37 @@ class Facts(logging.Filter):
         """Add the facts. Never drops a record."""
         record.facts = self.facts | getattr(record, "facts", {})
         return True
+
+
+class _Repeats(logging.Filter):
+    """Drops warnings that were logged before. Remembers the last ``MAX_REPEATS`` of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._texts: dict[str, None] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to log a record."""
+        if record.levelno != logging.WARNING:
+            return True
+        text = record.getMessage()
+        is_new = text not in self._texts
+        self._texts.pop(text, None)
+        self._texts[text] = None
+        if len(self._texts) > MAX_REPEATS:
+            del self._texts[next(iter(self._texts))]
+        return is_new
+
+
+@contextmanager
+def without_repeated_warnings() -> Iterator[None]:
+    """Log each warning once inside this block, as what is done in it is done again and again."""
+    dropping = _Repeats()
+    log.addFilter(dropping)
+    try:
+        yield
+    finally:
+        log.removeFilter(dropping)
 
 
 @contextmanager

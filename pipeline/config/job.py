@@ -18,6 +18,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pipeline.config.columns import Columns
 from pipeline.config.presets import DEFAULT_PRESET, Preset, load_preset
 from pipeline.config.recipe import Recipe
+from pipeline.config.run_options import RunOptions
 from pipeline.config.sections import Section, build, parse_yaml, read_yaml, yaml_problem
 from pipeline.errors import ConfigError
 from pipeline.paths import example_path
@@ -236,6 +237,7 @@ class Job(Section):
     budget: Budget = Budget()
     drift: Drift = Drift()
     notify: Notify = Notify()
+    run: RunOptions = RunOptions()
 
     @property
     def recipe(self) -> Recipe:
@@ -257,7 +259,7 @@ class Job(Section):
         return self.model_copy(update={"preset": self.preset.model_copy(update={"recipe": recipe})})
 
 
-JOB_SECTIONS = ("output", "recipe", "columns", "compute", "limits", "storage", "budget", "drift", "notify")
+JOB_SECTIONS = ("output", "recipe", "columns", "compute", "limits", "storage", "budget", "drift", "notify", "run")
 
 TEMPLATES = {"output.name"}
 """Settings whose braces are not YAML."""
@@ -323,6 +325,31 @@ def load_job(
     Raises:
         ConfigError: A setting is missing, unknown or out of range.
     """
+    facts = merge_settings(manifest=manifest, output=output, preset=preset, overrides=overrides, job_file=job_file)
+    for needed, value in (("manifest", facts["manifest"]), ("output", facts["output"].get("uri"))):
+        if not value:
+            raise ConfigError(f"no {needed}: give --{needed} a path or a URI")
+    facts["preset"] = load_preset(facts["preset"] or DEFAULT_PRESET, facts.pop("recipe"), renditions)
+    job = build(Job, facts, job_file or ("settings" if isinstance(overrides, Mapping) else "the command line"))
+    allowlist = (*job.storage.allow_roots, *allow_roots)
+    return job.model_copy(update={"storage": job.storage.model_copy(update={"allow_roots": allowlist})})
+
+
+def merge_settings(
+    *,
+    manifest: str | None = None,
+    output: str | None = None,
+    preset: str | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    job_file: str | None = None,
+) -> dict[str, Any]:
+    """Return the settings of a job file and the command line as one job file would hold them. Arguments: see ``load_job``.
+
+    ``manifest`` and ``preset`` may be None; every section is a mapping, which may be empty. Values are not checked yet.
+
+    Raises:
+        ConfigError: A key of the job file is unknown or of another type, or a pair has another form.
+    """
     content = read_yaml(Path(job_file)) if job_file else {}
     if isinstance(content.get("output"), str):
         content["output"] = {"uri": content["output"]}
@@ -339,17 +366,7 @@ def load_job(
             raise ConfigError(f"{job_file}: {name} must be text, not {type(content[name]).__name__}")
     given = nest_settings(overrides) if isinstance(overrides, Mapping) else parse_overrides(overrides)
     sections = {name: {**(content.get(name) or {}), **given.get(name, {})} for name in JOB_SECTIONS}
-    recipe = sections.pop("recipe")
-    facts: dict[str, Any] = {
-        "manifest": example_path(manifest) if manifest else content.get("manifest"),
-        "preset": load_preset(preset or content.get("preset") or DEFAULT_PRESET, recipe, renditions),
-        **sections,
-    }
     if output:
         sections["output"]["uri"] = output
-    for needed, given_as in (("manifest", facts["manifest"]), ("output", sections["output"].get("uri"))):
-        if not given_as:
-            raise ConfigError(f"no {needed}: give --{needed} a path or a URI")
-    job = build(Job, facts, job_file or ("settings" if isinstance(overrides, Mapping) else "the command line"))
-    allowlist = (*job.storage.allow_roots, *allow_roots)
-    return job.model_copy(update={"storage": job.storage.model_copy(update={"allow_roots": allowlist})})
+    chosen = example_path(manifest) if manifest else content.get("manifest")
+    return {"manifest": chosen, "preset": preset or content.get("preset"), **sections}

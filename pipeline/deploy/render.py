@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from pipeline.deploy.rules import violations
-from pipeline.deploy.settings import check_settings
+from pipeline.deploy.rules import DEADLINE, violations
+from pipeline.deploy.settings import JOB_FOLDER, check_settings
 from pipeline.errors import ConfigError
 from pipeline.paths import INFRA
 
@@ -22,17 +22,31 @@ COMMANDS = {"kubectl": "kustomize", "kustomize": "build"}
 """Programs that render a kustomization, in order of preference, with their subcommand."""
 
 
+ADDRESS = "--set compute.ray_address=auto"
+"""The words of the entrypoint that a job file replaces."""
+
+
 def overlay_names(infra: Path = INFRA) -> list[str]:
     """Return the names of the overlays, sorted."""
     return sorted(path.parent.name for path in (infra / "overlays").glob("*/kustomization.yaml"))
 
 
-def render(overlay: str, changes: Mapping[str, str], *, ray_cron_job: bool = False, infra: Path = INFRA) -> str:
+def render(
+    overlay: str,
+    changes: Mapping[str, str],
+    *,
+    job: Mapping[str, str] | None = None,
+    deadline_s: float | None = None,
+    ray_cron_job: bool = False,
+    infra: Path = INFRA,
+) -> str:
     """Render an overlay and check the result.
 
     Args:
         overlay: One of ``overlay_names``.
         changes: Settings (``pipeline.deploy.settings``) that replace those of the overlay's ``settings.yaml``.
+        job: Files of a job, texts by name: ``job.yaml`` among them. The driver finds them in ``JOB_FOLDER``.
+        deadline_s: Deadline of a run in seconds; None for that of the entrypoint.
         ray_cron_job: Schedule with KubeRay's RayCronJob (alpha) instead of a CronJob.
         infra: The folder with ``base``, ``components`` and ``overlays``.
 
@@ -43,15 +57,20 @@ def render(overlay: str, changes: Mapping[str, str], *, ray_cron_job: bool = Fal
     names = overlay_names(infra)
     if overlay not in names:
         raise ConfigError(f"there is no overlay {overlay!r}; choose one of {', '.join(names)}")
-    job = _read(infra / "base" / "rayjob.yaml")
-    ray = job["spec"]["rayClusterSpec"]["rayVersion"]
+    ray_job = _read(infra / "base" / "rayjob.yaml")
+    ray = ray_job["spec"]["rayClusterSpec"]["rayVersion"]
     settings = _read(infra / "overlays" / overlay / "settings.yaml")
-    settings["data"] = {**(settings.get("data") or {}), **changes}
+    settings["data"] = {**settings_of(overlay, infra), **changes}
     check_settings(settings["data"], ray)
     with tempfile.TemporaryDirectory(prefix="matteline-infra-") as scratch:
         copied = shutil.copytree(infra, Path(scratch) / "infra", copy_function=shutil.copyfile)  # writable copies
         folder = copied / "overlays" / overlay
         _write(folder / "settings.yaml", settings)
+        if deadline_s is not None:
+            ray_job["spec"]["entrypoint"] = DEADLINE.sub(f"--deadline {deadline_s / 3600:.4g}h", ray_job["spec"]["entrypoint"])
+        if job is not None:
+            _add_job(ray_job, settings["data"]["name"], job, copied / "base")
+        _write(copied / "base" / "rayjob.yaml", ray_job)
         if ray_cron_job:
             kustomization = _read(folder / "kustomization.yaml")
             components = kustomization["components"]
@@ -62,6 +81,32 @@ def render(overlay: str, changes: Mapping[str, str], *, ray_cron_job: bool = Fal
     if broken:
         raise ConfigError(f"overlay {overlay} breaks a rule: {broken[0]}")
     return text
+
+
+def settings_of(overlay: str, infra: Path = INFRA) -> dict[str, Any]:
+    """Return the data of an overlay's ``settings.yaml``.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    return dict(_read(infra / "overlays" / overlay / "settings.yaml").get("data") or {})
+
+
+def _add_job(ray_job: dict[str, Any], name: str, files: Mapping[str, str], base: Path) -> None:
+    """Let the driver read a job's files: a ConfigMap that is mounted into its pod."""
+    config_map = f"{name}-job"
+    content = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": config_map}, "data": dict(files)}
+    _write(base / "job.yaml", content)
+    kustomization = _read(base / "kustomization.yaml")
+    _write(base / "kustomization.yaml", kustomization | {"resources": [*kustomization["resources"], "job.yaml"]})
+    spec = ray_job["spec"]
+    pod = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    # New lists: the workers' pods share the old ones, as YAML anchors.
+    pod["volumes"] = [*pod["volumes"], {"name": "job", "configMap": {"name": config_map}}]
+    (container,) = pod["containers"]
+    container["volumeMounts"] = [*container["volumeMounts"], {"name": "job", "mountPath": JOB_FOLDER, "readOnly": True}]
+    # As many words as before, because components replace words by their place. The job file has the address.
+    spec["entrypoint"] = spec["entrypoint"].replace(ADDRESS, f"--job {JOB_FOLDER}/job.yaml")
 
 
 def kustomize(folder: Path) -> str:

@@ -16,7 +16,10 @@ BUILT_WITH = re.compile(r"-ray(\d+\.\d+\.\d+)$")
 """The version of Ray at the end of an image's tag."""
 
 KEYS = ("name", "image", "manifest", "output", "preset", "schedule", "replicas")
-PRESET = re.compile(r"[a-z0-9][a-z0-9.-]*")
+JOB_FOLDER = "/etc/matteline"
+"""Folder of a job's files in the driver's pod."""
+
+PRESET = re.compile(rf"[a-z0-9][a-z0-9.-]*|{JOB_FOLDER}/preset\.yaml")
 FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day of the month", 1, 31), ("month", 1, 12), ("day of the week", 0, 6))
 NAMES = {
     "month": ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],

@@ -15,6 +15,7 @@ from pipeline.log import log
 from pipeline.manifest.layouts import is_img2dataset, is_metadata
 from pipeline.manifest.listing import IMAGE_SUFFIXES, list_folder
 from pipeline.manifest.names import printable
+from pipeline.manifest.snapshot import Snapshot
 from pipeline.manifest.table_files import ROWS, TABLES, TableKind, table_kind
 from pipeline.manifest.tables import Fragment, column_names
 from pipeline.storage.files import Files
@@ -40,14 +41,16 @@ class Tables(NamedTuple):
     """The table that a user could have named instead of the folder."""
 
 
-def list_content(uri: str, files: Files) -> Content:
+def list_content(uri: str, files: Files, ready: Snapshot | None = None) -> Content:
     """List the images and the tables below a folder. Tables whose name begins with ``_`` are left out.
+
+    With ``ready``, only the files in that snapshot.
 
     Raises:
         StorageError: The folder can't be listed.
     """
     listing, tables = _Listing(uri), dict[TableKind, list[str]]()
-    for found in list_folder(uri, files, (*IMAGE_SUFFIXES, *TABLES)):
+    for found in list_folder(uri, files, (*IMAGE_SUFFIXES, *TABLES), ready):
         kind = table_kind(found, TABLES)
         if kind is None:
             listing.add(found)

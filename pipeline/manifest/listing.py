@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Literal
 
+from pipeline.errors import StorageError
 from pipeline.log import log
+from pipeline.manifest.snapshot import Snapshot, only_ready
+from pipeline.storage.backend import FileInfo
 from pipeline.storage.files import Files
-from pipeline.storage.uris import name, redact
+from pipeline.storage.uris import name, redact, scheme
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif", ".avif"),
@@ -32,10 +35,11 @@ def is_system_file(path: str) -> bool:
     return bool(_SYSTEM_FILE.search(path))
 
 
-def list_folder(folder: str, files: Files, suffixes: tuple[str, ...]) -> Iterator[str]:
+def list_folder(folder: str, files: Files, suffixes: tuple[str, ...], ready: Snapshot | None = None) -> Iterator[str]:
     """Yield the files below a folder or prefix whose names have one of these suffixes, regardless of case.
 
-    At the end, warnings tell how many files with other suffixes were left out, and which folders were not listed.
+    With ``ready``, only the files in that snapshot. At the end, warnings tell how many files with other suffixes were left
+    out, and which folders were not listed.
 
     Raises:
         StorageError: The folder can't be listed.
@@ -47,7 +51,7 @@ def list_folder(folder: str, files: Files, suffixes: tuple[str, ...]) -> Iterato
     def left_out(why: Literal["link", "unreadable"], path: str) -> None:
         (links if why == "link" else unreadable).append(path)
 
-    for info in files.list(folder, left_out=left_out):
+    for info in only_ready(files.list(folder, left_out=left_out), ready):
         if is_system_file(info.uri.removeprefix(folder)):
             continue
         if info.uri.lower().endswith(suffixes):
@@ -63,6 +67,32 @@ def list_folder(folder: str, files: Files, suffixes: tuple[str, ...]) -> Iterato
         log.warning(f"{_these(links)}: links to folders are not followed; give the folders that they lead to")
     if unreadable:
         log.warning(f"{_these(unreadable)}: no permission to list; the files in there are left out")
+
+
+def list_sources(uri: str, files: Files) -> Iterator[FileInfo]:
+    """Yield the files that a manifest is made of: its file, those of its pattern, or all in its folder but system files.
+
+    Raises:
+        StorageError: It is missing, or cannot be listed. A prefix of a bucket may be empty.
+    """
+    if is_pattern(uri, files):
+        yield from map(files.stat, files.glob(uri))
+    elif files.exists(uri):
+        yield files.stat(uri)
+    elif not scheme(uri) and not files.is_folder(uri):
+        raise StorageError(f"{uri} does not exist")  # a listing would be empty, also if a disk is no longer mounted
+    else:
+        listed = files.list(uri, left_out=lambda _why, _path: None)
+        yield from (info for info in listed if not is_system_file(info.uri.removeprefix(uri)))
+
+
+def is_pattern(uri: str, files: Files) -> bool:
+    """Return whether an absolute path or URI is a pattern, and not a name with a bracket in it.
+
+    Raises:
+        StorageError: The storage is inaccessible.
+    """
+    return bool(re.search(r"[*?\[]", uri)) and not files.exists(uri) and not files.is_folder(uri)
 
 
 def _these(paths: list[str]) -> str:

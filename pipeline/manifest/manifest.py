@@ -25,16 +25,17 @@ from pipeline.manifest.folder import choose_tables, list_content
 from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
 from pipeline.manifest.items import OWN_COLUMNS, USUAL, items
 from pipeline.manifest.layouts import find_layout
-from pipeline.manifest.listing import IMAGE_SUFFIXES
+from pipeline.manifest.listing import IMAGE_SUFFIXES, is_pattern
 from pipeline.manifest.names import NameTemplate, name_keys
 from pipeline.manifest.sample import Request, Sample
+from pipeline.manifest.snapshot import Snapshot, only_ready
 from pipeline.manifest.table_files import NAMED_TABLES, TABLES, TableKind, table_kind
 from pipeline.manifest.tables import Fragment
 from pipeline.schema import carried_name
 from pipeline.storage.allowlist import AllowList, OutsideRoots
 from pipeline.storage.files import Files
 from pipeline.storage.object_names import collision_key
-from pipeline.storage.uris import parent, redact
+from pipeline.storage.uris import parent, redact, scheme
 
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
@@ -63,6 +64,8 @@ class Manifest:
     """Template of the names of its items' files."""
     chosen: Columns = USUAL
     """Columns with other names than the usual ones. In ``columns``, they have the usual ones."""
+    is_watched: bool = False
+    """True if its files are still coming (``--watch``), so that it may have no items yet."""
 
     @property
     def carried(self) -> pa.Schema:
@@ -92,26 +95,36 @@ class Scan:
     """Some items by id."""
 
 
-def open_manifest(uri: str, files: Files, names: NameTemplate | None = None, chosen: Columns = USUAL) -> Manifest:
+def open_manifest(
+    uri: str, files: Files, names: NameTemplate | None = None, chosen: Columns = USUAL, *, ready: Snapshot | None = None
+) -> Manifest:
     """Find a manifest's files, columns and fragments.
+
+    Args:
+        uri: Path or URI.
+        files: Access to storage.
+        names: Template of the names of its items' files.
+        chosen: Columns with other names than the usual ones.
+        ready: Leave out files that are not in this snapshot; there may be none. None: use all files.
 
     Raises:
         ConfigError: It is of an unknown kind, empty, damaged, mixed, or without ``image_uri``, a ``chosen`` column, or
             a column of the template ``names``; or an allowed root is invalid.
         StorageError: It is missing or can't be read.
     """
-    manifest = _open(files.absolute(uri), files, chosen)
-    if names is None:
+    manifest = replace(_open(files.absolute(uri), files, chosen, ready), is_watched=ready is not None)
+    if names is None or not manifest.fragments:
         return manifest
     names.check([field.name for field in manifest.columns], redact(manifest.uri))
     return replace(manifest, names=names)
 
 
-def _open(uri: str, files: Files, chosen: Columns) -> Manifest:
-    if re.search(r"[*?\[]", uri) and not files.exists(uri) and not files.is_folder(uri):
-        return _from_pattern(uri, files, chosen)
-    files.check_readable(uri)
-    return _from_file(uri, files, chosen) if files.exists(uri) else _from_folder(uri, files, chosen)
+def _open(uri: str, files: Files, chosen: Columns, ready: Snapshot | None) -> Manifest:
+    if is_pattern(uri, files):
+        return _from_pattern(uri, files, chosen, ready)
+    if ready is None or not scheme(uri):  # a prefix may still be empty, and then does not exist
+        files.check_readable(uri)
+    return _from_file(uri, files, chosen, ready) if files.exists(uri) else _from_folder(uri, files, chosen, ready)
 
 
 def read(manifest: Manifest, fragment: Fragment, files: Files, outside_roots: OutsideRoots | None = None) -> Iterator[pa.Table]:
@@ -156,12 +169,12 @@ def scan(manifest: Manifest, files: Files) -> Scan:
         with_box += table.num_rows - table["box"].null_count
         refused += table.num_rows - table["error_code"].null_count
     ids = merge_ids(pieces)
-    if not len(ids):
+    if not len(ids) and not manifest.is_watched:
         raise ConfigError(f"the manifest {redact(manifest.uri)} is empty; it needs at least one row with an image_uri")
     duplicates = duplicate_ids(ids)
     if len(duplicates):
         raise ConfigError(_describe_duplicates(manifest, duplicates, files))
-    names = np.sort(np.concatenate(keys))
+    names = np.sort(np.concatenate([np.zeros(0, np.uint64), *keys]))
     _check_names(manifest, np.unique(names[1:][names[1:] == names[:-1]]), files)
     return Scan(len(ids), with_box, refused, ids, names, outside_roots, reasons, sample.by_id())
 
@@ -237,18 +250,25 @@ def _describe_duplicates(manifest: Manifest, duplicates: IdSet, files: Files) ->
     )
 
 
-def _from_file(uri: str, files: Files, chosen: Columns) -> Manifest:
+def _from_file(uri: str, files: Files, chosen: Columns, ready: Snapshot | None) -> Manifest:
     kind = table_kind(uri, TABLES | NAMED_TABLES)
     if kind is None:
         hint = "; for a single image use `matteline cut`, or give its folder" if uri.lower().endswith(IMAGE_SUFFIXES) else ""
         if uri.lower().endswith(COMPRESSED_TARS):
             hint = "; pictures in a compressed archive cannot be read by their place, so decompress it to .tar"
         raise ConfigError(f"{redact(uri)} is not a manifest: give {_KINDS}{hint}")
+    if ready is not None and not list(only_ready([files.stat(uri)], ready)):
+        return _without_files(uri, parent(uri), files)
     return _from_tables(uri, kind, parent(uri), [uri], files, chosen)
 
 
-def _from_pattern(uri: str, files: Files, chosen: Columns) -> Manifest:
+def _from_pattern(uri: str, files: Files, chosen: Columns, ready: Snapshot | None) -> Manifest:
+    base = parent(re.split(r"[*?\[]", uri, maxsplit=1)[0] + "-")
     paths = files.glob(uri)
+    if ready is not None:
+        paths = tuple(info.uri for info in only_ready(map(files.stat, paths), ready))
+        if not paths:
+            return _without_files(uri, base, files)
     if not paths:
         raise ConfigError(f"no file matches {redact(uri)}; correct the pattern")
     kinds = {table_kind(path, TABLES | NAMED_TABLES) for path in paths}
@@ -257,21 +277,26 @@ def _from_pattern(uri: str, files: Files, chosen: Columns) -> Manifest:
     kind = kinds.pop()
     if kind is None or kinds:
         raise ConfigError(f"{redact(uri)} matches files that are not all of one supported kind; a manifest is {_KINDS}")
-    base = parent(re.split(r"[*?\[]", uri, maxsplit=1)[0] + "-")
     return _from_tables(uri, kind, base, list(paths), files, chosen)
 
 
-def _from_folder(uri: str, files: Files, chosen: Columns) -> Manifest:
+def _from_folder(uri: str, files: Files, chosen: Columns, ready: Snapshot | None) -> Manifest:
     """Open a folder of images, or of tables, or of both."""
-    content = list_content(uri, files)
+    content = list_content(uri, files, ready)
     found = choose_tables(uri, content, files, chosen)
     if found is not None and found.named is not None:
         return _from_tables(found.named, found.kind, parent(found.named), [found.named], files, chosen)
     if found is not None:
         return _from_tables(uri, found.kind, uri, list(found.uris), files, chosen)
+    if not content.images and ready is not None:
+        return _without_files(uri, uri, files)
     if not content.images:
         raise ConfigError(f"{redact(uri)} contains neither images nor a manifest; give {_KINDS}")
     return Manifest(uri, "images", uri, content.images, pa.schema([]), AllowList.of(files.storage, uri))
+
+
+def _without_files(uri: str, base: str, files: Files) -> Manifest:
+    return Manifest(uri, "images", base, (), pa.schema([]), AllowList.of(files.storage, base))
 
 
 def _from_tables(uri: str, kind: TableKind, base: str, paths: list[str], files: Files, chosen: Columns) -> Manifest:

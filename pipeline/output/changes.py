@@ -15,11 +15,12 @@ from pipeline.errors import ItemError, StorageError
 from pipeline.log import log
 from pipeline.manifest.id_set import IdSet, contains, hash_ids, merge_ids, sort_ids
 from pipeline.manifest.manifest import Manifest, read
+from pipeline.manifest.snapshot import NO_FILES, Snapshot
 from pipeline.output.index import read_index
 from pipeline.output.output import Output
 from pipeline.storage.uris import strip_signature
 
-COLUMNS = ["item_id", "image_uri", "box", "image_sha256", "image_version"]
+COLUMNS = ["item_id", "image_uri", "box", "image_sha256", "image_version", "status"]
 THREADS = 32
 """Images that are checked at the same time."""
 
@@ -35,24 +36,31 @@ class _Known:
     requests: IdSet
     """Hashes of id, URI and box."""
     images: IdSet
-    """Ids of items whose image was read."""
+    """Ids of items whose image was read, and may have changed since."""
     versions: IdSet
     """Hashes of id and version of the image."""
     sha256s: IdSet
     """Hashes of id and SHA-256 of the image."""
 
 
-def changed(manifest: Manifest, output: Output, job: Job) -> IdSet:
+def changed(manifest: Manifest, output: Output, job: Job, *, failed_only: bool = False, ready: Snapshot = NO_FILES) -> IdSet:
     """Return the ids of the items in the index whose manifest row or image has changed.
 
     Rows are compared by URI and box. Images are compared by version (ETag, or size and time) with one request per image; if the
     version differs or is unknown, the image is read and compared by hash. Images that cannot be read count as unchanged, and
     so do items whose image was never read (``--retry fetch`` reprocesses those).
 
+    Args:
+        manifest: The manifest.
+        output: Where the index is.
+        job: Its limits and its error budget apply.
+        failed_only: Look at failed items only. Any number of their images may be unreadable.
+        ready: Files whose version was just listed, so that no request is needed for images that are the same as before.
+
     Raises:
         StorageError: The index cannot be read, or the share of unreadable images exceeds the error budget.
     """
-    known, found, checked, unreadable = _read_known(output), [], 0, 0
+    known, found, checked, unreadable = _read_known(output, failed_only, ready), [], 0, 0
 
     def version_of(uri: str) -> str:
         return output.files.version(manifest.allowlist.real_path(uri))
@@ -74,6 +82,8 @@ def changed(manifest: Manifest, output: Output, job: Job) -> IdSet:
                     differs = ~contains(facts, _hash_pairs(rows["item_id"], rows["fact"]))
                     rows = rows.select(["item_id", "image_uri"]).filter(pa.array(differs))
                 found.append(hash_ids(rows["item_id"]))
+    if failed_only:
+        return merge_ids(found)
     if checked and unreadable / checked > job.budget.max_failed_share:
         raise StorageError(
             f"{unreadable} of {checked} images cannot be checked for changes; make them readable, or omit --changed"
@@ -99,16 +109,18 @@ def _look_up(step: Callable[[str], str], rows: pa.Table, pool: ThreadPoolExecuto
     return rows.append_column("fact", facts).filter(facts.is_valid()), facts.null_count
 
 
-def _read_known(output: Output) -> _Known:
+def _read_known(output: Output, failed_only: bool, ready: Snapshot) -> _Known:
     buffers = [bytearray() for _ in fields(_Known)]
-    for rows in read_index(output, COLUMNS):
+    for part in read_index(output, COLUMNS):
+        rows = part.filter(pc.equal(part["status"], "failed")) if failed_only else part
         ids, versions, sha256s = rows["item_id"], rows["image_version"], rows["image_sha256"]
         has_version = pc.fill_null(pc.not_equal(versions, ""), False)  # unknown versions must not count as the same
         was_read = sha256s.is_valid()
+        to_check = pc.and_not(was_read, pa.array(contains(ready, _hash_pairs(rows["image_uri"], versions))))
         pieces = (
             hash_ids(ids),
             _hash_requests(rows),
-            hash_ids(ids.filter(was_read)),
+            hash_ids(ids.filter(to_check)),
             _hash_pairs(ids.filter(has_version), versions.filter(has_version)),
             _hash_pairs(ids.filter(was_read), sha256s.filter(was_read)),
         )

@@ -93,6 +93,17 @@ def collect_garbage(
     return report
 
 
+def delete_superseded(output: Output, *, before: float) -> None:
+    """Delete index parts that were replaced before a time of the storage's clock (seconds since 1970).
+
+    Raises:
+        StorageError: A part cannot be listed or deleted.
+    """
+    for part in list(output.files.list(output.layout.superseded, suffixes=(".parquet",))):
+        if 0 < part.modified <= before:
+            output.files.delete(part.uri)
+
+
 def _indexed_objects(output: Output, folder: Path) -> tuple[Buckets, KeySample]:
     parts = list(output.parts())
     known, sample = Buckets(folder / "indexed", "path", bucket_count(parts)), KeySample()

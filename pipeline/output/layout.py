@@ -11,7 +11,7 @@
       report.html                written by matteline report
       _matteline/                bookkeeping
         recipe.json              the settings of all items here
-        runs/<run id>.json       the run record, written at the end of a run
+        runs/<run id>.json       the run record, written at the end of a run; -watch- in the id marks the rounds of a watch
         progress/<run id>.json   the progress of a run
         lease/<number>.json      the run that writes here now
         overwrites/….json        items whose objects are being replaced (see ``overwrites``)

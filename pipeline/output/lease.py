@@ -67,9 +67,9 @@ def clock_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
-def new_run_id() -> str:
-    """Return a unique id that sorts by time: ``20261122T101500.123Z-3fa9c1``."""
-    return _run_id(datetime.now(UTC))
+def new_run_id(mark: str = "") -> str:
+    """Return a unique id that sorts by time: ``20261122T101500.123Z-3fa9c1``, with the mark before its random part."""
+    return _run_id(datetime.now(UTC), mark + secrets.token_hex(3))
 
 
 def run_id_after(run_id: str, output: Output) -> str:
@@ -90,13 +90,13 @@ def run_id_after(run_id: str, output: Output) -> str:
         return run_id
     log.warning(f"run {latest[1].run_id} seems to be later than now: its machine or this one has a wrong clock")
     try:
-        return _run_id(moment + timedelta(milliseconds=1))
+        return _run_id(moment + timedelta(milliseconds=1), run_id.partition("Z-")[2])
     except OverflowError as error:
         raise StorageError(f"the lease in {output.layout.lease} is of a run in the year 9999; delete it") from error
 
 
-def _run_id(moment: datetime) -> str:
-    return f"{moment:%Y%m%dT%H%M%S}.{moment.microsecond // 1000:03}Z-{secrets.token_hex(3)}"
+def _run_id(moment: datetime, suffix: str) -> str:
+    return f"{moment:%Y%m%dT%H%M%S}.{moment.microsecond // 1000:03}Z-{suffix}"
 
 
 def _moment_of(run_id: str) -> datetime | None:
@@ -124,7 +124,7 @@ class Lease:
         self._folder, self._files, self._ttl_s, self._clock = output.layout.lease, output.files, ttl_s, clock
         self._run_id, self._token = run_id, secrets.token_hex(8)
         self.lost: PipelineError | None = None
-        self.owner = f"{os.environ.get('USER') or 'uid ' + str(os.getuid())}@{socket.gethostname()}, process {os.getpid()}"
+        self.owner = f"{_user()}@{socket.gethostname()}, process {os.getpid()}"
         self._stop, self._writing = threading.Event(), threading.Lock()
         self._number = self._take()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
@@ -329,6 +329,11 @@ def is_gone(process: str) -> bool:
         return not _is_hidden(int(pid))
     except (psutil.Error, ValueError):
         return False
+
+
+def _user() -> str:
+    """Return the user's name, in a container without one the user id, for people."""
+    return os.environ.get("USER") or os.environ.get("USERNAME") or (f"uid {os.getuid()}" if hasattr(os, "getuid") else "?")
 
 
 def _machine() -> str:

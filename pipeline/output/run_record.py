@@ -17,6 +17,7 @@ from pipeline.output.output import Output
 from pipeline.output.summary import Summary, summarise
 from pipeline.quality.expectation import Expectation
 from pipeline.schema import STATUSES
+from pipeline.storage.uris import name
 
 OUTCOMES = {
     0: "complete",
@@ -26,6 +27,10 @@ OUTCOMES = {
     4: "stopped",
     5: "another run uses this output",
 }
+
+
+ROUND_MARK = "watch-"
+"""Marks the ids of runs that are rounds of a watch."""
 
 
 @dataclass(repr=False)
@@ -205,6 +210,18 @@ def report_of(output: Output) -> RecipeReport:
 def last_run(output: Output) -> dict[str, Any] | None:
     """Return the record of the latest run; None if there is none."""
     return next(records(output), None)
+
+
+def delete_old_rounds(output: Output, keep: int) -> None:
+    """Delete records and progress of all rounds of watches but the last ones, which would be thousands per week.
+
+    Raises:
+        StorageError: They cannot be listed or deleted.
+    """
+    for folder in (output.layout.runs, output.layout.progresses):
+        rounds = sorted(info.uri for info in output.files.list(folder, suffixes=(".json",)) if ROUND_MARK in name(info.uri))
+        for uri in rounds[:-keep]:
+            output.files.delete(uri)
 
 
 def records(output: Output) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
@@ -12,18 +13,20 @@ from typing import Any
 from pipeline.config.job import Job
 from pipeline.errors import ErrorBudgetExceeded, ItemsMissing, PipelineError, Stopped, WriteError
 from pipeline.log import facts_in_every_line, log, waiting_for
+from pipeline.manifest.id_set import IdSet
+from pipeline.manifest.snapshot import Snapshot
 from pipeline.output.baseline import Baseline, baseline, drift
 from pipeline.output.changes import changed as find_changed
 from pipeline.output.index import tally
 from pipeline.output.lease import Lease, new_run_id, run_id_after
 from pipeline.output.progress import Progress
-from pipeline.output.run_record import RunRecord
+from pipeline.output.run_record import ROUND_MARK, RunRecord
 from pipeline.run.budget import check_budget
 from pipeline.run.callback import Callback, Reporter
 from pipeline.run.gpus import is_small, will_use_gpus
 from pipeline.run.local import load_model
 from pipeline.run.metrics import LEASE, LEFT, RUN_ITEMS, SPEED
-from pipeline.run.notify import Notifier, notifying
+from pipeline.run.notify import Notifier, When, notifying
 from pipeline.run.passes import run_derivation, run_passes
 from pipeline.run.preflight import Plan, check_model, make_plan, missing_items, without_done
 from pipeline.run.prepare import is_settled, needs_derivation, prepare_output
@@ -54,30 +57,36 @@ def run_job(
     replace: bool = False,
     signals: SignalHandler | None = None,
     callback: Callback | None = None,
+    ready: Snapshot | None = None,
+    notify: When = "always",
 ) -> tuple[Plan, RunRecord]:
     """Run a job. Items that are in the index already are skipped.
 
     Args:
-        job: All settings.
+        job: All settings. The options below add to its section ``run``.
         accept_licence: Allow weights that may not be used commercially.
         retry: Error codes whose failed items are done again.
         changed: Reprocess items whose manifest row or image has changed.
         replace: Reprocess items of another recipe, instead of refusing the output.
         signals: What SIGTERM and SIGINT do; None keeps the caller's handlers.
         callback: Called with the progress of the run; see ``run.callback``.
+        ready: The run is a round of a watch (``run.watch``): leave out files that are not in this snapshot, repeat failed items
+            whose row or image has changed, and leave no trace if there is nothing to do. None: an ordinary run.
+        notify: The ends of the run that are told to ``notify.to``.
 
     Raises:
         PipelineError: The run was refused, stopped, or had too many failures. The run record says the same, if the run had
             begun.
     """
-    run_id, files = new_run_id(), Files(job.storage)
-    with facts_in_every_line(run_id=run_id), notifying(job, run_id, files) as notifier:
+    retry, changed = {*retry, *job.run.retry}, changed or job.run.changed
+    run_id, files = new_run_id("" if ready is None else ROUND_MARK), Files(job.storage)
+    with facts_in_every_line(run_id=run_id), notifying(job, run_id, files, notify) as notifier:
         deadline = None if job.budget.deadline_s is None else time.time() + job.budget.deadline_s
-        gpu = job.recipe.precision == "auto" and will_use_gpus(job.compute)
-        plan = make_plan(job, files, accept_licence=accept_licence, gpu=gpu, replace=replace, changed=changed)
+        gpu = may_use_gpus(job)
+        plan = make_plan(job, files, accept_licence=accept_licence, gpu=gpu, replace=replace, changed=changed, ready=ready)
         run_id = run_id_after(run_id, plan.output)
         accepted = baseline(job.drift, job.output.uri, files)
-        others = find_changed(plan.manifest, plan.output, job) if changed else None
+        others = _find_changed(plan, changed, ready)
         plan = dataclasses.replace(without_done(plan, retry, others), deadline=deadline)
         recipe = plan.job.recipe
         record = notifier.record = RunRecord(
@@ -91,7 +100,9 @@ def run_job(
         )
         reporter = Reporter(callback, record)
         facts = {"items": plan.rows, "done_before": record.done_before, "output": plan.output.folder}
-        log.info(f"{plan.todo} of {plan.rows} items to do", extra={"facts": facts})
+        log.log(_level(plan), f"{plan.todo} of {plan.rows} items to do", extra={"facts": facts})
+        if ready is not None and not plan.todo and (not plan.rows or is_settled(plan)):
+            return plan, record
         if not plan.todo and is_settled(plan):
             _check_index(plan)
             _write_record(plan, record, 0, None)
@@ -100,8 +111,9 @@ def run_job(
         reporter.update()
         if plan.todo:
             handled = _on_signal(signals, lambda reason: notifier.send(Stopped.exit_code, reason, quick=True))
-            with handled, waiting_for("loading the model"):  # in this order: a signal may come after the first line
-                _check_model(plan, run_id)
+            # In this order: a signal may come after the first line.
+            with handled, waiting_for("loading the model", at_once=ready is None):
+                load_or_check_model(plan, run_id)
         with Lease(plan.output, run_id) as lease:
             progress = Progress(
                 record,
@@ -126,7 +138,24 @@ def _on_signal(signals: SignalHandler | None, cleanup: Callable[[str], None]) ->
     return nullcontext() if signals is None else signals.on_exit(cleanup)
 
 
-def _check_model(plan: Plan, run_id: str) -> None:
+def may_use_gpus(job: Job) -> bool:
+    """Return whether the recipe's precision depends on GPUs, and the model will run on them."""
+    return job.recipe.precision == "auto" and will_use_gpus(job.compute)
+
+
+def _find_changed(plan: Plan, changed: bool, ready: Snapshot | None) -> IdSet | None:
+    """Return the changed items: of an ordinary run only if it asks for them, of a watch at least those that have failed."""
+    if ready is None:
+        return find_changed(plan.manifest, plan.output, plan.job) if changed else None
+    return find_changed(plan.manifest, plan.output, plan.job, failed_only=not changed, ready=ready)
+
+
+def _level(plan: Plan) -> int:
+    """Return the level of the lines that every run logs. A watch has a line of its own about each round."""
+    return logging.DEBUG if plan.manifest.is_watched else logging.INFO
+
+
+def load_or_check_model(plan: Plan, run_id: str) -> None:
     """Refuse a model that cannot be used, before the output changes.
 
     Raises:
@@ -184,21 +213,23 @@ def _check_index(plan: Plan) -> None:
 
     Raises:
         ItemsMissing: The index has fewer rows than the manifest has items.
-        ErrorBudgetExceeded: All of them failed.
+        ErrorBudgetExceeded: All of them failed. The next round of a watch may have one that does not.
     """
     counts = tally(plan.output, plan.ids)
     if counts["missing"]:
         raise ItemsMissing(missing_items(counts["missing"], plan))
-    if counts.get("failed") == plan.rows:
+    if counts.get("failed") == plan.rows and not plan.manifest.is_watched:
         raise ErrorBudgetExceeded(f"all {plan.rows} items failed, so there is no result; see the reasons with matteline show")
     if counts.get("failed"):
-        log.info(f"{counts['failed']} of {plan.rows} items have failed", extra={"facts": {"failed": counts["failed"]}})
+        log.log(
+            _level(plan), f"{counts['failed']} of {plan.rows} items have failed", extra={"facts": {"failed": counts["failed"]}}
+        )
 
 
 def _write_record(plan: Plan, record: RunRecord, exit_code: int, error: str | None) -> None:
     record.close(exit_code, error)
     facts = {"exit_code": exit_code, "ok": record.ok, "review": record.review, "failed": record.failed, "error": error}
-    log.info(f"run finished: {record.outcome}", extra={"facts": facts | {"seconds": record.seconds}})
+    log.log(_level(plan), f"run finished: {record.outcome}", extra={"facts": facts | {"seconds": record.seconds}})
     try:
         record.write(plan.output)
     except WriteError as failure:

@@ -23,7 +23,7 @@ from pipeline.run.pool import NO_MODEL, Pool
 from pipeline.run.preflight import Plan
 from pipeline.run.stages.read import read_lacking, read_todo
 from pipeline.run.work import DeriveWork, Part, SegmentWork, Work
-from pipeline.run.worker_process import Worker, WorkerDied, give_back, take_worker
+from pipeline.run.worker_process import Worker, WorkerDied, give_back, idle_s, take_worker
 
 WAITING_BLOCKS = 2
 """Blocks that wait in the worker, so that it never waits for the driver."""
@@ -130,7 +130,7 @@ class _Session:
         worker = take_worker(self.ledger)
         finished = False
         try:
-            worker.send((self.work, dict(self.ledger.started), self.overlap, log.getEffectiveLevel()))
+            worker.send((self.work, dict(self.ledger.started), self.overlap, log.getEffectiveLevel(), idle_s()))
             for _ in range(WAITING_BLOCKS):
                 self._send_block(worker)
             while not finished:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.config.job import Job, parse_notify_target
 from pipeline.errors import ConfigError, PipelineError, Stopped, StorageError, WriteError
@@ -18,6 +18,9 @@ from pipeline.storage.uris import HTTP_SCHEMES, redact, scheme
 
 VARIABLE = "MATTELINE_NOTIFY"
 """Environment variable used when ``notify.to`` is not set. Suits a cluster's secrets."""
+
+When = Literal["always", "failed", "never"]
+"""The ends of runs that are told: all, those with an error, or none."""
 
 QUICK_S = 1.0
 """Seconds for the only attempt of a run that a signal ends: the process ends two seconds later."""
@@ -83,14 +86,22 @@ def _from_environment() -> str | None:
 
 
 @contextmanager
-def notifying(job: Job, run_id: str, files: Files) -> Iterator[Notifier]:
+def notifying(job: Job, run_id: str, files: Files, when: When = "always") -> Iterator[Notifier]:
     """Send a notification at the end of the block: exit code 0, or that of the error that ends it.
+
+    Args:
+        job: Names the destination.
+        run_id: The run.
+        files: Access to storage.
+        when: The ends that are told.
 
     Raises:
         ConfigError: The environment variable is not a webhook, path or URI.
     """
     to = job.notify.to.get_secret_value() if job.notify.to else _from_environment()
-    notifier = Notifier(to, {"run_id": run_id, "manifest": job.manifest, "output": job.output.uri}, files)
+    notifier = Notifier(
+        None if when == "never" else to, {"run_id": run_id, "manifest": job.manifest, "output": job.output.uri}, files
+    )
     try:
         yield notifier
     except PipelineError as error:
@@ -102,7 +113,8 @@ def notifying(job: Job, run_id: str, files: Files) -> Iterator[Notifier]:
     except BaseException as error:
         notifier.send(1, type(error).__name__)
         raise
-    notifier.send(0, None)
+    if when == "always":
+        notifier.send(0, None)
 
 
 def notify_refused(error: PipelineError, manifest: str | None, output: str | None) -> None:

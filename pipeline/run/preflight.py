@@ -19,6 +19,7 @@ from pipeline.log import waiting_for
 from pipeline.manifest.id_set import IdSet, contains, hash_ids
 from pipeline.manifest.manifest import Manifest, Scan, item_named, open_manifest, scan, shared_name
 from pipeline.manifest.names import NameTemplate, name_keys
+from pipeline.manifest.snapshot import Snapshot
 from pipeline.models.resolve import ResolvedRecipe, check_licence, resolve
 from pipeline.output.identity import check_identity
 from pipeline.output.index import done_ids, ids_of_run, read_index
@@ -63,6 +64,7 @@ def make_plan(
     gpu: bool = False,
     replace: bool = False,
     changed: bool = False,
+    ready: Snapshot | None = None,
 ) -> Plan:
     """Check a job as far as that needs no cluster.
 
@@ -73,13 +75,15 @@ def make_plan(
         gpu: Whether the model will run on GPUs. ``recipe.precision=auto`` depends on it.
         replace: Process items of another recipe again, instead of refusing the output.
         changed: Items whose image or box has changed will be processed again.
+        ready: Leave out files of the manifest that are not in this snapshot. None: use all files.
 
     Raises:
         Refused: With one sentence that says what is wrong and how to fix it.
     """
-    check_licence(job.preset, accept_licence)
-    with waiting_for("reading the manifest"):  # a folder is listed here, a table is read below
-        manifest = open_manifest(job.manifest, files, NameTemplate(job.output.name), job.columns)
+    check_licence(job.preset, accept_licence or job.run.accept_licence)
+    replace, changed = replace or job.run.replace, changed or job.run.changed
+    with waiting_for("reading the manifest", at_once=ready is None):  # a folder is listed here, a table is read below
+        manifest = open_manifest(job.manifest, files, NameTemplate(job.output.name), job.columns, ready=ready)
     root = files.absolute(job.output.uri)
     given = files.absolute(job.manifest)  # a folder, if it is the base, or if a table in it was found
     if (given == manifest.base or given != manifest.uri) and f"{_real(root)}/".startswith(f"{_real(given)}/"):
@@ -177,7 +181,7 @@ def _check_rows(scanned: Scan) -> None:
     Raises:
         ConfigError: It names the most frequent reason.
     """
-    if scanned.refused == scanned.rows:
+    if scanned.rows and scanned.refused == scanned.rows:
         count, first = max(scanned.reasons.values())
         raise ConfigError(
             f"none of the manifest's {scanned.rows} rows can be used. The most frequent reason ({count} rows): {first}"
@@ -191,7 +195,7 @@ def _check_roots(job: Job, manifest: Manifest, scanned: Scan) -> None:
         ConfigError: It names the root that most of those images are below.
     """
     outside = scanned.outside_roots
-    if outside.rows / scanned.rows <= job.budget.max_failed_share:
+    if outside.rows <= job.budget.max_failed_share * scanned.rows:
         return
     root, count = outside.largest_group()
     share = "all" if count == outside.rows else f"{count} of them"

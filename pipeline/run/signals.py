@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -33,8 +34,10 @@ class SignalHandler:
     def __init__(self, report: Callable[[Stopped], None]) -> None:
         self.report = report
         self._cleanup: Callable[[str], None] | None = None
-        self._wake, self._notify = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        os.set_blocking(self._wake, True)
+        self._waiting: threading.Event | None = None
+        self._changing = threading.Lock()
+        self._wake, self._notify = socket.socketpair()  # works on all systems, a pipe not
+        self._notify.setblocking(False)
         self._leaving = threading.Event()
 
     def install(self) -> None:
@@ -42,7 +45,7 @@ class SignalHandler:
         for number in SIGNALS:
             signal.signal(number, _nothing)
         # The interpreter's C code writes to it at once, whichever Python handler is set: Ray sets its own for SIGTERM.
-        signal.set_wakeup_fd(self._notify, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._notify.fileno(), warn_on_full_buffer=False)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=_forget)
         self._stderr = os.dup(2)
@@ -58,6 +61,20 @@ class SignalHandler:
             self.wait_if_leaving()
             self._cleanup = None
 
+    @contextmanager
+    def on_pause(self, asked: threading.Event) -> Iterator[None]:
+        """Inside this block, a signal sets ``asked`` instead of ending the process, which then has ``CLEANUP_S`` to end itself.
+
+        If the event is not set when the block is over, the next signal is handled as usual.
+        """
+        with self._changing:
+            self._waiting = asked
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._waiting = None
+
     def wait_if_leaving(self) -> None:
         """Block if a signal is ending the process, so that the main thread does not end it with another exit code."""
         if self._leaving.is_set():
@@ -65,15 +82,22 @@ class SignalHandler:
 
     def _wait(self) -> None:
         while True:
-            number = os.read(self._wake, 1)[0]
-            if number in SIGNALS:
+            number = self._wake.recv(1)[0]
+            if number in SIGNALS and not self._end_pause():
                 self._leave(Stopped(f"stopped by {signal.Signals(number).name}; run the same command again to continue"))
+
+    def _end_pause(self) -> bool:
+        """Return whether the process pauses, and was asked to end itself."""
+        with self._changing:
+            if self._waiting is None:
+                return False
+            _exit_soon()  # it may be waiting for a store that does not answer
+            self._waiting.set()
+            return True
 
     def _leave(self, error: Stopped) -> None:
         self._leaving.set()
-        last = threading.Timer(CLEANUP_S + 0.5, os._exit, (error.exit_code,))  # stderr may be a pipe that nobody reads
-        last.daemon = True
-        last.start()
+        _exit_soon()  # stderr may be a pipe that nobody reads
         if self._cleanup is not None:
             cleaner = threading.Thread(target=self._cleanup, args=(str(error),), daemon=True)
             cleaner.start()
@@ -85,8 +109,14 @@ class SignalHandler:
         os._exit(error.exit_code)
 
 
+def _exit_soon() -> None:
+    last = threading.Timer(CLEANUP_S + 0.5, os._exit, (Stopped.exit_code,))
+    last.daemon = True
+    last.start()
+
+
 def _forget() -> None:
-    """Reset the handlers of a forked process. It shares the pipe with its parent, so a signal for it would end its parent."""
+    """Reset the handlers of a forked process. A signal for it would end its parent, with which it shares the sockets."""
     with suppress(ValueError):
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

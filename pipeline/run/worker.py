@@ -25,9 +25,6 @@ from pipeline.log import log
 from pipeline.run.crash_ledger import InMemoryLedger
 from pipeline.run.stages.process import end_with_parent, keep_pandas_out
 
-IDLE_S = 60.0
-"""Seconds after which a worker without work ends. Its model stays loaded until then, for the next run of the same driver."""
-
 OOM_SCORE = "500"
 """Out of 1000. If memory runs out, Linux kills the worker first. The driver survives, and records why."""
 
@@ -65,16 +62,17 @@ class MirroredLedger(InMemoryLedger):
 
 
 def main() -> None:
-    """Process the driver's jobs until the driver ends, or sends none for ``IDLE_S``."""
+    """Process the driver's jobs until the driver ends, or sends none for as long as it said with the last one."""
     _end_with_the_driver()
     keep_pandas_out()
     tell = _open_channel()
     log.handlers, log.propagate = [_ToDriver(tell)], False
     inbox: queue.Queue[Any] = queue.Queue()
     threading.Thread(target=_receive, args=(inbox,), daemon=True).start()
+    idle_s: float | None = None
     while True:
         try:
-            work, started, overlap, level = inbox.get(timeout=IDLE_S)
+            work, started, overlap, level, idle_s = inbox.get(timeout=idle_s)
         except queue.Empty:
             return
         log.setLevel(level)

@@ -13,8 +13,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,29 @@ class Worker:
 _idle: list[Worker] = []
 """At most one worker that has finished its work."""
 
+IDLE_S = 60.0
+"""Seconds after which a worker without work ends. Its model stays loaded until then, for the next run of this process."""
+
+_idle_s: float | None = IDLE_S
+"""Seconds that it waits for more work; None for as long as this process lasts."""
+
+
+def idle_s() -> float | None:
+    """Return the seconds that a worker waits for more work; None for as long as this process lasts."""
+    return _idle_s
+
+
+@contextmanager
+def kept_worker() -> Iterator[None]:
+    """Keep the idle worker and its model for the next run inside this block, however long that takes."""
+    global _idle_s  # noqa: PLW0603  belongs to the idle worker above
+    before, _idle_s = _idle_s, None
+    try:
+        yield
+    finally:
+        _idle_s = before
+        _end_idle()
+
 
 def start_ahead(job: Job) -> None:
     """Start a worker before the manifest is read, if the run will probably need one. One that is not needed ends by itself.
@@ -141,8 +165,8 @@ def give_back(worker: Worker) -> None:
 
 @atexit.register
 def _end_idle() -> None:
-    for worker in _idle:
-        worker.close()
+    while _idle:
+        _idle.pop().close()
 
 
 def _surroundings() -> tuple[int, dict[str, str]]:

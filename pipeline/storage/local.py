@@ -25,6 +25,10 @@ SCANNED_ROWS = 4096
 """Files per table of a scan."""
 
 
+READ = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+"""Flags to open a file. Without O_NONBLOCK, opening a named pipe blocks. The last one is Windows', which lacks the others."""
+
+
 class LocalBackend:
     """Local paths. Files appear atomically under their names.
 

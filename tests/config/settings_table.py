@@ -20,6 +20,7 @@ from pipeline.config.job import Budget, Compute, Destination, Drift, Limits, Not
 from pipeline.config.presets import load_preset, preset_names
 from pipeline.config.recipe import Recipe
 from pipeline.config.rendition import Rendition, Shadow, load_rendition, rendition_names
+from pipeline.config.run_options import RunOptions
 from pipeline.config.sections import Section
 
 README = Path(__file__).resolve().parents[2] / "configs" / "README.md"
@@ -41,6 +42,7 @@ SECTIONS: dict[str, tuple[type[Section], str]] = {
     "budget": (Budget, "How many items may fail, and how long a run may take."),
     "drift": (Drift, "When a run warns that its results differ from the last accepted ones."),
     "notify": (Notify, "Where a run reports its end."),
+    "run": (RunOptions, "Options of `matteline run`, for job files."),
     "rendition": (Rendition, "The keys of a rendition file, or of an entry of `recipe.renditions`."),
     "shadow": (Shadow, "The keys of a rendition's `shadow`. Lengths are shares of the object's height."),
 }

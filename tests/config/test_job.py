@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from pipeline.config.job import Destination, Job, load_job
-from pipeline.errors import ConfigError
+from pipeline.config.run_options import RunOptions
+from pipeline.errors import ITEM_ERRORS, ConfigError
 
 
 def of_file(folder: Path, text: str, **given: str) -> Job:
@@ -47,3 +50,20 @@ def test_the_command_line_comes_before_the_file(tmp_path: Path) -> None:
 def test_an_unusable_output_is_refused(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         of_file(tmp_path, text)
+
+
+@pytest.mark.parametrize("retry", ["fetch, write", ["write", "fetch", "fetch"]])
+def test_a_job_file_holds_the_options_of_run(retry: Any, tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump({"manifest": "in", "output": "out", "run": {"changed": True, "retry": retry}}))
+    job = load_job(job_file=str(path), overrides=["run.replace=true"])
+    assert job.run == RunOptions(changed=True, replace=True, retry=("fetch", "write"))
+    assert load_job(job_file=str(path), overrides=["run.retry=all"]).run.retry == tuple(sorted(e.code for e in ITEM_ERRORS))
+
+
+@pytest.mark.parametrize("retry", ["all,fetch", "nothing", 3, [1]])
+def test_other_error_codes_are_refused(retry: Any, tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump({"manifest": "in", "output": "out", "run": {"retry": retry}}))
+    with pytest.raises(ConfigError, match=r"job.yaml: run.retry: .*or all"):
+        load_job(job_file=str(path))

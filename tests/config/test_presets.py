@@ -313,6 +313,10 @@ NOT_PIXELS = [
     "columns.id=sku",
     "columns.box=bbox",
     "columns.boxes=bboxes",
+    "run.retry=fetch",
+    "run.changed=true",
+    "run.replace=true",
+    "run.accept_licence=true",
 ]
 
 

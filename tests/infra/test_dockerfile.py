@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
+import zipfile
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "infra" / "Dockerfile"
@@ -91,3 +96,48 @@ def test_hadolint_finds_a_planted_mistake(text: str, wrong: str, rule: str, want
 def test_last_user_recognises_root(text: str) -> None:
     assert last_user(text.replace("USER 1000:1000", "USER root")) == "root"
     assert last_user(text.replace("USER 1000:1000\n", "")) == "root"
+
+
+def stub_wheel(folder: Path, version: str) -> None:
+    """Write an empty wheel of PyTorch and the page of an index that lists it."""
+    info, tag = f"torch-{version}.dist-info", "py3-none-any"
+    files = {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n",
+    }
+    record = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
+    (folder / "torch").mkdir(parents=True)
+    name = f"torch-{version}-{tag}.whl"
+    with zipfile.ZipFile(folder / "torch" / name, "w") as wheel:
+        for path, text in (files | {f"{info}/RECORD": record}).items():
+            wheel.writestr(path, text)
+    (folder / "torch" / "index.html").write_text(f'<a href="{name.replace("+", "%2B")}">{name}</a>')
+
+
+def test_the_cpu_build_is_chosen_from_an_extra_index(text: str, tmp_path: Path) -> None:
+    """The lock file's pin allows it, and pip prefers it to PyPI's build of the same version."""
+    (pinned,) = re.findall(r"^torch==(\S+)$", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE)
+    stub_wheel(tmp_path / "pypi", pinned)
+    stub_wheel(tmp_path / "cpu", f"{pinned}+cpu")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    command = [sys.executable, "-m", "pip", "install", "--isolated", "--dry-run", "--quiet", "--target", str(tmp_path / "site")]
+    pin = ["-c", str(ROOT / "requirements.lock"), "--report", "-"]
+    index = ["--index-url", (tmp_path / "pypi").as_uri(), "--extra-index-url", (tmp_path / "cpu").as_uri()]
+    done = subprocess.run([*command, *pin, *index, "torch"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (torch,) = json.loads(done.stdout)["install"]
+    assert torch["metadata"]["version"] == f"{pinned}+cpu"
+    assert '--extra-index-url "$TORCH_INDEX"' in text and "-c requirements.lock" in text
+    guide = (ROOT / "INSTALL.md").read_text(encoding="utf-8")
+    assert "-c requirements.lock --extra-index-url https://download.pytorch.org/whl/cpu" in guide
+
+
+def test_one_range_of_pythons_is_named_everywhere() -> None:
+    """In the package, the workflow, the Makefile and the guide."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = [word.rpartition(" ")[2] for word in project["classifiers"] if "Python ::" in word]
+    assert named == ["3.11", "3.12", "3.13"] and project["requires-python"] == ">=3.11,<3.14"
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    assert yaml.safe_load(workflow)["jobs"]["ci"]["strategy"]["matrix"]["python"] == named
+    assert "(3, 11) <= sys.version_info[:2] <= (3, 13)" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "Python 3.11, 3.12 or 3.13" in (ROOT / "INSTALL.md").read_text(encoding="utf-8")

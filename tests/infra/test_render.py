@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -14,7 +15,10 @@ import yaml
 from typer.testing import CliRunner
 
 from jobs.main import app
+from pipeline.config.job import Job, load_job
+from pipeline.config.run_options import RunOptions
 from pipeline.deploy.render import kustomize, overlay_names, render
+from pipeline.deploy.rules import violations
 from pipeline.deploy.settings import check_schedule
 from pipeline.errors import ConfigError
 
@@ -79,6 +83,98 @@ def test_a_ray_cron_job_replaces_the_cron_job(
     assert GIVEN["manifest"] in cron_job["spec"]["jobTemplate"]["entrypoint"]
     assert "suspend" not in cron_job["spec"]["jobTemplate"]
     assert refused(objects) == []
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> Path:
+    """A job with a rendition of the user's own."""
+    (tmp_path / "mine.yaml").write_text('trim: 0.05\nbackground: "#f4f1ea"\nformat: jpeg\n')
+    settings = {
+        "manifest": "s3://shop/in/manifest.parquet",
+        "output": {"uri": "s3://shop/out", "name": "{sku}"},
+        "recipe": {"renditions": ["amazon-main", str(tmp_path / "mine.yaml")], "review_below": 0.9},
+        "budget": {"deadline_s": 21600},
+        "storage": {"allow_roots": ["https://cdn.example.com/photos"]},
+        "run": {"changed": True},
+    }
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(settings))
+    return tmp_path / "job.yaml"
+
+
+def job_that_runs(objects: list[dict[str, Any]], folder: Path) -> tuple[list[str], Job]:
+    """The words of the entrypoint, and the job that it runs."""
+    (spec,) = (thing["spec"] for thing in objects if thing["kind"] in ("RayJob", "RayCronJob"))
+    spec = spec.get("jobTemplate", spec)
+    words = shlex.split(spec["entrypoint"])
+    (files,) = (thing for thing in objects if thing["kind"] == "ConfigMap" and thing["metadata"]["name"].endswith("-job"))
+    pod = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    assert {"name": "job", "configMap": {"name": files["metadata"]["name"]}} in pod["volumes"]
+    assert {"name": "job", "mountPath": "/etc/matteline", "readOnly": True} in pod["containers"][0]["volumeMounts"]
+    workers = [group["template"]["spec"]["volumes"] for group in spec["rayClusterSpec"]["workerGroupSpecs"]]
+    assert all([volume["name"] for volume in volumes] == ["cache"] for volumes in workers)
+    for name, text in files["data"].items():
+        (folder / name).write_text(text)
+    given = dict(zip(words[2::2], words[3::2], strict=True))
+    assert given["--job"] == "/etc/matteline/job.yaml"
+    preset = given["--preset"].replace("/etc/matteline", str(folder))
+    made = {"manifest": given["--manifest"], "output": given["--output"], "preset": preset}
+    return words, load_job(**made, job_file=str(folder / "job.yaml"))
+
+
+@pytest.mark.parametrize("overlay", overlay_names())
+@pytest.mark.parametrize("way", [(), ("--ray-cron-job",)], ids=["nightly", "nightly-ray"])
+def test_a_job_file_goes_to_the_cluster(
+    overlay: str,
+    way: tuple[str, ...],
+    job_file: Path,
+    rendered: Callable[..., Any],
+    refused: Callable[[list[dict[str, Any]]], list[str]],
+    locked_ray: str,
+    tmp_path: Path,
+) -> None:
+    rendered(overlay)  # skips the test if neither program is installed
+    more = (
+        "--retry",
+        "fetch,write",
+        "--replace",
+        "--allow-root",
+        "s3://shop/more",
+        "--rendition",
+        "transparent",
+        "--name",
+        "shoes",
+    )
+    done = CliRunner().invoke(app, ["infra", "render", "--overlay", overlay, "--job", str(job_file), *more, *way])
+    assert done.exit_code == 0, done.exception
+    objects = list(yaml.safe_load_all(done.stdout))
+    (tmp_path / "there").mkdir()
+    words, job = job_that_runs(objects, tmp_path / "there")
+    assert words[2:8] == ["--manifest", "s3://shop/in/manifest.parquet", "--output", "s3://shop/out", "--preset", "mvanet-lite"]
+    assert words[words.index("--deadline") + 1] == "6h"
+    assert ("--max-actors" in words) == (overlay == "gpu-spot")
+    assert [one.name for one in job.recipe.renditions] == ["amazon-main", "mine", "transparent"]
+    assert job.run == RunOptions(changed=True, replace=True, retry=("fetch", "write"))
+    assert (job.output.name, job.recipe.review_below, job.compute.ray_address) == ("{sku}", 0.9, "auto")
+    assert job.storage.allow_roots == ("https://cdn.example.com/photos", "s3://shop/more")
+    assert "shoes-job" in str(objects)
+    assert refused(objects) + violations(objects, locked_ray) == []
+
+
+def test_options_without_a_job_file_add_to_the_overlay(command: Callable[..., list[dict[str, Any]]], tmp_path: Path) -> None:
+    (tmp_path / "preset.yaml").write_text(
+        "about: ours\nlicence: none\ncommercial: true\nsize_mb: 0\nsource: none\nrecipe: {model: fake, frame_px: 64}\n"
+    )
+    objects = command("--changed", "--set", "limits.fetch_s=9", "--preset", str(tmp_path / "preset.yaml"))
+    words, job = job_that_runs(objects, tmp_path)
+    assert words[3:8:2] == [GIVEN["manifest"], GIVEN["output"], "/etc/matteline/preset.yaml"]
+    assert (job.run.changed, job.limits.fetch_s, job.recipe.name) == (True, 9.0, "preset")
+
+
+def test_settings_that_the_overlay_contradicts_are_refused(command: Callable[..., Any]) -> None:
+    command()
+    done = CliRunner().invoke(app, ["infra", "render", "--overlay", "gpu-spot", "--set", "compute.actors=3"])
+    assert isinstance(done.exception, ConfigError)
+    assert "--max-actors of this overlay: compute: actors is a fixed number" in str(done.exception)
 
 
 @pytest.mark.parametrize("overlay", overlay_names())

@@ -1,4 +1,4 @@
-"""What strangers wrote is only text on a terminal; version and error codes."""
+"""What strangers wrote is only text on a terminal; the version."""
 
 from __future__ import annotations
 

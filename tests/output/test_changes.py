@@ -14,6 +14,7 @@ from pipeline.config.job import load_job
 from pipeline.errors import StorageError
 from pipeline.manifest.id_set import contains, hash_ids
 from pipeline.manifest.manifest import open_manifest
+from pipeline.manifest.snapshot import take_snapshot
 from pipeline.output import changes
 from pipeline.output.changes import changed
 from pipeline.output.index import write_part
@@ -82,3 +83,52 @@ def test_what_has_changed(tmp_path: Path) -> None:
     ]
     with pytest.raises(StorageError, match="1 of 5 images cannot be checked for changes"):
         changed(manifest, output, load_job(**settings, overrides=["budget.max_failed_share=0.1"]))
+
+
+def test_only_failed_items_are_looked_at(tmp_path: Path) -> None:
+    """Their images may be gone, which is no reason to stop."""
+    rows = []
+    for name in ("failed", "fixed", "gone", "ok"):
+        photo = tmp_path / f"{name}.jpg"
+        photo.write_bytes(name.encode())
+        row = {"item_id": name, "output_name": name, "status": "ok" if name == "ok" else "failed", "image_uri": str(photo)}
+        facts = {"image_version": Files().version(str(photo)), "image_sha256": hashlib.sha256(name.encode()).hexdigest()}
+        rows.append(row | facts)
+    for name in ("fixed", "ok"):
+        (tmp_path / f"{name}.jpg").write_bytes(b"another image")
+    (tmp_path / "gone.jpg").unlink()
+    output = Output.at(str(tmp_path / "out"), Files())
+    write_part(output, pa.Table.from_pylist(rows, INDEX))
+    pq.write_table(
+        pa.table({"item_id": [row["item_id"] for row in rows], "image_uri": [row["image_uri"] for row in rows]}),
+        tmp_path / "m.parquet",
+    )
+    manifest = open_manifest(str(tmp_path / "m.parquet"), Files())
+    job = load_job(manifest=manifest.uri, output=output.folder)
+    found = changed(manifest, output, job, failed_only=True)
+    assert found.tolist() == hash_ids(pa.array(["fixed"])).tolist()
+
+
+def test_images_that_were_just_listed_need_no_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, asked = Files(), list[str]()
+    rows = []
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(name.encode())
+        uri = str(tmp_path / "in" / name)
+        facts = {
+            "image_uri": uri,
+            "image_version": files.version(uri),
+            "image_sha256": hashlib.sha256(name.encode()).hexdigest(),
+        }
+        rows.append({"item_id": name, "output_name": name, "status": "ok"} | facts)
+    output = Output.at(str(tmp_path / "out"), files)
+    write_part(output, pa.Table.from_pylist(rows, INDEX))
+    (tmp_path / "in" / "b.jpg").write_bytes(b"another image")
+    manifest = open_manifest(str(tmp_path / "in"), files)
+    ready = take_snapshot(files.list(manifest.uri))
+    version = Files.version
+    monkeypatch.setattr(Files, "version", lambda self, uri: asked.append(Path(uri).name) or version(self, uri))
+    found = changed(manifest, output, load_job(manifest=manifest.uri, output=output.folder), ready=ready)
+    assert found.tolist() == hash_ids(pa.array(["b.jpg"])).tolist()
+    assert asked == ["b.jpg"]

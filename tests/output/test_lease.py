@@ -163,6 +163,7 @@ def test_ids_of_runs_follow_the_order_of_their_leases(lease: Any, where: Any) ->
     assert run_id_after("20260101T120001.000Z-cccccc", output) == "20260101T120001.000Z-cccccc"
     assert run_id_after(early, Output.at(f"{where.root}/new", where.files)) == early
     assert new_run_id() < new_run_id()[:10] + "z"
+    assert run_id_after("20260101T100000.000Z-watch-aaaaaa", output) == "20260101T120000.502Z-watch-aaaaaa"
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def faults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Pat
 
     def inject(**found: Any) -> Path:
         trace = tmp_path / "trace"
-        monkeypatch.setenv("PYTHONPATH", str(INJECT))
+        monkeypatch.setenv("PYTHONPATH", f"{INJECT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
         monkeypatch.setenv("FAULTS", json.dumps(found | {"trace": str(trace)}))
         return trace
 

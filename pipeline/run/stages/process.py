@@ -7,6 +7,7 @@ import functools
 import os
 import signal
 import sys
+from typing import Any
 
 import cv2
 import pyarrow as pa
@@ -34,7 +35,7 @@ def tune_process(threads: int = 1) -> None:
         threads: OpenCV threads.
     """
     cv2.setNumThreads(threads)
-    library = ctypes.CDLL(None)
+    library = _c_library()
     if hasattr(library, "mallopt"):
         library.mallopt(M_MMAP_THRESHOLD, LARGE_MIB * 2**20)
         library.mallopt(M_TRIM_THRESHOLD, KEEP_MIB * 2**20)
@@ -62,6 +63,14 @@ class _RefusePandas:
 
 def end_with_parent() -> None:
     """Let Linux kill this process when its parent ends. Does nothing on other systems."""
-    library = ctypes.CDLL(None)
+    library = _c_library()
     if hasattr(library, "prctl"):
         library.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _c_library() -> Any:
+    """Return what this process has linked; None on Windows."""
+    try:
+        return ctypes.CDLL(None)
+    except TypeError:
+        return None
