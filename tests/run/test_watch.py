@@ -22,8 +22,8 @@ import pytest
 from pipeline.config.job import Job, load_job
 from pipeline.errors import ConfigError, Stopped, StorageError
 from pipeline.output.output import Output
-from pipeline.run import worker_process
 from pipeline.run import watch as module
+from pipeline.run import worker_process
 from pipeline.run.watch import watch
 from pipeline.storage.files import Files
 
