@@ -33,7 +33,7 @@ def calibrate(
     from pipeline.config.recipe import REVIEW_BELOW
     from pipeline.errors import ConfigError
     from pipeline.evaluate.calibrate import calibrate as fit
-    from pipeline.evaluate.tables import ranking_table
+    from pipeline.evaluate.tables import ranking_table, score_table
     from pipeline.output.output import open_output
 
     if not to.endswith(".json"):
@@ -42,7 +42,8 @@ def calibrate(
     opened = [open_output(output, files) for output in outputs]
     result = fit(opened, held_out)
     if result.rankings:
-        print_tables([ranking_table(list(result.rankings.items()))])
+        tables = [ranking_table(list(result.rankings.items())), score_table("The score by tag", result.by_tag)]
+        print_tables(tables)
     about = result.calibration.fitted_on
     out.print(
         f"fitted on {about['items']} items of {about['photos']} photos, {about['good']} of them good; "

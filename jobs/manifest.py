@@ -56,6 +56,16 @@ def manifest(
             "beside the manifest. Comma-separated: blur, low_light, jpeg, noise, distractor, shadow, reflection; or all.",
         ),
     ] = None,
+    boxes: Annotated[
+        str | None,
+        typer.Option(
+            "--boxes",
+            metavar="KINDS",
+            help="With ground truth, as for --corruptions: add copies of the items with other boxes. Comma-separated: none, "
+            "tight, loose (by 0 to 60 % on each side), whole (nearly the complete picture), shifted, cut, beside (around "
+            "something else); or all.",
+        ),
+    ] = None,
     set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
@@ -66,10 +76,11 @@ def manifest(
     from pipeline.errors import ConfigError
     from pipeline.manifest.build import write_manifest
     from pipeline.manifest.corruptions import parse_kinds, with_corruptions
+    from pipeline.manifest.rough_boxes import parse_box_kinds, with_rough_boxes
     from pipeline.storage.allowlist import AllowList
     from pipeline.storage.uris import join, parent
 
-    kinds = parse_kinds(corruptions or "")
+    kinds, box_kinds = parse_kinds(corruptions or ""), parse_box_kinds(boxes or "")
     ways = {"--coco": coco, "--masks": masks, "--dis5k": dis5k, "--unpack": unpack}
     chosen = [name for name, given in ways.items() if given]
     if len(chosen) > 1:
@@ -89,13 +100,16 @@ def manifest(
                 f"the copies would be written to {place}, among the photos; write the manifest outside of their folder"
             )
         table, left_out = with_corruptions(table, kinds, place, AllowList(tuple(read)), files)
+    if box_kinds:
+        table, without = with_rough_boxes(table, box_kinds, AllowList(tuple(read)), files)
+        left_out |= without
     write_manifest(table, target, files)
     boxed = next((name for name in ("x0", "box") if name in table.column_names), None)
-    boxes = table.num_rows - table[boxed].null_count if boxed else 0
+    with_box = table.num_rows - table[boxed].null_count if boxed else 0
     truths = (
         f", {table.num_rows - table['truth_uri'].null_count} with ground truth" if "truth_uri" in table.column_names else ""
     )
-    out.print(f"{output}: {table.num_rows} items, {boxes} with a box{truths}", markup=False)
+    out.print(f"{output}: {table.num_rows} items, {with_box} with a box{truths}", markup=False)
     for reason, count in sorted(left_out.items(), key=lambda pair: -pair[1])[:REASONS]:
         out.print(f"  {count} {'copy' if count == 1 else 'copies'} left out: {reason}", markup=False)
     _print_roots(read, target)

@@ -12,12 +12,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config.recipe import ESTIMATOR_SHA256
+from pipeline.config.recipe import ESTIMATOR_SHA256, REVIEW_BELOW
 from pipeline.errors import ConfigError
+from pipeline.evaluate.by_tag import TagScore, score_by_tag
 from pipeline.evaluate.measure import read_rows
 from pipeline.evaluate.summary import SCORES
 from pipeline.evaluate.threshold import Threshold, choose_threshold
 from pipeline.manifest.corruptions import is_copy
+from pipeline.manifest.rough_boxes import is_incomplete
 from pipeline.output.index import read_index
 from pipeline.output.output import Output
 from pipeline.output.settings import read_settings
@@ -29,6 +31,9 @@ from pipeline.review.reviews import read_reviews
 
 COLUMNS = ("item_id", "group", "tags", "signals", "dice_binary", "error_code")
 
+PLAIN = "plain"
+"""Tag of the items that the threshold is chosen on, in the table by tag."""
+
 
 @dataclass(frozen=True)
 class CalibrationResult:
@@ -37,6 +42,8 @@ class CalibrationResult:
     calibration: Calibration
     rankings: dict[str, Ranking]
     """By score, of items with a known Dice; empty if no photo was held out."""
+    by_tag: dict[str, TagScore]
+    """How good the quality is on the held-out items of each tag."""
     threshold: Threshold | None
     """The calibration's ``review_below``; None if the held-out items do not show that one is high enough."""
     reviews: int
@@ -56,21 +63,23 @@ class _Items:
     groups: npt.NDArray[np.int64]
     """Number of the photo."""
     held_out: npt.NDArray[np.bool_]
-    copies: npt.NDArray[np.bool_]
-    """True for a corrupted copy of a photo."""
+    harder: npt.NDArray[np.bool_]
+    """True for a corrupted copy of a photo, and for a copy whose box need not contain the object."""
+    tags: list[frozenset[str]]
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> _Items:
         signals = [self.signals[row] for row in np.flatnonzero(chosen)]
-        flags = (self.held_out[chosen], self.copies[chosen])
-        return _Items(signals, self.dice[chosen], self.good[chosen], self.fair[chosen], self.groups[chosen], *flags)
+        flags = (self.held_out[chosen], self.harder[chosen])
+        tags = [self.tags[row] for row in np.flatnonzero(chosen)]
+        return _Items(signals, self.dice[chosen], self.good[chosen], self.fair[chosen], self.groups[chosen], *flags, tags)
 
 
 def calibrate(outputs: Sequence[Output], held_out_share: float) -> CalibrationResult:
     """Fit a calibration on what ``matteline evaluate`` and ``matteline review import`` wrote into outputs of one model.
 
     ``held_out_share`` is the share of the photos of every kind (their first tag) that the calibration is judged on. The
-    threshold is chosen on the same items (``choose_threshold``), without corrupted copies: these are worse than the photos of a
-    run, and would raise it.
+    threshold is chosen on the same items (``choose_threshold``), without corrupted copies and boxes that miss the object: these
+    are worse than the items of a run, and would raise it.
 
     Raises:
         ConfigError: Too little is known, or the outputs are of different models.
@@ -117,7 +126,8 @@ def calibrate(outputs: Sequence[Output], held_out_share: float) -> CalibrationRe
         about |= {f"threshold_{name}": getattr(threshold, name) for name in ("items", "ok", "failures")}
     review_below = threshold and threshold.review_below
     calibration = calibration.model_copy(update={"fitted_on": about, "review_below": review_below})
-    return CalibrationResult(calibration, rankings, threshold, int(np.isnan(items.dice).sum()))
+    by_tag = _by_tag(held_out, calibration)
+    return CalibrationResult(calibration, rankings, by_tag, threshold, int(np.isnan(items.dice).sum()))
 
 
 def _fit(items: _Items) -> Fit:
@@ -131,15 +141,27 @@ def _fit(items: _Items) -> Fit:
 def _rankings(items: _Items, calibration: Calibration) -> dict[str, Ranking]:
     if not len(items.dice):
         return {}
-    scores = {"quality": [score(one, calibration).quality for one in items.signals]}
+    scores: dict[str, Any] = {"quality": _quality(items, calibration)}
     scores |= {name: [one[name] for one in items.signals] for name in SCORES if name != "quality"}
     return {name: evaluate_score(np.array(values, np.float64), items.dice, items.groups) for name, values in scores.items()}
 
 
 def _threshold(items: _Items, calibration: Calibration) -> Threshold | None:
-    photos = items.where(~items.copies)
-    quality = [score(one, calibration).quality for one in photos.signals]
-    return choose_threshold(np.array(quality, np.float64), photos.dice)
+    plain = items.where(~items.harder)
+    return choose_threshold(_quality(plain, calibration), plain.dice)
+
+
+def _by_tag(items: _Items, calibration: Calibration) -> dict[str, TagScore]:
+    if not len(items.dice):
+        return {}
+    quality = _quality(items, calibration)
+    threshold = REVIEW_BELOW if calibration.review_below is None else calibration.review_below
+    tags = [one if harder else one | {PLAIN} for one, harder in zip(items.tags, items.harder, strict=True)]
+    return score_by_tag(quality, items.dice, quality >= threshold, tags)
+
+
+def _quality(items: _Items, calibration: Calibration) -> npt.NDArray[np.float64]:
+    return np.array([score(one, calibration).quality for one in items.signals], np.float64)
 
 
 def _items(rows: Sequence[dict[str, Any]], held_out_share: float) -> _Items:
@@ -150,8 +172,9 @@ def _items(rows: Sequence[dict[str, Any]], held_out_share: float) -> _Items:
     held_out = held_out_groups({row["group"]: row["kind"] for row in rows}, held_out_share)
     groups = np.asarray(np.unique(names, return_inverse=True)[1], np.int64)
     chosen = np.array([name in held_out for name in names], bool)
-    copies = np.array([is_copy(row["item_id"]) for row in rows], bool)
-    return _Items([row["signals"] for row in rows], dice, good, fair, groups, chosen, copies)
+    harder = np.array([is_copy(row["item_id"]) or is_incomplete(row["item_id"]) for row in rows], bool)
+    tags = [frozenset(row["tags"] or ()) for row in rows]
+    return _Items([row["signals"] for row in rows], dice, good, fair, groups, chosen, harder, tags)
 
 
 def held_out_groups(kinds: dict[str, str], share: float) -> set[str]:
@@ -182,7 +205,7 @@ def _known_rows(output: Output) -> Iterator[dict[str, Any]]:
             for row in part.filter(pc.is_in(part["item_id"], reviewed)).to_pylist():
                 if row["signals"] is not None:
                     good = reviews[row["item_id"]] == "accept"
-                    yield {**row, "group": row["item_id"], "kind": "verdict", "dice": None, "good": good}
+                    yield {**row, "group": row["item_id"], "tags": (), "kind": "verdict", "dice": None, "good": good}
 
 
 def _common_recipe(outputs: Sequence[Output]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.evaluate.by_tag import TagScore, score_by_tag
 from pipeline.quality.intervals import Interval, highest_mean, means
 from pipeline.quality.metrics import CURVES, METRICS, THRESHOLDS
 from pipeline.quality.ranking import Ranking, evaluate_score
@@ -44,6 +45,8 @@ class Summary:
     tags: dict[str, Means] = field(default_factory=dict)
     rankings: dict[str, Ranking] = field(default_factory=dict)
     """By score."""
+    scores: dict[str, TagScore] = field(default_factory=dict)
+    """How good the quality is, by tag; empty if no item has a tag."""
     calibrated: bool = False
 
 
@@ -65,6 +68,7 @@ def summarise(model: str, recipe: str, rows: pa.Table, *, calibrated: bool = Fal
         _means(values, curves, groups, np.ones(len(values), bool)),
         {tag: _means(values, curves, groups, chosen) for tag, chosen in masks.items()},
         _rankings(measured, groups),
+        _scores(measured, tags) if masks else {},
         calibrated,
     )
 
@@ -92,6 +96,11 @@ def _rankings(measured: pa.Table, groups: npt.NDArray[np.int64]) -> dict[str, Ra
             known = np.isfinite(values)
             rankings[name] = evaluate_score(values[known], dice[known], groups[known])
     return rankings
+
+
+def _scores(measured: pa.Table, tags: list[set[str]]) -> dict[str, TagScore]:
+    quality, dice = (measured[name].to_numpy().astype(np.float64) for name in ("quality", "dice_binary"))
+    return score_by_tag(quality, dice, pc.equal(measured["status"], "ok").to_numpy(), tags)
 
 
 def _signal(rows: pa.Table, name: str) -> pa.ChunkedArray | None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pipeline.evaluate.by_tag import ALL, TagScore
 from pipeline.evaluate.summary import Means, Summary
 from pipeline.quality.intervals import LEVEL, RESAMPLES, Interval
 from pipeline.quality.metrics import METRICS
@@ -23,8 +24,9 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 
 def tables(summaries: Sequence[Summary]) -> list[Table]:
-    """Return the tables that have rows: comparison, failures, metrics, tags, scores."""
+    """Return the tables that have rows: comparison, failures, metrics, metrics and score by tag, scores."""
     found = [_comparison(summaries), _failures(summaries), _every_metric(summaries), *map(_by_tag, summaries)]
+    found += [score_table(f"{one.model}: the score by tag", one.scores) for one in summaries]
     found += [ranking_table(_rankings(summaries)), _risks(summaries)]
     return [table for table in found if table[2]]
 
@@ -56,6 +58,7 @@ def as_json(summaries: Sequence[Summary]) -> bytes:
             "metrics": _as_dict(one.overall.metrics),
             "tags": {tag: {"measured": some.items, "metrics": _as_dict(some.metrics)} for tag, some in one.tags.items()},
             "quality_calibrated": one.calibrated,
+            "scores": {tag: _score_as_dict(score) for tag, score in one.scores.items()},
             "rankings": {
                 score: {
                     "items": ranking.items,
@@ -106,6 +109,17 @@ def _by_tag(summary: Summary) -> Table:
     return f"{summary.model} by tag", header, [*rows, row("all", summary.overall)] if rows else []
 
 
+def score_table(title: str, scores: dict[str, TagScore]) -> Table:
+    """Return how good the quality is for each tag. Tags that all items share are left out, since the last row has them."""
+    header = ["tag", "items", "Dice < 0.9", "AUROC for these", "calibration error", "ok", "Dice < 0.9 among ok"]
+    rows = [
+        [tag, f"{one.items}", f"{one.failures}", _plain(one.auroc), _plain(one.calibration_error), f"{one.ok}", _share(one)]
+        for tag, one in scores.items()
+        if tag == ALL or one.items < scores[ALL].items
+    ]
+    return title, header, rows
+
+
 def ranking_table(rankings: Sequence[tuple[str, Ranking]]) -> Table:
     """Return how good some scores are, each under its own name."""
     rows = [[name, *(str(getattr(ranking, name)) for _, ranking in rankings)] for name in ("items", "failures")]
@@ -142,6 +156,19 @@ def _format(one: Interval, digits: int = 3, *, interval: bool = False) -> str:
         return "–"
     bounds = f" [{one.low:.{digits}f}, {one.high:.{digits}f}]" if interval and math.isfinite(one.low) else ""
     return f"{one.value:.{digits}f}{bounds}"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "–"
+
+
+def _share(one: TagScore) -> str:
+    """Format the failures among the ok items: ``3 (4.2 %)``."""
+    return f"{one.ok_failures} ({100 * one.ok_failures / one.ok:.1f} %)" if one.ok else "–"
+
+
+def _score_as_dict(one: TagScore) -> dict[str, Any]:
+    return {name: _finite(value) for name, value in one._asdict().items()}
 
 
 def _as_dict(numbers: dict[str, Interval]) -> dict[str, Any]:

@@ -80,6 +80,9 @@ def test_half_of_the_photos_are_held_out(tmp_path: Path, evaluated: Callable[...
     assert made.threshold is not None and made.threshold.items == (judged + 1) // 2, "without the corrupted copies"
     assert made.threshold.review_below == made.calibration.review_below
     assert about["threshold_ok"] == made.threshold.ok > 60
+    assert made.by_tag["all"].items == judged and made.by_tag["plain"].items == made.threshold.items
+    assert made.by_tag["plain"].ok == made.threshold.ok and made.by_tag["plain"].ok_failures == made.threshold.failures
+    assert 0 < made.by_tag["cat"].items < judged
     assert made.rankings["quality"].numbers["auroc"].value > 0.9
     assert made.rankings["quality"].numbers["calibration_error"].value < 0.1
     assert made.calibration.weights_sha256 == "a" * 64 and made.calibration.frame_px == 320
