@@ -74,9 +74,9 @@ def manifest(
     Ground truth for `matteline evaluate` goes to the column truth_uri.
     """
     from pipeline.errors import ConfigError
+    from pipeline.manifest.box_copies import parse_box_kinds, with_rough_boxes
     from pipeline.manifest.build import write_manifest
     from pipeline.manifest.corruptions import parse_kinds, with_corruptions
-    from pipeline.manifest.rough_boxes import parse_box_kinds, with_rough_boxes
     from pipeline.storage.allowlist import AllowList
     from pipeline.storage.uris import join, parent
 

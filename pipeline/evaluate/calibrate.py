@@ -18,8 +18,8 @@ from pipeline.evaluate.by_tag import TagScore, score_by_tag
 from pipeline.evaluate.measure import read_rows
 from pipeline.evaluate.summary import SCORES
 from pipeline.evaluate.threshold import Threshold, choose_threshold
+from pipeline.manifest.box_copies import is_incomplete
 from pipeline.manifest.corruptions import is_copy
-from pipeline.manifest.rough_boxes import is_incomplete
 from pipeline.output.index import read_index
 from pipeline.output.output import Output
 from pipeline.output.settings import read_settings
