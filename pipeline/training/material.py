@@ -64,6 +64,10 @@ class Material:
             _split({row["background_id"]: row["image"] for row in photos}),
         )
 
+    def held_out(self) -> Material:
+        """Return what is held out in place of what training uses, for pictures that no training has seen."""
+        return Material({"train": self.objects["held_out"], "held_out": []}, {"train": self.photos["held_out"], "held_out": []})
+
     def object(self, rng: np.random.Generator, split: Split) -> npt.NDArray[np.float32]:
         """Draw an object: (h, w, 4) float32 in [0, 1], straight colours."""
         data = self.objects[split][int(rng.integers(len(self.objects[split])))]

@@ -74,10 +74,12 @@ class Shop(NamedTuple):
     light: Light
     size: tuple[int, int]
     """Height and width."""
+    first_design: int = 0
+    """Added to the seeds of designs, so that pictures for measuring have designs of their own."""
 
     def draw(self, kind: str, seed: int, tone: Tone, pose: Pose, room: tuple[float, float]) -> Layer:
         """Draw a product as large as there is room, in shares of the picture's height and width."""
         height, width = (share * length for share, length in zip(room, self.size, strict=True))
-        layer = draw_product(kind, seed, tone, pose, self.light, round(height), self.pictures)
+        layer = draw_product(kind, self.first_design + seed, tone, pose, self.light, round(height), self.pictures)
         factor = min(height / layer.shape[0], width / layer.shape[1], 1.0)
         return resize(layer, factor) if factor < 1 else layer

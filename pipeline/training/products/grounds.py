@@ -83,10 +83,10 @@ def cast_shadow(canvas: Canvas, layer: Layer, at: tuple[float, float], light: Li
     soft = blur(contact, 0.035 * width).astype(np.float32) * np.float32(rng.uniform(0.25, 0.75) / 255)
     canvas.shade(soft, x - width / 2, y + height - contact.shape[0] * 0.62)
     if rng.random() < 0.7:
-        _cast_far(canvas, layer, at, light, rng)
+        cast_far(canvas, layer, at, light, rng)
 
 
-def _cast_far(canvas: Canvas, layer: Layer, at: tuple[float, float], light: Light, rng: np.random.Generator) -> None:
+def cast_far(canvas: Canvas, layer: Layer, at: tuple[float, float], light: Light, rng: np.random.Generator) -> None:
     """Lay the outline down on the ground, away from the light: sharp under a bare lamp, soft under a clouded sky."""
     step = 2  # pixels of the canvas per pixel of the shadow
     height, width = canvas.size

@@ -56,15 +56,19 @@ def draw_size(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def make_product_scene(
-    material: Material, rng: np.random.Generator, size: tuple[int, int], arrangement: Arrangement | None = None
+    material: Material,
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    arrangement: Arrangement | None = None,
+    first_design: int = 0,
 ) -> ProductScene:
     """Make a scene of this height and width. The same state of ``rng`` gives the same scene.
 
-    ``arrangement`` is drawn by its share if it is None.
+    ``arrangement`` is drawn by its share if it is None. ``first_design``: see ``Shop``.
     """
     shares = np.array(list(ARRANGEMENTS.values()))
     chosen = arrangement or list(ARRANGEMENTS)[int(rng.choice(len(shares), p=shares / shares.sum()))]
-    shop = Shop(Pictures(material, rng), draw_light(rng), size)
+    shop = Shop(Pictures(material, rng), draw_light(rng), size, first_design)
     one = True
     if chosen == "shelf":
         canvas = draw_shelf(shop, rng, tall=float(rng.uniform(0.5, 0.95)))
@@ -74,7 +78,7 @@ def make_product_scene(
         canvas, one = _in_a_hand(shop, rng), bool(rng.random() < 0.5)
     else:
         canvas, one = _standing(chosen, shop, rng)
-    image, alpha = _finish(canvas, rng)
+    image, alpha = finish(canvas, rng)
     return ProductScene(image, alpha, bounding_box(alpha) if one else None, chosen)
 
 
@@ -111,7 +115,7 @@ def _standing(arrangement: Arrangement, shop: Shop, rng: np.random.Generator) ->
 def _draw_one(studio: grounds.Studio | None, share: float, shop: Shop, rng: np.random.Generator) -> Layer:
     """Draw a product that takes a share of the picture."""
     kind = _draw_kind(rng)
-    pose = _pose(kind, rng, upright=True)
+    pose = draw_pose(kind, rng, upright=True)
     return shop.draw(kind, int(rng.integers(1 << 31)), _tone(studio, rng), pose, (share, share))
 
 
@@ -123,7 +127,7 @@ def _draw_group(studio: grounds.Studio | None, share: float, shop: Shop, rng: np
     layers = []
     for _ in range(count):
         room = min(share, 1.0) * rng.uniform(0.75, 1), 1.7 * min(share, 1.0) / count
-        layers.append(shop.draw(kind, seed, tone, _pose(kind, rng, upright=True), room))
+        layers.append(shop.draw(kind, seed, tone, draw_pose(kind, rng, upright=True), room))
         if kind in PRODUCE or not alike:
             seed = int(rng.integers(1 << 31))
         if not alike:
@@ -150,7 +154,7 @@ def _in_a_hand(shop: Shop, rng: np.random.Generator) -> Canvas:
     """Hold a product in a hand, before a shelf or a photo that is out of focus, or before a plain wall."""
     size, where = shop.size, rng.random()
     if where < 0.6:
-        far = Shop(shop.pictures, shop.light, (size[0] // 2, size[1] // 2))
+        far = shop._replace(size=(size[0] // 2, size[1] // 2))
         shelf = draw_shelf(far, rng, tall=float(rng.uniform(0.25, 0.6)), designs=2)
         far_off = np.asarray(cv2.resize(blur(shelf.planes, rng.uniform(0.4, 3)), size[::-1]), np.float32)
         canvas = Canvas(far_off[..., :3])
@@ -159,7 +163,7 @@ def _in_a_hand(shop: Shop, rng: np.random.Generator) -> Canvas:
     else:
         canvas = Canvas(grounds.sweep("grey" if rng.random() < 0.5 else "white", rng, size))
     kind = _draw_kind(rng)
-    pose = _pose(kind, rng, upright=False)
+    pose = draw_pose(kind, rng, upright=False)
     share = rng.uniform(0.45, 0.9) if rng.random() < 0.85 else rng.uniform(0.9, 1.3)
     layer = shop.draw(kind, int(rng.integers(1 << 31)), _tone(None, rng), pose, (share, share))
     x, y = ((size[axis] - layer.shape[axis]) / 2 + rng.uniform(-0.12, 0.12) * size[axis] for axis in (1, 0))
@@ -174,7 +178,8 @@ def _draw_kind(rng: np.random.Generator) -> str:
     return str(rng.choice(list(PRODUCE))) if rng.random() < PRODUCE_SHARE else draw_kind(rng)
 
 
-def _pose(kind: str, rng: np.random.Generator, *, upright: bool) -> Pose:
+def draw_pose(kind: str, rng: np.random.Generator, *, upright: bool) -> Pose:
+    """Draw a pose that is usual for the kind: nearly ``upright`` where it stands, turned where it is held."""
     yaw = rng.uniform(-55, 55) if kind in FLAT else rng.uniform(-40, 40)
     pitch = rng.uniform(0, 28) if rng.random() < 0.8 else rng.uniform(28, 50) if kind in FLAT else 0
     roll = rng.normal(0, 3) if upright else rng.normal(0, 22)
@@ -192,7 +197,7 @@ def _tone(studio: grounds.Studio | None, rng: np.random.Generator) -> Tone:
     return TONES[int(rng.choice(4, p=[0.4, 0.25, 0.25, 0.1]))]
 
 
-def _finish(canvas: Canvas, rng: np.random.Generator) -> tuple[Pixels, Mask]:
+def finish(canvas: Canvas, rng: np.random.Generator) -> tuple[Pixels, Mask]:
     """Return the image and the ground truth, both equally sharp. Noise is left to ``augment``."""
     planes = np.asarray(cv2.convertScaleAbs(canvas.planes, alpha=255), np.uint8)
     if rng.random() < 0.6:

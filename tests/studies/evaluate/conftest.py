@@ -1,4 +1,4 @@
-"""For ``make evaluate``: the bundled models on the evaluation photos, with and without boxes, corrupted, and in pairs.
+"""For ``make evaluate``: the bundled models on the evaluation photos, with and without boxes, corrupted, in pairs; hard cases.
 
 The tags are the photos' sources and their corruptions.
 """
@@ -20,6 +20,8 @@ import pytest
 from PIL import Image
 
 from pipeline.training.crops import Photo, bounding_box, side_by_side
+from pipeline.training.material import Material
+from pipeline.training.products.hard_cases import write_cases
 
 MODELS = ("mvanet-lite", "u2netp")
 PAIRS = 100
@@ -28,6 +30,8 @@ MANIFESTS = {
     "unboxed": "Photos and corrupted copies, without boxes",
     "pairs": "Photos beside another one, without boxes",
     "boxed-pairs": "Photos beside another one, cropped to the box of one object",
+    "loose": "Photos cropped to loose boxes",
+    "hard": "Hard cases, rendered from designs, photos and drawings held out of training",
 }
 
 
@@ -46,7 +50,7 @@ def run(matteline: str) -> Callable[..., None]:
 @pytest.fixture(scope="session")
 def manifests(data: Path, out: Path, run: Callable[..., None]) -> dict[str, Path]:
     """The manifests of ``MANIFESTS``."""
-    paths = {kind: out / f"{kind}.parquet" for kind in MANIFESTS}
+    paths = {kind: out / f"{kind}.parquet" for kind in MANIFESTS} | {"hard": out / "cases" / "hard.parquet"}
     photos, everything = data / "eval" / "photos.parquet", out / "corrupted.parquet"
     run("manifest", str(photos), "--unpack", str(out / "photos"), "--corruptions", "all", "-o", str(everything))
     rows = pq.read_table(everything)
@@ -58,6 +62,13 @@ def manifests(data: Path, out: Path, run: Callable[..., None]) -> dict[str, Path
     pairs = pa.Table.from_pylist(make_pairs(read_rows(paths["boxed"]), out))
     pq.write_table(pairs, paths["boxed-pairs"])
     pq.write_table(pairs.drop_columns(["box"]), paths["pairs"])
+    run("manifest", str(photos), "--unpack", str(out / "photos"), "--boxes", "loose", "-o", str(out / "boxes.parquet"))
+    boxes = pq.read_table(out / "boxes.parquet")
+    loose = boxes.filter(pc.ends_with(boxes["item_id"], "@loose"))
+    tags = [[source, *cell] for source, cell in zip(loose["source"].to_pylist(), loose["tags"].to_pylist(), strict=True)]
+    tagged = loose.set_column(loose.schema.get_field_index("tags"), "tags", pa.array(tags, pa.list_(pa.string())))
+    pq.write_table(tagged, paths["loose"])
+    assert write_cases(Material.read(data).held_out(), out / "cases") == paths["hard"]
     return paths
 
 

@@ -1,0 +1,75 @@
+"""Rendered hard cases: nothing of training is in them, and every case shows what its name says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline.training.crops import bounding_box
+from pipeline.training.material import Material
+from pipeline.training.products import catalogue
+from pipeline.training.products.hard_cases import CASES, FIRST_DESIGN, NEEDS_BOX, make_case, write_cases
+
+WITHOUT_DRAWINGS = [case for case in CASES if case != "thin parts"]
+"""The tests' material has no drawing with thin parts."""
+
+
+@pytest.fixture
+def held_out(material: Material) -> Material:
+    return material.held_out()
+
+
+def test_nothing_of_training_is_held_out(material: Material, held_out: Material) -> None:
+    assert held_out.objects["train"] and held_out.photos["train"]
+    assert not set(held_out.objects["train"]) & set(material.objects["train"])
+    assert not set(held_out.photos["train"]) & set(material.photos["train"])
+
+
+@pytest.mark.parametrize("case", WITHOUT_DRAWINGS)
+def test_a_case_is_a_function_of_its_number(held_out: Material, case: str) -> None:
+    one, again, other = (make_case(held_out, case, number) for number in (1, 1, 2))
+    np.testing.assert_array_equal(one.image, again.image)
+    np.testing.assert_array_equal(one.alpha, again.alpha)
+    assert one.image.shape != other.image.shape or (one.image != other.image).any()
+    assert one.image.shape[:2] == one.alpha.shape and bounding_box(one.alpha) is not None
+
+
+@pytest.mark.parametrize("case", WITHOUT_DRAWINGS)
+def test_designs_are_those_that_training_never_draws(held_out: Material, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, draw_product = [], catalogue.draw_product
+    monkeypatch.setattr(
+        catalogue, "draw_product", lambda kind, seed, *rest: drawn.append(seed) or draw_product(kind, seed, *rest)
+    )
+    make_case(held_out, case, 0)
+    assert drawn and min(drawn) >= FIRST_DESIGN
+
+
+def test_the_cases_look_as_they_are_called(held_out: Material) -> None:
+    for case, low, high in (("white on white", 0.85, 1.0), ("black on black", 0.0, 0.2)):
+        for number in range(4):
+            image, alpha = make_case(held_out, case, number)
+            assert low <= image[alpha == 0].mean() / 255 <= high
+    image, alpha = make_case(held_out, "transparent", 0)
+    box = bounding_box(alpha)
+    assert box is not None
+    inside = alpha[box[1] : box[3], box[0] : box[2]]
+    assert ((inside > 60) & (inside < 245)).mean() > 0.15
+
+
+def test_the_manifest_has_each_picture_with_and_without_its_box(
+    held_out: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(CASES, "thin parts")
+    rows = pq.read_table(write_cases(held_out, tmp_path, items=1)).to_pylist()
+    assert len(rows) == 2 * len(CASES) - len(NEEDS_BOX)
+    by_id = {row["item_id"]: row for row in rows}
+    assert by_id["hand-held-000"]["box"] is None and by_id["hand-held-000"]["tags"] == ["rendered: hand-held"]
+    boxed = by_id["hand-held-000@tight"]
+    assert boxed["tags"] == ["rendered: hand-held, boxed"] and boxed["group"] == "hand-held-000"
+    assert "one-of-several-000" not in by_id
+    sizes = {Image.open(tmp_path / boxed[name]).size for name in ("image_uri", "truth_uri")}
+    assert len(sizes) == 1
