@@ -8,12 +8,25 @@ from typing import Any
 from pydantic import Field
 
 from pipeline.config.recipe import Recipe
-from pipeline.config.sections import Section, build, bundled_file, bundled_names, from_beside, read_yaml
+from pipeline.config.sections import Section, Share, build, bundled_file, bundled_names, from_beside, read_yaml
 from pipeline.errors import ConfigError
 from pipeline.paths import CONFIGS
 
 DEFAULT_PRESET = "mvanet-lite"
 """Its weights are in the package."""
+
+
+class Measured(Section):
+    """How a model did in ``make evaluate``, which checks these numbers: means over photos with ground truth."""
+
+    photos: int = Field(gt=0, description="Number of photos, each without a box and cropped to its box.")
+    mae: Share = Field(description="Mean absolute error without boxes.")
+    dice: Share = Field(description="Dice without boxes.")
+    dice_boxed: Share = Field(description="Dice with boxes.")
+
+    def describe(self) -> str:
+        """Return the numbers in words."""
+        return f"On {self.photos} photos: MAE {self.mae:.4f}, Dice {self.dice:.3f}; with their boxes Dice {self.dice_boxed:.3f}"
 
 
 class Preset(Section):
@@ -24,7 +37,12 @@ class Preset(Section):
     commercial: bool = Field(description="Whether the licence allows commercial use. false: runs only with --accept-licence.")
     size_mb: float = Field(description="Size of the weights file in MB.")
     source: str = Field(description="Web address of the model.")
+    measured: Measured | None = Field(None, description="How the model did in `make evaluate`; none: not measured.")
     recipe: Recipe = Field(description="See Recipe.")
+
+    def describe(self) -> str:
+        """Return what the model is good for and, if it was measured, how it did."""
+        return self.about if self.measured is None else f"{self.about}. {self.measured.describe()}"
 
 
 def preset_names() -> list[str]:
@@ -52,6 +70,8 @@ def load_preset(name_or_path: str, changes: Mapping[str, Any] | None = None, ren
         raise ConfigError(f"{path.name}: recipe must be a mapping of settings")
     recipe = dict(content.get("recipe") or {})
     recipe.setdefault("name", path.stem)
+    if "weights" in changes:
+        content.pop("measured", None)
     if "weights" in changes and "calibration" not in changes:
         for key in ("calibration", "calibration_sha256", "review_below"):
             recipe.pop(key, None)  # they belong to other masks

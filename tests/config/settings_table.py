@@ -108,7 +108,7 @@ def presets() -> str:
     for name in preset_names():
         preset = load_preset(name)
         licence = preset.licence if preset.commercial else f"{preset.licence}; needs `--accept-licence`"
-        rows.append(f"| [`{name}`]({name}.yaml) | {licence} | {preset.size_mb:g} | {preset.about} |")
+        rows.append(f"| [`{name}`]({name}.yaml) | {licence} | {preset.size_mb:g} | {preset.describe()} |")
     return "\n".join([*rows, ""])
 
 

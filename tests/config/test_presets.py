@@ -44,6 +44,16 @@ def test_preset_says_what_users_must_know(name: str) -> None:
     assert name in (ROOT / "NOTICE").read_text(encoding="utf-8")
 
 
+def test_bundled_models_say_how_they_did() -> None:
+    for name in ("mvanet-lite", "u2netp"):
+        preset = load_preset(name)
+        assert preset.measured is not None
+        assert preset.describe() == f"{preset.about}. {preset.measured.describe()}"
+        assert f"Dice {preset.measured.dice:.3f}; with their boxes" in preset.describe()
+    assert load_preset("mvanet-lite", {"weights": "mine.safetensors"}).measured is None, "these are the numbers of others"
+    assert load_preset("birefnet").describe() == load_preset("birefnet").about
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_preset_is_pinned(name: str) -> None:
     recipe = load_preset(name).recipe

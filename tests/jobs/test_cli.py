@@ -74,6 +74,7 @@ def test_models_are_listed_with_their_licences(matteline: Command, tmp_path: Pat
     for name in ("ben2-base", "mvanet-dis", "finegrain-box", "u2netp", "u2net", "isnet", "rmbg-1.4", "birefnet", "ben2-onnx"):
         assert name in shown.stdout
     assert "--accept-licence" in shown.stdout
+    assert " ".join(shown.stdout.split()).count("MAE") == 2, "of the bundled models"
 
 
 def test_renditions_are_listed(matteline: Command, tmp_path: Path) -> None:
