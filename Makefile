@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?= ../shared
 PHOTOS ?= $(DATA)/data/train
 
-.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-refiner evaluate bench-scale bench-gpu simulate report-demo dashboard graphs train-refiner train-estimator train-lite products-sheet lock clean
+.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-refiner evaluate calibrate bench-scale bench-gpu simulate report-demo dashboard graphs train-refiner train-estimator train-lite products-sheet lock clean
 .DEFAULT_GOAL := help
 
 help:          ## list the targets
@@ -75,6 +75,11 @@ bench-refiner: .venv/dev ## measure refiners and foreground colours on scenes wi
 evaluate: .venv/dev ## mvanet-lite and u2netp against the true masks of photos of DATA (../shared), with boxes and without: tables in out/evaluate; an hour on 2 cores
 	@test -f $(DATA)/data/eval/photos.parquet || { echo "make evaluate wants $(DATA)/data/eval/photos.parquet; name another folder: make evaluate DATA=/path/to/shared"; exit 2; }
 	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m study --tb=short tests/studies/evaluate
+
+calibrate: .venv/dev ## fit the quality score of mvanet-lite and u2netp anew on photos of DATA (../shared) and write it into the package; EVERY=2 takes half of them; keeps its results in out/calibrate
+	@test -f $(DATA)/data/eval/photos.parquet || { echo "make calibrate wants $(DATA)/data/eval/photos.parquet; name another folder: make calibrate DATA=/path/to/shared"; exit 2; }
+	$(BIN)/python -m pipeline.evaluate.bundled --data $(DATA)/data --every $(or $(EVERY),1)
+	$(BIN)/python tests/config/test_fingerprints.py
 
 bench-scale: .venv/dev ## run manifests of up to ITEMS (1000000) rows with hardly any work per row; check that speed and driver memory stay the same, also of gc and verify; out/scale; 30 minutes
 	ITEMS=$(ITEMS) $(BIN)/python -m pytest -m study --tb=short tests/studies/scale

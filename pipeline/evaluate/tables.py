@@ -35,7 +35,7 @@ def markdown(summaries: Sequence[Summary]) -> str:
     """Return all tables, and the definitions of their columns."""
     parts = ["# Evaluation"]
     for title, header, rows in tables(summaries):
-        parts += [f"## {title}", _markdown_table(header, rows)]
+        parts += [f"## {title}", markdown_table(header, rows)]
     about = [f"* **{metric.title}** {_cell(metric.about)}" for metric in METRICS]
     note = (
         f"Means over the items that could be measured, with {LEVEL:.0%} intervals ({RESAMPLES} resamples of items). E max, "
@@ -179,7 +179,8 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Format a table in Markdown."""
     lines = [f"| {' | '.join(_cell(cell) for cell in cells)} |" for cells in (header, *rows)]
     return "\n".join([lines[0], "|---|" + "--:|" * (len(header) - 1), *lines[1:]])
 

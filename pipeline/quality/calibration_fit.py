@@ -18,11 +18,9 @@ import numpy.typing as npt
 from pipeline.errors import ConfigError
 from pipeline.quality.calibration import Term
 
-RISING = (
-    *("expected_dice", "soft_dice", "stability", "confidence", "slope", "support", "contrast"),
-    *("largest_share", "box_agreement"),
-)
-"""Signals that never lower the quality when they increase."""
+RISING = ("expected_dice", "soft_dice", "stability", "confidence", "slope", "support", "contrast", "largest_share")
+"""Signals that never lower the quality when they increase. ``box_agreement`` is none of them: a whole object in a loose box has
+as low a value as half of one in a tight box."""
 FALLING = ("uncertain_share", "stray", "gaps", "box_outside")
 """Signals that never raise the quality when they increase."""
 
@@ -36,7 +34,7 @@ RATE, LEAF = 0.1, 20
 POINTS = 33
 """Largest number of points per curve."""
 
-EXTRAPOLATED = ("expected_dice", "box_agreement", "box_outside")
+EXTRAPOLATED = ("expected_dice", "box_outside")
 SLOPE, HALVINGS, MIN_REST = 3.0, 8, 1e-3
 """The curves of these signals, all shares, are extrapolated where the boosting ends: with this slope in log odds, over this
 many halvings of the rest, unless the rest is below the minimum. The boosting is flat where all its masks were bad. A mask that

@@ -22,9 +22,6 @@ REASON_BELOW = 0.9
 CONSTANT = 0.001
 """Span of probabilities below which a map is constant."""
 
-GOOD_AGREEMENT = 0.7
-"""Agreement with the box that counts as full: objects need not fill their boxes."""
-
 MAX_UNCERTAIN, MIN_AREA = 2.9, 0.01
 """Uncertain pixels per pixel of the object at which the quality reaches 0 (see also ``models.refiners.unknown_region``), and
 smallest share of the frame that the object counts with."""
@@ -59,9 +56,9 @@ def all_signals(measured: Mapping[str, float], components: Components) -> Signal
 def score(signals: Signals, calibration: Calibration | None = None) -> Score:
     """Compute the quality: 0 if a flag is set, otherwise the calibrated probability.
 
-    Without a calibration it is ``soft_dice`` less ``gaps`` and half of ``stray``. The agreement with the box, if there is one,
-    and the uncertain share limit it. On photos with ground truth this ranks failures better than the smallest of more signals
-    (``BENCHMARKS.md``).
+    Without calibration it is ``soft_dice`` less ``gaps``, half of ``stray`` and ``box_outside``; the uncertain share limits it.
+    On photos with ground truth this ranks failures better than the smallest of more signals (``BENCHMARKS.md``). The agreement
+    of box and mask does not count: it is low for a whole object in a loose box, too.
     """
     flags = tuple(flag for flag in FLAGS if signals[flag])
     if flags:
@@ -70,10 +67,9 @@ def score(signals: Signals, calibration: Calibration | None = None) -> Score:
         return Score(calibration.probability(signals), True, calibration.reasons(signals), signals)
     sure, stray, gaps = (float(signals[name] or 0) for name in ("soft_dice", "stray", "gaps"))
     uncertain = float(signals["uncertain_share"] or 0) / max(float(signals["area_share"] or 0), MIN_AREA)
-    terms = {"soft_dice": sure, "stray": 1 - stray / 2, "gaps": 1 - gaps, "uncertain_share": MAX_UNCERTAIN - uncertain}
-    quality = min(sure - stray / 2 - gaps, terms["uncertain_share"])
-    if signals["box_agreement"] is not None:
-        terms["box_agreement"] = min(1.0, float(signals["box_agreement"]) / GOOD_AGREEMENT)
-        quality = min(quality, terms["box_agreement"])
+    outside = float(signals["box_outside"] or 0)
+    terms = {"soft_dice": sure, "stray": 1 - stray / 2, "gaps": 1 - gaps, "box_outside": 1 - outside}
+    terms["uncertain_share"] = MAX_UNCERTAIN - uncertain
+    quality = min(sure - stray / 2 - gaps - outside, terms["uncertain_share"])
     worst = sorted((value, name) for name, value in terms.items() if value < REASON_BELOW)
     return Score(min(1.0, max(0.0, quality)), False, tuple(name for _, name in worst[:2]), signals)

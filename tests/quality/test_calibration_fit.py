@@ -20,7 +20,8 @@ def items(count: int = 900, seed: int = 0) -> tuple[dict[str, np.ndarray], np.nd
         "soft_dice": latent + rng.normal(0, 1, count),
         "stray": -latent + rng.normal(0, 1.5, count),
         "contrast": rng.normal(0, 1, count),
-        "box_agreement": np.where(rng.random(count) < 0.5, latent + rng.normal(0, 1, count), np.nan),
+        "box_outside": np.where(rng.random(count) < 0.5, 1 / (1 + np.exp(latent + rng.normal(0, 1, count))), np.nan),
+        "box_agreement": latent,  # low for a whole object in a loose box, so unused
         "area_share": latent,  # no direction, so unused
     }
     dice = 0.93 + 0.03 * latent
@@ -45,7 +46,7 @@ def test_it_ranks_and_is_calibrated_on_other_items() -> None:
 
 def test_all_curves_are_monotone() -> None:
     fitted = fit(*items())
-    assert {"soft_dice", "stray", "box_agreement"} <= set(fitted.terms) <= {*RISING, *FALLING}
+    assert {"soft_dice", "stray", "box_outside"} <= set(fitted.terms) <= {*RISING, *FALLING}
     for name, term in fitted.terms.items():
         steps = [later - before for before, later in itertools.pairwise(term.adds)]
         assert all(step >= -1e-9 if name in RISING else step <= 1e-9 for step in steps)

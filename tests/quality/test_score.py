@@ -56,11 +56,16 @@ def test_a_weak_signal_is_the_first_reason(name: str, value: float, quality: flo
     assert scored.reasons[0] == name
 
 
-def test_an_uncertain_object_and_a_missed_box_lower_the_quality() -> None:
-    for name, bad, good in (("uncertain_share", 0.7, 0.5), ("box_agreement", 0.1, 0.75)):
+def test_an_uncertain_object_and_one_outside_its_box_lower_the_quality() -> None:
+    for name, bad, good in (("uncertain_share", 0.7, 0.5), ("box_outside", 0.15, 0.05)):
         assert score(signals(**{name: bad})).reasons == (name,)
         assert score(signals(**{name: good})).reasons == ()
-    assert score(signals(box_agreement=0.1)).quality == pytest.approx(0.1 / 0.7)
+    assert score(signals(box_outside=0.15)).quality == pytest.approx(0.83)
+
+
+@pytest.mark.parametrize("agreement", [0.05, 0.3, 1.0])
+def test_a_loose_box_around_a_whole_object_does_not_lower_the_quality(agreement: float) -> None:
+    assert score(signals(box_agreement=agreement, box_outside=0.0, box_fill=agreement)).quality == score(signals()).quality
 
 
 @given(st.fixed_dictionaries({name: st.floats(0, 10) | st.just(float("nan")) for name in NAMES}))
