@@ -128,7 +128,7 @@ def test_the_cpu_build_is_chosen_from_an_extra_index(text: str, tmp_path: Path) 
     (torch,) = json.loads(done.stdout)["install"]
     assert torch["metadata"]["version"] == f"{pinned}+cpu"
     assert '--extra-index-url "$TORCH_INDEX"' in text and "-c requirements.lock" in text
-    guide = (ROOT / "INSTALL.md").read_text(encoding="utf-8")
+    guide = (ROOT / "pipeline" / "INSTALL.md").read_text(encoding="utf-8")
     assert "-c requirements.lock --extra-index-url https://download.pytorch.org/whl/cpu" in guide
 
 
@@ -140,4 +140,4 @@ def test_one_range_of_pythons_is_named_everywhere() -> None:
     workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
     assert yaml.safe_load(workflow)["jobs"]["ci"]["strategy"]["matrix"]["python"] == named
     assert "(3, 11) <= sys.version_info[:2] <= (3, 13)" in (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert "Python 3.11, 3.12 or 3.13" in (ROOT / "INSTALL.md").read_text(encoding="utf-8")
+    assert "Python 3.11, 3.12 or 3.13" in (ROOT / "pipeline" / "INSTALL.md").read_text(encoding="utf-8")
