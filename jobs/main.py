@@ -27,6 +27,7 @@ from jobs.renditions import renditions
 from jobs.report import report
 from jobs.review import review
 from jobs.run import run
+from jobs.serve import serve
 from jobs.show import show
 from jobs.top import top
 from jobs.train import train
@@ -62,7 +63,7 @@ def matteline(
     """Cut objects out of images: one picture, a folder, or ten million."""
 
 
-WORK = (run, top, cut, plan, manifest, show, verify, gc, dataset)
+WORK = (run, top, cut, serve, plan, manifest, show, verify, gc, dataset)
 JUDGEMENT = (evaluate, calibrate, report, compare)
 for command in (*WORK, *JUDGEMENT, train, export, models, renditions, bench):
     app.command()(command)

@@ -24,6 +24,7 @@ LAYERS = [
     {"segmenter"},
     {"run"},
     {"review"},
+    {"serve"},
     {"evaluate"},
     {"training"},
     {"bench"},
@@ -48,6 +49,9 @@ HOMES = {
     "aiohttp": ("pipeline.storage",),
     "pydantic": ("pipeline.config", "pipeline.training.recipe"),
     "typer": ("jobs",),
+    "starlette": ("pipeline.serve",),
+    "uvicorn": ("pipeline.serve",),
+    "h11": ("pipeline.serve",),
 }
 """The only modules that may import each heavy library."""
 

@@ -1,0 +1,96 @@
+"""Encode a mask as the answer of a request."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import Response
+
+from pipeline.config.recipe import Recipe
+from pipeline.imaging.png import encode_mask
+from pipeline.imaging.renditions.plain import encode_plain
+from pipeline.imaging.renditions.render import render
+from pipeline.quality.reasons import explain
+from pipeline.segmenter import Cutout
+from pipeline.serve.asked import Asked
+from pipeline.serve.refusals import RequestRefused
+
+TYPES = {
+    **{"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg", "jpg": "image/jpeg", "tiff": "image/tiff"},
+    "json": "application/json",
+}
+"""Content type by format, or by suffix of a rendition."""
+
+EXPOSED = ("X-Quality", "X-Quality-Calibrated", "X-Status", "X-Reasons", "X-Recipe", "X-Note", "Server-Timing", "Retry-After")
+"""Headers that pages of other origins may read."""
+
+
+def label(recipe: Recipe) -> str:
+    """Return name and fingerprint of a recipe, as in run records: ``mvanet-lite-bf428fe462b9``."""
+    return f"{recipe.name}-{recipe.fingerprint()[:12]}"
+
+
+def status_of(result: Cutout) -> str:
+    """Return ``ok``, or ``review`` for a quality below ``recipe.review_below``."""
+    assert result.recipe.review_below is not None, "a resolved recipe has a threshold"
+    return "ok" if result.quality >= result.recipe.review_below else "review"
+
+
+def encode_answer(result: Cutout, asked: Asked, backgrounds: Mapping[str, bytes]) -> Response:
+    """Return the answer, with quality, reasons and recipe in its headers.
+
+    Args:
+        result: The mask.
+        asked: What to answer.
+        backgrounds: Background pictures of renditions, by SHA-256.
+
+    Raises:
+        RequestRefused: 422: the mask shows no object, so there is no rendition of it.
+    """
+    headers = {
+        "X-Quality": f"{result.quality:.4f}",
+        "X-Quality-Calibrated": str(result.score.calibrated).lower(),
+        "X-Status": status_of(result),
+        "X-Reasons": ",".join(result.reasons),
+        "X-Recipe": label(result.recipe),
+    }
+    if asked.output == "mask":
+        return Response(encode_mask(result.mask), headers=headers, media_type=TYPES["png"])
+    data, kind, note = _picture(result, asked, backgrounds)
+    if note:
+        headers["X-Note"] = note
+    if asked.output == "json":
+        content = json.dumps(_document(result, data, kind, note), allow_nan=False)
+        return Response(content, headers=headers, media_type="application/json")
+    return Response(data, headers=headers, media_type=kind)
+
+
+def _picture(result: Cutout, asked: Asked, backgrounds: Mapping[str, bytes]) -> tuple[bytes, str, str | None]:
+    """Return the cutout or rendition, its content type, and a remark about it."""
+    colours = result.cutout[..., :3]
+    if asked.rendition is None:
+        return encode_plain(colours, result.mask, asked.form, asked.background), TYPES[asked.form], None
+    (made,) = render([asked.rendition], colours, result.mask, backgrounds, result.picture)
+    if made.data is None:
+        raise RequestRefused(422, "rendition", f"the rendition {made.name} was {made.note}")
+    return made.data, TYPES[made.suffix], made.note
+
+
+def _document(result: Cutout, data: bytes, kind: str, note: str | None) -> dict[str, Any]:
+    height, width = result.mask.shape
+    return {
+        "width": width,
+        "height": height,
+        "status": status_of(result),
+        "quality": round(result.quality, 4),
+        "calibrated": result.score.calibrated,
+        "reasons": [{"name": reason, "text": explain(reason)} for reason in result.reasons],
+        "signals": result.signals,
+        "recipe": label(result.recipe),
+        "note": note,
+        "image": {"type": kind, "base64": base64.b64encode(data).decode()},
+        "mask": {"type": TYPES["png"], "base64": base64.b64encode(encode_mask(result.mask)).decode()},
+    }

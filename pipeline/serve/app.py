@@ -1,0 +1,167 @@
+"""Build the ASGI application: its addresses, with guards around them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from pipeline.errors import PipelineError
+from pipeline.serve.answers import EXPOSED, label
+from pipeline.serve.asked import Asked, parse_asked
+from pipeline.serve.body import read_body
+from pipeline.serve.guard import Guard
+from pipeline.serve.openapi import docs, document
+from pipeline.serve.refusals import RequestRefused, refusal_of
+from pipeline.serve.rembg import fetch, parse_remove
+from pipeline.serve.service import Service
+
+DOCS_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+
+def make_app(service: Service) -> ASGIApp:
+    """Return the application of a service. The service's models are loaded apart from it."""
+    routes = _Routes(service)
+    app = Starlette(routes=routes.all(), exception_handlers={HTTPException: _refuse, PipelineError: _refuse})
+    app.router.redirect_slashes = False  # a redirect would name a host
+    paths = frozenset(route.path for route in routes.all())
+    guarded: ASGIApp = Guard(app, service.settings, service.metrics, paths)
+    if not service.settings.origins:
+        return guarded
+    return CORSMiddleware(
+        guarded,
+        allow_origins=service.settings.origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["Authorization", "Content-Type"],
+        expose_headers=EXPOSED,
+    )
+
+
+def _refuse(_: Request, error: Exception) -> Response:
+    return refusal_of(error).response()
+
+
+class _Routes:
+    """The addresses of a service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._presets = tuple(service.presets)
+        self._document = document(self._presets, list(service.renditions), service.limits, service.settings)
+
+    def all(self) -> list[Route]:
+        return [
+            Route("/v1/cutout", self.cutout, methods=["POST"]),
+            Route("/api/remove", self.remove, methods=["POST", "GET"]),
+            Route("/v1/presets", self.presets),
+            Route("/v1/renditions", self.renditions),
+            Route("/health", self.health),
+            Route("/ready", self.ready),
+            Route("/metrics", self.metrics),
+            Route("/openapi.json", self.openapi),
+            Route("/docs", self.docs),
+        ]
+
+    async def cutout(self, request: Request) -> Response:
+        """Cut out the picture of the body."""
+        query = dict(request.query_params)
+        self._asked(query)  # refuse wrong options before the body is read
+        with self._service.place():
+            body = await self._read(request)
+            return await _while_connected(request, self._service.cut(body.data, self._asked(query | body.fields)))
+
+    async def remove(self, request: Request) -> Response:
+        """Do what rembg's server does."""
+        service, query = self._service, dict(request.query_params)
+        with service.place():
+            if request.method == "POST":
+                body = await self._read(request)
+                data, query = body.data, query | body.fields
+            else:
+                data = await service.in_thread(fetch, query.get("url", ""), service.files, service.limits)
+            return await _while_connected(request, service.cut(data, parse_remove(query, self._presets)))
+
+    def _asked(self, given: dict[str, str]) -> Asked:
+        return parse_asked(given, self._presets, self._service.renditions)
+
+    async def _read(self, request: Request) -> Any:
+        began = time.monotonic()
+        body = await read_body(request, self._service.limits)
+        self._service.metrics.observe_stage("read", time.monotonic() - began)
+        return body
+
+    async def presets(self, _: Request) -> Response:
+        """List the configured presets, the default first."""
+        batchers = self._service.batchers
+        listed = [
+            {
+                "name": name,
+                "about": preset.about,
+                "licence": preset.licence,
+                "commercial": preset.commercial,
+                "recipe": label(batchers[name].segmenter.recipe) if name in batchers else None,
+            }
+            for name, preset in self._service.presets.items()
+        ]
+        return JSONResponse({"presets": listed})
+
+    async def renditions(self, _: Request) -> Response:
+        """List the renditions."""
+        listed = [
+            {"name": name, "about": one.about, "suffix": one.suffix, "what": one.what, "size_px": next(iter(one.size_px), None)}
+            for name, one in self._service.renditions.items()
+        ]
+        return JSONResponse({"renditions": listed})
+
+    async def health(self, _: Request) -> Response:
+        """Tell whether the process works: a pass of the model that does not end calls for a restart."""
+        limit, stuck_s = self._service.limits.item_s, self._service.stuck_s
+        if stuck_s > limit:
+            raise RequestRefused(503, "stuck", f"the model has worked on one batch for more than {limit:g} s (limits.item_s)")
+        return JSONResponse({"status": "alive"})
+
+    async def ready(self, _: Request) -> Response:
+        """Tell whether requests are answered at once: the models are loaded, and the service is not ending."""
+        if self._service.draining or not self._service.batchers:
+            word = "ending" if self._service.draining else "loading its models"
+            raise RequestRefused(503, "not_ready", f"the service is {word}", {"Retry-After": "1"})
+        return JSONResponse({"status": "ready", "presets": list(self._presets)})
+
+    async def metrics(self, _: Request) -> Response:
+        """Return the metrics for Prometheus."""
+        return PlainTextResponse(self._service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def openapi(self, _: Request) -> Response:
+        """Return the description of the service."""
+        return JSONResponse(self._document)
+
+    async def docs(self, _: Request) -> Response:
+        """Return the same description for people."""
+        return HTMLResponse(docs(self._document), headers={"Content-Security-Policy": DOCS_POLICY})
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
+    """Do the work, or end it when the client goes away."""
+    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise RequestRefused(499, "gone", "the client went away")
+        return working.result()
+    finally:
+        for one in (working, gone):
+            one.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,112 @@
+"""Parse what a request asks for: model, box, and the form of the answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+from pipeline.config.rendition import Rendition, parse_colour
+from pipeline.errors import ConfigError, ItemRefused
+from pipeline.imaging.renditions.plain import FORMATS, Format
+from pipeline.serve.refusals import RequestRefused
+from pipeline.types import Box
+
+Output = Literal["cutout", "mask", "json"]
+
+NAMES = ("preset", "box", "output", "rendition", "format", "background")
+"""Names of the options, in the query or in a form."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of a request.
+
+    Attributes:
+        preset: A configured preset.
+        box: Box around the object, in pixels of the upright picture.
+        output: ``cutout``: a picture. ``mask``: an 8-bit PNG. ``json``: both, with quality and signals.
+        rendition: Takes the place of the cutout.
+        form: Format of the cutout.
+        background: Colour behind the cutout, as ``#rrggbb``; None: transparent, or white in JPEG.
+    """
+
+    preset: str
+    box: Box | None = None
+    output: Output = "cutout"
+    rendition: Rendition | None = None
+    form: Format = "png"
+    background: str | None = None
+
+
+def parse_asked(given: Mapping[str, str], presets: tuple[str, ...], renditions: Mapping[str, Rendition]) -> Asked:
+    """Parse the options of a request.
+
+    Args:
+        given: Options by name. Empty values count as absent.
+        presets: Names of the configured presets, the default first.
+        renditions: Renditions by the name of their file.
+
+    Raises:
+        RequestRefused: 400, with the option and its possible values.
+        ItemRefused: The box cannot be used.
+    """
+    unknown = sorted(set(given) - set(NAMES))
+    if unknown:
+        raise _refused(f"there is no option {unknown[0][:40]!r}; use {', '.join(NAMES)}")
+    options = {name: value.strip() for name, value in given.items() if value.strip()}
+    output = _one_of("output", options.get("output", "cutout"), get_args(Output))
+    form = options.get("format", "png").lower()
+    form = FORMATS.get(f".{_one_of('format', form, [suffix.lstrip('.') for suffix in FORMATS])}", "png")
+    rendition = options.get("rendition")
+    if rendition is not None:
+        _one_of("rendition", rendition, list(renditions))
+        if {"format", "background"} & set(options) or output == "mask":
+            raise _refused("a rendition has its own format and background; leave format, background and output=mask out")
+    if output == "mask" and (options.get("background") or form != "png"):
+        raise _refused("a mask is a PNG without a background; leave format and background out")
+    return Asked(
+        preset=_one_of("preset", options.get("preset", presets[0]), presets),
+        box=parse_box(options["box"]) if "box" in options else None,
+        output=cast(Output, output),
+        rendition=None if rendition is None else renditions[rendition],
+        form=form,
+        background=_colour(options["background"]) if "background" in options else None,
+    )
+
+
+def parse_box(text: str) -> Box:
+    """Parse ``x0,y0,x1,y1``, or the same as a JSON list.
+
+    Raises:
+        ItemRefused: It is not four numbers, or has no area.
+    """
+    inner = text.strip()
+    try:
+        values: Any = json.loads(inner) if inner.startswith("[") else inner.split(",")
+    except (ValueError, RecursionError):
+        values = []
+    if not isinstance(values, list) or len(values) != 4 or any(isinstance(value, bool | list | dict) for value in values):
+        raise ItemRefused(f"box {text[:60]!r} is not four numbers; give x0,y0,x1,y1 in pixels")
+    return Box.parse(values)
+
+
+def _one_of(name: str, value: str, known: Any) -> str:
+    if value not in known:
+        listed = ", ".join(known)
+        raise _refused(f"{name} {value[:40]!r} is unknown; choose from {listed}")
+    return value
+
+
+def _colour(text: str) -> str:
+    try:
+        return parse_colour(text)
+    except ConfigError:
+        raise _refused(
+            f'background {text[:40]!r} is not a colour; give six hex digits such as "#f4f1ea", white or black'
+        ) from None
+
+
+def _refused(message: str) -> RequestRefused:
+    return RequestRefused(400, "request", message)

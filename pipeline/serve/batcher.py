@@ -1,0 +1,121 @@
+"""Collect the pictures of concurrent requests into batches for one model.
+
+The model works on one batch at a time, in a thread. Pictures that arrive meanwhile make the next batch. A batch that is not
+full waits a few milliseconds, but only while pictures are being decoded that may join it, so a lone request never waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pipeline.errors import ItemError
+from pipeline.segmenter import Segment, Segmenter
+from pipeline.serve.metrics import Metrics
+from pipeline.types import Box, Pixels
+
+
+@dataclass(eq=False)
+class _Waiting:
+    pixels: Pixels
+    box: Box | None
+    done: asyncio.Future[Segment]
+
+
+class Batcher:
+    """Calls a model with batches. Used by one event loop only.
+
+    Args:
+        segmenter: The loaded model.
+        thread: An executor of one thread, which models share so that their passes take turns.
+        wait_s: Seconds that a batch waits for pictures that are being decoded.
+        metrics: Counts batches.
+    """
+
+    def __init__(self, segmenter: Segmenter, thread: Executor, wait_s: float, metrics: Metrics) -> None:
+        self.segmenter = segmenter
+        self.working_since: float | None = None
+        """When the current pass began, by ``time.monotonic``; None if there is none."""
+        self._thread, self._wait_s, self._metrics = thread, wait_s, metrics
+        self._waiting: deque[_Waiting] = deque()
+        self._coming = 0
+        self._changed = asyncio.Event()
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Announce a picture: it is being decoded inside this block."""
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
+            self._changed.set()
+
+    def put(self, pixels: Pixels, box: Box | None) -> asyncio.Future[Segment]:
+        """Return the future mask of a picture, (H, W, 3) uint8. Cancelling it takes the picture out of the queue.
+
+        The future raises ``ItemError`` if the picture fails.
+        """
+        one = _Waiting(pixels, box, asyncio.get_running_loop().create_future())
+        self._waiting.append(one)
+        self._changed.set()
+        return one.done
+
+    async def run(self) -> None:
+        """Work on batches until cancelled."""
+        try:
+            while True:
+                batch = await self._collect()
+                await self._work(batch)
+        finally:
+            for one in self._waiting:
+                one.done.cancel()
+
+    async def _collect(self) -> list[_Waiting]:
+        """Wait for a picture, and briefly for those that come with it."""
+        until: float | None = None
+        while True:
+            self._changed.clear()
+            while self._waiting and self._waiting[0].done.done():  # cancelled
+                self._waiting.popleft()
+            if self._waiting:
+                now = time.monotonic()
+                until = until or now + self._wait_s
+                if len(self._waiting) >= self.segmenter.batch or not self._coming or now >= until:
+                    break
+            try:
+                async with asyncio.timeout(None if until is None else until - time.monotonic()):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+        batch: list[_Waiting] = []
+        while self._waiting and len(batch) < self.segmenter.batch:
+            one = self._waiting.popleft()
+            if not one.done.done():
+                batch.append(one)
+        return batch
+
+    async def _work(self, batch: list[_Waiting]) -> None:
+        self.working_since = began = time.monotonic()
+        loop = asyncio.get_running_loop()
+        images, boxes = [one.pixels for one in batch], [one.box for one in batch]
+        results: list[Segment | ItemError | BaseException]
+        try:
+            results = list(await loop.run_in_executor(self._thread, self.segmenter.segment, images, boxes))
+        except Exception as error:  # noqa: BLE001  it belongs to the requests; the model goes on with the next ones
+            results = [error] * len(batch)
+        finally:
+            self.working_since = None
+        self._metrics.observe_batch(len(batch), time.monotonic() - began)
+        for one, result in zip(batch, results, strict=True):
+            if one.done.done():
+                continue
+            if isinstance(result, Segment):
+                one.done.set_result(result)
+            else:
+                one.done.set_exception(result)

@@ -1,0 +1,150 @@
+"""Check every request before it is read: host, origin, token. Logs and counts every answer.
+
+The check of ``Host`` keeps out web pages whose name is made to lead to this machine (DNS rebinding). The check of ``Origin``
+keeps out other web pages altogether: a browser would hide the answer from them, but the work would be done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import time
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pipeline.log import log
+from pipeline.serve.metrics import Metrics
+from pipeline.serve.refusals import RequestRefused, refusal_of
+from pipeline.serve.settings import Serving
+
+OPEN = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
+"""Addresses without a token: they say nothing about pictures, and load balancers and people who have not signed in use them."""
+
+DRAIN_S = 2.0
+"""Seconds in which the rest of a refused body is read. A connection that is closed before loses the answer."""
+
+SAFE = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Guard:
+    """ASGI middleware around the application.
+
+    Args:
+        app: The application.
+        settings: Token, hosts, origins.
+        metrics: Counts the answers.
+        paths: The application's addresses; others are counted as ``other``.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Serving, metrics: Metrics, paths: frozenset[str]) -> None:
+        self._app, self._settings, self._metrics, self._paths = app, settings, metrics, paths
+        self._hosts = settings.answered_hosts
+        self._token = None if settings.token is None else hashlib.sha256(settings.token.encode()).digest()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send)
+        try:
+            self._check(scope)
+            await self._app(scope, exchange.receive, exchange.send)
+        except Exception as error:  # noqa: BLE001  no error may reach the client as it is
+            await exchange.refuse(error)
+        finally:
+            path = scope["path"] if scope["path"] in self._paths else "other"
+            seconds = time.monotonic() - exchange.began
+            self._metrics.count_request(path, exchange.status, seconds, exchange.code)
+            facts = {"method": scope["method"], "path": path, "status": exchange.status, "ms": round(1000 * seconds, 1)}
+            if exchange.code:
+                facts["code"] = exchange.code
+            (log.debug if path in {"/health", "/ready", "/metrics"} else log.info)("request", extra={"facts": facts})
+
+    def _check(self, scope: Scope) -> None:
+        """Refuse a request of the wrong host, origin or token.
+
+        Raises:
+            RequestRefused: 401, 403 or 421.
+        """
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if self._hosts is not None and _name(host) not in self._hosts:
+            raise RequestRefused(421, "host", "this host name is not served here; name it with --allow-host")
+        origin = headers.get("origin")
+        if origin is not None and origin not in self._settings.origins and urlsplit(origin).netloc.lower() != host.lower():
+            raise RequestRefused(403, "origin", "pages of other origins are not served; name the origin with --allow-origin")
+        if self._token is None or scope["path"] in OPEN:
+            return
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        digest = hashlib.sha256(given.strip().encode("latin-1", "replace")).digest()
+        if not hmac.compare_digest(digest, self._token) or kind.lower() != "bearer":
+            raise RequestRefused(
+                401, "token", "the token is missing or wrong; send Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
+            )
+
+
+def _name(host: str) -> str:
+    """Return the host name of a ``Host`` header, in lower case; "" for one that cannot be read."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+class _Exchange:
+    """One request with its answer. Adds headers, and makes sure that an early answer arrives."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.began = time.monotonic()
+        self.status, self.code = 499, None  # type: int, str | None  # 499: the client has gone before the answer
+        self._scope, self._receive, self._send = scope, receive, send
+        headers = Headers(scope=scope)
+        self._unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        self._started = False
+
+    async def receive(self) -> Message:
+        """Receive, and notice the body's end."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self._unread = False
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send. The rest of a body that nobody read is read before the connection closes, for a while."""
+        if message["type"] == "http.response.start":
+            self.status, self._started = message["status"], True
+            headers = MutableHeaders(scope=message)
+            self.code = headers.get("X-Error-Code")
+            for name, value in SAFE.items():
+                headers.setdefault(name, value)
+            if self._unread:
+                headers["Connection"] = "close"
+            await self._send(message)
+        elif self._unread and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
+            await self._drain()
+            await self._send({"type": "http.response.body", "body": b""})
+        else:
+            await self._send(message)
+
+    async def refuse(self, error: BaseException) -> None:
+        """Answer with an error, unless an answer has begun."""
+        if not self._started:
+            await refusal_of(error).response()(self._scope, self.receive, self.send)
+
+    async def _drain(self) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                while self._unread:
+                    await self.receive()
+        except TimeoutError:
+            pass

@@ -1,0 +1,174 @@
+"""Describe the service as an OpenAPI document, and as a page for people."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+from pipeline.config.job import Limits
+from pipeline.serve.asked import NAMES
+from pipeline.serve.settings import Serving
+
+ABOUT = {
+    "preset": "A configured preset. Default: the first of /v1/presets.",
+    "box": "Box around the object: x0,y0,x1,y1 in pixels of the upright picture.",
+    "output": "cutout: a picture. mask: an 8-bit PNG, 255 is opaque. json: both as base64, with quality and signals.",
+    "rendition": "A rendition of /v1/renditions in place of the cutout.",
+    "format": "Format of the cutout. JPEG has no transparency and gets white, or the background.",
+    "background": 'A colour behind the object, such as "#f4f1ea", white or black. Default: transparent.',
+}
+
+HEADERS = {
+    "X-Quality": "Quality of the mask from 0 to 1.",
+    "X-Quality-Calibrated": "true: the quality is the chance that the mask is good. false: it only puts masks in order.",
+    "X-Status": "ok, or review for a quality below the preset's threshold.",
+    "X-Reasons": "Signals that lowered the quality most, worst first, separated by commas.",
+    "X-Recipe": "Name and fingerprint of all settings that change pixels or scores.",
+    "X-Note": "A remark about a rendition, such as an object that reaches the border.",
+    "Server-Timing": "Milliseconds of decode, wait (queue and model) and encode.",
+}
+
+REFUSALS = {
+    "400": "An option, the box or the form is wrong.",
+    "401": "The token is missing or wrong.",
+    "403": "Another origin, or an address that may not be read.",
+    "408": "The body came too slowly.",
+    "413": "The body is too large.",
+    "415": "The body is of another kind.",
+    "422": "The bytes are not a picture within the limits, or there is no rendition of an empty mask.",
+    "500": "The model failed on this picture.",
+    "503": "All places of the queue are taken; Retry-After says when to try again.",
+    "504": "The deadline has passed.",
+}
+
+
+def document(presets: Sequence[str], renditions: Sequence[str], limits: Limits, settings: Serving) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document."""
+    values = {
+        "preset": list(presets),
+        "output": ["cutout", "mask", "json"],
+        "rendition": list(renditions),
+        "format": ["png", "webp", "jpeg", "jpg", "tiff", "tif"],
+    }
+    options = {
+        name: {"type": "string", "description": ABOUT[name]} | ({"enum": values[name]} if name in values else {})
+        for name in NAMES
+    }
+    picture = {"schema": {"type": "string", "format": "binary"}}
+    form = {"schema": {"type": "object", "required": ["image"], "properties": {"image": picture["schema"], **options}}}
+    pictures = dict.fromkeys(("image/png", "image/webp", "image/jpeg", "image/tiff"), picture)
+    cutout = {
+        "summary": "Cut out the object of one picture",
+        "description": f"The picture is the body itself, or the field image of a form: at most {limits.max_bytes:,} bytes and "
+        f"{limits.max_pixels:,} pixels. Options stand in the query or in the form. Answers within {settings.deadline_s:g} s.",
+        "parameters": [_parameter(name, options[name]) for name in NAMES],
+        "requestBody": {"required": True, "content": {"image/*": picture, "multipart/form-data": form}},
+        "responses": _answers(pictures | {"application/json": {"schema": {"type": "object"}}}),
+    }
+    rembg = {
+        "model": "A configured preset; any other model gives the default.",
+        "om": "true: the mask instead of the cutout.",
+        "bgc": "Background: red,green,blue,255.",
+    }
+    remove = {
+        "description": "rembg's other options are accepted and have no effect.",
+        "parameters": [_parameter(name, {"type": "string", "description": about}) for name, about in rembg.items()],
+        "responses": _answers({"image/png": picture}),
+    }
+    file = {"schema": {"type": "object", "required": ["file"], "properties": {"file": picture["schema"]}}}
+    url = _parameter("url", {"type": "string", "description": "Address below an allowed root (--allow-root)."}, required=True)
+    paths = {
+        "/v1/cutout": {"post": cutout},
+        "/api/remove": {
+            "post": remove
+            | {"summary": "As rembg's server", "requestBody": {"required": True, "content": {"multipart/form-data": file}}},
+            "get": remove | {"summary": "As rembg's server, by address", "parameters": [url, *remove["parameters"]]},
+        },
+        "/v1/presets": _get("List the configured presets", "application/json"),
+        "/v1/renditions": _get("List the renditions", "application/json"),
+        "/health": _get("Is the process working? 503 if a pass of the model does not end", "application/json"),
+        "/ready": _get("Are the models loaded? 503 before, and while the service ends", "application/json"),
+        "/metrics": _get("Metrics for Prometheus", "text/plain"),
+    }
+    made: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {"title": "Matteline", "version": version("matteline"), "license": {"name": "Apache-2.0"}},
+        "paths": paths,
+        "components": {
+            "schemas": {
+                "Error": {
+                    "type": "object",
+                    "required": ["code", "message"],
+                    "properties": {
+                        "code": {"type": "string", "description": "Stable, for programs."},
+                        "message": {"type": "string", "description": "One sentence for people."},
+                    },
+                }
+            }
+        },
+    }
+    if settings.token is not None:
+        made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        made["security"] = [{"token": []}]
+    return made
+
+
+def _parameter(name: str, schema: dict[str, Any], *, required: bool = False) -> dict[str, Any]:
+    rest = {key: value for key, value in schema.items() if key != "description"}
+    return {"name": name, "in": "query", "required": required, "description": schema["description"], "schema": rest}
+
+
+def _answers(content: dict[str, Any]) -> dict[str, Any]:
+    headers = {name: {"description": about, "schema": {"type": "string"}} for name, about in HEADERS.items()}
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    refusals = {status: {"description": about, "content": error} for status, about in REFUSALS.items()}
+    return {"200": {"description": "The result.", "headers": headers, "content": content}, **refusals}
+
+
+def _get(summary: str, kind: str) -> dict[str, Any]:
+    answer = {"description": summary, "content": {kind: {"schema": {"type": "string" if kind == "text/plain" else "object"}}}}
+    return {"get": {"summary": summary, "responses": {"200": answer}}}
+
+
+STYLE = """:root { color-scheme: light dark; } body { font: 15px/1.5 system-ui, sans-serif; max-width: 900px; margin: 0 auto;
+padding: 0 20px 60px; } code, pre { font-size: .95em; overflow-wrap: anywhere; white-space: pre-wrap; } h2 { margin-top: 2em; }
+table { border-collapse: collapse; width: 100%; } th, td { text-align: left; vertical-align: top; padding: 4px 12px 4px 0;
+border-bottom: 1px solid #8884; } pre { background: #8882; padding: 10px 14px; border-radius: 8px; }"""
+
+
+def docs(described: dict[str, Any]) -> str:
+    """Return a page that says the same as the document: no script, nothing loaded."""
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width, initial-scale=1'>",
+        f"<title>Matteline: addresses</title><style>{STYLE}</style><h1>Matteline</h1>",
+        "<p>The same as <a href='/openapi.json'>an OpenAPI document</a>. <a href='/'>Try it with a picture.</a></p>",
+        "<pre>curl -F image=@cup.jpg http://127.0.0.1:8000/v1/cutout -o cutout.png</pre>",
+        '<p>Every refusal is JSON: <code>{"code": …, "message": …}</code>.</p>',
+    ]
+    for path, methods in described["paths"].items():
+        for method, one in methods.items():
+            parts += [f"<h2><code>{method.upper()} {html.escape(path)}</code></h2><p>{html.escape(one['summary'])}."]
+            parts += [f" {html.escape(one['description'])}" if "description" in one else "", "</p>"]
+            parts.append(_table("option", [(each["name"], _values(each)) for each in one.get("parameters", [])]))
+            parts.append(_table("header", [(name, of["description"]) for name, of in _headers(one).items()]))
+            if method == "post":
+                parts.append(_table("status", [(status, of["description"]) for status, of in one["responses"].items()]))
+    return "\n".join(parts)
+
+
+def _values(parameter: dict[str, Any]) -> str:
+    values = parameter["schema"].get("enum")
+    return str(parameter["description"]) + (f" One of {', '.join(map(json.dumps, values))}." if values else "")
+
+
+def _headers(operation: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = operation["responses"]["200"].get("headers", {})
+    return found
+
+
+def _table(head: str, rows: Sequence[tuple[str, str]]) -> str:
+    lines = "".join(f"<tr><td><code>{html.escape(name)}</code><td>{html.escape(about)}" for name, about in rows)
+    return f"<table><tr><th>{head}<th>meaning{lines}</table>" if rows else ""

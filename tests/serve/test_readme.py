@@ -1,0 +1,49 @@
+"""The commands of ``pipeline/serve/README.md`` work, and its tables name what there is."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pipeline.paths import EXAMPLES
+from pipeline.serve.answers import EXPOSED
+from pipeline.serve.asked import NAMES
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "pipeline" / "serve" / "README.md").read_text(encoding="utf-8")
+COMMANDS = [line for line in README.splitlines() if line.startswith("curl ")]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+def test_the_commands_work(service: Any, tmp_path: Path) -> None:
+    assert len(COMMANDS) == 7
+    for command in COMMANDS:
+        shutil.copy(EXAMPLES / "espresso.jpg", tmp_path / "cup.jpg")
+        fails = command.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}").replace("curl ", "curl --fail -sS ", 1)
+        done = subprocess.run(["bash", "-c", fails], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        if "amazon-main" in command:
+            assert Image.open(tmp_path / "cup.jpg").size == (2000, 2000)
+    assert Image.open(tmp_path / "cutout.webp").size == (600, 400) and Image.open(tmp_path / "mask.png").mode == "L"
+    assert json.loads((tmp_path / "cup.json").read_text())["status"] in {"ok", "review"}
+    assert "x-quality:" in (tmp_path / "headers.txt").read_text()
+
+
+def test_the_tables_name_what_there_is(service: Any) -> None:
+    modules = set(re.findall(r"`(\w+\.py)`", README.partition("## Modules")[2]))
+    assert modules == {path.name for path in (ROOT / "pipeline/serve").glob("*.py")} - {"__init__.py"}
+    for name in (*NAMES, *EXPOSED):
+        assert f"`{name}`" in README, name
+    for path in service.get("/openapi.json").json["paths"]:
+        assert path in README, path
+    used = "\n".join(path.read_text() for path in (ROOT / "pipeline/serve").glob("*.py"))
+    listed = re.findall(r"^\| [\d, ]+\| (`.*?) \|", README, re.M)
+    for code in re.findall(r"`(\w+)`", " ".join(listed)):
+        assert f'"{code}"' in used or code in {"item", "decode", "segment", "refine"}, code
