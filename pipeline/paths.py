@@ -33,6 +33,9 @@ EXAMPLES = PACKAGE / "examples"
 PAGE = PACKAGE / "review" / "page"
 """Template, style and script of the report page."""
 
+SERVE_PAGE = PACKAGE / "serve" / "page"
+"""Template, style and script of the page to try the service."""
+
 
 def example_path(path: str) -> str:
     """Replace ``examples/…`` by the bundled file, unless the current folder has a file of that name."""

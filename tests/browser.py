@@ -90,15 +90,15 @@ class Browser:
                 return message["result"]
             self._note(message)
 
-    def open(self, page: Path, *, width: int = 1280, height: int = 1000, dark: bool = False, phone: bool = False) -> int:
-        """Show a page of ours; gives the milliseconds until its first view stood, pictures and all.
+    def open(self, page: Path | str, *, width: int = 1280, height: int = 1000, dark: bool = False, phone: bool = False) -> int:
+        """Show a page of ours, a file or an address; gives the milliseconds until its first view stood, pictures and all.
 
         The page is whole by then: ``whole_ms`` says since when."""
         scale = 2 if phone else 1
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=page.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         until = time.monotonic() + TIMEOUT_S
         times = "[document.body?.dataset.viewed, document.body?.dataset.ready]"
         while None in (found := self.run(times)):

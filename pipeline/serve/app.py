@@ -21,6 +21,7 @@ from pipeline.serve.asked import Asked, parse_asked
 from pipeline.serve.body import read_body
 from pipeline.serve.guard import Guard
 from pipeline.serve.openapi import docs, document
+from pipeline.serve.page import page
 from pipeline.serve.refusals import RequestRefused, refusal_of
 from pipeline.serve.rembg import fetch, parse_remove
 from pipeline.serve.service import Service
@@ -69,6 +70,7 @@ class _Routes:
             Route("/metrics", self.metrics),
             Route("/openapi.json", self.openapi),
             Route("/docs", self.docs),
+            Route("/", self.page),
         ]
 
     async def cutout(self, request: Request) -> Response:
@@ -147,6 +149,10 @@ class _Routes:
     async def docs(self, _: Request) -> Response:
         """Return the same description for people."""
         return HTMLResponse(docs(self._document), headers={"Content-Security-Policy": DOCS_POLICY})
+
+    async def page(self, _: Request) -> Response:
+        """Return the page to try the service."""
+        return HTMLResponse(page().html, headers={"Content-Security-Policy": page().policy})
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
