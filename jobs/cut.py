@@ -1,4 +1,4 @@
-"""``matteline cut``: cut out single pictures, without a manifest and without Ray."""
+"""``matteline cut``: cut out single pictures, without a manifest and without Ray. ``cut_video`` does it for videos."""
 
 from __future__ import annotations
 
@@ -37,25 +37,30 @@ class _Target(NamedTuple):
 
 
 def cut(
-    pictures: Annotated[list[str], typer.Argument(help="Paths or URIs of pictures. Use - to read one from stdin.")],
+    pictures: Annotated[
+        list[str], typer.Argument(help="Paths or URIs of pictures, or of videos. Use - to read a picture from stdin.")
+    ],
     output: Annotated[
         str | None,
         typer.Option(
             "--output",
             "-o",
-            help="File to write (.png, .webp, .jpg, .tiff), folder for several, or - for stdout. "
-            "Default: <name>-cutout.png in the current folder.",
+            help="File to write (.png, .webp, .jpg, .tiff; for a video .webm, .mov, .mp4), folder for several, or - "
+            "for stdout. Default: <name>-cutout.png (.webm) in the current folder.",
         ),
     ] = None,
     box: Annotated[str | None, typer.Option("--box", help="Box around the object: x0,y0,x1,y1 in pixels.")] = None,
     mask: Annotated[str | None, typer.Option("--mask", help="Also write the mask to this path, an 8-bit PNG.")] = None,
     mask_only: Annotated[
-        bool, typer.Option("--mask-only", help="Write the mask, an 8-bit PNG, instead of the cutout.")
+        bool, typer.Option("--mask-only", help="Write the mask, an 8-bit PNG or a grey video, instead of the cutout.")
     ] = False,
     form: Annotated[
         str | None,
         typer.Option(
-            "--format", metavar="FORMAT", help="png, webp, jpg or tiff. Default: by the suffix of --output, else png."
+            "--format",
+            metavar="FORMAT",
+            help="png, webp, jpg or tiff; for a video webm, mov, mp4 or png (a folder of pictures). "
+            "Default: by the suffix of --output, else png or webm.",
         ),
     ] = None,
     background: Annotated[
@@ -76,11 +81,12 @@ def cut(
     accept_licence: options.AcceptLicence = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Cut out one picture or several.
+    """Cut out pictures, or videos.
 
     Renditions are written beside the cutout: cup.png, cup-amazon-main.jpg. If one of several pictures fails, the others are
     still written, and the exit code is 1.
     """
+    from jobs.cut_video import VideoOptions, are_videos, cut_videos, refuse_for_videos
     from pipeline.config.job import Compute, Limits, Storage, parse_overrides
     from pipeline.config.presets import DEFAULT_PRESET, load_preset
     from pipeline.config.sections import build
@@ -98,6 +104,12 @@ def cut(
     compute = build(Compute, changes.get("compute", {}), "--set")
     files = Files(storage.model_copy(update={"allow_roots": (*storage.allow_roots, *(allow_root or ()))}))
     where = None if box is None else Box.parse([part.strip() for part in box.split(",")])
+    if are_videos(pictures, output, form):
+        refuse_for_videos({"--box": box, "--mask": mask, "--rendition": rendition})
+        chosen = load_preset(preset or DEFAULT_PRESET, changes.get("recipe"))
+        check_licence(chosen, accept_licence)
+        cut_videos(pictures, VideoOptions(output, form, background, mask_only), chosen.recipe, compute, limits, files)
+        return
     targets = _targets(pictures, output, form, background, mask_only)
     if len(targets) > 1 and (box or mask):
         raise ConfigError("--box and --mask are for one picture; use a manifest for boxes of several (matteline run)")

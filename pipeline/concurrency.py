@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -58,8 +58,13 @@ def map_ahead(
         yield waiting.popleft()[1].result()
 
 
-def ahead(items: Iterable[T]) -> Iterator[T]:
-    """Yield the source's items, fetching one ahead in another thread. Closing the iterator does not wait for that thread."""
+def ahead(items: Iterable[T], *, wait: bool = False) -> Generator[T]:
+    """Yield the source's items, fetching one ahead in another thread.
+
+    Args:
+        items: The source.
+        wait: Closing the iterator waits for that thread, so that what the source uses can be closed.
+    """
     source, end = iter(items), object()
     pool = ThreadPoolExecutor(1)
     try:
@@ -68,7 +73,7 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
             coming = pool.submit(next, source, end)
             yield cast(T, item)
     finally:
-        pool.shutdown(wait=False)
+        pool.shutdown(wait=wait)
 
 
 def local_cpus() -> int:

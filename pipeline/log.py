@@ -174,19 +174,20 @@ class PassProgress:
 
     Args:
         what: What is done with what: ``listing objects``.
-        total: Number of things, at least roughly.
+        total: Number of things, at least roughly; 0 if it is unknown.
+        unit: What the things are, to show how many are done per second: ``frames``.
     """
 
-    def __init__(self, what: str, total: int) -> None:
-        self.what, self.total, self.done = what, total, 0
+    def __init__(self, what: str, total: int, unit: str = "") -> None:
+        self.what, self.total, self.unit, self.done = what, total, unit, 0
         self._began = self._logged_at = time.monotonic()
         self._bar: Progress | None = None
 
     def __enter__(self) -> PassProgress:
         if sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=SafeConsole(stderr=True), transient=True)
-            self._bar.add_task(self.what, total=self.total)
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
+            self._bar = Progress(*columns, TimeRemainingColumn(), console=SafeConsole(stderr=True), transient=True)
+            self._bar.add_task(self.what, total=self.total or None, speed="")
             self._bar.start()
         return self
 
@@ -199,7 +200,8 @@ class PassProgress:
         self.done += count
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=self.done)
+            speed = f"{self.done / max(1e-3, now - self._began):.1f} {self.unit}/s" if self.unit else ""
+            self._bar.update(self._bar.task_ids[0], completed=self.done, speed=speed)
         elif now - self._logged_at >= JSON_EVERY_S:
             self._logged_at = now
             per_s = self.done / (now - self._began)

@@ -111,10 +111,14 @@ class Compute(Section):
 
 
 class Limits(Section):
-    """Limits of one image. An item that exceeds them fails."""
+    """Limits of one image or video. An item that exceeds them fails."""
 
-    max_pixels: int = Field(default=100_000_000, ge=1, description="Maximum number of pixels per image.")
+    max_pixels: int = Field(
+        default=100_000_000, ge=1, description="Maximum number of pixels per image, and per frame of a video."
+    )
     max_bytes: int = Field(default=100_000_000, ge=1, description="Maximum number of bytes per image.")
+    max_frames: int = Field(default=1_000_000, ge=1, description="Maximum number of frames per video.")
+    max_seconds: float = Field(default=14_400.0, gt=0, description="Maximum length of a video in seconds.")
     fetch_s: float = Field(default=60.0, gt=0, description="Timeout for reading an image in seconds, retries included.")
     item_s: float = Field(
         default=240.0,

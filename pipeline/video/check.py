@@ -1,0 +1,60 @@
+"""Read a written video back and compare it with what was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from pipeline.errors import WriteError
+from pipeline.video.colour import to_rgba
+from pipeline.video.reader import decoder_of
+from pipeline.video.writer import Written
+
+ALPHA_TOLERANCE = 2.0
+"""Largest difference of a frame's mean alpha, of 255."""
+
+WEBM_TICK_S = 0.001
+
+
+def check_written(path: Path, written: Written) -> None:
+    """Compare the frames, their sizes and times, the alpha and the number of sound tracks.
+
+    Raises:
+        WriteError: They differ. The message says where.
+    """
+    try:
+        with av.open(f"file:{path}") as container:
+            stream: Any = container.streams.video[0]
+            if (tracks := len(container.streams.audio)) != written.tracks:
+                raise WriteError(f"the written video has {tracks} sound tracks instead of {written.tracks}")
+            decoder, count = decoder_of(stream), 0
+            tolerance_s = max(float(stream.time_base), WEBM_TICK_S) * 0.51
+            for packet in container.demux(stream):
+                for frame in decoder.decode(packet if packet.size else None):
+                    if count < len(written.seconds):
+                        _compare(frame, float((frame.pts or 0) * stream.time_base), written, count, tolerance_s)
+                    count += 1
+    except av.error.FFmpegError as error:
+        raise WriteError(f"the written video can't be read back: {error}") from error
+    if count != len(written.seconds):
+        raise WriteError(f"the written video has {count} frames instead of {len(written.seconds)}")
+
+
+def _compare(frame: av.VideoFrame, seconds: float, written: Written, number: int, tolerance_s: float) -> None:
+    if (frame.height, frame.width) != written.size:
+        raise WriteError(
+            f"the written video is {frame.width} x {frame.height} instead of {written.size.width} x {written.size.height}"
+        )
+    if abs(seconds - written.seconds[number]) > tolerance_s:
+        raise WriteError(
+            f"frame {number} of the written video is at {seconds:.4f} s instead of {written.seconds[number]:.4f} s"
+        )
+    if written.alpha is not None:
+        alpha = float(np.mean(to_rgba(frame)[..., 3]))
+        if abs(alpha - written.alpha[number]) > ALPHA_TOLERANCE:
+            raise WriteError(
+                f"frame {number} of the written video has a mean alpha of {alpha:.1f} instead of {written.alpha[number]:.1f}"
+            )

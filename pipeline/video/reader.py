@@ -1,0 +1,274 @@
+"""Read a video's frames in order: upright, 8-bit sRGB, with their timestamps.
+
+Files come from strangers: FFmpeg gets an open file and no name, so that it can't open another one, and may only use the
+demuxers of ``FORMATS``. Counts and durations of headers are never relied on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, BinaryIO, NamedTuple
+
+import av
+import numpy as np
+from av.filter import Graph
+
+from pipeline.config.job import Limits
+from pipeline.errors import DecodeError
+from pipeline.imaging.animation import animation_frames
+from pipeline.imaging.sniff import describe, sniff
+from pipeline.types import Pixels, Size
+from pipeline.video.colour import check_colours, to_rgb
+
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm"
+"""Demuxers of FFmpeg that may be used."""
+
+ALPHA_DECODERS = {"vp9": "libvpx-vp9", "vp8": "libvpx"}
+"""Decoders that keep the alpha of WebM. FFmpeg's own drop it."""
+
+MISSING_S = 1.0
+"""Seconds of a video that may be missing behind the last packet, by its header, before it counts as cut off."""
+
+USUAL_RATE = Fraction(25)
+
+
+class Frame(NamedTuple):
+    """A frame: (H, W, 3) uint8, upright; its time and how long it is shown (0: unknown), in units of ``Facts.time_base``."""
+
+    pixels: Pixels
+    pts: int
+    duration: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a video after its first frame.
+
+    Attributes:
+        size: Size of the upright frames.
+        time_base: Seconds per unit of timestamps.
+        rate: Frames per second, about.
+        aspect: Width of a pixel divided by its height, upright.
+        frames: Number of frames by the header, 0 if it says none. May be wrong.
+        codec: FFmpeg's name of the video codec.
+        sound: FFmpeg's names of the codecs of the sound tracks.
+    """
+
+    size: Size
+    time_base: Fraction
+    rate: Fraction
+    aspect: Fraction = Fraction(1)
+    frames: int = 0
+    codec: str = ""
+    sound: tuple[str, ...] = ()
+
+
+class VideoReader:
+    """Iterates once over the frames of a video. Use as a context manager.
+
+    Args:
+        file: An open file that can seek. It stays open.
+        limits: ``max_pixels`` per frame, ``max_frames`` and ``max_seconds`` per video. Of animations, ``max_bytes``, too.
+
+    Raises:
+        DecodeError: The file is no video, has no frame, is damaged, HDR or above a limit.
+    """
+
+    def __init__(self, file: BinaryIO, limits: Limits) -> None:
+        self.limits = limits
+        self._container: Any = None
+        head = file.read(4096)
+        file.seek(0)
+        try:
+            form = sniff(head)
+        except DecodeError:
+            self._frames = self._decoded(self._open(file, head))
+        else:
+            if form not in {"GIF", "WebP"}:
+                raise DecodeError(f"this is a picture ({form}), not a video; give it a picture's name, or give a video")
+            self._frames = self._animation(file)
+        try:
+            self._first = next(self._frames, None)
+        except BaseException:
+            self.close()
+            raise
+        if self._first is None:
+            self.close()
+            raise DecodeError("this video has no frames")
+        self.facts = self._describe(self._first)
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the demuxer. Not while another thread takes frames."""
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames.
+
+        Raises:
+            DecodeError: The rest is damaged, cut off or above a limit; frames have different sizes.
+        """
+        assert self._first is not None, "the frames can be taken once"
+        start, last, count = self._first.pts, self._first.pts - 1, 0
+        frame: Frame | None = self._first
+        self._first = None
+        seconds = self.facts.time_base
+        while frame is not None:
+            count += 1
+            if Size(*frame.pixels.shape[:2]) != self.facts.size:
+                raise DecodeError(f"frame {count} has another size than the first one; split the video there")
+            if count > self.limits.max_frames:
+                raise DecodeError(f"the video has more than {self.limits.max_frames:,} frames (limits.max_frames)")
+            if (frame.pts - start) * seconds > self.limits.max_seconds:
+                raise DecodeError(f"the video is longer than {self.limits.max_seconds:g} s (limits.max_seconds)")
+            last = max(frame.pts, last + 1)  # damaged files repeat timestamps or run backwards
+            yield frame._replace(pts=last)
+            frame = next(self._frames, None)
+
+    def _describe(self, first: Frame) -> Facts:
+        size = Size(*first.pixels.shape[:2])
+        if self._container is None:
+            return Facts(
+                size, Fraction(1, 1000), Fraction(1000, max(1, first.duration)).limit_denominator(1000), codec="animation"
+            )
+        stream = self._container.streams.video[0]
+        aspect = Fraction(stream.sample_aspect_ratio or 1)
+        turned = self._turns % 2 == 1
+        return Facts(
+            size,
+            stream.time_base,
+            stream.average_rate or stream.guessed_rate or USUAL_RATE,
+            1 / aspect if turned and aspect else aspect or Fraction(1),
+            stream.frames,
+            stream.codec_context.name,
+            tuple(one.codec_context.name if one.codec_context else "unknown" for one in self._container.streams.audio),
+        )
+
+    def _open(self, file: BinaryIO, head: bytes) -> Any:
+        """Return the demuxer.
+
+        Raises:
+            DecodeError: FFmpeg knows no video in it, or its header is above a limit.
+        """
+        try:
+            container = av.open(file, metadata_errors="replace", options={"format_whitelist": FORMATS})
+        except av.error.FFmpegError as error:
+            media = head[4:8] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3"
+            what = "damaged or cut off: its index is missing" if media else f"not a video: the bytes are {describe(head)}"
+            raise DecodeError(f"this file is {what}; give an MP4, MOV, WebM, MKV, GIF or animated WebP file") from error
+        self._container = container
+        try:
+            return self._checked(container)
+        except BaseException:
+            self.close()
+            raise
+
+    def _checked(self, container: Any) -> Any:
+        pictures = [one for one in container.streams.video if "attached_pic" not in str(one.disposition)]
+        if not pictures:
+            what = "only sound" if container.streams.audio else "no video stream"
+            raise DecodeError(f"this file has {what}; give a file with a video stream")
+        stream = pictures[0]
+        if stream.codec_context is None:
+            raise DecodeError("this video is encrypted, or its codec is unknown; convert it to H.264 first")
+        pixels = stream.codec_context.width * stream.codec_context.height
+        if pixels > self.limits.max_pixels:
+            raise DecodeError(
+                f"frames have {stream.codec_context.width} x {stream.codec_context.height} pixels; "
+                f"limits.max_pixels allows {self.limits.max_pixels:,}"
+            )
+        return stream
+
+    def _decoded(self, stream: Any) -> Iterator[Frame]:
+        """Demux and decode. Packets of sound are looked at for their times only, which tell whether the file is cut off."""
+        decoder = decoder_of(stream)
+        deinterlacer: Graph | None = None
+        end = 0.0
+        self._turns = 0
+        step = max(1, round(1 / ((stream.average_rate or USUAL_RATE) * stream.time_base)))
+        expected = 0
+        try:
+            for packet in self._container.demux():
+                if packet.pts is not None:
+                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                if packet.stream is not stream:
+                    continue
+                if packet.is_corrupt:
+                    raise DecodeError(f"this video is damaged or cut off at {end:.2f} s")
+                for raw in decoder.decode(packet if packet.size else None):
+                    if raw.interlaced_frame and deinterlacer is None:
+                        deinterlacer = _make_deinterlacer(stream, raw)
+                    for frame in [raw] if deinterlacer is None else _passed(deinterlacer, raw):
+                        made = self._made(frame, stream.time_base, expected)
+                        expected = made.pts + (made.duration or step)
+                        yield made
+            for frame in [] if deinterlacer is None else _passed(deinterlacer, None):
+                yield self._made(frame, stream.time_base, expected)
+        except av.error.FFmpegError as error:
+            raise DecodeError(f"this video is damaged at about {end:.2f} s") from error
+        promised = (self._container.duration or 0) / av.time_base + (self._container.start_time or 0) / av.time_base
+        if promised - end > MISSING_S or self._is_cut(stream):
+            raise DecodeError(f"this video is cut off: it ends after {end:.2f} s of {promised:.2f} s")
+
+    def _is_cut(self, stream: Any) -> bool:
+        """Return whether the index names bytes behind the end of the file (MP4 and MOV)."""
+        if "mov" not in self._container.format.name:
+            return False
+        ends = [entry.pos + entry.size for entry in list(stream.index_entries)[-1:]]
+        return bool(ends) and max(ends) > self._container.size
+
+    def _made(self, frame: Any, unit: Fraction, expected: int) -> Frame:
+        check_colours(frame)
+        if frame.width * frame.height > self.limits.max_pixels:
+            raise DecodeError(f"frames have {frame.width} x {frame.height} pixels; limits.max_pixels allows fewer")
+        self._turns = round(frame.rotation / 90) % 4
+        pixels = np.ascontiguousarray(np.rot90(to_rgb(frame), self._turns))
+        scale = (frame.time_base or unit) / unit  # a filter has a finer unit
+        return Frame(pixels, expected if frame.pts is None else round(frame.pts * scale), round((frame.duration or 0) * scale))
+
+    def _animation(self, file: BinaryIO) -> Iterator[Frame]:
+        data = file.read(self.limits.max_bytes + 1)
+        if len(data) > self.limits.max_bytes:
+            raise DecodeError(f"the animation has more than {self.limits.max_bytes:,} bytes (limits.max_bytes)")
+        now = 0
+        for pixels, duration_ms in animation_frames(data, self.limits):
+            yield Frame(pixels, now, duration_ms)
+            now += duration_ms
+
+
+def decoder_of(stream: Any) -> Any:
+    """Return the decoder of a stream: of WebM with alpha, the one that keeps it."""
+    context = stream.codec_context
+    other = ALPHA_DECODERS.get(context.name) if stream.metadata.get("alpha_mode") == "1" else None
+    if other is None:
+        context.thread_type = "AUTO"
+        return context
+    return av.CodecContext.create(other, "r")
+
+
+def _make_deinterlacer(stream: Any, frame: Any) -> Graph:
+    """Return a filter that makes progressive frames, one per frame, at the same times."""
+    graph = Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=stream.time_base, name="in"
+    )
+    graph.link_nodes(source, graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")).configure()
+    return graph
+
+
+def _passed(graph: Graph, frame: Any) -> Iterator[Any]:
+    """Put a frame (None: the end) through a filter, and yield what comes out."""
+    graph.vpush(frame)
+    with suppress(av.error.BlockingIOError, av.error.EOFError):
+        while True:
+            yield graph.vpull()

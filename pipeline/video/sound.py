@@ -1,0 +1,87 @@
+"""Carry all sound tracks of a source into an output: copied where the container takes them, else encoded again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import av
+
+from pipeline.errors import DecodeError
+from pipeline.video.forms import Form
+from pipeline.video.reader import FORMATS
+
+OPUS_RATE = 48_000
+"""Samples per second of Opus."""
+
+
+class Sound:
+    """The sound of a source. It is read by a demuxer of its own, as far as the pictures are written.
+
+    Args:
+        file: The source, opened for this. It stays open.
+        output: The container that gets the tracks. They are added here.
+        form: The form of the output.
+    """
+
+    def __init__(self, file: BinaryIO, output: Any, form: Form) -> None:
+        self._source = av.open(file, "r", metadata_errors="replace", options={"format_whitelist": FORMATS})
+        self.notes: list[str] = []
+        self._tracks: dict[int, Any] = {}
+        self._encoded: dict[int, Any] = {}
+        tracks: list[Any] = list(self._source.streams.audio)
+        for track in tracks:
+            if track.codec_context is None:
+                self.notes.append("a sound track has an unknown codec and is left out")
+            elif track.codec_context.name in form.copied:
+                self._tracks[track.index] = output.add_stream_from_template(track)
+            else:
+                self._encoded[track.index] = self._tracks[track.index] = _encoder(output, form, track)
+        self._packets = self._source.demux([one for one in tracks if one.index in self._tracks])
+        self._waiting: Any = None
+        self._over = not self._tracks
+
+    def close(self) -> None:
+        """Close the demuxer."""
+        self._source.close()
+
+    def packets(self, until_s: float) -> Iterator[Any]:
+        """Yield the packets for the output up to a time; infinity yields all.
+
+        Raises:
+            DecodeError: The sound is damaged.
+        """
+        try:
+            while not self._over:
+                packet = self._waiting or next(self._packets, None)
+                self._waiting = None
+                if packet is None:
+                    self._over = True
+                    for encoder in self._encoded.values():
+                        yield from encoder.encode(None)
+                elif packet.pts is not None and float(packet.pts * packet.time_base) > until_s:
+                    self._waiting = packet
+                    return
+                else:
+                    yield from self._carried(packet)
+        except av.error.FFmpegError as error:
+            raise DecodeError(f"the video's sound is damaged, or can't be encoded again: {error.strerror}") from error
+
+    def _carried(self, packet: Any) -> Iterator[Any]:
+        track = packet.stream.index
+        encoder = self._encoded.get(track)
+        if encoder is not None:
+            for frame in packet.decode():
+                yield from encoder.encode(frame)
+        elif packet.dts is not None:  # the last one is empty
+            packet.stream = self._tracks[track]
+            yield packet
+
+
+def _encoder(output: Any, form: Form, track: Any) -> Any:
+    """Add a stream that encodes a track again, with its channels."""
+    context = track.codec_context
+    made = output.add_stream(form.sound, rate=OPUS_RATE if form.sound == "libopus" else context.sample_rate)
+    made.codec_context.layout = context.layout.name
+    made.codec_context.bit_rate = 64_000 * max(1, context.channels)
+    return made

@@ -1,0 +1,99 @@
+"""``matteline cut`` with videos: what is written, and what is refused."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.main import app
+from pipeline.errors import ConfigError, DecodeError, FetchError, WriteError
+from pipeline.log import log
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "video"))
+from clips import frames, write_clip
+
+Cut = Callable[..., int]
+
+
+@pytest.fixture
+def cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_preset: str) -> Cut:
+    """``cut(*arguments)`` runs the command beside ``clip.mp4``, and returns its exit code."""
+    write_clip(tmp_path / "clip.mp4", frames(6, 48, 64), sound=["aac"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(log, "handlers", list[logging.Handler]())  # the command replaces them
+    return lambda *arguments: app(["cut", "-p", fake_preset, *arguments], standalone_mode=False) or 0
+
+
+def test_videos_go_to_a_folder_and_one_that_fails_does_not_keep_the_others(
+    cut: Cut, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("cut off.mp4").write_bytes(Path("clip.mp4").read_bytes()[:900])
+    assert cut("cut off.mp4", "clip.mp4", "-o", "out/") == 1
+    said = capsys.readouterr()
+    assert "out/clip.webm: 6 frames, 0.24 s, 64 x 48, quality" in said.out
+    assert "error: cut off.mp4: this file is damaged or cut off" in said.err and "1 of 2 videos failed" in said.err
+    assert [path.name for path in Path("out").iterdir()] == ["clip.webm"], "nothing temporary is left"
+    with av.open("out/clip.webm") as made:
+        assert made.streams.video[0].metadata["alpha_mode"] == "1" and len(made.streams.audio) == 1
+
+
+def test_pictures_have_a_file_of_their_times_and_the_object(cut: Cut, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cut("clip.mp4", "--format", "png", "-o", "pictures/") == 0
+    assert "a folder of pictures has no sound" in capsys.readouterr().out
+    folder = Path("pictures/clip")
+    lines = (folder / "timestamps.txt").read_text().splitlines()
+    assert lines == ["# timestamp format v2", "0.000", "40.000", "80.000", "120.000", "160.000", "200.000"]
+    assert sorted(path.name for path in folder.iterdir()) == [*(f"{number:06}.png" for number in range(6)), "timestamps.txt"]
+    cutout = np.asarray(Image.open(folder / "000000.png"))
+    assert cutout.shape == (48, 64, 4) and cutout[24, 19, 3] > 200 and cutout[2, 60, 3] < 20
+    with pytest.raises(WriteError, match="is not empty; give a new folder"):
+        cut("clip.mp4", "--format", "png", "-o", "pictures/")
+
+
+def test_an_animation_becomes_a_video_over_a_colour(cut: Cut) -> None:
+    pictures = [Image.fromarray(one) for one in frames(4, 48, 64)]
+    pictures[0].save("moving.webp", save_all=True, append_images=pictures[1:], duration=[40, 80, 40, 120], lossless=True)
+    assert cut("moving.webp", "-o", "moving.mp4", "--background", "#00ff00") == 0
+    with av.open("moving.mp4") as made:
+        found = list(made.decode(video=0))
+    assert [round(float(one.time or 0) * 1000) for one in found] == [0, 40, 120, 160]
+    corner = found[1].to_ndarray(format="rgb24")[:8, -8:].mean((0, 1))
+    assert corner[1] > 200 and max(corner[0], corner[2]) < 60, "green"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (("clip.mp4", "-o", "x.avi"), ConfigError, "must end in .webm, .mov or .mp4 for a video"),
+        (("clip.mp4", "--format", "gif"), ConfigError, "choose webm, mov, mp4, png"),
+        (("clip.mp4", "-o", "x.webm", "--format", "mov"), ConfigError, "name different formats"),
+        (("clip.mp4", "photo.jpg"), ConfigError, "pictures and videos are given together"),
+        (("clip.mp4", "-o", "-"), ConfigError, "give paths instead of -"),
+        (("clip.mp4", "-o", "clip.mp4"), ConfigError, "choose another name"),
+        (("clip.mp4", "other.mp4", "-o", "x.webm"), ConfigError, "is one file, but there are 2 videos"),
+        (("clip.mp4", "--mask", "x.png"), ConfigError, "--mask is for pictures"),
+        (("clip.mp4", "--rendition", "white"), ConfigError, "--rendition is for pictures"),
+        (("missing.mp4", "-o", "x.webm"), FetchError, "missing.mp4: it does not exist"),
+        (("photo.mp4", "-o", "x.webm"), DecodeError, r"photo.mp4: this is a picture \(JPEG\), not a video"),
+        (("clip.mp4", "-o", "x.webm", "--set", "limits.max_pixels=99"), DecodeError, "clip.mp4: frames have 64 x 48 pixels"),
+    ],
+)
+def test_what_is_refused(cut: Cut, arguments: tuple[str, ...], error: type[Exception], words: str) -> None:
+    Image.new("RGB", (8, 8)).save("photo.mp4", "JPEG")
+    before = sorted(Path().iterdir())
+    with pytest.raises(error, match=words):
+        cut(*arguments)
+    assert sorted(Path().iterdir()) == before
+
+
+def test_without_pyav_a_sentence_says_what_to_install(cut: Cut, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.video.extra.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"pip install 'matteline\[video\]'"):
+        cut("clip.mp4")

@@ -1,0 +1,103 @@
+"""Seeded clips for the tests: a dark disc on a light ground, with any container, codec, rate, rotation and sound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+
+HEIGHT, WIDTH = 241, 321
+
+
+def frames(count: int, height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> list[np.ndarray]:
+    """A disc that moves to the right, (H, W, 3) uint8 each. The fake model finds what is darker than the border."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    ground = 200 + 30 * np.sin(x / 40) + rng.normal(0, 2, (height, width))
+    made = []
+    for number in range(count):
+        distance = np.hypot(y - height / 2, x - width * (0.3 + 0.02 * number))
+        alpha = np.clip((height / 5 - distance) / 6 + 0.5, 0, 1)
+        colour = np.stack([ground, ground * 0.9, ground * 0.8], -1)
+        made.append(
+            np.clip(colour * (1 - alpha[..., None]) + np.array([60, 20, 20]) * alpha[..., None], 0, 255).astype(np.uint8)
+        )
+    return made
+
+
+def variable_times(count: int) -> list[int]:
+    """Milliseconds of frames whose gaps are 34 and 83 in turn."""
+    return [sum((34, 83)[step % 2] for step in range(number)) for number in range(count)]
+
+
+def write_clip(
+    path: Path,
+    pictures: Sequence[np.ndarray],
+    *,
+    times_ms: Sequence[int] | None = None,
+    container: str = "mp4",
+    encoder: str = "libx264",
+    pixel_format: str = "yuv444p",
+    options: dict[str, str] | None = None,
+    rotation: int = 0,
+    sound: Sequence[str] = (),
+    colour: dict[str, int] | None = None,
+    interlaced: bool = False,
+    aspect: Fraction | None = None,
+) -> Path:
+    """Write a clip. ``rotation``: degrees counter-clockwise that a player turns the frames."""
+    times = [40 * number for number in range(len(pictures))] if times_ms is None else times_ms
+    height, width = pictures[0].shape[:2]
+    with av.open(str(path), "w", format=container) as output:
+        stream = output.add_stream(
+            encoder, rate=25, options=options or {"crf": "12"} if encoder == "libx264" else options or {}
+        )
+        context = stream.codec_context
+        context.width, context.height, context.pix_fmt = width, height, pixel_format
+        context.time_base = stream.time_base = Fraction(1, 1000)
+        context.colorspace, context.color_range = 1, 1
+        for name, value in (colour or {}).items():
+            setattr(context, name, value)
+        if aspect:
+            context.sample_aspect_ratio = aspect
+        if rotation:
+            stream.set_display_rotation(rotation)
+        tracks = [_add_sound(output, codec) for codec in sound]
+        matrix = Colorspace.ITU709 if context.colorspace == 1 else Colorspace.ITU601
+        for number, (picture, time) in enumerate(zip(pictures, times, strict=True)):
+            frame = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(picture), format="rgba" if picture.shape[2] == 4 else "rgb24"
+            )
+            full = context.color_range == 2
+            frame = frame.reformat(
+                format=pixel_format, dst_colorspace=matrix, dst_color_range=ColorRange.JPEG if full else ColorRange.MPEG
+            )
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            following = times[number + 1] if number + 1 < len(times) else time + 40
+            frame.duration = following - time
+            output.mux(stream.encode(frame))
+        for track, hertz in zip(tracks, (440, 660, 880), strict=False):
+            _sing(output, track, hertz, (times[-1] + 40) / 1000)
+        output.mux(stream.encode(None))
+    return path
+
+
+def _add_sound(output: Any, codec: str) -> Any:
+    track = output.add_stream(codec, rate=48_000)
+    track.codec_context.layout = "stereo"
+    return track
+
+
+def _sing(output: Any, track: Any, hertz: float, seconds: float) -> None:
+    wave = np.sin(np.arange(int(seconds * 48_000)) * 2 * np.pi * hertz / 48_000).astype(np.float32) * 0.5
+    for start in range(0, len(wave), 960):
+        part = wave[start : start + 960]
+        frame = av.AudioFrame.from_ndarray(np.stack([part, part]), format="fltp", layout="stereo")
+        frame.sample_rate, frame.pts, frame.time_base = 48_000, start, Fraction(1, 48_000)
+        output.mux(track.encode(frame))
+    output.mux(track.encode(None))

@@ -1,0 +1,8 @@
+"""Make ``clips`` importable, whose functions write seeded videos."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
