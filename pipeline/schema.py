@@ -55,7 +55,7 @@ SIGNALS = pa.struct(
             pa.float32(),
             "mean |change| of alpha by the refiner in the unknown region; [0, 1], null if nothing was refined",
         ),
-        _field("flip_dice", pa.float32(), "Dice of the masks of frame and mirrored frame; [0, 1], null without recipe.flip"),
+        _field("flip_dice", pa.float32(), "Dice of the masks of frame and mirrored frame; [0, 1], null without the view flip"),
         _field(
             "expected_dice",
             pa.float32(),

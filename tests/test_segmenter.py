@@ -291,7 +291,7 @@ def test_the_trimap_is_that_of_the_mask() -> None:
 
 def test_the_mirrored_frame_and_the_refiner_s_change_are_signals() -> None:
     photo = np.asarray(Image.open(EXAMPLES / "espresso.jpg"))
-    asked = Segmenter("u2netp", threads=2, flip=True)(photo).signals
+    asked = Segmenter("u2netp", threads=2, views=["flip"])(photo).signals
     assert asked["flip_dice"] is not None and 0.9 < asked["flip_dice"] <= 1
     assert asked["refined"] is not None and 0 < asked["refined"] < 0.5
     plain = Segmenter("u2netp", threads=2, refiner="none")(photo).signals

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.rendition import Rendition, check_unique_names, load_rendition
 from pipeline.config.sections import Section, Std
+from pipeline.config.view import View, parse_view
 from pipeline.errors import ConfigError
 
 RECIPE_VERSION = 2
@@ -84,9 +85,9 @@ class Recipe(Section):
         default=(),
         description="Further files per item: names of bundled renditions, paths, or mappings (see rendition).",
     )
-    flip: bool = Field(
-        default=False,
-        description="Run the model on the mirrored frame, too: adds the signal flip_dice and doubles the time.",
+    views: tuple[str, ...] = Field(
+        default=(),
+        description="Further views of each frame, averaged with it: flip, scale:0.75, flip+scale:0.75. Each costs a pass.",
     )
     estimate: bool = Field(
         default=True,
@@ -122,6 +123,13 @@ class Recipe(Section):
 
     @model_validator(mode="before")
     @classmethod
+    def _flip_is_a_view(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "flip" in given:
+            raise ValueError("flip is a view now; write views: [flip], which also averages the two results")
+        return given
+
+    @model_validator(mode="before")
+    @classmethod
     def _bundled_weights_are_pinned(cls, given: Any) -> Any:
         if isinstance(given, dict) and given.get("refiner", "cgm") == "cgm" and not given.get("refiner_weights"):
             return given | {"refiner_weights_sha256": CGM_SHA256}
@@ -147,6 +155,19 @@ class Recipe(Section):
         if not {"mask", "cutout"} & set(outputs):
             raise ValueError("name mask or cutout, because trimaps and renditions are made from them")
         return tuple(sorted(outputs))
+
+    @field_validator("views", mode="before")
+    @classmethod
+    def _one_view_is_a_list_too(cls, views: Any) -> Any:
+        return tuple(name for name in views.split(",") if name.strip()) if isinstance(views, str) else views
+
+    @field_validator("views")
+    @classmethod
+    def _views_are_a_set(cls, views: tuple[str, ...]) -> tuple[str, ...]:
+        named = [str(parse_view(one)) for one in views]
+        if len(set(named)) != len(named):
+            raise ValueError("name each view only once")
+        return tuple(sorted(named))
 
     @field_validator("renditions", mode="before")
     @classmethod
@@ -177,6 +198,11 @@ class Recipe(Section):
     def filled_share(self) -> float:
         """Largest hole that is filled, as a share of the object's area; 0 for none."""
         return self.hole_share if self.holes == "fill" else 0.0
+
+    @property
+    def parsed_views(self) -> tuple[View, ...]:
+        """The views besides the frame itself."""
+        return tuple(parse_view(one) for one in self.views)
 
     def fingerprint(self) -> str:
         """Return a hash of everything that changes masks, cutouts or scores, 64 hex digits. Weights count by hash, not by path.

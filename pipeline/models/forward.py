@@ -50,11 +50,6 @@ def upload(frames: Frames, frame_px: int, device: torch.device) -> Tensor:
     return frames.to(device) if isinstance(frames, Tensor) else to_device(frames, device)
 
 
-def mirror(frames: Frames) -> Frames:
-    """Flip a batch horizontally."""
-    return frames.flip(2) if isinstance(frames, Tensor) else np.ascontiguousarray(frames[:, :, ::-1])
-
-
 def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     """Copy an array to a device; to CUDA through pinned memory, without which the copy would wait for all other work."""
     staged = torch.empty(array.shape, dtype=getattr(torch, array.dtype.name), pin_memory=device.type == "cuda")

@@ -21,6 +21,7 @@ from pipeline.models.passes import PassResult
 from pipeline.models.refiners.refine_tiles import make_refinement
 from pipeline.models.resolve import ResolvedRecipe
 from pipeline.models.signal_names import NAMES
+from pipeline.models.views import Looks, Views
 from pipeline.storage.weights_cache import cache_folder
 from pipeline.types import Mask, Pixels
 
@@ -29,10 +30,10 @@ _Finish = tuple[
     Placement,
     npt.NDArray[np.uint8],
     npt.NDArray[np.float32],
-    npt.NDArray[np.float32] | None,
+    float | None,
     npt.NDArray[np.float32],
 ]
-"""An image with its placement, frame, logits, logits of the mirrored frame, and box."""
+"""An image with its placement, frame, logits, ``flip_dice``, and box."""
 
 
 class GraphPass:
@@ -54,13 +55,14 @@ class GraphPass:
             bundled=graph is not None,
             cache=cache_folder("graphs"),
         )
-        self.framing, self.flip, self.fill = HostFrames(recipe), recipe.flip, recipe.filled_share
+        self.framing, self.fill = HostFrames(recipe), recipe.filled_share
+        self.views = Views(recipe, HostFrames)
         # The network uses all threads for one image; what follows is done for several images at a time, each by one thread.
         self.each = ThreadPoolExecutor(threads or local_cpus(), "finish").map
         self.factor = np.array([recipe.sharpen], np.float32)
         self.measure = Graph(of_frame("measure", recipe.frame_px), 1)
         self.sharpen = Graph(of_frame("sharpen", recipe.frame_px), 1) if recipe.sharpen != 1 else None
-        self.compare = Graph("flip.onnx", 1) if recipe.flip else None
+        self.compare = Graph("flip.onnx", 1) if "flip" in recipe.views else None
         self.estimate = Graph("estimator.onnx", 1) if recipe.estimate else None
         self.find_unknown = Graph(of_frame("unknown", recipe.frame_px), 1) if recipe.refiner != "none" else None
         self.refiner = GraphRefiner(recipe.refiner, threads) if recipe.refiner != "none" else None
@@ -69,21 +71,22 @@ class GraphPass:
         """See ``Pass``."""
         with segment_errors(len(images)):
             frames = self.framing.frames(images, placements)
-            logits = self._logits(frames)
-            mirrored = self._logits(np.ascontiguousarray(frames[:, :, ::-1])) if self.flip else None
-            mirrors = [None] * len(images) if mirrored is None else mirrored
-            work = zip(images, placements, frames, logits, mirrors, boxes, strict=True)
+            looks = self.views.look(self.model, frames, images, placements)
+            logits = [fill_holes(one, self.fill) for one in looks.mean] if self.fill else looks.mean
+            work = zip(images, placements, frames, logits, self._flip_dice(looks), boxes, strict=True)
             one_by_one = list(self.each(self._finish, work) if len(images) > 1 else map(self._finish, work))
         tables, coarse, masks = zip(*one_by_one, strict=True)
         return PassResult(np.concatenate(tables), np.concatenate(coarse), masks)
 
-    def _logits(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        logits = self.model(frames)
-        return np.stack([fill_holes(one, self.fill) for one in logits]) if self.fill else logits
+    def _flip_dice(self, looks: Looks) -> list[float | None]:
+        if looks.mirrored is None or self.compare is None:
+            return [None] * len(looks.plain)
+        pairs = zip(looks.plain, looks.mirrored, strict=True)
+        return [self.compare(plain[None], mirrored[None])[0].item() for plain, mirrored in pairs]
 
     def _finish(self, one: _Finish) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], Mask]:
         """Return an image's row of signals (1, signals), its coarse mask (1, s, s) and its mask."""
-        image, placed, frame, logits, mirrored, box = one
+        image, placed, frame, logits, flip_dice, box = one
         table, coarse, p, reduced = self.measure(logits[None], frame[None], box[None])
         (alpha,) = (p,) if self.sharpen is None else self.sharpen(logits[None], self.factor)
         refinement = None
@@ -95,7 +98,7 @@ class GraphPass:
         (mask,) = self.framing.masks(alpha, [placed], [refinement])
         optional = {
             "refined": None if refinement is None else refinement.change,  # known once the mask is made
-            "flip_dice": None if mirrored is None or self.compare is None else self.compare(logits[None], mirrored[None])[0],
+            "flip_dice": flip_dice,
             "expected_dice": None if self.estimate is None else self.estimate(reduced)[0],
         }
         for name, value in optional.items():

@@ -21,7 +21,7 @@ def measure_signals(
     p: Tensor,
     boxes: Tensor | None,
     frames: Frames,
-    mirrored: Tensor | None = None,
+    flip_dice: Tensor | None = None,
     changes: Sequence[Tensor | None] = (),
     expected_dice: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -33,7 +33,7 @@ def measure_signals(
         boxes: (N, 4) float32 on the same device: the prompts' boxes in pixels of the frame, NaN for an item without one. None
             (no item has a box) is faster.
         frames: (N, S, S, 3) uint8, the model's input.
-        mirrored: (N, S, S), the model's logits of the mirrored frames.
+        flip_dice: (N,), the Dice of the masks of frame and mirrored frame.
         changes: ``Refinement.change`` of each item; empty without a refiner.
         expected_dice: (N,), from ``estimator.expected_dice``.
 
@@ -61,12 +61,12 @@ def measure_signals(
     span = torch.nan_to_num(extremes).sigmoid().diff(dim=0)[0]
     of_box = logits.new_full((len(logits), 3), torch.nan) if boxes is None else _box_signals(y, area, boxes)
     of_mask = torch.stack([soft_dice, stability, confidence, uncertain, area / side**2, border_touch], 1)
-    flip_dice = logits.new_full((len(logits),), torch.nan) if mirrored is None else dice(inside, mirrored.flip(2) > 0)
     nan = logits.new_full((), torch.nan)
     refined = [nan if change is None else change for change in changes] or [nan] * len(logits)
     expected = nan.expand(len(logits)) if expected_dice is None else expected_dice
     of_map = torch.stack([span, finite.float()], 1)
-    optional = torch.stack([torch.stack(refined), flip_dice, expected], 1)
+    flipped = nan.expand(len(logits)) if flip_dice is None else flip_dice
+    optional = torch.stack([torch.stack(refined), flipped, expected], 1)
     table = torch.cat([of_mask, border_shares, of_box, of_map, contour.measure_contour(p, frames), optional], 1)
     step = max(1, side // COARSE_PX)
     return table, inside[:, ::step, ::step].to(torch.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,11 +10,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pipeline.config.recipe import Recipe
 from pipeline.imaging.frame import Placement
 from pipeline.imaging.holes import fill_holes
 from pipeline.models.estimator import expected_dice, load_estimator
 from pipeline.models.failures import segment_errors
-from pipeline.models.forward import Frames, device_memory, mirror, one_thread, to_device, to_host
+from pipeline.models.forward import device_memory, one_thread, to_device, to_host
 from pipeline.models.host_frames import HostFrames
 from pipeline.models.load import Model, load_model
 from pipeline.models.passes import PassResult
@@ -23,7 +25,8 @@ from pipeline.models.refiners.refine_tiles import Refinement
 from pipeline.models.resample import DeviceFrames
 from pipeline.models.resolve import ResolvedRecipe
 from pipeline.models.sharpen import sharpen
-from pipeline.models.signals import measure_signals
+from pipeline.models.signals import dice, measure_signals
+from pipeline.models.views import Share, Views
 from pipeline.storage.weights_cache import cache_folder
 from pipeline.types import Mask, Pixels
 
@@ -40,32 +43,36 @@ class TorchPass:
         self.device = chosen.type
         self.refiner = load_refiner(self.recipe, resolved.refiner_weights, chosen)
         self.estimator = load_estimator(chosen, threads=threads, cache=cache) if self.recipe.estimate else None
-        self.framing: DeviceFrames | HostFrames = (
-            DeviceFrames(self.recipe, chosen) if chosen.type == "cuda" else HostFrames(self.recipe)
-        )
+        self.framing = self._framing_of(self.recipe)
+        on_device = functools.partial(to_device, device=chosen)
+        share_index: Share = on_device if isinstance(self.framing, DeviceFrames) else np.asarray
+        self.views = Views(self.recipe, self._framing_of, share_index, on_device)
 
     def __call__(self, images: Sequence[Pixels], placements: Sequence[Placement], boxes: npt.NDArray[np.float32]) -> PassResult:
         """See ``Pass``. The host waits for the device once, at the end; with a refiner also to learn the unknown regions."""
         with segment_errors(len(images)), torch.inference_mode():
             frames = self.framing.frames(images, placements)
-            logits = self._logits(frames)
+            looks = self.views.look(self.model, frames, images, placements)
+            logits = self._filled(looks.mean)
             with one_thread():
                 p = logits.sigmoid()
                 estimate = None if self.estimator is None else expected_dice(self.estimator, p, frames)
-            mirrored = self._logits(mirror(frames)) if self.recipe.flip else None
+            flip_dice = None if looks.mirrored is None else dice(looks.plain > 0, looks.mirrored.flip(2) > 0)
             sharpened = p if self.recipe.sharpen == 1 else sharpen(logits, self.recipe.sharpen).sigmoid()
             refinements = prepare_refinements(self.refiner, images, placements, frames, sharpened)
             alphas = self._masks(sharpened, placements, refinements)
             # Known once the masks are made.
             changes = [None if one is None else _scalar(one.change, logits) for one in refinements]
             prompts = None if np.isnan(boxes).all() else to_device(boxes, logits.device)
-            signals = measure_signals(logits, p, prompts, frames, mirrored, changes, estimate)
+            signals = measure_signals(logits, p, prompts, frames, flip_dice, changes, estimate)
             table, coarse, *masks = to_host(*signals, *alphas)
             return PassResult(table, coarse, masks)
 
-    def _logits(self, frames: Frames) -> Tensor:
-        """Run the model, and fill holes if the recipe asks for it. They are found on the host, which waits for the device."""
-        logits = self.model(frames)
+    def _framing_of(self, recipe: Recipe) -> DeviceFrames | HostFrames:
+        return DeviceFrames(recipe, self._device) if self.device == "cuda" else HostFrames(recipe)
+
+    def _filled(self, logits: Tensor) -> Tensor:
+        """Fill holes if the recipe asks for it. They are found on the host, which waits for the device."""
         if not self.recipe.filled_share:
             return logits
         (maps,) = to_host(logits)

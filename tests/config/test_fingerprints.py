@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.config.presets import load_preset, preset_names
 
 GOLDEN = Path(__file__).parent / "fingerprints.json"
-OTHERS = {"stretch": True, "refiner": "guided", "foreground": "ben2", "flip": True, "sharpen": 3}
+OTHERS = {"stretch": True, "refiner": "guided", "foreground": "ben2", "views": ["flip"], "sharpen": 3}
 """Settings that no preset has."""
 
 

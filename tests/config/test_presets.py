@@ -186,7 +186,7 @@ def test_fingerprints_are_the_same_in_another_process() -> None:
 BASE = {"name": "base", "model": "onnx", "weights": "a.onnx", "weights_sha256": "0" * 64}
 
 CHANGES: dict[str, Any] = {
-    "flip": True,
+    "views": ["flip"],
     "estimate": False,
     "calibration_sha256": "3" * 64,
     "model": "mvanet",

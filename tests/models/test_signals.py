@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.models.signal_names import signals_by_name
-from pipeline.models.signals import bounding_boxes, box_iou, measure_signals
+from pipeline.models.signals import bounding_boxes, box_iou, dice, measure_signals
 
 NO_BOX = np.full((1, 4), np.nan, np.float32)
 
@@ -89,8 +89,9 @@ def test_border_sides_and_box_shares() -> None:
 def test_flip_dice_and_the_refiners_change_are_reported() -> None:
     logits = square(64, 0, 0, 32, 64)
     boxes, frames = torch.from_numpy(NO_BOX), np.zeros((1, 64, 64, 3), np.uint8)
-    for mirrored, expected in ((logits.flip(2), 1.0), (logits, 0.0)):
-        table, _ = measure_signals(logits, logits.sigmoid(), boxes, frames, mirrored, [torch.tensor(0.25)])
+    for other, expected in ((logits, 1.0), (logits.flip(2), 0.0)):
+        flip_dice = dice(logits > 0, other > 0)
+        table, _ = measure_signals(logits, logits.sigmoid(), boxes, frames, flip_dice, [torch.tensor(0.25)])
         (signals,) = signals_by_name(table.numpy())
         assert signals["flip_dice"] == pytest.approx(expected, abs=1e-3)
         assert signals["refined"] == 0.25
