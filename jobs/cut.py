@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.imaging.renditions.plain import Format
     from pipeline.segmenter import Cutout, Segmenter
     from pipeline.storage.files import Files
-    from pipeline.types import Pixels
+    from pipeline.types import Box, Pixels
 
 PIPE = "-"
 """Names stdin as a picture, and stdout as an output."""
@@ -50,6 +50,7 @@ def cut(
         ),
     ] = None,
     box: Annotated[str | None, typer.Option("--box", help="Box around the object: x0,y0,x1,y1 in pixels.")] = None,
+    label: options.Label = None,
     mask: Annotated[str | None, typer.Option("--mask", help="Also write the mask to this path, an 8-bit PNG.")] = None,
     mask_only: Annotated[
         bool, typer.Option("--mask-only", help="Write the mask, an 8-bit PNG or a grey video, instead of the cutout.")
@@ -95,17 +96,16 @@ def cut(
     from pipeline.models.resolve import check_licence
     from pipeline.paths import example_path
     from pipeline.storage.files import Files
-    from pipeline.types import Box
 
     set_up_logging(verbose=verbose)
-    changes = parse_overrides(set_ or [])
+    changes = parse_overrides([*(set_ or []), *options.label_settings(label)])
     storage = build(Storage, changes.get("storage", {}), "--set")
     limits = build(Limits, changes.get("limits", {}), "--set")
     compute = build(Compute, changes.get("compute", {}), "--set")
     files = Files(storage.model_copy(update={"allow_roots": (*storage.allow_roots, *(allow_root or ()))}))
-    where = None if box is None else Box.parse([part.strip() for part in box.split(",")])
+    where = _parse_box(box, label)
     if are_videos(pictures, output, form):
-        refuse_for_videos({"--box": box, "--mask": mask, "--rendition": rendition})
+        refuse_for_videos({"--box": box, "--label": label, "--mask": mask, "--rendition": rendition})
         chosen = load_preset(preset or DEFAULT_PRESET, changes.get("recipe"))
         check_licence(chosen, accept_licence)
         cut_videos(pictures, VideoOptions(output, form, background, mask_only), chosen.recipe, compute, limits, files)
@@ -145,6 +145,20 @@ def cut(
     if failed:
         err.print(f"{failed} of {len(targets)} pictures failed")
         raise typer.Exit(1)
+
+
+def _parse_box(box: str | None, label: list[str] | None) -> Box | None:
+    """Parse ``--box``.
+
+    Raises:
+        ConfigError: There is a label, too, or the text is no box.
+    """
+    from pipeline.errors import ConfigError
+    from pipeline.types import Box
+
+    if box and label:
+        raise ConfigError("--box already says where the object is; remove --box or --label")
+    return None if box is None else Box.parse([part.strip() for part in box.split(",")])
 
 
 def _targets(
@@ -281,6 +295,10 @@ def _write(target: _Target, mask: str | None, result: Cutout, segmenter: Segment
     height, width = result.alpha.shape
     name = "stdout" if target.path == PIPE else target.path
     say.print(f"{name}: {width} x {height}, quality {result.quality:.2f}{why}", markup=False)
+    if result.detection is not None:
+        box, score, label = result.detection
+        corners = ",".join(f"{value:.0f}" for value in box)
+        say.print(f"found {label!r} in the box {corners} with a score of {score:.2f}", markup=False)
     resolved = segmenter.resolved
     if not resolved.recipe.renditions:
         return

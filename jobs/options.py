@@ -82,6 +82,15 @@ BoxesColumn = Annotated[
 Output = Annotated[
     str | None, typer.Option("--output", "-o", help="Folder for the results, or a URI such as s3://bucket/prefix.")
 ]
+Label = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label",
+        metavar="NAME",
+        help='Cut out the object of this name, e.g. "potted plant", found by a detector (recipe.detector). Repeatable: any of '
+        "the names. auto: the salient object, as without this option.",
+    ),
+]
 AllowRoot = Annotated[
     list[str] | None,
     typer.Option(
@@ -98,7 +107,7 @@ Retry = Annotated[
         help="Retry failed items by error code, e.g. fetch,write, or all. `matteline show` lists the codes.",
     ),
 ]
-Changed = Annotated[bool, typer.Option("--changed", help="Reprocess items whose image, URI or box has changed.")]
+Changed = Annotated[bool, typer.Option("--changed", help="Reprocess items whose image, URI, box or label has changed.")]
 Replace = Annotated[
     bool,
     typer.Option(
@@ -144,6 +153,22 @@ def job_of(
 def run_settings(retry: str | None, **flags: bool) -> list[str]:
     """Return the pairs of the options that a job file may hold in its section ``run``."""
     return [*([f"run.retry={retry}"] if retry else []), *(f"run.{name}=true" for name, is_set in flags.items() if is_set)]
+
+
+def label_settings(labels: list[str] | None) -> list[str]:
+    """Return the settings of ``--label`` as ``section.key=value`` pairs.
+
+    Raises:
+        ConfigError: There are too many, or one is too long.
+    """
+    from pipeline.config.detector import parse_names
+    from pipeline.errors import ConfigError, PromptError
+
+    try:
+        names = parse_names(labels)
+    except PromptError as error:
+        raise ConfigError(f"--label: {error}") from None
+    return [f"recipe.detector.label={json.dumps(names)}"] if names else []
 
 
 def settings(chosen: list[str] | None, endpoint_url: str | None) -> list[str]:

@@ -26,6 +26,7 @@ def run(
     box_column: options.BoxColumn = None,
     boxes_column: options.BoxesColumn = None,
     output: options.Output = None,
+    label: options.Label = None,
     preset: options.Preset = None,
     rendition: options.Renditions = None,
     set_: options.Set = None,
@@ -104,6 +105,7 @@ def run(
     pairs += [f"compute.{name}={count}" for name, count in counts.items() if count is not None]
     pairs += options.run_settings(retry, changed=changed, replace=replace, accept_licence=accept_licence)
     try:
+        pairs += options.label_settings(label)
         pairs += [f"budget.deadline_s={seconds(deadline, '--deadline')}"] if deadline else []
         parsed = options.job_of(manifest, output, preset, job, pairs, allow_root, rendition)
         interval_s = watch_interval(watch, interval)

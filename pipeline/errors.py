@@ -15,6 +15,7 @@ The class of an error decides what happens: the run is refused before work start
         ├── ItemRefused   "item"      the manifest row itself (its box, its URI)
         ├── FetchError    "fetch"     the image cannot be read
         ├── DecodeError   "decode"    the bytes are not an image within the limits
+        ├── PromptError   "prompt"    no object of the given name is found, or the name cannot be used
         ├── SegmentError  "segment"   the model failed
         ├── RefineError   "refine"    the refiner failed
         ├── WriteError    "write"     a mask or cutout cannot be written
@@ -108,6 +109,13 @@ class DecodeError(ItemError):
     about = "the file is not a picture that can be used"
 
 
+class PromptError(ItemError):
+    """No object of the given name is found in the image, or the name cannot be used."""
+
+    code = "prompt"
+    about = "nothing of that name was found in the photo"
+
+
 class SegmentError(ItemError):
     """The model failed on this image."""
 
@@ -151,7 +159,7 @@ class MaskError(ItemError):
 
 
 ITEM_ERRORS: tuple[type[ItemError], ...] = (
-    *(ItemRefused, FetchError, DecodeError, SegmentError, RefineError, WriteError, ItemCrashed),
+    *(ItemRefused, FetchError, DecodeError, PromptError, SegmentError, RefineError, WriteError, ItemCrashed),
 )
 """Every item error of a run, to look codes up."""
 

@@ -21,6 +21,9 @@ CONFIGS = _bundled("configs")
 RENDITIONS = CONFIGS / "renditions"
 """Bundled renditions, one YAML file each."""
 
+DETECTORS = CONFIGS / "detectors"
+"""Bundled detectors, one YAML file each."""
+
 INFRA = _bundled("infra")
 """Kustomize bases, components and overlays."""
 

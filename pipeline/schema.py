@@ -97,7 +97,7 @@ ITEM = pa.schema(
         _field("output_name", pa.string(), "path of its files below masks/, cutouts/ …, without a suffix", nullable=False),
         _field("image_uri", pa.string(), "the image: an absolute path or a URI"),
         _field("box", pa.list_(pa.float64()), "x0, y0, x1, y1 in pixels of the upright image, end-exclusive; null = no box"),
-        _field("error_code", pa.string(), "item, fetch, decode, segment, refine, write or crash; null unless failed"),
+        _field("error_code", pa.string(), "item, fetch, decode, prompt, segment, refine, write or crash; null unless failed"),
         _field("error_detail", pa.string(), "one sentence: what is wrong and how to fix it"),
     ]
 )
@@ -117,6 +117,14 @@ INDEX = pa.schema(
         _field("height", pa.int32(), "size of the upright image, mask and cutout, in pixels"),
         _field("width", pa.int32(), "size of the upright image, mask and cutout, in pixels"),
         ITEM.field("box"),
+        _field(
+            "prompt",
+            pa.list_(pa.string()),
+            "names that a detector looked for; null without recipe.detector, label or with a box",
+        ),
+        _field("detected_box", pa.list_(pa.float64()), "the box that it found and that was used, as box; null without prompt"),
+        _field("detected_label", pa.string(), "the one of the names that the box belongs to most likely"),
+        _field("detector_score", pa.float32(), "score of the box; [0, 1], comparable within one detector only"),
         *_object_fields("mask", "8-bit alpha PNG"),
         *_object_fields("cutout", "RGBA PNG with straight alpha"),
         *_object_fields("trimap", "8-bit PNG, 0 background, 255 object, 128 unknown"),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from numbers import Number
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -18,7 +17,7 @@ from pipeline.config.presets import DEFAULT_PRESET, load_preset
 from pipeline.config.recipe import Recipe
 from pipeline.config.rendition import Rendition, load_rendition, parse_colour
 from pipeline.config.sections import build
-from pipeline.errors import ConfigError, ItemError, ItemRefused, SegmentError
+from pipeline.errors import ConfigError, ItemError, SegmentError
 from pipeline.imaging.components import measure_components
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import Placement, place
@@ -26,7 +25,10 @@ from pipeline.imaging.picture import Picture, PilImage, as_pil, is_several, prev
 from pipeline.imaging.renditions.plain import FORMATS, encode_plain
 from pipeline.imaging.renditions.render import Rendered, render
 from pipeline.imaging.trimap import trimap_of
+from pipeline.models.arguments import parse_boxes, parse_labels
 from pipeline.models.backgrounds import pin_backgrounds
+from pipeline.models.detectors.detector import Detection
+from pipeline.models.detectors.finder import Finder
 from pipeline.models.devices import choose_device_type
 from pipeline.models.engines.forks import check_fork
 from pipeline.models.passes import Pass, load_pass
@@ -43,6 +45,8 @@ class Segment:
 
     mask: Mask
     score: Score
+    detection: Detection | None = None
+    """What was found by name; its box is that of the mask."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,12 +64,14 @@ class Cutout:
         mask: Opacity: (H, W) uint8, 0 transparent, 255 opaque.
         score: Quality, reasons and signals.
         recipe: The settings that made it.
+        detection: With ``label``: the box that was found, its score, and the name. None if none was looked for.
     """
 
     picture: Pixels
     mask: Mask
     score: Score
     recipe: Recipe
+    detection: Detection | None = None
 
     @property
     def alpha(self) -> Mask:
@@ -235,6 +241,7 @@ class Segmenter:
         self.run_pass: Pass = load_pass(self.resolved, device=device, threads=threads, engine=engine)
         self.device = self.run_pass.device
         self.batch = batch or Compute().batch_size_for(self.recipe.frame_px, self.device)
+        self.finder = Finder(self.resolved, files, device=self.device, threads=threads)
 
     @property
     def model(self) -> Any:
@@ -249,11 +256,16 @@ class Segmenter:
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str
-        self, image: Picture, box: Sequence[float] | None = None
+        self, image: Picture, box: Sequence[float] | None = None, label: str | Sequence[str] | None = None
     ) -> Cutout: ...
     @overload
-    def __call__(self, image: Sequence[Picture], box: Sequence[Sequence[float] | None] | None = None) -> list[Cutout]: ...
-    def __call__(self, image: Picture | Sequence[Picture], box: Any = None) -> Cutout | list[Cutout]:
+    def __call__(
+        self,
+        image: Sequence[Picture],
+        box: Sequence[Sequence[float] | None] | None = None,
+        label: str | Sequence[str | Sequence[str] | None] | None = None,
+    ) -> list[Cutout]: ...
+    def __call__(self, image: Picture | Sequence[Picture], box: Any = None, label: Any = None) -> Cutout | list[Cutout]:
         """Cut out one picture, or a list of pictures of any sizes.
 
         Args:
@@ -262,33 +274,53 @@ class Segmenter:
                 composited over white, and the EXIF orientation is applied, as in a job.
             box: x0, y0, x1, y1 around the object, in pixels of the upright picture. For a list of pictures, a list of boxes or
                 None.
+            label: Name of the object, such as ``potted plant``, or a list of names of which any will do. A detector looks for
+                it where there is no box; ``auto`` is the salient object. For a list of pictures, one name for all, or a list
+                with one entry per picture: a name, a list of names, or None. Default: ``recipe.detector.label``.
 
         Returns:
             A ``Cutout``; for a list, a list of them in the same order.
 
         Raises:
             ItemError: The error of the first picture that failed. ``DecodeError``: a file is missing or damaged.
+                ``PromptError``: nothing of that name was found.
             TypeError: This is no picture. The message says what is taken.
-            ConfigError: There are not as many boxes as pictures.
+            ConfigError: There are not as many boxes or labels as pictures; or a label is given without transformers installed.
+            WeightsError: The detector's files cannot be fetched or used.
         """
         several = is_several(image)
         pictures = list(cast(Sequence[Picture], image)) if several else [cast(Picture, image)]
-        parsed = _parse_boxes(box, len(pictures) if several else None)
+        parsed = parse_boxes(box, len(pictures) if several else None)
+        default = self.recipe.detector.label if self.recipe.detector is not None else ()
+        names = parse_labels(label, len(pictures) if several else None, default)
         images = [upright_rgb(picture) for picture in pictures]
         results = []
-        for pixels, segment in zip(images, self.segment(images, parsed), strict=True):
+        for pixels, segment in zip(images, self.segment(images, parsed, names), strict=True):
             if isinstance(segment, ItemError):
                 raise segment
-            results.append(Cutout(pixels, segment.mask, segment.score, self.recipe))
+            results.append(Cutout(pixels, segment.mask, segment.score, self.recipe, segment.detection))
         return results if several else results[0]
 
-    def segment(self, images: Sequence[Pixels], boxes: Sequence[Box | None]) -> list[Segment | ItemError]:
-        """Return masks and scores of images of any sizes. An image that fails gives its error and does not affect others."""
+    def segment(
+        self, images: Sequence[Pixels], boxes: Sequence[Box | None], names: Sequence[tuple[str, ...]] | None = None
+    ) -> list[Segment | ItemError]:
+        """Return masks and scores of images of any sizes. An image that fails gives its error and does not affect others.
+
+        Args:
+            images: (H, W, 3) uint8 each.
+            boxes: Boxes around the objects, or None.
+            names: Names of the objects, which are looked for where there is no box. Default: none.
+        """
         check_fork()
         results: dict[int, Segment | ItemError] = {}
         placements: dict[int, Placement] = {}
-        for number, (image, box) in enumerate(zip(images, boxes, strict=True)):
+        found = self._find(images, boxes, names or [()] * len(images))
+        boxes = [one.box if isinstance(one, Detection) else box for one, box in zip(found, boxes, strict=True)]
+        for number, (image, box, detection) in enumerate(zip(images, boxes, found, strict=True)):
             height, width = image.shape[:2]
+            if isinstance(detection, ItemError):
+                results[number] = detection
+                continue
             try:
                 placements[number] = place((height, width), box, self.recipe)
             except ItemError as error:
@@ -297,7 +329,24 @@ class Segmenter:
         for start in range(0, len(numbers), self.batch):
             batch = numbers[start : start + self.batch]
             results |= self._forward(images, boxes, {number: placements[number] for number in batch})
+        for number, one in enumerate(found):
+            segment = results[number]
+            if isinstance(one, Detection) and isinstance(segment, Segment):
+                results[number] = replace(segment, detection=one)
         return [results[number] for number in range(len(images))]
+
+    def _find(
+        self, images: Sequence[Pixels], boxes: Sequence[Box | None], names: Sequence[tuple[str, ...]]
+    ) -> list[Detection | ItemError | None]:
+        """Return what a detector found where there are names and no box; None elsewhere."""
+        found: list[Detection | ItemError | None] = [None] * len(images)
+        wanted = [number for number, box in enumerate(boxes) if box is None and names[number]]
+        for start in range(0, len(wanted), self.batch):
+            batch = wanted[start : start + self.batch]
+            chosen = self.finder.one_each([images[number] for number in batch], [names[number] for number in batch])
+            for number, one in zip(batch, chosen, strict=True):
+                found[number] = one
+        return found
 
     def _forward(
         self, images: Sequence[Pixels], boxes: Sequence[Box | None], placements: dict[int, Placement]
@@ -334,36 +383,6 @@ class Segmenter:
 def _load_again(recipe: Recipe, files: Files, device: str, threads: int | None, batch: int | None, engine: str) -> Segmenter:
     """Load a segmenter that was pickled."""
     return Segmenter.from_recipe(recipe, files, device=device, threads=threads, batch=batch, engine=engine)
-
-
-def _parse_boxes(given: Any, pictures: int | None) -> list[Box | None]:
-    """Return one box (or None) per picture.
-
-    Args:
-        given: As for ``Segmenter.__call__``.
-        pictures: Their number; None for one picture that is not in a list.
-
-    Raises:
-        ConfigError: There are not as many boxes as pictures.
-        ItemRefused: A box cannot be used.
-    """
-    if pictures is None or given is None:
-        return [_parse_box(given)] * (1 if pictures is None else pictures)
-    boxes = list(given) if isinstance(given, Iterable) else [given]  # of an array: its rows
-    if isinstance(given, str) or any(isinstance(one, Number) for one in boxes):
-        raise ConfigError(f"one box for a list of {pictures} pictures; give a list with one box (or None) per picture")
-    if len(boxes) != pictures:
-        raise ConfigError(f"{pictures} pictures but {len(boxes)} boxes; give a list with one box (or None) per picture")
-    return [_parse_box(box) for box in boxes]
-
-
-def _parse_box(given: Any) -> Box | None:
-    given = given.tolist() if hasattr(given, "tolist") else given  # arrays and tensors
-    if given is None:
-        return None
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        raise ItemRefused(f"box {given!r} is not four numbers; give x0, y0, x1, y1 in pixels, or no box")
-    return Box.parse(given)
 
 
 def _in_frame(box: Box | None, placement: Placement, frame_px: int) -> tuple[float, float, float, float]:

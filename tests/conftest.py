@@ -261,6 +261,16 @@ def fake_preset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+@pytest.fixture(scope="session")
+def tiny_detectors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of detectors with few, random weights, by ``detector.model``."""
+    makers, folder = load_module("tiny_detectors", TESTS / "tiny_detectors.py"), tmp_path_factory.mktemp("detectors")
+    return {
+        "grounding-dino": makers.make_grounding_dino(folder / "grounding-dino"),
+        "owlv2": makers.make_owlv2(folder / "owlv2"),
+    }
+
+
 FAKE_SETTINGS = {
     **{"name": "fake", "fingerprint": "0" * 64, "recipe": {"frame_px": 64}, "output_name": None, "outputs": ["cutout", "mask"]},
     **{"renditions": {}, "review_below": 0.85, "folders": [], "complete": True},

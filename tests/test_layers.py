@@ -35,6 +35,7 @@ LAYERS = [
 
 HOMES = {
     "torch": ("pipeline.models", "pipeline.training", "pipeline.bench"),
+    "transformers": ("pipeline.models.detectors.zero_shot",),
     "timm": ("pipeline.models", "pipeline.training"),
     "onnxruntime": ("pipeline.models",),
     "openvino": ("pipeline.models", "pipeline.bench"),
@@ -141,7 +142,7 @@ from pipeline.run.stages import commit, decode, derive, read, write
 print(*{"torch", "timm", "onnxruntime"} & set(sys.modules))
 from pipeline.models import check, graph_pass, passes
 from pipeline.run.stages import segment
-print(*{"torch", "timm"} & set(sys.modules))
+print(*{"torch", "timm", "transformers"} & set(sys.modules))
 """
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split() == []
 

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.config.detector import UNHASHED as DETECTOR_UNHASHED
+from pipeline.config.detector import Detector
 from pipeline.config.rendition import Rendition, check_unique_names, load_rendition
 from pipeline.config.sections import Section, Std
 from pipeline.config.view import View, parse_view
@@ -105,6 +107,11 @@ class Recipe(Section):
     hole_share: float = Field(
         default=0.02, gt=0, le=1, description="Largest hole that `holes: fill` fills, as a share of the object's area."
     )
+    detector: Detector | None = Field(
+        default=None,
+        description="Finds objects by name: the name of a bundled detector, or a mapping (see detector). "
+        "Default: none, unless names are given.",
+    )
     calibration: str = Field(
         default="",
         description="File of `matteline calibrate` that turns the quality into a probability: path or URI.",
@@ -141,6 +148,11 @@ class Recipe(Section):
         if isinstance(given, dict) and not given.get("calibration") and given.get("review_below") is None:
             return given | {"review_below": REVIEW_BELOW}
         return given
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_of_sections_are_nested(cls, given: Any) -> Any:
+        return _nested(given, "detector") if isinstance(given, dict) else given
 
     @field_validator("outputs", mode="before")
     @classmethod
@@ -216,15 +228,30 @@ class Recipe(Section):
             raise ConfigError("the recipe has no weights_sha256 yet; resolve the recipe before taking its fingerprint")
         if self.refiner_weights and self.refiner_weights_sha256 is None:
             raise ConfigError("the recipe has no refiner_weights_sha256 yet; resolve the recipe before taking its fingerprint")
+        if self.detector is not None and (self.detector.weights_sha256 is None or self.detector.precision == "auto"):
+            raise ConfigError("the recipe's detector is not pinned yet; resolve the recipe before taking its fingerprint")
         if self.calibration and self.calibration_sha256 is None:
             raise ConfigError("the recipe has no calibration_sha256 yet; resolve the recipe before taking its fingerprint")
         text = json.dumps(self.facts() | {"version": RECIPE_VERSION}, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def facts(self) -> dict[str, Any]:
-        """Return everything that changes masks, cutouts or scores, as JSON."""
-        return self.model_dump(mode="json", exclude=UNHASHED | DERIVED)
+        """Return everything that changes masks, cutouts or scores, as JSON. Without a detector, there is no key for it."""
+        excluded: dict[str, Any] = dict.fromkeys(UNHASHED | DERIVED, True)
+        excluded["detector"] = DETECTOR_UNHASHED if self.detector is not None else True
+        return self.model_dump(mode="json", exclude=excluded)
 
     def label(self) -> str:
         """Return the name and the first 12 digits of the fingerprint: ``mvanet-lite-bf428fe462b9``."""
         return f"{self.name}-{self.fingerprint()[:12]}"
+
+
+def _nested(given: dict[str, Any], section: str) -> dict[str, Any]:
+    """Move keys such as ``detector.threshold`` into the mapping of their section, which may be the name of a preset."""
+    prefix = f"{section}."
+    inner = {key.removeprefix(prefix): value for key, value in given.items() if str(key).startswith(prefix)}
+    if not inner:
+        return given
+    whole = given.get(section)
+    whole = {"preset": whole} if isinstance(whole, str) else dict(whole or {})
+    return {key: value for key, value in given.items() if not str(key).startswith(prefix)} | {section: whole | inner}

@@ -10,6 +10,7 @@ from pipeline.config.presets import Preset
 from pipeline.config.recipe import REVIEW_BELOW, Recipe
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models.backgrounds import Backgrounds, pin_backgrounds
+from pipeline.models.detectors.files import resolve_detector
 from pipeline.paths import WEIGHTS
 from pipeline.quality.calibration import Calibration, load_calibration
 from pipeline.storage.files import Files
@@ -29,6 +30,8 @@ class ResolvedRecipe:
     """None: scores are not calibrated."""
     backgrounds: Backgrounds
     """Background pictures of the renditions."""
+    detector: Path | None = None
+    """Folder of the detector's files; None without a detector."""
 
     def check(self, engine: str) -> None:
         """Refuse unusable weights without loading them.
@@ -58,7 +61,7 @@ def resolve(recipe: Recipe, files: Files, *, gpu: bool, limits: Limits | None = 
 
     Raises:
         ConfigError: A background cannot be used.
-        WeightsError: A weights or calibration file cannot be fetched, or does not match its hash.
+        WeightsError: A weights or calibration file cannot be fetched, or does not match its hash. The same for a detector.
     """
     renditions, backgrounds = pin_backgrounds(recipe.renditions, files, limits or Limits())
     uris = {
@@ -71,6 +74,9 @@ def resolve(recipe: Recipe, files: Files, *, gpu: bool, limits: Limits | None = 
     for setting, uri in uris.items():
         if uri:
             paths[setting], pinned[f"{setting}_sha256"] = _fetch(setting, uri, getattr(recipe, f"{setting}_sha256"), files)
+    detector = None
+    if recipe.detector is not None:
+        pinned["detector"], detector = resolve_detector(recipe.detector, files, gpu=gpu)
     recipe = recipe.model_copy(update=pinned)
     if recipe.precision == "auto" and not gpu:
         recipe = recipe.model_copy(update={"precision": "fp32"})  # on all CPUs, so that a run can go on on another machine
@@ -80,7 +86,7 @@ def resolve(recipe: Recipe, files: Files, *, gpu: bool, limits: Limits | None = 
         recipe = resolve_precision(recipe, paths["weights"], gpu=gpu)
     calibration = load_calibration(recipe, paths["calibration"])
     recipe = with_threshold(recipe, calibration)
-    return ResolvedRecipe(recipe, paths["weights"], paths["refiner_weights"], calibration, backgrounds)
+    return ResolvedRecipe(recipe, paths["weights"], paths["refiner_weights"], calibration, backgrounds, detector)
 
 
 def with_threshold(recipe: Recipe, calibration: Calibration | None) -> Recipe:

@@ -10,17 +10,19 @@ from dataclasses import dataclass, fields
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.config.detector import Detector
 from pipeline.config.job import Job
-from pipeline.errors import ItemError, StorageError
+from pipeline.errors import ItemError, PromptError, StorageError
 from pipeline.log import log
 from pipeline.manifest.id_set import IdSet, contains, hash_ids, merge_ids, sort_ids
 from pipeline.manifest.manifest import Manifest, read
+from pipeline.manifest.prompts import prompts_of
 from pipeline.manifest.snapshot import NO_FILES, Snapshot
 from pipeline.output.index import read_index
 from pipeline.output.output import Output
 from pipeline.storage.uris import strip_signature
 
-COLUMNS = ["item_id", "image_uri", "box", "image_sha256", "image_version", "status"]
+COLUMNS = ["item_id", "image_uri", "box", "prompt", "image_sha256", "image_version", "status"]
 THREADS = 32
 """Images that are checked at the same time."""
 
@@ -34,7 +36,7 @@ class _Known:
 
     ids: IdSet
     requests: IdSet
-    """Hashes of id, URI and box."""
+    """Hashes of id, URI, box and names."""
     images: IdSet
     """Ids of items whose image was read, and may have changed since."""
     versions: IdSet
@@ -46,9 +48,10 @@ class _Known:
 def changed(manifest: Manifest, output: Output, job: Job, *, failed_only: bool = False, ready: Snapshot = NO_FILES) -> IdSet:
     """Return the ids of the items in the index whose manifest row or image has changed.
 
-    Rows are compared by URI and box. Images are compared by version (ETag, or size and time) with one request per image; if the
-    version differs or is unknown, the image is read and compared by hash. Images that cannot be read count as unchanged, and
-    so do items whose image was never read (``--retry fetch`` reprocesses those).
+    Rows are compared by URI, box and, with a detector, by the names that it looks for. Images are compared by version (ETag, or
+    size and time) with one request per image; if the version differs or is unknown, the image is read and compared by hash.
+    Images that cannot be read count as unchanged, and so do items whose image was never read (``--retry fetch`` reprocesses
+    those).
 
     Args:
         manifest: The manifest.
@@ -60,7 +63,8 @@ def changed(manifest: Manifest, output: Output, job: Job, *, failed_only: bool =
     Raises:
         StorageError: The index cannot be read, or the share of unreadable images exceeds the error budget.
     """
-    known, found, checked, unreadable = _read_known(output, failed_only, ready), [], 0, 0
+    detector = job.recipe.detector
+    known, found, checked, unreadable = _read_known(output, detector, failed_only, ready), [], 0, 0
 
     def version_of(uri: str) -> str:
         return output.files.version(manifest.allowlist.real_path(uri))
@@ -72,7 +76,10 @@ def changed(manifest: Manifest, output: Output, job: Job, *, failed_only: bool =
     with ThreadPoolExecutor(THREADS) as pool:
         for fragment in manifest.fragments:
             for items in read(manifest, fragment, output.files):
-                ids, same = hash_ids(items["item_id"]), contains(known.requests, _hash_requests(items))
+                ids, same = (
+                    hash_ids(items["item_id"]),
+                    contains(known.requests, _hash_requests(items, _prompts(items, detector))),
+                )
                 found.append(ids[contains(known.ids, ids) & ~same])
                 rows = items.select(["item_id", "image_uri"]).filter(pa.array(same & contains(known.images, ids)))
                 checked += rows.num_rows
@@ -109,7 +116,7 @@ def _look_up(step: Callable[[str], str], rows: pa.Table, pool: ThreadPoolExecuto
     return rows.append_column("fact", facts).filter(facts.is_valid()), facts.null_count
 
 
-def _read_known(output: Output, failed_only: bool, ready: Snapshot) -> _Known:
+def _read_known(output: Output, detector: Detector | None, failed_only: bool, ready: Snapshot) -> _Known:
     buffers = [bytearray() for _ in fields(_Known)]
     for part in read_index(output, COLUMNS):
         rows = part.filter(pc.equal(part["status"], "failed")) if failed_only else part
@@ -119,7 +126,7 @@ def _read_known(output: Output, failed_only: bool, ready: Snapshot) -> _Known:
         to_check = pc.and_not(was_read, pa.array(contains(ready, _hash_pairs(rows["image_uri"], versions))))
         pieces = (
             hash_ids(ids),
-            _hash_requests(rows),
+            _hash_requests(rows, None if detector is None else rows["prompt"]),
             hash_ids(ids.filter(to_check)),
             _hash_pairs(ids.filter(has_version), versions.filter(has_version)),
             _hash_pairs(ids.filter(was_read), sha256s.filter(was_read)),
@@ -129,10 +136,19 @@ def _read_known(output: Output, failed_only: bool, ready: Snapshot) -> _Known:
     return _Known(*map(sort_ids, buffers))
 
 
-def _hash_requests(rows: pa.Table) -> IdSet:
-    """Hash id, URI and box of each row."""
+def _prompts(items: pa.Table, detector: Detector | None) -> pa.ChunkedArray | None:
+    """Return the names that a detector looks for, as in the index column ``prompt``; None without a detector."""
+    if detector is None:
+        return None
+    names = [None if isinstance(one, PromptError) else list(one) or None for one in prompts_of(items, detector)]
+    return pa.chunked_array([names], pa.list_(pa.string()))
+
+
+def _hash_requests(rows: pa.Table, prompts: pa.ChunkedArray | None = None) -> IdSet:
+    """Hash id, URI, box and, if there are any, names of each row."""
     boxes = pc.binary_join(rows["box"].cast(pa.list_(pa.string())), ",")
-    return _hash_pairs(rows["item_id"], _without_signatures(rows["image_uri"]), boxes)
+    names = () if prompts is None else (pc.binary_join(prompts, "\n"),)
+    return _hash_pairs(rows["item_id"], _without_signatures(rows["image_uri"]), boxes, *names)
 
 
 def _without_signatures(uris: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -29,6 +29,7 @@ def run(
     manifest: PathLike | None = None,
     output: PathLike | None = None,
     *,
+    label: str | Iterable[str] = (),
     preset: PathLike | None = None,
     rendition: PathLike | Iterable[PathLike] = (),
     settings: Mapping[str, Any] | None = None,
@@ -53,13 +54,15 @@ def run(
     Args:
         manifest: Images: a folder, or Parquet, CSV or JSON Lines with a column image_uri. Path or URI.
         output: Folder for the results, or a URI such as ``s3://bucket/prefix``.
+        label: Name of the object to cut out, such as ``potted plant``, or several of which any will do. A detector looks for it
+            in images that have no box and no label of their own.
         preset: Model: a name from ``matteline models``, or path of a YAML file.
         rendition: Renditions to write as well: a name from ``matteline renditions``, path of a YAML file, or several of these.
         settings: Settings by their names in configs/README.md, such as ``{"recipe.stretch": True, "compute.actors": 2}``.
         job: Path of a YAML file with manifest, output, preset and settings. The other arguments take precedence.
         allow_root: Allow images below this folder, prefix or web address (or several), besides the manifest's folder.
         retry: Process failed items again that have these error codes, such as ``"fetch,write"`` or ``["fetch"]``, or ``"all"``.
-        changed: Process items again whose image, URI or box has changed.
+        changed: Process items again whose image, URI, box or label has changed.
         replace: Process items again that were made with another recipe. Without it, another recipe is refused.
         accept_licence: Allow weights whose licence restricts commercial use.
         progress: A function that is called with a ``RunProgress``: at the start, when items are finished but at most four times
@@ -90,7 +93,7 @@ def run(
         manifest=_text(manifest, "manifest"),
         output=_text(output, "output"),
         preset=_text(preset, "preset"),
-        overrides=settings or {},
+        overrides={**(settings or {}), **_label(label)},
         job_file=_text(job, "job"),
         renditions=_texts(rendition, "rendition"),
         allow_roots=_texts(allow_root, "allow_root"),
@@ -112,6 +115,14 @@ def _text(given: PathLike | None, name: str) -> str | None:
 def _texts(given: PathLike | Iterable[PathLike], name: str) -> list[str]:
     several = [given] if isinstance(given, str | os.PathLike) else given or ()
     return [text for one in several if (text := _text(one, name)) is not None]
+
+
+def _label(given: str | Iterable[str]) -> dict[str, Any]:
+    """Return the settings of ``label``; none for ``auto``."""
+    from pipeline.config.detector import parse_names
+
+    names = parse_names(given if isinstance(given, str) else list(given))
+    return {"recipe.detector.label": names} if names else {}
 
 
 class _Callable(ModuleType):

@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def is_cached(uri: str, sha256: str | None, files: Files) -> bool:
         return Path(files.absolute(uri)).is_file()
     if _baked(uri, sha256) is not None:
         return True
-    cached = _in_hub_cache(uri, _hub_cache()) if kind == "hf" else _cached(cache_folder(), sha256, uri)
+    cached = _in_hub_cache(uri, hub_cache()) if kind == "hf" else _cached(cache_folder(), sha256, uri)
     return cached is not None
 
 
@@ -200,16 +200,35 @@ def _copy_object(uri: str, known_etag: str, write: Callable[[bytes], None], file
 def _from_hub(uri: str) -> Path:
     """Download a file of the Hugging Face hub into the hub's own cache. A cached commit needs no network."""
     repository, file, revision = _hub_names(uri)
-    from huggingface_hub import errors as hub
     from huggingface_hub import hf_hub_download
 
-    subject = f"weights {uri}"
+    with hub_errors(f"weights {uri}", revision, _HUB_FORM):
+        return Path(hf_hub_download(repository, file, revision=revision, cache_dir=hub_cache()))
+
+
+@contextlib.contextmanager
+def hub_errors(subject: str, revision: str, form: str, without_hub: str = "") -> Iterator[None]:
+    """Map the errors of a download from the Hugging Face hub.
+
+    Args:
+        subject: What is downloaded.
+        revision: Its revision.
+        form: The form of such addresses.
+        without_hub: What to do if the hub cannot be reached, after a semicolon.
+
+    Raises:
+        WeightsError: In one sentence.
+    """
+    from huggingface_hub import errors as hub
+
     try:
-        return Path(hf_hub_download(repository, file, revision=revision, cache_dir=_hub_cache()))
+        yield
     except hub.GatedRepoError:
         raise WeightsError(f"{subject}: its owner must grant access; request it on its page and set HF_TOKEN") from None
     except hub.LocalEntryNotFoundError:
-        raise WeightsError(f"{subject}: the Hugging Face hub can't be reached, and the file isn't cached") from None
+        raise WeightsError(
+            f"{subject}: the Hugging Face hub can't be reached, and the file isn't cached{without_hub}"
+        ) from None
     except hub.RepositoryNotFoundError:
         raise WeightsError(
             f"{subject}: the repository does not exist or is private; correct recipe.weights or set HF_TOKEN"
@@ -217,7 +236,9 @@ def _from_hub(uri: str) -> Path:
     except (hub.RevisionNotFoundError, hub.EntryNotFoundError):
         raise WeightsError(f"{subject}: no such file at revision {revision!r}; correct recipe.weights") from None
     except (OSError, ValueError, hub.HTTPError) as error:  # type: ignore[attr-defined]  # of the hub's own httpx
-        raise WeightsError(f"{subject} can't be downloaded ({type(error).__name__}); the form is {_HUB_FORM}") from error
+        raise WeightsError(
+            f"{subject} can't be downloaded ({type(error).__name__}); the form is {form}{without_hub}"
+        ) from error
 
 
 def _in_hub_cache(uri: str, folder: Path | None) -> Path | None:
@@ -238,9 +259,16 @@ def _hub_names(uri: str) -> tuple[str, str, str]:
     return f"{parts[0]}/{parts[1]}", parts[2], revision or "main"
 
 
-def _hub_cache() -> Path | None:
+def hub_cache() -> Path | None:
+    """Return the cache of files of the Hugging Face hub; None for the hub's own default."""
     chosen = os.environ.get("MATTELINE_CACHE")
     return Path(chosen) / "huggingface" if chosen else None
+
+
+def baked_hub_cache() -> Path | None:
+    """Return the read-only cache of files of the hub in a container image; None if there is none."""
+    baked = os.environ.get("MATTELINE_BAKED")
+    return Path(baked) / "huggingface" if baked else None
 
 
 def _mismatch(uri: str, actual: str, expected: str) -> WeightsError:

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from pipeline.config.columns import Columns
+from pipeline.config.detector import Detector, detector_names, load_detector_preset
 from pipeline.config.job import Budget, Compute, Destination, Drift, Limits, Notify, Storage
 from pipeline.config.presets import load_preset, preset_names
 from pipeline.config.recipe import Recipe
@@ -43,6 +44,11 @@ SECTIONS: dict[str, tuple[type[Section], str]] = {
     "drift": (Drift, "When a run warns that its results differ from the last accepted ones."),
     "notify": (Notify, "Where a run reports its end."),
     "run": (RunOptions, "Options of `matteline run`, for job files."),
+    "detector": (
+        Detector,
+        "The keys of `recipe.detector`, or of `detector` in a detector's file. All enter the fingerprint, except `preset` and "
+        "`weights`.",
+    ),
     "rendition": (Rendition, "The keys of a rendition file, or of an entry of `recipe.renditions`."),
     "shadow": (Shadow, "The keys of a rendition's `shadow`. Lengths are shares of the object's height."),
 }
@@ -112,6 +118,15 @@ def presets() -> str:
     return "\n".join([*rows, ""])
 
 
+def detectors() -> str:
+    """Return the table of bundled detectors."""
+    rows = ["| detector | licence of the weights | MB | for |", "|---|---|--:|---|"]
+    for name in detector_names():
+        one = load_detector_preset(name)
+        rows.append(f"| [`{name}`](detectors/{name}.yaml) | {one.licence} | {one.size_mb:g} | {one.about} |")
+    return "\n".join([*rows, ""])
+
+
 def renditions() -> str:
     """Return the table of bundled renditions."""
     rows = ["| rendition | file | for |", "|---|---|---|"]
@@ -121,7 +136,7 @@ def renditions() -> str:
     return "\n".join([*rows, ""])
 
 
-TABLES = {"presets": presets, "renditions": renditions, "settings": settings}
+TABLES = {"presets": presets, "detectors": detectors, "renditions": renditions, "settings": settings}
 
 
 def updated(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.detector import Detector
 from pipeline.config.job import JOB_SECTIONS, load_job, parse_overrides
 from pipeline.config.presets import load_preset
 from pipeline.config.rendition import load_rendition
@@ -58,7 +59,9 @@ def test_settings_on_the_command_line_exist() -> None:
     pairs = re.findall(r"--set (?!section)([\w.]+=[^\s`]+)", TEXT)
     assert pairs
     for section, values in parse_overrides(pairs).items():
-        assert values.keys() <= GENERATOR["SECTIONS"][section][0].model_fields.keys()
+        inner = {name.partition(".")[2] for name in values if name.startswith("detector.")}
+        assert inner <= Detector.model_fields.keys()
+        assert {name.partition(".")[0] for name in values} <= GENERATOR["SECTIONS"][section][0].model_fields.keys()
 
 
 def test_links_point_at_files() -> None:

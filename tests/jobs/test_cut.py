@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 from jobs.main import app
 from pipeline import Segmenter
 from pipeline.config.job import load_job
-from pipeline.errors import ConfigError, DecodeError, FetchError
+from pipeline.errors import ConfigError, DecodeError, FetchError, PromptError
 from pipeline.log import log
 from pipeline.run.driver import run_job
 
@@ -165,3 +166,20 @@ def test_python_cut_and_run_fill_the_same_holes(cut: Cut, fake_preset: str) -> N
         assert np.array_equal(np.asarray(opened(f"out-{holes}/cutouts/plate.png")), cutout)
     assert masks["keep"][120, 110] < 128 and masks["keep"][120, 260] < 128
     assert masks["fill"][120, 110] == 255 and masks["fill"][120, 260] < 128, "the ring's is larger"
+
+
+def test_by_name(cut: Cut, tiny_detectors: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    detector = {"model": "owlv2", "weights": tiny_detectors["owlv2"], "threshold": 0.3}
+    settings = [part for key, value in detector.items() for part in ("-s", f"recipe.detector.{key}={value}")]
+    assert cut("photo-000.jpg", "--label", "чашка", "--label", "Übertopf", "-o", "named.png", *settings) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"found '(чашка|Übertopf)' in the box \d+,\d+,\d+,\d+ with a score of 0\.\d\d", said)
+    assert opened("named.png").mode == "RGBA"
+    assert cut("photo-000.jpg", "--label", "auto", "-o", "salient.png") == 0
+    assert "found" not in capsys.readouterr().out
+    with pytest.raises(PromptError, match="no 'cup' was found"):
+        cut("photo-000.jpg", "--label", "cup", *settings, "-s", "recipe.detector.threshold=0.9999")
+    with pytest.raises(ConfigError, match="remove --box or --label"):
+        cut("photo-000.jpg", "--label", "cup", "--box", "1,1,50,50")
+    with pytest.raises(ConfigError, match="--label: the label"):
+        cut("photo-000.jpg", "--label", "x" * 300)

@@ -55,6 +55,10 @@ def batch(seed: int, *ids: str) -> pa.Table:
         "quality_calibrated": [False] * count,
         "reasons": pa.array([[]] * count, pa.list_(pa.string())),
         "signals": pa.nulls(count, SIGNALS),
+        "prompt": pa.nulls(count, pa.list_(pa.string())),
+        "detected_box": pa.nulls(count, pa.list_(pa.float64())),
+        "detected_label": pa.nulls(count, pa.string()),
+        "detector_score": pa.nulls(count, pa.float32()),
         "segment_s": pa.array([0.1] * count, pa.float32()),
     }
     return pa.table(facts)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from pipeline.concurrency import local_cpus
-from pipeline.errors import ItemError, PipelineError
+from pipeline.errors import ItemError, PipelineError, PromptError
+from pipeline.manifest.prompts import prompts_of
 from pipeline.models.failures import BrokenDevice
 from pipeline.run.context import StageContext
 from pipeline.run.crash_ledger import IsolatedBatch, end_process
@@ -18,6 +20,13 @@ from pipeline.run.stages.process import tune_process
 from pipeline.schema import SIGNALS
 from pipeline.segmenter import Segment, Segmenter
 from pipeline.types import Box
+
+
+class _Rows(NamedTuple):
+    """A batch with the names that are looked for in each row's image."""
+
+    table: pa.Table
+    names: list[tuple[str, ...]]
 
 
 class SegmentBatch:
@@ -38,6 +47,8 @@ class SegmentBatch:
                 batch=context.batch_size,
                 engine=compute.engine,
             )
+            if context.recipe.detector is not None:
+                self.segmenter.finder.load()
         except PipelineError as error:
             self.refused = error  # raised here, Ray would report a dead actor instead
 
@@ -47,22 +58,32 @@ class SegmentBatch:
             raise self.refused
         start = time.perf_counter()
         errors = errors_of(batch)
+        prompts = prompts_of(batch, self.context.recipe.detector)
+        names = [() if isinstance(one, PromptError) else one for one in prompts]
+        for row, one in enumerate(prompts):
+            if errors[row] is None and isinstance(one, PromptError):
+                errors[row] = one
         segments: list[Segment | None] = [None] * batch.num_rows
         todo = [row for row, error in enumerate(errors) if error is None]
         ids = batch["item_id"].to_pylist()
         isolated = self.context.isolated("segment", [ids[row] for row in todo])
-        for row, segment in zip(todo, self._attempt(batch, todo, isolated), strict=True):
+        for row, segment in zip(todo, self._attempt(_Rows(batch, names), todo, isolated), strict=True):
             if isinstance(segment, ItemError):
                 errors[row] = segment
             else:
                 segments[row] = segment
         isolated.finish()
         scores = [None if segment is None else asdict(segment.score) for segment in segments]
+        found = [None if segment is None else segment.detection for segment in segments]
         seconds = (time.perf_counter() - start) / max(1, len(todo))
         self._measure(seconds, len(todo))
         return replace(
             with_errors(batch, errors),
             mask=pack([None if segment is None else segment.mask for segment in segments]),
+            prompt=column([list(one) or None for one in names], pa.list_(pa.string())),
+            detected_box=column([one and list(one.box) for one in found], pa.list_(pa.float64())),
+            detected_label=column([one and one.label for one in found], pa.string()),
+            detector_score=column([one and one.score for one in found], pa.float32()),
             quality=column([score and score["quality"] for score in scores], pa.float32()),
             quality_calibrated=column([score and score["calibrated"] for score in scores], pa.bool_()),
             reasons=column([score and score["reasons"] for score in scores], pa.list_(pa.string())),
@@ -76,7 +97,7 @@ class SegmentBatch:
         for what, used in self.segmenter.run_pass.memory().items():
             DEVICE_MEMORY.set(used, what=what)
 
-    def _attempt(self, batch: pa.Table, todo: list[int], isolated: IsolatedBatch) -> list[Segment | ItemError]:
+    def _attempt(self, batch: _Rows, todo: list[int], isolated: IsolatedBatch) -> list[Segment | ItemError]:
         try:
             if not isolated.one_by_one:
                 return isolated.run_batch(lambda: self._segment(batch, todo))
@@ -86,14 +107,15 @@ class SegmentBatch:
                 raise
             end_process()  # this process can't use its GPU any more; the next one finds the batch in the ledger
 
-    def _one(self, batch: pa.Table, row: int, isolated: IsolatedBatch, number: int) -> Segment | ItemError:
+    def _one(self, batch: _Rows, row: int, isolated: IsolatedBatch, number: int) -> Segment | ItemError:
         try:
             return isolated.run_one(number, lambda: self._segment(batch, [row])[0])
         except ItemError as error:
             return error
 
-    def _segment(self, batch: pa.Table, rows: list[int]) -> list[Segment | ItemError]:
-        heights, widths, boxes = (batch[name].to_pylist() for name in ("height", "width", "box"))
-        images = [unpack(batch["pixels"], row, (heights[row], widths[row], 3)) for row in rows]
+    def _segment(self, batch: _Rows, rows: list[int]) -> list[Segment | ItemError]:
+        heights, widths, boxes = (batch.table[name].to_pylist() for name in ("height", "width", "box"))
+        images = [unpack(batch.table["pixels"], row, (heights[row], widths[row], 3)) for row in rows]
         parsed = [None if boxes[row] is None else Box(*boxes[row]) for row in rows]
-        return self.segmenter.segment([image for image in images if image is not None], parsed)
+        names = [batch.names[row] for row in rows]
+        return self.segmenter.segment([image for image in images if image is not None], parsed, names)

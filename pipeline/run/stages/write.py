@@ -28,6 +28,9 @@ from pipeline.schema import INDEX, index_schema
 from pipeline.storage.uris import strip_signature
 from pipeline.types import Mask, Pixels, Size
 
+DETECTED = ("detected_box", "detected_label", "detector_score")
+"""Columns of what a detector found."""
+
 PIXELS = {"pixels", "mask"}
 """Columns that end here."""
 
@@ -136,7 +139,18 @@ def _index_row(
     return {
         **{
             name: fact[name]
-            for name in ("item_id", "output_name", "box", "image_sha256", "image_bytes", "image_version", "height", "width")
+            for name in (
+                "item_id",
+                "output_name",
+                "box",
+                "prompt",
+                *DETECTED,
+                "image_sha256",
+                "image_bytes",
+                "image_version",
+                "height",
+                "width",
+            )
         },
         "image_uri": fact["image_uri"] and strip_signature(fact["image_uri"]),  # signatures are secrets, and expire
         **{name: None if failed else fact[name] for name in scored},

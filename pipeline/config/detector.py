@@ -1,0 +1,155 @@
+"""Define the settings of a detector, which finds the box of an object by its name, and load bundled detectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.config.sections import Section, build, bundled_file, bundled_names, from_beside, read_yaml
+from pipeline.errors import ConfigError, PromptError
+from pipeline.paths import DETECTORS
+
+DEFAULT_DETECTOR = "grounding-dino-tiny"
+"""Used if names are given and no detector is."""
+
+AUTO = "auto"
+"""The name that asks for the salient object, without a detector."""
+
+MAX_NAMES, MAX_CHARS = 100, 200
+"""Names of one item, and characters of a name, at most."""
+
+UNHASHED = {"preset", "weights"}
+"""Settings of a detector that do not change results."""
+
+
+class Detector(Section):
+    """How the box of an object is found by its name."""
+
+    preset: str = Field(default="", description=f"Name of a bundled detector, or a .yaml file. Default: {DEFAULT_DETECTOR}.")
+    model: Literal["grounding-dino", "owlv2"] = Field(description="Network. Default: the preset's.")
+    weights: str = Field(
+        min_length=1, description="Folder of the hub's layout: path, s3://… or hf://owner/repo@revision. Default: the preset's."
+    )
+    weights_sha256: str | None = Field(
+        default=None, pattern=r"^[0-9a-f]{64}$", description="Expected hash of the folder (configs/README.md says how)."
+    )
+    label: tuple[str, ...] = Field(default=(), description="Names for items that have neither a label nor a box of their own.")
+    threshold: float = Field(gt=0, lt=1, description="Lowest score of a box. Default: the preset's.")
+    many: Literal["best", "union"] = Field(
+        default="best", description="Several boxes: best takes that of the highest score, union the smallest box around all."
+    )
+    max_boxes: int = Field(default=20, ge=1, le=1000, description="Boxes per item, at most; those of the highest scores.")
+    missing: Literal["fail", "salient"] = Field(
+        default="fail", description="Nothing found: the item fails with the code prompt, or its salient object is cut out."
+    )
+    precision: Literal["auto", "fp32", "fp16"] = Field(
+        default="auto", description="auto: fp16 on GPUs, else fp32; fixed for the run."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_is_looked_up(cls, given: Any) -> Any:
+        given = {"preset": given} if isinstance(given, str) else given
+        if not isinstance(given, Mapping) or "model" in given:
+            return given
+        path = bundled_file(str(given.get("preset") or DEFAULT_DETECTOR), DETECTORS, "detector")
+        content = dict(_settings_in(read_yaml(path), path.name))
+        if isinstance(content.get("weights"), str):
+            content["weights"] = from_beside(path, content["weights"])
+        if "weights" in given:
+            content.pop("weights_sha256", None)  # it belongs to the preset's own
+        return content | dict(given) | {"preset": path.stem}
+
+    @field_validator("label", mode="before")
+    @classmethod
+    def _names_are_clean(cls, given: Any) -> Any:
+        try:
+            return parse_names(given) or ()
+        except PromptError as error:
+            raise ValueError(str(error)) from None
+
+
+class DetectorPreset(Section):
+    """A detector that users choose by name: its settings, licence, size and source."""
+
+    about: str = Field(description="One line for `matteline models`.")
+    licence: str = Field(description="SPDX identifier of the licence of the weights.")
+    size_mb: float = Field(description="Size of the weights file in MB.")
+    source: str = Field(description="Web address of the model.")
+    detector: Detector = Field(description="See Detector.")
+
+
+def detector_names() -> list[str]:
+    """Return the names of the bundled detectors, sorted."""
+    return bundled_names(DETECTORS)
+
+
+def load_detector_preset(name: str) -> DetectorPreset:
+    """Load a bundled detector by name, or a user's own by path.
+
+    Raises:
+        ConfigError: There is none of that name, a key is unknown, or a value is out of range.
+    """
+    path = bundled_file(name, DETECTORS, "detector")
+    return build(DetectorPreset, read_yaml(path) | {"detector": {"preset": name}}, path.name)
+
+
+def detector_with(changes: Mapping[str, Any]) -> Detector:
+    """Return the detector of some settings; without ``preset`` or ``model``, the default one.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is out of range.
+    """
+    return build(Detector, changes, "detector")
+
+
+def _settings_in(content: Mapping[str, Any], file: str) -> Mapping[str, Any]:
+    settings = content.get("detector")
+    if not isinstance(settings, Mapping) or "model" not in settings:
+        raise ConfigError(f"{file}: detector must be a mapping with model, weights and threshold")
+    return settings
+
+
+def parse_names(given: Any) -> tuple[str, ...] | None:
+    """Return the names of objects: without surplus spaces, each once. None if there are none; () for ``auto``.
+
+    Args:
+        given: A name; a list of names; or None, NaN or an empty text for none.
+
+    Raises:
+        PromptError: It is a number, or has too many or too long names.
+    """
+    several = list(given) if isinstance(given, list | tuple) else [given]
+    names: dict[str, None] = {}
+    for one in several:
+        if one is None or one != one:  # noqa: PLR0124  (NaN, as pandas writes an empty cell)
+            continue
+        if not isinstance(one, str):
+            raise PromptError(f"label {one!r} is not a name; give text such as 'potted plant'")
+        name = " ".join(one.split())
+        if len(name) > MAX_CHARS:
+            raise PromptError(f"the label {name[:40]!r}… has {len(name)} characters; a name may have {MAX_CHARS}")
+        if name:
+            names[name] = None
+    if len(names) > MAX_NAMES:
+        raise PromptError(f"there are {len(names)} labels; an item may have {MAX_NAMES}")
+    if not names:
+        return None
+    return tuple(name for name in names if name.lower() != AUTO)
+
+
+def split_names(given: Any) -> Any:
+    """Return a list of names that is written as text, as a list: ``["cup", "plant"]`` or ``cup; plant``."""
+    if not isinstance(given, str):
+        return given
+    if given.lstrip().startswith("["):
+        try:
+            parsed = json.loads(given)
+        except (ValueError, RecursionError):
+            parsed = None
+        if isinstance(parsed, list):
+            return parsed
+    return given.split(";")

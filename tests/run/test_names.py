@@ -1,0 +1,126 @@
+"""Runs with names as prompts: the manifest's labels, what the index says, failures and their repetition."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import run
+from pipeline.output.output import find_outputs
+from pipeline.storage.files import Files
+
+IMPOSSIBLE = 0.99999
+
+
+@pytest.fixture
+def settings(tiny_detectors: dict[str, Path]) -> dict[str, Any]:
+    return {
+        "recipe.detector": {"model": "owlv2", "weights": str(tiny_detectors["owlv2"]), "threshold": 0.3},
+        "budget.allowed_failed": 100,
+        "compute.device": "cpu",
+    }
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["item_id", "image_uri", "box", "label", "labels"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return str(path)
+
+
+def index(output: Path) -> dict[str, dict[str, Any]]:
+    (found,) = find_outputs(str(output), Files())
+    rows = [row for part in found.parts() for row in pq.ParquetFile(part.uri).read().to_pylist()]
+    return {row["item_id"]: row for row in rows}
+
+
+def rows_of(photos: list[Path]) -> list[dict[str, Any]]:
+    uris = [str(path) for path in photos]
+    return [
+        {"item_id": "name", "image_uri": uris[0], "label": "Übertopf"},
+        {"item_id": "auto", "image_uri": uris[0], "label": "auto"},
+        {"item_id": "box", "image_uri": uris[0], "label": "cup", "box": "10,10,60,60"},
+        {"item_id": "several", "image_uri": uris[1], "labels": "cup; plant"},
+        {"item_id": "none", "image_uri": uris[1]},
+        {"item_id": "long", "image_uri": uris[1], "label": "x" * 300},
+    ]
+
+
+def test_labels_of_a_manifest(
+    tmp_path: Path, make_photos: Callable[..., list[Path]], fake_preset: str, settings: dict[str, Any]
+) -> None:
+    manifest = write(tmp_path / "manifest.csv", rows_of(make_photos(tmp_path / "photos", 2)))
+    record = run(manifest, tmp_path / "out", preset=fake_preset, label="shoe", settings=settings)
+    rows = index(tmp_path / "out")
+    assert record.failed == 1
+    assert {name: row["prompt"] for name, row in rows.items()} == {
+        "name": ["Übertopf"],
+        "auto": None,
+        "box": None,
+        "several": ["cup", "plant"],
+        "none": ["shoe"],
+        "long": None,
+    }
+    assert (rows["long"]["error_code"], rows["long"]["label"]) == ("prompt", "x" * 300)
+    for name in ("auto", "box"):
+        assert [rows[name][key] for key in ("detected_box", "detected_label", "detector_score")] == [None] * 3
+    for name in ("name", "several", "none"):
+        row = rows[name]
+        x0, y0, x1, y1 = row["detected_box"]
+        assert 0 <= x0 < x1 <= row["width"]
+        assert 0 <= y0 < y1 <= row["height"]
+        assert row["detected_label"] in row["prompt"]
+        assert 0.3 < row["detector_score"] < 1
+        assert row["box"] is None
+        assert row["signals"]["box_agreement"] is not None
+
+
+def test_nothing_found_fails_and_can_be_retried(
+    tmp_path: Path, make_photos: Callable[..., list[Path]], fake_preset: str, settings: dict[str, Any]
+) -> None:
+    settings["recipe.detector"]["threshold"] = IMPOSSIBLE
+    photos = make_photos(tmp_path / "photos", 2)
+    rows = [{"item_id": "a", "image_uri": photos[0], "label": "cup"}, {"item_id": "b", "image_uri": photos[1], "label": "auto"}]
+    manifest = write(tmp_path / "manifest.csv", rows)
+    arguments = {"output": tmp_path / "out", "preset": fake_preset, "settings": settings}
+    assert run(manifest, **arguments).failed == 1
+    failed = index(tmp_path / "out")["a"]
+    assert (failed["status"], failed["error_code"], failed["prompt"]) == ("failed", "prompt", ["cup"])
+    assert "no 'cup' was found" in failed["error_detail"]
+    assert failed["detected_box"] is None
+    rows[0]["label"] = "auto"
+    write(tmp_path / "manifest.csv", rows)
+    again = run(manifest, **arguments, retry="prompt")
+    assert (again.failed, again.ok + again.review) == (0, 1)
+    assert index(tmp_path / "out")["a"]["status"] != "failed"
+
+
+def test_changed_labels_are_changes(
+    tmp_path: Path, make_photos: Callable[..., list[Path]], fake_preset: str, settings: dict[str, Any]
+) -> None:
+    rows = rows_of(make_photos(tmp_path / "photos", 2))[:2]
+    manifest = write(tmp_path / "manifest.csv", rows)
+    arguments = {"output": tmp_path / "out", "preset": fake_preset, "settings": settings, "changed": True}
+    run(manifest, **arguments)
+    again = run(manifest, **arguments)
+    assert again.ok + again.review == 0
+    write(tmp_path / "manifest.csv", [rows[0] | {"label": "lamp"}, rows[1]])
+    again = run(manifest, **arguments)
+    assert again.ok + again.review == 1
+    assert index(tmp_path / "out")["name"]["prompt"] == ["lamp"]
+
+
+def test_without_a_detector_labels_are_carried_as_they_are(
+    tmp_path: Path, make_photos: Callable[..., list[Path]], fake_preset: str
+) -> None:
+    manifest = write(tmp_path / "manifest.csv", rows_of(make_photos(tmp_path / "photos", 2)))
+    run(manifest, tmp_path / "out", preset=fake_preset)
+    rows = index(tmp_path / "out")
+    assert rows["name"]["label"] == "Übertopf"
+    assert all(row["prompt"] is None and row["status"] != "failed" for row in rows.values())

@@ -1,0 +1,107 @@
+"""Cut out by name from Python, with detectors of random weights and the fake model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import Segmenter
+from pipeline.errors import ConfigError, PromptError
+from pipeline.models.detectors.detector import Detection
+
+Make = Callable[..., Segmenter]
+
+
+@pytest.fixture(scope="module")
+def make(tiny_detectors: dict[str, Path], fake_preset: str) -> Make:
+    def segmenter(**changes: Any) -> Segmenter:
+        detector = {"model": "owlv2", "weights": str(tiny_detectors["owlv2"]), "threshold": 0.3} | changes
+        return Segmenter(fake_preset, detector=detector, device="cpu")
+
+    return segmenter
+
+
+@pytest.fixture(scope="module")
+def by_name(make: Make) -> Segmenter:
+    return make()
+
+
+def picture(seed: int = 0) -> Any:
+    return np.random.default_rng(seed).integers(0, 256, (80, 120, 3), np.uint8)
+
+
+def test_the_box_that_was_found_is_used(by_name: Segmenter) -> None:
+    found = by_name(picture(), label="cup")
+    assert isinstance(found.detection, Detection)
+    assert found.detection.label == "cup"
+    assert found.detection.score > 0.3
+    same = by_name(picture(), box=found.detection.box)
+    np.testing.assert_array_equal(found.mask, same.mask)
+    assert found.quality == same.quality
+    assert same.detection is None
+
+
+def test_a_box_wins_and_auto_is_the_salient_object(by_name: Segmenter) -> None:
+    assert by_name(picture(), box=(10, 10, 60, 60), label="cup").detection is None
+    salient = by_name(picture(), label="auto")
+    assert salient.detection is None
+    np.testing.assert_array_equal(salient.mask, by_name(picture()).mask)
+
+
+def test_any_of_several_names(by_name: Segmenter) -> None:
+    found = by_name(picture(), label=["кружка", "potted plant"])
+    assert found.detection is not None
+    assert found.detection.label in ("кружка", "potted plant")
+
+
+def test_pictures_with_names_of_their_own(by_name: Segmenter) -> None:
+    pictures = [picture(0), picture(1), picture(2)[:60], picture(3)]
+    together = by_name(pictures, box=[None, None, None, (5, 5, 50, 50)], label=["cup", None, ["shoe", "bag"], "cup"])
+    assert [one.detection and one.detection.label for one in together[:2]] == ["cup", None]
+    assert together[2].detection is not None
+    assert together[3].detection is None
+    for one, alone in zip(together, [by_name(pictures[0], label="cup"), by_name(pictures[1])], strict=False):
+        np.testing.assert_array_equal(one.mask, alone.mask)
+    assert all(one.detection is not None for one in by_name(pictures, label="cup"))
+
+
+def test_union_is_the_box_around_all(make: Make, by_name: Segmenter) -> None:
+    found = [one.box for one in by_name.finder.all([picture()], [("cup",)])[0]]
+    union = make(many="union")(picture(), label="cup").detection
+    assert len(found) > 1
+    assert union.box == (*np.min(found, 0)[:2], *np.max(found, 0)[2:])
+
+
+def test_nothing_found(make: Make) -> None:
+    with pytest.raises(PromptError, match="no 'cup' was found with a score above 0.99999"):
+        make(threshold=0.99999)(picture(), label="cup")
+    salient = make(threshold=0.99999, missing="salient")(picture(), label="cup")
+    assert salient.detection is None
+    np.testing.assert_array_equal(salient.mask, make()(picture()).mask)
+
+
+def test_names_of_the_recipe_are_the_default(make: Make) -> None:
+    segmenter = make(label="cup")
+    assert segmenter(picture()).detection.label == "cup"
+    assert segmenter(picture(), label="shoe").detection.label == "shoe"
+    assert segmenter(picture(), label="auto").detection is None
+    assert [one.detection is None for one in segmenter([picture(), picture()], label=[None, "auto"])] == [False, True]
+
+
+def test_unequal_numbers_and_numbers_as_labels_are_refused(by_name: Segmenter) -> None:
+    with pytest.raises(ConfigError, match="2 pictures but 1 labels"):
+        by_name([picture(), picture()], label=["cup"])
+    with pytest.raises(PromptError, match="label 3 is not a name"):
+        by_name(picture(), label=3)  # type: ignore[call-overload]
+
+
+def test_without_a_detector_the_default_one_is_asked_for(fake_preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    segmenter = Segmenter(fake_preset, device="cpu")
+    assert segmenter(picture()).detection is None
+    with pytest.raises(ConfigError, match=r"pip install 'matteline\[names\]'"):
+        segmenter(picture(), label="cup")
