@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?= ../shared
 PHOTOS ?= $(DATA)/data/train
 
-.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-refiner evaluate calibrate bench-scale bench-gpu simulate report-demo dashboard graphs train-refiner train-estimator train-lite products-sheet lock clean
+.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-video bench-refiner evaluate calibrate bench-scale bench-gpu simulate report-demo dashboard graphs train-refiner train-estimator train-lite products-sheet lock clean
 .DEFAULT_GOAL := help
 
 help:          ## list the targets
@@ -71,6 +71,10 @@ bench: .venv/dev  ## measure speed and memory against bars, on photos of DATA (d
 bench-refiner: .venv/dev ## measure refiners and foreground colours on scenes with exact alpha from DATA (default ../shared); tables and a page in out/refiner; 5 minutes
 	@test -f $(DATA)/data/objects/objects.parquet || { echo "make bench-refiner wants $(DATA)/data/objects/objects.parquet; name another folder: make bench-refiner DATA=/path/to/shared"; exit 2; }
 	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m study --tb=short tests/studies/refiner
+
+bench-video: .venv/dev ## measure how steady masks of videos are, on synthetic clips with exact alpha from DATA (default ../shared); 5 minutes
+	@test -f $(DATA)/data/objects/objects.parquet || { echo "make bench-video wants $(DATA)/data/objects/objects.parquet; name another folder: make bench-video DATA=/path/to/shared"; exit 2; }
+	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m study --tb=short tests/studies/video
 
 evaluate: .venv/dev ## mvanet-lite and u2netp against the true masks of photos of DATA (../shared), with boxes and without: tables in out/evaluate; an hour on 2 cores
 	@test -f $(DATA)/data/eval/photos.parquet || { echo "make evaluate wants $(DATA)/data/eval/photos.parquet; name another folder: make evaluate DATA=/path/to/shared"; exit 2; }

@@ -49,7 +49,9 @@ def cut(
             "for stdout. Default: <name>-cutout.png (.webm) in the current folder.",
         ),
     ] = None,
-    box: Annotated[str | None, typer.Option("--box", help="Box around the object: x0,y0,x1,y1 in pixels.")] = None,
+    box: Annotated[
+        str | None, typer.Option("--box", help="Box around the object: x0,y0,x1,y1 in pixels; in a video, of the first frame.")
+    ] = None,
     label: options.Label = None,
     mask: Annotated[str | None, typer.Option("--mask", help="Also write the mask to this path, an 8-bit PNG.")] = None,
     mask_only: Annotated[
@@ -105,10 +107,10 @@ def cut(
     files = Files(storage.model_copy(update={"allow_roots": (*storage.allow_roots, *(allow_root or ()))}))
     where = _parse_box(box, label)
     if are_videos(pictures, output, form):
-        refuse_for_videos({"--box": box, "--label": label, "--mask": mask, "--rendition": rendition})
+        refuse_for_videos({"--label": label, "--mask": mask, "--rendition": rendition})
         chosen = load_preset(preset or DEFAULT_PRESET, changes.get("recipe"))
         check_licence(chosen, accept_licence)
-        cut_videos(pictures, VideoOptions(output, form, background, mask_only), chosen.recipe, compute, limits, files)
+        cut_videos(pictures, VideoOptions(output, form, background, mask_only), chosen.recipe, compute, limits, files, where)
         return
     targets = _targets(pictures, output, form, background, mask_only)
     if len(targets) > 1 and (box or mask):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipeline.config.recipe import Recipe
     from pipeline.segmenter import Segmenter
     from pipeline.storage.files import Files
+    from pipeline.types import Box
     from pipeline.video.forms import Form, Look
 
 MANY_FRAMES = 1000
@@ -69,7 +70,13 @@ def refuse_for_videos(given: Mapping[str, object]) -> None:
 
 
 def cut_videos(
-    videos: Sequence[str], wanted: VideoOptions, recipe: Recipe, compute: Compute, limits: Limits, files: Files
+    videos: Sequence[str],
+    wanted: VideoOptions,
+    recipe: Recipe,
+    compute: Compute,
+    limits: Limits,
+    files: Files,
+    box: Box | None = None,
 ) -> None:
     """Cut out videos one after the other. If one of several fails, the others are still written.
 
@@ -79,11 +86,13 @@ def cut_videos(
         typer.Exit: Some of several failed.
     """
     from pipeline.config.rendition import parse_colour
-    from pipeline.errors import PipelineError
+    from pipeline.errors import ConfigError, PipelineError
     from pipeline.video.extra import check_installed
     from pipeline.video.forms import choose_look
 
     form, targets = _targets(videos, wanted, files)
+    if box is not None and len(targets) > 1:
+        raise ConfigError("--box is for one video; cut out the others with commands of their own")
     check_installed()
     from pipeline.video.cut import cut_video
     from pipeline.video.draw import Draw
@@ -101,7 +110,7 @@ def cut_videos(
     for video, path in targets:
         try:
             draw = Draw(look, recipe.foreground, background)
-            result = cut_video(video, path, form, draw, load, files, limits)
+            result = cut_video(video, path, form, draw, load, files, limits, box)
         except PipelineError as error:
             if len(targets) == 1:
                 raise

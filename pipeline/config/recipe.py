@@ -112,6 +112,12 @@ class Recipe(Section):
         description="Finds objects by name: the name of a bundled detector, or a mapping (see detector). "
         "Default: none, unless names are given.",
     )
+    every: int = Field(
+        default=1,
+        ge=1,
+        le=30,
+        description="In a video, the model sees every so many frames, and the masks between are carried by optical flow.",
+    )
     calibration: str = Field(
         default="",
         description="File of `matteline calibrate` that turns the quality into a probability: path or URI.",
@@ -236,9 +242,15 @@ class Recipe(Section):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def facts(self) -> dict[str, Any]:
-        """Return everything that changes masks, cutouts or scores, as JSON. Without a detector, there is no key for it."""
+        """Return everything that changes masks, cutouts or scores, as JSON.
+
+        Without a detector, there is no key for it. Pictures do not depend on ``every``: without it, their fingerprints are those
+        of recipes that had no such setting.
+        """
         excluded: dict[str, Any] = dict.fromkeys(UNHASHED | DERIVED, True)
         excluded["detector"] = DETECTOR_UNHASHED if self.detector is not None else True
+        if self.every == 1:
+            excluded["every"] = True
         return self.model_dump(mode="json", exclude=excluded)
 
     def label(self) -> str:

@@ -11,23 +11,24 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 
 from pipeline.concurrency import ahead
 from pipeline.config.job import Limits
-from pipeline.errors import DecodeError, FetchError, ItemError, SegmentError, StorageError
+from pipeline.errors import DecodeError, FetchError, SegmentError, StorageError
 from pipeline.log import PassProgress
 from pipeline.segmenter import Segmenter
 from pipeline.storage import uris
 from pipeline.storage.files import Files
-from pipeline.types import Mask
+from pipeline.types import Box
 from pipeline.video.check import check_written
 from pipeline.video.draw import Draw
 from pipeline.video.forms import Form
 from pipeline.video.pictures import PictureWriter
-from pipeline.video.reader import Facts, Frame, VideoReader
+from pipeline.video.reader import Facts, VideoReader
+from pipeline.video.steady import MaskedFrame, Steady
 from pipeline.video.writer import VideoWriter
 
 BATCH_BYTES = 64 * 2**20
@@ -37,14 +38,6 @@ QUANTILE = 0.05
 """The quality of a video is the one that this share of its frames does not reach."""
 
 Opener = Callable[[], BinaryIO]
-
-
-class MaskedFrame(NamedTuple):
-    """A frame with its mask (H, W) uint8 and the mask's quality."""
-
-    frame: Frame
-    mask: Mask
-    quality: float
 
 
 @dataclass(frozen=True)
@@ -69,7 +62,14 @@ class VideoResult:
 
 
 def cut_video(
-    source: str, target: str, form: Form, draw: Draw, load: Callable[[], Segmenter], files: Files, limits: Limits
+    source: str,
+    target: str,
+    form: Form,
+    draw: Draw,
+    load: Callable[[], Segmenter],
+    files: Files,
+    limits: Limits,
+    box: Box | None = None,
 ) -> VideoResult:
     """Cut out a video and write it. The file appears under its name when it is whole, and was read back and compared.
 
@@ -81,10 +81,11 @@ def cut_video(
         load: Returns the segmenter. Called when the video was opened.
         files: Access to storage.
         limits: Limits of the video.
+        box: Around the object in the first frame, in pixels of the upright frame. Default: the object that the model finds.
 
     Raises:
-        ItemError: The video cannot be read or cut out (``fetch``, ``decode``, ``segment``), or the result cannot be written or
-            differs from what was written (``write``). Errors of the source name it.
+        ItemError: The video cannot be read or cut out (``fetch``, ``decode``, ``segment``; ``item``: the box), or the result
+            cannot be written or differs from what was written (``write``). Errors of the source name it.
     """
     began = time.monotonic()
     with ExitStack() as stack:
@@ -93,7 +94,7 @@ def cut_video(
             reader = stack.enter_context(VideoReader(opened(), limits))
             segmenter = load()
             with PassProgress(f"cutting out {source}", reader.facts.frames, "frames") as progress:
-                masked = stack.enter_context(closing(segmented(reader, segmenter)))
+                masked = stack.enter_context(closing(segmented(reader, segmenter, box)))
                 counted = _Counted(stack.enter_context(closing(ahead(masked, wait=True))), progress)
                 notes = _write(counted, reader.facts, target, form, draw, opened, files)
         except DecodeError as error:
@@ -130,34 +131,25 @@ def opener(uri: str, files: Files, limits: Limits, stack: ExitStack) -> Opener:
     return opened
 
 
-def segmented(reader: VideoReader, segmenter: Segmenter) -> Generator[list[MaskedFrame]]:
+def segmented(reader: VideoReader, segmenter: Segmenter, box: Box | None) -> Generator[list[MaskedFrame]]:
     """Yield the frames with their masks, batch by batch. The next batch is decoded while the model works.
 
+    Args:
+        reader: The video.
+        segmenter: The model.
+        box: Around the object in the first frame.
+
     Raises:
-        ItemError: A frame cannot be decoded, or the model fails on it. The message names its time.
+        ItemError: A frame cannot be decoded, the box is outside, or the model fails on a frame. The message names its time.
     """
     height, width = reader.facts.size
     size = max(1, min(segmenter.batch, BATCH_BYTES // (3 * height * width)))
-    with closing(ahead(_batches(reader, size), wait=True)) as batches:
-        for batch in batches:
-            segments = segmenter.segment([frame.pixels for frame in batch], [None] * len(batch))
-            masked = []
-            for frame, segment in zip(batch, segments, strict=True):
-                if isinstance(segment, ItemError):
-                    raise SegmentError(f"at {float(frame.pts * reader.facts.time_base):.2f} s: {segment}") from segment
-                masked.append(MaskedFrame(frame, segment.mask, segment.score.quality))
-            yield masked
-
-
-def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    batch: list[Frame] = []
-    for frame in frames:
-        batch.append(frame)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    if box is not None:
+        box.check_inside(reader.facts.size)
+    steady = Steady(segmenter, reader.facts.time_base, box, segmenter.recipe.every)
+    with closing(ahead(steady.windows(reader, size), wait=True)) as windows:
+        for window in windows:
+            yield steady(window)
 
 
 class _Counted:

@@ -1,0 +1,207 @@
+"""Keep to one object from frame to frame, and carry masks over frames that the model does not see.
+
+What flickers in a video that is cut out frame by frame is the choice of the object more than its edge. So the mask of a frame
+is carried to the next one by optical flow, and its box is the prompt there. If the mask that comes back is of something else,
+the whole frame is searched again. Nothing is carried over a scene cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from itertools import islice
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ItemError, SegmentError
+from pipeline.segmenter import Segment, Segmenter
+from pipeline.types import Box, Mask
+from pipeline.video.flow import Motion, Small, carry, motion, shrink
+from pipeline.video.reader import Frame
+
+OBJECT = 128
+"""Alpha from which a pixel counts as the object's."""
+
+MARGIN = 0.1
+"""Margin of a carried box, as a share of its sides: what the object may grow and flow may miss."""
+
+SMALLEST = 0.0005
+"""Share of the frame below which a mask is no object to carry on."""
+
+SAME = 0.5
+"""IoU of a mask with the carried one from which it shows the same object without a doubt."""
+
+
+BLEND = 0.6
+"""Share of the carried mask in the mask of a frame where the motion is trusted."""
+
+
+class MaskedFrame(NamedTuple):
+    """A frame with its mask (H, W) uint8 and the mask's quality."""
+
+    frame: Frame
+    mask: Mask
+    quality: float
+
+
+class _Seen(NamedTuple):
+    """A frame, small, with its mask at full size."""
+
+    small: Small
+    mask: Mask
+
+
+class Steady:
+    """Finds the masks of a video's frames. Call it with windows of frames in order (``window``).
+
+    Args:
+        segmenter: The model.
+        unit: Seconds per unit of the frames' times, for errors.
+        box: Around the object in the first frame; None: what the model takes for the object there.
+        every: The model sees every so many frames; the masks between are carried from both sides.
+    """
+
+    def __init__(self, segmenter: Segmenter, unit: Fraction, box: Box | None = None, every: int = 1) -> None:
+        self.segmenter, self.unit, self.every = segmenter, unit, every
+        self._box = box
+        self._last: _Seen | None = None
+
+    def windows(self, frames: Iterable[Frame], batch: int) -> Iterator[list[Frame]]:
+        """Divide a video into windows: the first frame alone, then so many that the model sees ``batch`` of them."""
+        rest = iter(frames)
+        size = 1
+        while window := list(islice(rest, size)):
+            yield window
+            size = batch * self.every
+
+    def __call__(self, frames: list[Frame]) -> list[MaskedFrame]:
+        """Return the frames of a window with their masks.
+
+        Raises:
+            SegmentError: The model failed on a frame. The message names its time.
+        """
+        smalls = [shrink(frame.pixels) for frame in frames]
+        previous = [None if self._last is None else self._last.small, *smalls[:-1]]
+        moved = [None if old is None else motion(small, old) for small, old in zip(smalls, previous, strict=True)]
+        expected = self._expected(moved)
+        asked = [
+            number
+            for number, one in enumerate(moved)
+            if (number + 1) % self.every == 0 or number + 1 == len(frames) or one is None or one.is_cut
+        ]
+        found = self._ask(frames, asked, expected)
+        known = {number: _Seen(smalls[number], segment.mask) for number, segment in found.items()}
+        if self._last is not None:
+            known[-1] = self._last
+        quality = {number: segment.score.quality for number, segment in found.items()}
+        masked: list[MaskedFrame] = []
+        previous_mask = self._last.mask if self._last is not None else known[0].mask
+        for number, frame in enumerate(frames):
+            before = max((one for one in known if one <= number), default=number)
+            after = min(one for one in known if one >= number)
+            if number in found:
+                mask = known[number].mask
+            else:
+                near = moved[number] if before == number - 1 else None
+                mask = _between(smalls[number], known[before], known[after], near)
+            if (one := moved[number]) is not None and not one.is_cut:
+                mask = _blended(mask, previous_mask, one)
+            previous_mask = mask
+            masked.append(MaskedFrame(frame, mask, min(quality.get(one, 1.0) for one in (before, after))))
+        self._last = _Seen(smalls[-1], previous_mask)
+        return masked
+
+    def _expected(self, moved: list[Motion | None]) -> list[Mask | None]:
+        """Carry the last mask through the window; None: nothing is known of the object."""
+        mask = None if self._last is None else _shrunk(*self._last)
+        expected: list[Mask | None] = []
+        for one in moved:
+            mask = None if mask is None or one is None or one.is_cut else np.rint(carry(mask, one)[0]).astype(np.uint8)
+            if mask is not None and np.mean(mask >= OBJECT) < SMALLEST:
+                mask = None
+            expected.append(mask)
+        return expected
+
+    def _ask(self, frames: list[Frame], asked: list[int], expected: list[Mask | None]) -> dict[int, Segment]:
+        """Ask the model for masks, with the carried boxes; and again without, where it shows another object."""
+        boxes = {number: _box_of(expected[number], frames[number]) for number in asked}
+        if self._box is not None:
+            boxes[0], self._box = self._box, None
+        found = self._segments(frames, boxes)
+        carried = {number: mask for number in asked if (mask := expected[number]) is not None}
+        doubtful = [number for number, mask in carried.items() if _likeness(found[number].mask, mask) < SAME]
+        for number, other in self._segments(frames, dict.fromkeys(doubtful)).items():
+            if _likeness(other.mask, carried[number]) > _likeness(found[number].mask, carried[number]):
+                found[number] = other
+        return found
+
+    def _segments(self, frames: list[Frame], boxes: dict[int, Box | None]) -> dict[int, Segment]:
+        numbers = list(boxes)
+        segments = self.segmenter.segment([frames[number].pixels for number in numbers], [boxes[number] for number in numbers])
+        found = {}
+        for number, segment in zip(numbers, segments, strict=True):
+            if isinstance(segment, ItemError):
+                raise SegmentError(f"at {float(frames[number].pts * self.unit):.2f} s: {segment}") from segment
+            found[number] = segment
+        return found
+
+
+def _blended(mask: Mask, previous: Mask, moved: Motion) -> Mask:
+    """Blend a mask with the carried one of the frame before, where that can be trusted: less flicker at edges."""
+    carried, trust = carry(previous, moved)
+    blended: Mask = np.rint(mask + BLEND * trust * (carried - mask)).astype(np.uint8)
+    return blended
+
+
+def _between(small: Small, before: _Seen, after: _Seen, from_before: Motion | None) -> Mask:
+    """Carry two masks to a frame between theirs, each weighted by the trust in it. Over a scene cut, the other one counts.
+
+    Args:
+        small: The frame.
+        before: The last frame with a mask of the model.
+        after: The next one.
+        from_before: The motion from the frame before, if it is known.
+    """
+    total = np.zeros(after.mask.shape, np.float32)
+    weight = np.full(after.mask.shape, 1e-6, np.float32)
+    moved = [(before, from_before or motion(small, before.small)), (after, motion(small, after.small))]
+    for seen, one in moved:
+        if one.is_cut and not all(other.is_cut for _, other in moved):
+            continue
+        carried, trust = carry(seen.mask, one)
+        trust = np.maximum(trust, 1e-3)
+        total += carried * trust
+        weight += trust
+    mask: Mask = np.rint(total / weight).astype(np.uint8)
+    return mask
+
+
+def _box_of(mask: Mask | None, frame: Frame) -> Box | None:
+    """Return the box of a small mask in pixels of the frame, with its margin."""
+    if mask is None:
+        return None
+    x, y, width, height = cv2.boundingRect((mask >= OBJECT).astype(np.uint8))
+    across, down = frame.pixels.shape[1] / mask.shape[1], frame.pixels.shape[0] / mask.shape[0]
+    left, top = x - MARGIN * width, y - MARGIN * height
+    right, bottom = x + (1 + MARGIN) * width, y + (1 + MARGIN) * height
+    return Box(
+        max(0.0, left) * across,
+        max(0.0, top) * down,
+        min(float(mask.shape[1]), right) * across,
+        min(float(mask.shape[0]), bottom) * down,
+    )
+
+
+def _shrunk(small: Small, mask: Mask) -> Mask:
+    size = small.grey.shape[1], small.grey.shape[0]
+    return np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _likeness(mask: Mask, expected: Mask) -> float:
+    """Return the IoU of a mask with the small one that was expected."""
+    shown = cv2.resize(mask, expected.shape[::-1], interpolation=cv2.INTER_AREA) >= OBJECT
+    wanted: npt.NDArray[np.bool_] = expected >= OBJECT
+    return float((shown & wanted).sum() / max(1, (shown | wanted).sum()))

@@ -1,0 +1,155 @@
+"""One object from frame to frame: the box is carried, looked for again when lost, never over a scene cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.errors import SegmentError
+from pipeline.quality.score import Score
+from pipeline.segmenter import Segment
+from pipeline.types import Box
+from pipeline.video.flow import carry, motion, shrink
+from pipeline.video.reader import Frame
+from pipeline.video.steady import Steady
+
+HEIGHT, WIDTH = 120, 200
+
+
+def ground(seed: int) -> np.ndarray:
+    """A textured ground of twice the width."""
+    rng = np.random.default_rng(seed)
+    low, high = (60, 120) if seed == 0 else (140, 180)
+    coarse = rng.integers(low, high, (HEIGHT // 12, WIDTH // 6, 3)).astype(np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((2 * WIDTH, HEIGHT), Image.Resampling.BICUBIC))
+
+
+def disc(x: float, y: float, radius: float = 18) -> np.ndarray:
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    return np.clip(radius - np.hypot(rows - y, columns - x) + 0.5, 0, 1)
+
+
+def clip(count: int, seed: int = 0, start: int = 0) -> tuple[list[Frame], list[np.ndarray], list[np.ndarray]]:
+    """Frames, and the masks of a red disc that moves to the right and of a blue one that moves to the left."""
+    frames, reds, blues = [], [], []
+    for number in range(count):
+        red, blue = disc(40 + 4 * number, 40), disc(160 - 4 * number, 85)
+        picture = ground(seed)[:, 2 * number : 2 * number + WIDTH].astype(float)
+        for alpha, colour in ((red, (220, 20, 20)), (blue, (20, 20, 220))):
+            picture = picture * (1 - alpha[..., None]) + np.array(colour) * alpha[..., None]
+        frames.append(Frame(picture.astype(np.uint8), start + number, 1))
+        reds.append(np.rint(red * 255).astype(np.uint8))
+        blues.append(np.rint(blue * 255).astype(np.uint8))
+    return frames, reds, blues
+
+
+class Fickle:
+    """A model that finds the red disc in every second frame and else the blue one, or the one that a box is about."""
+
+    batch = 2
+
+    def __init__(self, stubborn: Sequence[int] = ()) -> None:
+        self.asked: list[tuple[int, Box | None]] = []
+        self.stubborn = stubborn
+        """Frames in which it finds the blue disc although the box is about the red one."""
+
+    def segment(self, images: Sequence[np.ndarray], boxes: Sequence[Box | None]) -> list[Any]:
+        made = []
+        for image, box in zip(images, boxes, strict=True):
+            red = (image[..., 0] > 190) & (image[..., 2] < 60)
+            blue = (image[..., 2] > 190) & (image[..., 0] < 60)
+            number = round((np.nonzero(red)[1].mean() - 40) / 4)
+            self.asked.append((number, box))
+            chosen = (red, blue)[number % 2]
+            if box is not None:
+                inside = np.zeros(red.shape, bool)
+                inside[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)] = True
+                chosen = max((red & inside, blue & inside), key=np.sum)
+                chosen = blue if number in self.stubborn else chosen
+            elif number in self.stubborn:
+                chosen = red
+            made.append(Segment((chosen * 255).astype(np.uint8), Score(0.9, False, (), {})))
+        return made
+
+
+def iou(mask: np.ndarray, wanted: np.ndarray) -> float:
+    a, b = mask >= 128, wanted >= 128
+    return float((a & b).sum() / (a | b).sum())
+
+
+def run(model: Any, frames: list[Frame], **options: Any) -> list[np.ndarray]:
+    steady = Steady(model, Fraction(1, 25), **options)
+    return [one.mask for window in steady.windows(frames, model.batch) for one in steady(window)]
+
+
+def test_a_mask_is_carried_with_the_motion() -> None:
+    frames, reds, _ = clip(2)
+    moved = motion(shrink(frames[1].pixels), shrink(frames[0].pixels))
+    assert not moved.is_cut and moved.trust.mean() > 0.6
+    carried, _ = carry(reds[0], moved)
+    assert iou(carried, reds[1]) > 0.85 > iou(reds[0], reds[1])
+
+
+def test_other_scenes_are_cuts() -> None:
+    first, other = clip(1)[0][0], clip(1, seed=9)[0][0]
+    assert motion(shrink(other.pixels), shrink(first.pixels)).is_cut
+
+
+def test_the_object_of_the_first_frame_is_kept() -> None:
+    frames, reds, blues = clip(8)
+    alone = Fickle()
+    choices = [one.mask for one in alone.segment([frame.pixels for frame in frames], [None] * 8)]
+    assert iou(choices[1], blues[1]) > 0.8, "alone, the model changes its mind"
+    model = Fickle()
+    masks = run(model, frames)
+    assert min(iou(mask, red) for mask, red in zip(masks, reds, strict=True)) > 0.8
+    assert [box is None for _, box in model.asked] == [True] + [False] * 7
+
+
+def test_a_box_in_the_first_frame_chooses_the_object() -> None:
+    frames, _, blues = clip(8)
+    masks = run(Fickle(), frames, box=Box(138, 63, 182, 107))
+    assert min(iou(mask, blue) for mask, blue in zip(masks, blues, strict=True)) > 0.8
+
+
+def test_an_object_that_is_lost_is_looked_for_in_the_whole_frame() -> None:
+    frames, reds, _ = clip(6)
+    model = Fickle(stubborn=[3])
+    masks = run(model, frames)
+    assert min(iou(mask, red) for mask, red in zip(masks, reds, strict=True)) > 0.8
+    assert [box is None for number, box in model.asked if number == 3] == [False, True]
+
+
+def test_nothing_is_carried_over_a_scene_cut() -> None:
+    before, after = clip(4)[0], clip(4, seed=9, start=4)[0]
+    model = Fickle()
+    run(model, [*before, *after])
+    assert [number for number, box in model.asked if box is None] == [0, 0], "the first frame of each scene"
+
+
+@pytest.mark.parametrize(("every", "seen"), [(2, [0, 2, 4, 6, 7]), (3, [0, 3, 6, 7])])
+def test_the_model_sees_every_so_many_frames(every: int, seen: list[int]) -> None:
+    frames, reds, _ = clip(8)
+    model = Fickle()
+    masks = run(model, frames, every=every)
+    assert sorted({number for number, _ in model.asked}) == seen
+    assert min(iou(mask, red) for mask, red in zip(masks, reds, strict=True)) > 0.7, "and not of the other disc"
+
+
+def test_frames_before_a_cut_are_carried_from_their_own_scene() -> None:
+    before, after = clip(4)[0], clip(4, seed=9, start=4)[0]
+    reds = [*clip(4)[1], *clip(4)[1]]
+    masks = run(Fickle(), [*before, *after], every=2)
+    assert iou(masks[3], reds[3]) > 0.75, "between frame 2 and frame 4, which is another scene"
+
+
+def test_an_error_of_the_model_names_the_time() -> None:
+    failing = SimpleNamespace(batch=2, segment=lambda images, boxes: [SegmentError("out of memory")] * len(images))
+    with pytest.raises(SegmentError, match=r"at 0\.00 s: out of memory"):
+        run(failing, clip(2)[0])
