@@ -244,8 +244,8 @@ class Recipe(Section):
     def facts(self) -> dict[str, Any]:
         """Return everything that changes masks, cutouts or scores, as JSON.
 
-        Without a detector, there is no key for it. Pictures do not depend on ``every``: without it, their fingerprints are those
-        of recipes that had no such setting.
+        Without a detector, there is no key for it. Pictures do not depend on ``every``: without it, their fingerprints are
+        those of recipes that had no such setting.
         """
         excluded: dict[str, Any] = dict.fromkeys(UNHASHED | DERIVED, True)
         excluded["detector"] = DETECTOR_UNHASHED if self.detector is not None else True

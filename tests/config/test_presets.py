@@ -206,6 +206,7 @@ CHANGES: dict[str, Any] = {
     "alpha_resize": "plain",
     "stretch": True,
     "sharpen": 3.0,
+    "every": 2,
     "holes": "fill",
     "hole_share": 0.01,
     "refiner": "none",
