@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?= ../shared
 PHOTOS ?= $(DATA)/data/train
 
-.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-video bench-refiner evaluate calibrate bench-scale bench-gpu simulate report-demo dashboard graphs train-refiner train-estimator train-lite products-sheet lock clean
+.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-video bench-refiner evaluate calibrate bench-scale bench-gpu simulate report-demo serve-check dashboard graphs train-refiner train-estimator train-lite products-sheet lock clean
 .DEFAULT_GOAL := help
 
 help:          ## list the targets
@@ -98,6 +98,9 @@ bench-gpu: .venv/core ## measure MVANet on this machine's GPU: precisions, batch
 report-demo: demo .venv/dev ## check the demo's report page in Chromium: speed, keyboard, phones, contrast, hostile texts; screenshots in out/report; a minute
 	$(BIN)/matteline report out/demo -o out/report/report.html
 	$(BIN)/python -m pytest -s -m study --tb=short tests/studies/report
+
+serve-check: .venv/dev ## measure a service: speed, memory, FILES (10000) hostile files, a soak of REQUESTS (20000), its page in Chromium; screenshots in out/serve; two hours
+	DATA=$(abspath $(DATA)) FILES=$(FILES) REQUESTS=$(REQUESTS) $(BIN)/python -m pytest -s -m study --tb=short tests/studies/serve
 
 dashboard: .venv/dev ## check every dashboard panel and alert with a real Prometheus (PROMETHEUS=path) over a run of ITEMS=1000; picture in out/dashboard
 	@command -v $(or $(PROMETHEUS),prometheus) > /dev/null || { echo "make dashboard wants Prometheus: apt-get install prometheus, or name one: make dashboard PROMETHEUS=/path/to/prometheus"; exit 2; }

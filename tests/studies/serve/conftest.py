@@ -1,0 +1,43 @@
+"""Services of the bundled model, and what they are compared with."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).resolve().parents[2]
+sys.path += [str(TESTS), str(TESTS / "imaging")]
+
+from service_process import Running, services  # noqa: E402
+
+from pipeline.paths import EXAMPLES  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def start_service() -> Iterator[Callable[..., Running]]:
+    with services() as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def service(start_service: Callable[..., Running]) -> Running:
+    """The service as it is by default."""
+    return start_service()
+
+
+@pytest.fixture(scope="session")
+def cup() -> bytes:
+    """A photo of 600 x 400."""
+    return (EXAMPLES / "espresso.jpg").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def model() -> Any:
+    """The same model in this process."""
+    from pipeline import Segmenter
+
+    return Segmenter()
