@@ -16,6 +16,7 @@ from jobs.compare import compare
 from jobs.console import err, show_error
 from jobs.cut import cut
 from jobs.dataset import dataset
+from jobs.detect import detect
 from jobs.evaluate import evaluate
 from jobs.export import export
 from jobs.gc import gc
@@ -63,7 +64,7 @@ def matteline(
     """Cut objects out of images: one picture, a folder, or ten million."""
 
 
-WORK = (run, top, cut, serve, plan, manifest, show, verify, gc, dataset)
+WORK = (run, top, cut, detect, serve, plan, manifest, show, verify, gc, dataset)
 JUDGEMENT = (evaluate, calibrate, report, compare)
 for command in (*WORK, *JUDGEMENT, train, export, models, renditions, bench):
     app.command()(command)

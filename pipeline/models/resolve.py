@@ -89,6 +89,18 @@ def resolve(recipe: Recipe, files: Files, *, gpu: bool, limits: Limits | None = 
     return ResolvedRecipe(recipe, paths["weights"], paths["refiner_weights"], calibration, backgrounds, detector)
 
 
+def resolve_finder(recipe: Recipe, files: Files, *, gpu: bool) -> ResolvedRecipe:
+    """Fetch and pin the detector of a recipe and nothing else, to find objects without cutting them out.
+
+    Raises:
+        ConfigError: As ``resolve_detector``.
+        WeightsError: As ``resolve_detector``.
+    """
+    assert recipe.detector is not None, "the recipe has a detector"
+    detector, folder = resolve_detector(recipe.detector, files, gpu=gpu)
+    return ResolvedRecipe(recipe.model_copy(update={"detector": detector}), None, None, None, {}, folder)
+
+
 def with_threshold(recipe: Recipe, calibration: Calibration | None) -> Recipe:
     """Return the recipe with a number as ``review_below``: its own, else the calibration's, else ``REVIEW_BELOW``."""
     if recipe.review_below is not None:

@@ -1,0 +1,45 @@
+"""``matteline detect``: find objects by name, and write a manifest with their boxes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobs import options
+from jobs.console import err, out
+
+
+def detect(
+    manifest: options.Manifest = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Parquet file to write: path or URI that ends in .parquet.")
+    ] = None,
+    label: options.Label = None,
+    set_: options.Set = None,
+    endpoint_url: options.Endpoint = None,
+    allow_root: options.AllowRoot = None,
+    retry: Annotated[
+        str | None, typer.Option("--retry", metavar="CODES", help="Try failed items again, by error code, e.g. prompt, or all.")
+    ] = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Find objects by name, and write a manifest with one row per box.
+
+    The names are those of the manifest's columns label and labels, or of --label. Look at the boxes, then cut them out with
+    matteline run --manifest OUTPUT. The same command continues an interrupted one.
+    """
+    from pipeline.detect.driver import detect as work
+    from pipeline.errors import parse_codes
+    from pipeline.log import set_up_logging
+    from pipeline.run.stages.process import keep_pandas_out
+
+    keep_pandas_out()
+    set_up_logging(verbose=verbose)
+    pairs = options.settings(set_, endpoint_url) + options.label_settings(label)
+    job = options.job_of(manifest, output, None, None, pairs, allow_root)
+    summary = work(job, job.output.uri, retry=parse_codes(retry))
+    failed = sum(summary.failures.values())
+    out.print(f"{job.output.uri}: {summary.boxes} boxes of {summary.items} items, {failed} failed", markup=False)
+    for code, count in sorted(summary.failures.items()):
+        err.print(f"{count} failed with the code {code}, for instance: {summary.examples[code]}", markup=False)

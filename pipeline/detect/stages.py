@@ -1,0 +1,130 @@
+"""The stages of a detection: find the named objects of a batch, and write its rows as one part."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.concurrency import ahead, local_cpus
+from pipeline.errors import ItemError, PipelineError, PromptError
+from pipeline.manifest.prompts import prompts_of
+from pipeline.models.detectors.detector import Detection, not_found
+from pipeline.models.detectors.finder import Finder
+from pipeline.models.failures import BrokenDevice
+from pipeline.models.resolve import resolve_finder
+from pipeline.output.layout import part_name
+from pipeline.run.context import StageContext
+from pipeline.run.crash_ledger import CrashLedger, IsolatedBatch, end_process
+from pipeline.run.stages.columns import column, errors_of, unpack, with_errors
+from pipeline.run.stages.columns import replace as with_columns
+from pipeline.run.stages.decode import decode_batch
+from pipeline.run.stages.process import tune_process
+from pipeline.run.work import Part, Rows
+from pipeline.storage.uris import join
+
+FOUND = pa.list_(pa.struct([("box", pa.list_(pa.float64())), ("score", pa.float64()), ("label", pa.string())]))
+"""The boxes of an image, best first; null where nothing was looked for."""
+
+PARTS = "parts"
+"""Folder of the parts, below that of the work."""
+
+_Result = list[Detection] | ItemError
+
+
+class DetectBatch:
+    """One actor with the detector: created once, called for every batch."""
+
+    def __init__(self, context: StageContext) -> None:
+        self.context, pool = context, context.pool
+        threads = context.job.compute.threads_per_actor or max(1, local_cpus() // pool.actors_per_node)
+        tune_process(threads)
+        self.refused: PipelineError | None = None
+        try:
+            resolved = resolve_finder(context.recipe, context.files, gpu=pool.device == "cuda")
+            self.finder = Finder(resolved, context.files, device=pool.device, threads=threads)
+            self.settings, _ = self.finder.load()
+        except PipelineError as error:
+            self.refused = error  # raised here, Ray would report a dead actor instead
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Add ``found`` and the errors of rows in which nothing was found. Pixels end here."""
+        if self.refused is not None:
+            raise self.refused
+        errors, prompts = errors_of(batch), prompts_of(batch, self.settings)
+        for row, one in enumerate(prompts):
+            if errors[row] is None and isinstance(one, PromptError):
+                errors[row] = one
+        names = {
+            row: one for row, one in enumerate(prompts) if one and not isinstance(one, PromptError) and errors[row] is None
+        }
+        ids = batch["item_id"].to_pylist()
+        isolated = self.context.isolated("detect", [ids[row] for row in names])
+        found: list[list[Detection] | None] = [None] * batch.num_rows
+        for row, result in zip(names, self._attempt(batch, names, isolated), strict=True):
+            if isinstance(result, ItemError):
+                errors[row] = result
+            elif result:
+                found[row] = result
+            elif self.settings.missing == "fail":
+                errors[row] = not_found(names[row], self.settings)
+        isolated.finish()
+        boxes = [None if one is None else [two._asdict() | {"box": list(two.box)} for two in one] for one in found]
+        return with_columns(with_errors(batch, errors), found=column(boxes, FOUND)).drop_columns(["pixels"])
+
+    def _attempt(self, batch: pa.Table, names: dict[int, tuple[str, ...]], isolated: IsolatedBatch) -> list[_Result]:
+        try:
+            if not isolated.one_by_one:
+                return isolated.run_batch(lambda: self._find(batch, names))
+            return [self._one(batch, {row: one}, isolated, number) for number, (row, one) in enumerate(names.items())]
+        except BrokenDevice:
+            if self.context.ledger is None:
+                raise
+            end_process()
+
+    def _one(self, batch: pa.Table, names: dict[int, tuple[str, ...]], isolated: IsolatedBatch, number: int) -> _Result:
+        try:
+            return isolated.run_one(number, lambda: self._find(batch, names)[0])
+        except ItemError as error:
+            return error
+
+    def _find(self, batch: pa.Table, names: dict[int, tuple[str, ...]]) -> list[_Result]:
+        heights, widths = (batch[name].to_pylist() for name in ("height", "width"))
+        images = [unpack(batch["pixels"], row, (heights[row], widths[row], 3)) for row in names]
+        return self.finder.all([image for image in images if image is not None], list(names.values()))
+
+
+def write_part(rows: pa.Table, *, context: StageContext) -> pa.Table:
+    """Write rows as one part, named by their ids, and return one row about it: ``items``, ``boxes`` and ``failed``."""
+    kept = ["item_id", "image_uri", "box", "found", "error_code", "error_detail", *context.carried.names]
+    sink = io.BytesIO()
+    pq.write_table(rows.select(list(dict.fromkeys(kept))), sink, compression="zstd", write_page_checksum=True)
+    context.output.write(join(context.output.folder, PARTS, part_name(rows["item_id"].to_pylist())), sink.getvalue())
+    boxes = sum(len(one or ()) for one in rows["found"].to_pylist())
+    failed = rows.num_rows - rows["error_code"].null_count
+    return pa.table({"items": [rows.num_rows], "boxes": [boxes], "failed": [failed]})
+
+
+@dataclass(frozen=True)
+class DetectWork:
+    """The work of a worker process (``run.work.Work``): the stages of ``graph.graph``."""
+
+    context: StageContext
+
+    def __call__(self, blocks: Rows, ledger: CrashLedger, *, overlap: bool) -> Iterator[Part]:
+        """See ``Work``.
+
+        Raises:
+            PipelineError: The detector or its files cannot be used.
+        """
+        context = replace(self.context, ledger=ledger)
+        detect = DetectBatch(context)
+        beside: Callable[[Iterable[pa.Table]], Rows] = ahead if overlap else iter
+        for table in beside(table for block in blocks for table in decode_batch(block, context=context)):
+            rows = context.batch_size or table.num_rows
+            for start in range(0, table.num_rows, rows):
+                batch = table.slice(start, rows)
+                yield Part(batch.num_rows, write_part(detect(batch), context=context).to_pylist()[0])
