@@ -39,7 +39,7 @@ def detect(
     pairs = options.settings(set_, endpoint_url) + options.label_settings(label)
     job = options.job_of(manifest, output, None, None, pairs, allow_root)
     summary = work(job, job.output.uri, retry=parse_codes(retry))
-    failed = sum(summary.failures.values())
-    out.print(f"{job.output.uri}: {summary.boxes} boxes of {summary.items} items, {failed} failed", markup=False)
+    out.print(f"{job.output.uri}: {summary.boxes} boxes of {summary.items} items, {summary.failed} failed", markup=False)
     for code, count in sorted(summary.failures.items()):
         err.print(f"{count} failed with the code {code}, for instance: {summary.examples[code]}", markup=False)
+    summary.check(job.budget)

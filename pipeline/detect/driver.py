@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config.detector import UNHASHED, detector_with
-from pipeline.config.job import Job
+from pipeline.config.job import Budget, Job
 from pipeline.detect.stages import FOUND, PARTS, DetectWork
-from pipeline.errors import ConfigError, FetchError, ItemsMissing, StorageError
+from pipeline.errors import ConfigError, ErrorBudgetExceeded, FetchError, ItemsMissing, StorageError
 from pipeline.log import log, waiting_for
 from pipeline.manifest.id_set import IdSet, contains, hash_ids, merge_ids
 from pipeline.manifest.manifest import Manifest, open_manifest, scan
@@ -50,6 +50,21 @@ class Summary:
     """Failed items by error code."""
     examples: dict[str, str] = field(default_factory=dict)
     """One message by error code."""
+
+    @property
+    def failed(self) -> int:
+        """Number of failed items."""
+        return sum(self.failures.values())
+
+    def check(self, budget: Budget) -> None:
+        """Refuse a result in which all items failed, or more than the budget allows.
+
+        Raises:
+            ErrorBudgetExceeded: The target is written, and has the boxes of the others.
+        """
+        too_many = self.failed > budget.allowed_failed and self.failed / self.items > budget.max_failed_share
+        if self.failed and (too_many or self.failed == self.items):
+            raise ErrorBudgetExceeded(f"{self.failed} of {self.items} items failed; correct their rows and add --retry all")
 
 
 def detect(job: Job, target: str, *, retry: Collection[str] = ()) -> Summary:
@@ -183,7 +198,7 @@ def _write(plan: Plan, target: str) -> Summary:
     for code, detail in (bad[item_id] for item_id in bad if item_id not in seen):
         summary.failures[code] = summary.failures.get(code, 0) + 1
         summary.examples.setdefault(code, detail)
-    summary.items = len(seen) + sum(summary.failures.values())
+    summary.items = len(seen) + summary.failed
     return summary
 
 

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import run
-from pipeline.config.job import load_job
+from pipeline.config.job import Budget, load_job
 from pipeline.detect.driver import Summary, detect
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ErrorBudgetExceeded
 
 Detect = Callable[..., Summary]
 
@@ -103,6 +103,11 @@ def test_nothing_found_is_a_failure_or_the_whole_picture(find: Detect, photos: l
     assert summary.failures == {"prompt": 1}
     assert "no 'cup' was found" in summary.examples["prompt"]
     assert boxes(tmp_path) == []
+    with pytest.raises(ErrorBudgetExceeded, match="1 of 1 items failed"):
+        summary.check(Budget())
+    Summary(items=20, failures={"fetch": 10}).check(Budget())
+    with pytest.raises(ErrorBudgetExceeded, match="11 of 20 items failed"):
+        Summary(items=20, failures={"fetch": 11}).check(Budget())
     with pytest.raises(ConfigError, match=r"begun with another detector \(missing\)"):
         find(rows, threshold=0.99999, missing="salient")
 
