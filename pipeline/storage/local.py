@@ -157,8 +157,7 @@ class LocalBackend:
 def _open_file(uri: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
     """Open a regular file, and check at the end that it has not changed."""
     try:
-        # Without O_NONBLOCK, opening a named pipe blocks.
-        descriptor = os.open(uri, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(uri, READ)
     except FileNotFoundError as error:
         if (other := _other_spelling(uri)) is None:
             raise

@@ -126,12 +126,14 @@ def test_tensors_of_another_shape_or_type_raise_value_error(recipe: Any, frames:
 def test_signals_stay_on_the_device() -> None:
     logits, boxes = torch.empty(2, 512, 512, device="meta"), torch.empty(2, 4, device="meta")
     frames = torch.empty(2, 512, 512, 3, dtype=torch.uint8, device="meta")
-    table, coarse = measure_signals(logits, logits, boxes, frames, logits, [torch.empty((), device="meta"), None])
+    table, coarse = measure_signals(
+        logits, logits, boxes, frames, torch.empty(2, device="meta"), [torch.empty((), device="meta"), None]
+    )
     assert (table.device.type, coarse.device.type) == ("meta", "meta")
     with Calls() as calls:
         frames = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
         logits, boxes = torch.randn(2, 64, 64), torch.full((2, 4), float("nan"))
-        measure_signals(logits, logits, boxes, frames, logits, [torch.zeros(()), None])
+        measure_signals(logits, logits, boxes, frames, torch.zeros(2), [torch.zeros(()), None])
     assert calls.blocking == []
 
 

@@ -70,7 +70,7 @@ def test_a_batch_is_one_forward_pass_and_a_gpu_has_the_next_one_at_hand(
     assert rows_per_block(replace(plan, todo=10_000), pool) == rows
     assert rows_per_block(replace(plan, todo=100_000_000), pool) == 4 * rows, "the driver keeps a record of every block"
     assert rows_per_block(replace(plan, todo=4 * images), pool) == images, "a full batch, as each actor gets four"
-    assert rows_per_block(replace(plan, todo=3), pool) == 1
+    assert rows_per_block(replace(plan, todo=3), pool) == min(2, images)
 
 
 def test_a_small_parquet_manifest_becomes_many_tasks_and_pixels_never_wait_for_a_part(
@@ -146,7 +146,7 @@ def test_a_long_manifest_is_several_shards(
         uris = [str(path) for path in photos[number::5]]
         pq.write_table(pa.table({"image_uri": uris}), tmp_path / f"{number}.parquet")
     where = {"manifest": str(tmp_path / "*.parquet"), "output": str(tmp_path / "out"), "preset": fake_preset}
-    plan = make_plan(load_job(**where), Files())
+    plan = make_plan(load_job(**where, overrides=["compute.rows_per_block=1"]), Files())
     assert rows_per_block(plan, POOL) == 1
     for blocks, count in (1, 15), (5, 3), (11, 1), (4_000, 1):
         monkeypatch.setattr("pipeline.run.graph.MIN_SHARD_BLOCKS", blocks)
@@ -168,7 +168,7 @@ def test_every_item_is_in_one_dataset(
     photos = make_photos(tmp_path / "photos", 11)
     (tmp_path / "one.csv").write_text("\n".join(["image_uri", *map(str, photos)]))
     where = {"manifest": str(tmp_path / "one.csv"), "output": str(tmp_path / "out"), "preset": fake_preset}
-    plan = make_plan(load_job(**where), Files())
+    plan = make_plan(load_job(**where, overrides=["compute.rows_per_block=1"]), Files())
     monkeypatch.setattr("pipeline.run.graph.MIN_SHARD_BLOCKS", blocks)
     monkeypatch.setattr("pipeline.run.graph.SHARD_BLOCKS_PER_ACTOR", 1)
     datasets = []

@@ -183,7 +183,7 @@ def test_a_run_that_the_caller_ends_can_be_continued(
     said: str,
 ) -> None:
     def after_some(progress: RunProgress) -> None:
-        if progress.state == "running" and progress.done >= 2:
+        if progress.state == "running" and progress.done >= 1:
             end(progress)
 
     out = tmp_path / "out"
@@ -227,7 +227,7 @@ def test_threads_may_run_small_jobs_beside_each_other(photos: Path, tmp_path: Pa
 def test_the_package_is_its_function_whatever_was_imported_before() -> None:
     assert pipeline.run is run is sys.modules["pipeline.run"]
     assert callable(run) and pickle.loads(pickle.dumps(run)) is run
-    assert list(inspect.signature(run).parameters)[:3] == ["manifest", "output", "preset"]
+    assert list(inspect.signature(run).parameters)[:3] == ["manifest", "output", "label"]
     assert {"Segmenter", "run", "RunProgress", "__version__"} <= set(dir(pipeline))
     assert all(getattr(pipeline, name) for name in pipeline.__all__)
     with pytest.raises(AttributeError, match="no attribute 'rum'"):
