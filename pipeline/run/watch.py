@@ -101,7 +101,7 @@ class _Watch:
     failed: int = 0
     """Looks or rounds that failed, one after the other."""
     blocked_until: float = 0.0
-    """Time of ``clock_s`` before which there is no round, since the last one failed."""
+    """Time of ``clock_s`` before which there is neither a look nor a round, since the last one failed."""
     repeat_at: float = inf
     """Time from which the next round repeats failed items."""
     repeats: int = 0
@@ -139,11 +139,13 @@ class _Watch:
         return plan.output
 
     def _look_and_run(self, output: Output) -> None:
+        if clock_s() < self.blocked_until:
+            return
         with notifying(self.job, "", self.files, self._notify):
             ready = self._look()
         now = clock_s()
         is_due = self.error is not None or now >= self.repeat_at or not contains(self.done, ready).all()
-        if is_due and now >= self.blocked_until and not self._is_over():
+        if is_due and not self._is_over():
             self._run_round(ready, output)
 
     def _look(self) -> Snapshot:
@@ -228,9 +230,10 @@ class _Watch:
         return "failed" if self.error is None else "never"
 
     def _pause(self) -> None:
-        wait_s = max(self.interval_s, PAUSE_PER_LOOK * self.look_s)
+        now = clock_s()
+        wait_s = max(self.interval_s, PAUSE_PER_LOOK * self.look_s, self.blocked_until - now)
         with self._pausing():
-            self.stop.wait(max(0.0, min(wait_s, self.ends_at - clock_s())))
+            self.stop.wait(max(0.0, min(wait_s, self.ends_at - now)))
 
     def _pausing(self) -> AbstractContextManager[None]:
         return nullcontext() if self.signals is None else self.signals.on_pause(self.stop)

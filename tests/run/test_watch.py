@@ -41,8 +41,10 @@ class Script(Event):
     def __init__(self, *steps: Step) -> None:
         super().__init__()
         self.steps = list(steps)
+        self.pauses: list[float] = []
 
     def wait(self, timeout: float | None = None) -> bool:
+        self.pauses.append(timeout or 0.0)
         if self.steps:
             self.steps.pop(0)()
         else:
@@ -261,48 +263,37 @@ def test_a_prefix_on_s3(s3: Any, photos: list[Path], fake_preset: str) -> None:
 
 
 def test_a_store_that_is_away_is_waited_for(
-    go: Callable[..., Output], photos: list[Path], tmp_path: Path, logged: list[logging.LogRecord]
+    job: Callable[..., Job],
+    photos: list[Path],
+    tmp_path: Path,
+    logged: list[logging.LogRecord],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its folder disappears, as an unmounted disk does. The pauses grow."""
+    """Its folder disappears, as an unmounted disk does. The pauses grow, and the first failure alone is notified."""
     folder, away, told_file = tmp_path / "in", tmp_path / "away", tmp_path / "told.json"
-    shutil.copy(photos[0], folder)
     clock = [0.0]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "clock_s", lambda: clock[0])
+    monkeypatch.setattr(module, "clock_s", lambda: clock[0])
 
-        def later(seconds: float) -> Step:
-            def pass_time() -> None:
-                clock[0] += seconds
+    def later(seconds: float, *deeds: Step) -> Step:
+        def pass_time() -> None:
+            clock[0] += seconds
+            for deed in deeds:
+                deed()
 
-            return pass_time
+        return pass_time
 
-        def is_told() -> None:
-            assert "does not exist" in json.loads(told_file.read_text())["error"]
-            told_file.unlink()
-            clock[0] += 5
+    def is_told() -> None:
+        assert "does not exist" in json.loads(told_file.read_text())["error"]
+        told_file.unlink()
 
-        def bring_back() -> None:
-            away.rename(folder)
-            shutil.copy(photos[1], folder)
-            clock[0] += 30
-
-        def none_new() -> None:
-            assert len(rows(tmp_path / "out")) == 1
-            clock[0] += 60
-
-        go(
-            nothing,
-            lambda: folder.rename(away),
-            is_told,
-            later(20),
-            bring_back,
-            nothing,
-            none_new,
-            nothing,
-            settings=(f"notify.to={told_file}",),
-        )
+    shutil.copy(photos[0], folder)
+    back = (lambda: away.rename(folder), lambda: shutil.copy(photos[1], folder))
+    script = Script(later(5), later(5, lambda: folder.rename(away)), later(4, is_told), later(6), later(20, *back), later(5))
+    watch(job(f"notify.to={told_file}"), stop=script)
+    # Look, look and round; the third fails; no look after 4 s; after 10 s another one fails; after 20 s the photos are back.
+    assert script.pauses == [5.0, 5.0, 10.0, 6.0, 20.0, 5.0, 5.0]
     told = [line.getMessage().rpartition(". ")[2] for line in logged if line.levelno == logging.ERROR]
-    assert told == [f"The watch tries again in {seconds} s" for seconds in (10, 20, 40)]
+    assert told == ["The watch tries again in 10 s", "The watch tries again in 20 s"]
     assert len(rows(tmp_path / "out")) == 2
     assert not told_file.exists(), "the first failure alone is notified"
 
