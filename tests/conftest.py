@@ -153,6 +153,14 @@ def small_runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(worker_process, "_surroundings", surroundings)
 
 
+@pytest.fixture(autouse=True)
+def without_signal_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command in this process does not take over its signals: a later Ctrl-C would end pytest with exit status 4."""
+    from pipeline.run.signals import SignalHandler
+
+    monkeypatch.setattr(SignalHandler, "install", lambda _: None)
+
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -160,12 +168,10 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 def matteline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """``matteline("run", …, cwd=tmp_path, env={})`` runs a command in this process."""
     from jobs.main import main
-    from pipeline.run.signals import SignalHandler
 
     def run(*arguments: str, cwd: Path = tmp_path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         out, err = io.StringIO(), io.StringIO()
         with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-            patch.setattr(SignalHandler, "install", lambda _: None)
             patch.setattr(sys, "argv", ["matteline", *arguments])
             patch.chdir(cwd)
             for name, value in (env or {}).items():
