@@ -19,9 +19,7 @@ def detect(
     set_: options.Set = None,
     endpoint_url: options.Endpoint = None,
     allow_root: options.AllowRoot = None,
-    retry: Annotated[
-        str | None, typer.Option("--retry", metavar="CODES", help="Try failed items again, by error code, e.g. prompt, or all.")
-    ] = None,
+    retry: options.Retry = None,
     verbose: options.Verbose = False,
 ) -> None:
     """Find objects by name, and write a manifest with one row per box.
@@ -30,15 +28,14 @@ def detect(
     matteline run --manifest OUTPUT. The same command continues an interrupted one.
     """
     from pipeline.detect.driver import detect as work
-    from pipeline.errors import parse_codes
     from pipeline.log import set_up_logging
     from pipeline.run.stages.process import keep_pandas_out
 
     keep_pandas_out()
     set_up_logging(verbose=verbose)
-    pairs = options.settings(set_, endpoint_url) + options.label_settings(label)
+    pairs = options.settings(set_, endpoint_url) + options.label_settings(label) + options.run_settings(retry)
     job = options.job_of(manifest, output, None, None, pairs, allow_root)
-    summary = work(job, job.output.uri, retry=parse_codes(retry))
+    summary = work(job, job.output.uri)
     out.print(f"{job.output.uri}: {summary.boxes} boxes of {summary.items} items, {summary.failed} failed", markup=False)
     for code, count in sorted(summary.failures.items()):
         err.print(f"{count} failed with the code {code}, for instance: {summary.examples[code]}", markup=False)

@@ -63,6 +63,7 @@ def evaluate(
     signals.install()  # before anything heavy is imported
     # The tables count failures; they do not end an evaluation.
     pairs = ["budget.max_failed_share=1", *options.settings(set_, endpoint_url)]
+    pairs += options.run_settings(accept_licence=accept_licence)
     pairs += options.column_settings(image_column, id_column, box_column, boxes_column)
     presets: list[str | None] = list(preset) if preset else [None]
     jobs = [options.job_of(manifest, output, one, job, pairs, allow_root) for one in presets]
@@ -75,7 +76,7 @@ def evaluate(
 
         set_up_logging(verbose=verbose)
         chosen = EvaluateOptions(truth, tags, hce)
-        print_tables(tables(run(jobs, chosen, accept_licence=accept_licence, signals=signals)))
+        print_tables(tables(run(jobs, chosen, signals=signals)))
         root = Files(jobs[0].storage).absolute(jobs[0].output.uri)
         out.print(f"all numbers and their definitions: {root}/evaluation.md and evaluation.json", markup=False)
     finally:

@@ -150,7 +150,7 @@ def job_of(
     )
 
 
-def run_settings(retry: str | None, **flags: bool) -> list[str]:
+def run_settings(retry: str | None = None, **flags: bool) -> list[str]:
     """Return the pairs of the options that a job file may hold in its section ``run``."""
     return [*([f"run.retry={retry}"] if retry else []), *(f"run.{name}=true" for name, is_set in flags.items() if is_set)]
 

@@ -47,13 +47,13 @@ def plan(
     from pipeline.storage.files import Files
 
     set_up_logging(verbose=verbose)
-    pairs = options.settings(set_, endpoint_url)
+    pairs = options.settings(set_, endpoint_url) + options.run_settings(accept_licence=accept_licence)
     pairs += options.column_settings(image_column, id_column, box_column, boxes_column)
     asked = options.job_of(manifest, output, preset, job, pairs, allow_root, rendition)
     parsed = Price.parse(price) if price else None
     files = Files(asked.storage)
     gpu = asked.recipe.precision == "auto" and will_use_gpus(asked.compute)
-    made = without_done(make_plan(asked, files, accept_licence=accept_licence, gpu=gpu), asked.run.retry)
+    made = without_done(make_plan(asked, files, gpu=gpu), asked.run.retry)
     with waiting_for("checking the model"):
         check_model(made)
     made, pool, cluster = _machines(made)

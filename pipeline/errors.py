@@ -28,7 +28,6 @@ Anything else is a bug: a traceback and exit 1. Codes are stable, so that tools 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, ClassVar
 
 
@@ -162,21 +161,3 @@ ITEM_ERRORS: tuple[type[ItemError], ...] = (
     *(ItemRefused, FetchError, DecodeError, PromptError, SegmentError, RefineError, WriteError, ItemCrashed),
 )
 """Every item error of a run, to look codes up."""
-
-
-def parse_codes(given: str | Iterable[str] | None) -> set[str]:
-    """Return error codes of items, from ``fetch,write`` or several texts. ``all`` is every code.
-
-    Raises:
-        ConfigError: One of them is not an error code.
-    """
-    texts = given.split(",") if isinstance(given, str) else given or ()
-    codes = {code.strip() for code in texts if code.strip()}
-    known = {error.code for error in ITEM_ERRORS}
-    if codes == {"all"}:
-        return known
-    if codes - known:
-        raise ConfigError(
-            f"--retry: {min(codes - known)!r} is not an error code; choose from {', '.join(sorted(known))}, or all"
-        )
-    return codes

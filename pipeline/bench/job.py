@@ -85,7 +85,7 @@ def measure_job(subject: Subject, photos: Photos, items: int, model_items_per_s:
         job = subject.job.model_copy(update={"output": Destination(uri=f"{output}/out")})
         write_manifest(photos, items, Path(job.manifest))
         start = time.perf_counter()
-        plan, record = run_job(job, accept_licence=True)  # open_subject has checked the licence
+        plan, record = run_job(job)
         total_s = time.perf_counter() - start
         counted = read_steady(plan.output, job.limits)
     return JobSpeed(

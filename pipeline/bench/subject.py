@@ -69,7 +69,12 @@ def open_subject(
     """
     folder.mkdir(parents=True)
     manifest = write_manifest(photos, len(photos.uris), folder / "manifest.parquet")
-    job = load_job(manifest=str(manifest), output=str(folder / "out"), preset=preset, overrides=settings)
+    job = load_job(
+        manifest=str(manifest),
+        output=str(folder / "out"),
+        preset=preset,
+        overrides=[*settings, f"run.accept_licence={accept_licence}"],
+    )
     storage = job.storage.model_copy(update={"allow_roots": (*job.storage.allow_roots, *photos.allowlist)})
     recipe, weights = job.recipe, "own"
     if recipe.model == "mvanet" and not is_cached(recipe.weights, recipe.weights_sha256, Files(storage)):
@@ -78,7 +83,7 @@ def open_subject(
         weights = "dummy"
     chosen = job.preset.model_copy(update={"recipe": recipe})
     job = job.model_copy(update={"storage": storage, "preset": chosen})
-    job = make_plan(job, Files(storage), accept_licence=accept_licence, gpu=will_use_gpus(job.compute)).job
+    job = make_plan(job, Files(storage), gpu=will_use_gpus(job.compute)).job
     job = with_cpu_actors(job, LONG_RUN)
     with ray_cluster(job.compute) as cluster:
         return Subject(job, fit_pool(job.compute, cluster, gpu_model=can_use_gpu(job.recipe)), weights)

@@ -262,6 +262,10 @@ class Job(Section):
         """Return the job with another recipe."""
         return self.model_copy(update={"preset": self.preset.model_copy(update={"recipe": recipe})})
 
+    def with_run(self, **options: Any) -> Job:
+        """Return the job with other options, such as ``changed=True`` or ``retry=("fetch",)``."""
+        return self.model_copy(update={"run": self.run.model_copy(update=options)})
+
 
 JOB_SECTIONS = ("output", "recipe", "columns", "compute", "limits", "storage", "budget", "drift", "notify", "run")
 

@@ -1,4 +1,4 @@
-"""Define which items of an output a run processes again, and which licences it may use: what else are options of ``run``."""
+"""Define which items of an output a run processes again, and which licences it may use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CODES = tuple(sorted(error.code for error in ITEM_ERRORS))
 
 
 class RunOptions(Section):
-    """Options of ``matteline run`` that a job file may hold. They add to those of the command line."""
+    """Options of ``matteline run`` that a job file may hold. ``--retry`` of the command line replaces ``retry``."""
 
     retry: tuple[str, ...] = Field(
         default=(), description="Retry failed items with these error codes, as `--retry`: a list, `fetch,write`, or `all`."

@@ -67,20 +67,19 @@ class Summary:
             raise ErrorBudgetExceeded(f"{self.failed} of {self.items} items failed; correct their rows and add --retry all")
 
 
-def detect(job: Job, target: str, *, retry: Collection[str] = ()) -> Summary:
+def detect(job: Job, target: str) -> Summary:
     """Find the boxes of all items of a manifest and write them.
 
     Args:
-        job: Its manifest, detector, compute, limits and storage are used.
+        job: Its manifest, detector, compute, limits, storage and ``run.retry`` are used.
         target: Path or URI of the Parquet file to write.
-        retry: Error codes of failed items that are tried again.
 
     Raises:
         Refused: The manifest, the detector or the target cannot be used, or the work was begun with another detector.
         ItemsMissing: Rows are missing at the end.
     """
     files = Files(job.storage)
-    plan = _plan(job, files.absolute(target), files, retry)
+    plan = _plan(job, files.absolute(target), files)
     for part in _parts(plan) if plan.todo else ():
         log.info("detected", extra={"facts": part})
     done, _ = _done(plan.output, ())
@@ -89,7 +88,7 @@ def detect(job: Job, target: str, *, retry: Collection[str] = ()) -> Summary:
     return _write(plan, files.absolute(target))
 
 
-def _plan(job: Job, target: str, files: Files, retry: Collection[str]) -> Plan:
+def _plan(job: Job, target: str, files: Files) -> Plan:
     if not target.endswith(".parquet"):
         raise ConfigError(f"--output {target} must end in .parquet")
     with waiting_for("reading the manifest"):
@@ -102,7 +101,7 @@ def _plan(job: Job, target: str, files: Files, retry: Collection[str]) -> Plan:
         resolved = resolve_finder(recipe, files, gpu=will_use_gpus(job.compute))
     assert resolved.recipe.detector is not None
     _check_settings(output, resolved.recipe.detector.model_dump(mode="json", exclude=UNHASHED))
-    done, failed = _done(output, retry)
+    done, failed = _done(output, job.run.retry)
     done = done[~contains(failed, done)]
     todo = scanned.rows - int(contains(done, scanned.ids).sum())
     return Plan(

@@ -45,9 +45,7 @@ class EvaluateOptions:
     """True to compute human correction efforts, which is slow."""
 
 
-def evaluate(
-    jobs: Sequence[Job], options: EvaluateOptions, *, accept_licence: bool = False, signals: SignalHandler | None = None
-) -> list[Summary]:
+def evaluate(jobs: Sequence[Job], options: EvaluateOptions, *, signals: SignalHandler | None = None) -> list[Summary]:
     """Run jobs that share a manifest and an output, one per model, and measure their masks.
 
     Each model gets an output of its own, ``<output>/<name of the recipe>``, with its metrics in place of those of an earlier
@@ -68,7 +66,7 @@ def evaluate(
     names = _model_names(jobs)
     destinations = [Destination(uri=join(root, name), name=job.output.name) for job, name in zip(jobs, names, strict=True)]
     own = [job.model_copy(update={"output": one}) for job, one in zip(jobs, destinations, strict=True)]
-    plans = [run_job(job, accept_licence=accept_licence, signals=signals)[0] for job in own]
+    plans = [run_job(job, signals=signals)[0] for job in own]
     truth = read_ground_truth(plans[0].manifest, files, options.truth, options.tags)
     summaries = []
     with _cluster(jobs[0].compute, plans[0].rows):

@@ -83,26 +83,26 @@ def run(
     Ctrl-C (in a notebook: the stop button) raises KeyboardInterrupt; finished items stay, and the next call does the others.
     """
     from pipeline.config.job import load_job
-    from pipeline.errors import parse_codes
     from pipeline.run.driver import run_job
     from pipeline.run.signals import keep_handlers
 
     if not isinstance(settings, Mapping | None):
         raise TypeError(f'settings is a mapping such as {{"compute.actors": 2}}, not a {type(settings).__name__}')
+    flags = {"changed": changed, "replace": replace, "accept_licence": accept_licence}
+    options: dict[str, Any] = {f"run.{name}": True for name, is_set in flags.items() if is_set}
+    if retry:
+        options["run.retry"] = retry if isinstance(retry, str) else list(retry)
     parsed = load_job(
         manifest=_text(manifest, "manifest"),
         output=_text(output, "output"),
         preset=_text(preset, "preset"),
-        overrides={**(settings or {}), **_label(label)},
+        overrides={**(settings or {}), **_label(label), **options},
         job_file=_text(job, "job"),
         renditions=_texts(rendition, "rendition"),
         allow_roots=_texts(allow_root, "allow_root"),
     )
-    codes = parse_codes(retry)
     with keep_handlers():
-        _, record = run_job(
-            parsed, accept_licence=accept_licence, retry=codes, changed=changed, replace=replace, callback=progress
-        )
+        _, record = run_job(parsed, callback=progress)
     return record
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -51,10 +51,6 @@ class _Run:
 def run_job(
     job: Job,
     *,
-    accept_licence: bool = False,
-    retry: Collection[str] = (),
-    changed: bool = False,
-    replace: bool = False,
     signals: SignalHandler | None = None,
     callback: Callback | None = None,
     ready: Snapshot | None = None,
@@ -63,11 +59,7 @@ def run_job(
     """Run a job. Items that are in the index already are skipped.
 
     Args:
-        job: All settings. The options below add to its section ``run``.
-        accept_licence: Allow weights that may not be used commercially.
-        retry: Error codes whose failed items are done again.
-        changed: Reprocess items whose manifest row or image has changed.
-        replace: Reprocess items of another recipe, instead of refusing the output.
+        job: All settings. Its section ``run`` says which items are done again.
         signals: What SIGTERM and SIGINT do; None keeps the caller's handlers.
         callback: Called with the progress of the run; see ``run.callback``.
         ready: The run is a round of a watch (``run.watch``): leave out files that are not in this snapshot, repeat failed items
@@ -78,16 +70,15 @@ def run_job(
         PipelineError: The run was refused, stopped, or had too many failures. The run record says the same, if the run had
             begun.
     """
-    retry, changed = {*retry, *job.run.retry}, changed or job.run.changed
     run_id, files = new_run_id("" if ready is None else ROUND_MARK), Files(job.storage)
     with facts_in_every_line(run_id=run_id), notifying(job, run_id, files, notify) as notifier:
         deadline = None if job.budget.deadline_s is None else time.time() + job.budget.deadline_s
         gpu = may_use_gpus(job)
-        plan = make_plan(job, files, accept_licence=accept_licence, gpu=gpu, replace=replace, changed=changed, ready=ready)
+        plan = make_plan(job, files, gpu=gpu, ready=ready)
         run_id = run_id_after(run_id, plan.output)
         accepted = baseline(job.drift, job.output.uri, files)
-        others = _find_changed(plan, changed, ready)
-        plan = dataclasses.replace(without_done(plan, retry, others), deadline=deadline)
+        others = _find_changed(plan, ready)
+        plan = dataclasses.replace(without_done(plan, job.run.retry, others), deadline=deadline)
         recipe = plan.job.recipe
         record = notifier.record = RunRecord(
             run_id,
@@ -127,7 +118,7 @@ def run_job(
                 with waiting_for("checking the output's index", at_once=False):
                     prepare_output(plan)
                 # The run that held the lease until now may have done some of the items.
-                plan = without_done(plan, retry, others)
+                plan = without_done(plan, job.run.retry, others)
                 record.done_before = plan.rows - plan.todo
                 with progress:
                     _run_and_record(dataclasses.replace(run, plan=plan))
@@ -143,8 +134,9 @@ def may_use_gpus(job: Job) -> bool:
     return job.recipe.precision == "auto" and will_use_gpus(job.compute)
 
 
-def _find_changed(plan: Plan, changed: bool, ready: Snapshot | None) -> IdSet | None:
+def _find_changed(plan: Plan, ready: Snapshot | None) -> IdSet | None:
     """Return the changed items: of an ordinary run only if it asks for them, of a watch at least those that have failed."""
+    changed = plan.job.run.changed
     if ready is None:
         return find_changed(plan.manifest, plan.output, plan.job) if changed else None
     return find_changed(plan.manifest, plan.output, plan.job, failed_only=not changed, ready=ready)

@@ -48,8 +48,6 @@ class Plan:
     """The recipe with its files on this machine."""
     settings: dict[str, Any]
     """Settings that the output records; see ``output.settings``."""
-    replace: bool = False
-    """True if items of another recipe may be replaced."""
     replaces: bool = False
     """True if some items to do have a row, so that their objects are replaced."""
     deadline: float | None = None
@@ -60,10 +58,7 @@ def make_plan(
     job: Job,
     files: Files,
     *,
-    accept_licence: bool = False,
     gpu: bool = False,
-    replace: bool = False,
-    changed: bool = False,
     ready: Snapshot | None = None,
 ) -> Plan:
     """Check a job as far as that needs no cluster.
@@ -71,17 +66,13 @@ def make_plan(
     Args:
         job: The job, with its recipe not resolved yet.
         files: Access to storage.
-        accept_licence: Allow weights that may not be used commercially.
         gpu: Whether the model will run on GPUs. ``recipe.precision=auto`` depends on it.
-        replace: Process items of another recipe again, instead of refusing the output.
-        changed: Items whose image or box has changed will be processed again.
         ready: Leave out files of the manifest that are not in this snapshot. None: use all files.
 
     Raises:
         Refused: With one sentence that says what is wrong and how to fix it.
     """
-    check_licence(job.preset, accept_licence or job.run.accept_licence)
-    replace, changed = replace or job.run.replace, changed or job.run.changed
+    check_licence(job.preset, job.run.accept_licence)
     with waiting_for("reading the manifest", at_once=ready is None):  # a folder is listed here, a table is read below
         manifest = open_manifest(job.manifest, files, NameTemplate(job.output.name), job.columns, ready=ready)
     root = files.absolute(job.output.uri)
@@ -97,14 +88,14 @@ def make_plan(
     job = job.with_recipe(resolved.recipe)
     output = Output.at(root, files)
     settings = settings_of(resolved.recipe, job.output.name)
-    recorded = check_settings(output, resolved.recipe, settings, replace=replace)
+    recorded = check_settings(output, resolved.recipe, settings, replace=job.run.replace)
     with waiting_for("reading the manifest", at_once=False):
         scanned = scan(manifest, files)
     _check_roots(job, manifest, scanned)
     _check_rows(scanned)
     if recorded is not None:
         _check_names(output, manifest, scanned)
-        if not (replace or changed):
+        if not (job.run.replace or job.run.changed):
             check_identity(scanned.sample, manifest, output)
     return Plan(
         job,
@@ -117,7 +108,6 @@ def make_plan(
         scanned.rows,
         resolved,
         settings,
-        replace,
     )
 
 

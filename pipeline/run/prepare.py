@@ -46,7 +46,7 @@ def prepare_output(plan: Plan) -> None:
         StorageError: The output cannot be read or written.
     """
     output, recipe, settings = plan.output, plan.job.recipe, dict(plan.settings)
-    recorded = check_settings(output, recipe, settings, replace=plan.replace)
+    recorded = check_settings(output, recipe, settings, replace=plan.job.run.replace)
     complete = True
     if recorded is not None:
         tidy_index(output)

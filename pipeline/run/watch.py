@@ -161,13 +161,7 @@ class _Watch:
     def _run_round(self, ready: Snapshot, output: Output) -> None:
         repeating = clock_s() >= self.repeat_at
         try:
-            _, record = run_job(
-                self._round(),
-                retry=REPEATED if repeating else (),
-                signals=self.signals,
-                ready=ready,
-                notify=self._notify,
-            )
+            _, record = run_job(self._round(repeating), signals=self.signals, ready=ready, notify=self._notify)
         except ErrorBudgetExceeded:
             self.has_run = True
             self._plan_repeat(repeating)
@@ -181,14 +175,15 @@ class _Watch:
         if record.outcome is not None:
             self._finish_round(record, output)
 
-    def _round(self) -> Job:
+    def _round(self, repeating: bool) -> Job:
         """Return the job of the next round: with the time that is left, and after the first one without its options."""
-        budget, run = self.job.budget, self.job.run
+        job = self.job
         if self.ends_at < inf:
-            budget = budget.model_copy(update={"deadline_s": max(0.001, self.ends_at - clock_s())})
+            left_s = max(0.001, self.ends_at - clock_s())
+            job = job.model_copy(update={"budget": job.budget.model_copy(update={"deadline_s": left_s})})
         if self.has_run:
-            run = run.model_copy(update={"retry": (), "replace": False})
-        return self.job.model_copy(update={"budget": budget, "run": run})
+            job = job.with_run(retry=(), replace=False)
+        return job.with_run(retry=(*job.run.retry, *REPEATED)) if repeating else job
 
     def _finish_round(self, record: RunRecord, output: Output) -> None:
         """Delete what many rounds would leave behind, and log the round."""

@@ -33,8 +33,9 @@ def find(tmp_path: Path, tiny_detectors: dict[str, Path]) -> Detect:
         pq.write_table(table, tmp_path / "manifest.parquet")
         settings = {"model": "owlv2", "weights": str(tiny_detectors["owlv2"]), "threshold": 0.3} | detector
         overrides = {"recipe.detector": settings, "compute.device": "cpu", "compute.local_items": local_items}
+        overrides["run.retry"] = retry
         job = load_job(manifest=str(tmp_path / "manifest.parquet"), output="unused", overrides=overrides)
-        return detect(job, str(tmp_path / "boxes.parquet"), retry=retry)
+        return detect(job, str(tmp_path / "boxes.parquet"))
 
     return make
 

@@ -231,7 +231,7 @@ def ran(output: Output) -> None:
 
 def ran_with_changes(output: Output) -> None:
     """Look for changed images. There are none, so only a refusal of the output counts."""
-    plan = make_plan(the_job(), FILES, replace=True, changed=True)
+    plan = make_plan(the_job().with_run(replace=True, changed=True), FILES)
     try:
         changed(plan.manifest, output, the_job())
     except StorageError as error:

@@ -9,7 +9,8 @@ import pytest
 from rich.table import Table
 
 from jobs.main import app
-from pipeline.errors import ITEM_ERRORS, ConfigError, parse_codes
+from pipeline.config.run_options import RunOptions
+from pipeline.errors import ITEM_ERRORS
 from pipeline.log import SafeConsole
 
 
@@ -33,7 +34,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_all_is_every_error_code() -> None:
-    assert parse_codes("all") == {error.code for error in ITEM_ERRORS}
-    assert parse_codes("fetch, write") == {"fetch", "write"}
-    with pytest.raises(ConfigError, match="or all"):
-        parse_codes("all,fetch")
+    assert set(RunOptions(retry="all").retry) == {error.code for error in ITEM_ERRORS}
+    assert RunOptions(retry="fetch, write").retry == ("fetch", "write")
+    with pytest.raises(ValueError, match="or all"):
+        RunOptions(retry="all,fetch")

@@ -145,7 +145,7 @@ def test_a_run_on_ray_and_a_change(
     _, record = run_job(job)
     assert (record.ok + record.review, record.failures["decode"]["count"]) == (5, 1)
     path.write_bytes(parquet({"image": structs([*photos[:4], photos[0], photos[5]])}, row_group_size=2))
-    _, record = run_job(job, changed=True, retry={"decode"})
+    _, record = run_job(job.with_run(changed=True, retry=("decode",)))
     assert (record.items, record.done_before, record.ok + record.review) == (6, 4, 2)
     index = ds.dataset(tmp_path / "out" / "index", format="parquet").to_table(["item_id", "image_sha256"]).to_pylist()
     digests = {row["item_id"]: row["image_sha256"] for row in index}

@@ -207,5 +207,5 @@ def test_a_run_on_ray_from_s3_and_a_changed_shard(
     assert (record.ok + record.review, record.failed) == (4, 0)
     assert run_job(job)[1].done_before == 4
     remote.put("shards/1.tar", tar(("readme.txt", b"new"), ("1-0.jpg", photos[2]), ("1-1.jpg", photos[0])))
-    _, record = run_job(job, changed=True)
+    _, record = run_job(job.with_run(changed=True))
     assert record.done_before == 2  # both have another place; the text is one more sample, and fails

@@ -61,12 +61,12 @@ def test_only_changed_items_are_reprocessed(tmp_path: Path, job: Job, make_photo
     plan, _ = run_job(job)
     first, output, photos = rows_of(plan.output), plan.output, tmp_path / "photos"
 
-    assert run_job(job, changed=True)[0].todo == 0
+    assert run_job(job.with_run(changed=True))[0].todo == 0
     os.utime(photos / "photo-000.jpg", (1, 1))  # a new time, the same bytes
     shutil.copy(photos / "photo-001.jpg", photos / "copy.jpg")
     (photos / "copy.jpg").replace(photos / "photo-001.jpg")  # a new file, the same bytes
     (photos / "photo-004.jpg").unlink()  # missing: its results stay
-    assert run_job(job, changed=True)[0].todo == 0
+    assert run_job(job.with_run(changed=True))[0].todo == 0
 
     (other, another) = make_photos(tmp_path / "other", 2, first=10)
     (photos / "photo-002.jpg").write_bytes(other.read_bytes())
@@ -76,21 +76,21 @@ def test_only_changed_items_are_reprocessed(tmp_path: Path, job: Job, make_photo
     rows[5] |= {"x0": 20, "y0": 10, "x1": 100, "y1": 80}  # a changed box
     write_manifest(tmp_path / "manifest.csv", rows)
     assert run_job(job)[0].todo == 0, "changes are detected on request only"
-    plan, record = run_job(job, changed=True)
+    plan, record = run_job(job.with_run(changed=True))
     assert (plan.todo, record.ok + record.review) == (3, 3)
     second = rows_of(output)
     assert {item for item in second if second[item]["finished_at"] != first[item]["finished_at"]} == {"sku-2", "sku-3", "sku-5"}
     assert all(second[item]["mask_sha256"] != first[item]["mask_sha256"] for item in ("sku-2", "sku-3", "sku-5"))
     assert all(second[item]["mask_path"] == first[item]["mask_path"] == f"masks/{item}.png" for item in second)
     assert findings(job, output) == {}, "the names of objects stay"
-    assert run_job(job, changed=True)[0].todo == 0
+    assert run_job(job.with_run(changed=True))[0].todo == 0
 
 
 def test_gc_removes_exactly_the_garbage(tmp_path: Path, job: Job, make_photos: MakePhotos) -> None:
     plan, _ = run_job(job)
     output, layout, masks = plan.output, plan.output.layout, Path(plan.output.layout.outputs("mask"))
     (tmp_path / "photos" / "photo-002.jpg").write_bytes(make_photos(tmp_path / "other", 1, first=10)[0].read_bytes())
-    run_job(job, changed=True)
+    run_job(job.with_run(changed=True))
     (masks / "shelf").mkdir()
     for crashed in (masks / "crashed.png", masks / "shelf" / "crashed.png"):
         crashed.write_bytes(b"without a row")

@@ -119,10 +119,10 @@ def test_failed_items_are_retried_by_code(made: Any, tmp_path: Path, make_photos
         preset=fake_preset,
         overrides=SETTINGS,
     )
-    assert run_job(job, retry=["fetch"])[0].todo == 0
+    assert run_job(job.with_run(retry=("fetch",)))[0].todo == 0
     (photo,) = make_photos(tmp_path / "other", 1)
     (tmp_path / "photos" / "broken.jpg").write_bytes(photo.read_bytes())
-    plan, record = run_job(job, retry=["decode"])
+    plan, record = run_job(job.with_run(retry=("decode",)))
     assert (plan.todo, record.ok + record.review) == (1, 1)
     report = check()
     assert report.sound, report

@@ -39,7 +39,7 @@ def go(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> Callable[..
 
     def run(*settings: str, renditions: tuple[str, ...] = (), **options: Any) -> RunRecord:
         where = {"manifest": str(tmp_path / "photos"), "output": str(tmp_path / "out"), "preset": fake_preset}
-        return run_job(load_job(**where, overrides=settings, renditions=renditions), **options)[1]
+        return run_job(load_job(**where, overrides=settings, renditions=renditions).with_run(**options))[1]
 
     return run
 
@@ -229,7 +229,8 @@ def test_ids_that_mean_other_photos_are_noticed(
     shutil.copytree(tmp_path / "photos", others)
 
     def run(**options: Any) -> RunRecord:
-        return run_job(load_job(manifest=str(others), output=str(tmp_path / "out"), preset=fake_preset), **options)[1]
+        job = load_job(manifest=str(others), output=str(tmp_path / "out"), preset=fake_preset)
+        return run_job(job.with_run(**options))[1]
 
     assert run().done_before == 4, "the photos have only moved"
     assert not [one for one in logged if one.levelno >= logging.WARNING]
