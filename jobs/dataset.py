@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Images(StrEnum):
-    """How photos get into a folder."""
+    """Ways to bring photos into a folder."""
 
     copy = "copy"
     link = "link"

@@ -46,7 +46,7 @@ class Segment:
     mask: Mask
     score: Score
     detection: Detection | None = None
-    """What was found by name; its box is that of the mask."""
+    """The detection by name; its box is that of the mask."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

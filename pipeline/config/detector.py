@@ -26,7 +26,7 @@ UNHASHED = {"preset", "weights"}
 
 
 class Detector(Section):
-    """How the box of an object is found by its name."""
+    """Settings of the detector that finds the box of an object by its name."""
 
     preset: str = Field(default="", description=f"Name of a bundled detector, or a .yaml file. Default: {DEFAULT_DETECTOR}.")
     model: Literal["grounding-dino", "owlv2"] = Field(description="Network. Default: the preset's.")

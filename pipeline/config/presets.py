@@ -17,7 +17,7 @@ DEFAULT_PRESET = "mvanet-lite"
 
 
 class Measured(Section):
-    """How a model did in ``make evaluate``, which checks these numbers: means over photos with ground truth."""
+    """Metrics of a model, means over photos with ground truth. ``make evaluate`` checks them."""
 
     photos: int = Field(gt=0, description="Number of photos, each without a box and cropped to its box.")
     mae: Share = Field(description="Mean absolute error without boxes.")

@@ -43,7 +43,7 @@ _SPLIT = re.compile(r"\w+(\.\w+)*", re.ASCII)
 
 @dataclass(frozen=True)
 class Targets:
-    """Where each form is written: absolute paths or URIs, None for those that are not wanted. See ``README.md``."""
+    """Destination of each form: absolute path or URI, None for a form that is not wanted. See ``README.md``."""
 
     coco: str | None = None
     indexed: str | None = None
@@ -59,7 +59,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class Choices:
-    """How the forms are written."""
+    """Options of all forms."""
 
     class_ids: bool = False
     """Pixels of palette PNGs are class ids instead of object numbers."""
@@ -86,7 +86,7 @@ class DatasetReport:
     without_photo: int = 0
     """Images that are left out of the forms with photos, because theirs cannot be read or has changed."""
     first_reason: str = ""
-    """Why, for the first of them."""
+    """Reason for the first of them."""
     written: list[str] = field(default_factory=list)
 
 

@@ -48,7 +48,7 @@ class Object(NamedTuple):
 
 
 class Part(Protocol):
-    """What a form makes of one picture. Pictures are made in several threads, each by one of them."""
+    """Results of a form for one picture. Pictures are made in several threads, each by one of them."""
 
     def add(self, one: Object) -> None:
         """Take the next object."""

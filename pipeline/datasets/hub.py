@@ -1,4 +1,4 @@
-"""What both data sets for Hugging Face have: columns, names of masks, and the card.
+"""Share between both data sets for Hugging Face: columns, names of masks, and the card.
 
 They have one row per object: ``image``, ``mask``, ``item_id``, ``category``, ``status``, ``quality``, then the custom columns.
 """

@@ -56,7 +56,7 @@ class PaletteForm:
 
 
 class _Labels:
-    """Where objects overlap, the more opaque one wins."""
+    """Palette PNG of one picture. Where objects overlap, the more opaque one is used."""
 
     def __init__(self, form: PaletteForm, picture: Picture) -> None:
         self.form, self.picture, self.count = form, picture, 0

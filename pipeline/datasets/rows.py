@@ -50,7 +50,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Survey:
-    """What the rows with masks have."""
+    """Columns and counts of the rows with masks."""
 
     rows: int = 0
     columns: dict[str, pa.DataType] = field(default_factory=dict)

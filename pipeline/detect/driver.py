@@ -42,7 +42,7 @@ ADDED = ("box", "box_score", "box_label")
 
 @dataclass
 class Summary:
-    """What a detection found."""
+    """Counts of a finished detection."""
 
     items: int = 0
     boxes: int = 0

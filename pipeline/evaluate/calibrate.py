@@ -43,7 +43,7 @@ class CalibrationResult:
     rankings: dict[str, Ranking]
     """By score, of items with a known Dice; empty if no photo was held out."""
     by_tag: dict[str, TagScore]
-    """How good the quality is on the held-out items of each tag."""
+    """Performance of the quality on the held-out items, by tag."""
     threshold: Threshold | None
     """The calibration's ``review_below``; None if the held-out items do not show that one is high enough."""
     reviews: int

@@ -46,7 +46,7 @@ class Summary:
     rankings: dict[str, Ranking] = field(default_factory=dict)
     """By score."""
     scores: dict[str, TagScore] = field(default_factory=dict)
-    """How good the quality is, by tag; empty if no item has a tag."""
+    """Performance of the quality by tag; empty if no item has a tag."""
     calibrated: bool = False
 
 

@@ -52,7 +52,7 @@ class Cells:
 
     @property
     def read(self) -> list[str]:
-        """What has to be read of the column to name its pictures."""
+        """Columns to read in order to name the pictures."""
         return [f"{self.image}.path"] if self.has_paths else []
 
     def fields(self, schema: pa.Schema) -> pa.Schema:

@@ -26,7 +26,7 @@ MAX_COMPARED = 20
 
 
 class Content(NamedTuple):
-    """What a folder holds."""
+    """Tables and images of a folder."""
 
     images: tuple[Fragment, ...]
     tables: dict[TableKind, list[str]]

@@ -19,7 +19,7 @@ METADATA = "metadata."
 
 @dataclass(frozen=True)
 class Placement:
-    """How the relative URI of an image follows from its row: ``<prefix><value of the column><suffix>``."""
+    """Form of the relative URI of an image: ``<prefix><value of the column><suffix>``."""
 
     column: str
     prefix: str
@@ -40,7 +40,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the images of some tables are, seen from each table."""
+    """Folders of the images of some tables, relative to each table."""
 
     column: str
     """Column that names the image, under its usual name."""

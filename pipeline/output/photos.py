@@ -1,4 +1,4 @@
-"""Where the photos of an output are, and which of them may be read."""
+"""Locate the photos of an output, and allow reading them."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ ROUND_MARK = "watch-"
 
 @dataclass(repr=False)
 class RunRecord:
-    """How a run went: ``runs/<run_id>.json``, and what ``pipeline.run`` returns.
+    """Record of a run: ``runs/<run_id>.json``, and what ``pipeline.run`` returns.
 
     ``outcome``, ``exit_code`` and ``error`` say how it ended. ``ok``, ``review``, ``failed`` and ``failures`` (by error code)
     are of this run, ``items`` is the manifest's number of items, and ``done_before`` the number that earlier runs finished. The

@@ -37,7 +37,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Options:
-    """What a report page shows."""
+    """Content of a report page."""
 
     page: str
     """Absolute path or URI of the page. If it can, the page links to the output's files."""

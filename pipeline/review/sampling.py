@@ -31,7 +31,7 @@ class Plan:
 
     @property
     def claim(self) -> str:
-        """What a passed sample shows: "at most 2 % of all 10,000 items are bad (95 % certain)"."""
+        """Return the conclusion from a passed sample: "at most 2 % of all 10,000 items are bad (95 % certain)"."""
         return f"at most {percent(self.at_most)} of all {self.lot:,} items are bad ({percent(self.confidence)} certain)"
 
     def describe(self) -> str:

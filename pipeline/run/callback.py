@@ -17,7 +17,7 @@ EVERY_S = 0.25
 
 @dataclass(frozen=True)
 class RunProgress:
-    """How far a run is: what ``pipeline.run`` gives to its ``progress`` function.
+    """Progress of a run, the argument of the ``progress`` function of ``pipeline.run``.
 
     Attributes:
         run_id: Id of the run. Its record is ``_matteline/runs/<run_id>.json`` in the output.

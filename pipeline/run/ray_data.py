@@ -20,7 +20,7 @@ run that finishes nothing."""
 
 
 _ADVICE = re.compile(r"\nFailed to [^\n]* after \d+/\d+ attempts .*", re.DOTALL)
-"""What Ray Data appends to the message of every exception of a task: how to make Ray repeat it, which would not help."""
+"""Text that Ray Data appends to the message of every exception of a task. Its advice, to repeat the task, would not help."""
 
 
 @contextmanager

@@ -97,7 +97,7 @@ class _Watch:
     has_run: bool = False
     """True after the first round."""
     error: PipelineError | None = None
-    """Why the last look or round failed; None after a success."""
+    """Error of the last look or round; None after a success."""
     failed: int = 0
     """Looks or rounds that failed, one after the other."""
     blocked_until: float = 0.0

@@ -35,7 +35,7 @@ class RequestRefused(PipelineError):
 
 
 class Refusal(NamedTuple):
-    """What a client is told."""
+    """Sentence for the client."""
 
     status: int
     code: str

@@ -42,7 +42,7 @@ Opener = Callable[[], BinaryIO]
 
 @dataclass(frozen=True)
 class VideoResult:
-    """What was written.
+    """Facts of the written video.
 
     Attributes:
         facts: Of the source.

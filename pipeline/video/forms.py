@@ -9,7 +9,7 @@ from typing import Literal
 from pipeline.errors import ConfigError
 
 Look = Literal["cutout", "colour", "mask"]
-"""What is shown: the object with transparency, the object over a colour, or the grey mask."""
+"""Content of a frame: the object with transparency, the object over a colour, or the grey mask."""
 
 VP9 = {"crf": "20", "b": "0", "row-mt": "1", "cpu-used": "4"}
 H264 = {"crf": "18", "preset": "veryfast"}

@@ -45,7 +45,7 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a video after its first frame.
+    """Facts of a video, known after its first frame.
 
     Attributes:
         size: Size of the upright frames.

@@ -26,7 +26,7 @@ CLOCK = Fraction(1, 90_000)
 
 @dataclass
 class Written:
-    """What was written, to compare with what is read back: the times in seconds and the mean of alpha (0 to 255) per frame."""
+    """Times in seconds and mean of alpha (0 to 255) per written frame, to compare with what is read back."""
 
     size: Size
     seconds: list[float] = field(default_factory=list)

@@ -30,7 +30,7 @@ TINT = 0.08, 0.16
 """Change of colour, as a share of the ground's brightness, between which a dark pixel stops being shadow."""
 
 MIN_SHARE, MIN_LEVEL, MAX_NOISE, MIN_PLAIN, TOLERANCE = 0.02, 50, 0.03, 0.9, 0.035
-"""What plain ground must have: its smallest share of the picture, mean level and largest noise; and the share, without the
+"""Limits of plain ground: its smallest share of the picture, mean level and largest noise; and the share, without the
 shadow, that must differ by no more than the tolerance from the estimate."""
 
 MIN_NOISE, MIN_SHADOW, MAX_OPACITY = 0.006, 0.02, 0.98

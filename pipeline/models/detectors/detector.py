@@ -1,4 +1,4 @@
-"""What a detector returns, and how the box of an item is chosen from it. Imports no PyTorch."""
+"""Define what a detector returns, and choose the box of an item from it. Imports no PyTorch."""
 
 from __future__ import annotations
 
