@@ -1,8 +1,8 @@
-"""Make the estimator's training data: a model's maps of photos, and their Dice.
+"""Make the estimator's training data: the bundled models' maps of photos, and their Dice.
 
-Photos with ground truth (Parquet: ``image``, ``mask`` bytes) go through a preset's model: as they are, cropped, or corrupted
-(``imaging.corruptions``), some with the object's box and a few with a wrong one. The results are small and are kept on disk in
-parts, so an interrupted run continues with the next part.
+Photos with ground truth (Parquet: ``image``, ``mask`` bytes) go through a model: as they are, cropped, or corrupted
+(``imaging.corruptions``), without a box or with one as people and detectors draw it (``imaging.rough_boxes``). The results are
+small and are kept on disk in parts, so an interrupted run continues with the next part.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pipeline.config.recipe import Recipe
 from pipeline.imaging.corruptions import KINDS, Kind, corrupt
 from pipeline.imaging.frame import make_frame, place
 from pipeline.imaging.rle import HALF
+from pipeline.imaging.rough_boxes import BoxKind, rough_box
 from pipeline.models.estimator import SIDE_PX
 from pipeline.models.load import Model, load_model
 from pipeline.storage.files import Files
@@ -33,16 +34,24 @@ from pipeline.storage.weights_cache import fetch_weights
 from pipeline.training.distributed import use_one_thread
 from pipeline.types import Box, Mask, Pixels
 
-PRESET = "u2netp"
-"""The model whose maps the estimator learns to score."""
+PRESETS = ("u2netp", "mvanet-lite")
+"""The models whose maps the estimator learns to score. Parts take turns."""
 
 PHOTOS_PER_PART = 250
 
 UNCHANGED, CROPPED = 0.35, 0.1
 """Shares of photos without a change, and of those cropped so that an edge may cut the object. The others are corrupted."""
 
-BOXED, WRONG_BOX = 0.25, 0.08
-"""Shares with the object's box, and with a box that holds little of the object."""
+BOXES: dict[BoxKind, float] = {
+    "none": 0.42,
+    "tight": 0.15,
+    "loose": 0.2,
+    "whole": 0.05,
+    "shifted": 0.05,
+    "cut": 0.05,
+    "beside": 0.08,
+}
+"""Share of each kind of box."""
 
 MIN_OBJECT_PX = 50
 """Pixels of an object. Photos with less are left out."""
@@ -80,7 +89,8 @@ def _write_part(source: Path, start: int, first: int, turn: int, target: Path) -
     """Score the photos of one part and write it atomically. ``first`` is the number of its first photo."""
     use_one_thread()
     rows = pq.read_table(source, columns=["image", "mask"]).slice(start, PHOTOS_PER_PART).to_pylist()
-    recipe = load_preset(PRESET, {"precision": "fp32"}).recipe
+    preset = PRESETS[(first // PHOTOS_PER_PART + turn) % len(PRESETS)]
+    recipe = load_preset(preset, {"precision": "fp32"}).recipe
     model = load_model(recipe, fetch_weights(recipe.weights, recipe.weights_sha256, Files())[0], device="cpu", threads=1)
     columns: dict[str, list[Any]] = {name: [] for name in ScoredMaps.__dataclass_fields__}
     for number, (photo, truth) in enumerate(_variants(rows, np.random.default_rng([first, turn]))):
@@ -133,24 +143,12 @@ def _crop(photo: Pixels, truth: Mask, rng: np.random.Generator) -> tuple[Pixels,
 
 
 def _choose_box(truth: Mask, rng: np.random.Generator) -> Box | None:
-    """Return the object's box, a wrong one, or None."""
-    way = rng.random()
-    if way < BOXED:
-        x, y, width, height = cv2.boundingRect((truth >= HALF).astype(np.uint8))
-        return Box(float(x), float(y), float(x + width), float(y + height))
-    return _wrong_box(truth, rng) if way < BOXED + WRONG_BOX else None
-
-
-def _wrong_box(truth: Mask, rng: np.random.Generator) -> Box | None:
-    """Return a box of a quarter to two thirds of each side with less than a fifth of the object; None if none is found."""
-    height, width = truth.shape
-    inside = truth >= HALF
-    for _ in range(20):
-        rows, columns = (int(side * rng.uniform(0.25, 0.67)) for side in (height, width))
-        top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
-        if inside[top : top + rows, left : left + columns].sum() < 0.2 * inside.sum():
-            return Box(float(left), float(top), float(left + columns), float(top + rows))
-    return None
+    """Return a box of a kind that ``BOXES`` draws; None for no box, and for one beside an object that leaves no room."""
+    kind = rng.choice(np.array(list(BOXES)), p=list(BOXES.values()))
+    try:
+        return rough_box(truth, kind, int(rng.integers(2**31)))
+    except ValueError:
+        return None
 
 
 def _score(

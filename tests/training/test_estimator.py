@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from pipeline.errors import ConfigError
 from pipeline.models.estimator import BUNDLED, SIDE_PX, Estimator
 from pipeline.training.estimator import FeatureStore, Settings, corrupt_maps, failure_auroc, main, train
-from pipeline.training.estimator_data import ScoredMaps, _wrong_box, score_photos
+from pipeline.training.estimator_data import BOXES, ScoredMaps, _choose_box, score_photos
+from pipeline.types import Box
 
 
 def png(array: np.ndarray) -> bytes:
@@ -80,15 +81,22 @@ def test_a_training_writes_weights_of_the_complete_network(trained: Path) -> Non
     assert not all(torch.equal(made[key], before[key]) for key in trainable)
 
 
-def test_a_wrong_box_holds_little_of_the_object() -> None:
-    rng = np.random.default_rng(0)
+def test_boxes_are_drawn_by_their_shares() -> None:
     truth = np.zeros((120, 160), np.uint8)
-    truth[10:60, 20:90] = 255
-    for _ in range(50):
-        box = _wrong_box(truth, rng)
-        assert box is not None and 0 <= box.x0 < box.x1 <= 160 and 0 <= box.y0 < box.y1 <= 120
-        inside = truth[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)]
-        assert np.count_nonzero(inside) < 0.2 * np.count_nonzero(truth)
+    truth[20:60, 30:70] = 255
+    assert sum(BOXES.values()) == pytest.approx(1)
+    boxes = [_choose_box(truth, np.random.default_rng(seed)) for seed in range(600)]
+    assert boxes.count(None) / 600 == pytest.approx(BOXES["none"], abs=0.06)
+    assert boxes.count(Box(30, 20, 70, 60)) / 600 == pytest.approx(BOXES["tight"], abs=0.05)
+    inside = [box for box in boxes if box is not None and box.x0 <= 30 and box.y0 <= 20 and box.x1 >= 70 and box.y1 >= 60]
+    assert len(inside) / 600 == pytest.approx(BOXES["tight"] + BOXES["loose"] + BOXES["whole"], abs=0.06)
+    assert _choose_box(np.full((40, 40), 255, np.uint8), np.random.default_rng(_seed_of("beside"))) is None
+
+
+def _seed_of(kind: str) -> int:
+    """Return a seed that draws this kind."""
+    kinds, shares = np.array(list(BOXES)), list(BOXES.values())
+    return next(seed for seed in range(1000) if np.random.default_rng(seed).choice(kinds, p=shares) == kind)
 
 
 def test_corrupted_maps_get_a_lower_dice() -> None:
