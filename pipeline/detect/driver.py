@@ -27,12 +27,10 @@ from pipeline.manifest.id_set import IdSet, contains, hash_ids, merge_ids
 from pipeline.manifest.manifest import Manifest, open_manifest, scan
 from pipeline.models.resolve import resolve_finder
 from pipeline.output.output import Output
-from pipeline.run.block_sizes import rows_per_block
 from pipeline.run.context import context_of
 from pipeline.run.gpus import is_small, will_use_gpus
-from pipeline.run.local import local_pool, run_in_worker
+from pipeline.run.local import blocks_to_do, local_pool, run_in_worker
 from pipeline.run.preflight import Plan
-from pipeline.run.stages.read import read_todo
 from pipeline.storage.files import Files
 from pipeline.storage.uris import join, redact
 
@@ -144,14 +142,9 @@ def _parts(plan: Plan) -> Iterator[dict[str, Any]]:
         yield from detect_items(plan, "detect")
         return
     pool = local_pool(plan)
-    rows = rows_per_block(plan, pool)
-    blocks = (
-        block.slice(start, rows)
-        for fragment in plan.manifest.fragments
-        for block in read_todo(plan.manifest, fragment, plan.done, plan.output.files)
-        for start in range(0, block.num_rows, rows)
+    yield from run_in_worker(
+        DetectWork(context_of(plan, pool, "detect")), blocks_to_do(plan, pool), plan.job.compute.no_progress_s
     )
-    yield from run_in_worker(DetectWork(context_of(plan, pool, "detect")), blocks, plan.job.compute.no_progress_s)
 
 
 def _tables(output: Output, columns: list[str] | None = None) -> Iterator[pa.Table]:

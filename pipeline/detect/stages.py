@@ -23,7 +23,7 @@ from pipeline.run.stages.columns import column, errors_of, unpack, with_errors
 from pipeline.run.stages.columns import replace as with_columns
 from pipeline.run.stages.decode import decode_batch
 from pipeline.run.stages.process import tune_process
-from pipeline.run.work import Part, Rows
+from pipeline.run.work import Part, Rows, in_batches
 from pipeline.storage.uris import join
 
 FOUND = pa.list_(pa.struct([("box", pa.list_(pa.float64())), ("score", pa.float64()), ("label", pa.string())]))
@@ -124,7 +124,5 @@ class DetectWork:
         detect = DetectBatch(context)
         beside: Callable[[Iterable[pa.Table]], Rows] = ahead if overlap else iter
         for table in beside(table for block in blocks for table in decode_batch(block, context=context)):
-            rows = context.batch_size or table.num_rows
-            for start in range(0, table.num_rows, rows):
-                batch = table.slice(start, rows)
+            for batch in in_batches(table, context.batch_size):
                 yield Part(batch.num_rows, write_part(detect(batch), context=context).to_pylist()[0])

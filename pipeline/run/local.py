@@ -22,7 +22,7 @@ from pipeline.run.gpus import will_use_gpus
 from pipeline.run.pool import NO_MODEL, Pool
 from pipeline.run.preflight import Plan
 from pipeline.run.stages.read import read_lacking, read_todo
-from pipeline.run.work import DeriveWork, Part, SegmentWork, Work
+from pipeline.run.work import DeriveWork, Part, SegmentWork, Work, in_batches
 from pipeline.run.worker_process import Worker, WorkerDied, give_back, idle_s, take_worker
 
 WAITING_BLOCKS = 2
@@ -55,14 +55,15 @@ def segment_items(plan: Plan, pool: Pool, run_id: str) -> Iterator[dict[str, Any
         Stopped: Nothing was finished for ``compute.no_progress_s``, or no worker could be started.
         PipelineError: A worker raised it.
     """
+    return run_in_worker(SegmentWork(context_of(plan, pool, run_id)), blocks_to_do(plan, pool), plan.job.compute.no_progress_s)
+
+
+def blocks_to_do(plan: Plan, pool: Pool) -> Iterator[pa.Table]:
+    """Yield the manifest rows of the items to do, in blocks of ``rows_per_block``."""
     rows = rows_per_block(plan, pool)
-    blocks = (
-        block.slice(start, rows)
-        for fragment in plan.manifest.fragments
-        for block in read_todo(plan.manifest, fragment, plan.done, plan.output.files)
-        for start in range(0, block.num_rows, rows)
-    )
-    return run_in_worker(SegmentWork(context_of(plan, pool, run_id)), blocks, plan.job.compute.no_progress_s)
+    for fragment in plan.manifest.fragments:
+        for block in read_todo(plan.manifest, fragment, plan.done, plan.output.files):
+            yield from in_batches(block, rows)
 
 
 def derive_items(plan: Plan, run_id: str) -> Iterator[dict[str, Any]]:
@@ -75,8 +76,7 @@ def derive_items(plan: Plan, run_id: str) -> Iterator[dict[str, Any]]:
     context = context_of(plan, NO_MODEL, run_id)
     lacking = [read_lacking(part, plan.output, plan.job.recipe) for part in plan.output.parts()]
     rows = pa.concat_tables(lacking, promote_options="default").combine_chunks()
-    blocks = (rows.slice(start, DERIVED_ROWS) for start in range(0, rows.num_rows, DERIVED_ROWS))
-    return run_in_worker(DeriveWork(context), blocks, plan.job.compute.no_progress_s)
+    return run_in_worker(DeriveWork(context), in_batches(rows, DERIVED_ROWS), plan.job.compute.no_progress_s)
 
 
 def run_in_worker(work: Work, blocks: Iterable[pa.Table], no_progress_s: float) -> Iterator[dict[str, Any]]:

@@ -58,7 +58,7 @@ class SegmentWork:
         segment = _loaded(context)
         beside: Callable[[Iterable[pa.Table]], Rows] = ahead if overlap else iter
         decoded = beside(table for block in blocks for table in decode_batch(block, context=context))
-        segmented = beside(segment(batch) for table in decoded for batch in _batches(table, context.batch_size))
+        segmented = beside(segment(batch) for table in decoded for batch in in_batches(table, context.batch_size))
         for batch in segmented:
             part = commit_batch(write_batch(batch, context=context), context=context)
             yield Part(batch.num_rows, part.to_pylist()[0])
@@ -102,6 +102,7 @@ def _loaded(context: StageContext) -> Callable[[pa.Table], pa.Table]:
     return segment
 
 
-def _batches(table: pa.Table, rows: int | None) -> Rows:
-    for start in range(0, table.num_rows, rows or table.num_rows):
+def in_batches(table: pa.Table, rows: int | None) -> Rows:
+    """Yield slices of at most this many rows; None: the whole table at once."""
+    for start in range(0, table.num_rows, rows or max(1, table.num_rows)):
         yield table.slice(start, rows)
