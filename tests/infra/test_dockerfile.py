@@ -141,3 +141,9 @@ def test_one_range_of_pythons_is_named_everywhere() -> None:
     assert yaml.safe_load(workflow)["jobs"]["ci"]["strategy"]["matrix"]["python"] == named
     assert "(3, 11) <= sys.version_info[:2] <= (3, 13)" in (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "Python 3.11, 3.12 or 3.13" in (ROOT / "pipeline" / "INSTALL.md").read_text(encoding="utf-8")
+
+
+def test_the_guide_lists_every_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    table = (ROOT / "pipeline" / "INSTALL.md").read_text(encoding="utf-8").partition("| extra |")[2]
+    assert set(re.findall(r"`(\w+)`", table.partition("\n\n")[0])) - {"matteline"} == set(extras) - {"dev"}
