@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pipeline.config.job import Limits
     from pipeline.config.rendition import Rendition
     from pipeline.models.backgrounds import Backgrounds
+    from pipeline.serve.jobs.jobs import Jobs
+    from pipeline.serve.jobs.offer import Offer
     from pipeline.storage.files import Files
 
 
@@ -66,9 +68,22 @@ def serve(
     allow_root: Annotated[
         list[str] | None,
         typer.Option(
-            "--allow-root", metavar="URI", help="Let GET /api/remove?url=… read web addresses below this one. Repeatable."
+            "--allow-root",
+            metavar="URI",
+            help="Let requests name addresses below this one to be read: web addresses for GET /api/remove?url=…, folders and "
+            "prefixes for jobs. Repeatable.",
         ),
     ] = None,
+    output_root: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--output-root",
+            metavar="URI",
+            help="Take jobs (POST /v1/jobs) that write below this folder or prefix. Default: the service takes no jobs. "
+            "Repeatable.",
+        ),
+    ] = None,
+    max_jobs: Annotated[int, typer.Option("--max-jobs", min=1, max=64, help="Jobs at a time; more get 503.")] = 1,
     set_: options.Set = None,
     accept_licence: options.AcceptLicence = False,
     verbose: options.Verbose = False,
@@ -79,6 +94,7 @@ def serve(
     """
     from pipeline.config.job import Compute, Limits, Storage, parse_overrides
     from pipeline.config.presets import DEFAULT_PRESET, load_preset
+    from pipeline.config.rendition import load_rendition, rendition_names
     from pipeline.config.sections import build
     from pipeline.errors import ConfigError
     from pipeline.log import log, set_up_logging
@@ -111,14 +127,40 @@ def serve(
         check_licence(one, accept_licence)
     renditions, backgrounds = _renditions(rendition or (), files, limits)
     try:
+        from pipeline.serve.jobs.offer import Offer
         from pipeline.serve.server import listen, run
         from pipeline.serve.service import Service
     except ModuleNotFoundError as error:
         raise ConfigError(f"matteline serve needs {error.name}: pip install 'matteline[serve]'") from None
+    offer = Offer(
+        read=files.storage.allow_roots,
+        write=tuple(output_root or ()),
+        most=max_jobs,
+        presets=dict(zip(presets, preset or [DEFAULT_PRESET], strict=True)),
+        renditions={load_rendition(one).name: one for one in (*rendition_names(), *(rendition or ()))},
+        settings={f"{section}.{key}": value for section, pairs in changes.items() for key, value in pairs.items()}
+        | ({"run.accept_licence": True} if accept_licence else {}),
+    )
+    jobs = _jobs(offer, files)
     listening = listen(settings)
     name = f"[{host}]" if ":" in host else host
     log.info(f"listening on http://{name}:{listening.getsockname()[1]}", extra={"facts": {"presets": list(presets)}})
-    run(lambda: Service(presets, renditions, backgrounds, settings, limits, compute, files), listening, settings)
+    run(lambda: Service(presets, renditions, backgrounds, settings, limits, compute, files, jobs), listening, settings)
+
+
+def _jobs(offer: Offer, files: Files) -> Jobs | None:
+    """Return the jobs of a service that takes some.
+
+    Raises:
+        ConfigError: A root for outputs cannot be used.
+    """
+    from pipeline.serve.jobs.jobs import Jobs
+
+    if not offer.write:
+        return None
+    for root in offer.write:
+        files.check_writable(files.absolute(root))
+    return Jobs(offer, files)
 
 
 def _renditions(own: Sequence[str], files: Files, limits: Limits) -> tuple[dict[str, Rendition], Backgrounds]:

@@ -310,8 +310,21 @@ def in_force(folder: str, files: Files) -> tuple[int, Holder] | None:
 
 def this_process() -> str:
     """Return ``<boot id>/<PID namespace>/<PID>@<seconds from boot to its start>``, or "" where that is unknown (not Linux)."""
+    return process_of(os.getpid())
+
+
+def process_of(pid: int) -> str:
+    """Return the same for any process of this machine; "" also for one that has ended."""
     machine = _machine()
-    return f"{machine}/{os.getpid()}@{_started_s(psutil.Process()):.2f}" if machine else ""
+    with suppress(psutil.Error):
+        return f"{machine}/{pid}@{_started_s(psutil.Process(pid)):.2f}" if machine else ""
+    return ""
+
+
+def is_running_here(process: str) -> bool:
+    """Return whether a process runs on this machine."""
+    machine = _machine()
+    return bool(machine) and process.startswith(f"{machine}/") and not is_gone(process)
 
 
 def is_gone(process: str) -> bool:

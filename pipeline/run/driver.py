@@ -55,6 +55,7 @@ def run_job(
     callback: Callback | None = None,
     ready: Snapshot | None = None,
     notify: When = "always",
+    run_id: str | None = None,
 ) -> tuple[Plan, RunRecord]:
     """Run a job. Items that are in the index already are skipped.
 
@@ -65,12 +66,13 @@ def run_job(
         ready: The run is a round of a watch (``run.watch``): leave out files that are not in this snapshot, repeat failed items
             whose row or image has changed, and leave no trace if there is nothing to do. None: an ordinary run.
         notify: The ends of the run that are told to ``notify.to``.
+        run_id: The run's id, from ``lease.new_run_id``; None: a new one.
 
     Raises:
         PipelineError: The run was refused, stopped, or had too many failures. The run record says the same, if the run had
             begun.
     """
-    run_id, files = new_run_id("" if ready is None else ROUND_MARK), Files(job.storage)
+    run_id, files = run_id or new_run_id("" if ready is None else ROUND_MARK), Files(job.storage)
     with facts_in_every_line(run_id=run_id), notifying(job, run_id, files, notify) as notifier:
         deadline = None if job.budget.deadline_s is None else time.time() + job.budget.deadline_s
         gpu = may_use_gpus(job)

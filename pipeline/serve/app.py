@@ -20,6 +20,7 @@ from pipeline.serve.answers import EXPOSED, label
 from pipeline.serve.asked import Asked, parse_asked
 from pipeline.serve.body import read_body
 from pipeline.serve.guard import Guard
+from pipeline.serve.jobs.routes import JobRoutes
 from pipeline.serve.openapi import docs, document
 from pipeline.serve.page import page
 from pipeline.serve.refusals import RequestRefused, refusal_of
@@ -41,7 +42,7 @@ def make_app(service: Service) -> ASGIApp:
     return CORSMiddleware(
         guarded,
         allow_origins=service.settings.origins,
-        allow_methods=["GET", "POST"],
+        allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["Authorization", "Content-Type"],
         expose_headers=EXPOSED,
     )
@@ -57,12 +58,16 @@ class _Routes:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._presets = tuple(service.presets)
-        self._document = document(self._presets, list(service.renditions), service.limits, service.settings)
+        self._jobs = JobRoutes(service)
+        self._document = document(
+            self._presets, list(service.renditions), service.limits, service.settings, with_jobs=service.jobs is not None
+        )
 
     def all(self) -> list[Route]:
         return [
             Route("/v1/cutout", self.cutout, methods=["POST"]),
             Route("/api/remove", self.remove, methods=["POST", "GET"]),
+            *self._jobs.all(),
             Route("/v1/presets", self.presets),
             Route("/v1/renditions", self.renditions),
             Route("/health", self.health),

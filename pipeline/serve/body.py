@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -51,7 +52,7 @@ async def read_body(request: Request, limits: Limits) -> Body:
         )
     is_form = kind == "multipart/form-data"
     most = limits.max_bytes + (FORM_BYTES if is_form else 0)
-    stream = _limited(request, most, limits)
+    stream = _limited(request, most, f"the body has more than {limits.max_bytes:,} bytes (limits.max_bytes)")
     try:
         async with asyncio.timeout(limits.fetch_s):
             if is_form:
@@ -66,7 +67,31 @@ async def read_body(request: Request, limits: Limits) -> Body:
     return Body(data, {})
 
 
-async def _limited(request: Request, most: int, limits: Limits) -> AsyncGenerator[bytes, None]:
+async def read_json(request: Request, limits: Limits) -> Any:
+    """Read a JSON body of at most ``FORM_BYTES``.
+
+    Raises:
+        RequestRefused: 400, 408, 413 or 415: not JSON, too slow, or too large.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise RequestRefused(415, "request", "send JSON with Content-Type: application/json")
+    try:
+        async with asyncio.timeout(limits.fetch_s):
+            stream = _limited(request, FORM_BYTES, f"the body has more than {FORM_BYTES:,} bytes")
+            return json.loads(b"".join([chunk async for chunk in stream]), parse_constant=_not_json)
+    except TimeoutError:
+        raise RequestRefused(408, "fetch", f"the body did not arrive within {limits.fetch_s:g} s (limits.fetch_s)") from None
+    except ClientDisconnect:
+        raise RequestRefused(400, "fetch", "the connection ended before the body") from None
+    except (ValueError, RecursionError):
+        raise RequestRefused(400, "request", "the body is not JSON that can be used") from None
+
+
+def _not_json(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
+async def _limited(request: Request, most: int, too_large: str) -> AsyncGenerator[bytes, None]:
     """Yield the body's bytes, as long as there are not too many and they do come.
 
     Raises:
@@ -87,7 +112,7 @@ async def _limited(request: Request, most: int, limits: Limits) -> AsyncGenerato
         size = 0
         if chunk:
             yield chunk
-    raise RequestRefused(413, "fetch", f"the body has more than {limits.max_bytes:,} bytes (limits.max_bytes)")
+    raise RequestRefused(413, "fetch", too_large)
 
 
 async def _form(request: Request, stream: AsyncGenerator[bytes, None], limits: Limits) -> Body:

@@ -61,13 +61,20 @@ class Guard:
         except Exception as error:  # noqa: BLE001  no error may reach the client as it is
             await exchange.refuse(error)
         finally:
-            path = scope["path"] if scope["path"] in self._paths else "other"
+            path = self._label(scope["path"])
             seconds = time.monotonic() - exchange.began
             self._metrics.count_request(path, exchange.status, seconds, exchange.code)
             facts = {"method": scope["method"], "path": path, "status": exchange.status, "ms": round(1000 * seconds, 1)}
             if exchange.code:
                 facts["code"] = exchange.code
             (log.debug if path in {"/health", "/ready", "/metrics"} else log.info)("request", extra={"facts": facts})
+
+    def _label(self, path: str) -> str:
+        """Return an address as it is counted and logged: one of the application's, with ids replaced."""
+        if path in self._paths:
+            return path
+        folder = f"{path.rpartition('/')[0]}/{{id}}"
+        return folder if folder in self._paths else "other"
 
     def _check(self, scope: Scope) -> None:
         """Refuse a request of the wrong host, origin or token.

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.config.job import Limits
 from pipeline.serve.asked import NAMES
+from pipeline.serve.jobs.openapi import job_paths
 from pipeline.serve.settings import Serving
 
 ABOUT = {
@@ -45,7 +46,9 @@ REFUSALS = {
 }
 
 
-def document(presets: Sequence[str], renditions: Sequence[str], limits: Limits, settings: Serving) -> dict[str, Any]:
+def document(
+    presets: Sequence[str], renditions: Sequence[str], limits: Limits, settings: Serving, *, with_jobs: bool = False
+) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document."""
     values = {
         "preset": list(presets),
@@ -87,6 +90,7 @@ def document(presets: Sequence[str], renditions: Sequence[str], limits: Limits, 
             | {"summary": "As rembg's server", "requestBody": {"required": True, "content": {"multipart/form-data": file}}},
             "get": remove | {"summary": "As rembg's server, by address", "parameters": [url, *remove["parameters"]]},
         },
+        **(job_paths() if with_jobs else {}),
         "/v1/presets": _get("List the configured presets", "application/json"),
         "/v1/renditions": _get("List the renditions", "application/json"),
         "/health": _get("Is the process working? 503 if a pass of the model does not end", "application/json"),
@@ -165,7 +169,7 @@ def _values(parameter: dict[str, Any]) -> str:
 
 
 def _headers(operation: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = operation["responses"]["200"].get("headers", {})
+    found: dict[str, Any] = operation["responses"].get("200", {}).get("headers", {})
     return found
 
 

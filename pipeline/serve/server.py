@@ -101,5 +101,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no new requests, and finish those that have begun."""
         self._service.draining = True
+        if self._service.jobs is not None:
+            self._service.jobs.interrupt()
         log.info("ending", extra={"facts": {"requests": self._service.inside}})
         await super().shutdown(sockets)

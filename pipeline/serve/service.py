@@ -22,6 +22,7 @@ from pipeline.segmenter import Cutout, Segmenter
 from pipeline.serve.answers import encode_answer
 from pipeline.serve.asked import Asked
 from pipeline.serve.batcher import Batcher
+from pipeline.serve.jobs.jobs import Jobs
 from pipeline.serve.metrics import Metrics
 from pipeline.serve.refusals import RequestRefused
 from pipeline.serve.settings import Serving
@@ -41,6 +42,7 @@ class Service:
         limits: Limits of one picture.
         compute: Device, engine, threads and batch size.
         files: Access to weights, and to allowed addresses of pictures.
+        jobs: Runs for clients; None: the service takes none.
     """
 
     def __init__(
@@ -52,12 +54,16 @@ class Service:
         limits: Limits,
         compute: Compute,
         files: Files,
+        jobs: Jobs | None = None,
     ) -> None:
         self.presets, self.renditions, self.backgrounds = presets, renditions, backgrounds
         self.settings, self.limits, self.compute, self.files = settings, limits, compute, files
+        self.jobs = jobs
         self.metrics = Metrics()
         self.metrics.gauges["queue"] = ("Requests that are read, wait or are worked on.", lambda: self.inside)
         self.metrics.gauges["ready"] = ("1 if the models are loaded.", lambda: bool(self.batchers))
+        if jobs is not None:
+            self.metrics.gauges["jobs"] = ("Jobs that are running.", lambda: jobs.running)
         self.inside = 0
         self.ready = asyncio.Event()
         self.draining = False
@@ -105,7 +111,9 @@ class Service:
         return segmenter
 
     async def stop(self) -> None:
-        """End the work. Requests that still wait are cancelled."""
+        """End the work. Requests that still wait are cancelled, and jobs are stopped."""
+        if self.jobs is not None:
+            await self.jobs.end()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

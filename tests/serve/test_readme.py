@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from pipeline.config.job_request import SAFE_SETTINGS
 from pipeline.paths import EXAMPLES
 from pipeline.serve.answers import EXPOSED
 from pipeline.serve.asked import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "pipeline" / "serve" / "README.md").read_text(encoding="utf-8")
-COMMANDS = [line for line in README.splitlines() if line.startswith("curl ")]
+COMMANDS = [line for line in README.splitlines() if line.startswith("curl ") and "$JOBS" not in line]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
@@ -37,13 +38,17 @@ def test_the_commands_work(service: Any, tmp_path: Path) -> None:
 
 
 def test_the_tables_name_what_there_is(service: Any) -> None:
-    modules = set(re.findall(r"`(\w+\.py)`", README.partition("## Modules")[2]))
-    assert modules == {path.name for path in (ROOT / "pipeline/serve").glob("*.py")} - {"__init__.py"}
+    modules = set(re.findall(r"`([\w/]+\.py)`", README.partition("## Modules")[2]))
+    folder = ROOT / "pipeline/serve"
+    files = [path for path in folder.rglob("*.py") if path.name != "__init__.py"]
+    assert modules == {path.relative_to(folder).as_posix() for path in files}
     for name in (*NAMES, *EXPOSED):
         assert f"`{name}`" in README, name
     for path in service.get("/openapi.json").json["paths"]:
         assert path in README, path
-    used = "\n".join(path.read_text() for path in (ROOT / "pipeline/serve").glob("*.py"))
+    for name in SAFE_SETTINGS:
+        assert f"`{name}`" in README or name.startswith("columns."), name
+    used = "\n".join(path.read_text() for path in files)
     listed = re.findall(r"^\| [\d, ]+\| (`.*?) \|", README, re.M)
     for code in re.findall(r"`(\w+)`", " ".join(listed)):
         assert f'"{code}"' in used or code in {"item", "decode", "segment", "refine"}, code
