@@ -118,7 +118,8 @@ def manifest(
 def _built(
     folder: str, files: Files, *, coco: str | None, write_masks: str | None, masks: str | None, dis5k: bool, unpack: str | None
 ) -> pa.Table:
-    from pipeline.manifest.build import from_coco, from_dis5k, from_folder, from_masks
+    from pipeline.manifest.build import from_dis5k, from_folder, from_masks
+    from pipeline.manifest.coco import from_coco
     from pipeline.manifest.ground_truth import from_coco_masks, from_hub
 
     if coco and write_masks:

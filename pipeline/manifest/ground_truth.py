@@ -19,8 +19,8 @@ from pipeline.imaging.polygons import decode_polygons
 from pipeline.imaging.rle import decode_counts
 from pipeline.imaging.sniff import SUFFIXES, sniff
 from pipeline.log import log
-from pipeline.manifest.build import CocoObject, coco_objects, coco_polygons, coco_table
 from pipeline.manifest.cells import IMAGE, MASK
+from pipeline.manifest.coco import CocoObject, coco_objects, coco_polygons, coco_table
 from pipeline.manifest.items import has_bytes
 from pipeline.manifest.table_files import translate_errors
 from pipeline.storage import uris

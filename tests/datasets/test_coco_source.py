@@ -17,7 +17,8 @@ from pipeline.config.job import load_job
 from pipeline.datasets.coco_source import JsonMembers
 from pipeline.datasets.export import Choices, DatasetReport, Targets, export_dataset
 from pipeline.errors import ConfigError
-from pipeline.manifest.build import from_coco, write_manifest
+from pipeline.manifest.build import write_manifest
+from pipeline.manifest.coco import from_coco
 from pipeline.output.output import Output
 from pipeline.run.driver import run_job
 from pipeline.storage.files import Files

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from kinds import Kind, Wrong
 from mutations import ODD_VALUES, damage, damage_json, damage_table
 
-from pipeline.manifest.build import coco_objects
+from pipeline.manifest.coco import coco_objects
 from pipeline.manifest.manifest import open_manifest, read, scan
 from pipeline.manifest.names import NameTemplate
 from pipeline.storage.files import Files

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ConfigError
-from pipeline.manifest.build import coco_objects, from_coco
+from pipeline.manifest.coco import coco_objects, from_coco
 from pipeline.manifest.ground_truth import from_coco_masks
 from pipeline.storage.files import Files
 
