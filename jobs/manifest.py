@@ -89,6 +89,8 @@ def manifest(
         raise ConfigError("--write-masks needs --coco, the annotations that the masks are drawn from")
     files = options.files_of(set_, endpoint_url)
     folder, target = files.absolute(images), files.absolute(output)
+    if target in (folder, coco and files.absolute(coco)):
+        raise ConfigError(f"{output} is what the manifest is built from; give another name with --output")
     table = _built(folder, files, coco=coco, write_masks=write_masks, masks=masks, dis5k=dis5k, unpack=unpack)
     read = [files.absolute(one) for one in (images, masks, write_masks) if one]
     read = [files.absolute(unpack)] if unpack else read

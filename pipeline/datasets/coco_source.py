@@ -106,15 +106,23 @@ class CocoSource:
             self.categories: list[dict[str, Any]] = []
             self.places: dict[str, int] = {}
             """The place of each annotation's geometry by its id; -1 without one."""
+            self.shared: set[str] = set()
+            """The ids that several annotations have."""
             for key, value in self.members():
                 if key == "categories":
                     self.categories = [one for one in value if int(one["id"]) >= 0 and str(one["name"])]
                 elif key == "annotations":
-                    self.places.update((str(one["id"]), -1) for one in value)
+                    self._add_ids(str(one["id"]) for one in value)
         except FetchError as error:
             raise ConfigError(f"the annotations from which the manifest was built cannot be read: {error}; {hint}") from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ConfigError(f"{uri} is not COCO JSON ({type(error).__name__}: {error}); {hint}") from error
+
+    def _add_ids(self, ids: Iterable[str]) -> None:
+        for one in ids:
+            if one in self.places:
+                self.shared.add(one)
+            self.places[one] = -1
 
     def members(self) -> JsonMembers:
         """Return the members of the file."""
@@ -154,8 +162,13 @@ class SourceForm:
         self._made: IO[bytes] = (self._folder / "geometry").open("w+b")
 
     def check(self, picture: Picture) -> None:
-        """Refuse a picture with an annotation that the source does not have."""
+        """Refuse a picture with an annotation that the source does not have, or has twice."""
         for row in picture.rows:
+            if row["coco_id"] in self.source.shared:
+                raise ConfigError(
+                    f"the item {row['item_id']} has the coco_id {row['coco_id']!r}, which two annotations in {self.source.uri} "
+                    "have; give each an id of its own and build the manifest again, or use --source none for new ids"
+                )
             if row["coco_id"] not in self.source.places:
                 raise ConfigError(
                     f"the item {row['item_id']} has the coco_id {row['coco_id']!r}, which no annotation in {self.source.uri} "

@@ -37,7 +37,7 @@ def coco_objects(annotations: str, files: Files) -> list[CocoObject]:
     Annotations that cannot be used are left out and counted in a warning, with their reasons.
 
     Raises:
-        ConfigError: The file is not COCO JSON, or has no usable annotations.
+        ConfigError: The file is not COCO JSON, has no usable annotations, or two of one id in one image.
         FetchError: The file can't be read.
     """
     try:
@@ -50,7 +50,8 @@ def coco_objects(annotations: str, files: Files) -> list[CocoObject]:
             f"{annotations} is not COCO JSON with images and annotations ({type(error).__name__}: {error})"
         ) from error
     objects, left_out = [], Counter[str]()
-    for entry in entries:
+    places: dict[str, int] = {}
+    for place, entry in enumerate(entries):
         try:
             if entry.get("iscrowd"):
                 left_out["crowds"] += 1
@@ -59,6 +60,15 @@ def coco_objects(annotations: str, files: Files) -> list[CocoObject]:
             else:
                 image = images[entry["image_id"]]
                 item_id = f"{image['file_name']}#{entry['id']}"
+                other = places.setdefault(item_id, place)
+                if other != place and entries[other] == entry:
+                    left_out["they repeat another annotation"] += 1
+                    continue
+                if other != place:
+                    raise ConfigError(
+                        f"{annotations}: its annotations {other + 1} and {place + 1} both have the id {entry['id']} and the "
+                        f"image {image['file_name']!r}; give each an id of its own"
+                    )
                 objects.append(CocoObject(item_id, image, entry, categories.get(entry.get("category_id"))))
         except (KeyError, TypeError, AttributeError):
             left_out["they lack an id, or an image with a file name"] += 1

@@ -115,11 +115,12 @@ def _rle_size(segmentation: Any) -> Size | None:
 def from_hub(source: str, target: str, files: Files) -> pa.Table:
     """Unpack the image and mask bytes of a Parquet file or folder below ``target``, as data sets on the hub have them.
 
-    Images are in the column ``image``, or else in the first column of bytes. Columns: ``item_id`` (from the data set, or file
-    name and row), ``image_uri``, ``truth_uri`` if there is a column ``mask``, and all others but bytes.
+    Images are in the column ``image``, or else in the first column of bytes. Columns: ``item_id`` (from the data set, or the
+    file's path below the folder and the row), ``image_uri``, ``truth_uri`` if there is a column ``mask``, and all others but
+    bytes.
 
     Raises:
-        ConfigError: The file is not Parquet, or has no column of bytes.
+        ConfigError: The file is not Parquet, has no column of bytes, or has two rows of one id.
         StorageError: The source can't be read or listed.
         WriteError: A file can't be written.
     """
@@ -127,14 +128,19 @@ def from_hub(source: str, target: str, files: Files) -> pa.Table:
     if not sources:
         raise ConfigError(f"no Parquet file at or below {source}; give a .parquet file, or a folder that contains some")
     names = FileNames()
-    tables = [part for uri in sources for part in _unpack(uri, target, files, names)]
+    tables = [part for uri in sources for part in _unpack(uri, _below(uri, source), target, files, names)]
     if not tables:
         raise ConfigError(f"{source} has no rows")
     return pa.concat_tables(tables, promote_options="permissive")
 
 
-def _unpack(source: str, target: str, files: Files, names: FileNames) -> Iterator[pa.Table]:
-    """Unpack a Parquet file in batches of ``ROWS``."""
+def _below(uri: str, folder: str) -> str:
+    """Return a file's path below a folder; its name, if it was given itself."""
+    return uris.name(uri) if uri == folder else uri.removeprefix(f"{folder.rstrip('/')}/")
+
+
+def _unpack(source: str, file_name: str, target: str, files: Files, names: FileNames) -> Iterator[pa.Table]:
+    """Unpack a Parquet file in batches of ``ROWS``. ``file_name`` begins the ids of rows without one."""
 
     def write(uri: str, data: bytes | None) -> str | None:
         if data is None:
@@ -142,7 +148,7 @@ def _unpack(source: str, target: str, files: Files, names: FileNames) -> Iterato
         files.write(uri, data)
         return uri
 
-    stem, row = uris.name(source).rpartition(".")[0] or uris.name(source), 0
+    stem, row = file_name.rpartition(".")[0] or file_name, 0
     with (
         translate_errors(source, "Parquet file"),
         files.open_input(source) as stream,
@@ -156,9 +162,9 @@ def _unpack(source: str, target: str, files: Files, names: FileNames) -> Iterato
         with_masks = MASK in file.schema_arrow.names
         for batch in file.iter_batches(ROWS):
             rows = pa.Table.from_batches([batch])
-            ids = [str(value) for value in rows["item_id"].to_pylist()] if "item_id" in rows.column_names else None
-            ids = ids or [f"{stem}-{row + offset:06}" for offset in range(rows.num_rows)]
-            stems = [names.name(item_id) for item_id in ids]
+            given = rows["item_id"].to_pylist() if "item_id" in rows.column_names else [None] * rows.num_rows
+            ids = [f"{stem}-{row + place:06}" if one in (None, "") else str(one) for place, one in enumerate(given)]
+            stems = [names.name(item_id, f"row {row + place} of {file_name}") for place, item_id in enumerate(ids, 1)]
             columns = {"item_id": pa.array(ids, pa.string())}
             for column, folder, name in (("image_uri", "images", image), *[("truth_uri", "masks", MASK)] * with_masks):
                 contents = [_bytes(value) for value in rows[name].to_pylist()]

@@ -54,21 +54,26 @@ class FileNames:
     """Names of the files below one folder, from texts of strangers. They stay below the folder, and none overwrites another."""
 
     def __init__(self) -> None:
-        self._texts: dict[str, str] = {}
+        self._given: dict[str, tuple[str, str]] = {}
 
-    def name(self, text: str) -> str:
-        """Return the object name of a text.
+    def name(self, text: str, place: str = "") -> str:
+        """Return the object name of a text. ``place`` says in messages who gives the text, such as a row of a file.
 
         Raises:
-            ConfigError: Another text has a name that a file system may not tell apart from it. It names both.
+            ConfigError: The text was given before, or another one whose name a file system may not tell apart from its name.
+                It names both.
         """
-        found = object_name(text)
-        other = self._texts.setdefault(collision_key(found), text)
-        if other != text:
-            raise ConfigError(
-                f"{other[:200]!r} and {text[:200]!r} would share the file name {found!r} on some file systems; rename one"
-            )
-        return found
+        found, mine = object_name(text), (text, place)
+        other = self._given.setdefault(collision_key(found), mine)  # atomic: threads may share the names
+        if other is mine:
+            return found
+        places = f": by {other[1]}, and by {place}" if place else ""
+        if other[0] == text:
+            raise ConfigError(f"{text[:200]!r} is given twice{places}; each needs a name of its own")
+        raise ConfigError(
+            f"{other[0][:200]!r} and {text[:200]!r} would share the file name {found!r} on some file systems{places}; "
+            "rename one"
+        )
 
 
 def _segment(escaped: str) -> str:

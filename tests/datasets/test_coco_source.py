@@ -230,6 +230,17 @@ def test_another_file_is_refused_before_work(
         export(output, tmp_path / "new.json")
 
 
+def test_an_id_of_two_annotations_is_refused_if_an_item_has_it(
+    output: Output, write: Write, tmp_path: Path, exported: dict[str, Any]
+) -> None:
+    """Both would get the mask of the item."""
+    content = source()
+    content["annotations"] += [annotation(8, 9, 3), annotation(900100, 397133, 3)]
+    write(**exported | {"coco_file": write_source(tmp_path / "source.json", content)})
+    with pytest.raises(ConfigError, match=r"coco_id '8', which two annotations in .*source\.json have; .*--source none"):
+        export(output, tmp_path / "new.json")
+
+
 def test_a_source_without_use_is_refused(output: Output, write: Write, tmp_path: Path) -> None:
     write({"a.jpg": mask(0, 0, 9, 9)})
     with pytest.raises(ConfigError, match="was not built from COCO annotations, so --source has no use"):

@@ -133,6 +133,21 @@ def test_what_cannot_be_used_is_counted_with_its_reason(photos: Path, logged: li
     ]
 
 
+@pytest.mark.parametrize("masks", [True, False])
+def test_two_objects_of_one_id_are_refused(photos: Path, masks: bool) -> None:
+    annotations = [annotation(1), annotation(2), annotation(1, bbox=[0, 0, 9, 9])]
+    with pytest.raises(ConfigError, match=r"coco\.json: its annotations 1 and 3 both have the id 1 and the image 'one\.jpg'"):
+        build(photos, [image()], annotations, masks=masks)
+    rows = build(photos, [image(), image(2, "two.jpg")], [annotation(1), annotation(1, image_id=2)], masks=masks)
+    assert [row["item_id"] for row in rows] == ["one.jpg#1", "two.jpg#1"]
+
+
+def test_an_annotation_that_is_there_twice_is_used_once(photos: Path, logged: list[logging.LogRecord]) -> None:
+    rows = build(photos, [image()], [annotation(1), annotation(1)])
+    assert [row["item_id"] for row in rows] == ["one.jpg#1"]
+    assert "1: they repeat another annotation" in logged[0].getMessage()
+
+
 @pytest.mark.parametrize("annotations", [None, [], [annotation(iscrowd=1)], [without(annotation(), "bbox", "segmentation")]])
 def test_a_file_is_refused_when_nothing_can_be_used(photos: Path, annotations: Any) -> None:
     with pytest.raises(ConfigError, match=r"has no annotations|no annotation has a bbox"):

@@ -101,6 +101,30 @@ def test_hostile_ids_stay_below_the_folder(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").rglob("*.*"))) == 11
 
 
+def test_files_of_one_name_in_two_folders_have_their_own_images(tmp_path: Path) -> None:
+    for folder, level in (("a", 1), ("b", 2)):
+        (tmp_path / folder).mkdir()
+        pq.write_table(pa.table({"image": [png(level)], "mask": [png(level)]}), tmp_path / folder / "train.parquet")
+    table = from_hub(str(tmp_path), str(tmp_path / "out"), Files())
+    assert table["item_id"].to_pylist() == ["a/train-000000", "b/train-000000"]
+    for column in ("image_uri", "truth_uri"):
+        assert [Path(uri).read_bytes() for uri in table[column].to_pylist()] == [png(1), png(2)]
+
+
+def test_an_id_given_twice_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"item_id": ["x", "y"], "image": [png(1), png(2)]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"item_id": ["z", "x"], "image": [png(3), png(4)]}), tmp_path / "b.parquet")
+    with pytest.raises(ConfigError, match=r"'x' is given twice: by row 1 of a\.parquet, and by row 2 of b\.parquet"):
+        from_hub(str(tmp_path), str(tmp_path / "out"), Files())
+
+
+def test_rows_without_an_id_are_named_by_their_place(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"item_id": ["x", None, "", None], "image": [png(n) for n in range(4)]}), tmp_path / "a.parquet")
+    table = from_hub(str(tmp_path / "a.parquet"), str(tmp_path / "out"), Files())
+    assert table["item_id"].to_pylist() == ["x", "a-000001", "a-000002", "a-000003"]
+    assert [Path(uri).read_bytes() for uri in table["image_uri"].to_pylist()] == [png(n) for n in range(4)]
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"photo": ["x"], "mask": [b"x"]}), tmp_path / "a.parquet")
     (tmp_path / "b.parquet").write_bytes(b"PAR1")

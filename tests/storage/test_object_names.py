@@ -138,6 +138,13 @@ def test_the_key_does_not_depend_on_the_normal_form(text: str) -> None:
 
 def test_two_texts_of_one_file_name_are_told() -> None:
     names = FileNames()
-    assert [names.name(text) for text in ("a", "b", "a")] == ["a", "b", "a"]
+    assert [names.name(text) for text in ("a", "b")] == ["a", "b"]
     with pytest.raises(ConfigError, match=r"'a' and 'A' would share the file name 'A' on some file systems; rename one"):
         names.name("A")
+
+
+def test_a_text_given_twice_is_told() -> None:
+    names = FileNames()
+    names.name("a", "row 1")
+    with pytest.raises(ConfigError, match=r"'a' is given twice: by row 1, and by row 2; each needs a name of its own"):
+        names.name("a", "row 2")
