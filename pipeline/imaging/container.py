@@ -34,6 +34,9 @@ _METADATA_CHUNKS = {b"iCCP", b"eXIf"}
 """Chunks that Pillow needs for colours and orientation."""
 _COLOUR_CHUNKS = {b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP"}
 
+_MODES_OF_PLANES = {"L", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+"""Modes of TIFFs with separate planes that Pillow reads right. Of grey with alpha and of Lab it leaves planes out."""
+
 MAX_TILE_PX = 4096 * 4096
 """Pixels of a TIFF's tile, unless the image has more. The decoder allocates a complete tile, whatever the image's size."""
 
@@ -215,8 +218,12 @@ def check_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
     width, height = image.tag_v2.get(322, 0), image.tag_v2.get(323, 0)
     if width * height > max(MAX_TILE_PX, image.width * image.height):
         raise DecodeError(f"it is stored in tiles of {width:,} x {height:,} pixels; save it again with smaller ones")
-    planar, bits = image.tag_v2.get(284, 1), max(image.tag_v2.get(258, (1,)))
-    if planar == 2 and bits > 8 and any(tile[0] == "raw" for tile in image.tile):
+    has_planes, bits = image.tag_v2.get(284, 1) == 2 and image.tag_v2.get(277, 1) > 1, max(image.tag_v2.get(258, (1,)))
+    if has_planes and image.mode not in _MODES_OF_PLANES:
+        raise DecodeError(
+            "it stores samples other than RGB and CMYK in separate planes; save it again with interleaved samples"
+        )
+    if has_planes and bits > 8 and any(tile[0] == "raw" for tile in image.tile):
         # Pillow reads the planes of uncompressed ones as if they were interleaved (python-pillow/Pillow#5973).
         raise DecodeError(f"it stores {bits}-bit samples in separate planes; save it again with interleaved samples")
     if len(image.tile) > MAX_PARTS or len(image.tag_v2.get(273, ())) > MAX_PARTS:

@@ -327,6 +327,17 @@ def tiffs() -> Iterator[Row]:
             unusable("TIFF", "it stores 16-bit samples in separate planes; save it again with interleaved samples"),
             None,
         )
+    several = "it stores samples other than RGB and CMYK in separate planes; save it again with interleaved samples"
+    yield Row(
+        "TIFF",
+        "planes of grey and alpha",
+        lambda: tif(np.stack([GREY, ALPHA]), photometric="minisblack", compression="zlib", **separate, **straight),
+        unusable("TIFF", several),
+        None,
+    )
+    yield Row(
+        "TIFF", "planes of CIELab", lambda: tif(rgb_planes, photometric="cielab", **separate), unusable("TIFF", several), None
+    )
     yield Row(
         "TIFF",
         "8 bit, CMYK",
