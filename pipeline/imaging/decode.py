@@ -6,9 +6,10 @@ import io
 import re
 import warnings
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
@@ -37,7 +38,7 @@ from pipeline.imaging.container import (
 )
 from pipeline.imaging.icc import Colours, coded_colours, profile
 from pipeline.imaging.sniff import Format, sniff
-from pipeline.types import Mask, Pixels
+from pipeline.types import Pixels
 
 MAX_SIDE_PX = 1_000_000
 """Longest side that libpng reads; a larger mask could not be read back."""
@@ -124,22 +125,39 @@ def decode(data: bytes, limits: Limits) -> Pixels:
         raise DecodeError(f"this {form} {_describe_failure(error)}") from error
 
 
-def decode_alpha(data: bytes, limits: Limits) -> Mask | None:
-    """Return the opacity of the first frame, upright, (H, W) uint8; None if it has no transparency. Call ``decode`` first.
+def decode_stored(data: bytes, limits: Limits) -> npt.NDArray[Any] | None:
+    """Return the samples of the first frame as they are stored, upright, if ``decode`` changes them. Call ``decode`` first.
+
+    Returns:
+        (H, W) uint16 of grey with 16 bits; (H, W, 4) uint8, straight RGBA, of a picture with transparency; None for others.
 
     Raises:
         DecodeError: As ``decode``.
     """
     try:
         image = _open(data, sniff(data), limits)
+        if image.mode.startswith("I;16"):
+            return np.array(upright(_loaded(image))).astype(np.uint16)
         if not image.has_transparency_data:
             return None
-        image.load()
-        return np.array(upright(image).convert("RGBA").getchannel("A"))
+        return np.array(upright(_loaded(image)).convert("RGBA"))
     except DecodeError:
         raise
     except Exception as error:
         raise DecodeError(f"its transparency {_describe_failure(error)}") from error
+
+
+def has_deep_samples(data: bytes) -> bool:
+    """Return whether a PNG or TIFF that ``decode`` takes has 16 bits per sample."""
+    form = sniff(data)
+    if form == "PNG":
+        return data[24] == 16
+    return form == "TIFF" and max(TiffImagePlugin.TiffImageFile(io.BytesIO(data)).tag_v2.get(258, (1,))) == 16
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    image.load()
+    return image
 
 
 def _open(data: bytes, form: Format, limits: Limits) -> ImageFile.ImageFile:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
-from pipeline.imaging.decode import decode, decode_alpha
+from pipeline.imaging.decode import decode, decode_stored, has_deep_samples
 from pipeline.types import Mask
 
 COLOUR_LEVELS = 8
@@ -16,36 +19,82 @@ COLOUR_LEVELS = 8
 SHARE = 0.01
 """Share of black and of white pixels above which grey levels are a mask of their own."""
 
-LABELS, SOFT_LEVEL = 32, 250
-"""A picture of at most so many levels whose highest one is below the second number holds labels, and not opacity."""
+LABELS = 32
+"""A picture of at most so many levels may hold labels, and not opacity."""
+
+SOFT, HALF = 250 / 255, 128 / 255
+"""Highest level of opacity, at least, as a share of white: of a picture of few levels, and of any."""
+
+GREY_STEP = 17
+"""Greatest common divisor of the levels of grey with 1, 2 or 4 bits, or a multiple of it."""
+
+
+_AROUND = np.ones((3, 3), np.uint8)
 
 
 def decode_ground_truth(data: bytes, limits: Limits) -> Mask:
     """Decode a ground-truth mask, (H, W) uint8: the transparency of a picture that has some, else its grey levels.
 
     Raises:
-        DecodeError: The bytes are not an image; or a colour image without transparency, or labels (0 and 1) instead of opacity;
-            or grey levels and transparency contradict each other.
+        DecodeError: The bytes are not an image; or a colour image without transparency, or labels (0, 1, 2, …) instead of
+            opacity; or grey levels and transparency contradict each other.
     """
-    pixels = decode(data, limits)
-    alpha = decode_alpha(data, limits)
-    is_grey = bool((pixels.max(2) - pixels.min(2) <= COLOUR_LEVELS).all())
-    if alpha is not None and alpha.min() < alpha.max():
-        if is_grey and _is_mask(pixels[..., 0][alpha > 127]):
-            raise DecodeError("its grey levels and its transparency are two different masks; save one of them")
-        return _checked(alpha)
-    if not is_grey:
+    pixels, stored = decode(data, limits), decode_stored(data, limits)
+    if stored is None or stored.ndim == 2:
+        mask = _grey(pixels)
+        _check_levels(mask if stored is None else stored)
+    else:
+        mask = _of_layers(stored)
+        _check_levels(mask)
+    if not mask.any() and (stored is None or stored.ndim == 3) and has_deep_samples(data):
+        raise DecodeError("its 16-bit samples are black or nearly so, as in a label file; save it as a grey mask of 8 bits")
+    return mask
+
+
+def _of_layers(stored: npt.NDArray[np.uint8]) -> Mask:
+    """Return the mask of (H, W, 4) RGBA: the transparency, or the grey levels if all pixels are equally opaque."""
+    colours, alpha = stored[..., :3], np.ascontiguousarray(stored[..., 3])
+    if alpha.min() == alpha.max():
+        grey = _grey(colours)
+        if not alpha.any() and grey.any() and not _is_mask(grey):
+            raise DecodeError("it is completely transparent, but not black; save it as a grey mask without transparency")
+        return grey
+    if _is_grey(colours) and _is_mask(colours[..., 0][alpha > 127]):
+        raise DecodeError("its grey levels and its transparency are two different masks; save one of them")
+    return alpha
+
+
+def _is_grey(colours: npt.NDArray[np.uint8]) -> bool:
+    return bool((colours.max(2) - colours.min(2) <= COLOUR_LEVELS).all())
+
+
+def _grey(colours: npt.NDArray[np.uint8]) -> Mask:
+    if not _is_grey(colours):
         raise DecodeError("it is a colour picture; save it as a grey mask, 0 for background and 255 for the object")
-    return _checked(np.ascontiguousarray(pixels[..., 0]))
+    return np.ascontiguousarray(colours[..., 0])
 
 
 def _is_mask(levels: npt.NDArray[np.uint8]) -> bool:
-    """Return whether opaque pixels (N,) are black in some places and white in others."""
+    """Return whether pixels of any shape are black in some places and white in others."""
     return bool((levels < COLOUR_LEVELS).mean() > SHARE and (levels > 255 - COLOUR_LEVELS).mean() > SHARE)
 
 
-def _checked(mask: Mask) -> Mask:
-    highest = int(mask.max())
-    if 0 < highest < SOFT_LEVEL and len(np.unique(mask)) <= LABELS:
-        raise DecodeError(f"its highest level is {highest} of 255, as in a label file; save it with 255 for the object")
-    return mask
+def _check_levels(mask: npt.NDArray[Any]) -> None:
+    """Refuse labels, (H, W) uint8 or uint16: numbers, also beside the white borders of objects in Pascal VOC.
+
+    Opacity between black and white is at edges, or has many levels. Labels fill areas.
+    """
+    white = np.iinfo(mask.dtype).max
+    counts = np.bincount(mask.ravel())
+    levels = np.flatnonzero(counts)
+    highest = int(levels[-1])
+    if 0 < highest < (SOFT if len(levels) <= LABELS else HALF) * white:
+        raise DecodeError(f"its highest level is {highest} of {white}, as in a label file; save it with {white} for the object")
+    if len(levels) > LABELS or np.gcd.reduce(levels) % GREY_STEP == 0:
+        return
+    is_between = (mask > 0) & (mask < SOFT * white)
+    flat = mask[is_between & (cv2.erode(mask, _AROUND) == cv2.dilate(mask, _AROUND))]
+    are_numbers = bool(flat.size) and int(mask[is_between].max()) <= LABELS
+    if flat.size > (mask > 0).sum() * (SHARE if are_numbers else 0.5):
+        level = int(np.bincount(flat).argmax())
+        raise DecodeError(f"its level {level} of {white} fills areas, as in a label file; save it with {white} for the object")

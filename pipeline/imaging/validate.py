@@ -9,7 +9,7 @@ from PIL import PngImagePlugin
 
 from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
-from pipeline.imaging.decode import decode, decode_alpha
+from pipeline.imaging.decode import decode, decode_stored
 from pipeline.imaging.rle import read_rle
 from pipeline.imaging.sniff import sniff
 from pipeline.types import Mask, Pixels, Size
@@ -80,9 +80,10 @@ def decode_picture(data: bytes) -> tuple[Pixels, Mask | None]:
         DecodeError: It is damaged, or no picture.
     """
     over_white = decode(data, NO_LIMITS)
-    alpha = decode_alpha(data, NO_LIMITS)
-    if alpha is None:
+    stored = decode_stored(data, NO_LIMITS)
+    if stored is None or stored.ndim == 2:
         return over_white, None
+    alpha = np.ascontiguousarray(stored[..., 3])
     share = np.maximum(alpha[..., None], 1).astype(np.float32) / 255
     straight = 255 - (255 - over_white.astype(np.float32)) / share
     return straight.round().clip(0, 255).astype(np.uint8), alpha

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from valid_images import saved
+from valid_images import png, saved
 
 from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
@@ -57,6 +57,69 @@ def test_a_transparency_that_contradicts_the_grey_levels_is_refused() -> None:
 def test_labels_are_no_opacity(level: int) -> None:
     with pytest.raises(DecodeError, match=f"its highest level is {level} of 255, as in a label file"):
         decode_ground_truth(saved((MASK // 255 * level).astype(np.uint8), "PNG"), Limits())
+
+
+DISC = np.asarray(np.hypot(*np.mgrid[-20:20, -30:30]) < 15, np.uint8)
+RING = np.asarray(np.hypot(*np.mgrid[-20:20, -30:30]) < 17, np.uint8) - DISC
+SMALL = np.asarray(np.hypot(*np.mgrid[-20:20, -30:30]) < 4, np.uint8)
+EDGE = np.asarray(np.hypot(*np.mgrid[-20:20, -30:30]) < 7, np.uint8) - SMALL
+
+
+@pytest.mark.parametrize(
+    ("picture", "words"),
+    [
+        (DISC.astype(np.uint16), "its highest level is 1 of 65535, as in a label file"),
+        (DISC.astype(np.uint16) * 255, "its highest level is 255 of 65535"),
+        (np.arange(2400, dtype=np.uint16).reshape(40, 60) // 10, "its highest level is 239 of 65535"),
+        (DISC + RING * 255, "its level 1 of 255 fills areas, as in a label file; save it with 255 for the object"),
+        (SMALL + EDGE * 255, "its level 1 of 255 fills areas"),
+        (DISC * 15 + RING * 255, "its level 15 of 255 fills areas"),
+        (np.maximum(DISC * 3 + RING * 255, np.roll(DISC, 9, 1) * 41), "its level 41 of 255 fills areas"),
+        (DISC.astype(np.uint16) + RING.astype(np.uint16) * 65535, "its level 1 of 65535 fills areas"),
+        ((np.arange(2400).reshape(40, 60) // 40).astype(np.uint8), "its highest level is 59 of 255"),
+    ],
+)
+def test_numbers_of_classes_and_instances_are_no_opacity(picture: np.ndarray, words: str) -> None:
+    with pytest.raises(DecodeError, match=words):
+        decode_ground_truth(saved(picture, "PNG"), Limits())
+
+
+@pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_zero_and_one_in_sixteen_bits_is_no_empty_mask(colour: int, channels: int) -> None:
+    samples = np.dstack([DISC] * channels).astype(">u2")
+    if colour >= 4:
+        samples[..., -1] = 65535
+    rows = b"".join(b"\0" + row.tobytes() for row in samples)
+    with pytest.raises(DecodeError, match="as in a label file"):
+        decode_ground_truth(png(60, 40, 16, colour, rows), Limits())
+
+
+@pytest.mark.parametrize("levels", [4, 16])
+def test_soft_masks_of_few_levels_are_kept(levels: int) -> None:
+    soft = (np.tile(np.linspace(0, levels - 1, 240), (12, 1)).astype(np.uint8) * (255 // (levels - 1))).astype(np.uint8)
+    assert np.array_equal(decode_ground_truth(saved(soft, "PNG"), Limits()), soft)
+
+
+def test_soft_edges_and_dim_parts_are_kept() -> None:
+    edge = np.asarray(Image.fromarray(DISC * 255).resize((31, 21), Image.Resampling.BOX))
+    veil = DISC * 255 - np.roll(DISC * 40, 14, 1) * DISC
+    for mask in (edge, veil):
+        assert np.array_equal(decode_ground_truth(saved(mask, "PNG"), Limits()), mask)
+
+
+@pytest.mark.parametrize("alpha", [0, 1, 128])
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_grey_levels_below_an_equal_transparency_are_used(mode: str, alpha: int) -> None:
+    for mask in (MASK, np.zeros_like(MASK)):
+        layers = [mask] * (len(mode) - 1) + [np.full_like(mask, alpha)]
+        decoded = decode_ground_truth(saved(Image.fromarray(np.dstack(layers), mode), "PNG"), Limits())
+        assert np.array_equal(decoded, mask)
+
+
+def test_a_completely_transparent_picture_that_is_not_black_is_refused() -> None:
+    picture = Image.fromarray(np.dstack([np.full_like(MASK, 255), np.zeros_like(MASK)]), "LA")
+    with pytest.raises(DecodeError, match="completely transparent, but not black"):
+        decode_ground_truth(saved(picture, "PNG"), Limits())
 
 
 def test_empty_and_full_masks_are_masks() -> None:
