@@ -78,7 +78,7 @@ def manifest(
     from pipeline.manifest.build import write_manifest
     from pipeline.manifest.corruptions import parse_kinds, with_corruptions
     from pipeline.storage.allowlist import AllowList
-    from pipeline.storage.uris import join, parent
+    from pipeline.storage.uris import check_utf8, join, parent
 
     kinds, box_kinds = parse_kinds(corruptions or ""), parse_box_kinds(boxes or "")
     ways = {"--coco": coco, "--masks": masks, "--dis5k": dis5k, "--unpack": unpack}
@@ -88,12 +88,12 @@ def manifest(
     if write_masks and not coco:
         raise ConfigError("--write-masks needs --coco, the annotations that the masks are drawn from")
     files = options.files_of(set_, endpoint_url)
-    folder, target = files.absolute(images), files.absolute(output)
-    if target in (folder, coco and files.absolute(coco)):
+    folder, target = check_utf8(files.absolute(images)), check_utf8(files.absolute(output))
+    coco, masks, write_masks, unpack = (one and check_utf8(files.absolute(one)) for one in (coco, masks, write_masks, unpack))
+    if target in (folder, coco):
         raise ConfigError(f"{output} is what the manifest is built from; give another name with --output")
     table = _built(folder, files, coco=coco, write_masks=write_masks, masks=masks, dis5k=dis5k, unpack=unpack)
-    read = [files.absolute(one) for one in (images, masks, write_masks) if one]
-    read = [files.absolute(unpack)] if unpack else read
+    read = [unpack] if unpack else [one for one in (folder, masks, write_masks) if one]
     left_out: dict[str, int] = {}
     if kinds:
         place = join(parent(target), "copies")
@@ -125,14 +125,14 @@ def _built(
     from pipeline.manifest.ground_truth import from_coco_masks, from_hub
 
     if coco and write_masks:
-        return from_coco_masks(files.absolute(coco), folder, files.absolute(write_masks), files)
+        return from_coco_masks(coco, folder, write_masks, files)
     if coco:
-        return from_coco(files.absolute(coco), folder, files)
+        return from_coco(coco, folder, files)
     if masks:
-        return from_masks(folder, files.absolute(masks), files)
+        return from_masks(folder, masks, files)
     if dis5k:
         return from_dis5k(folder, files)
-    return from_hub(folder, files.absolute(unpack), files) if unpack else from_folder(folder, files)
+    return from_hub(folder, unpack, files) if unpack else from_folder(folder, files)
 
 
 def _print_roots(folders: list[str], target: str) -> None:

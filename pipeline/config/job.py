@@ -19,7 +19,7 @@ from pipeline.config.columns import Columns
 from pipeline.config.presets import DEFAULT_PRESET, Preset, load_preset
 from pipeline.config.recipe import Recipe
 from pipeline.config.run_options import RunOptions
-from pipeline.config.sections import Section, build, parse_yaml, read_yaml, yaml_problem
+from pipeline.config.sections import Section, build, check_texts, parse_yaml, read_yaml, yaml_problem
 from pipeline.errors import ConfigError
 from pipeline.paths import example_path
 
@@ -331,12 +331,13 @@ def load_job(
         allow_roots: Roots to add to those of the settings.
 
     Raises:
-        ConfigError: A setting is missing, unknown or out of range.
+        ConfigError: A setting is missing, unknown, out of range, or not UTF-8.
     """
     facts = merge_settings(manifest=manifest, output=output, preset=preset, overrides=overrides, job_file=job_file)
     for needed, value in (("manifest", facts["manifest"]), ("output", facts["output"].get("uri"))):
         if not value:
             raise ConfigError(f"no {needed}: give --{needed} a path or a URI")
+    check_texts(facts)
     facts["preset"] = load_preset(facts["preset"] or DEFAULT_PRESET, facts.pop("recipe"), renditions)
     job = build(Job, facts, job_file or ("settings" if isinstance(overrides, Mapping) else "the command line"))
     allowlist = (*job.storage.allow_roots, *allow_roots)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -78,6 +79,22 @@ def build(kind: type[S], facts: Mapping[str, Any], where: str) -> S:
         return kind.model_validate(facts)
     except ValidationError as error:
         raise ConfigError(f"{where}: {_problems(kind, error)}") from None
+
+
+def check_texts(facts: Mapping[str, Any]) -> None:
+    """Check that settings can be recorded in an output.
+
+    Raises:
+        ConfigError: A text of them is not UTF-8. It names the setting, whose value may be secret.
+    """
+    for section, value in facts.items():
+        inside = value.items() if isinstance(value, Mapping) else [("", value)]
+        for key, one in inside:
+            try:
+                json.dumps(one, ensure_ascii=False, default=str, skipkeys=True).encode()
+            except UnicodeEncodeError:
+                name = f"{section}.{key}" if key else section
+                raise ConfigError(f"{name}: its text is not UTF-8; rename the file, folder or column that it names") from None
 
 
 def parse(kind: type[S], data: bytes) -> S:

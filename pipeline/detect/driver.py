@@ -32,7 +32,7 @@ from pipeline.run.gpus import is_small, will_use_gpus
 from pipeline.run.local import blocks_to_do, local_pool, run_in_worker
 from pipeline.run.preflight import Plan
 from pipeline.storage.files import Files
-from pipeline.storage.uris import join, redact
+from pipeline.storage.uris import check_utf8, join, redact
 
 ADDED = ("box", "box_score", "box_label")
 """Columns of the target beside ``item_id``, ``image_uri`` and the manifest's further columns."""
@@ -77,7 +77,7 @@ def detect(job: Job, target: str) -> Summary:
         ItemsMissing: Rows are missing at the end.
     """
     files = Files(job.storage)
-    plan = _plan(job, files.absolute(target), files)
+    plan = _plan(job, check_utf8(files.absolute(target)), files)
     for part in _parts(plan) if plan.todo else ():
         log.info("detected", extra={"facts": part})
     done, _ = _done(plan.output, ())

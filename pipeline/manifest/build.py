@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError
 from pipeline.manifest.listing import IMAGE_SUFFIXES, list_folder
-from pipeline.manifest.names import printable
 from pipeline.storage import uris
 from pipeline.storage.files import Files
 
@@ -29,7 +28,7 @@ def from_folder(folder: str, files: Files) -> pa.Table:
         ConfigError: There are no images.
         StorageError: The folder can't be listed.
     """
-    images = [printable(uri) for uri in list_folder(folder, files, IMAGE_SUFFIXES)]
+    images = [uris.printable(uri) for uri in list_folder(folder, files, IMAGE_SUFFIXES)]
     if not images:
         raise ConfigError(f"no images below {folder}; names must end in {', '.join(sorted(IMAGE_SUFFIXES))}")
     return pa.table({"item_id": [uri.removeprefix(folder).lstrip("/") for uri in images], "image_uri": images})
@@ -45,10 +44,10 @@ def from_masks(folder: str, masks: str, files: Files) -> pa.Table:
     table = from_folder(folder, files)
     by_stem: dict[str, str] = {}
     for info in files.list(masks, suffixes=IMAGE_SUFFIXES):
-        stem = _stem(info.uri.removeprefix(masks).lstrip("/"))
+        stem = _stem(uris.printable(info.uri.removeprefix(masks)).lstrip("/"))
         if stem in by_stem:
             raise ConfigError(f"{by_stem[stem]} and {info.uri} are both masks of {stem!r}; keep one")
-        by_stem[stem] = info.uri
+        by_stem[stem] = uris.printable(info.uri)
     truths = [by_stem.get(_stem(item_id)) for item_id in table["item_id"].to_pylist()]
     if not any(truths):
         raise ConfigError(

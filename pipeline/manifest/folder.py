@@ -14,12 +14,11 @@ from pipeline.errors import ConfigError
 from pipeline.log import log
 from pipeline.manifest.layouts import is_img2dataset, is_metadata
 from pipeline.manifest.listing import IMAGE_SUFFIXES, list_folder
-from pipeline.manifest.names import printable
 from pipeline.manifest.snapshot import Snapshot
 from pipeline.manifest.table_files import ROWS, TABLES, TableKind, table_kind
 from pipeline.manifest.tables import Fragment, column_names
 from pipeline.storage.files import Files
-from pipeline.storage.uris import name, redact
+from pipeline.storage.uris import name, printable, redact
 
 MAX_COMPARED = 20
 """Tables beside images whose columns are read, at most."""

@@ -35,7 +35,7 @@ from pipeline.schema import carried_name
 from pipeline.storage.allowlist import AllowList, OutsideRoots
 from pipeline.storage.files import Files
 from pipeline.storage.object_names import collision_key
-from pipeline.storage.uris import parent, redact, scheme
+from pipeline.storage.uris import check_utf8, parent, redact, scheme
 
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
@@ -109,10 +109,10 @@ def open_manifest(
 
     Raises:
         ConfigError: It is of an unknown kind, empty, damaged, mixed, or without ``image_uri``, a ``chosen`` column, or
-            a column of the template ``names``; or an allowed root is invalid.
+            a column of the template ``names``; its path is not UTF-8; or an allowed root is invalid.
         StorageError: It is missing or can't be read.
     """
-    manifest = replace(_open(files.absolute(uri), files, chosen, ready), is_watched=ready is not None)
+    manifest = replace(_open(check_utf8(files.absolute(uri)), files, chosen, ready), is_watched=ready is not None)
     if names is None or not manifest.fragments:
         return manifest
     names.check([field.name for field in manifest.columns], redact(manifest.uri))

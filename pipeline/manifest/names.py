@@ -127,11 +127,6 @@ def output_names(
     return object_names(pa.array(texts, pa.string())), errors
 
 
-def printable(path: str) -> str:
-    """Return a path with the bytes escaped that are not UTF-8. Its item fails, because no such file exists."""
-    return path.encode("utf-8", "backslashreplace").decode()
-
-
 def image_name(uri: str, base: str) -> tuple[str, str]:
     """Return an image's name and its suffix.
 

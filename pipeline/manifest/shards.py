@@ -18,13 +18,12 @@ from pipeline.config.columns import BOXES, Columns
 from pipeline.manifest.items import OWN_COLUMNS, USUAL, clean_names
 from pipeline.manifest.json_lines import parse_object
 from pipeline.manifest.listing import IMAGE_SUFFIXES, is_system_file
-from pipeline.manifest.names import printable
 from pipeline.manifest.table_files import ROWS, TABLE_BYTES, translate_errors
 from pipeline.storage.backend import is_hidden
 from pipeline.storage.files import Files
 from pipeline.storage.members import TarMember
 from pipeline.storage.tar_members import tar_members
-from pipeline.storage.uris import redact
+from pipeline.storage.uris import printable, redact
 
 JSON, TEXTS = "json", ("txt", "cls")
 """Extensions of members that are carried: the fields of an object, and texts."""

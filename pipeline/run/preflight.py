@@ -27,6 +27,7 @@ from pipeline.output.output import Output, find_outputs
 from pipeline.output.settings import differences, folders_in_the_way, read_settings, settings_of
 from pipeline.storage.allowlist import display_uri, suggest_allow_root
 from pipeline.storage.files import Files
+from pipeline.storage.uris import check_utf8
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def make_plan(
     check_licence(job.preset, job.run.accept_licence)
     with waiting_for("reading the manifest", at_once=ready is None):  # a folder is listed here, a table is read below
         manifest = open_manifest(job.manifest, files, NameTemplate(job.output.name), job.columns, ready=ready)
-    root = files.absolute(job.output.uri)
+    root = check_utf8(files.absolute(job.output.uri))
     given = files.absolute(job.manifest)  # a folder, if it is the base, or if a table in it was found
     if (given == manifest.base or given != manifest.uri) and f"{_real(root)}/".startswith(f"{_real(given)}/"):
         raise ConfigError(

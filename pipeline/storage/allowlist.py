@@ -205,7 +205,7 @@ def parse_url(uri: str) -> yarl.URL:
 
 
 def _normalize_root(root: str) -> str:
-    uri = uris.absolute(root)
+    uri = uris.check_utf8(uris.absolute(root))
     if uris.scheme(uri) in uris.HTTP_SCHEMES:
         if uris.redact(uri) != uri or _origin_and_path(uri) is None:
             raise ConfigError(

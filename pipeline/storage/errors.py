@@ -12,7 +12,7 @@ import ssl
 import sys
 from typing import Any, Literal
 
-from pipeline.storage.uris import bucket_and_key, redact, scheme
+from pipeline.storage.uris import NOT_UTF8, bucket_and_key, redact, scheme
 
 Errors = tuple[type[Exception], ...]
 Kind = Literal["ANY", "CONNECTION", "CERTIFICATE", "NO_CREDENTIALS", "NO_PROFILE"]
@@ -94,6 +94,7 @@ def _by_type(kind: str) -> tuple[tuple[Errors, str], ...]:
     library = _LIBRARIES.get(kind, "its fsspec library")
     hub = "it does not exist, or it is private; correct the URI, or set HF_TOKEN"
     return (
+        ((UnicodeEncodeError,), NOT_UTF8),
         (
             _of_clients("NO_CREDENTIALS"),
             "no credentials were found; set storage.key and storage.secret, a profile, or the AWS variables",

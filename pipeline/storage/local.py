@@ -20,6 +20,7 @@ import pyarrow as pa
 from pipeline.errors import FetchError
 from pipeline.storage.backend import Content, FileInfo, LeftOut, check_size, listed
 from pipeline.storage.errors import ChangedWhileRead
+from pipeline.storage.uris import NOT_UTF8, on_disk
 
 SCANNED_ROWS = 4096
 """Files per table of a scan."""
@@ -159,6 +160,8 @@ def _open_file(uri: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
     try:
         descriptor = os.open(uri, READ)
     except FileNotFoundError as error:
+        if (path := on_disk(uri)) != uri and Path(path).is_file():
+            raise FetchError(f"{uri}: {NOT_UTF8}") from error
         if (other := _other_spelling(uri)) is None:
             raise
         raise FetchError(f"{uri}: it does not exist, but {other!a} does; correct the path") from error

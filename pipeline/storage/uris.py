@@ -36,6 +36,9 @@ _MAY_SIGN = re.compile(r"^(auth.*|code|hash|h|s|session.*|sid)$", re.IGNORECASE)
 _SECRET = re.compile(r"^(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9+/=_~.\-]{16,}$")
 
 
+NOT_UTF8 = "a name in this path is not UTF-8; rename the file or folder"
+
+
 def scheme(uri: str) -> str:
     """Return the scheme in lower case (``s3``, ``https``, …), or an empty string for a local path."""
     match = _SCHEME.match(uri)
@@ -57,6 +60,27 @@ def absolute(uri: str) -> str:
     if scheme(plain):
         return plain.rstrip("/") if scheme(plain) not in HTTP_SCHEMES else plain
     return os.path.abspath(os.path.expanduser(plain))  # noqa: PTH100, PTH111  Path.resolve() follows symbolic links
+
+
+def check_utf8(uri: str) -> str:
+    """Return a path or URI that a manifest or an index can hold.
+
+    Raises:
+        ConfigError: Its name on this disk is not UTF-8.
+    """
+    if printable(uri) != uri:
+        raise ConfigError(f"{printable(redact(uri))}: {NOT_UTF8}")
+    return uri
+
+
+def printable(path: str) -> str:
+    """Return a path with the bytes escaped that are not UTF-8."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
+def on_disk(path: str) -> str:
+    """Return the path that ``printable`` has escaped."""
+    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda byte: chr(0xDC00 + int(byte[1], 16)), path)
 
 
 def resolve(uri: str, base: str) -> str:

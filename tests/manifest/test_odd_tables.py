@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ConfigError, FetchError
-from pipeline.manifest.build import from_folder
+from pipeline.manifest.build import from_folder, from_masks
 from pipeline.manifest.manifest import open_manifest, read
 from pipeline.storage.files import Files
 
@@ -112,7 +112,12 @@ def test_names_that_are_not_utf8_fail_alone(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system takes UTF-8 only")
     assert from_folder(str(tmp_path), FILES)["item_id"].to_pylist() == ["a.jpg", "caf\\udce9.jpg"]
-    assert [row["item_id"] for row in items_of(tmp_path)] == ["a.jpg", "caf\\udce9.jpg"]
+    rows = items_of(tmp_path)
+    assert [row["item_id"] for row in rows] == ["a.jpg", "caf\\udce9.jpg"]
+    with pytest.raises(FetchError, match="not UTF-8; rename"):
+        FILES.read(rows[1]["image_uri"])
+    masks = from_masks(str(tmp_path), str(tmp_path), FILES)["truth_uri"].to_pylist()
+    assert masks == [f"{tmp_path}/a.jpg", f"{tmp_path}/caf\\udce9.jpg"]
 
 
 @pytest.mark.parametrize(
