@@ -71,6 +71,8 @@ def plan(
         lines.add_row("cluster", f"none: up to {made.job.compute.local_items} items are processed without Ray")
     where = f"{pool.gpus:g} GPU each" if pool.gpus else "on CPUs"
     lines.add_row("model", f"{asked.recipe.name}, {pool.actors} {'actor' if pool.actors == 1 else 'actors'}, {where}")
+    if made.job.recipe.second is not None:
+        lines.add_row("second model", _second_model(made))
     if made.job.recipe.renditions:
         lines.add_row("renditions", ", ".join(file.name for one in made.job.recipe.renditions for file in one.files))
     if made.todo:
@@ -87,6 +89,18 @@ def plan(
         for name, text in _estimate(made, pool, machines=working, price=parsed):
             lines.add_row(name, text)
     out.print(lines)
+
+
+def _second_model(made: Plan) -> str:
+    """Return the name of the second model, and which items it sees."""
+    from pipeline.run.cost import second_share
+
+    second, share = made.job.recipe.second, second_share(made.resolved)
+    assert second is not None, "the recipe has a second model"
+    which = f"the items of a quality below {second.below:g}"
+    if share is None:
+        return f"{second.recipe.name}, for {which}; their share is not known, so the estimate counts all items"
+    return f"{second.recipe.name}, for {which}: about {share:.0%}, as of the photos that the calibration was judged on"
 
 
 def _machines(made: Plan) -> tuple[Plan, Pool, Cluster]:
@@ -125,7 +139,7 @@ def _speed(made: Plan, pool: Pool) -> Speed:
     from pipeline.concurrency import local_cpus
     from pipeline.log import waiting_for
     from pipeline.output.run_record import records
-    from pipeline.run.cost import Speed, measured_speed
+    from pipeline.run.cost import Speed, measured_speed, second_share
 
     known = measured_speed(records(made.output), pool.gpus)
     if known is not None:
@@ -135,10 +149,16 @@ def _speed(made: Plan, pool: Pool) -> Speed:
     compute = made.job.compute
     threads = compute.threads_per_actor or max(1, local_cpus() // pool.actors_per_node)
     batch = compute.batch_size_for(made.job.recipe.frame_px, pool.device)
+    share = second_share(made.resolved)
     with waiting_for("timing the model on this machine"):
         per_item_s = seconds_per_item(
-            made.job.recipe, made.output.files, device=pool.device, threads=threads, batch=batch, engine=compute.engine
+            made.job.recipe,
+            made.output.files,
+            device=pool.device,
+            threads=threads,
+            batch=batch,
+            engine=compute.engine,
+            second_share=1.0 if share is None else share,
         )
-    return Speed(
-        1 / per_item_s, f"the model alone takes {per_item_s:.3g} s per item on this machine, {pool.actors} in parallel"
-    )
+    what = "the model alone takes" if made.job.recipe.second is None else "the two models alone take"
+    return Speed(1 / per_item_s, f"{what} {per_item_s:.3g} s per item on this machine, {pool.actors} in parallel")

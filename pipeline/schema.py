@@ -81,6 +81,16 @@ RENDITION = pa.struct(
     ]
 )
 
+MODEL = pa.struct(
+    [
+        _field("model", pa.string(), "name of the model's recipe"),
+        _field("weights_sha256", pa.string(), "SHA-256 of its weights file"),
+        _field("quality", pa.float32(), "quality of its own mask"),
+        _field("reasons", pa.list_(pa.string()), "the signals that lowered that quality most"),
+        _field("used", pa.bool_(), "true if its mask is the item's, or part of it"),
+    ]
+)
+
 SECONDS = pa.struct(
     [
         _field("fetch", pa.float32(), "reading the image's bytes"),
@@ -133,6 +143,12 @@ INDEX = pa.schema(
         _field("quality_calibrated", pa.bool_(), "true if quality is the probability that Dice is at least 0.95"),
         _field("reasons", pa.list_(pa.string()), "the signals that lowered the quality most, at most two, worst first"),
         _field("signals", SIGNALS, "measurements on the model's frame from which the quality is computed"),
+        _field(
+            "models",
+            pa.list_(MODEL),
+            "what each model thought that saw the item, the first model first; null for failed items and without recipe.second",
+        ),
+        _field("agreement", pa.float32(), "Dice of the masks of two models; [0, 1], null if one model saw the item"),
         _field("model", pa.string(), "name of the recipe"),
         _field("weights_sha256", pa.string(), "SHA-256 of the weights file"),
         _field("recipe", pa.string(), "fingerprint of the recipe"),

@@ -17,8 +17,7 @@ from pipeline.config.presets import DEFAULT_PRESET, load_preset
 from pipeline.config.recipe import Recipe
 from pipeline.config.rendition import Rendition, load_rendition, parse_colour
 from pipeline.config.sections import build
-from pipeline.errors import ConfigError, ItemError, SegmentError
-from pipeline.imaging.components import measure_components
+from pipeline.errors import ConfigError, ItemError
 from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.frame import Placement, place
 from pipeline.imaging.picture import Picture, PilImage, as_pil, is_several, preview, upright_rgb
@@ -27,26 +26,17 @@ from pipeline.imaging.renditions.render import Rendered, render
 from pipeline.imaging.trimap import trimap_of
 from pipeline.models.arguments import parse_boxes, parse_labels
 from pipeline.models.backgrounds import pin_backgrounds
+from pipeline.models.cascade import Look, Segment, join_segments, sends_on
 from pipeline.models.detectors.detector import Detection
 from pipeline.models.detectors.finder import Finder
 from pipeline.models.devices import choose_device_type
 from pipeline.models.engines.forks import check_fork
 from pipeline.models.passes import Pass, load_pass
 from pipeline.models.resolve import check_licence, resolve
-from pipeline.models.signal_names import signals_by_name
-from pipeline.quality.score import Score, all_signals, score
+from pipeline.models.scored import run_scored
+from pipeline.quality.score import Score
 from pipeline.storage.files import Files
 from pipeline.types import Box, Mask, Pixels
-
-
-@dataclass(frozen=True, eq=False)
-class Segment:
-    """The result for one image: ``mask`` (H, W) uint8, and its score."""
-
-    mask: Mask
-    score: Score
-    detection: Detection | None = None
-    """The detection by name; its box is that of the mask."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,6 +55,8 @@ class Cutout:
         score: Quality, reasons and signals.
         recipe: The settings that made it.
         detection: With ``label``: the box that was found, its score, and the name. None if none was looked for.
+        looks: With ``second``: what each model thought, the first model first. Empty without it.
+        agreement: Dice of the masks of two models, in [0, 1]; None if one model saw the picture.
     """
 
     picture: Pixels
@@ -72,6 +64,8 @@ class Cutout:
     score: Score
     recipe: Recipe
     detection: Detection | None = None
+    looks: tuple[Look, ...] = ()
+    agreement: float | None = None
 
     @property
     def alpha(self) -> Mask:
@@ -242,6 +236,12 @@ class Segmenter:
         self.device = self.run_pass.device
         self.batch = batch or Compute().batch_size_for(self.recipe.frame_px, self.device)
         self.finder = Finder(self.resolved, files, device=self.device, threads=threads)
+        self.second: Segmenter | None = None
+        if self.recipe.second is not None:
+            own = Compute().batch_size_for(self.recipe.second.recipe.frame_px, self.device)
+            self.second = Segmenter.from_recipe(
+                self.recipe.second.recipe, files, device=device, threads=threads, batch=min(own, self.batch), engine=engine
+            )
 
     @property
     def model(self) -> Any:
@@ -298,7 +298,8 @@ class Segmenter:
         for pixels, segment in zip(images, self.segment(images, parsed, names), strict=True):
             if isinstance(segment, ItemError):
                 raise segment
-            results.append(Cutout(pixels, segment.mask, segment.score, self.recipe, segment.detection))
+            facts = segment.detection, segment.looks, segment.agreement
+            results.append(Cutout(pixels, segment.mask, segment.score, self.recipe, *facts))
         return results if several else results[0]
 
     def segment(
@@ -328,7 +329,10 @@ class Segmenter:
         numbers = list(placements)
         for start in range(0, len(numbers), self.batch):
             batch = numbers[start : start + self.batch]
-            results |= self._forward(images, boxes, {number: placements[number] for number in batch})
+            some = {number: placements[number] for number in batch}
+            results |= run_scored(self.run_pass, self.recipe, self.resolved.calibration, images, boxes, some)
+        if self.second is not None:
+            results = self._with_second(self.second, images, boxes, results)
         for number, one in enumerate(found):
             segment = results[number]
             if isinstance(one, Detection) and isinstance(segment, Segment):
@@ -348,47 +352,30 @@ class Segmenter:
                 found[number] = one
         return found
 
-    def _forward(
-        self, images: Sequence[Pixels], boxes: Sequence[Box | None], placements: dict[int, Placement]
+    def _with_second(
+        self,
+        second: Segmenter,
+        images: Sequence[Pixels],
+        boxes: Sequence[Box | None],
+        firsts: dict[int, Segment | ItemError],
     ) -> dict[int, Segment | ItemError]:
-        numbers = list(placements)
-        failure = ""
-        try:
-            in_frame = [_in_frame(boxes[number], placements[number], self.recipe.frame_px) for number in numbers]
-            table, coarse, masks = self.run_pass(
-                [images[number] for number in numbers], list(placements.values()), np.array(in_frame, np.float32)
-            )
-        except SegmentError as error:
-            failure = str(error)  # not the error itself: its traceback holds the tensors of the failed pass
-        if failure and len(numbers) == 1:
-            return {numbers[0]: SegmentError(failure)}
-        if failure:
-            # One image must not fail its batch, and half a batch needs half the memory.
-            half = len(numbers) // 2
-            halves = [
-                self._forward(images, boxes, {number: placements[number] for number in some})
-                for some in (numbers[:half], numbers[half:])
-            ]
-            return {number: segment for one in halves for number, segment in one.items()}
-        results: dict[int, Segment | ItemError] = {}
-        for number, measured, small, mask in zip(numbers, signals_by_name(table), coarse, masks, strict=True):
-            if not measured["finite"]:
-                results[number] = SegmentError("the model returned numbers that are not finite; try recipe.precision=fp32")
-                continue
-            scored = score(all_signals(measured, measure_components(small)), self.resolved.calibration)
-            results[number] = Segment(mask, scored)
+        """Let the second model see the images that the first one is unsure about, and join the results."""
+        settings = self.recipe.second
+        assert settings is not None, "there is a second model"
+        results = {number: self._looked(one) if isinstance(one, Segment) else one for number, one in firsts.items()}
+        numbers = [number for number, one in firsts.items() if sends_on(one, settings)]
+        seen = second.segment([images[number] for number in numbers], [boxes[number] for number in numbers])
+        for number, other in zip(numbers, seen, strict=True):
+            first = results[number]
+            assert isinstance(first, Segment), "others are not sent on"
+            results[number] = join_segments(first, other if isinstance(other, ItemError) else second._looked(other), settings)
         return results
+
+    def _looked(self, segment: Segment) -> Segment:
+        look = Look(self.recipe.name, self.recipe.weights_sha256, segment.score.quality, segment.score.reasons)
+        return replace(segment, looks=(look,))
 
 
 def _load_again(recipe: Recipe, files: Files, device: str, threads: int | None, batch: int | None, engine: str) -> Segmenter:
     """Load a segmenter that was pickled."""
     return Segmenter.from_recipe(recipe, files, device=device, threads=threads, batch=batch, engine=engine)
-
-
-def _in_frame(box: Box | None, placement: Placement, frame_px: int) -> tuple[float, float, float, float]:
-    """Convert a box from pixels of the image to pixels of the frame; NaN for no box."""
-    if box is None:
-        return (float("nan"),) * 4
-    x0, y0, x1, y1 = placement.region
-    across, down = frame_px / (x1 - x0), frame_px / (y1 - y0)
-    return ((box.x0 - x0) * across, (box.y0 - y0) * down, (box.x1 - x0) * across, (box.y1 - y0) * down)

@@ -14,12 +14,26 @@ WARM_ENOUGH_S = 5.0
 
 
 def seconds_per_item(
-    recipe: Recipe, files: Files, *, device: str, threads: int | None, batch: int, engine: str = "auto"
+    recipe: Recipe,
+    files: Files,
+    *,
+    device: str,
+    threads: int | None,
+    batch: int,
+    engine: str = "auto",
+    second_share: float = 1.0,
 ) -> float:
     """Estimate the seconds per item from one batch of noise through ``Segmenter.segment``, after one image alone.
 
-    The first image is the estimate if it took more than ``WARM_ENOUGH_S``.
+    The first image is the estimate if it took more than ``WARM_ENOUGH_S``. A second model is timed alone, and counts for
+    ``second_share`` of the items.
     """
+    if recipe.second is not None:
+        models = recipe.model_copy(update={"second": None}), recipe.second.recipe
+        first_s, second_s = (
+            seconds_per_item(one, files, device=device, threads=threads, batch=batch, engine=engine) for one in models
+        )
+        return first_s + second_share * second_s
     segmenter = Segmenter.from_recipe(recipe, files, device=device, threads=threads, engine=engine)
     images = list(noise(batch, recipe.frame_px, recipe.frame_px))
     for number in (1, batch):

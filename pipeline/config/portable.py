@@ -11,8 +11,10 @@ import yaml
 from pipeline.config.job import Job
 from pipeline.config.presets import DEFAULT_PRESET
 from pipeline.config.rendition import Rendition, load_rendition, rendition_names
+from pipeline.config.second import Second
 from pipeline.config.sections import BUNDLED, read_yaml
 from pipeline.errors import ConfigError
+from pipeline.paths import WEIGHTS
 
 JOB_FILE, PRESET_FILE = "job.yaml", "preset.yaml"
 """Names of the files: the job, and a preset of the user's own."""
@@ -47,11 +49,25 @@ def portable_job(job: Job, given: Mapping[str, Any], folder: str) -> dict[str, s
         _check_uri(f"recipe.{name}", recipe.get(name))
     if job.recipe.renditions:
         recipe["renditions"] = [_own_rendition(one) for one in job.recipe.renditions]
+    if job.recipe.second is not None:
+        _check_second(job.recipe.second)
     _check_sections(job)
     storage = {**content.get("storage", {}), "allow_roots": list(job.storage.allow_roots)}
     compute = {**content.get("compute", {}), "ray_address": "auto"}
     content |= {"preset": preset, "recipe": recipe, "storage": storage, "compute": compute}
     return {JOB_FILE: yaml.safe_dump(content, sort_keys=False, allow_unicode=True), **files}
+
+
+def _check_second(second: Second) -> None:
+    if Path(second.preset).suffix in (".yaml", ".yml"):
+        raise ConfigError(
+            f"recipe.second.preset {second.preset!r} is a file of this machine; name a bundled preset, and change it with "
+            "recipe.second.recipe"
+        )
+    for name in _FILES:
+        value = getattr(second.recipe, name)
+        if not value.startswith(str(WEIGHTS)):
+            _check_uri(f"recipe.second.recipe.{name}", value)
 
 
 def _check_sections(job: Job) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from pipeline.config.recipe import Recipe
+from pipeline.config.recipe import Recipe, nest
 from pipeline.config.sections import Section, Share, build, bundled_file, bundled_names, from_beside, read_yaml
 from pipeline.errors import ConfigError
 from pipeline.paths import CONFIGS
@@ -80,7 +81,41 @@ def load_preset(name_or_path: str, changes: Mapping[str, Any] | None = None, ren
             recipe[key] = from_beside(path, recipe[key])
         if key in changes and f"{key}_sha256" not in changes:
             recipe.pop(f"{key}_sha256", None)
-    recipe |= changes
+    if recipe.get("second") is not None:
+        recipe["second"] = _settings_of_second(recipe["second"], path)
+    recipe = nest(recipe | changes, "second")
+    if recipe.get("second") is not None:
+        recipe["second"] = _with_recipe(_settings_of_second(recipe["second"], None))
     if renditions and isinstance(recipe.get("renditions") or [], list | tuple):
         recipe["renditions"] = [*(recipe.get("renditions") or ()), *renditions]
     return build(Preset, content | {"recipe": recipe}, str(path.name))
+
+
+def _settings_of_second(second: Any, file: Path | None) -> Any:
+    """Return the settings of a second model as a mapping, also if only its preset is named. Wrong types stay as they are.
+
+    Args:
+        second: Name or path of its preset, or its settings.
+        file: The file that says so; a path in it is relative to it. None: the user does.
+    """
+    settings = {"preset": second} if isinstance(second, str) else second
+    if not isinstance(settings, Mapping):
+        return settings
+    preset = settings.get("preset")
+    if file is not None and isinstance(preset, str) and Path(preset).suffix in {".yaml", ".yml"}:
+        return {**settings, "preset": from_beside(file, preset)}
+    return settings
+
+
+def _with_recipe(settings: Any) -> Any:
+    """Return the settings of a second model with the recipe of its preset, which the key ``recipe`` changes."""
+    if not isinstance(settings, Mapping) or not isinstance(settings.get("preset"), str):
+        return settings
+    settings = nest(dict(settings), "recipe")
+    changes = settings.get("recipe")
+    if not isinstance(changes or {}, Mapping):
+        return settings
+    try:
+        return settings | {"recipe": load_preset(settings["preset"], changes).recipe}
+    except ConfigError as error:
+        raise ConfigError(f"recipe.second: {error}") from error

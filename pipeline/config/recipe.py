@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.config.detector import UNHASHED as DETECTOR_UNHASHED
 from pipeline.config.detector import Detector
 from pipeline.config.rendition import Rendition, check_unique_names, load_rendition
+from pipeline.config.second import Second
 from pipeline.config.sections import Section, Std
 from pipeline.config.view import View, parse_view
 from pipeline.errors import ConfigError
@@ -112,6 +113,10 @@ class Recipe(Section):
         description="Finds objects by name: the name of a bundled detector, or a mapping (see detector). "
         "Default: none, unless names are given.",
     )
+    second: Second | None = Field(
+        default=None,
+        description="A second model for items of low quality: the name of a preset, or a mapping (see second). Default: none.",
+    )
     every: int = Field(
         default=1,
         ge=1,
@@ -158,7 +163,7 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _keys_of_sections_are_nested(cls, given: Any) -> Any:
-        return _nested(given, "detector") if isinstance(given, dict) else given
+        return nest(given, "detector") if isinstance(given, dict) else given
 
     @field_validator("outputs", mode="before")
     @classmethod
@@ -210,6 +215,8 @@ class Recipe(Section):
             raise ValueError("an ONNX file carries its own precision; leave recipe.precision at fp32")
         if self.refiner != "cgm" and (self.refiner_weights or self.refiner_weights_sha256):
             raise ValueError(f"refiner={self.refiner} has no weights; remove refiner_weights and refiner_weights_sha256")
+        if self.second is not None and (problem := self.second.problem(self)):
+            raise ValueError(f"second: {problem}")
         return self
 
     @property
@@ -228,6 +235,11 @@ class Recipe(Section):
         Raises:
             ConfigError: A hash is not known yet, or the precision is still ``auto``.
         """
+        self._check_pinned()
+        text = json.dumps(self.facts() | {"version": RECIPE_VERSION}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _check_pinned(self) -> None:
         if self.precision == "auto":
             raise ConfigError("recipe.precision is still auto; resolve the recipe before taking its fingerprint")
         if self.model != "fake" and self.weights_sha256 is None:
@@ -238,27 +250,33 @@ class Recipe(Section):
             raise ConfigError("the recipe's detector is not pinned yet; resolve the recipe before taking its fingerprint")
         if self.calibration and self.calibration_sha256 is None:
             raise ConfigError("the recipe has no calibration_sha256 yet; resolve the recipe before taking its fingerprint")
-        text = json.dumps(self.facts() | {"version": RECIPE_VERSION}, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        if self.second is not None:
+            self.second.recipe._check_pinned()
 
     def facts(self) -> dict[str, Any]:
         """Return everything that changes masks, cutouts or scores, as JSON.
 
-        Without a detector, there is no key for it. Pictures do not depend on ``every``: without it, their fingerprints are
-        those of recipes that had no such setting.
+        Without a detector or a second model, there is no key for it. Pictures do not depend on ``every``: without it, their
+        fingerprints are those of recipes that had no such setting.
         """
         excluded: dict[str, Any] = dict.fromkeys(UNHASHED | DERIVED, True)
         excluded["detector"] = DETECTOR_UNHASHED if self.detector is not None else True
+        excluded["second"] = True
         if self.every == 1:
             excluded["every"] = True
-        return self.model_dump(mode="json", exclude=excluded)
+        second = {} if self.second is None else {"second": self.second.facts()}
+        return self.model_dump(mode="json", exclude=excluded) | second
 
     def label(self) -> str:
         """Return the name and the first 12 digits of the fingerprint: ``mvanet-lite-bf428fe462b9``."""
         return f"{self.name}-{self.fingerprint()[:12]}"
 
 
-def _nested(given: dict[str, Any], section: str) -> dict[str, Any]:
+Second.model_rebuild(_types_namespace={"Recipe": Recipe})
+Recipe.model_rebuild()
+
+
+def nest(given: dict[str, Any], section: str) -> dict[str, Any]:
     """Move keys such as ``detector.threshold`` into the mapping of their section, which may be the name of a preset."""
     prefix = f"{section}."
     inner = {key.removeprefix(prefix): value for key, value in given.items() if str(key).startswith(prefix)}

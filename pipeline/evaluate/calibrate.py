@@ -31,6 +31,9 @@ from pipeline.review.reviews import read_reviews
 
 COLUMNS = ("item_id", "group", "tags", "signals", "dice_binary", "error_code")
 
+QUANTILES = np.linspace(0, 1, 21)
+"""Shares whose quantiles of the quality a calibration records."""
+
 PLAIN = "plain"
 """Tag of the items that the threshold is chosen on, in the table by tag."""
 
@@ -125,7 +128,8 @@ def calibrate(outputs: Sequence[Output], held_out_share: float) -> CalibrationRe
     if threshold is not None:
         about |= {f"threshold_{name}": getattr(threshold, name) for name in ("items", "ok", "failures")}
     review_below = threshold and threshold.review_below
-    calibration = calibration.model_copy(update={"fitted_on": about, "review_below": review_below})
+    quantiles = _quantiles(held_out, calibration)
+    calibration = calibration.model_copy(update={"fitted_on": about, "review_below": review_below, "quantiles": quantiles})
     by_tag = _by_tag(held_out, calibration)
     return CalibrationResult(calibration, rankings, by_tag, threshold, int(np.isnan(items.dice).sum()))
 
@@ -149,6 +153,12 @@ def _rankings(items: _Items, calibration: Calibration) -> dict[str, Ranking]:
 def _threshold(items: _Items, calibration: Calibration) -> Threshold | None:
     plain = items.where(~items.harder)
     return choose_threshold(_quality(plain, calibration), plain.dice)
+
+
+def _quantiles(items: _Items, calibration: Calibration) -> tuple[float, ...] | None:
+    """Return the quantiles of the quality of items without harder copies; None without items."""
+    quality = _quality(items.where(~items.harder), calibration)
+    return tuple(np.quantile(quality, QUANTILES).round(4).tolist()) if len(quality) else None
 
 
 def _by_tag(items: _Items, calibration: Calibration) -> dict[str, TagScore]:
@@ -212,7 +222,11 @@ def _common_recipe(outputs: Sequence[Output]) -> dict[str, Any]:
     """Return the name, the weights hash and the frame size that all outputs share."""
     common: dict[str, Any] = {}
     for output in outputs:
-        settings = read_settings(output) or {}
+        settings = read_settings(output) or {"recipe": {}}
+        if settings["recipe"].get("second"):
+            raise ConfigError(
+                f"{output.folder} has masks of two models (recipe.second), and a calibration is of one; evaluate each alone"
+            )
         facts = {name: settings["recipe"][name] for name in ("weights_sha256", "frame_px")} | {"name": settings["name"]}
         if common and any(facts[name] != common[name] for name in ("weights_sha256", "frame_px")):
             raise ConfigError(f"{output.folder} and {outputs[0].folder} are of different models; calibrate them separately")

@@ -45,7 +45,9 @@ def _check_model(recipe: Recipe, weights: Path | None, engine: str) -> None:
 
 
 def can_use_gpu(recipe: Recipe) -> bool:
-    """Return whether this installation can run the recipe's model on a GPU, whether or not there is one."""
+    """Return whether this installation can run the recipe's models on a GPU, whether or not there is one."""
+    if recipe.second is not None and not can_use_gpu(recipe.second.recipe):
+        return False
     if recipe.model != "onnx":
         return True
     from pipeline.models.engines.ort import has_cuda_provider

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config.job import Limits
-from pipeline.config.presets import Preset
+from pipeline.config.presets import Preset, load_preset
 from pipeline.config.recipe import REVIEW_BELOW, Recipe
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models.backgrounds import Backgrounds, pin_backgrounds
@@ -32,6 +34,8 @@ class ResolvedRecipe:
     """Background pictures of the renditions."""
     detector: Path | None = None
     """Folder of the detector's files; None without a detector."""
+    second: ResolvedRecipe | None = None
+    """The second model's; None without one."""
 
     def check(self, engine: str) -> None:
         """Refuse unusable weights without loading them.
@@ -46,6 +50,9 @@ class ResolvedRecipe:
         from pipeline.models.check import check_files
 
         check_files(self.recipe, self.weights, self.refiner_weights, engine)
+        if self.second is not None:
+            with _of_the_second():
+                self.second.check(engine)
 
 
 def resolve(recipe: Recipe, files: Files, *, gpu: bool, limits: Limits | None = None) -> ResolvedRecipe:
@@ -77,6 +84,11 @@ def resolve(recipe: Recipe, files: Files, *, gpu: bool, limits: Limits | None = 
     detector = None
     if recipe.detector is not None:
         pinned["detector"], detector = resolve_detector(recipe.detector, files, gpu=gpu)
+    second = None
+    if recipe.second is not None:
+        with _of_the_second():
+            second = resolve(recipe.second.recipe, files, gpu=gpu, limits=limits)
+        pinned["second"] = recipe.second.model_copy(update={"recipe": second.recipe})
     recipe = recipe.model_copy(update=pinned)
     if recipe.precision == "auto" and not gpu:
         recipe = recipe.model_copy(update={"precision": "fp32"})  # on all CPUs, so that a run can go on on another machine
@@ -86,7 +98,7 @@ def resolve(recipe: Recipe, files: Files, *, gpu: bool, limits: Limits | None = 
         recipe = resolve_precision(recipe, paths["weights"], gpu=gpu)
     calibration = load_calibration(recipe, paths["calibration"])
     recipe = with_threshold(recipe, calibration)
-    return ResolvedRecipe(recipe, paths["weights"], paths["refiner_weights"], calibration, backgrounds, detector)
+    return ResolvedRecipe(recipe, paths["weights"], paths["refiner_weights"], calibration, backgrounds, detector, second)
 
 
 def resolve_finder(recipe: Recipe, files: Files, *, gpu: bool) -> ResolvedRecipe:
@@ -99,6 +111,15 @@ def resolve_finder(recipe: Recipe, files: Files, *, gpu: bool) -> ResolvedRecipe
     assert recipe.detector is not None, "the recipe has a detector"
     detector, folder = resolve_detector(recipe.detector, files, gpu=gpu)
     return ResolvedRecipe(recipe.model_copy(update={"detector": detector}), None, None, None, {}, folder)
+
+
+@contextmanager
+def _of_the_second() -> Iterator[None]:
+    """Say of an error that the second model has it."""
+    try:
+        yield
+    except (ConfigError, WeightsError) as error:
+        raise type(error)(f"recipe.second: {error}") from error
 
 
 def with_threshold(recipe: Recipe, calibration: Calibration | None) -> Recipe:
@@ -117,11 +138,13 @@ def _fetch(setting: str, uri: str, sha256: str | None, files: Files) -> tuple[Pa
 
 
 def check_licence(preset: Preset, accepted: bool) -> None:
-    """Refuse weights that may not be used commercially, unless their licence was accepted.
+    """Refuse weights that may not be used commercially, unless their licence was accepted. The same for a second model's.
 
     Raises:
         ConfigError: It was not accepted.
     """
+    if preset.recipe.second is not None:
+        check_licence(load_preset(preset.recipe.second.preset), accepted)
     if not (preset.commercial or accepted):
         raise ConfigError(
             f"the weights of {preset.recipe.name} are under {preset.licence}, which does not allow free commercial use; "

@@ -57,6 +57,9 @@ class Calibration(Section):
     """Terms by signal."""
     review_below: Share | None = None
     """Threshold by ``evaluate.threshold``: at most 5 % of the items above it are failures. None: unknown."""
+    quantiles: tuple[Share, ...] | None = None
+    """Qualities of ordinary photos that were held out of the fit: the lowest, the highest, and evenly spaced quantiles between.
+    None: unknown."""
     fitted_on: dict[str, int | float | str | None]
     """For information: numbers of items and photos, and the ranking quality on held-out items."""
 
@@ -69,6 +72,12 @@ class Calibration(Section):
         """Return the signals, at most two, that lower the probability most, strongest first."""
         pulls = sorted((term.log_odds(signals.get(name)) - term.usual, name) for name, term in self.terms.items())
         return tuple(name for pull, name in pulls[:2] if pull < -MIN_PULL)
+
+    def share_below(self, quality: float) -> float | None:
+        """Return the share of ordinary photos that is expected to have a lower quality; None if unknown."""
+        if self.quantiles is None:
+            return None
+        return float(np.interp(quality, self.quantiles, np.linspace(0, 1, len(self.quantiles)), left=0, right=1))
 
     def as_json(self) -> bytes:
         """Return the file's content."""

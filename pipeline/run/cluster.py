@@ -175,7 +175,8 @@ def with_cpu_actors(job: Job, todo: int) -> Job:
     get one actor, because several would need too much memory.
     """
     compute, recipe = job.compute, job.recipe
-    is_small = recipe.model != "fake" and recipe.frame_px <= SMALL_FRAME_PX
+    models = [recipe] if recipe.second is None else [recipe, recipe.second.recipe]
+    is_small = recipe.model != "fake" and all(one.frame_px <= SMALL_FRAME_PX for one in models)
     is_chosen = compute.actors or compute.max_actors or compute.gpus_per_actor
     if not is_small or is_chosen or address_of(compute) or ray.is_initialized():
         return job

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.config.job import Limits
 from pipeline.errors import ConfigError, FetchError, StorageError
 from pipeline.manifest.manifest import Manifest, read
+from pipeline.models.resolve import ResolvedRecipe
 from pipeline.storage.files import Files
 from pipeline.storage.members import TarMember, parse_member
 from pipeline.storage.uris import HTTP_SCHEMES, scheme
@@ -105,6 +106,15 @@ class Speed:
     items_per_s: float
     source: str
     """Method of measurement, as a sentence."""
+
+
+def second_share(resolved: ResolvedRecipe) -> float | None:
+    """Return the share of the items that a recipe's second model is expected to see, by the first one's calibration.
+
+    None if that is unknown: without a second model, a calibration, or quantiles in it.
+    """
+    second, calibration = resolved.recipe.second, resolved.calibration
+    return None if second is None or calibration is None else calibration.share_below(second.below)
 
 
 def measured_speed(records: Iterable[dict[str, Any]], gpus_per_actor: float) -> Speed | None:

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipeline.errors import ItemError
-from pipeline.segmenter import Segment, Segmenter
+from pipeline.models.cascade import Segment
+from pipeline.segmenter import Segmenter
 from pipeline.serve.metrics import Metrics
 from pipeline.types import Box, Pixels
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.concurrency import ahead
 from pipeline.config.job import Limits
-from pipeline.errors import DecodeError, FetchError, SegmentError, StorageError
+from pipeline.errors import ConfigError, DecodeError, FetchError, SegmentError, StorageError
 from pipeline.log import PassProgress
 from pipeline.segmenter import Segmenter
 from pipeline.storage import uris
@@ -141,7 +141,10 @@ def segmented(reader: VideoReader, segmenter: Segmenter, box: Box | None) -> Gen
 
     Raises:
         ItemError: A frame cannot be decoded, the box is outside, or the model fails on a frame. The message names its time.
+        ConfigError: The recipe has a second model.
     """
+    if segmenter.second is not None:  # two models would take turns, and the edge would jump
+        raise ConfigError("recipe.second is for pictures; one model cuts out all frames of a video, so remove it")
     height, width = reader.facts.size
     size = max(1, min(segmenter.batch, BATCH_BYTES // (3 * height * width)))
     if box is not None:

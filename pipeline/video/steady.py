@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ItemError, SegmentError
-from pipeline.segmenter import Segment, Segmenter
+from pipeline.models.cascade import Segment
+from pipeline.segmenter import Segmenter
 from pipeline.types import Box, Mask
 from pipeline.video.flow import Motion, Small, carry, motion, shrink
 from pipeline.video.reader import Frame

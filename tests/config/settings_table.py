@@ -22,6 +22,7 @@ from pipeline.config.presets import load_preset, preset_names
 from pipeline.config.recipe import Recipe
 from pipeline.config.rendition import Rendition, Shadow, load_rendition, rendition_names
 from pipeline.config.run_options import RunOptions
+from pipeline.config.second import Second
 from pipeline.config.sections import Section
 
 README = Path(__file__).resolve().parents[2] / "configs" / "README.md"
@@ -48,6 +49,10 @@ SECTIONS: dict[str, tuple[type[Section], str]] = {
         Detector,
         "The keys of `recipe.detector`, or of `detector` in a detector's file. All enter the fingerprint, except `preset` and "
         "`weights`.",
+    ),
+    "second": (
+        Second,
+        "The keys of `recipe.second`. All enter the fingerprint, except `preset` and what never does (renditions).",
     ),
     "rendition": (Rendition, "The keys of a rendition file, or of an entry of `recipe.renditions`."),
     "shadow": (Shadow, "The keys of a rendition's `shadow`. Lengths are shares of the object's height."),

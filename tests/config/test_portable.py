@@ -107,3 +107,19 @@ def test_files_beside_own_presets_and_renditions_are_refused(tmp_path: Path) -> 
     (tmp_path / "table.yaml").write_text("background: table.jpg\nformat: jpeg\n")
     with pytest.raises(ConfigError, match="rendition table: background '.*/table.jpg' is a file of this machine"):
         portable(**where, renditions=[str(tmp_path / "table.yaml")])
+
+
+def test_a_second_model_travels_unless_it_is_a_file_of_this_machine(tmp_path: Path) -> None:
+    where = {"manifest": "s3://shop/m.parquet", "output": "s3://shop/out"}
+    job, files = portable(**where, overrides=["recipe.second=u2netp", "recipe.second.below=0.4"])
+    assert there(files, tmp_path / "there").recipe == job.recipe
+    (tmp_path / "large.yaml").write_text(PRESET)
+    for changes, said in (
+        ([f"recipe.second={tmp_path}/large.yaml", 'recipe.calibration=""'], r"preset .*large\.yaml' is a file of this machine"),
+        (
+            ["recipe.second={preset: u2netp, recipe: {calibration: mine.json}}"],
+            r"recipe\.second\.recipe\.calibration 'mine\.json'",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            portable(**where, overrides=changes)

@@ -213,6 +213,7 @@ CHANGES: dict[str, Any] = {
     "refiner_weights_sha256": "2" * 64,
     "foreground": "none",
     "detector": {"preset": "owlv2-base", "weights_sha256": "4" * 64, "precision": "fp32"},
+    "second": {"preset": "other", "recipe": {"name": "other", "model": "fake"}},
 }
 
 DERIVED_CHANGES: dict[str, Any] = {"outputs": ["mask"], "review_below": 0.6, "renditions": ["transparent"]}

@@ -121,6 +121,20 @@ def test_reviews_count_for_items_that_were_not_measured(tmp_path: Path, evaluate
     assert made.calibration.fitted_on["items"] == 381
 
 
+def test_quantiles_are_those_of_the_ordinary_photos_held_out(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
+    plain = calibrate([evaluated(tmp_path / "plain", photos=240, per_photo=1)], 0.5).calibration
+    assert plain.quantiles is not None and len(plain.quantiles) == 21
+    assert list(plain.quantiles) == sorted(plain.quantiles)
+    shares = [plain.share_below(quality) for quality in (-0.1, plain.quantiles[10], 1.1)]
+    assert shares == [0, pytest.approx(0.5), 1]
+    assert calibrate([evaluated(tmp_path / "none")], 0.0).calibration.quantiles is None, "no photo was held out"
+
+
+def test_masks_of_two_models_are_refused(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
+    with pytest.raises(ConfigError, match=r"masks of two models \(recipe.second\)"):
+        calibrate([evaluated(tmp_path, second={"below": 0.3})], 0.5)
+
+
 def test_all_outputs_must_be_of_one_model(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
     with pytest.raises(ConfigError, match="different models"):
         calibrate([evaluated(tmp_path / "a"), evaluated(tmp_path / "b", frame_px=512)], 0.5)

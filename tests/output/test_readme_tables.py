@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipeline.output.layout import OUTPUTS
 from pipeline.output.run_record import RunRecord
-from pipeline.schema import INDEX, RENDITION, SECONDS, SIGNALS
+from pipeline.schema import INDEX, MODEL, RENDITION, SECONDS, SIGNALS
 
 README = Path(__file__).resolve().parents[2] / "pipeline" / "output" / "README.md"
 
@@ -52,7 +52,8 @@ def sentence(schema: Iterable[pa.Field]) -> str:
 
 
 PARTS = {
-    "index columns": f"{table(INDEX)}\n\nIn `renditions`: {sentence(RENDITION)} In `seconds`: {sentence(SECONDS)}",
+    "index columns": f"{table(INDEX)}\n\nIn `renditions`: {sentence(RENDITION)} In `models`: {sentence(MODEL)} "
+    f"In `seconds`: {sentence(SECONDS)}",
     "signals": table(SIGNALS),
 }
 

@@ -57,6 +57,12 @@ def test_a_calibration_survives_a_round_trip() -> None:
     assert read_calibration(calibration().as_json(), "again.json") == calibration()
 
 
+def test_the_share_below_a_quality() -> None:
+    assert calibration().share_below(0.3) is None, "older files have no quantiles"
+    made = calibration(quantiles=[0.1, 0.2, 0.8])
+    assert [made.share_below(quality) for quality in (0.0, 0.1, 0.15, 0.5, 0.9)] == pytest.approx([0, 0, 0.25, 0.75, 1])
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -19,7 +19,7 @@ from pipeline.config.recipe import Recipe
 from pipeline.run.context import StageContext
 from pipeline.run.stages.columns import pack
 from pipeline.run.stages.write import write_batch
-from pipeline.schema import SIGNALS
+from pipeline.schema import INDEX, SIGNALS
 
 SHAPE = (6, 9)
 
@@ -59,6 +59,8 @@ def batch(seed: int, *ids: str) -> pa.Table:
         "detected_box": pa.nulls(count, pa.list_(pa.float64())),
         "detected_label": pa.nulls(count, pa.string()),
         "detector_score": pa.nulls(count, pa.float32()),
+        "models": pa.nulls(count, INDEX.field("models").type),
+        "agreement": pa.nulls(count, pa.float32()),
         "segment_s": pa.array([0.1] * count, pa.float32()),
     }
     return pa.table(facts)

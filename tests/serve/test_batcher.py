@@ -15,7 +15,7 @@ from pipeline import Segmenter
 from pipeline.config.job import Compute, Limits
 from pipeline.config.presets import load_preset
 from pipeline.errors import DecodeError, ItemRefused, SegmentError, WeightsError
-from pipeline.segmenter import Segment
+from pipeline.models.cascade import Segment
 from pipeline.serve.asked import Asked
 from pipeline.serve.batcher import Batcher
 from pipeline.serve.metrics import Metrics

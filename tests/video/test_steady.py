@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.errors import SegmentError
+from pipeline.errors import ConfigError, SegmentError
+from pipeline.models.cascade import Segment
 from pipeline.quality.score import Score
-from pipeline.segmenter import Segment
 from pipeline.types import Box
+from pipeline.video.cut import segmented
 from pipeline.video.flow import carry, motion, shrink
 from pipeline.video.reader import Frame
 from pipeline.video.steady import Steady
@@ -153,3 +154,8 @@ def test_an_error_of_the_model_names_the_time() -> None:
     failing = SimpleNamespace(batch=2, segment=lambda images, boxes: [SegmentError("out of memory")] * len(images))
     with pytest.raises(SegmentError, match=r"at 0\.00 s: out of memory"):
         run(failing, clip(2)[0])
+
+
+def test_a_second_model_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"recipe\.second is for pictures"):
+        next(segmented(cast(Any, None), cast(Any, SimpleNamespace(second=object())), None))

@@ -47,6 +47,8 @@ def engine_for(pictures: int, recipe: Recipe, device: str) -> str:
     """
     on_a_cpu = recipe.model_copy(update={"precision": "fp32"}) if recipe.precision == "auto" else recipe
     few = pictures <= FEW_PICTURES and runs_in_graphs(on_a_cpu, device, "onnxruntime")
+    if recipe.second is not None and few:
+        return engine_for(pictures, recipe.second.recipe, device)
     return "onnxruntime" if few else "auto"
 
 

@@ -11,14 +11,15 @@ import pyarrow as pa
 from pipeline.concurrency import local_cpus
 from pipeline.errors import ItemError, PipelineError, PromptError
 from pipeline.manifest.prompts import prompts_of
+from pipeline.models.cascade import Segment, as_rows
 from pipeline.models.failures import BrokenDevice
 from pipeline.run.context import StageContext
 from pipeline.run.crash_ledger import IsolatedBatch, end_process
 from pipeline.run.metrics import BATCH, DEVICE_MEMORY, SECONDS
 from pipeline.run.stages.columns import column, errors_of, pack, replace, unpack, with_errors
 from pipeline.run.stages.process import tune_process
-from pipeline.schema import SIGNALS
-from pipeline.segmenter import Segment, Segmenter
+from pipeline.schema import INDEX, SIGNALS
+from pipeline.segmenter import Segmenter
 from pipeline.types import Box
 
 
@@ -88,6 +89,8 @@ class SegmentBatch:
             quality_calibrated=column([score and score["calibrated"] for score in scores], pa.bool_()),
             reasons=column([score and score["reasons"] for score in scores], pa.list_(pa.string())),
             signals=column([score and score["signals"] for score in scores], SIGNALS),
+            models=column([segment and as_rows(segment.looks) for segment in segments], INDEX.field("models").type),
+            agreement=column([segment and segment.agreement for segment in segments], pa.float32()),
             segment_s=column([seconds if error is None else None for error in errors], pa.float32()),
         )
 

@@ -131,7 +131,7 @@ def _index_row(
     failed, threshold = error["error_code"] is not None, context.recipe.review_below
     assert threshold is not None  # the recipe is resolved
     objects = {key: None if failed else value for key, value in result.items() if not key.endswith("_s")}
-    scored = ("quality", "quality_calibrated", "reasons", "signals")
+    scored = ("quality", "quality_calibrated", "reasons", "signals", "models", "agreement")
     status = "failed" if failed else "review" if fact["quality"] < threshold else "ok"
     seconds = {
         stage: result.get(f"{stage}_s", fact.get(f"{stage}_s")) for stage in ("fetch", "decode", "segment", "finish", "write")

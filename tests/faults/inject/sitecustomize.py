@@ -9,6 +9,7 @@ The environment variable FAULTS holds JSON; every key may be absent::
     marked    what the marked picture (``mark.png``: magenta at its corner) does: "exit" and "hang" where it is decoded or
               segmented, as ``where`` says; "memory": out of memory even alone, in the model
     where     "decode" or "segment"
+    side      side of the frames in which the model sees the mark; default: any
     full      a file; while it exists, the local disk has no room for PNGs
 """
 
@@ -44,7 +45,7 @@ def in_model(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     import torch
 
     frames = args[0]
-    marked = any(tuple(frame[0, 0]) == MARK for frame in frames)
+    marked = any(tuple(frame[0, 0]) == MARK for frame in frames) and frames.shape[1] == FAULTS.get("side", frames.shape[1])
     if marked and FAULTS.get("where") == "segment":
         misbehave()
     if (marked and FAULTS.get("marked") == "memory") or len(frames) > FAULTS.get("most", len(frames)):
