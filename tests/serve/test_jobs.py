@@ -18,6 +18,7 @@ from pipeline.serve.jobs.state import told
 from pipeline.serve.refusals import RequestRefused
 
 MakePhotos = Callable[..., list[Path]]
+PHOTOS = 20
 EVERY = ("--set", "compute.progress_s=0.3")
 
 
@@ -28,7 +29,7 @@ def post(service: Any, body: Any, **headers: str) -> Any:
 
 def wait_for(service: Any, job_id: str, what: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """The first state of a job that is as it should be."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + 200
     while not what(state := service.get(f"/v1/jobs/{job_id}").json):
         assert time.monotonic() < until, state
         time.sleep(0.1)
@@ -178,7 +179,7 @@ def test_a_service_takes_no_jobs_unless_told_to(service: Any, matteline: Any, tm
 @pytest.fixture
 def slow(start_service: Callable[..., Any], make_photos: MakePhotos, tmp_path: Path) -> Callable[[], Any]:
     """Starts services with the same roots, whose jobs take a while: one photo per index part."""
-    make_photos(tmp_path / "read", 60)
+    make_photos(tmp_path / "read", PHOTOS)
     (tmp_path / "write").mkdir()
     settings = ("--set", "compute.rows_per_block=1", "--set", "compute.rows_per_part=1", *EVERY)
     places = ("--allow-root", str(tmp_path / "read"), "--output-root", str(tmp_path / "write"))
@@ -199,13 +200,10 @@ def test_one_job_at_a_time_that_can_be_stopped_and_continued(slow: Callable[[], 
     state = wait_for(service, job_id, is_over)
     assert (state["exit_code"], state["said"]) == (4, "stopped") and "send the same request again" in state["error"]
     done = state["progress"]["ok"] + state["progress"]["review"]
-    assert 0 < done < 60
-    until = time.monotonic() + 30
-    while service.gauge("jobs") and time.monotonic() < until:
-        time.sleep(0.1)
+    assert 0 < done < PHOTOS
     state = wait_for(service, post(service, asked).json["id"], is_over)
-    assert state["exit_code"] == 0 and done <= state["progress"]["done_before"] < 60
-    assert len(list((tmp_path / "write" / "a" / "cutouts").iterdir())) == 60
+    assert state["exit_code"] == 0 and done <= state["progress"]["done_before"] < PHOTOS
+    assert len(list((tmp_path / "write" / "a" / "cutouts").iterdir())) == PHOTOS
 
 
 def test_a_job_outlives_a_service_that_is_killed_and_ends_with_one_that_is_stopped(
@@ -242,7 +240,7 @@ def test_a_job_whose_process_is_killed_is_told_and_continued(slow: Callable[[], 
     assert state["exit_code"] == 1 and "SIGKILL" in state["error"]
     assert service.post("/v1/cutout", (tmp_path / "read" / "photo-000.jpg").read_bytes()).status == 200
     assert wait_for(service, post(service, asked).json["id"], is_over)["exit_code"] == 0
-    assert len(list((tmp_path / "write" / "a" / "cutouts").iterdir())) == 60
+    assert len(list((tmp_path / "write" / "a" / "cutouts").iterdir())) == PHOTOS
 
 
 def test_jobs_on_s3(
