@@ -16,7 +16,14 @@ SAFE_SETTINGS = (
     *("budget.allowed_failed", "budget.deadline_s", "budget.max_failed_share"),
     *("columns.box", "columns.boxes", "columns.id", "columns.image"),
     "output.name",
-    *("recipe.box_margin", "recipe.hole_share", "recipe.holes", "recipe.outputs", "recipe.review_below"),
+    *(
+        "recipe.box_margin",
+        "recipe.detector.label",
+        "recipe.hole_share",
+        "recipe.holes",
+        "recipe.outputs",
+        "recipe.review_below",
+    ),
     *("run.changed", "run.replace", "run.retry"),
 )
 """Settings of a job that a request may change."""

@@ -13,10 +13,12 @@ from pipeline.config.recipe import Recipe
 from pipeline.imaging.png import encode_mask
 from pipeline.imaging.renditions.plain import encode_plain
 from pipeline.imaging.renditions.render import render
+from pipeline.models.detectors.detector import Detection
 from pipeline.quality.reasons import explain
 from pipeline.segmenter import Cutout
 from pipeline.serve.asked import Asked
 from pipeline.serve.refusals import RequestRefused
+from pipeline.types import Box
 
 TYPES = {
     **{"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg", "jpg": "image/jpeg", "tiff": "image/tiff"},
@@ -24,7 +26,10 @@ TYPES = {
 }
 """Content type by format, or by suffix of a rendition."""
 
-EXPOSED = ("X-Quality", "X-Quality-Calibrated", "X-Status", "X-Reasons", "X-Recipe", "X-Note", "Server-Timing", "Retry-After")
+EXPOSED = (
+    *("X-Quality", "X-Quality-Calibrated", "X-Status", "X-Reasons", "X-Recipe", "X-Box", "X-Box-Score", "X-Note"),
+    *("Server-Timing", "Retry-After"),
+)
 """Headers that pages of other origins may read."""
 
 
@@ -57,6 +62,8 @@ def encode_answer(result: Cutout, asked: Asked, backgrounds: Mapping[str, bytes]
         "X-Reasons": ",".join(result.reasons),
         "X-Recipe": label(result.recipe),
     }
+    if result.detection is not None:
+        headers |= {"X-Box": _corners(result.detection.box), "X-Box-Score": f"{result.detection.score:.4f}"}
     if asked.output == "mask":
         return Response(encode_mask(result.mask), headers=headers, media_type=TYPES["png"])
     data, kind, note = _picture(result, asked, backgrounds)
@@ -66,6 +73,18 @@ def encode_answer(result: Cutout, asked: Asked, backgrounds: Mapping[str, bytes]
         content = json.dumps(_document(result, data, kind, note), allow_nan=False)
         return Response(content, headers=headers, media_type="application/json")
     return Response(data, headers=headers, media_type=kind)
+
+
+def _corners(box: Box) -> str:
+    """Return a box as requests give it."""
+    return ",".join(f"{edge:.1f}" for edge in (box.x0, box.y0, box.x1, box.y1))
+
+
+def _found(detection: Detection | None) -> dict[str, Any] | None:
+    if detection is None:
+        return None
+    box = detection.box
+    return {"label": detection.label, "score": round(detection.score, 4), "box": [box.x0, box.y0, box.x1, box.y1]}
 
 
 def _picture(result: Cutout, asked: Asked, backgrounds: Mapping[str, bytes]) -> tuple[bytes, str, str | None]:
@@ -90,6 +109,7 @@ def _document(result: Cutout, data: bytes, kind: str, note: str | None) -> dict[
         "reasons": [{"name": reason, "text": explain(reason)} for reason in result.reasons],
         "signals": result.signals,
         "recipe": label(result.recipe),
+        "found": _found(result.detection),
         "note": note,
         "image": {"type": kind, "base64": base64.b64encode(data).decode()},
         "mask": {"type": TYPES["png"], "base64": base64.b64encode(encode_mask(result.mask)).decode()},

@@ -115,6 +115,7 @@ class _Routes:
                 "about": preset.about,
                 "licence": preset.licence,
                 "commercial": preset.commercial,
+                "labels": preset.recipe.detector is not None,
                 "recipe": label(batchers[name].segmenter.recipe) if name in batchers else None,
             }
             for name, preset in self._service.presets.items()

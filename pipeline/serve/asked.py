@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
+from pipeline.config.detector import parse_names, split_names
 from pipeline.config.rendition import Rendition, parse_colour
-from pipeline.errors import ConfigError, ItemRefused
+from pipeline.errors import ConfigError, ItemRefused, PromptError
 from pipeline.imaging.renditions.plain import FORMATS, Format
 from pipeline.serve.refusals import RequestRefused
 from pipeline.types import Box
 
 Output = Literal["cutout", "mask", "json"]
 
-NAMES = ("preset", "box", "output", "rendition", "format", "background")
+NAMES = ("preset", "box", "label", "output", "rendition", "format", "background")
 """Names of the options, in the query or in a form."""
 
 
@@ -26,6 +27,7 @@ class Asked:
     Attributes:
         preset: A configured preset.
         box: Box around the object, in pixels of the upright picture.
+        names: Names of the object, which a detector looks for; None: what the preset's detector looks for by default, if any.
         output: ``cutout``: a picture. ``mask``: an 8-bit PNG. ``json``: both, with quality and signals.
         rendition: Takes the place of the cutout.
         form: Format of the cutout.
@@ -34,6 +36,7 @@ class Asked:
 
     preset: str
     box: Box | None = None
+    names: tuple[str, ...] | None = None
     output: Output = "cutout"
     rendition: Rendition | None = None
     form: Format = "png"
@@ -66,9 +69,12 @@ def parse_asked(given: Mapping[str, str], presets: tuple[str, ...], renditions: 
             raise _refused("a rendition has its own format and background; leave format, background and output=mask out")
     if output == "mask" and (options.get("background") or form != "png"):
         raise _refused("a mask is a PNG without a background; leave format and background out")
+    if {"box", "label"} <= set(options):
+        raise _refused("a box says already where the object is; leave box or label out")
     return Asked(
         preset=_one_of("preset", options.get("preset", presets[0]), presets),
         box=parse_box(options["box"]) if "box" in options else None,
+        names=_names(options["label"]) if "label" in options else None,
         output=cast(Output, output),
         rendition=None if rendition is None else renditions[rendition],
         form=form,
@@ -90,6 +96,13 @@ def parse_box(text: str) -> Box:
     if not isinstance(values, list) or len(values) != 4 or any(isinstance(value, bool | list | dict) for value in values):
         raise ItemRefused(f"box {text[:60]!r} is not four numbers; give x0,y0,x1,y1 in pixels")
     return Box.parse(values)
+
+
+def _names(text: str) -> tuple[str, ...] | None:
+    try:
+        return parse_names(split_names(text))
+    except PromptError as error:
+        raise _refused(f"label: {error}") from None
 
 
 def _one_of(name: str, value: str, known: Any) -> str:

@@ -25,6 +25,7 @@ from pipeline.types import Box, Pixels
 class _Waiting:
     pixels: Pixels
     box: Box | None
+    names: tuple[str, ...]
     done: asyncio.Future[Segment]
 
 
@@ -57,12 +58,12 @@ class Batcher:
             self._coming -= 1
             self._changed.set()
 
-    def put(self, pixels: Pixels, box: Box | None) -> asyncio.Future[Segment]:
+    def put(self, pixels: Pixels, box: Box | None, names: tuple[str, ...] = ()) -> asyncio.Future[Segment]:
         """Return the future mask of a picture, (H, W, 3) uint8. Cancelling it takes the picture out of the queue.
 
-        The future raises ``ItemError`` if the picture fails.
+        The future raises ``ItemError`` if the picture fails. Without a box, an object of these names is looked for.
         """
-        one = _Waiting(pixels, box, asyncio.get_running_loop().create_future())
+        one = _Waiting(pixels, box, names, asyncio.get_running_loop().create_future())
         self._waiting.append(one)
         self._changed.set()
         return one.done
@@ -104,10 +105,10 @@ class Batcher:
     async def _work(self, batch: list[_Waiting]) -> None:
         self.working_since = began = time.monotonic()
         loop = asyncio.get_running_loop()
-        images, boxes = [one.pixels for one in batch], [one.box for one in batch]
+        images, boxes, names = [one.pixels for one in batch], [one.box for one in batch], [one.names for one in batch]
         results: list[Segment | ItemError | BaseException]
         try:
-            results = list(await loop.run_in_executor(self._thread, self.segmenter.segment, images, boxes))
+            results = list(await loop.run_in_executor(self._thread, self.segmenter.segment, images, boxes, names))
         except Exception as error:  # noqa: BLE001  it belongs to the requests; the model goes on with the next ones
             results = [error] * len(batch)
         finally:

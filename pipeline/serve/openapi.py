@@ -16,6 +16,8 @@ from pipeline.serve.settings import Serving
 ABOUT = {
     "preset": "A configured preset. Default: the first of /v1/presets.",
     "box": "Box around the object: x0,y0,x1,y1 in pixels of the upright picture.",
+    "label": "Name of the object, such as potted plant; several, separated by semicolons: any of them. "
+    "For presets with labels in /v1/presets.",
     "output": "cutout: a picture. mask: an 8-bit PNG, 255 is opaque. json: both as base64, with quality and signals.",
     "rendition": "A rendition of /v1/renditions in place of the cutout.",
     "format": "Format of the cutout. JPEG has no transparency and gets white, or the background.",
@@ -28,6 +30,8 @@ HEADERS = {
     "X-Status": "ok, or review for a quality below the preset's threshold.",
     "X-Reasons": "Signals that lowered the quality most, worst first, separated by commas.",
     "X-Recipe": "Name and fingerprint of all settings that change pixels or scores.",
+    "X-Box": "With a label: the box that was found, x0,y0,x1,y1 in pixels.",
+    "X-Box-Score": "Its score, from 0 to 1.",
     "X-Note": "A remark about a rendition, such as an object that reaches the border.",
     "Server-Timing": "Milliseconds of decode, wait (queue and model) and encode.",
 }
@@ -39,7 +43,8 @@ REFUSALS = {
     "408": "The body came too slowly.",
     "413": "The body is too large.",
     "415": "The body is of another kind.",
-    "422": "The bytes are not a picture within the limits, or there is no rendition of an empty mask.",
+    "422": "The bytes are not a picture within the limits; it shows nothing of the name; or there is no rendition of its empty "
+    "mask.",
     "500": "The model failed on this picture.",
     "503": "All places of the queue are taken; Retry-After says when to try again.",
     "504": "The deadline has passed.",

@@ -7,10 +7,10 @@ from typing import NamedTuple
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from pipeline.errors import DecodeError, FetchError, ItemError, ItemRefused, PipelineError
+from pipeline.errors import DecodeError, FetchError, ItemError, ItemRefused, PipelineError, PromptError
 from pipeline.log import log
 
-ITEM_STATUS: dict[type[ItemError], int] = {ItemRefused: 400, FetchError: 422, DecodeError: 422}
+ITEM_STATUS: dict[type[ItemError], int] = {ItemRefused: 400, FetchError: 422, DecodeError: 422, PromptError: 422}
 """Status of the item errors that the client can mend; any other is 500."""
 
 INTERNAL = "the server failed on this request; its log says why"
@@ -32,6 +32,12 @@ class RequestRefused(PipelineError):
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
         self.status, self.code, self.headers = status, code, headers or {}
+
+
+def no_detector(preset: str) -> RequestRefused:
+    """Return the refusal of a name that nothing looks for."""
+    message = f"the preset {preset} finds no objects by name here; give a box, or ask for a service with recipe.detector"
+    return RequestRefused(400, "request", message)
 
 
 class Refusal(NamedTuple):

@@ -13,6 +13,7 @@ from typing import TypeVar
 from starlette.responses import Response
 
 from pipeline.concurrency import local_cpus
+from pipeline.config.detector import Detector
 from pipeline.config.job import Compute, Limits
 from pipeline.config.presets import Preset
 from pipeline.config.rendition import Rendition
@@ -24,11 +25,24 @@ from pipeline.serve.asked import Asked
 from pipeline.serve.batcher import Batcher
 from pipeline.serve.jobs.jobs import Jobs
 from pipeline.serve.metrics import Metrics
-from pipeline.serve.refusals import RequestRefused
+from pipeline.serve.refusals import RequestRefused, no_detector
 from pipeline.serve.settings import Serving
 from pipeline.storage.files import Files
 
 T = TypeVar("T")
+
+
+def _names(asked: Asked, detector: Detector | None) -> tuple[str, ...]:
+    """Return the names to look for.
+
+    Raises:
+        RequestRefused: 400: there are names and no detector.
+    """
+    if asked.names and detector is None:
+        raise no_detector(asked.preset)
+    if asked.names is None and detector is not None:
+        return detector.label
+    return asked.names or ()
 
 
 class Service:
@@ -108,6 +122,8 @@ class Service:
             engine=compute.engine,
         )
         segmenter.segment([np.zeros((64, 64, 3), np.uint8)], [None])
+        if segmenter.recipe.detector is not None:
+            segmenter.finder.load()
         return segmenter
 
     async def stop(self) -> None:
@@ -168,16 +184,17 @@ class Service:
         if asked.preset not in self.batchers:  # loading has failed
             raise RequestRefused(503, "not_ready", "the service is ending")
         batcher, began = self.batchers[asked.preset], time.monotonic()
+        names = _names(asked, batcher.segmenter.recipe.detector)
         with batcher.expecting():
             pixels = await self.in_thread(decode, data, self.limits)
-            waiting = batcher.put(pixels, asked.box)
+            waiting = batcher.put(pixels, asked.box, names)
         decoded = time.monotonic()
         try:
             segment = await waiting
         finally:
             waiting.cancel()
         segmented = time.monotonic()
-        result = Cutout(pixels, segment.mask, segment.score, batcher.segmenter.recipe)
+        result = Cutout(pixels, segment.mask, segment.score, batcher.segmenter.recipe, segment.detection)
         response = await self.in_thread(encode_answer, result, asked, self.backgrounds)
         encoded = time.monotonic()
         stages = {"decode": decoded - began, "wait": segmented - decoded, "encode": encoded - segmented}

@@ -12,7 +12,10 @@ from pipeline.config.job_request import JobRequest
 from pipeline.config.sections import build
 from pipeline.errors import ConfigError
 from pipeline.serve.jobs.roots import Place, Roots, check_inside
-from pipeline.serve.refusals import RequestRefused
+from pipeline.serve.refusals import RequestRefused, no_detector
+
+LABEL = "recipe.detector.label"
+"""Setting that needs a detector, which the operator configures: without one it would fetch the default one."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ class Offer:
         }
         try:
             load_job(**arguments)
+            if LABEL in request.settings and load_job(**arguments | {"overrides": self.settings}).recipe.detector is None:
+                raise no_detector(preset)
         except ConfigError as error:
             raise RequestRefused(400, "request", str(error)) from None
         return Allowed(request, manifest, output, preset, arguments)

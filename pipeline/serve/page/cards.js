@@ -76,7 +76,8 @@ class Card {
     const {signal} = (this.stop = new AbortController());
     this.state = "waiting";
     this.show();
-    const options = {...(at("preset").value && {preset: at("preset").value}), ...(this.box && {box: this.box.join(",")})};
+    const where = this.box ? {box: this.box.join(",")} : asksByName() ? {label: at("object").value} : {};
+    const options = {...(at("preset").value && {preset: at("preset").value}), ...where};
     try {
       const answer = await cut(this.file, {...options, output: "json"}, signal);
       const result = await answer.json();
@@ -108,6 +109,7 @@ class Card {
     const url = (blob) => this.urls[this.urls.push(URL.createObjectURL(blob)) - 1];
     this.blobs = [["cutout", "png", blobOf(result.image)], ["mask", "png", blobOf(result.mask)]];
     this.rendition = rendition;
+    if (!this.box) this.showBox(result.found ? result.found.box : null);
     if (rendition?.blob) this.blobs.push([rendition.name, rendition.suffix, rendition.blob]);
     this.shown = Object.fromEntries(this.blobs.map(([what, , blob]) => [what, url(blob)]));
   }

@@ -22,11 +22,17 @@ function count() {
 
 const runAll = () => cards.forEach((card) => card.run());
 
+const named = new Set();  // presets that find objects by name
+const asksByName = () => named.has(at("preset").value) && at("object").value.trim() !== "";
+const showObject = () => { at("object-label").hidden = !named.has(at("preset").value); };
+
 async function offer() {
   const [{presets}, {renditions}] = await Promise.all(["/v1/presets", "/v1/renditions"].map(async (path) => (await call(path)).json()));
   const option = ({name, about}) => Object.assign(make("option", "", name), {value: name, title: about});
   at("preset").replaceChildren(...presets.map(option));
   at("preset-label").hidden = presets.length < 2;
+  presets.forEach(({name, labels}) => labels && named.add(name));
+  showObject();
   at("rendition").append(...renditions.filter(({what}) => what === "cutout").map(option));
 }
 
@@ -40,7 +46,8 @@ function listen() {
     document.body.classList.remove("over");
     add(event.dataTransfer.files);
   });
-  at("preset").addEventListener("change", runAll);
+  at("preset").addEventListener("change", () => { showObject(); runAll(); });
+  at("object").addEventListener("change", runAll);
   at("rendition").addEventListener("change", runAll);
   at("clear").addEventListener("click", () => [...cards].forEach((card) => card.remove()));
   at("all").addEventListener("click", async () => save(await zip(cards.flatMap((card) => card.files())), "cutouts.zip"));
