@@ -85,8 +85,7 @@ def _check_levels(mask: npt.NDArray[Any]) -> None:
     Opacity between black and white is at edges, or has many levels. Labels fill areas.
     """
     white = np.iinfo(mask.dtype).max
-    counts = np.bincount(mask.ravel())
-    levels = np.flatnonzero(counts)
+    levels = np.flatnonzero(_histogram(mask))
     highest = int(levels[-1])
     if 0 < highest < (SOFT if len(levels) <= LABELS else HALF) * white:
         raise DecodeError(f"its highest level is {highest} of {white}, as in a label file; save it with {white} for the object")
@@ -96,5 +95,11 @@ def _check_levels(mask: npt.NDArray[Any]) -> None:
     flat = mask[is_between & (cv2.erode(mask, _AROUND) == cv2.dilate(mask, _AROUND))]
     are_numbers = bool(flat.size) and int(mask[is_between].max()) <= LABELS
     if flat.size > (mask > 0).sum() * (SHARE if are_numbers else 0.5):
-        level = int(np.bincount(flat).argmax())
+        level = int(_histogram(flat).argmax())
         raise DecodeError(f"its level {level} of {white} fills areas, as in a label file; save it with {white} for the object")
+
+
+def _histogram(levels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Count the levels of uint8 or uint16, without the copy as int64 that NumPy needs."""
+    bins = np.iinfo(levels.dtype).max + 1
+    return np.asarray(cv2.calcHist([levels], [0], None, [bins], [0, bins]), np.float32).ravel()
