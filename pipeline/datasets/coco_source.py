@@ -14,6 +14,7 @@ from pipeline.datasets.form import Photo, Picture
 from pipeline.datasets.rows import Row
 from pipeline.datasets.values import to_json
 from pipeline.errors import ConfigError, FetchError
+from pipeline.manifest.coco import id_text
 from pipeline.storage.files import Files
 
 _SPACE = " \t\n\r"
@@ -87,6 +88,17 @@ class JsonMembers:
         return value
 
 
+def _text_of(entry: Any, key: str) -> str | None:
+    """Return an id as text, since tools mix 1, 1.0 and "1"; None without one."""
+    value = entry.get(key) if isinstance(entry, dict) else None
+    return None if value is None else id_text(value)
+
+
+def _is_category(entry: Any) -> bool:
+    number = _text_of(entry, "id")
+    return number is not None and number.isdecimal() and bool(_text_of(entry, "name"))
+
+
 class CocoSource:
     """A file of COCO annotations. Its text is in memory, and one of its annotations.
 
@@ -102,7 +114,8 @@ class CocoSource:
         self.uri = uri
         hint = "if it was moved, give its new place with --source FILE; --source none gives new ids instead"
         try:
-            self._text = files.read(uri).removeprefix(codecs.BOM_UTF8).decode()
+            data = files.read(uri).removeprefix(codecs.BOM_UTF8)
+            self._text = data.decode(json.detect_encoding(data))
             self.categories: list[dict[str, Any]] = []
             self.places: dict[str, int] = {}
             """The place of each annotation's geometry by its id; -1 without one."""
@@ -110,9 +123,9 @@ class CocoSource:
             """The ids that several annotations have."""
             for key, value in self.members():
                 if key == "categories":
-                    self.categories = [one for one in value if int(one["id"]) >= 0 and str(one["name"])]
+                    self.categories = list(filter(_is_category, value))
                 elif key == "annotations":
-                    self._add_ids(str(one["id"]) for one in value)
+                    self._add_ids(number for one in value if (number := _text_of(one, "id")) is not None)
         except FetchError as error:
             raise ConfigError(f"the annotations from which the manifest was built cannot be read: {error}; {hint}") from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -198,18 +211,18 @@ class SourceForm:
                 self.files.upload(target, path)
                 path.unlink()
 
-    def _images_by_split(self) -> dict[Any, int]:
-        found: dict[Any, int] = {}
+    def _images_by_split(self) -> dict[str, int]:
+        found: dict[str, int] = {}
         for key, value in self.source.members():
             if key == "annotations":
-                pairs = ((one, self._of_item.get(str(one["id"]))) for one in value)
-                found |= {one["image_id"]: split for one, split in pairs if split is not None}
+                pairs = ((_text_of(one, "image_id"), self._of_item.get(_text_of(one, "id") or "")) for one in value)
+                found |= {image: split for image, split in pairs if image is not None and split is not None}
         for key, value in self.source.members():
             if key == "images":
-                self.no_split += sum(one["id"] not in found for one in value)
+                self.no_split += sum(_text_of(one, "id") not in found for one in value)
         return found
 
-    def _write(self, file: IO[bytes], images: Mapping[Any, int], split: int) -> None:
+    def _write(self, file: IO[bytes], images: Mapping[str, int], split: int) -> None:
         before = b"{"
         for key, value in self.source.members():
             file.write(before + to_json(key) + b":")
@@ -218,7 +231,7 @@ class SourceForm:
                 file.write(to_json(value))
                 continue
             image_key = {"images": "id", "annotations": "image_id"}.get(key) if len(self.targets) > 1 else None
-            kept = (one for one in value if image_key is None or images.get(one[image_key]) == split)
+            kept = (one for one in value if image_key is None or images.get(_text_of(one, image_key) or "") == split)
             self._write_list(file, map(self._updated, kept) if key == "annotations" else kept)
         file.write(b"}\n")
 
@@ -229,8 +242,8 @@ class SourceForm:
             before = b",\n"
         file.write(b"[]" if before == b"[" else b"]")
 
-    def _updated(self, annotation: dict[str, Any]) -> dict[str, Any]:
-        place = self.source.places[str(annotation["id"])]
+    def _updated(self, annotation: Any) -> Any:
+        place = self.source.places.get(_text_of(annotation, "id") or "", -1)
         if place < 0:
             self.kept += 1
             return annotation

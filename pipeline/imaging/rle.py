@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.types import Mask, Size
+from pipeline.types import Mask, Region, Size
 
 HALF = 128
 """From this level on a pixel belongs to the object (opacity above one half)."""
@@ -55,6 +55,30 @@ def decode_counts(size: Size, counts: object) -> Mask:
     Raises:
         ValueError: They are neither, or do not add up to the size.
     """
+    runs = _read_counts(size, counts)
+    values = (np.arange(len(runs)) & 1).astype(np.uint8)
+    return np.asarray(cv2.transpose(np.repeat(values, runs).reshape(size.width, size.height)), np.uint8)
+
+
+def bounds_of(size: Size, counts: object) -> Region | None:
+    """Return the box of COCO's run lengths, without decoding them: x0, y0, x1, y1, end-exclusive; None if no pixel is inside.
+
+    Raises:
+        ValueError: As ``decode_counts``.
+    """
+    runs = _read_counts(size, counts)
+    ends = np.cumsum(runs)
+    inside = (np.arange(len(runs)) % 2 == 1) & (runs > 0)
+    first, last = (ends - runs)[inside], ends[inside] - 1  # places of pixels, column by column
+    if not len(first):
+        return None
+    spans = first // size.height != last // size.height  # it goes through the bottom of a column and the top of the next
+    top = 0 if spans.any() else int((first % size.height).min())
+    bottom = size.height if spans.any() else int((last % size.height).max()) + 1
+    return int(first.min()) // size.height, top, int(last.max()) // size.height + 1, bottom
+
+
+def _read_counts(size: Size, counts: object) -> Runs:
     if isinstance(counts, str):
         runs = _from_text(counts.encode("ascii"))
     elif isinstance(counts, list) and all(isinstance(run, int) and 0 <= run < 2**40 for run in counts):
@@ -63,8 +87,7 @@ def decode_counts(size: Size, counts: object) -> Mask:
         raise ValueError("its counts are neither COCO's compressed text nor a list of run lengths")
     if not _fills(runs, size):
         raise ValueError(f"its run lengths do not add up to {size.width} x {size.height} pixels")
-    values = (np.arange(len(runs)) & 1).astype(np.uint8)
-    return np.asarray(cv2.transpose(np.repeat(values, runs).reshape(size.width, size.height)), np.uint8)
+    return runs
 
 
 def read_rle(data: bytes) -> tuple[Size, Runs]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,9 +17,8 @@ from pipeline.imaging.png import encode_mask
 from pipeline.imaging.polygons import decode_polygons
 from pipeline.imaging.rle import decode_counts
 from pipeline.imaging.sniff import SUFFIXES, sniff
-from pipeline.log import log
 from pipeline.manifest.cells import IMAGE, MASK
-from pipeline.manifest.coco import CocoObject, coco_objects, coco_polygons, coco_table
+from pipeline.manifest.coco import CocoObject, LeftOut, check_size, coco_objects, coco_polygons, coco_table, rle_size
 from pipeline.manifest.items import has_bytes
 from pipeline.manifest.table_files import translate_errors
 from pipeline.storage import uris
@@ -46,21 +44,20 @@ def from_coco_masks(annotations: str, folder: str, target: str, files: Files) ->
     names = FileNames()
     targets = [uris.join(target, f"{names.name(entry.item_id)}.png") for entry in objects]
 
-    photos, reasons = table["image_uri"].to_pylist(), Counter[str]()
+    photos, without = table["image_uri"].to_pylist(), LeftOut()
 
     def write(entry: CocoObject, photo: str, uri: str) -> str | None:
         try:
             mask = coco_mask(entry, lambda: _size_of(photo, folder, files))
         except ValueError as error:
-            reasons[str(error)] += 1
+            without.add(str(error), entry.item_id)
             return None
         files.write(uri, encode_mask(mask * 255))
         return uri
 
     with ThreadPoolExecutor(THREADS) as pool:
         written = list(pool.map(write, objects, photos, targets))
-    for reason, count in reasons.items():
-        log.warning(f"{count} annotations have no ground truth: {reason}")
+    without.warn(f"annotations of {annotations} have no ground truth")
     return table.append_column("truth_uri", pa.array(written, pa.string()))
 
 
@@ -91,10 +88,11 @@ def coco_mask(entry: CocoObject, size_of: Callable[[], Size]) -> Mask:
     segmentation = entry.annotation.get("segmentation")
     try:
         size = Size(int(entry.image["height"]), int(entry.image["width"]))
+        if min(size) < 1:
+            raise ValueError("some tools write 0 for an unknown size")
     except (KeyError, TypeError, ValueError, OverflowError):
-        size = _rle_size(segmentation) or size_of()
-    if min(size) < 1 or size.height * size.width > Limits().max_pixels:
-        raise ValueError(f"its image has {size.width} x {size.height} pixels; allowed are 1 to {Limits().max_pixels}")
+        size = rle_size(segmentation) or size_of()
+    check_size(size)
     if isinstance(segmentation, dict):
         if list(segmentation.get("size", ())) != list(size):
             raise ValueError("its run lengths have another size than its image")
@@ -102,14 +100,6 @@ def coco_mask(entry: CocoObject, size_of: Callable[[], Size]) -> Mask:
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError("it has no segmentation")
     return decode_polygons(size, coco_polygons(segmentation))
-
-
-def _rle_size(segmentation: Any) -> Size | None:
-    try:
-        height, width = (int(side) for side in segmentation["size"])
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
-    return Size(height, width)
 
 
 def from_hub(source: str, target: str, files: Files) -> pa.Table:

@@ -216,7 +216,7 @@ def test_a_relative_source_is_found_beside_the_manifest(
         ("[]", "is not COCO JSON"),
         ('{"images": [], "annotations": [{"id": 1}', "is not COCO JSON"),
         ('{"annotations": [{"id": 1}]}', "which no annotation in .* has; give the file from which"),
-        ('{"annotations": [3]}', "is not COCO JSON"),
+        ('{"annotations": [3]}', "which no annotation in .* has"),
         ("[" * 100_000, "is not COCO JSON"),
         ('{"annotations": ' + "[" * 100_000, "is not COCO JSON"),
     ],
@@ -239,6 +239,27 @@ def test_an_id_of_two_annotations_is_refused_if_an_item_has_it(
     write(**exported | {"coco_file": write_source(tmp_path / "source.json", content)})
     with pytest.raises(ConfigError, match=r"coco_id '8', which two annotations in .*source\.json have; .*--source none"):
         export(output, tmp_path / "new.json")
+
+
+@pytest.mark.parametrize("split", [None, ["train", "train", "val"]])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_what_the_manifest_left_out_stays_as_it_is(
+    output: Output, write: Write, tmp_path: Path, exported: dict[str, Any], split: list[str] | None, encoding: str
+) -> None:
+    content = source()
+    content["categories"] += [{"id": 5}, {"name": "x"}, None]
+    content["images"] += [{"file_name": "without-id.jpg"}, None]
+    content["annotations"] += [{"image_id": 9}, None, {"id": 12, "category_id": 44}]
+    content["annotations"][0]["image_id"] = "397133"
+    (tmp_path / "source.json").write_text(json.dumps(content), encoding=encoding)
+    write(**exported | {"coco_file": str(tmp_path / "source.json")} | ({"split": split} if split else {}))
+    report = export(output, tmp_path / "new.json")
+    made = [json.loads(Path(path).read_text(encoding="utf-8")) for path in report.written]
+    assert made[0]["categories"] == content["categories"]
+    annotations = [one for part in made for one in part["annotations"]]
+    assert [one for one in content["annotations"][4:] if one in annotations] == content["annotations"][4 : 5 if split else None]
+    changed = [one["id"] for one in annotations if one not in content["annotations"]]
+    assert sorted(changed) == [7, 82445]
 
 
 def test_a_source_without_use_is_refused(output: Output, write: Write, tmp_path: Path) -> None:

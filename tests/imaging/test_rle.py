@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco
 
-from pipeline.imaging.rle import binarize, decode_counts, encode_rle, read_rle, run_lengths
+from pipeline.imaging.rle import binarize, bounds_of, decode_counts, encode_rle, read_rle, run_lengths
 from pipeline.types import Size
 
 MASKS = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=24), elements=st.integers(0, 1))
@@ -28,6 +28,13 @@ def test_the_format_is_cocos(inside: np.ndarray) -> None:
         assert ours["bbox"] == coco.toBbox(theirs).tolist()
     assert np.array_equal(coco.decode({"size": ours["size"], "counts": ours["counts"].encode()}), inside)
     assert np.array_equal(decode_counts(Size(*inside.shape), ours["counts"]), inside)
+
+
+@given(MASKS)
+def test_the_box_is_that_of_the_decoded_mask(inside: np.ndarray) -> None:
+    rows, columns = np.nonzero(inside)
+    expected = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) if inside.any() else None
+    assert bounds_of(Size(*inside.shape), run_lengths(inside)["counts"]) == expected
 
 
 def test_large_masks_with_long_and_many_runs() -> None:

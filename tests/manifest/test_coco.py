@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from pipeline.errors import ConfigError
 from pipeline.manifest.coco import coco_objects, from_coco
+from pipeline.manifest.coco_images import find_images
 from pipeline.manifest.ground_truth import from_coco_masks
 from pipeline.storage.files import Files
 
@@ -67,6 +69,10 @@ def area(row: dict[str, Any]) -> int:
     return int((np.asarray(Image.open(row["truth_uri"])) > 0).sum())
 
 
+def told(logged: list[logging.LogRecord]) -> str:
+    return "\n".join(one.getMessage() for one in logged)
+
+
 USABLE = {
     "RLE": annotation(segmentation=RLE),
     "flat polygon": annotation(segmentation=POLYGON),
@@ -100,16 +106,137 @@ def test_a_missing_size_is_that_of_the_run_lengths_or_the_photo(photos: Path, se
         ("/data/upload/1/one.jpg", "one.jpg"),
         ("/x/a/same.jpg", "a/same.jpg"),
         ("./a/same.jpg", "a/same.jpg"),
+        ("C:\\data\\one.jpg", "one.jpg"),
+        ("images/one.jpg", "one.jpg"),
+        ("images/train/a/same.jpg", "a/same.jpg"),
+        ("same.jpg", "a/same.jpg"),
+        ("has%20space.jpg", "has space.jpg"),
+        ("images/has%20space.jpg", "has space.jpg"),
+        ("cafe\u0301.jpg", "caf\xe9.jpg"),
+        ("A/SAME.JPG", "a/same.jpg"),
+        ("Images/ONE.jpg", "one.jpg"),
+        ("https://cdn.example.com/shop/a/same.jpg?v=2", "a/same.jpg"),
+        ("file:///data/one.jpg", "one.jpg"),
     ],
 )
-def test_paths_of_other_systems(photos: Path, name: str, found: str) -> None:
+def test_paths_of_other_systems(photos: Path, name: str, found: str, logged: list[logging.LogRecord]) -> None:
+    for more in ("has space.jpg", "caf\xe9.jpg"):
+        (photos / more).write_bytes((photos / "one.jpg").read_bytes())
     (row,) = build(photos, [image(name=name)], [annotation()])
     assert row["image_uri"] == str(photos / found)
+    assert row["truth_uri"] is not None
+    if name not in ("a\\same.jpg", "./a/same.jpg"):
+        assert f"found by another path than in the annotations, such as {photos / found} for " in told(logged)
 
 
-def test_a_path_that_is_found_nowhere_stays(photos: Path) -> None:
-    (row,) = build(photos, [image(name="/data/gone.jpg")], [annotation()], masks=False)
-    assert row["image_uri"] == "/data/gone.jpg"
+@pytest.mark.parametrize(
+    ("name", "uri"),
+    [
+        ("/data/gone.jpg", "/data/gone.jpg"),
+        ("gone.jpg", "{photos}/gone.jpg"),
+        ("https://cdn.example.com/gone.jpg", "https://cdn.example.com/gone.jpg"),
+        ("caf\ud83d.jpg", "{photos}/caf\ufffd.jpg"),
+    ],
+)
+def test_a_path_that_is_found_nowhere_stays_and_is_told(
+    photos: Path, name: str, uri: str, logged: list[logging.LogRecord]
+) -> None:
+    (row,) = build(photos, [image(name=name)], [annotation()], masks=False)
+    assert row["image_uri"] == uri.format(photos=photos)
+    assert f"1 image is not found below {photos}, first " in told(logged)
+
+
+def test_many_images_of_one_name_are_found_quickly(tmp_path: Path) -> None:
+    for number in range(300):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "image.jpg").write_bytes(b"")
+    names = [f"data/{number}/image.jpg" for number in range(300)] + ["http://[::1/x.jpg", "image.jpg"]
+    found = find_images(names, str(tmp_path), Files())
+    assert [found[f"data/{number}/image.jpg"] for number in range(300)] == [f"{tmp_path}/{n}/image.jpg" for n in range(300)]
+    assert found["http://[::1/x.jpg"] == "http://[::1/x.jpg" and found["image.jpg"] == f"{tmp_path}/image.jpg"
+
+
+def test_a_message_has_few_reasons(photos: Path, logged: list[logging.LogRecord]) -> None:
+    images = [image(number, f"{number}.jpg", width=10**9, height=number + 1) for number in range(50)]
+    build(photos, images, [annotation(number, number) for number in range(50)])
+    assert told(logged).count("the image has") == 10 and "…)" in told(logged)
+
+
+def test_a_file_is_not_taken_for_two_images_nor_an_image_for_two_files(photos: Path, logged: list[logging.LogRecord]) -> None:
+    (photos / "b").mkdir()
+    (photos / "b" / "same.jpg").write_bytes((photos / "one.jpg").read_bytes())
+    names = ["train/one.jpg", "val/one.jpg", "same.jpg", "x/two.jpg", "two.jpg"]
+    images = [image(number, name) for number, name in enumerate(names)]
+    rows = build(photos, images, [annotation(number, number) for number in range(5)], masks=False)
+    assert [row["image_uri"] for row in rows] == [str(photos / name) for name in names]
+    assert "4 images are not found" in told(logged) and "several files or several names fit" in told(logged)
+
+
+@pytest.mark.parametrize(
+    ("images", "more", "words"),
+    [
+        ([{"id": 2}], {}, "no image with a file_name has their image_id, first number 2 (id 2)"),
+        ([{"file_name": "two.jpg"}], {}, "no image with a file_name has their image_id, first number 2"),
+        ([{"id": 2, "file_name": None}], {}, "no image with a file_name"),
+        ([None, 3], {}, "no image with a file_name"),
+        ([], {"image_id": None}, "they lack an id or an image_id, first number 2 (id 2)"),
+        ([], {"id": None, "image_id": 1}, "they lack an id or an image_id, first number 2"),
+        ([], {"image_id": [1]}, "no image with a file_name"),
+        ([], {"image_id": 1, "iscrowd": "1"}, "1: crowds, first number 2 (id 2)"),
+    ],
+)
+def test_one_bad_entry_costs_no_more_than_its_annotation(
+    photos: Path, images: list[Any], more: dict[str, Any], words: str, logged: list[logging.LogRecord]
+) -> None:
+    rows = build(photos, [image(), *images], [annotation(1), annotation(2, 2) | more])
+    assert [row["item_id"] for row in rows] == ["one.jpg#1"]
+    assert "1 annotations of" in told(logged) and words in told(logged)
+
+
+@pytest.mark.parametrize(
+    ("of_image", "of_annotation"),
+    [
+        ({"width": 0}, {}),
+        ({"height": None}, {}),
+        ({}, {"image_id": "1"}),
+        ({"id": "1"}, {}),
+        ({"id": 1.0}, {}),
+        ({}, {"iscrowd": "0"}),
+        ({}, {"iscrowd": False}),
+        ({}, {"bbox": [30, 20, float("nan"), 50]}),
+        ({}, {"segmentation": [POLYGON, [5, 5, float("nan"), 6, 9, 9]]}),
+        ({}, {"segmentation": [[5, 5, None, 6, 9, 9], POLYGON], "bbox": None}),
+        ({}, {"segmentation": [list(map(str, POLYGON))]}),
+    ],
+)
+def test_odd_values_are_used(photos: Path, of_image: dict[str, Any], of_annotation: dict[str, Any]) -> None:
+    (row,) = build(photos, [image() | of_image], [annotation() | of_annotation])
+    assert tuple(row[name] for name in ("x0", "y0", "x1", "y1")) == BOX
+    assert area(row) == 3000 and row["category"] == "t"
+
+
+@pytest.mark.parametrize("categories", [[{"id": 1}], [{"id": 1, "name": None}], [{"name": "t"}], [None, "t"], None, []])
+def test_a_category_without_a_name_is_none(photos: Path, categories: Any) -> None:
+    (row,) = build(photos, [image()], [annotation()], masks=False, categories=categories)
+    assert row["category"] is None
+
+
+def test_run_lengths_of_a_huge_image_take_no_memory(photos: Path, logged: list[logging.LogRecord]) -> None:
+    side = 30_000
+    huge = {"size": [side, side], "counts": [side * side // 2, side, side * side // 2 - side]}
+    large = {"size": [9_000, 10_000], "counts": [0, 90_000_000]}
+    tracemalloc.start()
+    rows = build(
+        photos,
+        [image()],
+        [annotation(number, bbox=None, segmentation=one) for number, one in enumerate((huge, large))],
+        masks=False,
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [row["x1"] for row in rows] == [10_000]
+    assert "the image has 30000 x 30000 pixels; allowed are 1 to 100000000, first one.jpg#0" in told(logged)
+    assert peak < 10 * 2**20
 
 
 def test_what_cannot_be_used_is_counted_with_its_reason(photos: Path, logged: list[logging.LogRecord]) -> None:
@@ -126,11 +253,13 @@ def test_what_cannot_be_used_is_counted_with_its_reason(photos: Path, logged: li
     assert [row["item_id"] for row in rows] == ["one.jpg#5", "one.jpg#6"]
     assert [row["truth_uri"] is not None for row in rows] == [False, True]
     told = [one.getMessage() for one in logged]
-    assert "1: crowds" in told[0] and "2: they lack an id" in told[0] and "1: their image id belongs to two images" in told[0]
-    assert told[1:] == [
-        "1 annotations are left out: they have neither a bbox nor a polygon",
-        "1 annotations have no ground truth: it has no polygon of three corners or more",
-    ]
+    assert "1: crowds, first number 1 (id 1)" in told[0] and "1: they lack an id or an image_id, first number 7" in told[0]
+    assert "1: no image with a file_name has their image_id, first number 2 (id 2)" in told[0]
+    assert "1: their image id belongs to two images" in told[0]
+    assert (
+        "1 annotations" in told[1] and "(1: they have neither a bbox nor a polygon or run lengths, first one.jpg#4)" in told[1]
+    )
+    assert "have no ground truth (1: it has no polygon of three corners or more, first one.jpg#5)" in told[2]
 
 
 @pytest.mark.parametrize("masks", [True, False])
@@ -150,7 +279,7 @@ def test_an_annotation_that_is_there_twice_is_used_once(photos: Path, logged: li
 
 @pytest.mark.parametrize("annotations", [None, [], [annotation(iscrowd=1)], [without(annotation(), "bbox", "segmentation")]])
 def test_a_file_is_refused_when_nothing_can_be_used(photos: Path, annotations: Any) -> None:
-    with pytest.raises(ConfigError, match=r"has no annotations|no annotation has a bbox"):
+    with pytest.raises(ConfigError, match=r"has no annotations|no annotation of .*coco\.json has a box"):
         build(photos, [image()], annotations)
 
 
@@ -158,10 +287,7 @@ def test_the_size_of_a_photo_elsewhere_is_not_read(photos: Path, logged: list[lo
     Image.new("RGB", (9, 9)).save(photos.parent / "secret.png")
     rows = build(photos, [without(image(name="../secret.png"), "width", "height")], [annotation()])
     assert rows[0]["truth_uri"] is None
-    assert [one.getMessage() for one in logged] == [
-        "1 annotations have no ground truth: the file has no height and width of its image, and the photo is not below the "
-        "folder of photos"
-    ]
+    assert "the file has no height and width of its image, and the photo is not below the folder of photos" in told(logged)
 
 
 def test_the_message_about_other_bytes_does_not_quote_them(photos: Path) -> None:
