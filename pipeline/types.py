@@ -49,7 +49,7 @@ class Box(NamedTuple):
         """Parse a box from four numbers.
 
         Raises:
-            ItemRefused: They are not four finite numbers, or the box is inverted or empty.
+            ItemRefused: They are not four finite numbers, or the box is inverted, empty, or in shares of the image.
         """
         if len(values) != 4:
             raise ItemRefused(f"box has {len(values)} numbers; give four: x0, y0, x1, y1")
@@ -61,8 +61,11 @@ class Box(NamedTuple):
             raise ItemRefused(f"box {[x0, y0, x1, y1]} is not finite; give x0, y0, x1, y1 in pixels, or no box")
         if x1 <= x0 or y1 <= y0:
             raise ItemRefused(f"box {[x0, y0, x1, y1]} has no area; x1 must be above x0 and y1 above y0")
-        if max(x1, y1) <= 1 and not all(value.is_integer() for value in (x0, y0, x1, y1)):
-            raise ItemRefused(f"box {[x0, y0, x1, y1]} seems to be shares of the image; give pixels: multiply by its size")
+        if max(x1, y1) <= 1 and (x0 == y0 == 0 or not all(value.is_integer() for value in (x0, y0, x1, y1))):
+            raise ItemRefused(
+                f"box {[x0, y0, x1, y1]} seems to be shares of the image; give pixels: multiply by its size, or give no box "
+                "for the complete image"
+            )
         return cls(x0, y0, x1, y1)
 
     def check_inside(self, size: Size) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,14 +61,15 @@ def no_boxes(rows: int) -> Boxes:
 
 
 def from_lists(column: pa.Array) -> Boxes:
-    """Parse lists of numbers of any length and type. Null or empty is no box."""
+    """Parse lists of numbers of any length and type. Null, empty, or four times null or NaN is no box."""
     lists = column.cast(pa.list_(pa.float64()), safe=False)
     lengths = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
     complete = lengths == 4
     coordinates = np.full((len(column), 4), np.nan)
     flat = pc.list_flatten(lists.filter(pa.array(complete)))
     coordinates[complete] = flat.to_numpy(zero_copy_only=False).reshape(-1, 4)
-    return _check(coordinates, lengths > 0, lambda row: column[row].as_py())
+    given = (lengths > 0) & ~(complete & np.isnan(coordinates).all(axis=1))
+    return _check(coordinates, given, lambda row: column[row].as_py())
 
 
 def from_columns(columns: Sequence[pa.Array]) -> Boxes:
@@ -87,7 +89,7 @@ def from_values(values: Sequence[Any]) -> Boxes:
             boxes.invalid[row] = InvalidBox("", value.message)
             continue
         box = _split_text(value) if isinstance(value, str) else value
-        if box is None or box == [] or (isinstance(box, float) and math.isnan(box)):
+        if _is_none(box) or box == [] or _is_no_box(box):
             continue
         if not isinstance(box, list):
             box = [box]
@@ -157,6 +159,15 @@ def _too_many(count: int) -> TooManyBoxes:
     return TooManyBoxes(f"boxes has {count} boxes; an image may have {MAX_PER_IMAGE}")
 
 
+def _is_none(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _is_no_box(value: Any) -> bool:
+    """Return whether a value is four times null or NaN, as arrays are filled up."""
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_none, value))
+
+
 def expand(values: Sequence[Any]) -> tuple[list[int], list[Any], list[str]]:
     """Expand a column with lists of boxes to one item per box.
 
@@ -167,9 +178,12 @@ def expand(values: Sequence[Any]) -> tuple[list[int], list[Any], list[str]]:
     boxes: list[Any] = []
     suffixes: list[str] = []
     for row, value in enumerate(values):
-        row_boxes = _parse_json(value) if isinstance(value, str) else value
+        row_boxes = _parse_text(value) if isinstance(value, str) else value
         if not isinstance(row_boxes, list):
-            row_boxes = [] if row_boxes is None else [row_boxes]
+            row_boxes = [] if _is_none(row_boxes) else [row_boxes]
+        if any(map(_is_number, row_boxes)) or _is_no_box(row_boxes):
+            row_boxes = [row_boxes]  # one box without its list
+        row_boxes = [box for box in row_boxes if not _is_no_box(box)]
         if len(row_boxes) > MAX_PER_IMAGE:
             row_boxes = [_too_many(len(row_boxes))]
         rows += [row] * max(1, len(row_boxes))
@@ -182,7 +196,8 @@ def expand(values: Sequence[Any]) -> tuple[list[int], list[Any], list[str]]:
 def _check(coordinates: npt.NDArray[np.float64], given: npt.NDArray[np.bool_], value_of: Any) -> Boxes:
     x0, y0, x1, y1 = coordinates.T
     with np.errstate(invalid="ignore"):
-        shares = (x1 <= 1) & (y1 <= 1) & (coordinates != np.floor(coordinates)).any(axis=1)
+        of_one = (x1 <= 1) & (y1 <= 1)
+        shares = of_one & ((x0 == 0) & (y0 == 0) | (coordinates != np.floor(coordinates)).any(axis=1))
         valid = np.asarray(given & np.isfinite(coordinates).all(axis=1) & (x1 > x0) & (y1 > y0) & ~shares)
     invalid: dict[int, InvalidBox] = {}
     for row in np.flatnonzero(given & ~valid).tolist():
@@ -209,13 +224,32 @@ def _split_text(text: str) -> list[Any]:
     return [] if all(part.lower() in NO_BOX for part in parts) else parts
 
 
-def _parse_json(text: str) -> Any:
-    if not text.strip():
+def _parse_text(text: str) -> Any:
+    """Parse JSON, or boxes as people and Python write them: ``(1,2,3,4),(5,6,7,8)``, ``1 2 3 4; 5 6 7 8``, one per line."""
+    if text.strip().lower() in NO_BOX:
         return None
-    try:
+    with suppress(ValueError, RecursionError):
         return json.loads(text)
-    except (ValueError, RecursionError):
+    found = _IN_BRACKETS.findall(text)
+    if found and not _BETWEEN.fullmatch(_IN_BRACKETS.sub("", text)):
         return [text]
+    found = found or [part for part in re.split(r"[;|\n]", text) if part.strip()]
+    return found if all(len(_split_text(one)) == 4 for one in found) else [text]
+
+
+_IN_BRACKETS = re.compile(r"[\[(][^\[\]()]*[\])]")
+_BETWEEN = re.compile(r"(?:[\s,;|\[\]()\"']|array)*")
+"""What may stand between boxes in brackets."""
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a number, also as text."""
+    if isinstance(value, int | float):
+        return True
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 def _label(values: Sequence[Any]) -> str:

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+from collections.abc import Mapping, Sequence
+from itertools import product
 
 import pyarrow as pa
 
 from pipeline.config.columns import Columns
 from pipeline.log import log
 from pipeline.manifest.items import USUAL, has_bytes, roles
+from pipeline.manifest.json_lines import JSON_TEXT
 
-_CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"))
-_SIZES = (("x", "y", "width", "height"), ("x", "y", "w", "h"))
-_LISTS = ("bbox", "bboxes", "bounding_box", "bounding_boxes")
+_PREFIX = re.compile(r"^(?:bbox|box|bndbox|boundingbox|rect|roi)(?=.)")
+_CORNERS = (
+    *(("xmin", "ymin", "xmax", "ymax"), ("minx", "miny", "maxx", "maxy"), ("left", "top", "right", "bottom")),
+    *(("x1", "y1", "x2", "y2"), ("x0", "y0", "x1", "y1"), ("startx", "starty", "endx", "endy")),
+    *(("xtl", "ytl", "xbr", "ybr"), ("xstart", "ystart", "xend", "yend")),
+)
+_STARTS = (("x", "y"), ("left", "top"), ("xmin", "ymin"), ("minx", "miny"), ("x1", "y1"), ("x0", "y0"), ("xtl", "ytl"))
+_CENTRES = (("cx", "cy"), ("xcenter", "ycenter"), ("centerx", "centery"), ("xcentre", "ycentre"), ("xc", "yc"))
+_SIDES = (("w", "h"), ("width", "height"))  # in this order: besides w and h, the others are those of the image
+_LISTS = (
+    *("bbox", "bboxes", "boundingbox", "boundingboxes", "bndbox", "bndboxes", "box2d", "boxes2d"),
+    *("rect", "rects", "rectangle", "roi", "rois", "xyxy", "xywh"),
+)
+_NESTED = ("objects", "annotations", "detections", "instances", "regions")
+"""Columns of other tools, without their prefix, signs and case: corners of a box, its first corner or its centre, its sides."""
 
 
 def check_columns(schema: pa.Schema, source: str, chosen: Columns = USUAL) -> None:
@@ -23,7 +39,7 @@ def check_columns(schema: pa.Schema, source: str, chosen: Columns = USUAL) -> No
         ConfigError: See ``roles``.
     """
     used = roles(schema, source, chosen)
-    unused = "" if used.boxes else _boxes_by_other_names(schema.names)
+    unused = "" if used.boxes else boxes_by_other_names(schema)
     if unused:
         log.warning(f"{source}: no boxes are used, and complete images are cut out. {unused}")
     with_bytes = [repr(field.name) for field in schema if has_bytes(field.type)]
@@ -34,22 +50,57 @@ def check_columns(schema: pa.Schema, source: str, chosen: Columns = USUAL) -> No
         log.warning(f"{source}: the pandas index {index!r} is not a column of the file; write it with df.reset_index()")
 
 
-def _boxes_by_other_names(names: list[str]) -> str:
+def boxes_by_other_names(schema: pa.Schema) -> str:
     """Return a sentence on how columns that look like boxes can be used. Empty if there are none."""
-    by_key = {name.lower(): name for name in names}
-    for keys in (*_CORNERS, *_SIZES):
-        if all(key in by_key for key in keys):
-            listed = ", ".join(by_key[key] for key in keys)
-            if keys in _CORNERS:
-                return f"If {listed} are boxes, add --box-column {shlex.quote(listed.replace(', ', ','))}"
-            return f"If {listed} are boxes, compute x + width and y + height, and name the four columns x0, y0, x1, y1"
-    found = next((by_key[key] for key in _LISTS if key in by_key), None)
-    if found is None:
-        return ""
-    return (
-        f"If {found!r} has x0, y0, x1, y1, add --box-column {found} (--boxes-column for several boxes per image). If it has "
-        "x, y, width and height, as in COCO, convert it first"
-    )
+    plain = {_plain(name): name for name in reversed(schema.names)}
+    of_prefix = {_PREFIX.sub("", key): name for key, name in plain.items() if _PREFIX.match(key)}
+    for by_key in (plain, of_prefix):
+        for keys in _CORNERS:
+            if found := _found(by_key, keys):
+                return f"If {', '.join(found)} are boxes, add --box-column {shlex.quote(','.join(found))}"
+        for starts, sides in product(_STARTS, _SIDES):
+            if found := _found(by_key, (*starts, *sides)):
+                x, y, width, height = found
+                return _to_compute(found, f"{x}, {y}, {x} + {width}, {y} + {height}")
+        for centres, sides in product(_CENTRES, _SIDES):
+            if found := _found(by_key, (*centres, *sides)):
+                x, y, width, height = found
+                ends = f"{x} + {width} / 2, {y} + {height} / 2"
+                return _to_compute(found, f"{x} - {width} / 2, {y} - {height} / 2, {ends}")
+    if (column := next((plain[key] for key in _LISTS if key in plain), None)) is not None:
+        return (
+            f"If {column!r} has x0, y0, x1, y1, add --box-column {shlex.quote(column)} (--boxes-column for several boxes per "
+            "image). If it has x, y, width and height, as in COCO, convert it first"
+        )
+    for field in schema:
+        if nested := _nested_boxes(field):
+            return f"If {nested} has boxes, write them to a column boxes: a list of [x0, y0, x1, y1] per image, in pixels"
+    return ""
+
+
+def _to_compute(columns: Sequence[str], formula: str) -> str:
+    return f"If {', '.join(columns)} are boxes, write four columns x0, y0, x1, y1: {formula}, in pixels"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _found(by_key: Mapping[str, str], keys: Sequence[str]) -> list[str]:
+    """Return the columns of four different keys; none if one is missing."""
+    return [by_key[key] for key in keys] if all(key in by_key for key in keys) else []
+
+
+def _nested_boxes(field: pa.Field) -> str:
+    """Return the name of a field in structs that looks like boxes, such as ``objects.bbox`` in data sets on the hub."""
+    kind = field.type
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    if pa.types.is_struct(kind):
+        children = [kind.field(place).name for place in range(kind.num_fields)]
+        return next((f"{field.name}.{child}" for child in children if _plain(child) in _LISTS), "")
+    is_json = (field.metadata or {}).keys() >= JSON_TEXT.keys()
+    return field.name if is_json and _plain(field.name) in _NESTED else ""
 
 
 def _pandas_index(schema: pa.Schema) -> str | None:

@@ -33,6 +33,8 @@ MAX_DETAIL = 500
 MAX_TEXT = 8192
 """Characters of an id and of an image's address, at most. S3 keys have 1,024 bytes, and servers refuse longer addresses."""
 
+UNNAMED = "{}: columns without a name are left out"
+
 # Names of other tools for image_uri, the most likely first.
 _SIMILAR_NAMES = (
     *("imageuri", "imageurl", "imgurl", "imageurls", "imagepath", "imgpath", "uri", "url", "path", "filepath", "image", "img"),
@@ -56,13 +58,22 @@ class Roles(NamedTuple):
     """The carried columns, under their own names."""
 
 
+def _clean(name: str) -> str:
+    return name.strip().lstrip("\ufeff").strip()
+
+
+def is_name(name: str) -> bool:
+    """Return whether a column has a name, and not only spaces."""
+    return bool(_clean(name))
+
+
 def clean_names(names: list[str], source: str, chosen: Columns = USUAL) -> list[str]:
     """Remove spaces and byte order marks around column names, and give chosen columns their usual names.
 
     Raises:
         ConfigError: Two columns have the same name.
     """
-    clean = [chosen.rename(name.strip().lstrip("\ufeff").strip()) for name in names]
+    clean = [chosen.rename(_clean(name)) for name in names]
     for name in clean:
         if clean.count(name) > 1:
             raise ConfigError(f"{source} has two columns named {chosen.original(name)!r}; rename or drop one")
@@ -87,6 +98,10 @@ def roles(schema: pa.Schema, source: str, chosen: Columns = USUAL) -> Roles:
         )
     if "image_uri" not in names:
         raise ConfigError(f"{source} has no column image_uri; {_hint(names)}")
+    other_corners = [name for name in names if name.lower() in ("x1", "y1", "x2", "y2")]
+    if len(other_corners) == 4 and "x0" not in names:
+        listed = ",".join(sorted(other_corners, key=lambda name: ("x1", "y1", "x2", "y2").index(name.lower())))
+        raise ConfigError(f"{source} has no columns x0, y0; if its boxes are in {listed}, add --box-column {listed}")
     for name in names:
         if name not in OWN_COLUMNS and name.lower() in OWN_COLUMNS:
             raise ConfigError(f"{source} has a column {name!r}; rename it to {name.lower()!r}, or to a different name")
@@ -265,8 +280,13 @@ def _check_types(schema: pa.Schema, source: str) -> None:
             refuse(name, "numbers")
         if name == "box" and not (_is_text(kind) or (_is_list(kind) and _is_number(kind.value_type))):
             refuse(name, "lists of four numbers")
-        if name == "boxes" and not (_is_text(kind) or (_is_list(kind) and _is_list(kind.value_type))):
+        if name == "boxes" and not (_is_text(kind) or (_is_list(kind) and _holds_boxes(kind.value_type))):
             refuse(name, "lists of lists of four numbers")
+
+
+def _holds_boxes(kind: pa.DataType) -> bool:
+    """Return whether values of a column ``boxes`` are boxes, or the four numbers of one."""
+    return _is_list(kind) or _is_number(kind) or _is_text(kind)
 
 
 def has_bytes(kind: pa.DataType) -> bool:

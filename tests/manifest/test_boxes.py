@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.manifest.boxes import Boxes, expand, from_columns, from_lists, from_values
+from pipeline.manifest.manifest import open_manifest, read
+from pipeline.storage.files import Files
 
 NUMBERS = st.one_of(st.floats(width=32), st.integers(-5, 5).map(float), st.none())
 
@@ -62,6 +66,15 @@ def test_four_columns() -> None:
         ("1,2,,4", "not four numbers"),
         ("a,b,c,d", "not four numbers"),
         ("nan,2,3,4", "not finite"),
+        ([float("nan")] * 4, None),
+        ([None, float("nan"), None, None], None),
+        ([None] * 3, "box has 3 numbers"),
+        (
+            [0, 0, 1, 1],
+            "seems to be shares of the image; give pixels: multiply by its size, or give no box for the complete image",
+        ),
+        ("0,0,1.0,1", "seems to be shares"),
+        ([0, 0, 2, 1], [0, 0, 2, 1]),
         ("1e999,2,3,4", "not finite"),
         ("0,0,10,10,", "is not four numbers"),
         (7, "box has 1 numbers"),
@@ -85,3 +98,56 @@ def test_lists_of_boxes_become_several_items() -> None:
     results = outcome(from_values(boxes))
     assert results[:7] == [[1, 2, 3, 4], [5, 6, 7, 8], None, None, [1, 2, 3, 4], [1, 2, 3, 4], None]
     assert all(isinstance(message, str) for message in results[7:])
+
+
+BOTH = [[1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+@pytest.mark.parametrize(
+    ("value", "parsed"),
+    [
+        ([1, 2, 3, 4], [[1, 2, 3, 4]]),
+        ("[1, 2, 3, 4]", [[1, 2, 3, 4]]),
+        ("1,2,3,4", [[1, 2, 3, 4]]),
+        ("(1 2 3 4)", [[1, 2, 3, 4]]),
+        ("1;2;3;4", [[1, 2, 3, 4]]),
+        (["1", "2", "3", "4"], [[1, 2, 3, 4]]),
+        (["1,2,3,4", "5 6 7 8"], BOTH),
+        ("[(1, 2, 3, 4), (5, 6, 7, 8)]", BOTH),
+        ("(1,2,3,4),(5,6,7,8)", BOTH),
+        ("[1,2,3,4];[5,6,7,8]", BOTH),
+        ("1,2,3,4;5,6,7,8", BOTH),
+        ("1 2 3 4 | 5 6 7 8", BOTH),
+        ("1,2,3,4\n5,6,7,8\n", BOTH),
+        ("[[1 2 3 4]\n [5 6 7 8]]", BOTH),
+        ("[array([1, 2, 3, 4]), array([5, 6, 7, 8])]", BOTH),
+        ([[1, 2, 3, 4], [float("nan")] * 4, [None] * 4], [[1, 2, 3, 4]]),
+        ([None] * 4, [None]),
+        ("None", [None]),
+        ("[[null, null, null, null]]", [None]),
+        (float("nan"), [None]),
+        ([1, 2, 3], ["box has 3 numbers; give four: x0, y0, x1, y1"]),
+        ([1, 2, 3, 4, 5, 6, 7, 8], ["box has 8 numbers; give four: x0, y0, x1, y1"]),
+        ("left (1,2,3,4)", ["box 'left (1,2,3,4)' is not four numbers; give x0, y0, x1, y1 in pixels, or no box"]),
+        ("1,2,3;4,5,6", ["box '1,2,3;4,5,6' is not four numbers; give x0, y0, x1, y1 in pixels, or no box"]),
+        ("(1,2,3,4),(5,6)", ["box '(1,2,3,4),(5,6)' is not four numbers; give x0, y0, x1, y1 in pixels, or no box"]),
+        ([None], ["box has 1 numbers; give four: x0, y0, x1, y1"]),
+    ],
+)
+def test_forms_of_several_boxes(value: Any, parsed: list[Any]) -> None:
+    _, boxes, _ = expand([value])
+    assert outcome(from_values(boxes)) == parsed
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.float64()), pa.large_list(pa.int32()), pa.list_(pa.int64(), 4), pa.list_(pa.string())]
+)
+def test_a_column_of_single_boxes_may_be_named_boxes(tmp_path: Path, kind: pa.DataType) -> None:
+    values = [[1, 2, 3, 4], None, [5, 6, 7, 8]]
+    texts = [box and list(map(str, box)) for box in values]
+    boxes = pa.array(texts if kind == pa.list_(pa.string()) else values, kind)
+    pq.write_table(pa.table({"image_uri": ["a.jpg", "b.jpg", "c.jpg"], "boxes": boxes}), tmp_path / "m.parquet")
+    manifest = open_manifest(str(tmp_path / "m.parquet"), Files())
+    (items,) = read(manifest, manifest.fragments[0], Files())
+    assert items["box"].to_pylist() == values
+    assert items["error_code"].null_count == 3
