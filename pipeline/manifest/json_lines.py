@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from pipeline.config.columns import Columns
 from pipeline.errors import ConfigError
-from pipeline.manifest.items import CORNERS, OWN_COLUMNS, USUAL, clean_names
-from pipeline.manifest.table_files import HEAD_BYTES, ROWS, TABLE_BYTES, open_text, translate_errors
+from pipeline.log import log
+from pipeline.manifest.items import CORNERS, OWN_COLUMNS, UNNAMED, USUAL, clean_names, is_name
+from pipeline.manifest.table_files import HEAD_BYTES, ROWS, TABLE_BYTES, not_utf8, open_text, translate_errors
 from pipeline.storage.files import Files
 from pipeline.storage.uris import redact
 
@@ -40,6 +41,9 @@ def json_schema(rows: Iterable[dict[str, Any]], source: str, chosen: Columns = U
             types.setdefault(name, set()).add(kind)
     if not types:
         raise ConfigError(f"the manifest {source} is empty; give one JSON object per line, each with an image_uri")
+    unnamed = [types.pop(name) for name in list(types) if not is_name(name)]
+    if unnamed:
+        log.warning(UNNAMED.format(source))
     names = clean_names(list(types), source, chosen)
     return pa.schema([_json_field(name, kinds) for name, kinds in zip(names, types.values(), strict=True)])
 
@@ -60,7 +64,7 @@ def _json_field(name: str, kinds: set[type]) -> pa.Field:
 def json_rows(lines: Iterator[JsonLine], uri: str, schema: pa.Schema, chosen: Columns = USUAL) -> Iterator[pa.Table]:
     """Yield tables of at most ``ROWS`` rows with the types of ``schema``."""
     for chunk in _chunks(lines):
-        names = list(dict.fromkeys(name for row in chunk for name in row))
+        names = list(filter(is_name, dict.fromkeys(name for row in chunk for name in row)))
         columns = {}
         for name, clean in zip(names, clean_names(names, redact(uri), chosen), strict=True):
             columns[clean] = _json_column(clean, [row.get(name) for row in chunk], schema.field(clean))
@@ -155,7 +159,10 @@ def json_lines(uri: str, files: Files) -> Iterator[JsonLine]:
         for number, line in enumerate(iter(lambda: reader.readline(MAX_LINE_BYTES + 1), b""), 1):
             if len(line) > MAX_LINE_BYTES:
                 raise ConfigError(f"{redact(uri)}: line {number} has more than {MAX_LINE_BYTES} bytes; write one item per line")
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise not_utf8(uri, number, error) from None
             if not text.strip():
                 continue
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import re
@@ -66,6 +67,30 @@ def open_text(uri: str, files: Files) -> Iterator[Any]:
     """Open a file sequentially, and decompress it if its name ends in .gz."""
     with files.open_input(uri, sequential=True) as source:
         yield pa.CompressedInputStream(source, "gzip") if uri.lower().endswith(".gz") else source
+
+
+def check_utf8(uri: str, files: Files) -> None:
+    """Check that each line of a text file is UTF-8.
+
+    Raises:
+        ConfigError: It names the first line that isn't.
+    """
+    with open_text(uri, files) as stream:
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        lines, block = 1, b""
+        try:
+            while block := stream.read(HEAD_BYTES):
+                lines += decoder.decode(block).count("\n")
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            raise not_utf8(uri, lines + error.object[: error.start].count(b"\n"), error) from None
+
+
+def not_utf8(uri: str, line: int, error: UnicodeDecodeError) -> ConfigError:
+    """Return the error about a line of text."""
+    return ConfigError(
+        f"{redact(uri)}: line {line} is not UTF-8 (byte 0x{error.object[error.start]:02x}); save the file as UTF-8"
+    )
 
 
 def table_kind(uri: str, suffixes: Mapping[str, TableKind]) -> TableKind | None:

@@ -6,9 +6,6 @@ see ``json_lines``.
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,20 +15,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from pipeline.config.columns import Columns
 from pipeline.errors import ConfigError
+from pipeline.log import log
 from pipeline.manifest.cells import Cells, Column, find_cells
 from pipeline.manifest.columns import check_columns
-from pipeline.manifest.items import OWN_COLUMNS, USUAL, clean_names, has_bytes, roles
+from pipeline.manifest.csv_tables import csv_rows, csv_schema
+from pipeline.manifest.items import OWN_COLUMNS, UNNAMED, USUAL, clean_names, has_bytes, is_name, roles
 from pipeline.manifest.json_lines import json_lines, json_rows, json_schema
 from pipeline.manifest.layouts import Layout, Placement
 from pipeline.manifest.partitions import Partition, add_columns, add_fields, partition_of
 from pipeline.manifest.pieces import pieces
 from pipeline.manifest.shards import shard_rows, shard_schema, without_image
-from pipeline.manifest.table_files import HEAD_BYTES, ROWS, TABLE_BYTES, TableKind, open_text, translate_errors
+from pipeline.manifest.table_files import ROWS, TABLE_BYTES, TableKind, translate_errors
 from pipeline.storage.files import Files
 from pipeline.storage.uris import redact
 
@@ -52,9 +50,6 @@ PEEK_BYTES = 2**20
 
 SCHEMA_THREADS = 16
 """Files whose schemas are read concurrently."""
-
-_CSV_BLOCK = 4 << 20
-_CSV = "CSV file in UTF-8"
 
 
 @dataclass(frozen=True)
@@ -96,8 +91,8 @@ def column_names(kind: TableKind, uri: str, files: Files) -> list[str]:
         return list(shard_schema(uri, files).names)
     if kind == "jsonl":
         rows = (line.row for line in islice(json_lines(uri, files), FIRST_ROWS))
-        return clean_names(list(dict.fromkeys(column for row in rows for column in row)), redact(uri))
-    schema, _ = (_parquet_schema if kind == "parquet" else _csv_schema)(uri, files, USUAL)
+        return clean_names(list(filter(is_name, dict.fromkeys(column for row in rows for column in row))), redact(uri))
+    schema = csv_schema(uri, files, USUAL) if kind == "csv" else _parquet_schema(uri, files, USUAL, tell=False)[0]
     return list(schema.names)
 
 
@@ -175,12 +170,12 @@ def read_rows(
     if kind == "parquet":
         tables = _parquet_rows(fragment, files, chosen)
     elif kind == "csv":
-        tables = _csv_rows(fragment.uri, files, chosen)
+        tables = csv_rows(fragment.uri, files, chosen)
     elif kind == "tar":
         tables = shard_rows(fragment.uri, schema, files, chosen)
     else:
         tables = json_rows(json_lines(fragment.uri, files), fragment.uri, schema, chosen)
-    return (fragment.complete(table, chosen) for table in tables)
+    return (fragment.complete(_without_blank(table), chosen) for table in tables)
 
 
 def _add_id_field(schema: pa.Schema, chosen: Columns) -> pa.Schema:
@@ -190,10 +185,17 @@ def _add_id_field(schema: pa.Schema, chosen: Columns) -> pa.Schema:
     return schema.append(schema.field("item_id").with_name(chosen.id))
 
 
-def _parquet_schema(uri: str, files: Files, chosen: Columns) -> tuple[pa.Schema, list[Fragment]]:
+def _csv_schema(uri: str, files: Files, chosen: Columns) -> tuple[pa.Schema, list[Fragment]]:
+    return csv_schema(uri, files, chosen), [Fragment(uri)]
+
+
+def _parquet_schema(uri: str, files: Files, chosen: Columns, *, tell: bool = True) -> tuple[pa.Schema, list[Fragment]]:
     with translate_errors(uri, "Parquet file"), files.open_input(uri) as source:
         file = pq.ParquetFile(source, buffer_size=PEEK_BYTES, pre_buffer=False)  # a first value costs no row group
-        schema = file.schema_arrow
+        raw = file.schema_arrow
+        schema = pa.schema([field for field in raw if is_name(field.name)], metadata=raw.metadata)
+        if tell and len(schema) < len(raw):
+            log.warning(UNNAMED.format(redact(uri)))
         names = clean_names(schema.names, redact(uri), chosen)
         cells = find_cells(file, list(map(Column, schema.names, names, schema.types)), chosen.image)
         counts = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
@@ -233,7 +235,7 @@ def _check_cells(row_group: Any, names: Sequence[str], uri: str) -> None:
 def _parquet_rows(fragment: Fragment, files: Files, chosen: Columns) -> Iterator[pa.Table]:
     with translate_errors(fragment.uri, "Parquet file"), files.open_input(fragment.uri) as source:
         file = pq.ParquetFile(source)
-        columns = [field.name for field in file.schema_arrow if not has_bytes(field.type)]
+        columns = [field.name for field in file.schema_arrow if is_name(field.name) and not has_bytes(field.type)]
         names = clean_names(columns, redact(fragment.uri), chosen)
         # As dictionaries, repeated texts are in memory once.
         texts = [
@@ -281,80 +283,15 @@ def _small_tables(table: pa.Table) -> Iterator[pa.Table]:
     return pieces(table, sizes, TABLE_BYTES)
 
 
-def _csv_schema(uri: str, files: Files, chosen: Columns) -> tuple[pa.Schema, list[Fragment]]:
-    names, _ = _csv_header(uri, files)
-    clean = clean_names([name for name in names if name.strip()], redact(uri), chosen)
-    return pa.schema([(name, pa.string()) for name in clean]), [Fragment(uri)]
-
-
-def _csv_header(uri: str, files: Files) -> tuple[list[str], bool]:
-    """Return the unmodified column names, and whether a row follows. Columns without a name are read by nobody."""
-    with translate_errors(uri, _CSV), open_text(uri, files) as stream:
-        head = stream.read(HEAD_BYTES)
-        # The end of the head may split a character; the end of the file may not.
-        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head, final=len(head) < HEAD_BYTES)
-        reader = csv.reader(io.StringIO(text, newline=""))
-        names = next((record for record in reader if record), [])
-        has_rows = any(record for record in reader)
-    if not names:
-        raise ConfigError(f"the manifest {redact(uri)} is empty; its first line must name the columns, one of them image_uri")
-    if len(names) == 1 and any(mark in names[0] for mark in ";\t"):
-        raise ConfigError(f"the manifest {redact(uri)} is not separated by commas; write it with commas")
-    return names, has_rows
-
-
-def _csv_rows(uri: str, files: Files, chosen: Columns) -> Iterator[pa.Table]:
-    names, has_rows = _csv_header(uri, files)
-    if not has_rows:
-        return
-    columns = [name for name in names if name.strip()]
-    clean = clean_names(columns, redact(uri), chosen)
-    invalid: list[Any] = []
-
-    def reject(row: Any) -> str:
-        invalid.append(row)
-        return "error"
-
-    options: dict[str, Any] = {
-        "read_options": pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK, use_threads=False),
-        "parse_options": pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=reject),
-        "convert_options": pyarrow.csv.ConvertOptions(
-            include_columns=columns,
-            column_types=dict.fromkeys(columns, pa.string()),
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-            null_values=[""],
-        ),
-    }
-    own = [name for name in OWN_COLUMNS if name in clean]
-    with translate_errors(uri, _CSV), open_text(uri, files) as stream:
-        try:
-            for batch in pyarrow.csv.open_csv(stream, **options):
-                for start in range(0, batch.num_rows, ROWS):
-                    rows = pa.Table.from_batches([batch.slice(start, ROWS)]).rename_columns(clean)
-                    yield _trim(_without_blank(rows), own)
-        except pa.ArrowInvalid as error:
-            if not invalid:
-                raise
-            raise ConfigError(
-                f"{redact(uri)}: row {invalid[0].number} has {invalid[0].actual_columns} columns, the first row has "
-                f"{len(names)}; quote values that contain a comma"
-            ) from error
-
-
 def _without_blank(table: pa.Table) -> pa.Table:
     """Drop rows of empty cells, which spreadsheets write below their last row."""
     filled = np.zeros(table.num_rows, np.bool_)
     for column in table.columns:
-        filled |= pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(column), ""), False).to_numpy()
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            filled |= pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(column.cast(kind)), ""), False).to_numpy()
+        else:
+            filled |= column.is_valid().to_numpy()
         if filled.all():
             return table
     return table.filter(pa.array(filled))
-
-
-def _trim(table: pa.Table, names: list[str]) -> pa.Table:
-    """Remove spaces around the values of these columns, which often follow commas."""
-    for name in names:
-        index = table.schema.get_field_index(name)
-        table = table.set_column(index, name, pc.utf8_trim_whitespace(table.column(index)))
-    return table

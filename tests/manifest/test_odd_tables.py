@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,76 @@ def test_blank_rows_and_columns_of_spreadsheets_are_left_out(tmp_path: Path) -> 
     rows = items_of(written(tmp_path, "m.csv", text))
     assert [(row["item_id"], row["error_code"]) for row in rows] == [("1", None), ("2", None)]
     assert set(rows[0]) == {"item_id", "output_name", "image_uri", "box", "error_code", "error_detail"}
+
+
+BLANK: dict[str, Any] = {"image_uri": None, "item_id": None, "n": None, "tags": None}
+
+
+def test_blank_rows_of_other_formats_are_left_out(tmp_path: Path) -> None:
+    rows = [BLANK, {"image_uri": "a.jpg", "item_id": "1", "n": 0, "tags": []}, BLANK | {"image_uri": " "}, BLANK | {"n": 4}]
+    schema = pa.schema(
+        [("image_uri", pa.string()), ("item_id", pa.string()), ("n", pa.int64()), ("tags", pa.list_(pa.string()))]
+    )
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "m.parquet")
+    lines = ["{}", *map(json.dumps, rows), "", "{}"]
+    for path in (tmp_path / "m.parquet", written(tmp_path, "m.jsonl", "\n".join(lines))):
+        found = items_of(path)
+        assert [(row["item_id"], row["error_code"]) for row in found][:1] == [("1", None)]
+        assert [row["error_code"] for row in found][1:] == ["item"], "a row with a value but no image is no blank row"
+
+
+@pytest.mark.parametrize("start", [",,\n", ",,\n,,\n\n", "\n\n , ,\r\n", "\ufeff,,\n", '"","",""\n'])
+def test_blank_rows_above_the_names_are_left_out(tmp_path: Path, start: str) -> None:
+    rows = items_of(written(tmp_path, "m.csv", f"{start}image_uri,item_id,\na.jpg,1,\nb.jpg,2,\n"))
+    assert [row["item_id"] for row in rows] == ["1", "2"]
+
+
+def test_rows_of_commas_may_be_wider_than_the_table(tmp_path: Path) -> None:
+    rows = items_of(written(tmp_path, "m.csv", 'image_uri,item_id\na.jpg,1\n,,,\n" ",,,\nb.jpg,2\n,,,,,,\n'))
+    assert [row["item_id"] for row in rows] == ["1", "2"]
+    with pytest.raises(ConfigError, match=r"m\.csv: row 3 has 4 columns, the first row has 2; quote values"):
+        items_of(written(tmp_path, "m.csv", "image_uri,item_id\na.jpg,1\n,,,x\n"))
+
+
+LATIN = "caf\xe9.jpg".encode("latin-1")
+
+
+@pytest.mark.parametrize("blocks", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "first", "row", "last"),
+    [
+        ("m.csv", b"image_uri,t\n", b"a.jpg,x\n", LATIN + b",x\nb.jpg,x\n"),
+        ("m.jsonl", b"", b'{"image_uri": "a.jpg"}\n', b'{"image_uri": "' + LATIN + b'"}\n'),
+    ],
+)
+def test_the_line_that_is_not_utf8_is_named(
+    tmp_path: Path, name: str, first: bytes, row: bytes, last: bytes, blocks: int
+) -> None:
+    """Also behind the part of the file that is read to find the columns."""
+    count = 3 + blocks * 150_000
+    (tmp_path / name).write_bytes(first + row * count + last)
+    line = count + 1 + bool(first)
+    with pytest.raises(ConfigError, match=rf"{name}: line {line} is not UTF-8 \(byte 0xe9\); save the file as UTF-8"):
+        items_of(tmp_path / name)
+
+
+def test_a_character_that_ends_too_early_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_bytes(b"image_uri\na.jpg\ncaf\xc3")
+    with pytest.raises(ConfigError, match=r"m\.csv: line 3 is not UTF-8 \(byte 0xc3\)"):
+        items_of(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("names", [("",), ("", " "), ("\ufeff", "\t")])
+def test_values_without_a_name_are_left_out_and_told(
+    tmp_path: Path, names: tuple[str, ...], logged: list[logging.LogRecord]
+) -> None:
+    row = {"image_uri": "a.jpg", "t": "x"} | dict.fromkeys(names, "lost")
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "m.parquet")
+    for path in (tmp_path / "m.parquet", written(tmp_path, "m.jsonl", json.dumps(row))):
+        logged.clear()
+        (found,) = items_of(path)
+        assert (Path(found["image_uri"]).name, found["t"]) == ("a.jpg", "x") and "lost" not in found.values()
+        assert [one.getMessage() for one in logged] == [f"{path}: columns without a name are left out"]
 
 
 def test_columns_without_a_name_are_left_out(tmp_path: Path) -> None:
