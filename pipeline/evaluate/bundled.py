@@ -30,7 +30,7 @@ from pipeline.log import set_up_logging
 from pipeline.manifest.box_copies import with_rough_boxes
 from pipeline.manifest.build import write_manifest
 from pipeline.manifest.corruptions import MARK, with_corruptions
-from pipeline.manifest.ground_truth import from_hub
+from pipeline.manifest.unpack import from_hub
 from pipeline.output.output import Output
 from pipeline.paths import CONFIGS, WEIGHTS
 from pipeline.storage.allowlist import AllowList

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -86,7 +87,7 @@ def _stem(path: str) -> str:
 
 
 def write_manifest(table: pa.Table, target: str, files: Files) -> None:
-    """Write a manifest as CSV (lists as JSON text), Parquet or JSON Lines, depending on its name.
+    """Write a manifest as CSV (lists and structs as JSON text), Parquet or JSON Lines, depending on its name.
 
     URIs of images, masks and annotations below the manifest's folder become relative.
 
@@ -101,20 +102,24 @@ def write_manifest(table: pa.Table, target: str, files: Files) -> None:
     sink = io.BytesIO()
     match os.path.splitext(target)[1].lower():  # noqa: PTH122  a URI is no Path
         case ".csv":
-            pyarrow.csv.write_csv(_with_json_lists(table), sink)
+            pyarrow.csv.write_csv(_with_json_text(table), sink)
         case ".parquet":
             pq.write_table(table, sink)
         case ".jsonl" | ".ndjson":
-            sink.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in table.to_pylist())
+            sink.writelines(_to_json(row).encode() + b"\n" for row in table.to_pylist())
         case other:
             raise ConfigError(f"a manifest's name must end in .csv, .parquet or .jsonl, not {other or 'nothing'!r}")
     files.write(target, sink.getvalue())
 
 
-def _with_json_lists(table: pa.Table) -> pa.Table:
+def _with_json_text(table: pa.Table) -> pa.Table:
     for index, field in enumerate(table.schema):
-        if pa.types.is_list(field.type) or pa.types.is_large_list(field.type) or pa.types.is_fixed_size_list(field.type):
+        if pa.types.is_nested(field.type):
             values = table[field.name].to_pylist()
-            texts = [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
+            texts = [None if value is None else _to_json(value) for value in values]
             table = table.set_column(index, field.name, pa.array(texts, pa.string()))
     return table
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)  # dates and decimals as text
