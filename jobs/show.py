@@ -57,6 +57,7 @@ def _write_sheet(output: Output, target: str) -> None:
     from pipeline.config.job import Limits
     from pipeline.imaging.decode import decode
     from pipeline.imaging.sheet import Entry, contact_sheet
+    from pipeline.imaging.validate import decode_cutout, decode_mask
     from pipeline.output.summary import worst
     from pipeline.quality.reasons import explain
 
@@ -65,5 +66,6 @@ def _write_sheet(output: Output, target: str) -> None:
         photo = decode(files.read(row["image_uri"]), Limits())
         caption = f"{row['item_id']}  quality {row['quality']:.2f}  {'; '.join(map(explain, row['reasons']))}"
         box = tuple(row["box"]) if row["box"] else None
-        entries.append(Entry(photo, output.read(row["mask_path"]), output.read(row["cutout_path"]), box, caption))
+        mask, cutout = output.load(row["mask_path"], decode_mask), output.load(row["cutout_path"], decode_cutout)
+        entries.append(Entry(photo, mask, cutout, box, caption))
     files.write(target, contact_sheet(entries))

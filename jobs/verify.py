@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,7 +61,7 @@ def verify(
         out.print_json(json.dumps({folder: asdict(report) | {"sound": report.sound} for folder, report in reports.items()}))
     else:
         for folder, report in reports.items():
-            _print_report(folder, report)
+            _print_report(folder, report, repaired=repair)
     raise SystemExit(0 if all(report.sound for report in reports.values()) else 1)
 
 
@@ -84,7 +85,7 @@ def _verify(output: Output, manifest: str | None, columns: Columns, sample: floa
     return check(output, opened, sample=sample, each=each)
 
 
-def _print_report(folder: str, report: VerifyReport) -> None:
+def _print_report(folder: str, report: VerifyReport, *, repaired: bool) -> None:
     from pipeline.output.findings import KINDS
 
     out.print(f"[bold]{escape(folder)}[/]")
@@ -95,5 +96,7 @@ def _print_report(folder: str, report: VerifyReport) -> None:
         for kind, count in report.counts.items():
             findings.add_row(kind, str(count), KINDS[kind], escape(report.examples[kind][0]))
         out.print(findings)
-    if report.repaired:
+    if repaired:
         out.print(f"  {report.repaired} rows were removed; run the same command as before to make these items again")
+    elif report.repairable:
+        out.print(f"  to repair it: matteline verify --repair {shlex.quote(folder)}, then the same run again", markup=False)

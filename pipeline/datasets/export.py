@@ -28,11 +28,12 @@ from pipeline.errors import ConfigError, DecodeError, FetchError, ItemError, Ite
 from pipeline.imaging.rle import binarize
 from pipeline.imaging.validate import decode_mask
 from pipeline.log import PassProgress
+from pipeline.output.layout import REPAIR
 from pipeline.output.output import Output
 from pipeline.output.photos import manifest_folder, photo_roots
 from pipeline.storage import uris
 from pipeline.storage.allowlist import AllowList, display_uri
-from pipeline.types import Mask, Size
+from pipeline.types import Size
 
 THREADS = 16
 WAITING_BYTES = 256 * 1024 * 1024
@@ -282,10 +283,9 @@ def _make(output: Output, forms: Sequence[Form], allowlist: AllowList, picture: 
 def _object(output: Output, row: Row, size: Size) -> Object:
     path = row["mask_path"]
     try:
-        png = output.read(path)
-        mask: Mask = decode_mask(png)
+        png, mask = output.load(path, lambda data: (data, decode_mask(data)))
     except (FetchError, DecodeError) as error:
-        raise StorageError(f"the mask {path} cannot be read: {error}; run matteline verify") from error
+        raise StorageError(f"a mask cannot be read: {error}") from error
     if mask.shape != size:
-        raise StorageError(f"the mask {path} does not have its image's size; run matteline verify")
+        raise StorageError(f"the mask {path} does not have its image's size; {REPAIR}")
     return Object(row, png, mask, binarize(mask))

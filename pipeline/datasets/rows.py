@@ -23,6 +23,7 @@ from pipeline.errors import ConfigError, StorageError
 from pipeline.manifest.items import has_bytes
 from pipeline.output.buckets import Buckets, bucket_count
 from pipeline.output.index import read_index
+from pipeline.output.layout import REPAIR
 from pipeline.output.output import Output
 from pipeline.schema import INDEX
 
@@ -86,7 +87,7 @@ def _add_part(found: Survey, part: pa.Table, output: Output) -> None:
     if not rows.num_rows:
         return
     if incomplete := [column for column in NEEDED if rows[column].null_count]:
-        raise StorageError(f"a row with a mask has no {incomplete[0]}; run matteline verify {output.folder}")
+        raise StorageError(f"a row with a mask has no {incomplete[0]}; {REPAIR}")
     labels = {name: _text(rows, name) for name in LABELS}
     found.has |= {name for name in LABELS if name in rows.column_names}
     found.categories |= set(pc.unique(labels["category"]).to_pylist())

@@ -17,7 +17,7 @@ from pipeline.errors import DecodeError, FetchError, ItemRefused, MaskError, Sto
 from pipeline.evaluate.schema import EVALUATION
 from pipeline.imaging.ground_truth import decode_ground_truth
 from pipeline.imaging.validate import decode_mask
-from pipeline.output.layout import part_name
+from pipeline.output.layout import REPAIR, part_name
 from pipeline.output.output import Output
 from pipeline.quality.metrics import measure
 from pipeline.quality.tags import tags
@@ -124,9 +124,9 @@ def _read(item: dict[str, Any], context: MeasureContext) -> tuple[bytes, bytes]:
     if item["mask_path"] is None:
         raise MaskError("the index has no mask_path; run the job again with mask in recipe.outputs")
     try:
-        return truth, context.output.read(item["mask_path"])
+        return truth, context.output.load(item["mask_path"], bytes)
     except FetchError as error:
-        raise MaskError(f"the mask cannot be read: {error}; see matteline verify") from error
+        raise MaskError(f"the mask cannot be read: {error}") from error
 
 
 def _measure(item: dict[str, Any], truth_file: bytes, mask_file: bytes, context: MeasureContext) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def _measure(item: dict[str, Any], truth_file: bytes, mask_file: bytes, context:
     try:
         mask = decode_mask(mask_file)
     except DecodeError as error:
-        raise MaskError(f"the mask {item['mask_path']} cannot be read: {error}; see matteline verify") from error
+        raise MaskError(f"the mask {item['mask_path']} cannot be read: {error}; {REPAIR}") from error
     subject = f"the ground truth {display_uri(item['truth_uri'])}"
     try:
         truth = decode_ground_truth(truth_file, context.limits)

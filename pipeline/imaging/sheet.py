@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pipeline.types import Pixels, Size
+from pipeline.types import Mask, Pixels, Size
 
 CELL = Size(height=180, width=240)
 GAP_PX = 8
@@ -18,11 +18,11 @@ SQUARE_PX = 12
 
 
 class Entry(NamedTuple):
-    """One item: photo (H, W, 3), PNG files of mask and cutout, the prompt's box, and a caption."""
+    """One item: photo (H, W, 3), mask (H, W), cutout as colours and opacity, the prompt's box, and a caption."""
 
     photo: Pixels
-    mask: bytes
-    cutout: bytes
+    mask: Mask
+    cutout: tuple[Pixels, Mask]
     box: tuple[float, ...] | None
     caption: str
 
@@ -44,7 +44,7 @@ def contact_sheet(entries: Iterable[Entry], columns: int = 2) -> bytes:
 def _strip(entry: Entry) -> Image.Image:
     strip = Image.new("RGB", (3 * CELL.width + 2 * GAP_PX, CELL.height + CAPTION_PX), "white")
     photo = Image.fromarray(entry.photo)
-    cells = [_cell(photo), _cell(Image.open(io.BytesIO(entry.mask))), _cell(Image.open(io.BytesIO(entry.cutout)))]
+    cells = [_cell(photo), _cell(Image.fromarray(entry.mask)), _cell(Image.fromarray(np.dstack(entry.cutout)))]
     if entry.box is not None:
         scale = cells[0].width / photo.width
         x0, y0, x1, y1 = (value * scale for value in entry.box)

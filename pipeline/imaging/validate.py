@@ -66,7 +66,7 @@ def decode_cutout(data: bytes) -> tuple[Pixels, Mask]:
     """
     decode(data, NO_LIMITS)  # detects damage
     if sniff(data) != "PNG" or (image := PngImagePlugin.PngImageFile(io.BytesIO(data))).mode != "RGBA":
-        raise DecodeError("it is not an RGBA PNG; run matteline verify")
+        raise DecodeError("it is not an RGBA PNG")
     pixels = np.asarray(image)
     return pixels[..., :3], pixels[..., 3]
 

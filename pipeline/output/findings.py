@@ -24,6 +24,9 @@ KINDS = {
 }
 """Kinds of findings."""
 
+REPAIRABLE = {"incoherent", "absent", "changed", "undecodable", "unreadable"}
+"""Those that ``matteline verify --repair`` removes, so that the next run makes the items again."""
+
 
 @dataclass
 class VerifyReport:
@@ -43,6 +46,11 @@ class VerifyReport:
     def sound(self) -> bool:
         """Return True if there are no findings."""
         return not self.counts
+
+    @property
+    def repairable(self) -> bool:
+        """Return True if something was found that ``matteline verify --repair`` would repair."""
+        return bool(REPAIRABLE & self.counts.keys())
 
     def add(self, kind: str, *examples: str, count: int = 1) -> None:
         """Add ``count`` findings, of which some are named."""

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.concurrency import map_ahead
 from pipeline.errors import FetchError, StorageError
 from pipeline.manifest.id_set import IdSet, contains, hash_ids, merge_ids
+from pipeline.output.layout import REPAIR
 from pipeline.output.output import Output
 from pipeline.quality.expectation import Expectation
 from pipeline.schema import INDEX, STATUSES
@@ -236,7 +237,7 @@ def _opened(part: FileInfo, files: Files) -> Iterator[pq.ParquetFile]:
     except (pa.ArrowException, *library_errors()) as error:
         if not is_corruption(error):
             raise StorageError(describe_error(error, part.uri)) from error
-        raise DamagedPart(f"{redact(part.uri)} is damaged; run matteline verify --repair, then the same run again") from error
+        raise DamagedPart(f"{redact(part.uri)} is damaged; {REPAIR}") from error
 
 
 def _open(source: Any) -> pq.ParquetFile:

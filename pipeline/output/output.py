@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
-from pipeline.errors import ConfigError, FetchError, StorageError, WriteError
-from pipeline.output.layout import Layout, is_inside
+from pipeline.errors import ConfigError, DecodeError, FetchError, StorageError, WriteError
+from pipeline.output.layout import REPAIR, Layout, is_inside
 from pipeline.storage.backend import FileInfo
+from pipeline.storage.errors import is_missing
 from pipeline.storage.files import Files
 from pipeline.storage.uris import join
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,24 @@ class Output:
             FetchError: It cannot be read, or leads out of the output.
         """
         if not is_inside(path):
-            raise FetchError(f"{path!r} in the index is not a path inside the output; run matteline verify")
+            raise FetchError(f"{path!r} in the index is not a path inside the output; {REPAIR}")
         return self.files.read(self.layout.uri(path))
+
+    def load(self, path: str, decode: Callable[[bytes], T]) -> T:
+        """Read and decode an object by its path in the index. The messages say how to repair it.
+
+        Raises:
+            FetchError: It cannot be read, or leads out of the output.
+            DecodeError: It is damaged.
+        """
+        try:
+            return decode(self.read(path))
+        except FetchError as error:
+            if error.__cause__ is None or not is_missing(error.__cause__):
+                raise  # a store that is away has lost nothing
+            raise FetchError(f"{self.layout.uri(path)} is missing; {REPAIR}") from error
+        except DecodeError as error:
+            raise DecodeError(f"{self.layout.uri(path)}: {error}; {REPAIR}") from error
 
     def write(self, uri: str, data: bytes) -> None:
         """Write an object that belongs to no item.

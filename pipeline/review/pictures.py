@@ -118,7 +118,7 @@ def _load(output: Output, allowlist: AllowList, windows: Mapping[str, tuple[int,
     entry = Entry(row)
     photo, (colours, mask) = _photo(output.files, allowlist, entry), _cutout(output, entry)
     if mask is None and row["mask_path"] is not None:
-        mask = _read(entry, "mask", lambda: decode_mask(output.read(row["mask_path"])))
+        mask = _read(entry, "mask", lambda: output.load(row["mask_path"], decode_mask))
     if photo is not None and mask is not None and photo.shape[:2] != mask.shape:
         entry.missing.append(Missing("photo", "it has changed since the run: its size differs from the mask's"))
     try:
@@ -155,7 +155,7 @@ def _photo(files: Files, allowlist: AllowList, entry: Entry) -> Pixels | None:
 
 def _cutout(output: Output, entry: Entry) -> tuple[Pixels | None, Mask | None]:
     path = entry.row["cutout_path"]
-    found = None if path is None else _read(entry, "cutout", lambda: decode_cutout(output.read(path)))
+    found = None if path is None else _read(entry, "cutout", lambda: output.load(path, decode_cutout))
     return found or (None, None)
 
 
@@ -164,4 +164,4 @@ def _rendition(output: Output, entry: Entry, made: Mapping[str, Any]) -> Shown:
     shown = Shown(name, path, (made["note"] or "")[:MAX_CHARS], None)
     if path is None or path.endswith(".json"):
         return shown
-    return shown._replace(picture=_read(entry, name, lambda: preview(*decode_picture(output.read(path)))))
+    return shown._replace(picture=_read(entry, name, lambda: preview(*output.load(path, decode_picture))))

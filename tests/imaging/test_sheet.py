@@ -5,7 +5,6 @@ import io
 import numpy as np
 from PIL import Image
 
-from pipeline.imaging.png import encode_cutout, encode_mask
 from pipeline.imaging.sheet import CELL, Entry, contact_sheet
 
 
@@ -13,7 +12,7 @@ def entry(height: int, width: int) -> Entry:
     photo = np.full((height, width, 3), (200, 30, 30), np.uint8)
     mask = np.zeros((height, width), np.uint8)
     mask[height // 4 : -height // 4, width // 4 : -width // 4] = 255
-    return Entry(photo, encode_mask(mask), encode_cutout(photo, mask), (2.0, 2.0, width - 2.0, height - 2.0), "an item")
+    return Entry(photo, mask, (photo, mask), (2.0, 2.0, width - 2.0, height - 2.0), "an item")
 
 
 def test_photo_mask_and_cutout_are_side_by_side() -> None:

@@ -142,3 +142,30 @@ def test_show_says_why_in_plain_words(tmp_path: Path, fake_settings: dict[str, A
     write_settings(output, fake_settings)
     said = " ".join(matteline("show", output.folder).split())
     assert "2 the mask disagrees with the box you asked for box_agreement" in said
+
+
+def test_whoever_finds_damage_names_its_repair(
+    request: pytest.FixtureRequest, tmp_path: Path, make_photos: Any, fake_preset: str
+) -> None:
+    command = request.getfixturevalue("matteline")
+    make_photos(tmp_path / "in", 3)
+    assert command("run", "-m", "in", "-o", "out", "-p", fake_preset).returncode == 0
+    mask, cutout = (tmp_path / "out" / kind / "photo-001.png" for kind in ("masks", "cutouts"))
+    whole = mask.read_bytes()
+    for damage in (lambda: mask.write_bytes(whole[:-40]), mask.unlink):
+        damage()
+        for words in (("show", "out", "--sheet", "s.jpg"), ("dataset", "out", "--coco", "c.json")):
+            said = command(*words)
+            assert said.returncode and "run matteline verify --repair, then the same run again" in said.stderr, words
+            assert "masks/photo-001.png" in said.stderr
+        checked = command("verify", "out")
+        assert checked.returncode == 1
+        assert f"to repair it: matteline verify --repair {tmp_path}/out, then the same run again" in checked.stdout
+    cutout.unlink()
+    said = command("report", "out")
+    assert said.returncode == 1
+    assert said.stderr.count("is missing; run matteline verify --repair, then the same run again") == 2
+    assert "1 rows were removed" in command("verify", "out", "--repair").stdout
+    assert command("run", "-m", "in", "-o", "out", "-p", fake_preset).returncode == 0
+    sound = command("verify", "out")
+    assert sound.returncode == 0 and "repair" not in sound.stdout

@@ -23,6 +23,7 @@ from pipeline.imaging.trimap import trimap_of
 from pipeline.imaging.validate import decode_cutout, decode_mask
 from pipeline.output.derived import unwanted_columns
 from pipeline.output.index import write_part
+from pipeline.output.layout import REPAIR
 from pipeline.run.context import StageContext
 from pipeline.run.stages.columns import sha256
 from pipeline.run.stages.objects import note_replacements, write_output, write_rendition
@@ -103,7 +104,7 @@ class _Source:
         self.kind = "cutout" if entry["cutout_path"] else "mask"
         self.data: bytes | FetchError
         try:
-            self.data = context.output.read(entry[f"{self.kind}_path"])
+            self.data = context.output.load(entry[f"{self.kind}_path"], bytes)
         except FetchError as error:
             self.data = error
 
@@ -113,9 +114,7 @@ class _Source:
             raise self.data
         if sha256(self.data) != self.entry[f"{self.kind}_sha256"]:
             path = self.entry[f"{self.kind}_path"]
-            raise FetchError(
-                f"{path} differs from its row in the index; run matteline verify --repair, then this command again"
-            )
+            raise FetchError(f"{path} differs from its row in the index; {REPAIR}")
         return decode_cutout(self.data) if self.kind == "cutout" else (None, decode_mask(self.data))
 
     @property
@@ -147,5 +146,5 @@ class _Source:
             raise FetchError(f"{self.entry['image_uri']} has changed since its mask was made; add --changed")
         photo = decode(data, limits)
         if photo.shape[:2] != self.mask.shape:
-            raise DecodeError(f"the mask does not have the size of {self.entry['image_uri']}; run matteline verify --repair")
+            raise DecodeError(f"the mask does not have the size of {self.entry['image_uri']}; {REPAIR}")
         return photo
