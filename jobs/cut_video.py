@@ -46,7 +46,8 @@ def are_videos(sources: Sequence[str], output: str | None, form: str | None) -> 
         ConfigError: Some are and some are not.
     """
     from pipeline.errors import ConfigError
-    from pipeline.video.extra import VIDEO_SUFFIXES, suffix_of
+    from pipeline.manifest.videos import VIDEO_SUFFIXES
+    from pipeline.video.extra import suffix_of
 
     if suffix_of(output or "") in VIDEO_SUFFIXES or (form or "").lower().lstrip(".") in {"webm", "mov", "mp4"}:
         return True
@@ -81,19 +82,19 @@ def cut_videos(
     """Cut out videos one after the other. If one of several fails, the others are still written.
 
     Raises:
-        ConfigError: Options contradict each other, or PyAV is not installed.
+        ConfigError: Options contradict each other, PyAV is not installed, or the recipe has a second model.
         ItemError: The only video failed.
         typer.Exit: Some of several failed.
     """
     from pipeline.config.rendition import parse_colour
     from pipeline.errors import ConfigError, PipelineError
-    from pipeline.video.extra import check_installed
+    from pipeline.video.extra import check_usable
     from pipeline.video.forms import choose_look
 
     form, targets = _targets(videos, wanted, files)
     if box is not None and len(targets) > 1:
         raise ConfigError("--box is for one video; cut out the others with commands of their own")
-    check_installed()
+    check_usable(recipe)
     from pipeline.video.cut import cut_video
     from pipeline.video.draw import Draw
 

@@ -74,6 +74,7 @@ def _verify(output: Output, manifest: str | None, columns: Columns, sample: floa
     from pipeline.output.verify import repair
     from pipeline.output.verify import verify as check
     from pipeline.paths import example_path
+    from pipeline.video.extra import video_reader
 
     last = last_run(output) or {}
     uri = output.files.absolute(example_path(manifest)) if manifest else last.get("manifest")
@@ -81,8 +82,8 @@ def _verify(output: Output, manifest: str | None, columns: Columns, sample: floa
         columns = build(Columns, last.get("columns") or {}, "the record of the last run")
     opened = open_manifest(uri, output.files, chosen=columns) if uri else None
     if mend:
-        return repair(output, run_id_after(new_run_id(), output), opened, each=each)
-    return check(output, opened, sample=sample, each=each)
+        return repair(output, run_id_after(new_run_id(), output), opened, each=each, read_video=video_reader())
+    return check(output, opened, sample=sample, each=each, read_video=video_reader())
 
 
 def _print_report(folder: str, report: VerifyReport, *, repaired: bool) -> None:

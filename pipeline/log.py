@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.logging import RichHandler
@@ -26,6 +26,8 @@ JSON_EVERY_S = 5.0
 
 MAX_REPEATS = 100
 """Different warnings that are remembered in order not to repeat them."""
+
+T = TypeVar("T")
 
 MOST_NAMED = 1000
 """Failed items per error code that a run names in its log. The index has all of them."""
@@ -206,6 +208,12 @@ class PassProgress:
             self._logged_at = now
             per_s = self.done / (now - self._began)
             log.info(self.what, extra={"facts": {"done": self.done, "total": self.total, "per_s": round(per_s, 1)}})
+
+    def counting(self, things: Iterable[T]) -> Iterator[T]:
+        """Count things when the next one is taken."""
+        for thing in things:
+            yield thing
+            self.add(1)
 
     def of_rows(self, tables: Iterable[Any]) -> Iterator[Any]:
         """Count the rows of Arrow tables as they are taken."""

@@ -91,6 +91,54 @@ MODEL = pa.struct(
     ]
 )
 
+VIDEO_FILE = pa.struct(
+    [
+        _field("name", pa.string(), "webm, mov, mp4 or mask, as in recipe.videos"),
+        _field("path", pa.string(), "path below the output"),
+        _field("bytes", pa.int64(), "size of the file"),
+        _field("sha256", pa.string(), "SHA-256 of the file"),
+        _field("height", pa.int32(), "size in pixels"),
+        _field("width", pa.int32(), "size in pixels"),
+        _field("codec", pa.string(), "FFmpeg's name of the encoder"),
+    ]
+)
+
+VIDEO = pa.struct(
+    [
+        _field("frames", pa.int32(), "number of frames, which all files have"),
+        _field("seconds", pa.float64(), "duration: from the first frame to the end of the last"),
+        _field("codec", pa.string(), "FFmpeg's name of the source's video codec"),
+        _field("sound", pa.list_(pa.string()), "FFmpeg's names of the codecs of the source's sound tracks"),
+        _field("flicker", pa.float32(), "mean |alpha - alpha of the frame before, carried by motion|; [0, 1], 0 = steady"),
+        _field(
+            "worst",
+            pa.list_(pa.struct([("at_s", pa.float32()), ("quality", pa.float32())])),
+            "moments of lowest quality, at most five, worst first",
+        ),
+        _field("notes", pa.list_(pa.string()), "what differs from the source, a sentence each"),
+        _field(
+            "files",
+            pa.list_(VIDEO_FILE),
+            "one entry per file",
+        ),
+    ]
+)
+
+SEGMENTS = pa.schema(
+    [
+        _field("item_id", pa.string(), "id of the video's item", nullable=False),
+        _field("number", pa.int32(), "number of the segment, from 0"),
+        _field("start_s", pa.float64(), "time of its first frame, from the first one of the video"),
+        _field("frames", pa.int32(), "number of its frames"),
+        _field("quality", pa.float32(), "5 % of its frames are below it"),
+        _field("worst_at_s", pa.float64(), "time of its frame of lowest quality"),
+        _field("flicker", pa.float32(), "as in video_facts"),
+        _field("reasons", pa.list_(pa.string()), "as in the index"),
+        _field("run_id", pa.string(), "the run that wrote this row"),
+    ]
+)
+"""The table of segments: rows of videos that have more than one."""
+
 SECONDS = pa.struct(
     [
         _field("fetch", pa.float32(), "reading the image's bytes"),
@@ -139,7 +187,12 @@ INDEX = pa.schema(
         *_object_fields("cutout", "RGBA PNG with straight alpha"),
         *_object_fields("trimap", "8-bit PNG, 0 background, 255 object, 128 unknown"),
         _field("renditions", pa.list_(RENDITION), "one entry per file of the recipe's renditions; null without renditions"),
-        _field("quality", pa.float32(), "score in [0, 1], higher is better; null for failed items"),
+        _field("video_facts", VIDEO, "of a video: its frames and its files; null for pictures"),
+        _field(
+            "quality",
+            pa.float32(),
+            "score in [0, 1], higher is better; null for failed items. Of a video, 5 % of the frames are below it",
+        ),
         _field("quality_calibrated", pa.bool_(), "true if quality is the probability that Dice is at least 0.95"),
         _field("reasons", pa.list_(pa.string()), "the signals that lowered the quality most, at most two, worst first"),
         _field("signals", SIGNALS, "measurements on the model's frame from which the quality is computed"),

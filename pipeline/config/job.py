@@ -269,8 +269,8 @@ class Job(Section):
 
 JOB_SECTIONS = ("output", "recipe", "columns", "compute", "limits", "storage", "budget", "drift", "notify", "run")
 
-TEMPLATES = {"output.name"}
-"""Settings whose braces are not YAML."""
+TEXTS = {"output.name", "recipe.video_background"}
+"""Settings whose braces and # are not those of YAML."""
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -286,7 +286,7 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
         if not (equals and dot and key) or section not in JOB_SECTIONS:
             raise ConfigError(f"--set {name!r} … is not section.key=value with a section of {', '.join(JOB_SECTIONS)}")
         try:
-            read = value if f"{section}.{key}" in TEMPLATES else parse_yaml(value)
+            read = value if f"{section}.{key}" in TEXTS else parse_yaml(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {name}: the value is not valid YAML: {yaml_problem(error)}") from None
         # Numbers stay text, which pydantic parses by the type of the setting: a hash may look like a number.

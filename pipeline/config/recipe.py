@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.detector import UNHASHED as DETECTOR_UNHASHED
 from pipeline.config.detector import Detector
-from pipeline.config.rendition import Rendition, check_unique_names, load_rendition
+from pipeline.config.rendition import Rendition, check_unique_names, load_rendition, parse_colour
 from pipeline.config.second import Second
 from pipeline.config.sections import Section, Std
 from pipeline.config.view import View, parse_view
@@ -123,6 +123,12 @@ class Recipe(Section):
         le=30,
         description="In a video, the model sees every so many frames, and the masks between are carried by optical flow.",
     )
+    videos: tuple[Literal["webm", "mov", "mp4", "mask"], ...] = Field(
+        default=("webm",),
+        description="Files per video: webm (VP9) and mov (ProRes 4444) with transparency, mp4 (H.264) over video_background, "
+        "mask (grey H.264).",
+    )
+    video_background: str = Field(default="#ffffff", description="Colour behind the object in the mp4 of a video.")
     calibration: str = Field(
         default="",
         description="File of `matteline calibrate` that turns the quality into a probability: path or URI.",
@@ -165,7 +171,7 @@ class Recipe(Section):
     def _keys_of_sections_are_nested(cls, given: Any) -> Any:
         return nest(given, "detector") if isinstance(given, dict) else given
 
-    @field_validator("outputs", mode="before")
+    @field_validator("outputs", "videos", mode="before")
     @classmethod
     def _one_output_is_a_list_too(cls, outputs: Any) -> Any:
         return tuple(name.strip() for name in outputs.split(",")) if isinstance(outputs, str) else outputs
@@ -178,6 +184,21 @@ class Recipe(Section):
         if not {"mask", "cutout"} & set(outputs):
             raise ValueError("name mask or cutout, because trimaps and renditions are made from them")
         return tuple(sorted(outputs))
+
+    @field_validator("videos")
+    @classmethod
+    def _videos_are_a_set(cls, videos: tuple[str, ...]) -> tuple[str, ...]:
+        if not videos or len(set(videos)) != len(videos):
+            raise ValueError("name at least one file per video, and each only once")
+        return tuple(sorted(videos))
+
+    @field_validator("video_background")
+    @classmethod
+    def _background_is_a_colour(cls, colour: str) -> str:
+        try:
+            return parse_colour(colour)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("views", mode="before")
     @classmethod
@@ -256,14 +277,15 @@ class Recipe(Section):
     def facts(self) -> dict[str, Any]:
         """Return everything that changes masks, cutouts or scores, as JSON.
 
-        Without a detector or a second model, there is no key for it. Pictures do not depend on ``every``: without it, their
-        fingerprints are those of recipes that had no such setting.
+        Without a detector or a second model, there is no key for it. Pictures do not depend on the settings of videos: with
+        their defaults, fingerprints are those of recipes that had no such settings.
         """
         excluded: dict[str, Any] = dict.fromkeys(UNHASHED | DERIVED, True)
         excluded["detector"] = DETECTOR_UNHASHED if self.detector is not None else True
         excluded["second"] = True
-        if self.every == 1:
-            excluded["every"] = True
+        for name in ("every", "videos", "video_background"):
+            if getattr(self, name) == Recipe.model_fields[name].default:
+                excluded[name] = True
         second = {} if self.second is None else {"second": self.second.facts()}
         return self.model_dump(mode="json", exclude=excluded) | second
 

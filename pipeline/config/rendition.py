@@ -21,7 +21,7 @@ from pipeline.paths import RENDITIONS
 RENDITIONS_VERSION = 1
 """Part of every fingerprint. Raise it when the same settings give other files."""
 
-RESERVED = ("masks", "cutouts", "trimaps", "index")
+RESERVED = ("masks", "cutouts", "trimaps", "index", "segments")
 """Folders of an output, after which no rendition may be named."""
 
 LONGEST_SIDE_PX = 16_383

@@ -109,6 +109,7 @@ def _plan(job: Job, target: str, files: Files) -> Plan:
         scanned.rows,
         scanned.refused,
         scanned.ids,
+        scanned.videos,
         done,
         todo,
         resolved,

@@ -17,6 +17,7 @@ from pipeline.manifest.listing import IMAGE_SUFFIXES, list_folder
 from pipeline.manifest.snapshot import Snapshot
 from pipeline.manifest.table_files import ROWS, TABLES, TableKind, table_kind
 from pipeline.manifest.tables import Fragment, column_names
+from pipeline.manifest.videos import VIDEO_COLUMN, folder_suffixes
 from pipeline.storage.files import Files
 from pipeline.storage.uris import name, printable, redact
 
@@ -28,6 +29,7 @@ class Content(NamedTuple):
     """Tables and images of a folder."""
 
     images: tuple[Fragment, ...]
+    """And videos."""
     tables: dict[TableKind, list[str]]
 
 
@@ -41,7 +43,7 @@ class Tables(NamedTuple):
 
 
 def list_content(uri: str, files: Files, ready: Snapshot | None = None) -> Content:
-    """List the images and the tables below a folder. Tables whose name begins with ``_`` are left out.
+    """List the images, videos and tables below a folder. Tables whose name begins with ``_`` are left out.
 
     With ``ready``, only the files in that snapshot.
 
@@ -49,7 +51,7 @@ def list_content(uri: str, files: Files, ready: Snapshot | None = None) -> Conte
         StorageError: The folder can't be listed.
     """
     listing, tables = _Listing(uri), dict[TableKind, list[str]]()
-    for found in list_folder(uri, files, (*IMAGE_SUFFIXES, *TABLES), ready):
+    for found in list_folder(uri, files, (*IMAGE_SUFFIXES, *folder_suffixes(), *TABLES), ready):
         kind = table_kind(found, TABLES)
         if kind is None:
             listing.add(found)
@@ -135,7 +137,7 @@ def _only_table(uri: str, tables: Mapping[TableKind, list[str]], files: Files, c
 
 def _names_images(kind: TableKind, uri: str, files: Files, chosen: Columns) -> bool:
     try:
-        return "image_uri" in [chosen.rename(column) for column in column_names(kind, uri, files)]
+        return not {"image_uri", VIDEO_COLUMN}.isdisjoint(map(chosen.rename, column_names(kind, uri, files)))
     except ConfigError:  # it is empty or damaged
         return False
 

@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError, ItemRefused
 from pipeline.manifest import boxes as box_columns
 from pipeline.manifest.boxes import Boxes
 from pipeline.manifest.names import NameTemplate, output_names
+from pipeline.manifest.videos import VIDEO_COLUMN, with_videos
 from pipeline.schema import ITEM, carried_name
 from pipeline.storage import uris
 from pipeline.storage.allowlist import AllowList, OutsideRoots
@@ -91,6 +92,8 @@ def roles(schema: pa.Schema, source: str, chosen: Columns = USUAL) -> Roles:
     if (absent := chosen.missing(names)) is not None:
         raise ConfigError(f"{source} has no column {absent[0]!r} ({absent[1]}); {_listed(map(chosen.original, names))}")
     with_bytes = [field.name for field in schema if has_bytes(field.type)]
+    if VIDEO_COLUMN in names and "image_uri" not in names:
+        names = ["image_uri", *names]  # it is made of the other one
     if "image_uri" not in names and with_bytes:
         raise ConfigError(
             f"{source} has no column image_uri, and the bytes in {with_bytes[0]!r} are no pictures; {_listed(names)}; name the "
@@ -103,7 +106,7 @@ def roles(schema: pa.Schema, source: str, chosen: Columns = USUAL) -> Roles:
         listed = ",".join(sorted(other_corners, key=lambda name: ("x1", "y1", "x2", "y2").index(name.lower())))
         raise ConfigError(f"{source} has no columns x0, y0; if its boxes are in {listed}, add --box-column {listed}")
     for name in names:
-        if name not in OWN_COLUMNS and name.lower() in OWN_COLUMNS:
+        if name not in (*OWN_COLUMNS, VIDEO_COLUMN) and name.lower() in (*OWN_COLUMNS, VIDEO_COLUMN):
             raise ConfigError(f"{source} has a column {name!r}; rename it to {name.lower()!r}, or to a different name")
     corners = [name for name in CORNERS if name in names]
     if corners and len(corners) < 4:
@@ -113,7 +116,7 @@ def roles(schema: pa.Schema, source: str, chosen: Columns = USUAL) -> Roles:
     if len(forms) > 1:
         raise ConfigError(f"{source} gives boxes in two forms ({' and '.join(forms)}); keep one")
     _check_types(schema, source)
-    carried = tuple(name for name in names if name not in OWN_COLUMNS and name not in with_bytes)
+    carried = tuple(name for name in schema.names if name not in OWN_COLUMNS and name not in with_bytes)
     index_names = [carried_name(name).lower() for name in carried]
     for name in index_names:
         if index_names.count(name) > 1:
@@ -146,6 +149,7 @@ def items(
     Returns:
         Schema ITEM followed by ``carried``. An unusable row has ``error_code`` and ``error_detail``.
     """
+    raw, both = with_videos(raw)
     columns = roles(raw.schema, file)
     rows = np.arange(raw.num_rows)
     suffixes: list[str] | None = None
@@ -165,7 +169,8 @@ def items(
     images = pc.coalesce(resolved, pc.if_else(pc.equal(written, ""), ids, written))
     named, unnamed = output_names(names, raw, given, images, boxes, suffixes, base)
     invalid_boxes = {row: box.message for row, box in boxes.invalid.items()}
-    details = _details(unnamed | invalid_boxes | errors | long_uris | long_ids, raw.num_rows)
+    named_twice = {at: both[row] for at, row in enumerate(rows.tolist()) if row in both}
+    details = _details(unnamed | invalid_boxes | errors | long_uris | long_ids | named_twice, raw.num_rows)
     resolved, details = _refuse_outside(resolved, details, allowlist, outside_roots)
     codes = pc.if_else(details.is_valid(), ItemRefused.code, pa.scalar(None, pa.string()))
     arrays = [ids, named, resolved, boxes.column(), codes, details, *_carried(raw, columns, carried)]
@@ -270,10 +275,12 @@ def _check_types(schema: pa.Schema, source: str) -> None:
     def refuse(name: str, expected: str) -> None:
         raise ConfigError(f"{source}: column {name} has type {schema.field(name).type}; it must contain {expected}")
 
-    if not _is_text(schema.field("image_uri").type):
+    if "image_uri" in schema.names and not _is_text(schema.field("image_uri").type):
         refuse("image_uri", "text: paths or URIs")
     for name in schema.names:
         kind = schema.field(name).type
+        if name == VIDEO_COLUMN and not _is_text(kind):
+            refuse(name, "text: paths or URIs")
         if name == "item_id" and not (_is_text(kind) or pa.types.is_integer(kind)):
             refuse(name, "text or integers")
         if name in CORNERS and not (_is_text(kind) or _is_number(kind)):

@@ -31,6 +31,7 @@ from pipeline.manifest.sample import Request, Sample
 from pipeline.manifest.snapshot import Snapshot, only_ready
 from pipeline.manifest.table_files import NAMED_TABLES, TABLES, TableKind, table_kind
 from pipeline.manifest.tables import Fragment
+from pipeline.manifest.videos import VIDEO_SUFFIXES, are_videos
 from pipeline.schema import carried_name
 from pipeline.storage.allowlist import AllowList, OutsideRoots
 from pipeline.storage.files import Files
@@ -85,6 +86,8 @@ class Scan:
     """Unusable rows, which become failed items."""
     ids: IdSet
     """Sorted."""
+    videos: IdSet
+    """Those of ``ids`` that are videos, sorted."""
     names: npt.NDArray[np.uint64]
     """Sorted ``name_keys`` of the items' files."""
     outside_roots: OutsideRoots
@@ -158,12 +161,14 @@ def scan(manifest: Manifest, files: Files) -> Scan:
     """
     with_box = refused = 0
     pieces: list[IdSet] = []
+    videos: list[IdSet] = []
     keys: list[npt.NDArray[np.uint64]] = []
     outside_roots, sample = OutsideRoots(), Sample()
     reasons: dict[str, tuple[int, str]] = {}
     for table in _read_all(manifest, files, outside_roots):
         pieces.append(hash_ids(table["item_id"]))
         sample.add(table, pieces[-1])
+        videos.append(pieces[-1][are_videos(table)])
         _count_reasons(table, reasons)
         keys.append(name_keys(_usable(table)["output_name"]))
         with_box += table.num_rows - table["box"].null_count
@@ -176,7 +181,7 @@ def scan(manifest: Manifest, files: Files) -> Scan:
         raise ConfigError(_describe_duplicates(manifest, duplicates, files))
     names = np.sort(np.concatenate([np.zeros(0, np.uint64), *keys]))
     _check_names(manifest, np.unique(names[1:][names[1:] == names[:-1]]), files)
-    return Scan(len(ids), with_box, refused, ids, names, outside_roots, reasons, sample.by_id())
+    return Scan(len(ids), with_box, refused, ids, merge_ids(videos), names, outside_roots, reasons, sample.by_id())
 
 
 def _count_reasons(items: pa.Table, reasons: dict[str, tuple[int, str]]) -> None:
@@ -253,7 +258,8 @@ def _describe_duplicates(manifest: Manifest, duplicates: IdSet, files: Files) ->
 def _from_file(uri: str, files: Files, chosen: Columns, ready: Snapshot | None) -> Manifest:
     kind = table_kind(uri, TABLES | NAMED_TABLES)
     if kind is None:
-        hint = "; for a single image use `matteline cut`, or give its folder" if uri.lower().endswith(IMAGE_SUFFIXES) else ""
+        single = "image" if uri.lower().endswith(IMAGE_SUFFIXES) else "video" if uri.lower().endswith(VIDEO_SUFFIXES) else ""
+        hint = f"; for a single {single} use `matteline cut`, or give its folder" if single else ""
         if uri.lower().endswith(COMPRESSED_TARS):
             hint = "; pictures in a compressed archive cannot be read by their place, so decompress it to .tar"
         raise ConfigError(f"{redact(uri)} is not a manifest: give {_KINDS}{hint}")

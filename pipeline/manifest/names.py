@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from pipeline.errors import ConfigError
 from pipeline.manifest.boxes import Boxes
 from pipeline.manifest.listing import IMAGE_SUFFIXES
+from pipeline.manifest.videos import VIDEO_SUFFIXES
 from pipeline.storage.members import TarMember, parse_member
 from pipeline.storage.object_names import collision_key, object_name
 from pipeline.storage.uris import strip_signature
@@ -28,7 +29,7 @@ OWN_FIELDS = ("item_id", "image", "suffix")
 suffix in lower case, without its dot.
 """
 
-_SUFFIX = re.compile(f"({'|'.join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)})$", re.IGNORECASE)
+_SUFFIX = re.compile(f"({'|'.join(re.escape(suffix) for suffix in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))})$", re.IGNORECASE)
 
 # Names that are their own object name, in the syntax of RE2.
 _PLAIN = r"^[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*$"

@@ -3,17 +3,19 @@
 ::
 
     <output>/
-      masks/<name>.png           8-bit alpha
-      cutouts/<name>.png         RGBA
+      masks/<name>.png           8-bit alpha; .mp4 for videos
+      cutouts/<name>.png         RGBA; .webm, .mov, .mp4 for videos
       trimaps/<name>.png         if requested
       <rendition>/<name>.jpg     or .png, .webp, .json; a rendition of several sizes has one folder per size
       index/part-<16 hex digits>.parquet
+      segments/part-<16 hex digits>.parquet   one row per segment of a long video
       report.html                written by matteline report
       _matteline/                bookkeeping
         recipe.json              the settings of all items here
         runs/<run id>.json       the run record, written at the end of a run; -watch- in the id marks the rounds of a watch
         progress/<run id>.json   the progress of a run
         lease/<number>.json      the run that writes here now
+        masks/<16 hex digits>/   masks of finished segments of a video that is not done yet
         overwrites/….json        items whose objects are being replaced (see ``overwrites``)
         superseded/part-….parquet   index parts whose rows were replaced
         verify.json              the objects that an interrupted verification has read
@@ -69,6 +71,20 @@ class Layout:
     def overwrites(self) -> str:
         """Folder of the notes about objects that are being replaced."""
         return join(self.own, "overwrites")
+
+    @property
+    def segments(self) -> str:
+        """Folder of the table of segments."""
+        return join(self.folder, "segments")
+
+    @property
+    def all_kept_masks(self) -> str:
+        """Folder of the masks that are kept of videos while these are worked on."""
+        return join(self.own, "masks")
+
+    def kept_masks(self, item_id: str) -> str:
+        """Return the folder of the masks that are kept of an item."""
+        return join(self.all_kept_masks, hashlib.sha256(item_id.encode("utf-8", "surrogatepass")).hexdigest()[:16])
 
     @property
     def runs(self) -> str:
@@ -129,6 +145,11 @@ def is_inside(path: str) -> bool:
 def output_path(output: str, name: str) -> str:
     """Return the path of one of an item's ``OUTPUTS``. ``name`` is the column ``output_name``."""
     return f"{output}s/{name}.png"
+
+
+def video_path(file: str, name: str) -> str:
+    """Return the path of one of a video's files. ``file`` is its name in ``recipe.videos``."""
+    return f"masks/{name}.mp4" if file == "mask" else f"cutouts/{name}.{file}"
 
 
 def rendition_path(rendition: str, name: str, suffix: str) -> str:

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from pipeline.output.layout import OUTPUTS
 
-PATHS = (*(f"{output}_path" for output in OUTPUTS), "renditions")
+PATHS = (*(f"{output}_path" for output in OUTPUTS), "renditions", "video_facts")
 """Columns that name objects."""
 
 
@@ -16,7 +16,9 @@ def object_paths(rows: pa.Table) -> pa.Table:
     """Return the objects of rows that have the columns ``PATHS``: ``path`` (binary, UTF-8) and ``row`` (int64), its number."""
     renditions = rows["renditions"].combine_chunks()
     columns = [(rows[f"{output}_path"], np.arange(rows.num_rows)) for output in OUTPUTS]
-    columns.append((pc.struct_field(pc.list_flatten(renditions), "path"), pc.list_parent_indices(renditions)))
+    videos = pc.struct_field(rows["video_facts"].combine_chunks(), "files")
+    for lists in (renditions, videos):
+        columns.append((pc.struct_field(pc.list_flatten(lists), "path"), pc.list_parent_indices(lists)))
     found = [pa.table({"path": paths.cast(pa.binary()), "row": pa.array(numbers, pa.int64())}) for paths, numbers in columns]
     objects = pa.concat_tables(found)
     return objects.filter(objects["path"].is_valid())

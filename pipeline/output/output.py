@@ -47,9 +47,20 @@ class Output:
         Raises:
             FetchError: It cannot be read, or leads out of the output.
         """
+        return self.files.read(self._inside(path))
+
+    def digest(self, path: str) -> tuple[str, int]:
+        """Return the SHA-256 and the size of an object by its path in the index.
+
+        Raises:
+            FetchError: It cannot be read, or leads out of the output.
+        """
+        return self.files.digest(self._inside(path))
+
+    def _inside(self, path: str) -> str:
         if not is_inside(path):
             raise FetchError(f"{path!r} in the index is not a path inside the output; {REPAIR}")
-        return self.files.read(self.layout.uri(path))
+        return self.layout.uri(path)
 
     def load(self, path: str, decode: Callable[[bytes], T]) -> T:
         """Read and decode an object by its path in the index. The messages say how to repair it.

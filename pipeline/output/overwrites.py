@@ -14,7 +14,6 @@ Objects of items without a row are created only if they do not exist, which need
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +38,7 @@ THREADS = 16
 AHEAD = 16 * THREADS
 """Notes that are read or deleted ahead. A run that replaces ten million items leaves 160,000 of them."""
 
-COLUMNS = ("item_id", *(f"{output}_{fact}" for output in OUTPUTS for fact in ("path", "sha256")), "renditions")
+COLUMNS = ("item_id", *(f"{output}_{fact}" for output in OUTPUTS for fact in ("path", "sha256")), "renditions", "video_facts")
 
 
 class Note(Stored):
@@ -130,8 +129,9 @@ def _mismatches(output: Output, suspects: IdSet) -> IdSet:
 def _matches(output: Output, row: dict[str, Any]) -> bool:
     """Return whether all objects of a row exist with its hashes."""
     expected = [(row[f"{one}_path"], row[f"{one}_sha256"]) for one in OUTPUTS]
-    expected += [(one["path"], one["sha256"]) for one in row["renditions"] or ()]
+    files = (row["video_facts"] or {}).get("files") or ()
+    expected += [(one["path"], one["sha256"]) for one in (*(row["renditions"] or ()), *files)]
     try:
-        return all(hashlib.sha256(output.read(path)).hexdigest() == sha256 for path, sha256 in expected if path)
+        return all(output.digest(path)[0] == sha256 for path, sha256 in expected if path)
     except FetchError:
         return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -33,12 +33,14 @@ from pipeline.output.index import read_part
 from pipeline.output.layout import OUTPUTS
 from pipeline.output.output import Output
 from pipeline.storage.backend import FileInfo
+from pipeline.storage.files import Files
 from pipeline.types import Size
 
 COLUMNS = [
     *("item_id", "height", "width"),
     *(f"{output}_{fact}" for output in OUTPUTS for fact in ("path", "bytes", "sha256")),
     "renditions",
+    "video_facts",
 ]
 
 SHARE_BYTES = 700_000
@@ -54,6 +56,10 @@ SAVE_S = 30.0
 """Seconds between two records of the shares that are done."""
 
 
+ReadVideo = Callable[[str, Files, int, Size], str | None]
+"""Says what is wrong with a video, by its URI, that should have so many frames of this size; None if it is valid."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """A choice of objects to read, and the step that reads them. It is sent to the workers."""
@@ -64,6 +70,8 @@ class Reading:
     seed: int = 0
     threads: int = 16
     """Objects that a worker reads at the same time."""
+    read_video: ReadVideo | None = None
+    """Reads a video back; None compares its bytes only."""
 
     def is_sampled(self, item_ids: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
         """Return which items are chosen."""
@@ -84,7 +92,7 @@ class Reading:
         with ThreadPoolExecutor(self.threads) as pool:
             for start in range(0, rows.num_rows, CHUNK):
                 chunk = rows.slice(start, CHUNK).to_pylist()
-                for row, check in zip(chunk, pool.map(partial(_check_row, self.output), chunk), strict=True):
+                for row, check in zip(chunk, pool.map(partial(_check_row, self), chunk), strict=True):
                     damaged += [row["item_id"]] * (not check.sound)
                     report.merge(check)
         report.rows = rows.num_rows
@@ -226,14 +234,34 @@ class _Object(NamedTuple):
     width: int
 
 
-def _check_row(output: Output, row: dict[str, Any]) -> VerifyReport:
-    check, size = VerifyReport(), (row["height"], row["width"])
+def _check_row(reading: Reading, row: dict[str, Any]) -> VerifyReport:
+    output, check, size = reading.output, VerifyReport(), (row["height"], row["width"])
     outputs = [one for one in OUTPUTS if row[f"{one}_path"] is not None]
     objects = [_Object(row[f"{one}_path"], row[f"{one}_bytes"], row[f"{one}_sha256"], *size) for one in outputs]
     objects += [_Object(*(one[fact] for fact in _Object._fields)) for one in row["renditions"] or () if one["path"] is not None]
     for one in objects:
         _check_object(output, row["item_id"], one, check)
+    video = row["video_facts"]
+    for file in video["files"] if video else ():
+        _check_video(reading, row["item_id"], _Object(*(file[fact] for fact in _Object._fields)), video["frames"], check)
     return check
+
+
+def _check_video(reading: Reading, item_id: str, expected: _Object, frames: int, check: VerifyReport) -> None:
+    """Check a file of a video, which need not fit into memory."""
+    output = reading.output
+    try:
+        sha256, size = output.digest(expected.path)
+    except FetchError as error:
+        check.add("absent", f"{item_id}: {error}")
+        return
+    check.objects, check.object_bytes = check.objects + 1, check.object_bytes + size
+    if (size, sha256) != (expected.bytes, expected.sha256):
+        check.add("changed", f"{item_id}: {expected.path}")
+    if reading.read_video is not None:
+        uri, wanted = output.layout.uri(expected.path), Size(expected.height, expected.width)
+        if reason := reading.read_video(uri, output.files, frames, wanted):
+            check.add("undecodable", f"{item_id}: {expected.path}: {reason}")
 
 
 def _check_object(output: Output, item_id: str, expected: _Object, check: VerifyReport) -> None:

@@ -30,7 +30,7 @@ from pipeline.output.lease import Lease
 from pipeline.output.listing import KeySample, list_objects, without_hidden
 from pipeline.output.object_paths import PATHS, object_paths
 from pipeline.output.output import Output
-from pipeline.output.read_objects import Reading, read_objects
+from pipeline.output.read_objects import Reading, ReadVideo, read_objects
 from pipeline.output.settings import object_folders, read_settings
 from pipeline.storage.backend import FileInfo
 
@@ -45,6 +45,7 @@ def verify(
     threads: int = 16,
     seed: int = 0,
     each: Each = in_this_process,
+    read_video: ReadVideo | None = None,
 ) -> VerifyReport:
     """Check the index against itself, its manifest (if given) and the storage. Changes nothing but its own progress.
 
@@ -55,15 +56,22 @@ def verify(
         threads: Objects that a worker reads at the same time.
         seed: Chooses the sample.
         each: Lists and reads objects, here or on other machines.
+        read_video: Reads videos back; None compares their bytes only.
 
     Raises:
         StorageError: The index or a listing cannot be read.
     """
-    return _verify(Reading(output, sample, seed, threads), manifest, each)[0]
+    return _verify(Reading(output, sample, seed, threads, read_video), manifest, each)[0]
 
 
 def repair(
-    output: Output, run_id: str, manifest: Manifest | None = None, *, threads: int = 16, each: Each = in_this_process
+    output: Output,
+    run_id: str,
+    manifest: Manifest | None = None,
+    *,
+    threads: int = 16,
+    each: Each = in_this_process,
+    read_video: ReadVideo | None = None,
 ) -> VerifyReport:
     """Verify all objects, and remove damaged items and unreadable parts from the index. The next run makes them again.
 
@@ -73,7 +81,7 @@ def repair(
     """
     with Lease(output, run_id) as lease:
         unreadable = remove_unreadable_parts(output)
-        report, damaged = _verify(Reading(output, 1.0, threads=threads), manifest, each)
+        report, damaged = _verify(Reading(output, 1.0, threads=threads, read_video=read_video), manifest, each)
         lease.check()
         report.repaired = drop_rows(output, damaged)
         for part in unreadable:

@@ -27,12 +27,14 @@ def batch_size(plan: Plan, pool: Pool) -> int:
 
 
 def rows_per_block(plan: Plan, pool: Pool) -> int:
-    """Return the items per task: enough tasks to keep every actor busy, few enough to keep scheduling cheap.
+    """Return the items per task: enough tasks to keep every actor busy, few enough to keep scheduling cheap. One video.
 
     A task has at least two items if the model takes both at once: they are finished beside each other. Without GPUs two batches
     are enough: nothing leaves a task before its block is done, and a model may take half a minute per image there. Where every
     actor gets several batches, a task has at least one.
     """
+    if plan.only == "videos":
+        return 1
     batch = batch_size(plan, pool)
     at_most = grow(GPU_ROWS if pool.gpus else 2 * batch, plan.todo)
     actors = pool.max_actors or pool.actors
@@ -46,11 +48,13 @@ def block_mib(plan: Plan) -> int:
 
 
 def rows_per_part(plan: Plan) -> int:
-    """Return the items per index part: a fortieth of the run, so that progress shows and little work is repeated.
+    """Return the items per index part: a fortieth of the run, so that progress shows and little work is repeated. One video.
 
     A part is no larger than the number of items after which the error budget is first checked. Small parts are merged
     while the run goes on.
     """
+    if plan.only == "videos":
+        return 1
     return plan.job.compute.rows_per_part or max(1, min(256, plan.job.budget.judged_after, plan.todo // 40))
 
 

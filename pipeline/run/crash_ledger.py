@@ -127,6 +127,22 @@ class IsolatedBatch:
         self.ledger.survived(self.keys[row])
         return result
 
+    def beat(self) -> None:
+        """Give the work of this thread its full time again, because it has come further."""
+        if self.ledger is not None:
+            _deadlines.start(self.item_s)
+
+    def rest(self) -> None:
+        """Set no deadline until the next ``beat``, for a step that has a timeout of its own."""
+        if self.ledger is not None:
+            _deadlines.cancel()
+
+    def kept(self) -> None:
+        """Forget former crashes but one: a part of the work is kept for a later attempt, so it cannot end where they did."""
+        if self.ledger is not None:
+            for key in self.keys:
+                self.ledger.survived(key)
+
     def finish(self) -> None:
         """Remove the entries of a batch that is complete."""
         if self.ledger is not None:

@@ -28,6 +28,7 @@ from pipeline.run.stages.commit import commit_batch
 from pipeline.run.stages.decode import decode_batch
 from pipeline.run.stages.read import Share
 from pipeline.run.stages.segment import SegmentBatch
+from pipeline.run.stages.videos import CutVideos, commit_videos
 from pipeline.run.stages.write import write_batch
 
 CALLS_PER_GPU = 2
@@ -66,6 +67,15 @@ def graph(shard: Shard, pool: Pool, context: StageContext) -> Dataset:
     return dataset
 
 
+def graph_of_videos(shard: Shard, pool: Pool, context: StageContext) -> Dataset:
+    """Return the lazy dataset from manifest rows of videos to one row per committed index part."""
+    items: Any = read_items(shard, pool, context)
+    dataset: Dataset = items.map_batches(CutVideos, **on_actors(context, pool, calls=1)).map_batches(
+        commit_videos, **on_tasks(context, cpus=COMMIT_CPUS, rows=1)
+    )
+    return dataset
+
+
 def shards(plan: Plan, pool: Pool) -> Iterator[Shard]:
     """Divide a plan into shards: by the manifest's fragments, in their order. If these are too few, also by the items' ids."""
     fragments, actors = plan.manifest.fragments, pool.max_actors or pool.actors
@@ -82,7 +92,7 @@ def shards(plan: Plan, pool: Pool) -> Iterator[Shard]:
 
 def read_items(shard: Shard, pool: Pool, context: StageContext) -> Dataset:
     """Return the items to do, in blocks of the size that keeps all actors busy."""
-    source = ManifestSource(shard.manifest, shard.plan.done, shard.items, shard.share, context.files)
+    source = ManifestSource(shard.manifest, shard.plan.done, shard.items, shard.share, context.files, shard.plan.only)
     dataset: Dataset = ray.data.read_datasource(source, override_num_blocks=len(shard.manifest.fragments))
     return dataset.repartition(target_num_rows_per_block=rows_per_block(shard.plan, pool))
 
@@ -104,7 +114,7 @@ def on_tasks(context: StageContext, *, cpus: float, rows: int | None = None) -> 
     }
 
 
-def on_actors(context: StageContext, pool: Pool) -> dict[str, Any]:
+def on_actors(context: StageContext, pool: Pool, calls: int = CALLS_PER_GPU) -> dict[str, Any]:
     """Return the options of the stage that runs in actors, which hold the model.
 
     The pool is full from the start, since Ray Data takes minutes to grow one. It only grows by machines that join later.
@@ -112,7 +122,7 @@ def on_actors(context: StageContext, pool: Pool) -> dict[str, Any]:
     size: dict[str, Any] = (
         {"size": pool.actors} if pool.max_actors is None else {"min_size": pool.actors, "max_size": pool.max_actors}
     )
-    calls = CALLS_PER_GPU if pool.device == "cuda" else 1
+    calls = calls if pool.device == "cuda" else 1
     return {
         "fn_constructor_args": (context,),
         "batch_format": "pyarrow",
@@ -139,11 +149,14 @@ def execute(plan: Plan, pool: Pool, run_id: str, counters: RunCounters) -> Itera
         PipelineError: What a worker refused (weights, settings).
     """
     no_progress_s = plan.job.compute.no_progress_s
+    videos = plan.only == "videos"
+    make = graph_of_videos if videos else graph
     try:
-        with ray_data(no_progress_s=no_progress_s, block_mib=block_mib(plan)):
+        # A block of one row: each sign of life of a video that takes hours leaves its actor at once.
+        with ray_data(no_progress_s=no_progress_s, block_mib=0 if videos else block_mib(plan)):
             context = context_of(plan, pool, run_id, RayCrashLedger.start())
             for shard in shards(plan, pool):
-                dataset = graph(shard, pool, context)
+                dataset = make(shard, pool, context)
                 yield from dataset.iter_rows()
                 with suppress(AttributeError):  # a developer API of Ray; it must not fail a run that is complete
                     counters.store_bytes += sum(_stored_bytes(dataset.get_stats_summary()))

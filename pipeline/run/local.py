@@ -22,7 +22,7 @@ from pipeline.run.gpus import will_use_gpus
 from pipeline.run.pool import NO_MODEL, Pool
 from pipeline.run.preflight import Plan
 from pipeline.run.stages.read import read_lacking, read_todo
-from pipeline.run.work import DeriveWork, Part, SegmentWork, Work, in_batches
+from pipeline.run.work import DeriveWork, Part, SegmentWork, VideoWork, Work, in_batches
 from pipeline.run.worker_process import Worker, WorkerDied, give_back, idle_s, take_worker
 
 WAITING_BLOCKS = 2
@@ -55,14 +55,15 @@ def segment_items(plan: Plan, pool: Pool, run_id: str) -> Iterator[dict[str, Any
         Stopped: Nothing was finished for ``compute.no_progress_s``, or no worker could be started.
         PipelineError: A worker raised it.
     """
-    return run_in_worker(SegmentWork(context_of(plan, pool, run_id)), blocks_to_do(plan, pool), plan.job.compute.no_progress_s)
+    work = VideoWork if plan.only == "videos" else SegmentWork
+    return run_in_worker(work(context_of(plan, pool, run_id)), blocks_to_do(plan, pool), plan.job.compute.no_progress_s)
 
 
 def blocks_to_do(plan: Plan, pool: Pool) -> Iterator[pa.Table]:
     """Yield the manifest rows of the items to do, in blocks of ``rows_per_block``."""
     rows = rows_per_block(plan, pool)
     for fragment in plan.manifest.fragments:
-        for block in read_todo(plan.manifest, fragment, plan.done, plan.output.files):
+        for block in read_todo(plan.manifest, fragment, plan.done, plan.output.files, only=plan.only):
             yield from in_batches(block, rows)
 
 
@@ -140,7 +141,8 @@ class _Session:
                     self._send_block(worker)
                 elif kind == "part":
                     self._count(content)
-                    yield content.facts
+                    if content.items:
+                        yield content.facts
         finally:
             self.has_begun = worker.has_begun
             if finished:

@@ -22,7 +22,7 @@ from pipeline.run import local
 from pipeline.run.budget import check_budget
 from pipeline.run.callback import Reporter
 from pipeline.run.gpus import is_small
-from pipeline.run.preflight import Plan, missing_items, only_missing
+from pipeline.run.preflight import Plan, by_kind, missing_items, only_missing
 from pipeline.run.prepare import tidy_index
 
 PASSES = 2
@@ -85,6 +85,11 @@ def _run_pass(plan: Plan, record: RunRecord, lease: Lease, counters: RunCounters
 
 
 def _segment_items(plan: Plan, record: RunRecord, lease: Lease, counters: RunCounters) -> Generator[dict[str, Any], None, None]:
+    for some in by_kind(plan):
+        yield from _segment_kind(some, record, lease, counters)
+
+
+def _segment_kind(plan: Plan, record: RunRecord, lease: Lease, counters: RunCounters) -> Generator[dict[str, Any], None, None]:
     if not is_small(plan.job.compute, plan.todo):
         from pipeline.run import on_cluster
 

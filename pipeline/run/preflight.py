@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipeline.manifest.id_set import IdSet, contains, hash_ids
 from pipeline.manifest.manifest import Manifest, Scan, item_named, open_manifest, scan, shared_name
 from pipeline.manifest.names import NameTemplate, name_keys
 from pipeline.manifest.snapshot import Snapshot
+from pipeline.manifest.videos import Kind
 from pipeline.models.resolve import ResolvedRecipe, check_licence, resolve
 from pipeline.output.identity import check_identity
 from pipeline.output.index import done_ids, ids_of_run, read_index
@@ -28,6 +29,7 @@ from pipeline.output.settings import differences, folders_in_the_way, read_setti
 from pipeline.storage.allowlist import display_uri, suggest_allow_root
 from pipeline.storage.files import Files
 from pipeline.storage.uris import check_utf8
+from pipeline.video.extra import check_usable
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Plan:
     """Rows that cannot be used and will be recorded as failed."""
     ids: IdSet
     """All items, sorted."""
+    videos: IdSet
+    """Those that are videos, sorted."""
     done: IdSet
     """Items that need no work; see ``without_done``."""
     todo: int
@@ -53,6 +57,17 @@ class Plan:
     """True if some items to do have a row, so that their objects are replaced."""
     deadline: float | None = None
     """Seconds since 1970 from which no more items are started; None for none."""
+    only: Kind | None = None
+    """The items that ``todo`` counts; None for all."""
+
+
+def by_kind(plan: Plan) -> Iterator[Plan]:
+    """Yield a plan for the pictures to do, and one for the videos, if there are any of them."""
+    videos = int((~contains(plan.done, plan.videos)).sum())
+    if plan.todo > videos:
+        yield dataclasses.replace(plan, todo=plan.todo - videos, only="pictures" if len(plan.videos) else None)
+    if videos:
+        yield dataclasses.replace(plan, todo=videos, only="videos")
 
 
 def make_plan(
@@ -94,6 +109,8 @@ def make_plan(
         scanned = scan(manifest, files)
     _check_roots(job, manifest, scanned)
     _check_rows(scanned)
+    if len(scanned.videos):
+        check_usable(resolved.recipe)
     if recorded is not None:
         _check_names(output, manifest, scanned)
         if not (job.run.replace or job.run.changed):
@@ -105,6 +122,7 @@ def make_plan(
         scanned.rows,
         scanned.refused,
         scanned.ids,
+        scanned.videos,
         scanned.ids[:0],
         scanned.rows,
         resolved,

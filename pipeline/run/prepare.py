@@ -7,6 +7,7 @@ from pipeline.log import log
 from pipeline.manifest.id_set import duplicate_ids
 from pipeline.output.compaction import compact
 from pipeline.output.derived import adjust_index
+from pipeline.output.kept_masks import forget_done
 from pipeline.output.output import Output
 from pipeline.output.overwrites import check_overwrites
 from pipeline.output.reconcile import reconcile
@@ -80,3 +81,4 @@ def tidy_index(output: Output) -> None:
             "items were interrupted while they were replaced, and are processed again", extra={"facts": {"items": repaired}}
         )
     compact(output)
+    forget_done(output)

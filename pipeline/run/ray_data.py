@@ -29,7 +29,7 @@ def ray_data(*, no_progress_s: int, block_mib: int | None = None) -> Iterator[No
 
     Args:
         no_progress_s: Seconds without a finished block after which Ray gives up.
-        block_mib: Largest block in MiB; None for Ray's default.
+        block_mib: Largest block in MiB; 0 for one row, None for Ray's default.
 
     Raises:
         PipelineError: What a worker raised.
@@ -45,7 +45,7 @@ def ray_data(*, no_progress_s: int, block_mib: int | None = None) -> Iterator[No
     context.execution_no_progress_timeout_s = no_progress_s
     context.raise_original_map_exception = True  # otherwise the package's errors lose their type on the way to the driver
     if block_mib is not None:
-        context.target_max_block_size = block_mib * 2**20
+        context.target_max_block_size = max(1, block_mib * 2**20)
     try:
         yield
     except RayError as error:

@@ -15,6 +15,7 @@ from pipeline.config.recipe import Recipe
 from pipeline.manifest.id_set import IdSet
 from pipeline.manifest.manifest import Manifest
 from pipeline.manifest.tables import Fragment
+from pipeline.manifest.videos import Kind
 from pipeline.output.output import Output
 from pipeline.run.stages.read import Share, read_lacking, read_todo
 from pipeline.storage.backend import FileInfo
@@ -31,9 +32,11 @@ class ManifestSource(Datasource):
     task of it.
     """
 
-    def __init__(self, manifest: Manifest, done: IdSet, todo: int, share: Share, files: Files) -> None:
+    def __init__(
+        self, manifest: Manifest, done: IdSet, todo: int, share: Share, files: Files, only: Kind | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.manifest, self.files, self.rows, self.share = manifest, files, todo, share
+        self.manifest, self.files, self.rows, self.share, self.only = manifest, files, todo, share, only
         self.done = ray.put(done)  # 16 bytes per item, stored once for all tasks
 
     def estimate_inmemory_data_size(self) -> int | None:
@@ -47,7 +50,10 @@ class ManifestSource(Datasource):
         rows = max(1, self.rows // max(1, len(self.manifest.fragments)))
         manifest = replace(self.manifest, fragments=())  # a reader needs its own fragment only; all of them can be large
         return [
-            ReadTask(_TodoReader(manifest, fragment, self.files, self.done, self.share), _metadata(rows, MANIFEST_ROW_BYTES))
+            ReadTask(
+                _TodoReader(manifest, fragment, self.files, self.done, self.share, self.only),
+                _metadata(rows, MANIFEST_ROW_BYTES),
+            )
             for fragment in self.manifest.fragments
         ]
 
@@ -59,9 +65,10 @@ class _TodoReader:
     files: Files
     done: ray.ObjectRef[IdSet]
     share: Share
+    only: Kind | None
 
     def __call__(self) -> Iterator[pa.Table]:
-        return read_todo(self.manifest, self.fragment, ray.get(self.done), self.files, self.share)
+        return read_todo(self.manifest, self.fragment, ray.get(self.done), self.files, self.share, self.only)
 
 
 class LackingItems(Datasource):

@@ -19,7 +19,7 @@ class Part(NamedTuple):
     """A committed index part."""
 
     items: int
-    """Items of the blocks that are finished with it."""
+    """Items of the blocks that are finished with it. 0: nothing was committed, and the work goes on."""
     facts: dict[str, Any]
     """The row that the last stage returns about it."""
 
@@ -55,13 +55,37 @@ class SegmentWork:
         from pipeline.run.stages.write import write_batch
 
         context = replace(self.context, ledger=ledger)
-        segment = _loaded(context)
+        segment: Callable[[pa.Table], pa.Table] = _loaded(context)
         beside: Callable[[Iterable[pa.Table]], Rows] = ahead if overlap else iter
         decoded = beside(table for block in blocks for table in decode_batch(block, context=context))
         segmented = beside(segment(batch) for table in decoded for batch in in_batches(table, context.batch_size))
         for batch in segmented:
             part = commit_batch(write_batch(batch, context=context), context=context)
             yield Part(batch.num_rows, part.to_pylist()[0])
+
+
+@dataclass(frozen=True)
+class VideoWork:
+    """Cut out videos: the stages of ``graph.graph_of_videos``. A video's own steps overlap."""
+
+    context: StageContext
+
+    def __call__(self, blocks: Rows, ledger: CrashLedger, *, overlap: bool) -> Iterator[Part]:
+        """See ``Work``.
+
+        Raises:
+            PipelineError: The model or its weights cannot be used.
+        """
+        from pipeline.run.stages.videos import commit_videos, cut_videos, is_sign_of_life
+
+        context = replace(self.context, ledger=ledger)
+        stage = _loaded(context)
+        for block in blocks:
+            for rows in cut_videos(block, stage.segmenter, context):
+                if is_sign_of_life(rows):
+                    yield Part(0, {})
+                else:
+                    yield Part(rows.num_rows, commit_videos(rows, context=context).to_pylist()[0])
 
 
 @dataclass(frozen=True)
@@ -82,7 +106,7 @@ class DeriveWork:
 _models: dict[str, Any] = {}
 
 
-def _loaded(context: StageContext) -> Callable[[pa.Table], pa.Table]:
+def _loaded(context: StageContext) -> Any:
     """Return the stage that holds the model. The last model is kept for the next run of this process.
 
     Raises:

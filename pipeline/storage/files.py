@@ -6,6 +6,7 @@ an index row), everything else ``StorageError``. Transient errors are retried wi
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import threading
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
 PROBE_TIMEOUT_S = 15.0
 """Seconds for a check before the run starts, so that a wrong endpoint is reported early."""
 
-SLOWEST_UPLOAD = 1024 * 1024
-"""Bytes per second of the slowest upload that is waited for."""
+SLOWEST_TRANSFER = 1024 * 1024
+"""Bytes per second of the slowest transfer of a large object that is waited for."""
+
+CHUNK_BYTES = 4 * 1024 * 1024
+"""Bytes of a large object in memory."""
 
 LEFTOVER = r"(^|/)(\.probe-[0-9a-f]{16}|\.[^/]*\.[0-9a-f]{16}\.tmp)$"
 """Paths of temporary files and probes that killed processes left behind (RE2)."""
@@ -84,6 +88,27 @@ class Files:
         return self._call(
             member.container, FetchError, lambda backend, left: _read_member(member, backend, max_bytes, left), timeout_s
         )
+
+    def digest(self, uri: str) -> tuple[str, int]:
+        """Return the SHA-256 (64 hex digits) and the size in bytes of an object, which need not fit into memory.
+
+        Raises:
+            FetchError: As ``fetch``.
+        """
+        if uris.scheme(uri) in uris.HTTP_SCHEMES or "#" in uri:
+            data = self.read(uri)
+            return hashlib.sha256(data).hexdigest(), len(data)
+
+        def read(backend: StorageBackend, left: float) -> tuple[str, int]:
+            content, size = hashlib.sha256(), 0
+            with backend.open(uri, sequential=True) as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    content.update(chunk)
+                    size += len(chunk)
+            return content.hexdigest(), size
+
+        size = self._call(uri, FetchError, lambda backend, left: backend.stat(uri, left).size)
+        return self._call(uri, FetchError, read, TIMEOUT_S + size / SLOWEST_TRANSFER)
 
     def stat(self, uri: str) -> FileInfo:
         """Return the size, ETag and time of an object. For a picture in another file, they are those of the file.
@@ -146,7 +171,7 @@ class Files:
         Raises:
             WriteError: The object could not be written; its previous content is unchanged.
         """
-        timeout_s = TIMEOUT_S + path.stat().st_size / SLOWEST_UPLOAD
+        timeout_s = TIMEOUT_S + path.stat().st_size / SLOWEST_TRANSFER
         self._call(uri, WriteError, lambda backend, left: backend.upload(uri, path, left), timeout_s)
 
     def link(self, target: str, uri: str) -> None:

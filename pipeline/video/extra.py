@@ -1,15 +1,25 @@
-"""Tell whether videos can be read here, and which files are videos. Imports no PyAV."""
+"""Check whether videos can be read and cut out. Imports no PyAV before one is read."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
+from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError
+from pipeline.storage.files import Files
+from pipeline.types import Size
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv"})
-"""Suffixes of files that are videos. An animated GIF or WebP is one if a video is to be written."""
+
+def video_reader() -> Callable[[str, Files, int, Size], str | None] | None:
+    """Return ``check.video_error``; None without PyAV."""
+    if find_spec("av") is None:
+        return None
+    from pipeline.video.check import video_error
+
+    return video_error
 
 
 def suffix_of(uri: str) -> str:
@@ -17,11 +27,13 @@ def suffix_of(uri: str) -> str:
     return PurePosixPath(urlsplit(uri).path if "://" in uri else uri).suffix.lower()
 
 
-def check_installed() -> None:
-    """Check that PyAV is installed.
+def check_usable(recipe: Recipe) -> None:
+    """Check that this installation and this recipe can cut out videos.
 
     Raises:
-        ConfigError: It is not. The message says how to install it.
+        ConfigError: PyAV is not installed, or the recipe has a second model: two models would take turns, and edges would jump.
     """
     if find_spec("av") is None:
         raise ConfigError("videos need PyAV, which is not installed; pip install 'matteline[video]'")
+    if recipe.second is not None:
+        raise ConfigError("recipe.second is for pictures; one model cuts out all frames of a video, so remove it")

@@ -55,6 +55,7 @@ class Facts:
         frames: Number of frames by the header, 0 if it says none. May be wrong.
         codec: FFmpeg's name of the video codec.
         sound: FFmpeg's names of the codecs of the sound tracks.
+        first_pts: Time of the first frame.
     """
 
     size: Size
@@ -64,6 +65,7 @@ class Facts:
     frames: int = 0
     codec: str = ""
     sound: tuple[str, ...] = ()
+    first_pts: int = 0
 
 
 class VideoReader:
@@ -152,6 +154,7 @@ class VideoReader:
             stream.frames,
             stream.codec_context.name,
             tuple(one.codec_context.name if one.codec_context else "unknown" for one in self._container.streams.audio),
+            first.pts,
         )
 
     def _open(self, file: BinaryIO, head: bytes) -> Any:

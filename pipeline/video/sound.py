@@ -10,6 +10,7 @@ import av
 from pipeline.errors import DecodeError
 from pipeline.video.forms import Form
 from pipeline.video.reader import FORMATS
+from pipeline.video.span import ALL, Span
 
 OPUS_RATE = 48_000
 """Samples per second of Opus."""
@@ -22,9 +23,11 @@ class Sound:
         file: The source, opened for this. It stays open.
         output: The container that gets the tracks. They are added here.
         form: The form of the output.
+        span: The part that is carried. Times count from its start.
     """
 
-    def __init__(self, file: BinaryIO, output: Any, form: Form) -> None:
+    def __init__(self, file: BinaryIO, output: Any, form: Form, span: Span = ALL) -> None:
+        self._span = span
         self._source = av.open(file, "r", metadata_errors="replace", options={"format_whitelist": FORMATS})
         self.notes: list[str] = []
         self._tracks: dict[int, Any] = {}
@@ -55,11 +58,11 @@ class Sound:
             while not self._over:
                 packet = self._waiting or next(self._packets, None)
                 self._waiting = None
-                if packet is None:
+                if packet is None or (packet.pts is not None and float(packet.pts * packet.time_base) >= self._span.end_s):
                     self._over = True
                     for encoder in self._encoded.values():
                         yield from encoder.encode(None)
-                elif packet.pts is not None and float(packet.pts * packet.time_base) > until_s:
+                elif packet.pts is not None and float(packet.pts * packet.time_base) - self._span.start_s > until_s:
                     self._waiting = packet
                     return
                 else:
@@ -72,10 +75,22 @@ class Sound:
         encoder = self._encoded.get(track)
         if encoder is not None:
             for frame in packet.decode():
+                if self._is_before(frame):
+                    continue
+                if frame.pts is not None:
+                    frame.pts -= self._shift(frame)
                 yield from encoder.encode(frame)
-        elif packet.dts is not None:  # the last one is empty
+        elif packet.dts is not None and not self._is_before(packet):  # the last one is empty
+            shift = self._shift(packet)
+            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
             packet.stream = self._tracks[track]
             yield packet
+
+    def _shift(self, one: Any) -> int:
+        return round(self._span.start_s / float(one.time_base))
+
+    def _is_before(self, one: Any) -> bool:
+        return self._span != ALL and one.pts is not None and one.pts < self._shift(one)
 
 
 def _encoder(output: Any, form: Form, track: Any) -> Any:

@@ -7,9 +7,7 @@ the whole frame is searched again. Nothing is carried over a scene cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from itertools import islice
 from typing import NamedTuple
 
 import cv2
@@ -41,11 +39,22 @@ BLEND = 0.6
 
 
 class MaskedFrame(NamedTuple):
-    """A frame with its mask (H, W) uint8 and the mask's quality."""
+    """A frame with its mask.
+
+    Attributes:
+        frame: The frame.
+        mask: (H, W) uint8.
+        quality: Of the mask; between two frames that the model has seen, the lower one of theirs.
+        reasons: What lowered it most.
+        flicker: Mean |alpha - alpha of the frame before, carried by motion|, where that can be trusted; None for the first
+            frame and after a scene cut.
+    """
 
     frame: Frame
     mask: Mask
     quality: float
+    reasons: tuple[str, ...] = ()
+    flicker: float | None = None
 
 
 class _Seen(NamedTuple):
@@ -56,7 +65,7 @@ class _Seen(NamedTuple):
 
 
 class Steady:
-    """Finds the masks of a video's frames. Call it with windows of frames in order (``window``).
+    """Finds the masks of a video's frames. Call it with windows of frames in order.
 
     Args:
         segmenter: The model.
@@ -70,13 +79,9 @@ class Steady:
         self._box = box
         self._last: _Seen | None = None
 
-    def windows(self, frames: Iterable[Frame], batch: int) -> Iterator[list[Frame]]:
-        """Divide a video into windows: the first frame alone, then so many that the model sees ``batch`` of them."""
-        rest = iter(frames)
-        size = 1
-        while window := list(islice(rest, size)):
-            yield window
-            size = batch * self.every
+    def go_on_from(self, frame: Frame, mask: Mask) -> None:
+        """Take a frame whose mask (H, W) uint8 is known for the last one that was seen."""
+        self._last, self._box = _Seen(shrink(frame.pixels), mask), None
 
     def __call__(self, frames: list[Frame]) -> list[MaskedFrame]:
         """Return the frames of a window with their masks.
@@ -97,7 +102,7 @@ class Steady:
         known = {number: _Seen(smalls[number], segment.mask) for number, segment in found.items()}
         if self._last is not None:
             known[-1] = self._last
-        quality = {number: segment.score.quality for number, segment in found.items()}
+        scores = {number: segment.score for number, segment in found.items()}
         masked: list[MaskedFrame] = []
         previous_mask = self._last.mask if self._last is not None else known[0].mask
         for number, frame in enumerate(frames):
@@ -108,10 +113,12 @@ class Steady:
             else:
                 near = moved[number] if before == number - 1 else None
                 mask = _between(smalls[number], known[before], known[after], near)
+            flicker = None
             if (one := moved[number]) is not None and not one.is_cut:
-                mask = _blended(mask, previous_mask, one)
+                mask, flicker = _blended(mask, previous_mask, one)
             previous_mask = mask
-            masked.append(MaskedFrame(frame, mask, min(quality.get(one, 1.0) for one in (before, after))))
+            score = min((scores[one] for one in (before, after) if one in scores), key=lambda one: one.quality)
+            masked.append(MaskedFrame(frame, mask, score.quality, score.reasons, flicker))
         self._last = _Seen(smalls[-1], previous_mask)
         return masked
 
@@ -150,11 +157,16 @@ class Steady:
         return found
 
 
-def _blended(mask: Mask, previous: Mask, moved: Motion) -> Mask:
-    """Blend a mask with the carried one of the frame before, where that can be trusted: less flicker at edges."""
+def _blended(mask: Mask, previous: Mask, moved: Motion) -> tuple[Mask, float]:
+    """Blend a mask with the carried one of the frame before, where that can be trusted: less flicker at edges.
+
+    Returns:
+        The mask, and its flicker: the mean difference that is left, in [0, 1].
+    """
     carried, trust = carry(previous, moved)
-    blended: Mask = np.rint(mask + BLEND * trust * (carried - mask)).astype(np.uint8)
-    return blended
+    change = trust * (carried - mask)
+    blended: Mask = np.rint(mask + BLEND * change).astype(np.uint8)
+    return blended, (1 - BLEND) * float(np.abs(change).mean()) / 255
 
 
 def _between(small: Small, before: _Seen, after: _Seen, from_before: Motion | None) -> Mask:

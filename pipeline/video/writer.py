@@ -19,6 +19,7 @@ from pipeline.video.colour import BT709, LIMITED, from_pixels
 from pipeline.video.forms import Form
 from pipeline.video.reader import Facts
 from pipeline.video.sound import Sound
+from pipeline.video.span import ALL, Span
 
 CLOCK = Fraction(1, 90_000)
 """Finest unit of timestamps that every encoder takes."""
@@ -43,12 +44,13 @@ class VideoWriter:
         facts: The source's: size, times, rate, shape of its pixels.
         clear: Frames are RGBA and stay transparent.
         sound: The source, opened once more for its sound; None for none.
+        span: The part of the sound that belongs to the frames.
 
     Raises:
         WriteError: The encoder refuses the video.
     """
 
-    def __init__(self, path: Path, form: Form, facts: Facts, *, clear: bool, sound: BinaryIO | None) -> None:
+    def __init__(self, path: Path, form: Form, facts: Facts, *, clear: bool, sound: BinaryIO | None, span: Span = ALL) -> None:
         self.form, self.facts = form, facts
         self._pad = tuple(side % 2 if form.even else 0 for side in facts.size)
         height, width = (side + extra for side, extra in zip(facts.size, self._pad, strict=True))
@@ -65,7 +67,7 @@ class VideoWriter:
         try:
             self._stream = self._add_stream(width, height)
             if sound is not None:
-                self._sound = Sound(sound, self._container, form)
+                self._sound = Sound(sound, self._container, form, span)
                 self.notes += self._sound.notes
                 self.written.tracks = len(self._container.streams.audio)
         except BaseException:

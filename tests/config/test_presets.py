@@ -207,6 +207,8 @@ CHANGES: dict[str, Any] = {
     "stretch": True,
     "sharpen": 3.0,
     "every": 2,
+    "videos": ["mov", "webm"],
+    "video_background": "#102030",
     "holes": "fill",
     "hole_share": 0.01,
     "refiner": "none",

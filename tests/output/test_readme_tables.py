@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipeline.output.layout import OUTPUTS
 from pipeline.output.run_record import RunRecord
-from pipeline.schema import INDEX, MODEL, RENDITION, SECONDS, SIGNALS
+from pipeline.schema import INDEX, MODEL, RENDITION, SECONDS, SIGNALS, VIDEO, VIDEO_FILE
 
 README = Path(__file__).resolve().parents[2] / "pipeline" / "output" / "README.md"
 
@@ -53,7 +53,7 @@ def sentence(schema: Iterable[pa.Field]) -> str:
 
 PARTS = {
     "index columns": f"{table(INDEX)}\n\nIn `renditions`: {sentence(RENDITION)} In `models`: {sentence(MODEL)} "
-    f"In `seconds`: {sentence(SECONDS)}",
+    f"In `seconds`: {sentence(SECONDS)} In `video_facts`: {sentence(VIDEO)} In its `files`: {sentence(VIDEO_FILE)}",
     "signals": table(SIGNALS),
 }
 

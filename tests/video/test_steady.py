@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.errors import ConfigError, SegmentError
+from pipeline.errors import SegmentError
 from pipeline.models.cascade import Segment
 from pipeline.quality.score import Score
 from pipeline.types import Box
-from pipeline.video.cut import segmented
 from pipeline.video.flow import carry, motion, shrink
 from pipeline.video.reader import Frame
+from pipeline.video.segments import windows
 from pipeline.video.steady import Steady
 
 HEIGHT, WIDTH = 120, 200
@@ -86,7 +86,8 @@ def iou(mask: np.ndarray, wanted: np.ndarray) -> float:
 
 def run(model: Any, frames: list[Frame], **options: Any) -> list[np.ndarray]:
     steady = Steady(model, Fraction(1, 25), **options)
-    return [one.mask for window in steady.windows(frames, model.batch) for one in steady(window)]
+    divided = windows(frames, len(frames), model.batch * steady.every)
+    return [one.mask for window in divided for one in steady(window.frames)]
 
 
 def test_a_mask_is_carried_with_the_motion() -> None:
@@ -154,8 +155,3 @@ def test_an_error_of_the_model_names_the_time() -> None:
     failing = SimpleNamespace(batch=2, segment=lambda images, boxes: [SegmentError("out of memory")] * len(images))
     with pytest.raises(SegmentError, match=r"at 0\.00 s: out of memory"):
         run(failing, clip(2)[0])
-
-
-def test_a_second_model_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"recipe\.second is for pictures"):
-        next(segmented(cast(Any, None), cast(Any, SimpleNamespace(second=object())), None))

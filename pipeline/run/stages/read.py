@@ -10,6 +10,7 @@ from pipeline.config.recipe import Recipe
 from pipeline.manifest.id_set import IdSet, contains, hash_ids, shares
 from pipeline.manifest.manifest import Manifest, read
 from pipeline.manifest.tables import Fragment
+from pipeline.manifest.videos import Kind, are_videos
 from pipeline.output.derived import lacking
 from pipeline.output.index import read_part
 from pipeline.output.output import Output
@@ -22,12 +23,16 @@ Share = tuple[int, int]
 ALL: Share = (0, 1)
 
 
-def read_todo(manifest: Manifest, fragment: Fragment, done: IdSet, files: Files, share: Share = ALL) -> Iterator[pa.Table]:
-    """Yield the rows of a fragment whose item is in the share, and not in the sorted set ``done``."""
+def read_todo(
+    manifest: Manifest, fragment: Fragment, done: IdSet, files: Files, share: Share = ALL, only: Kind | None = None
+) -> Iterator[pa.Table]:
+    """Yield the rows of a fragment whose item is in the share, of the kind ``only``, and not in the sorted set ``done``."""
     number, count = share
     for items in read(manifest, fragment, files):
         ids = hash_ids(items["item_id"])
         todo = ~contains(done, ids)
+        if only is not None:
+            todo &= are_videos(items) == (only == "videos")
         yield items.filter(pa.array(todo & (shares(ids, count) == number) if count > 1 else todo))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -35,6 +35,9 @@ PIXELS = {"pixels", "mask"}
 """Columns that end here."""
 
 
+Row = tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, str | None]]
+
+
 class Encoded(NamedTuple):
     """The files of one item."""
 
@@ -62,11 +65,21 @@ def write_batch(batch: pa.Table, *, context: StageContext) -> pa.Table:
     isolated.finish()
     _measure(results, errors)
     outcomes = with_errors(batch, errors).select(["error_code", "error_detail"]).to_pylist()
+    return index_table(batch, zip(facts, results, outcomes, strict=True), context)
+
+
+def index_table(items: pa.Table, rows: Iterable[Row], context: StageContext) -> pa.Table:
+    """Return the index rows of items.
+
+    Args:
+        items: The items, with the carried columns.
+        rows: For each, what is known of it, what was written, and its ``error_code`` and ``error_detail``.
+        context: The run.
+    """
     shared = {"recipe": context.recipe.fingerprint(), "worker": f"{socket.gethostname()}/{os.getpid()}"}
-    rows = [_index_row(*one, context) | shared for one in zip(facts, results, outcomes, strict=True)]
-    table = pa.Table.from_pylist(rows, INDEX)
+    table = pa.Table.from_pylist([_index_row(*one, context) | shared for one in rows], INDEX)
     for column in context.carried:
-        table = table.append_column(column, batch[column.name].cast(column.type))
+        table = table.append_column(column, items[column.name].cast(column.type))
     return table.cast(index_schema(context.carried))
 
 

@@ -14,6 +14,7 @@ from scenes import Scene, make_scenes
 
 from pipeline import Segmenter
 from pipeline.video.reader import Frame
+from pipeline.video.segments import windows
 from pipeline.video.steady import Steady
 
 Masks = Callable[[Scene], list[np.ndarray]]
@@ -54,7 +55,11 @@ def test_masks_are_steady(data: Path, bars: Any) -> None:
         def masks(scene: Scene) -> list[np.ndarray]:
             frames = [Frame(pixels, number, 1) for number, pixels in enumerate(scene.frames)]
             one = Steady(segmenter, Fraction(1, 25), None, every)
-            return [masked.mask for window in one.windows(frames, segmenter.batch) for masked in one(window)]
+            return [
+                masked.mask
+                for window in windows(frames, len(frames), segmenter.batch * one.every)
+                for masked in one(window.frames)
+            ]
 
         return masks
 

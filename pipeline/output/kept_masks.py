@@ -1,0 +1,38 @@
+"""Masks of videos that are worked on (``_matteline/masks``): kept so that a crash costs one segment, deleted with the last."""
+
+from __future__ import annotations
+
+import pyarrow.compute as pc
+
+from pipeline.errors import StorageError
+from pipeline.log import log
+from pipeline.output.index import read_index
+from pipeline.output.output import Output
+
+
+def forget(output: Output, item_id: str) -> None:
+    """Delete the masks of a video that is done. Those that cannot be deleted are deleted by a later run."""
+    _delete(output, output.layout.kept_masks(item_id))
+
+
+def forget_done(output: Output) -> None:
+    """Delete masks that an interruption left of videos that are done. Those of failed ones stay, for another attempt.
+
+    Raises:
+        StorageError: The index cannot be read, or the folder cannot be listed.
+    """
+    left = set(output.files.folders(output.layout.all_kept_masks))
+    if not left:
+        return
+    for rows in read_index(output, ["item_id", "status"]):
+        done = rows["item_id"].filter(pc.not_equal(rows["status"], "failed"))
+        for folder in left & {output.layout.kept_masks(item_id) for item_id in done.to_pylist()}:
+            _delete(output, folder)
+
+
+def _delete(output: Output, folder: str) -> None:
+    try:
+        for info in list(output.files.list(folder)):
+            output.files.delete(info.uri)
+    except StorageError as error:
+        log.warning(f"{folder} cannot be deleted: {error}")

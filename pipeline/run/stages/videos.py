@@ -1,0 +1,188 @@
+"""Cut out videos: from a row of the manifest to a row of the index, in the process that holds the model.
+
+A video streams through: frames are decoded, segmented, drawn and encoded side by side, and none is kept. Its files appear under
+their names when they are whole and were read back, and its row is committed after that.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import ItemError, PromptError, WriteError
+from pipeline.manifest.prompts import prompts_of
+from pipeline.manifest.videos import VIDEO_COLUMN, part_of
+from pipeline.models.failures import BrokenDevice
+from pipeline.output import kept_masks
+from pipeline.output.layout import is_inside, part_name, video_path
+from pipeline.output.overwrites import note_overwrites
+from pipeline.run.context import StageContext
+from pipeline.run.crash_ledger import IsolatedBatch, end_process
+from pipeline.run.metrics import WRITTEN
+from pipeline.run.stages.columns import DETAIL_CHARS
+from pipeline.run.stages.commit import commit_batch
+from pipeline.run.stages.segment import SegmentBatch
+from pipeline.run.stages.write import Row, index_table
+from pipeline.schema import SEGMENTS, index_schema
+from pipeline.segmenter import Segmenter
+from pipeline.storage.uris import join, strip_signature
+from pipeline.types import Box
+
+LIFE_S = 20.0
+"""Seconds between two signs of life of a video, so that a run does not count as stuck while it works on a long one."""
+
+UNKNOWN: dict[str, Any] = dict.fromkeys(
+    (
+        *("prompt", "detected_box", "detected_label", "detector_score", "image_sha256", "image_bytes", "image_version"),
+        *("height", "width", "quality", "reasons", "signals", "fetch_s", "decode_s", "segment_s"),
+    )
+) | {"quality_calibrated": False}
+"""What is not known of a video before it was cut out."""
+
+
+class CutVideos:
+    """One actor with the model: created once, called for every video."""
+
+    def __init__(self, context: StageContext) -> None:
+        self.stage = SegmentBatch(context)
+
+    def __call__(self, items: pa.Table) -> Iterator[pa.Table]:
+        """Yield what ``cut_videos`` yields."""
+        if self.stage.refused is not None:
+            raise self.stage.refused
+        yield from cut_videos(items, self.stage.segmenter, self.stage.context)
+
+
+def cut_videos(items: pa.Table, segmenter: Segmenter, context: StageContext) -> Iterator[pa.Table]:
+    """Cut out videos, one after the other. Yields one table per video with its index row, and signs of life before.
+
+    After ``context.deadline`` no video is begun, and has no row.
+    """
+    prompts = prompts_of(items, context.recipe.detector)
+    for number, row in enumerate(items.to_pylist()):
+        if context.deadline is not None and time.time() >= context.deadline:
+            return
+        with ThreadPoolExecutor(1) as pool:
+            work = pool.submit(_cut, row, prompts[number], segmenter, context)
+            while not _is_over(work):
+                yield _sign_of_life(context)
+        yield index_table(_without_signature(items.slice(number, 1)), [work.result()], context)
+
+
+def commit_videos(rows: pa.Table, *, context: StageContext) -> pa.Table:
+    """Write one index part and return one row about it, as ``commit_batch``. Of a sign of life, there is none."""
+    if is_sign_of_life(rows):
+        return commit_batch(rows.slice(0, 0), context=context).slice(0, 0)
+    facts = commit_batch(rows, context=context)
+    for row in rows.select(["item_id", "status"]).to_pylist():
+        if row["status"] != "failed":  # a video that failed may be tried again
+            kept_masks.forget(context.output, row["item_id"])
+    return facts
+
+
+def _write_segments(item_id: str, segments: Sequence[Any], context: StageContext) -> None:
+    """Write the rows of a video's segments, before its own row. A repeated task overwrites them.
+
+    Raises:
+        WriteError: They cannot be written.
+    """
+    rows = [one._asdict() | {"item_id": item_id, "run_id": context.run_id} for one in segments]
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, SEGMENTS), sink, compression="zstd", write_page_checksum=True)
+    context.files.write(join(context.output.layout.segments, part_name([item_id])), sink.getvalue())
+
+
+def is_sign_of_life(rows: pa.Table) -> bool:
+    """Return whether a table says only that work goes on."""
+    return bool(rows["item_id"].null_count)
+
+
+def _sign_of_life(context: StageContext) -> pa.Table:
+    schema = index_schema(context.carried)
+    return pa.table([pa.nulls(1, field.type) for field in schema], pa.schema([field.with_nullable(True) for field in schema]))
+
+
+def _without_signature(item: pa.Table) -> pa.Table:
+    """Remove what is secret and expires from the carried column of the video's URI."""
+    if VIDEO_COLUMN not in item.column_names:
+        return item
+    at, field = item.schema.get_field_index(VIDEO_COLUMN), item.schema.field(VIDEO_COLUMN)
+    uris = [uri and strip_signature(uri) for uri in item[VIDEO_COLUMN].to_pylist()]
+    return item.set_column(at, field, pa.array(uris, field.type))
+
+
+def _is_over(work: Future[Any]) -> bool:
+    return not wait([work], LIFE_S).not_done
+
+
+def _cut(row: dict[str, Any], prompt: tuple[str, ...] | PromptError, segmenter: Segmenter, context: StageContext) -> Row:
+    """Cut out one video. Returns its row as ``index_table`` takes it."""
+    began = time.monotonic()
+    fact, result = row | UNKNOWN, {"renditions": None}
+    error: dict[str, str | None] = {"error_code": row["error_code"], "error_detail": row["error_detail"]}
+    if error["error_code"] is None:
+        isolated = context.isolated("video", [row["item_id"]])
+        try:
+            isolated.run_one(0, lambda: _process(fact, result, prompt, segmenter, context, isolated))
+        except ItemError as failure:
+            error = {"error_code": failure.code, "error_detail": str(failure)[:DETAIL_CHARS]}
+        except BrokenDevice:
+            if context.ledger is None:
+                raise
+            end_process()  # as in the stage of pictures
+        isolated.finish()
+    fact["segment_s"] = time.monotonic() - began
+    return fact, result, error
+
+
+def _process(
+    fact: dict[str, Any],
+    result: dict[str, Any],
+    prompt: tuple[str, ...] | PromptError,
+    segmenter: Segmenter,
+    context: StageContext,
+    isolated: IsolatedBatch,
+) -> None:
+    """Process one video, and add what is known then to ``fact`` and ``result``.
+
+    Raises:
+        ItemError: It failed.
+    """
+    from pipeline.video.process import Request, fetch, process  # imports PyAV, which runs without videos do not need
+
+    if isinstance(prompt, PromptError):
+        raise prompt
+    fact["prompt"] = list(prompt) or None
+    box = None if fact["box"] is None else Box(*fact["box"])
+    paths: dict[str, str] = {name: video_path(name, fact["output_name"]) for name in context.recipe.videos}
+    if not all(map(is_inside, paths.values())):
+        raise WriteError(f"{fact['output_name']!r} leads out of the output; correct the item's name")
+    uris = {name: context.output.layout.uri(path) for name, path in paths.items()}
+    kept = context.output.layout.kept_masks(fact["item_id"])
+    request = Request(context.allowlist.real_path(fact["image_uri"]), part_of(fact), box, prompt, uris, kept)
+
+    def note() -> None:
+        note_overwrites(context.output, context.run_id, [fact["item_id"]], complete=True)
+
+    with ExitStack() as stack:
+        source, original = fetch(request, context.files, context.job.limits, stack, isolated)
+        fact |= {"image_sha256": original.sha256, "image_bytes": original.bytes, "image_version": original.version}
+        fact["fetch_s"] = original.fetch_s
+        made = process(source, original, request, context.recipe, segmenter, context.files, context.job.limits, isolated, note)
+    fact["height"], fact["width"] = made.size
+    fact["quality"], fact["reasons"] = made.quality, list(made.reasons)
+    if (found := made.detection) is not None:
+        fact |= {"detected_box": list(found.box), "detected_label": found.label, "detector_score": found.score}
+    for one in made.facts["files"]:
+        one["path"] = paths[one["name"]]
+    if made.segments:
+        _write_segments(fact["item_id"], made.segments, context)
+    result["video_facts"] = made.facts
+    WRITTEN.add(sum(one["bytes"] for one in made.facts["files"]))

@@ -1,0 +1,102 @@
+"""Find the masks of a video's frames: read those of finished segments, and ask the model for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+
+from pipeline.concurrency import ahead
+from pipeline.errors import DecodeError
+from pipeline.segmenter import Segmenter
+from pipeline.types import Box
+from pipeline.video.reader import Facts, Frame
+from pipeline.video.segments import SegmentStore, StoredFrame, Window, frames_per_segment, stored_frame, windows
+from pipeline.video.steady import MaskedFrame, Steady
+
+BATCH_BYTES = 64 * 2**20
+"""Frames that go through the model together, at most. Up to six such batches are in memory."""
+
+
+def segmented(
+    frames: Iterable[Frame],
+    facts: Facts,
+    segmenter: Segmenter,
+    box: Box | None,
+    store: SegmentStore | None = None,
+    kept: Callable[[], None] = lambda: None,
+) -> Generator[list[MaskedFrame]]:
+    """Yield the frames with their masks, batch by batch. The next batch is decoded while the model works.
+
+    Args:
+        frames: The video's.
+        facts: Of the video.
+        segmenter: The model.
+        box: Around the object in the first frame.
+        store: Finished segments, and where further ones are kept; None to keep none.
+        kept: Called when a segment was kept.
+
+    Raises:
+        ItemError: A frame cannot be decoded, the box is outside, the model fails on a frame, or a segment cannot be kept. The
+            message names its time.
+    """
+    height, width = facts.size
+    every = segmenter.recipe.every
+    batch = max(1, min(segmenter.batch, BATCH_BYTES // (3 * height * width)))
+    if box is not None:
+        box.check_inside(facts.size)
+    finder = _Finder(Steady(segmenter, facts.time_base, box, every), store, kept)
+    divided = windows(frames, frames_per_segment(facts.size), batch * every)
+    with closing(ahead(divided, wait=True)) as some:
+        for window in some:
+            yield finder(window)
+
+
+class _Finder:
+    """Finds the masks of windows in order. A segment is kept when the next one begins: the last one needs no keeping."""
+
+    def __init__(self, steady: Steady, store: SegmentStore | None, kept: Callable[[], None]) -> None:
+        self._steady, self._store, self._kept = steady, store, kept
+        self._segment = -1
+        self._found: list[StoredFrame] = []
+        self._new: list[StoredFrame] = []
+        self._is_new = False
+
+    def __call__(self, window: Window) -> list[MaskedFrame]:
+        """Return the frames of a window with their masks.
+
+        Raises:
+            ItemError: See ``segmented``.
+        """
+        if self._store is None:
+            return self._steady(window.frames)
+        if window.segment != self._segment:
+            self._begin(window.segment)
+        stored = self._found[: len(window.frames)]
+        masked = self._known(window.frames)
+        if masked is None:
+            self._found, self._is_new = [], True
+            masked = self._steady(window.frames)
+            stored = [stored_frame(one) for one in masked]
+        self._new += stored
+        return masked
+
+    def _known(self, frames: list[Frame]) -> list[MaskedFrame] | None:
+        """Return the frames with the masks that were found; None if these are damaged, or of other frames."""
+        stored, self._found = self._found[: len(frames)], self._found[len(frames) :]
+        if [one.pts for one in stored] != [frame.pts for frame in frames]:
+            return None
+        try:
+            masked = [one.masked(frame) for one, frame in zip(stored, frames, strict=True)]
+        except DecodeError:
+            return None
+        self._steady.go_on_from(masked[-1].frame, masked[-1].mask)
+        return masked
+
+    def _begin(self, segment: int) -> None:
+        """Keep the segment that is over, if it is new, and look for the next one."""
+        assert self._store is not None
+        if self._is_new:
+            self._store.write(self._segment, self._new)
+            self._kept()
+        self._segment, self._new, self._is_new = segment, [], False
+        self._found = self._store.read(segment) or []

@@ -1,0 +1,56 @@
+"""Take a part of a video: its frames, with times from the start of the part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pipeline.errors import DecodeError
+from pipeline.manifest.videos import Part
+from pipeline.video.reader import Facts, Frame, VideoReader
+
+
+class Span(NamedTuple):
+    """A part in seconds of the source's own clock, which may not begin at 0."""
+
+    start_s: float = 0.0
+    end_s: float = math.inf
+
+
+ALL = Span()
+"""Nothing is left out, and all times stay."""
+
+
+def span_of(part: Part, facts: Facts) -> Span:
+    """Return the part of a video that was asked for."""
+    if part == Part():
+        return ALL
+    first_s = float(facts.first_pts * facts.time_base)
+    return Span(first_s + (part.start_s or 0.0), math.inf if part.end_s is None else first_s + part.end_s)
+
+
+def frames_in(reader: VideoReader, span: Span) -> Iterator[Frame]:
+    """Yield the frames of a part. Their times count from its start.
+
+    Raises:
+        DecodeError: There is none, or as the reader raises.
+    """
+    if span == ALL:
+        yield from reader
+        return
+    unit, last, some = float(reader.facts.time_base), 0.0, False
+    shift = round(span.start_s / unit)
+    for frame in reader:
+        last = frame.pts * unit
+        if last >= span.end_s:
+            break
+        if frame.pts >= shift:
+            some = True
+            yield frame._replace(pts=frame.pts - shift)
+    if not some:
+        first_s = reader.facts.first_pts * unit
+        raise DecodeError(
+            f"no frame is between start_s={span.start_s - first_s:g} and end_s={span.end_s - first_s:g}; the last one before "
+            f"is at {last - first_s:.2f} s"
+        )

@@ -1,0 +1,79 @@
+"""Write frames to several files at once, and read each back before it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.errors import WriteError
+from pipeline.types import Size
+from pipeline.video.check import check_written
+from pipeline.video.draw import Draw
+from pipeline.video.forms import Form
+from pipeline.video.reader import Facts
+from pipeline.video.span import ALL, Span
+from pipeline.video.steady import MaskedFrame
+from pipeline.video.writer import VideoWriter
+
+
+@dataclass
+class Target:
+    """A file to write on this machine.
+
+    Attributes:
+        path: The file. It is not complete before ``write_targets`` returns.
+        form: What to write.
+        draw: How frames look.
+        notes: What differs from the source, a sentence each; known afterwards.
+        size: Size of its frames; known afterwards.
+    """
+
+    path: Path
+    form: Form
+    draw: Draw
+    notes: list[str] = field(default_factory=list)
+    size: Size = Size(0, 0)  # noqa: RUF009  (immutable)
+
+
+def write_targets(
+    frames: Iterable[MaskedFrame],
+    facts: Facts,
+    targets: Sequence[Target],
+    opened: Callable[[], BinaryIO],
+    span: Span = ALL,
+    beat: Callable[[], None] = lambda: None,
+) -> None:
+    """Write all frames to all targets, and read these back.
+
+    Args:
+        frames: In order.
+        facts: The source's.
+        targets: The files.
+        opened: Opens the source for its sound.
+        span: The part that the frames are of.
+        beat: Called for every frame that is written or read back.
+
+    Raises:
+        WriteError: A file cannot be written, or differs from what was written.
+        ItemError: What the frames raise.
+    """
+    with ExitStack() as stack:
+        writers = []
+        for target in targets:
+            sound = opened() if facts.sound else None
+            writer = VideoWriter(target.path, target.form, facts, clear=target.draw.clear, sound=sound, span=span)
+            writers.append(stack.enter_context(writer))
+        for one in frames:
+            for target, writer in zip(targets, writers, strict=True):
+                writer.add(target.draw(one.frame.pixels, one.mask), one.frame.pts, one.frame.duration)
+            beat()
+        results = [writer.finish() for writer in writers]
+    for target, writer, written in zip(targets, writers, results, strict=True):
+        try:
+            check_written(target.path, written, beat)
+        except WriteError as error:
+            raise WriteError(f"{target.form.name}: {error}") from error.__cause__
+        target.notes, target.size = writer.notes, written.size
