@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
 from pipeline.imaging.decode import decode, decode_stored, has_deep_samples
+from pipeline.imaging.sniff import sniff
 from pipeline.types import Mask
 
 COLOUR_LEVELS = 8
@@ -29,6 +30,12 @@ GREY_STEP = 17
 """Greatest common divisor of the levels of grey with 1, 2 or 4 bits, or a multiple of it."""
 
 
+LOSSLESS = ("PNG", "TIFF", "GIF", "BMP")
+"""Formats that keep levels as they are. (A TIFF with a JPEG inside has many levels.)"""
+
+BACKGROUND = 0.05
+"""Share of black pixels in a file of labels, at least."""
+
 _AROUND = np.ones((3, 3), np.uint8)
 
 
@@ -40,12 +47,8 @@ def decode_ground_truth(data: bytes, limits: Limits) -> Mask:
             opacity; or grey levels and transparency contradict each other.
     """
     pixels, stored = decode(data, limits), decode_stored(data, limits)
-    if stored is None or stored.ndim == 2:
-        mask = _grey(pixels)
-        _check_levels(mask if stored is None else stored)
-    else:
-        mask = _of_layers(stored)
-        _check_levels(mask)
+    mask = _grey(pixels) if stored is None or stored.ndim == 2 else _of_layers(stored)
+    _check_levels(stored if stored is not None and stored.ndim == 2 else mask, is_exact=sniff(data) in LOSSLESS)
     if not mask.any() and (stored is None or stored.ndim == 3) and has_deep_samples(data):
         raise DecodeError("its 16-bit samples are black or nearly so, as in a label file; save it as a grey mask of 8 bits")
     return mask
@@ -79,21 +82,23 @@ def _is_mask(levels: npt.NDArray[np.uint8]) -> bool:
     return bool((levels < COLOUR_LEVELS).mean() > SHARE and (levels > 255 - COLOUR_LEVELS).mean() > SHARE)
 
 
-def _check_levels(mask: npt.NDArray[Any]) -> None:
+def _check_levels(mask: npt.NDArray[Any], *, is_exact: bool) -> None:
     """Refuse labels, (H, W) uint8 or uint16: numbers, also beside the white borders of objects in Pascal VOC.
 
-    Opacity between black and white is at edges, or has many levels. Labels fill areas.
+    Opacity between black and white is at edges, or has many levels. Labels fill areas. So do levels next to black in lossy
+    files, and in those that were saved again from one; but then hardly a pixel is black.
     """
     white = np.iinfo(mask.dtype).max
     levels = np.flatnonzero(_histogram(mask))
     highest = int(levels[-1])
     if 0 < highest < (SOFT if len(levels) <= LABELS else HALF) * white:
         raise DecodeError(f"its highest level is {highest} of {white}, as in a label file; save it with {white} for the object")
-    if len(levels) > LABELS or np.gcd.reduce(levels) % GREY_STEP == 0:
+    has_black = (mask == 0).mean() >= BACKGROUND
+    if not (is_exact and has_black) or len(levels) > LABELS or np.gcd.reduce(levels) % GREY_STEP == 0:
         return
     is_between = (mask > 0) & (mask < SOFT * white)
     flat = mask[is_between & (cv2.erode(mask, _AROUND) == cv2.dilate(mask, _AROUND))]
-    are_numbers = bool(flat.size) and int(mask[is_between].max()) <= LABELS
+    are_numbers = bool((levels[levels < white] <= LABELS).all())
     if flat.size > (mask > 0).sum() * (SHARE if are_numbers else 0.5):
         level = int(_histogram(flat).argmax())
         raise DecodeError(f"its level {level} of {white} fills areas, as in a label file; save it with {white} for the object")

@@ -107,6 +107,18 @@ def test_soft_edges_and_dim_parts_are_kept() -> None:
         assert np.array_equal(decode_ground_truth(saved(mask, "PNG"), Limits()), mask)
 
 
+@pytest.mark.parametrize("form", ["JPEG", "WEBP", "AVIF"])
+def test_the_noise_of_lossy_files_is_no_label(form: str) -> None:
+    """A lossy file has black as level 1, 2 or 3 in whole areas, depending on its quality."""
+    thin = np.zeros((240, 320), np.uint8)
+    thin[118:123] = 255
+    for quality in (16, 20, 23, 31, 48, 62, 70, 90):
+        decoded = decode_ground_truth(saved(thin, form, quality=quality), Limits())
+        assert decoded[:100].max() < 10 and decoded[120].min() > 200
+        if form == "JPEG":
+            assert np.array_equal(decode_ground_truth(saved(decoded, "PNG"), Limits()), decoded), "saved again as PNG"
+
+
 @pytest.mark.parametrize("alpha", [0, 1, 128])
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 def test_grey_levels_below_an_equal_transparency_are_used(mode: str, alpha: int) -> None:
