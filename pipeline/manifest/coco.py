@@ -201,7 +201,7 @@ def coco_box(annotation: Mapping[str, Any]) -> tuple[float, float, float, float]
     Raises:
         ValueError: It has none of them, or run lengths of more than ``MAX_PIXELS``.
     """
-    with suppress(KeyError, TypeError, ValueError):
+    with suppress(KeyError, TypeError, ValueError, OverflowError):
         x, y, width, height = (float(value) for value in annotation["bbox"])
         if all(map(math.isfinite, (x, y, width, height))) and min(width, height) > 0:
             return x, y, x + width, y + height

@@ -88,7 +88,7 @@ def coco_mask(entry: CocoObject, size_of: Callable[[], Size]) -> Mask:
         size = rle_size(segmentation) or size_of()
     check_size(size)
     if isinstance(segmentation, dict):
-        if list(segmentation.get("size", ())) != list(size):
+        if rle_size(segmentation) != size:
             raise ValueError("its run lengths have another size than its image")
         return decode_counts(size, segmentation.get("counts"))
     if not isinstance(segmentation, list) or not segmentation:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from kinds import Kind, Wrong
 from mutations import ODD_VALUES, damage, damage_json, damage_table
 
-from pipeline.manifest.coco import coco_objects
+from pipeline.manifest.ground_truth import from_coco_masks
 from pipeline.manifest.manifest import open_manifest, read, scan
 from pipeline.manifest.names import NameTemplate
 from pipeline.storage.files import Files
@@ -171,7 +171,7 @@ COCO = {
             "iscrowd": 0,
             "bbox": [1, 2, 30, 40],
             "area": 900,
-            "segmentation": [[1, 2, 30, 2, 30, 40]],
+            "segmentation": {"size": [90, 120], "counts": [95, 30, 10675]} if at % 2 else [[1, 2, 30, 2, 30, 40]],
         }
         for at in range(6)
     ],
@@ -181,8 +181,10 @@ COCO = {
 def coco_kind() -> Kind:
     def read_one(name: str, data: bytes) -> None:
         Path("coco.json").write_bytes(data)
-        if not coco_objects(str(Path("coco.json").absolute()), FILES):
-            raise Wrong("no objects")
+        here = Path.cwd()
+        table = from_coco_masks(str(here / "coco.json"), str(here / "photos"), str(here / "masks"), FILES)
+        if not table.num_rows or table["x0"].null_count:
+            raise Wrong("no objects, or one without a box")
 
     samples = {"coco": json.dumps(COCO).encode()}
     return Kind(samples, read_one, {"values": lambda rng, _: damage_json(rng, COCO)})

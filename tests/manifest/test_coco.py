@@ -81,6 +81,7 @@ USABLE = {
     "box of null": annotation(bbox=None),
     "box without area": annotation(bbox=[30, 20, 0, 0]),
     "box of NaN": annotation(bbox=[30, 20, 60, float("nan")]),
+    "box of a number above all floats": annotation(bbox=[30, 20, 10**400, 50]),
     "box of text": annotation(bbox=["30", "20", "60", "50"]),
     "RLE without a box": without(annotation(segmentation=RLE), "bbox"),
 }

@@ -50,6 +50,7 @@ def test_polygons_and_run_lengths_become_masks(tmp_path: Path) -> None:
 
 def test_unusable_segmentations_give_no_ground_truth(tmp_path: Path) -> None:
     bad: list[Any] = [None, [], [[1, 2, 3]], "text", {"size": [9, 9], "counts": [81]}, {"size": [100, 120], "counts": [5]}, {}]
+    bad += [{"size": 1.5, "counts": [12_000]}, {"size": [100, None], "counts": "0"}]
     assert coco_manifest(tmp_path, bad)["truth_uri"].to_pylist() == [None] * len(bad)
     huge = coco_manifest(tmp_path, [[[0, 0, 9, 0, 9, 9]]], height=10**6, width=10**6)
     assert huge["truth_uri"].to_pylist() == [None]
