@@ -155,12 +155,15 @@ def _parse_box(box: str | None, label: list[str] | None) -> Box | None:
     Raises:
         ConfigError: There is a label, too, or the text is no box.
     """
-    from pipeline.errors import ConfigError
-    from pipeline.types import Box
+    from pipeline.errors import ConfigError, ItemRefused
+    from pipeline.manifest.boxes import parse_box
 
     if box and label:
         raise ConfigError("--box already says where the object is; remove --box or --label")
-    return None if box is None else Box.parse([part.strip() for part in box.split(",")])
+    try:
+        return None if box is None else parse_box(box)
+    except ItemRefused as error:
+        raise ConfigError(f"--box: {error}") from None
 
 
 def _targets(

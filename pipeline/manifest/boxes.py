@@ -93,7 +93,7 @@ def from_values(values: Sequence[Any]) -> Boxes:
             continue
         if not isinstance(box, list):
             box = [box]
-        if isinstance(value, str) and len(box) != 4:
+        if isinstance(value, str) and not _are_numbers(box):
             message = f"box {value[:100]!r} is not four numbers; give x0, y0, x1, y1 in pixels, or no box"
             boxes.invalid[row] = InvalidBox(_label(box), message)
             continue
@@ -105,6 +105,27 @@ def from_values(values: Sequence[Any]) -> Boxes:
         except OverflowError:
             boxes.invalid[row] = InvalidBox(_label(box), "box has a number that is too large; correct it")
     return boxes
+
+
+def parse_box(text: str) -> Box:
+    """Parse one box, in any form that a text column of a manifest may have.
+
+    Raises:
+        ItemRefused: It is none.
+    """
+    boxes = from_values([text])
+    if 0 in boxes.invalid:
+        raise ItemRefused(boxes.invalid[0].message)
+    if not boxes.valid[0]:
+        raise ItemRefused(f"box {text!r} is empty; give x0, y0, x1, y1 in pixels, or no box")
+    return Box(*boxes.coordinates[0].tolist())
+
+
+def _are_numbers(parts: Sequence[str]) -> bool:
+    try:
+        return len([float(part) for part in parts]) == 4
+    except ValueError:
+        return False
 
 
 MAX_PER_IMAGE = 10_000

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.cut import _parse_box
 from jobs.main import app
 from pipeline import Segmenter
 from pipeline.config.job import load_job
@@ -112,6 +113,9 @@ def test_stdin_is_limited(cut: Cut, monkeypatch: pytest.MonkeyPatch) -> None:
         (("photo-000.jpg", "photo-001.jpg", "-o", "x.png"), "is one file, but there are 2 pictures"),
         (("photo-000.jpg", "photo-001.jpg", "-o", "-"), "is one file, but there are 2 pictures"),
         (("photo-000.jpg", "photo-001.jpg", "--box", "1,2,30,40"), "are for one picture"),
+        (("photo-000.jpg", "--box", "1,2,x,40"), "^--box: box '1,2,x,40' is not four numbers; give x0, y0, x1, y1 in pixels"),
+        (("photo-000.jpg", "--box", "[30,40,1,2]"), "has no area"),
+        (("photo-000.jpg", "--box", "none"), "'none' is empty"),
         (("photo-000.jpg", "./photo-000.jpg"), "would both be written to photo-000-cutout.png"),
         (("photo-000.jpg", "-o", "x.gif"), "must end in .png, .webp, .jpg or .tiff"),
         (("photo-000.jpg", "-o", "x.png", "--format", "webp"), "name different formats"),
@@ -129,6 +133,11 @@ def test_what_is_refused(cut: Cut, arguments: tuple[str, ...], words: str) -> No
     with pytest.raises(ConfigError, match=words):
         cut(*arguments)
     assert sorted(Path().iterdir()) == before
+
+
+@pytest.mark.parametrize("text", ["[1,2,30,40]", "1 2 30 40", "(1, 2, 30, 40)", "1;2;30;40", " 1,2,30,40 "])
+def test_boxes_are_taken_as_in_a_manifest(text: str) -> None:
+    assert _parse_box(text, None) == (1, 2, 30, 40)
 
 
 def test_a_web_address_needs_an_allowed_root(cut: Cut) -> None:

@@ -64,7 +64,7 @@ def test_four_columns() -> None:
         ([], None),
         ("1,2,3", "is not four numbers"),
         ("1,2,,4", "not four numbers"),
-        ("a,b,c,d", "not four numbers"),
+        ("a,b,c,d", "box 'a,b,c,d' is not four numbers"),
         ("nan,2,3,4", "not finite"),
         ([float("nan")] * 4, None),
         ([None, float("nan"), None, None], None),
