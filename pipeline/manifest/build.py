@@ -44,11 +44,11 @@ def from_masks(folder: str, masks: str, files: Files) -> pa.Table:
     """
     table = from_folder(folder, files)
     by_stem: dict[str, str] = {}
-    for info in files.list(masks, suffixes=IMAGE_SUFFIXES):
-        stem = _stem(uris.printable(info.uri.removeprefix(masks)).lstrip("/"))
+    for mask in list_folder(masks, files, IMAGE_SUFFIXES):
+        stem = _stem(uris.printable(mask.removeprefix(masks)).lstrip("/"))
         if stem in by_stem:
-            raise ConfigError(f"{by_stem[stem]} and {info.uri} are both masks of {stem!r}; keep one")
-        by_stem[stem] = uris.printable(info.uri)
+            raise ConfigError(f"{by_stem[stem]} and {mask} are both masks of {stem!r}; keep one")
+        by_stem[stem] = uris.printable(mask)
     truths = [by_stem.get(_stem(item_id)) for item_id in table["item_id"].to_pylist()]
     if not any(truths):
         raise ConfigError(

@@ -21,18 +21,22 @@ IMAGE_SUFFIXES = (
 """Suffixes of images in a folder, regardless of case."""
 
 _SYSTEM_FILE = re.compile(
-    r"(?:^|/)(?:@eaDir|@Recycle|#recycle|#snapshot|__MACOSX|\$RECYCLE\.BIN|System Volume Information|lost\+found)/"
-    r"|(?:^|/)(?:Thumbs\.db|desktop\.ini)$"
+    r"(?:^|/)(?:@eaDir|@tmp|@sharebin|@sharesnap|@SynoResource|@Recycle|@Recently-Snapshot|#recycle|#snapshot|__MACOSX"
+    r"|\$RECYCLE\.BIN|System Volume Information|lost\+found|[^/]*\.lrdata)/"
+    r"|(?:^|/)(?:Thumbs\.db|desktop\.ini)$",
+    re.IGNORECASE,
 )
 
 _SUFFIX = re.compile(r"(?<=[^.])\.[A-Za-z0-9]{1,8}$")
+
+_WILDCARD = r"[*?\[]"
 
 MAX_SUFFIXES = 8
 """Most suffixes in one warning."""
 
 
 def is_system_file(path: str) -> bool:
-    """Return whether a NAS or an operating system has added this file: thumbnails, recycle bins, snapshots."""
+    """Return whether a NAS, an operating system or Lightroom has added this file: thumbnails, recycle bins, snapshots."""
     return bool(_SYSTEM_FILE.search(path))
 
 
@@ -78,7 +82,7 @@ def list_sources(uri: str, files: Files) -> Iterator[FileInfo]:
         StorageError: It is missing, or cannot be listed. A prefix of a bucket may be empty.
     """
     if is_pattern(uri, files):
-        yield from map(files.stat, files.glob(uri))
+        yield from map(files.stat, files.glob(split_pattern(uri, files)[1]))
     elif files.exists(uri):
         yield files.stat(uri)
     elif not scheme(uri) and not files.is_folder(uri):
@@ -94,7 +98,25 @@ def is_pattern(uri: str, files: Files) -> bool:
     Raises:
         StorageError: The storage is inaccessible.
     """
-    return bool(re.search(r"[*?\[]", uri)) and not files.exists(uri) and not files.is_folder(uri)
+    if not re.search(_WILDCARD, uri) or files.exists(uri) or files.is_folder(uri):
+        return False
+    return bool(re.search(_WILDCARD, uri.removeprefix(split_pattern(uri, files)[0])))
+
+
+def split_pattern(uri: str, files: Files) -> tuple[str, str]:
+    """Return the folder before the first wildcard, and the pattern, in which names of folders with a bracket are escaped.
+
+    Raises:
+        StorageError: The storage is inaccessible.
+    """
+    parts = uri.split("/")
+    known = 0
+    for number, part in enumerate(parts[:-1], 1):
+        if re.search(_WILDCARD, part) and not files.is_folder("/".join(parts[:number])):
+            break
+        known = number
+    folder = "/".join(parts[:known])
+    return folder or "/", "/".join([re.sub(_WILDCARD, r"[\g<0>]", folder), *parts[known:]])
 
 
 def _these(paths: list[str]) -> str:

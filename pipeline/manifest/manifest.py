@@ -25,7 +25,7 @@ from pipeline.manifest.folder import choose_tables, list_content
 from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
 from pipeline.manifest.items import OWN_COLUMNS, USUAL, items
 from pipeline.manifest.layouts import find_layout
-from pipeline.manifest.listing import IMAGE_SUFFIXES, is_pattern
+from pipeline.manifest.listing import IMAGE_SUFFIXES, is_pattern, split_pattern
 from pipeline.manifest.names import NameTemplate, name_keys
 from pipeline.manifest.sample import Request, Sample
 from pipeline.manifest.snapshot import Snapshot, only_ready
@@ -269,8 +269,8 @@ def _from_file(uri: str, files: Files, chosen: Columns, ready: Snapshot | None) 
 
 
 def _from_pattern(uri: str, files: Files, chosen: Columns, ready: Snapshot | None) -> Manifest:
-    base = parent(re.split(r"[*?\[]", uri, maxsplit=1)[0] + "-")
-    paths = files.glob(uri)
+    base, pattern = split_pattern(uri, files)
+    paths = files.glob(pattern)
     if ready is not None:
         paths = tuple(info.uri for info in only_ready(map(files.stat, paths), ready))
         if not paths:

@@ -90,7 +90,8 @@ class FsspecBackend:
 
     def glob(self, uri: str, timeout_s: float) -> tuple[str, ...]:
         """Match a pattern against one recursive listing of the folder before the first wildcard."""
-        fixed = re.split(r"[*?\[]", uri, maxsplit=1)[0].rpartition("/")[0]
+        plain = re.match(r"(?:\[[*?\[]\]|[^*?\[])*", uri)  # and wildcards that are escaped
+        fixed = re.sub(r"\[([*?\[])\]", r"\1", plain[0] if plain else "").rpartition("/")[0]
         pattern = re.compile(glob_translate(uri))
         return tuple(sorted(entry.uri for entry in self.walk(fixed, timeout_s) if pattern.match(entry.uri)))
 

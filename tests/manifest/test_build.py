@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import logging
+import os
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -37,6 +41,27 @@ def test_ambiguous_or_missing_masks_are_refused(tmp_path: Path) -> None:
         from_masks(images, masks, Files())
     with pytest.raises(ConfigError, match="no mask below .* has the name of an image"):
         from_masks(images, touch(tmp_path / "others", "z.png"), Files())
+
+
+def test_masks_are_listed_as_photos_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[logging.LogRecord]
+) -> None:
+    images = touch(tmp_path / "photos", "a.jpg", "b/c.jpg")
+    masks = touch(tmp_path / "masks", "a.png", "@eaDir/a.jpg/a.png", "@eaDir/b/c.png", "closed/x.png")
+    (tmp_path / "masks" / "linked").symlink_to("../photos")
+    real = os.scandir
+
+    def scandir(path: str) -> Any:  # root may list every folder
+        if str(path).endswith("/closed"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert from_masks(images, masks, Files())["truth_uri"].to_pylist() == [f"{masks}/a.png", None]
+    assert [line.getMessage() for line in logged] == [
+        f"{masks}/linked: links to folders are not followed; give the folders that they lead to",
+        f"{masks}/closed: no permission to list; the files in there are left out",
+    ]
 
 
 def test_dis5k(tmp_path: Path) -> None:

@@ -70,7 +70,14 @@ def test_a_folder_without_permission_is_named_and_the_rest_goes_on(
         list(Files().list(str(tmp_path)))  # all other listings must be complete
 
 
-@pytest.mark.parametrize("path", ["@eaDir/a.jpg/SYNOPHOTO.jpg", "x/__MACOSX/a.jpg", "x/Thumbs.db", "lost+found/a.jpg"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("@eaDir/a.jpg/SYNOPHOTO.jpg", "x/__MACOSX/a.jpg", "x/Thumbs.db", "lost+found/a.jpg", "x/$Recycle.Bin/a.jpg"),
+        *("@Recently-Snapshot/1/a.jpg", "@sharebin/a.jpg", "x/@tmp/a.jpg", "@SynoResource/a.jpg"),
+        "Lightroom Catalog Previews.lrdata/0/a.jpg",
+    ],
+)
 def test_files_of_the_system(path: str) -> None:
     assert is_system_file(path)
     assert not is_system_file(path.replace("/", "-"))

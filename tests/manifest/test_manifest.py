@@ -19,6 +19,7 @@ import pytest
 from pipeline.config.job import Storage
 from pipeline.errors import ConfigError, Refused, StorageError
 from pipeline.manifest.id_set import hash_ids
+from pipeline.manifest.listing import list_sources
 from pipeline.manifest.manifest import Manifest, open_manifest, read, scan
 from pipeline.manifest.table_files import ROWS as MAX_ROWS
 from pipeline.schema import ITEM
@@ -386,3 +387,17 @@ def test_a_read_only_s3_user_can_scan(s3: Any, remote: Any) -> None:
 def test_a_bracket_in_an_existing_name_is_not_a_pattern(local: Any) -> None:
     uri = local.put("set [1]/m.csv", b"image_uri\na.jpg\n")
     assert scan(open_manifest(uri, local.files), local.files).rows == 1
+
+
+def test_a_pattern_in_a_folder_with_brackets(where: Any) -> None:
+    for name in ("t [x]/1.csv", "t [x]/[b]*/2.csv", "t x/3.csv"):
+        where.put(name, b"image_uri\na.jpg\n")
+    manifest, items = read_all(f"{where.root}/t [x]/*.csv", where.files)
+    assert (len(items), manifest.base) == (1, f"{where.root}/t [x]")
+    assert len(read_all(f"{where.root}/t [x]/[[]b]*/*.csv", where.files)[1]) == 1
+    assert len(read_all(f"{where.root}/t [x]/**/*.csv", where.files)[1]) == 2
+    assert [info.uri for info in list_sources(f"{where.root}/t [x]/[[]b]*/*.csv", where.files)] == [
+        f"{where.root}/t [x]/[b]*/2.csv"
+    ]
+    with pytest.raises(StorageError, match="does not exist"):
+        open_manifest(f"{where.root}/t [x]/4.csv", where.files)
