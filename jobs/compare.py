@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from jobs import options
 from jobs.console import out, table
@@ -59,5 +58,5 @@ def _print(found: Comparison) -> None:
         changes = table("most changed", ">Dice", ">quality before", ">after", "note")
         for change in found.worst[:10]:
             cells = map(format_number, (change.dice, change.quality_before, change.quality_after))
-            changes.add_row(escape(change.item_id), *cells, escape(change.note))
+            changes.add_row(change.item_id, *cells, change.note)
         out.print(changes)

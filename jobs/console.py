@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.log import SafeConsole
 
@@ -24,11 +26,19 @@ def show_error(error: PipelineError) -> None:
     err.print(f"[bold red]error:[/] {escape(str(error))}")
 
 
+class PlainTable(Table):
+    """A table whose texts are shown as they are: ``[bold]`` in a path is no markup."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        """Add a row of texts, or of anything that Rich shows."""
+        super().add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), **options)
+
+
 def table(*columns: str, title: str | None = None) -> Table:
     """Return an empty table. Columns whose name starts with ``>`` are right-aligned."""
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    made = PlainTable(title=title and Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+        made.add_column(Text(column.lstrip(">")), justify="right" if column.startswith(">") else "left", overflow="fold")
     return made
 
 
@@ -79,10 +89,10 @@ def _print_recipe(report: RecipeReport) -> None:
     if summary.reasons:
         reasons = table(">items", "what lowered the quality", "signal")
         for name, count in sorted(summary.reasons.items(), key=lambda pair: (-pair[1], pair[0])):
-            reasons.add_row(str(count), escape(explain(name)), escape(name))
+            reasons.add_row(str(count), explain(name), name)
         out.print(reasons)
     if summary.failures:
         failures = table("code", ">items", "example", "reason")
         for code, entry in sorted(summary.failures.items()):
-            failures.add_row(code, str(entry.count), escape(entry.item_id), escape(entry.detail))
+            failures.add_row(code, str(entry.count), entry.item_id, entry.detail)
         out.print(failures)

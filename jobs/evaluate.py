@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from jobs import options
 from jobs.console import err, out, show_error, table
+from pipeline.log import SafeConsole
 
 if TYPE_CHECKING:
     from pipeline.errors import Stopped
@@ -85,10 +84,10 @@ def evaluate(
 
 def print_tables(tables: Sequence[Table]) -> None:
     """Print tables, each followed by an empty line."""
-    console = Console(highlight=False, width=None if out.is_terminal else WIDTH)
+    console = SafeConsole(highlight=False, width=None if out.is_terminal else WIDTH)
     for title, header, rows in tables:
         lines = table(header[0], *(f">{name}" for name in header[1:]), title=title)
         for row in rows:
-            lines.add_row(*(escape(cell) for cell in row))
+            lines.add_row(*row)
         console.print(lines)
         console.print()

@@ -68,7 +68,7 @@ def view(status: RunStatus) -> RenderableType:
     if failures:
         lines = table("code", ">items", "example", "reason")
         for code, entry in sorted(failures.items(), key=lambda one: -one[1]["count"]):
-            lines.add_row(code, str(entry["count"]), escape(entry["item_id"]), escape(entry["detail"]))
+            lines.add_row(code, str(entry["count"]), entry["item_id"], entry["detail"])
         parts.append(lines)
     return Group(*parts)
 

@@ -95,7 +95,7 @@ def _print_report(folder: str, report: VerifyReport, *, repaired: bool) -> None:
     if not report.sound:
         findings = table("finding", ">count", "meaning", "example")
         for kind, count in report.counts.items():
-            findings.add_row(kind, str(count), KINDS[kind], escape(report.examples[kind][0]))
+            findings.add_row(kind, str(count), KINDS[kind], report.examples[kind][0])
         out.print(findings)
     if repaired:
         out.print(f"  {report.repaired} rows were removed; run the same command as before to make these items again")

@@ -34,10 +34,14 @@ MOST_NAMED = 1000
 
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+_TURNING = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
+_CONTROLS |= {code: f"\\u{code:04x}" for code in (*_TURNING, *range(0xD800, 0xE000))}
+"""Characters that move the cursor, separate lines, or turn the order of a line around; halves of characters, which no terminal
+can show."""
 
 
 class SafeConsole(Console):
-    """A terminal on which ids, paths and file names are only text: their control characters are shown as escapes."""
+    """A terminal on which ids, paths and file names are only text: ``_CONTROLS`` are shown as escapes."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render, and escape what is not Rich's own control sequence."""

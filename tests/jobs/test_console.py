@@ -8,6 +8,7 @@ from importlib.metadata import version
 import pytest
 from rich.table import Table
 
+from jobs.console import table
 from jobs.main import app
 from pipeline.config.run_options import RunOptions
 from pipeline.errors import ITEM_ERRORS
@@ -26,6 +27,23 @@ def test_control_characters_are_shown_and_styles_still_work() -> None:
     assert r"a\x1b]0;title" in text and "\x1b]0" not in text and "\x9b" not in text
     assert "\x1b[1m\\x1b[2Jcleared" in text, "bold is Rich's own"
     assert "\x1b[2J" not in text
+
+
+@pytest.mark.parametrize("code", ["\u202e", "\u2066", "\u200f", "\u2028", "\ufeff", "\udce9", "\x85"])
+def test_characters_that_turn_a_line_around_are_shown(code: str) -> None:
+    sink = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    SafeConsole(file=sink, width=80).print(f"a{code}gpj.b 👩\u200d🍳", markup=False)
+    sink.flush()
+    assert sink.buffer.getvalue().decode() == f"a{code!a}gpj.b 👩\u200d🍳\n".replace("'", "")  # type: ignore[attr-defined]
+
+
+def test_texts_in_tables_are_no_markup() -> None:
+    sink = io.StringIO()
+    lines = table("[x]", ">[bold]n[/]", title="[y]")
+    lines.add_row("/photos/t [x]/[bold]a[/]", "[/z]")
+    SafeConsole(file=sink, width=80).print(lines)
+    for text in ("[x]", "[bold]n[/]", "[y]", "/photos/t [x]/[bold]a[/]", "[/z]"):
+        assert text in sink.getvalue()
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
