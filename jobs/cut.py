@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.imaging.renditions.plain import Format
     from pipeline.segmenter import Cutout, Segmenter
     from pipeline.storage.files import Files
-    from pipeline.types import Box, Pixels
+    from pipeline.types import Box, Mask, Pixels
 
 PIPE = "-"
 """Names stdin as a picture, and stdout as an output."""
@@ -51,6 +51,13 @@ def cut(
     ] = None,
     box: Annotated[
         str | None, typer.Option("--box", help="Box around the object: x0,y0,x1,y1 in pixels; in a video, of the first frame.")
+    ] = None,
+    point: Annotated[
+        str | None,
+        typer.Option(
+            "--point",
+            help="A point on the object: x,y in pixels. The part of the picture's objects that is connected there is cut out.",
+        ),
     ] = None,
     label: options.Label = None,
     mask: Annotated[str | None, typer.Option("--mask", help="Also write the mask to this path, an 8-bit PNG.")] = None,
@@ -105,16 +112,16 @@ def cut(
     limits = build(Limits, changes.get("limits", {}), "--set")
     compute = build(Compute, changes.get("compute", {}), "--set")
     files = Files(storage.model_copy(update={"allow_roots": (*storage.allow_roots, *(allow_root or ()))}))
-    where = _parse_box(box, label)
+    where, touched = _parse_box(box, label), _parse_point(point, box, label)
     if are_videos(pictures, output, form):
-        refuse_for_videos({"--label": label, "--mask": mask, "--rendition": rendition})
+        refuse_for_videos({"--point": point, "--label": label, "--mask": mask, "--rendition": rendition})
         chosen = load_preset(preset or DEFAULT_PRESET, changes.get("recipe"))
         check_licence(chosen, accept_licence)
         cut_videos(pictures, VideoOptions(output, form, background, mask_only), chosen.recipe, compute, limits, files, where)
         return
     targets = _targets(pictures, output, form, background, mask_only)
-    if len(targets) > 1 and (box or mask):
-        raise ConfigError("--box and --mask are for one picture; use a manifest for boxes of several (matteline run)")
+    if len(targets) > 1 and (box or mask or point):
+        raise ConfigError("--box, --point and --mask are for one picture; use a manifest for boxes of several (matteline run)")
     if rendition and targets[0].path == PIPE:
         raise ConfigError("renditions are files of their own, so --output - cannot be combined with --rendition")
     _check_targets(targets, mask, files)
@@ -137,7 +144,7 @@ def cut(
                         engine=_engine(chosen.recipe, compute, len(targets)),
                     )
             with waiting_for(f"cutting out {target.picture}", at_once=False):
-                result = segmenter(image, where)
+                result = segmenter(image, where if touched is None else _box_at(touched, segmenter(image).mask))
             _write(target, mask, result, segmenter, files)
         except PipelineError as error:
             if len(targets) == 1 or isinstance(error, ConfigError):
@@ -164,6 +171,40 @@ def _parse_box(box: str | None, label: list[str] | None) -> Box | None:
         return None if box is None else parse_box(box)
     except ItemRefused as error:
         raise ConfigError(f"--box: {error}") from None
+
+
+def _parse_point(point: str | None, box: str | None, label: list[str] | None) -> tuple[float, float] | None:
+    """Parse ``--point``.
+
+    Raises:
+        ConfigError: There is a box or a label, too, or the text is no point.
+    """
+    from pipeline.errors import ConfigError
+
+    if point is None:
+        return None
+    if box or label:
+        raise ConfigError("--point already says where the object is; remove --point, or --box and --label")
+    try:
+        x, y = (float(part) for part in point.split(","))
+    except ValueError:
+        raise ConfigError(f"--point {point!r} is not two numbers; give x,y in pixels") from None
+    return x, y
+
+
+def _box_at(point: tuple[float, float], mask: Mask) -> Box:
+    """Return the box around the connected part of a mask at a point.
+
+    Raises:
+        PromptError: There is none.
+    """
+    from pipeline.errors import PromptError
+    from pipeline.imaging.parts import part_at
+
+    box = part_at(mask, *point)
+    if box is None:
+        raise PromptError(f"no object was found at the point {point[0]:g},{point[1]:g}; give --box x0,y0,x1,y1 around it")
+    return box
 
 
 def _targets(

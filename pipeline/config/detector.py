@@ -38,8 +38,9 @@ class Detector(Section):
     )
     label: tuple[str, ...] = Field(default=(), description="Names for items that have neither a label nor a box of their own.")
     threshold: float = Field(gt=0, lt=1, description="Lowest score of a box. Default: the preset's.")
-    many: Literal["best", "union"] = Field(
-        default="best", description="Several boxes: best takes that of the highest score, union the smallest box around all."
+    many: Literal["best", "union", "each"] = Field(
+        default="best",
+        description="Several boxes: best takes that of the highest score, union that around all; each is for matteline detect.",
     )
     max_boxes: int = Field(default=20, ge=1, le=1000, description="Boxes per item, at most; those of the highest scores.")
     missing: Literal["fail", "salient"] = Field(

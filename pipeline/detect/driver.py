@@ -20,11 +20,13 @@ import pyarrow.parquet as pq
 
 from pipeline.config.detector import UNHASHED, detector_with
 from pipeline.config.job import Budget, Job
+from pipeline.config.recipe import Recipe
 from pipeline.detect.stages import FOUND, PARTS, DetectWork
 from pipeline.errors import ConfigError, ErrorBudgetExceeded, FetchError, ItemsMissing, StorageError
 from pipeline.log import log, waiting_for
 from pipeline.manifest.id_set import IdSet, contains, hash_ids, merge_ids
 from pipeline.manifest.manifest import Manifest, open_manifest, scan
+from pipeline.manifest.prompts import may_have_names
 from pipeline.models.resolve import resolve_finder
 from pipeline.output.output import Output
 from pipeline.run.context import context_of
@@ -96,9 +98,10 @@ def _plan(job: Job, target: str, files: Files) -> Plan:
     files.check_writable(output.folder)
     recipe = job.recipe if job.recipe.detector is not None else job.recipe.model_copy(update={"detector": detector_with({})})
     with waiting_for("fetching the detector", at_once=False):
-        resolved = resolve_finder(recipe, files, gpu=will_use_gpus(job.compute))
-    assert resolved.recipe.detector is not None
-    _check_settings(output, resolved.recipe.detector.model_dump(mode="json", exclude=UNHASHED))
+        assert recipe.detector is not None
+        names = may_have_names(recipe.detector, manifest.carried.names)
+        resolved = resolve_finder(recipe, files, gpu=will_use_gpus(job.compute), names=names)
+    _check_settings(output, _settings(resolved.recipe))
     done, failed = _done(output, job.run.retry)
     done = done[~contains(failed, done)]
     todo = scanned.rows - int(contains(done, scanned.ids).sum())
@@ -115,6 +118,14 @@ def _plan(job: Job, target: str, files: Files) -> Plan:
         resolved,
         {},
     )
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """Return what decides which boxes are found; with ``many: each``, the model, too."""
+    assert recipe.detector is not None
+    settings = recipe.detector.model_dump(mode="json", exclude=UNHASHED)
+    model = recipe.model_copy(update={"detector": None})
+    return settings | ({"recipe": model.fingerprint()} if recipe.detector.many == "each" else {})
 
 
 def _check_settings(output: Output, settings: dict[str, Any]) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.concurrency import ahead, local_cpus
+from pipeline.config.detector import AUTO
 from pipeline.errors import ItemError, PipelineError, PromptError
-from pipeline.manifest.prompts import prompts_of
+from pipeline.imaging.parts import parts_of
+from pipeline.manifest.prompts import may_have_names, prompts_of
 from pipeline.models.detectors.detector import Detection, not_found
 from pipeline.models.detectors.finder import Finder
 from pipeline.models.failures import BrokenDevice
@@ -24,13 +26,17 @@ from pipeline.run.stages.columns import replace as with_columns
 from pipeline.run.stages.decode import decode_batch
 from pipeline.run.stages.process import tune_process
 from pipeline.run.work import Part, Rows, in_batches
+from pipeline.segmenter import Segmenter
 from pipeline.storage.uris import join
+from pipeline.types import Pixels
 
 FOUND = pa.list_(pa.struct([("box", pa.list_(pa.float64())), ("score", pa.float64()), ("label", pa.string())]))
 """The boxes of an image, best first; null where nothing was looked for."""
 
 PARTS = "parts"
 """Folder of the parts, below that of the work."""
+
+NO_PARTS = "no salient object was found; give the item a label or a box, or set recipe.detector.missing=salient"
 
 _Result = list[Detection] | ItemError
 
@@ -44,11 +50,25 @@ class DetectBatch:
         tune_process(threads)
         self.refused: PipelineError | None = None
         try:
-            resolved = resolve_finder(context.recipe, context.files, gpu=pool.device == "cuda")
-            self.finder = Finder(resolved, context.files, device=pool.device, threads=threads)
-            self.settings, _ = self.finder.load()
+            self._load(threads)
         except PipelineError as error:
             self.refused = error  # raised here, Ray would report a dead actor instead
+
+    def _load(self, threads: int) -> None:
+        """Load the detector if an item may have a name, and the model if it finds the objects of items without one."""
+        context, device, recipe = self.context, self.context.pool.device, self.context.recipe
+        assert recipe.detector is not None
+        self.settings, self.segmenter = recipe.detector, None
+        names = may_have_names(recipe.detector, context.carried.names)
+        resolved = resolve_finder(recipe, context.files, gpu=device == "cuda", names=names)
+        self.finder = Finder(resolved, context.files, device=device, threads=threads)
+        if names:
+            self.settings, _ = self.finder.load()
+        if self.settings.many == "each":
+            model = resolved.recipe.model_copy(update={"detector": None})
+            self.segmenter = Segmenter.from_recipe(
+                model, context.files, device=device, threads=threads, engine=context.job.compute.engine
+            )
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Add ``found`` and the errors of rows in which nothing was found. Pixels end here."""
@@ -58,8 +78,11 @@ class DetectBatch:
         for row, one in enumerate(prompts):
             if errors[row] is None and isinstance(one, PromptError):
                 errors[row] = one
+        boxed = batch["box"].is_valid().to_pylist()
         names = {
-            row: one for row, one in enumerate(prompts) if one and not isinstance(one, PromptError) and errors[row] is None
+            row: one
+            for row, one in enumerate(prompts)
+            if not isinstance(one, PromptError) and errors[row] is None and (one or (self.segmenter and not boxed[row]))
         }
         ids = batch["item_id"].to_pylist()
         isolated = self.context.isolated("detect", [ids[row] for row in names])
@@ -70,7 +93,7 @@ class DetectBatch:
             elif result:
                 found[row] = result
             elif self.settings.missing == "fail":
-                errors[row] = not_found(names[row], self.settings)
+                errors[row] = not_found(names[row], self.settings) if names[row] else PromptError(NO_PARTS)
         isolated.finish()
         boxes = [None if one is None else [two._asdict() | {"box": list(two.box)} for two in one] for one in found]
         return with_columns(with_errors(batch, errors), found=column(boxes, FOUND)).drop_columns(["pixels"])
@@ -93,8 +116,26 @@ class DetectBatch:
 
     def _find(self, batch: pa.Table, names: dict[int, tuple[str, ...]]) -> list[_Result]:
         heights, widths = (batch[name].to_pylist() for name in ("height", "width"))
-        images = [unpack(batch["pixels"], row, (heights[row], widths[row], 3)) for row in names]
-        return self.finder.all([image for image in images if image is not None], list(names.values()))
+        images = {row: unpack(batch["pixels"], row, (heights[row], widths[row], 3)) for row in names}
+        found: dict[int, _Result] = {}
+        for rows, find in (
+            ([row for row, one in names.items() if one], self.finder.all),
+            ([row for row, one in names.items() if not one], self._parts),
+        ):
+            pixels = [image for row in rows if (image := images[row]) is not None]
+            if rows:
+                found |= zip(rows, find(pixels, [names[row] for row in rows]), strict=True)
+        return [found[row] for row in names]
+
+    def _parts(self, images: Sequence[Pixels], _: Sequence[tuple[str, ...]]) -> list[_Result]:
+        """Return the boxes around the connected parts of each image's salient objects, largest first."""
+        assert self.segmenter is not None, "items without names are left alone"
+        return [
+            one
+            if isinstance(one, ItemError)
+            else [Detection(part.box, part.share, AUTO) for part in parts_of(one.mask, self.settings.max_boxes)]
+            for one in self.segmenter.segment(images, [None] * len(images))
+        ]
 
 
 def write_part(rows: pa.Table, *, context: StageContext) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +12,11 @@ from pipeline.errors import PromptError
 
 COLUMNS = ("label", "labels")
 """A name, and several: a list, or text such as ``cup; plant``. Both are carried into the index, as other columns are."""
+
+
+def may_have_names(detector: Detector, columns: Collection[str]) -> bool:
+    """Return whether a detector may have to look for a name in rows with these further columns."""
+    return bool(detector.label) or any(name in columns for name in COLUMNS)
 
 
 def prompts_of(rows: pa.Table, detector: Detector | None) -> list[tuple[str, ...] | PromptError]:

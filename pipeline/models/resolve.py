@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.config.job import Limits
@@ -83,6 +83,11 @@ def resolve(recipe: Recipe, files: Files, *, gpu: bool, limits: Limits | None = 
             paths[setting], pinned[f"{setting}_sha256"] = _fetch(setting, uri, getattr(recipe, f"{setting}_sha256"), files)
     detector = None
     if recipe.detector is not None:
+        if recipe.detector.many == "each":
+            raise ConfigError(
+                "recipe.detector.many=each makes several items of one: find their boxes with matteline detect, and run the "
+                "manifest that it writes"
+            )
         pinned["detector"], detector = resolve_detector(recipe.detector, files, gpu=gpu)
     second = None
     if recipe.second is not None:
@@ -101,16 +106,25 @@ def resolve(recipe: Recipe, files: Files, *, gpu: bool, limits: Limits | None = 
     return ResolvedRecipe(recipe, paths["weights"], paths["refiner_weights"], calibration, backgrounds, detector, second)
 
 
-def resolve_finder(recipe: Recipe, files: Files, *, gpu: bool) -> ResolvedRecipe:
-    """Fetch and pin the detector of a recipe and nothing else, to find objects without cutting them out.
+def resolve_finder(recipe: Recipe, files: Files, *, gpu: bool, names: bool = True) -> ResolvedRecipe:
+    """Fetch and pin what finds objects without cutting them out: the detector, and with ``many: each`` the model.
+
+    Args:
+        recipe: It has a detector.
+        files: Access to storage.
+        gpu: As for ``resolve``.
+        names: False if no item has a name, so that the detector's files are not needed.
 
     Raises:
-        ConfigError: As ``resolve_detector``.
-        WeightsError: As ``resolve_detector``.
+        ConfigError: As ``resolve_detector`` and ``resolve``.
+        WeightsError: As ``resolve_detector`` and ``resolve``.
     """
     assert recipe.detector is not None, "the recipe has a detector"
-    detector, folder = resolve_detector(recipe.detector, files, gpu=gpu)
-    return ResolvedRecipe(recipe.model_copy(update={"detector": detector}), None, None, None, {}, folder)
+    detector, folder = resolve_detector(recipe.detector, files, gpu=gpu) if names else (recipe.detector, None)
+    if detector.many != "each":
+        return ResolvedRecipe(recipe.model_copy(update={"detector": detector}), None, None, None, {}, folder)
+    model = resolve(recipe.model_copy(update={"detector": None, "renditions": ()}), files, gpu=gpu)
+    return replace(model, recipe=model.recipe.model_copy(update={"detector": detector}), detector=folder)
 
 
 @contextmanager

@@ -116,6 +116,10 @@ def test_stdin_is_limited(cut: Cut, monkeypatch: pytest.MonkeyPatch) -> None:
         (("photo-000.jpg", "--box", "1,2,x,40"), "^--box: box '1,2,x,40' is not four numbers; give x0, y0, x1, y1 in pixels"),
         (("photo-000.jpg", "--box", "[30,40,1,2]"), "has no area"),
         (("photo-000.jpg", "--box", "none"), "'none' is empty"),
+        (("photo-000.jpg", "photo-001.jpg", "--point", "1,2"), "are for one picture"),
+        (("photo-000.jpg", "--point", "1,2", "--box", "1,2,30,40"), "--point already says where"),
+        (("photo-000.jpg", "--point", "1"), "not two numbers"),
+        (("photo-000.jpg", "--point", "a,b"), "not two numbers"),
         (("photo-000.jpg", "./photo-000.jpg"), "would both be written to photo-000-cutout.png"),
         (("photo-000.jpg", "-o", "x.gif"), "must end in .png, .webp, .jpg or .tiff"),
         (("photo-000.jpg", "-o", "x.png", "--format", "webp"), "name different formats"),
@@ -175,6 +179,22 @@ def test_python_cut_and_run_fill_the_same_holes(cut: Cut, fake_preset: str) -> N
         assert np.array_equal(np.asarray(opened(f"out-{holes}/cutouts/plate.png")), cutout)
     assert masks["keep"][120, 110] < 128 and masks["keep"][120, 260] < 128
     assert masks["fill"][120, 110] == 255 and masks["fill"][120, 260] < 128, "the ring's is larger"
+
+
+def test_a_point_picks_one_of_two_objects(cut: Cut) -> None:
+    photo = np.full((120, 200, 3), 20, np.uint8)
+    photo[30:90, 20:80] = photo[40:80, 120:180] = 230
+    Image.fromarray(photo).save("two.png")
+    found = {}
+    for name, point in (("left", "50,60"), ("right", "150,60")):
+        assert cut("two.png", "--point", point, "-o", f"{name}.png") == 0
+        found[name] = np.asarray(opened(f"{name}.png"))[..., 3] > 127
+    assert found["left"][60, 50] and not found["left"][60, 150]
+    assert found["right"][60, 150] and not found["right"][60, 50]
+    for point in ("100,10", "900,60", "nan,1"):
+        with pytest.raises(PromptError, match="no object was found at the point"):
+            cut("two.png", "--point", point, "-o", "none.png")
+    assert not Path("none.png").exists()
 
 
 def test_by_name(cut: Cut, tiny_detectors: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
