@@ -1,4 +1,4 @@
-"""``matteline infra``: Kubernetes manifests for a nightly run."""
+"""``matteline infra``: Kubernetes manifests for a nightly run, and for the service."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from jobs.console import err, out
 if TYPE_CHECKING:
     from pipeline.config.job import Job
 
-infra = typer.Typer(help="Write the Kubernetes manifests of a nightly run.", no_args_is_help=True)
+infra = typer.Typer(help="Write the Kubernetes manifests of a nightly run, or of the service.", no_args_is_help=True)
 
 APPLY = "kubectl apply --server-side -f"
 
 
 @infra.callback()
 def _commands() -> None:
-    """Write the Kubernetes manifests of a nightly run."""  # without a callback typer drops the name of the only command
+    """Write the Kubernetes manifests of a nightly run, or of the service."""
 
 
 @infra.command()
@@ -76,6 +76,26 @@ def render(
     text = render_overlay(overlay, changes, job=files, deadline_s=loaded.budget.deadline_s, ray_cron_job=ray_cron_job)
     _check_scaling(text, loaded)
     _write(text, file)
+
+
+@infra.command()
+def service(
+    image: Annotated[str | None, typer.Option("--image", help="Container image, with its tag.")] = None,
+    preset: Annotated[str | None, typer.Option("--preset", "-p", help="Model: a name from `matteline models`.")] = None,
+    machines: Annotated[str | None, typer.Option("--machines", help="Machines with a GPU, at most.")] = None,
+    replicas: Annotated[str | None, typer.Option("--replicas", help="Replicas of the model, at most; two share a GPU.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the service, at most 32 characters.")] = None,
+    file: Annotated[Path | None, typer.Option("-o", "--file", help="Write to this file instead of stdout.")] = None,
+) -> None:
+    """Render the service (matteline serve) for a cluster, as a RayService, and check it.
+
+    Clients send a token, which a Secret named matteline-service-token holds: kubectl create secret generic
+    matteline-service-token --from-literal=token=$(openssl rand -hex 32).
+    """
+    from pipeline.deploy.service import render_service
+
+    given = {"image": image, "preset": preset, "machines": machines, "replicas": replicas, "name": name}
+    _write(render_service({key: value for key, value in given.items() if value is not None}), file)
 
 
 def _carried(

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from jobs import options
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pipeline.config.job import Limits
-    from pipeline.config.rendition import Rendition
-    from pipeline.models.backgrounds import Backgrounds
-    from pipeline.serve.jobs.jobs import Jobs
-    from pipeline.serve.jobs.offer import Offer
-    from pipeline.storage.files import Files
 
 
 def serve(
@@ -92,15 +82,11 @@ def serve(
 
     Stop it with Ctrl-C or SIGTERM: it finishes the requests that have begun.
     """
-    from pipeline.config.job import Compute, Limits, Storage, parse_overrides
-    from pipeline.config.presets import DEFAULT_PRESET, load_preset
-    from pipeline.config.rendition import load_rendition, rendition_names
-    from pipeline.config.sections import build
+    from pipeline.config.job import parse_overrides
+    from pipeline.config.presets import DEFAULT_PRESET
     from pipeline.errors import ConfigError
     from pipeline.log import log, set_up_logging
-    from pipeline.models.resolve import check_licence
     from pipeline.serve.settings import Serving, read_token
-    from pipeline.storage.files import Files
 
     set_up_logging(verbose=verbose)
     settings = Serving(
@@ -114,73 +100,22 @@ def serve(
         wait_s=batch_wait / 1000,
         drain_s=drain,
     )
-    changes = parse_overrides(set_ or [])
-    storage = build(Storage, changes.get("storage", {}), "--set")
-    limits = build(Limits, changes.get("limits", {}), "--set")
-    compute = build(Compute, changes.get("compute", {}), "--set")
-    files = Files(storage.model_copy(update={"allow_roots": (*storage.allow_roots, *(allow_root or ()))}))
-    loaded = [load_preset(name, changes.get("recipe")) for name in preset or [DEFAULT_PRESET]]
-    presets = {one.recipe.name: one for one in loaded}
-    if len(presets) < len(loaded):
-        raise ConfigError("two presets have the same name; give each --preset once")
-    for one in loaded:
-        check_licence(one, accept_licence)
-    renditions, backgrounds = _renditions(rendition or (), files, limits)
     try:
-        from pipeline.serve.jobs.offer import Offer
+        from pipeline.serve.configure import Options, configure
         from pipeline.serve.server import listen, run
-        from pipeline.serve.service import Service
     except ModuleNotFoundError as error:
         raise ConfigError(f"matteline serve needs {error.name}: pip install 'matteline[serve]'") from None
-    offer = Offer(
-        read=files.storage.allow_roots,
+    chosen = Options(
+        presets=tuple(preset or [DEFAULT_PRESET]),
+        renditions=tuple(rendition or ()),
+        changes=parse_overrides(set_ or []),
+        accept_licence=accept_licence,
+        read=tuple(allow_root or ()),
         write=tuple(output_root or ()),
-        most=max_jobs,
-        presets=dict(zip(presets, preset or [DEFAULT_PRESET], strict=True)),
-        renditions={load_rendition(one).name: one for one in (*rendition_names(), *(rendition or ()))},
-        settings={f"{section}.{key}": value for section, pairs in changes.items() for key, value in pairs.items()}
-        | ({"run.accept_licence": True} if accept_licence else {}),
+        max_jobs=max_jobs,
     )
-    jobs = _jobs(offer, files)
+    make_service = configure(chosen, settings)
     listening = listen(settings)
     name = f"[{host}]" if ":" in host else host
-    log.info(f"listening on http://{name}:{listening.getsockname()[1]}", extra={"facts": {"presets": list(presets)}})
-    run(lambda: Service(presets, renditions, backgrounds, settings, limits, compute, files, jobs), listening, settings)
-
-
-def _jobs(offer: Offer, files: Files) -> Jobs | None:
-    """Return the jobs of a service that takes some.
-
-    Raises:
-        ConfigError: A root for outputs cannot be used.
-    """
-    from pipeline.serve.jobs.jobs import Jobs
-
-    if not offer.write:
-        return None
-    for root in offer.write:
-        files.check_writable(files.absolute(root))
-    return Jobs(offer, files)
-
-
-def _renditions(own: Sequence[str], files: Files, limits: Limits) -> tuple[dict[str, Rendition], Backgrounds]:
-    """Return the bundled renditions and the user's own by the name of their file, and their background pictures.
-
-    Raises:
-        ConfigError: One cannot be used, or a name is used twice.
-    """
-    from pipeline.config.rendition import check_unique_names, load_rendition, rendition_names
-    from pipeline.errors import ConfigError
-    from pipeline.models.backgrounds import pin_backgrounds
-
-    chosen = [load_rendition(name) for name in [*rendition_names(), *own]]
-    try:
-        check_unique_names(chosen)
-    except ValueError as error:
-        raise ConfigError(f"--rendition: {error}") from None
-    pinned, backgrounds = pin_backgrounds(chosen, files, limits)
-    return {
-        file.name: one.model_copy(update={"size_px": () if file.size_px is None else (file.size_px,)})
-        for one in pinned
-        for file in one.files
-    }, backgrounds
+    log.info(f"listening on http://{name}:{listening.getsockname()[1]}", extra={"facts": {"presets": list(chosen.presets)}})
+    run(make_service, listening, settings)

@@ -42,7 +42,7 @@ HOMES = {
     "openvino": ("pipeline.models", "pipeline.bench"),
     "sklearn": ("pipeline.quality.calibration_fit",),
     "py_sod_metrics": ("pipeline.quality.metrics",),
-    "ray": ("pipeline.run", "pipeline.detect.graph", "pipeline.evaluate.graph"),
+    "ray": ("pipeline.run", "pipeline.detect.graph", "pipeline.evaluate.graph", "pipeline.serve.on_ray"),
     "matplotlib": ("pipeline.training.reporting",),
     "cv2": ("pipeline.imaging", "pipeline.quality", "pipeline.run.stages.process", "pipeline.training", "pipeline.video"),
     "av": ("pipeline.video",),

@@ -57,25 +57,25 @@ def render(
     names = overlay_names(infra)
     if overlay not in names:
         raise ConfigError(f"there is no overlay {overlay!r}; choose one of {', '.join(names)}")
-    ray_job = _read(infra / "base" / "rayjob.yaml")
+    ray_job = read_mapping(infra / "base" / "rayjob.yaml")
     ray = ray_job["spec"]["rayClusterSpec"]["rayVersion"]
-    settings = _read(infra / "overlays" / overlay / "settings.yaml")
+    settings = read_mapping(infra / "overlays" / overlay / "settings.yaml")
     settings["data"] = {**settings_of(overlay, infra), **changes}
     check_settings(settings["data"], ray)
     with tempfile.TemporaryDirectory(prefix="matteline-infra-") as scratch:
         copied = shutil.copytree(infra, Path(scratch) / "infra", copy_function=shutil.copyfile)  # writable copies
         folder = copied / "overlays" / overlay
-        _write(folder / "settings.yaml", settings)
+        write_mapping(folder / "settings.yaml", settings)
         if deadline_s is not None:
             ray_job["spec"]["entrypoint"] = DEADLINE.sub(f"--deadline {deadline_s / 3600:.4g}h", ray_job["spec"]["entrypoint"])
         if job is not None:
             _add_job(ray_job, settings["data"]["name"], job, copied / "base")
-        _write(copied / "base" / "rayjob.yaml", ray_job)
+        write_mapping(copied / "base" / "rayjob.yaml", ray_job)
         if ray_cron_job:
-            kustomization = _read(folder / "kustomization.yaml")
+            kustomization = read_mapping(folder / "kustomization.yaml")
             components = kustomization["components"]
             kustomization["components"] = [name + "-ray" if name.endswith("/nightly") else name for name in components]
-            _write(folder / "kustomization.yaml", kustomization)
+            write_mapping(folder / "kustomization.yaml", kustomization)
         text = kustomize(folder)
     broken = violations(list(yaml.safe_load_all(text)), ray)
     if broken:
@@ -89,16 +89,16 @@ def settings_of(overlay: str, infra: Path = INFRA) -> dict[str, Any]:
     Raises:
         ConfigError: It cannot be read.
     """
-    return dict(_read(infra / "overlays" / overlay / "settings.yaml").get("data") or {})
+    return dict(read_mapping(infra / "overlays" / overlay / "settings.yaml").get("data") or {})
 
 
 def _add_job(ray_job: dict[str, Any], name: str, files: Mapping[str, str], base: Path) -> None:
     """Let the driver read a job's files: a ConfigMap that is mounted into its pod."""
     config_map = f"{name}-job"
     content = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": config_map}, "data": dict(files)}
-    _write(base / "job.yaml", content)
-    kustomization = _read(base / "kustomization.yaml")
-    _write(base / "kustomization.yaml", kustomization | {"resources": [*kustomization["resources"], "job.yaml"]})
+    write_mapping(base / "job.yaml", content)
+    kustomization = read_mapping(base / "kustomization.yaml")
+    write_mapping(base / "kustomization.yaml", kustomization | {"resources": [*kustomization["resources"], "job.yaml"]})
     spec = ray_job["spec"]
     pod = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     # New lists: the workers' pods share the old ones, as YAML anchors.
@@ -134,8 +134,12 @@ def kustomize(folder: Path) -> str:
     return done.stdout
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds one mapping."""
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds one mapping.
+
+    Raises:
+        ConfigError: It cannot be read, or holds something else.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -148,5 +152,6 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def write_mapping(path: Path, content: dict[str, Any]) -> None:
+    """Write a mapping as YAML."""
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.deploy.settings import BUILT_WITH, NAME
 
 Tree = dict[str, Any]
-NAME_MAX = {"RayCluster": 53, "RayJob": 47, "RayCronJob": 36, "CronJob": 52}
+NAME_MAX = {"RayCluster": 53, "RayJob": 47, "RayService": 47, "RayCronJob": 36, "CronJob": 52}
 """Maximum length of a name, in characters. ``settings.NAME_MAX`` is lower, because each run's RayJob appends its time."""
 SPOT = re.compile(r"spot", re.IGNORECASE)
 DEADLINE = re.compile(r"--deadline ([\d.]+)h\b")
@@ -27,7 +27,7 @@ def violations(objects: list[Tree], ray: str) -> list[str]:
         objects: Kubernetes objects, RayJobs and RayCronJobs among them.
         ray: The version of Ray that ``requirements.lock`` pins.
     """
-    found = [message for thing in objects for message in _check_object(thing)]
+    found = [message for thing in objects for message in check_object(thing)]
     accounts = {thing["metadata"]["name"] for thing in objects if thing["kind"] == "ServiceAccount"}
     for thing in objects:
         kind, name, spec = thing["kind"], thing["metadata"]["name"], thing.get("spec", {})
@@ -55,7 +55,8 @@ def _check_template(job: Tree, cron_job: Tree) -> Iterator[str]:
         yield f"{name}: {attempts} attempts of {seconds} s exceed activeDeadlineSeconds of the CronJob's Job, {limit}"
 
 
-def _check_object(thing: Tree) -> Iterator[str]:
+def check_object(thing: Tree) -> Iterator[str]:
+    """Yield a sentence about a name that Kubernetes refuses, and about a credential."""
     kind, name = thing["kind"], thing["metadata"]["name"]
     if not NAME.fullmatch(name) or len(name) > NAME_MAX.get(kind, 63):
         yield f"{kind} {name}: a name has at most {NAME_MAX.get(kind, 63)} lower-case letters, digits and dashes"
@@ -78,6 +79,29 @@ def _check_ray_job(name: str, spec: Tree, ray: str, accounts: set[str]) -> Itera
         yield f"{name}: needs rayClusterSpec, so that each run has a cluster of its own"
         return
     cluster = spec["rayClusterSpec"]
+    yield from check_cluster(name, cluster, ray, accounts)
+    if not spec.get("shutdownAfterJobFinishes"):
+        yield f"{name}: shutdownAfterJobFinishes must be true; suspend and ttlSecondsAfterFinished need it"
+    if spec.get("activeDeadlineSeconds", 0) <= 0:
+        yield f"{name}: activeDeadlineSeconds must be above 0, or a run that hangs keeps its machines"
+    own = DEADLINE.search(spec.get("entrypoint", ""))
+    if not own or float(own[1]) * 3600 >= spec.get("activeDeadlineSeconds", 0):
+        yield f"{name}: --deadline in the entrypoint (hours) must end the run before activeDeadlineSeconds does"
+    if {"entrypointNumCpus", "entrypointNumGpus", "entrypointResources"} & set(spec):
+        yield f"{name}: an entrypoint with resources may be placed on a worker; the driver must stay on the head"
+    for group in cluster.get("workerGroupSpecs", []):
+        yield from _check_growth(group, spec.get("entrypoint", ""))
+
+
+def check_cluster(name: str, cluster: Tree, ray: str, accounts: set[str]) -> Iterator[str]:
+    """Yield one sentence per broken rule of a Ray cluster, be it of a run or of a service.
+
+    Args:
+        name: Name of the object that it belongs to.
+        cluster: Its specification.
+        ray: The version of Ray that ``requirements.lock`` pins.
+        accounts: Names of the service accounts that are defined.
+    """
     if cluster.get("rayVersion") != ray:
         yield f"{name}: rayVersion {cluster.get('rayVersion')} differs from requirements.lock, {ray}"
     groups = [cluster["headGroupSpec"], *cluster.get("workerGroupSpecs", [])]
@@ -88,25 +112,16 @@ def _check_ray_job(name: str, spec: Tree, ray: str, accounts: set[str]) -> Itera
         tagged = BUILT_WITH.search(image)
         if tagged and tagged[1] != ray:
             yield f"{name}: image {image} has another version of Ray than requirements.lock, {ray}"
-    if not spec.get("shutdownAfterJobFinishes"):
-        yield f"{name}: shutdownAfterJobFinishes must be true; suspend and ttlSecondsAfterFinished need it"
-    if spec.get("activeDeadlineSeconds", 0) <= 0:
-        yield f"{name}: activeDeadlineSeconds must be above 0, or a run that hangs keeps its machines"
-    own = DEADLINE.search(spec.get("entrypoint", ""))
-    if not own or float(own[1]) * 3600 >= spec.get("activeDeadlineSeconds", 0):
-        yield f"{name}: --deadline in the entrypoint (hours) must end the run before activeDeadlineSeconds does"
-    if {"entrypointNumCpus", "entrypointNumGpus", "entrypointResources"} & set(spec):
-        yield f"{name}: an entrypoint with resources may be placed on a worker; the driver must stay on the head"
     yield from _check_head(groups[0])
     for group in groups:
         yield from _check_pod(group.get("groupName", "head"), group["template"]["spec"], accounts)
     for group in groups[1:]:
-        yield from _check_workers(group, spec.get("entrypoint", ""))
+        yield from _check_workers(group)
 
 
 def _check_head(head: Tree) -> Iterator[str]:
     if head["rayStartParams"].get("num-cpus") != "0":
-        yield "head: num-cpus must be 0, so that only the driver runs there"
+        yield "head: num-cpus must be 0, so that only the driver or the controller runs there"
     terms = str(head["template"]["spec"].get("affinity", {}).get("nodeAffinity", {}))
     if not SPOT.search(terms) or "NotIn" not in terms or "'In'" in terms:
         yield "head: nodeAffinity must exclude spot machines"
@@ -129,14 +144,18 @@ def _check_pod(name: str, pod: Tree, accounts: set[str]) -> Iterator[str]:
             yield f"{name}: container {container['name']} has no memory limit"
 
 
-def _check_workers(group: Tree, entrypoint: str) -> Iterator[str]:
+def _check_growth(group: Tree, entrypoint: str) -> Iterator[str]:
     name, pod = group["groupName"], group["template"]["spec"]
-    if not group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]:
-        yield f"{name}: replicas must be between minReplicas and maxReplicas"
     limits = pod["containers"][0].get("resources", {}).get("limits", {})
     grows = group["minReplicas"] < group["maxReplicas"] and any(resource.endswith("/gpu") for resource in limits)
     if grows and "--max-actors " not in entrypoint:
         yield f"{name}: GPUs added after the start stay idle without --max-actors in the entrypoint"
+
+
+def _check_workers(group: Tree) -> Iterator[str]:
+    name, pod = group["groupName"], group["template"]["spec"]
+    if not group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]:
+        yield f"{name}: replicas must be between minReplicas and maxReplicas"
     for container in pod["containers"]:
         hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [""])[-1]
         rest = re.search(r"sleep (\d+)", hook)

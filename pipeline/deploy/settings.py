@@ -37,8 +37,33 @@ def check_settings(given: Mapping[str, object], ray: str) -> None:
     Raises:
         ConfigError: A value is missing, is not text or is invalid. The message names its key.
     """
-    settings = _texts(given)
-    name, image = settings["name"], settings["image"]
+    settings = texts_of(given, KEYS)
+    check_name_and_image(settings["name"], settings["image"], ray)
+    for key in ("manifest", "output"):
+        if not URI.fullmatch(settings[key]) or settings[key].startswith("file:"):
+            raise ConfigError(f"{key} {settings[key]!r} must be a URI that every node can reach, such as s3://bucket/prefix")
+    if not PRESET.fullmatch(settings["preset"]):
+        raise ConfigError(f"preset {settings['preset']!r} must be a name from `matteline models`")
+    check_number("replicas", settings["replicas"])
+    check_schedule(settings["schedule"])
+
+
+def check_number(key: str, text: str) -> None:
+    """Refuse a number of machines or replicas that Kubernetes would refuse.
+
+    Raises:
+        ConfigError: The message names the key.
+    """
+    if not re.fullmatch(r"[1-9]\d{0,3}", text):
+        raise ConfigError(f"{key} {text!r} must be a number from 1 to 9999")
+
+
+def check_name_and_image(name: str, image: str, ray: str) -> None:
+    """Refuse a name that is too long, and an image that may change or has another Ray.
+
+    Raises:
+        ConfigError: The message names the value.
+    """
     if not NAME.fullmatch(name) or len(name) > NAME_MAX:
         raise ConfigError(f"name {name!r} must be at most {NAME_MAX} lower-case letters, digits and dashes, a letter first")
     pinned = IMAGE.fullmatch(image)
@@ -49,20 +74,16 @@ def check_settings(given: Mapping[str, object], ray: str) -> None:
     tagged = BUILT_WITH.search(pinned["pin"])
     if tagged and tagged[1] != ray:
         raise ConfigError(f"image {image!r} has Ray {tagged[1]}, but rayVersion of the cluster is {ray}")
-    for key in ("manifest", "output"):
-        if not URI.fullmatch(settings[key]) or settings[key].startswith("file:"):
-            raise ConfigError(f"{key} {settings[key]!r} must be a URI that every node can reach, such as s3://bucket/prefix")
-    if not PRESET.fullmatch(settings["preset"]):
-        raise ConfigError(f"preset {settings['preset']!r} must be a name from `matteline models`")
-    if not re.fullmatch(r"[1-9]\d{0,3}", settings["replicas"]):
-        raise ConfigError(f"replicas {settings['replicas']!r} must be a number from 1 to 9999")
-    check_schedule(settings["schedule"])
 
 
-def _texts(given: Mapping[str, object]) -> dict[str, str]:
-    """Return the settings if each is present and a string; a number without quotes is not."""
+def texts_of(given: Mapping[str, object], keys: tuple[str, ...]) -> dict[str, str]:
+    """Return the settings if each is present and a string; a number without quotes is not.
+
+    Raises:
+        ConfigError: One is missing, or no text.
+    """
     texts = {}
-    for key in KEYS:
+    for key in keys:
         value = given.get(key)
         if value is None:
             raise ConfigError(f'settings.yaml has no {key}: add it, {key}: "…"')

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -13,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Lifespan
 
 from pipeline.errors import PipelineError
 from pipeline.serve.answers import EXPOSED, label
@@ -30,10 +31,18 @@ from pipeline.serve.service import Service
 DOCS_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
-def make_app(service: Service) -> ASGIApp:
-    """Return the application of a service. The service's models are loaded apart from it."""
+def make_app(service: Service, *, with_lifespan: bool = False) -> ASGIApp:
+    """Return the application of a service.
+
+    Args:
+        service: The service.
+        with_lifespan: Load the models at the application's startup, and end the service at its shutdown (ASGI lifespan). False:
+            the server does both.
+    """
     routes = _Routes(service)
-    app = Starlette(routes=routes.all(), exception_handlers={HTTPException: _refuse, PipelineError: _refuse})
+    handlers = {HTTPException: _refuse, PipelineError: _refuse}
+    lifespan = _lifespan_of(service) if with_lifespan else None
+    app = Starlette(routes=routes.all(), exception_handlers=handlers, lifespan=lifespan)
     app.router.redirect_slashes = False  # a redirect would name a host
     paths = frozenset(route.path for route in routes.all())
     guarded: ASGIApp = Guard(app, service.settings, service.metrics, paths)
@@ -46,6 +55,17 @@ def make_app(service: Service) -> ASGIApp:
         allow_headers=["Authorization", "Content-Type"],
         expose_headers=EXPOSED,
     )
+
+
+def _lifespan_of(service: Service) -> Lifespan[Starlette]:
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await service.load()
+        yield
+        service.draining = True
+        await service.stop()
+
+    return lifespan
 
 
 def _refuse(_: Request, error: Exception) -> Response:
@@ -132,8 +152,8 @@ class _Routes:
 
     async def health(self, _: Request) -> Response:
         """Tell whether the process works: a pass of the model that does not end calls for a restart."""
-        limit, stuck_s = self._service.limits.item_s, self._service.stuck_s
-        if stuck_s > limit:
+        if self._service.is_stuck:
+            limit = self._service.limits.item_s
             raise RequestRefused(503, "stuck", f"the model has worked on one batch for more than {limit:g} s (limits.item_s)")
         return JSONResponse({"status": "alive"})
 

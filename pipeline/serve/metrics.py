@@ -1,4 +1,7 @@
-"""Count what a service does, as text for Prometheus (exposition format 0.0.4)."""
+"""Count what a service does, as text for Prometheus (exposition format 0.0.4).
+
+A replica of Ray Serve also reports to Ray: ``GET /metrics`` reaches only one replica, Ray's metrics port has all of them.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,28 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from pipeline.run.metrics import Metric
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 BATCH = (1, 2, 4, 8, 16)
 QUALITY = tuple(step / 10 for step in range(1, 11))
+
+
+ON_RAY = {
+    "requests": Metric("counter", "matteline_serve_requests", "Answers by path and status.", ("path", "status")),
+    "failures": Metric("counter", "matteline_serve_failures", "Refused and failed requests by error code.", ("code",)),
+    "answer": Metric("histogram", "matteline_serve_answer_seconds", "Seconds from a request to its cutout.", (), SECONDS),
+    "batch": Metric("histogram", "matteline_serve_batch_pictures", "Pictures per pass of the model.", (), BATCH),
+    "stage": Metric(
+        "histogram",
+        "matteline_serve_stage_seconds",
+        "Seconds per stage: read, decode, wait, model (a batch), encode.",
+        ("stage",),
+        SECONDS,
+    ),
+    "quality": Metric("histogram", "matteline_serve_quality", "Quality of the masks.", (), QUALITY),
+}
+"""What replicas report. Outside Ray, nothing happens (``run.metrics``)."""
 
 
 @dataclass
@@ -48,23 +70,29 @@ class Metrics:
     def count_request(self, path: str, status: int, seconds: float, code: str | None) -> None:
         """Count an answer. ``path`` is one of the service's own, or ``other``; ``code`` is that of a refusal."""
         self._requests[path, status] += 1
+        ON_RAY["requests"].add(1, path=path, status=str(status))
         if code:
             self._failures[code] += 1
+            ON_RAY["failures"].add(1, code=code)
         if status == 200 and path in {"/v1/cutout", "/api/remove"}:
             self._answer.observe(seconds)
+            ON_RAY["answer"].observe([seconds])
 
     def observe_batch(self, pictures: int, seconds: float) -> None:
         """Count a pass of the model."""
         self._batch.observe(pictures)
+        ON_RAY["batch"].observe([pictures])
         self.observe_stage("model", seconds)
 
     def observe_stage(self, stage: str, seconds: float) -> None:
         """Count the seconds of a stage: read, decode, wait, model (a pass), encode."""
         self._stages.setdefault(stage, _Histogram(SECONDS)).observe(seconds)
+        ON_RAY["stage"].observe([seconds], stage=stage)
 
     def observe_quality(self, quality: float) -> None:
         """Count a mask."""
         self._quality.observe(quality)
+        ON_RAY["quality"].observe([quality])
 
     def text(self) -> str:
         """Return all metrics."""

@@ -142,6 +142,11 @@ class Service:
         began = [one.working_since for one in self.batchers.values() if one.working_since is not None]
         return time.monotonic() - min(began) if began else 0.0
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the current pass of a model takes longer than ``limits.item_s``."""
+        return self.stuck_s > self.limits.item_s
+
     @contextmanager
     def place(self) -> Iterator[None]:
         """Hold one of the places of the queue.

@@ -52,7 +52,8 @@ def test_logs_are_read_from_the_right_job() -> None:
 def test_every_file_and_alert_that_it_names_exists() -> None:
     for path in re.findall(r"`(infra/[^`]+\.yaml)`", RUNBOOK):
         assert (ROOT / path).is_file(), path
-    alerts = (ROOT / "infra" / "components" / "monitoring" / "alerts.yaml").read_text(encoding="utf-8")
+    files = [ROOT / "infra" / folder / "monitoring" / "alerts.yaml" for folder in ("components", "service")]
+    alerts = "".join(file.read_text(encoding="utf-8") for file in files)
     defined = set(re.findall(r"alert: (Matteline\w+)", alerts))
     page = (ROOT / "infra" / "README.md").read_text(encoding="utf-8")
     assert set(re.findall(r"\bMatteline[A-Z]\w+", RUNBOOK)) <= defined

@@ -1,0 +1,174 @@
+"""The service's manifests are valid for Kubernetes, KubeRay and Ray Serve, and keep the rules of ``deploy.service``."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import importlib.util
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from jobs.main import app
+from pipeline.config.job import nest_settings
+from pipeline.config.presets import load_preset
+from pipeline.deploy.service import DEPLOYMENT, IMPORT_PATH, KEYS, TOKEN, render_service, violations
+from pipeline.errors import ConfigError
+from pipeline.serve.metrics import ON_RAY
+from pipeline.serve.settings import TOKEN_VARIABLE
+
+Tree = dict[str, Any]
+ROOT = Path(__file__).resolve().parents[2]
+MONITORING = ROOT / "infra" / "service" / "monitoring"
+RAY_SERVE = Path(str(importlib.util.find_spec("ray").submodule_search_locations[0])) / "serve"  # type: ignore[union-attr, index]
+GIVEN = {
+    "name": "cutter",
+    "image": "registry.example:5000/team/matteline:7-ray2.60.0",
+    "preset": "mvanet-lite",
+    "machines": "6",
+    "replicas": "12",
+}
+
+
+@pytest.fixture(scope="session")
+def text(want: Callable[[str], Any]) -> str:
+    try:
+        return render_service(GIVEN)
+    except ConfigError as error:
+        if "is on PATH" in str(error):
+            want(str(error))
+        raise
+
+
+@pytest.fixture
+def objects(text: str) -> list[Tree]:
+    return list(yaml.safe_load_all(text))
+
+
+def spec_of(objects: list[Tree]) -> Tree:
+    (found,) = (thing["spec"] for thing in objects if thing["kind"] == "RayService")
+    return dict(found)
+
+
+def application(objects: list[Tree]) -> Tree:
+    (found,) = yaml.safe_load(spec_of(objects)["serveConfigV2"])["applications"]
+    return dict(found)
+
+
+def container(objects: list[Tree]) -> Tree:
+    (found,) = spec_of(objects)["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]["containers"]
+    return dict(found)
+
+
+def test_the_values_arrive(objects: list[Tree], refused: Callable[[list[Tree]], list[str]], locked_ray: str) -> None:
+    assert refused(objects) + violations(objects, locked_ray) == []
+    (service,) = (thing for thing in objects if thing["kind"] == "RayService")
+    made = application(objects)
+    assert service["metadata"]["name"] == "cutter" and str(objects).count(GIVEN["image"]) == 2
+    assert made["args"]["presets"] == ["mvanet-lite"] and load_preset("mvanet-lite")
+    assert made["deployments"][0]["autoscaling_config"]["max_replicas"] == 12
+    assert service["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["maxReplicas"] == 6
+
+
+def test_the_command_writes_the_same(text: str, tmp_path: Path) -> None:
+    options = [word for key in KEYS for word in (f"--{key}", GIVEN[key])]
+    done = CliRunner().invoke(app, ["infra", "service", *options, "-o", str(tmp_path / "service.yaml")])
+    assert done.exit_code == 0, done.exception
+    assert (tmp_path / "service.yaml").read_text() == text
+    for key, value in (("image", "matteline:latest"), ("replicas", "0"), ("replicas", "99"), ("name", "A"), ("preset", "a b")):
+        done = CliRunner().invoke(app, ["infra", "service", f"--{key}", value])
+        assert isinstance(done.exception, ConfigError), key
+
+
+def fields(file: str, name: str) -> set[str]:
+    """Return the fields of a pydantic class of the installed Ray, from its source: to import it needs ray[serve]."""
+    tree = ast.parse((RAY_SERVE / file).read_text(encoding="utf-8"))
+    (found,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    return {node.target.id for node in found.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
+
+
+def test_ray_serve_knows_every_key(objects: list[Tree]) -> None:
+    made = application(objects)
+    (deployment,) = made["deployments"]
+    assert set(made) <= fields("schema.py", "ServeApplicationSchema")
+    assert set(deployment) <= fields("schema.py", "DeploymentSchema")
+    assert set(deployment["ray_actor_options"]) <= fields("schema.py", "RayActorOptionsSchema")
+    assert set(deployment["autoscaling_config"]) <= fields("config.py", "AutoscalingConfig")
+
+
+def test_the_settings_are_those_of_a_job(objects: list[Tree]) -> None:
+    made, source = application(objects)["args"], (ROOT / "pipeline/serve/on_ray.py").read_text(encoding="utf-8")
+    assert set(nest_settings(made["settings"])) <= {"limits", "compute", "storage", "recipe"}
+    assert all(f'"{name}"' in source for name in made)
+    module, _, builder = IMPORT_PATH.partition(":")
+    assert module == "pipeline.serve.on_ray" and f"def {builder}(" in source and f'NAME = "{DEPLOYMENT}"' in source
+    assert TOKEN == TOKEN_VARIABLE
+
+
+BROKEN: dict[str, tuple[Callable[[Tree, Tree, Tree], object], str]] = {
+    "no probe of the proxy": (lambda _, box, __: box.pop("readinessProbe"), "readinessProbe"),
+    "no liveness": (lambda _, box, __: box.pop("livenessProbe"), "livenessProbe"),
+    "no token": (lambda _, box, __: box.pop("env"), "MATTELINE_TOKEN"),
+    "a token in plain text": (lambda _, box, __: box.update(env=[{"name": TOKEN, "value": "x" * 16}]), "MATTELINE_TOKEN"),
+    "an optional token": (
+        lambda _, box, __: box["env"][0]["valueFrom"]["secretKeyRef"].update(optional=True),
+        "not optional",
+    ),
+    "no memory limit": (lambda _, box, __: box["resources"]["limits"].pop("memory"), "no memory limit"),
+    "no drain": (lambda _, box, __: box.pop("lifecycle"), "must drain"),
+    "other Ray": (lambda spec, _, __: spec["rayClusterConfig"].update(rayVersion="2.59.0"), "rayVersion 2.59.0"),
+    "replicas on the head": (
+        lambda spec, _, __: spec["rayClusterConfig"]["headGroupSpec"].update(rayStartParams={}),
+        "num-cpus must be 0",
+    ),
+    "another application": (lambda _, __, made: made.update(import_path="x:y"), "the application is"),
+    "no replica": (lambda _, __, made: made["deployments"][0]["autoscaling_config"].update(min_replicas=0), "min_replicas"),
+    "too many replicas": (
+        lambda _, __, made: made["deployments"][0]["autoscaling_config"].update(max_replicas=13),
+        "13 replicas of num_gpus 0.5 do not fit",
+    ),
+    "too many CPUs": (lambda _, __, made: made["deployments"][0]["ray_actor_options"].update(num_cpus=5), "of num_cpus 5"),
+    "a queue that is never full": (lambda _, __, made: made["deployments"][0].update(max_ongoing_requests=5), "args.queue"),
+}
+
+
+@pytest.mark.parametrize("mistake", BROKEN)
+def test_the_rules_find_a_mistake(mistake: str, objects: list[Tree], locked_ray: str) -> None:
+    changed = copy.deepcopy(objects)
+    (service,) = (thing for thing in changed if thing["kind"] == "RayService")
+    made = yaml.safe_load(service["spec"]["serveConfigV2"])
+    (box,) = service["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]["containers"]
+    break_it, message = BROKEN[mistake]
+    break_it(service["spec"], box, made["applications"][0])
+    service["spec"]["serveConfigV2"] = yaml.safe_dump(made)
+    assert any(message in found for found in violations(changed, locked_ray))
+
+
+def test_a_schema_finds_a_misspelt_field(objects: list[Tree], refused: Callable[[list[Tree]], list[str]]) -> None:
+    (service,) = (thing for thing in objects if thing["kind"] == "RayService")
+    service["spec"]["serveConfig"] = service["spec"].pop("serveConfigV2")
+    assert refused(objects)
+
+
+def test_dashboard_and_alerts_use_metrics_that_exist() -> None:
+    """Ours by their definition, Ray Serve's by the source of the installed version."""
+    rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text(encoding="utf-8"))["spec"]["groups"][0]["rules"]
+    panels = json.loads((MONITORING / "dashboard.json").read_text(encoding="utf-8"))["panels"]
+    queries = [rule["expr"] for rule in rules] + [target["expr"] for panel in panels for target in panel["targets"]]
+    used = {name for query in queries for name in re.findall(r"\bray_(?!io_)\w+", query)}
+    ends = {"histogram": ("_bucket", "_sum", "_count")}
+    ours = {metric.exported + end for metric in ON_RAY.values() for end in ends.get(metric.kind, ("",))}
+    source = "".join(path.read_text(encoding="utf-8") for path in RAY_SERVE.glob("_private/*.py"))
+    theirs = {f"ray_{name}" for name in re.findall(r'"(serve_\w+)"', source)}
+    assert used <= ours | theirs and used & ours and used & theirs
+    readme = (ROOT / "infra" / "README.md").read_text(encoding="utf-8")
+    for rule in rules:
+        assert f"`{rule['alert']}`" in readme
+    labels = {name for query in queries for name in re.findall(r'(\w+)=~?"', query)}
+    assert labels <= {"deployment", "ray_io_cluster", "status", "path"}

@@ -1,0 +1,142 @@
+"""The service as a Ray Serve application. A stand-in for Ray Serve's decorators runs the replica, with the ASGI lifespan."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import socket
+import sys
+import threading
+import time
+import types
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import ray
+import uvicorn
+
+from pipeline.errors import ConfigError
+
+TOKEN = "0123456789abcdef0123456789abcdef"
+
+
+def stand_in() -> types.ModuleType:
+    """What ``on_ray`` uses of ``ray.serve``, as in Ray 2.60: ``ingress`` leaves a class with an asynchronous constructor."""
+    made: Any = types.ModuleType("ray.serve")
+
+    def ingress() -> Callable[[type], type]:
+        def decorate(kind: type) -> type:
+            async def construct(self: Any, *arguments: Any) -> None:
+                kind.__init__(self, *arguments)
+
+            return type(kind.__name__, (kind,), {"__init__": construct})
+
+        return decorate
+
+    def deployment(*, name: str) -> Callable[[type], Any]:
+        return lambda kind: types.SimpleNamespace(
+            bind=lambda arguments: types.SimpleNamespace(kind=kind, arguments=arguments, name=name)
+        )
+
+    made.ingress, made.deployment, made.Application = ingress, deployment, object
+    return made
+
+
+@pytest.fixture
+def on_ray() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        fake = stand_in()
+        patch.setitem(sys.modules, "ray.serve", fake)
+        patch.setattr(ray, "serve", fake, raising=False)
+        patch.delitem(sys.modules, "pipeline.serve.on_ray", raising=False)
+        yield importlib.import_module("pipeline.serve.on_ray")
+        patch.delitem(sys.modules, "pipeline.serve.on_ray", raising=False)
+
+
+def post(port: int, picture: bytes, path: str = "/v1/cutout?output=json", **headers: str) -> tuple[int, Any]:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", picture, {"Content-Type": "image/jpeg"} | headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_a_replica_serves_the_same_application(
+    on_ray: Any, fake_preset: str, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MATTELINE_TOKEN", TOKEN)
+    built = on_ray.build({"presets": [fake_preset], "queue": 3, "settings": {"limits.max_pixels": 4_000_000}})
+    replica = built.kind.__new__(built.kind)
+    asyncio.run(replica.__init__(built.arguments))
+    config = uvicorn.Config(replica.__serve_build_asgi_app__(), port=0, lifespan="on", log_config=None, ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.02)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        status, answer = post(port, picture, Authorization=f"Bearer {TOKEN}", Host="cutter.example.com")
+        assert status == 200 and answer["recipe"].startswith("fake-")  # loaded by the lifespan, before the first request
+        assert post(port, picture)[0] == 401
+        assert post(port, b"no picture", Authorization=f"Bearer {TOKEN}")[1]["code"] == "decode"
+        assert replica.check_health() is None and replica._service.settings.queue == 3
+        (batcher,) = replica._service.batchers.values()
+        batcher.working_since = time.monotonic() - 10_000
+        with pytest.raises(RuntimeError, match=r"limits\.item_s"):
+            replica.check_health()
+        batcher.working_since = None
+    finally:
+        server.should_exit = True
+        thread.join(60)
+    assert replica._service.draining and not thread.is_alive()
+
+
+def test_a_replica_needs_a_token(on_ray: Any, fake_preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MATTELINE_TOKEN", raising=False)
+    with pytest.raises(ConfigError, match="needs a token"):
+        on_ray.Replica({"presets": [fake_preset]})
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"preset": "mvanet-lite"}, "there is no 'preset'"),
+        ({"presets": "mvanet-lite"}, "presets must be a list"),
+        ({"settings": ["limits.max_pixels=1"]}, "settings must be a mapping"),
+        ({"settings": {"max_pixels": 1}}, "section.key"),
+        ({"queue": True}, "queue must be a number"),
+        ({"deadline_s": 0}, "deadline_s must be a number"),
+    ],
+)
+def test_wrong_arguments_are_refused_when_the_application_is_built(on_ray: Any, arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        on_ray.build(arguments)
+
+
+def test_ray_serve_itself(fake_preset: str, picture: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Needs ray[serve], which the development environment does not have."""
+    try:
+        serve = importlib.import_module("ray.serve")
+    except ImportError as error:
+        pytest.skip(f"ray[serve] is not installed: {error}")
+    from pipeline.serve import on_ray
+
+    monkeypatch.setenv("MATTELINE_TOKEN", TOKEN)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    try:
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        serve.run(on_ray.build({"presets": [fake_preset]}), name="matteline", route_prefix="/")
+        assert post(port, picture, Authorization=f"Bearer {TOKEN}")[0] == 200
+        assert post(port, picture)[0] == 401
+    finally:
+        serve.shutdown()
+        ray.shutdown()
