@@ -133,6 +133,7 @@ def test_a_run_that_is_refused_says_why(service_with_jobs: Any, roots: tuple[Pat
         ({"settings": {"drift.accepted": "/etc/passwd"}}, 400, "request", "may not set"),
         ({"settings": {"compute.ray_address": "ray://evil"}}, 400, "request", "may not set"),
         ({"settings": {"limits.max_pixels": 10**12}}, 400, "request", "may not set"),
+        ({"settings": {"budget.deadline_s": 10**9}}, 400, "request", "the service's operator has set budget.deadline_s"),
         ({"settings": {"run.retry": "nonsense"}}, 400, "request", "nonsense"),
         ({"settings": {"output.name": {"a": [1]}}}, 400, "request", "name"),
         ({"settings": []}, 400, "request", "settings"),
@@ -143,7 +144,7 @@ def test_what_a_request_may_not_ask_for(
     fake_preset: str, roots: tuple[Path, Path], change: dict[str, Any], status: int, code: str, words: str
 ) -> None:
     read, write = map(str, roots)
-    settings = {"storage.key": "AKIDSECRET", "storage.secret": "hush"}
+    settings = {"storage.key": "AKIDSECRET", "storage.secret": "hush", "budget.deadline_s": "3600"}
     offer = Offer((read, "https://example.com/"), (write,), 1, {"fake": fake_preset}, {"amazon-main": "amazon-main"}, settings)
     body = {"manifest": f"{read}/photos", "output": f"{write}/refused"} | change
     body = json.loads(json.dumps(body).replace("READ", read).replace("WRITE", write))

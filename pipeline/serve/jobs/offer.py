@@ -87,6 +87,8 @@ class Offer:
             request = build(JobRequest, body, "the request")
         except ConfigError as error:
             raise RequestRefused(400, "request", str(error)) from None
+        if taken := sorted(request.settings.keys() & self.settings.keys()):
+            raise RequestRefused(400, "request", f"the service's operator has set {taken[0]}; leave it out")
         manifest = self.readable.find(request.manifest, "manifest", "--allow-root")
         output = self.writable.find(request.output, "output", "--output-root")
         check_inside(output)

@@ -51,7 +51,7 @@ def main() -> int:
         try:
             start_ahead(job)
             keep_pandas_out()
-            run_job(job, signals=signals, run_id=record.id)
+            run_job(job, signals=signals, run_id=record.id, callback=_without_a_bar)
         except PipelineError as failure:
             code, error = failure.exit_code, str(failure)
             log.error(f"job failed: {failure}")
@@ -62,6 +62,10 @@ def main() -> int:
             signals.wait_if_leaving()
     records.end(root, record, code, error)
     return code
+
+
+def _without_a_bar(_: object) -> None:
+    """Take the run's progress, so that it draws no bar on the service's terminal. The output has it."""
 
 
 def _watch(records: Records, root: str, job_id: str) -> None:
