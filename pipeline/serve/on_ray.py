@@ -1,7 +1,7 @@
 """The service on a Ray cluster: the same application as a deployment of Ray Serve, which adds and removes replicas.
 
-A RayService (``infra/service``) or ``serve run pipeline.serve.on_ray:build preset=mvanet-lite`` names ``build``. Needs
-``ray[serve]``. Ray Serve's proxy speaks HTTP with the clients; the replicas check token and limits themselves.
+A RayService (``infra/service``) names ``build`` as its ``import_path``. Needs the extra ``rayserve``. Ray Serve's proxy speaks
+HTTP with the clients; the replicas check token and limits themselves.
 """
 
 from __future__ import annotations
