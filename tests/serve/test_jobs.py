@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from pipeline.output.lease import new_run_id, this_process
 from pipeline.serve.jobs.offer import Offer
-from pipeline.serve.jobs.records import JobRecord
-from pipeline.serve.jobs.state import told
+from pipeline.serve.jobs.records import JobRecord, now
+from pipeline.serve.jobs.state import state_of, told
 from pipeline.serve.refusals import RequestRefused
+from pipeline.storage.files import Files
 
 MakePhotos = Callable[..., list[Path]]
 PHOTOS = 20
@@ -265,6 +267,22 @@ def test_jobs_on_s3(
     assert len(s3.keys(bucket, "made/spring/cutouts/")) == 3
     written = b"".join(s3.get(bucket, key) for key in s3.keys(bucket, "made/_matteline-jobs/")).decode()
     assert s3.secret not in written + json.dumps(state) + "".join(service.log)
+
+
+def test_a_job_that_never_began_is_told(tmp_path: Path) -> None:
+    """Its service's machine is gone, so nobody can have recorded its end."""
+    record = JobRecord(
+        **{"id": new_run_id(), "manifest": "m", "output": "o", "manifest_uri": str(tmp_path / "m"), "preset": "fake"},
+        **{"output_uri": str(tmp_path / "o"), "process": "another-boot/1/77@5.00"},
+        submitted_at=now(),
+    )
+    state = state_of(record, Files())
+    assert (state["verdict"], state["progress"], state["exit_code"]) == ("starting", None, None)
+    old = record.model_copy(update={"submitted_at": "2026-01-01T00:00:00+00:00"})
+    assert state_of(old, Files())["verdict"] == "dead"
+    assert state_of(old.model_copy(update={"process": this_process()}), Files())["verdict"] == "starting"
+    ended = state_of(old.model_copy(update={"exit_code": 5, "error": "another run is active"}), Files())
+    assert (ended["verdict"], ended["said"], ended["exit_code"]) == ("over", "another run uses this output", 5)
 
 
 def test_sentences_name_only_places_of_the_client() -> None:

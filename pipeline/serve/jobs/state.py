@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from pipeline.errors import ITEM_ERRORS, ConfigError
@@ -20,6 +22,9 @@ SHOWN = (
     *("recipe", "preset", "expected_below", "actors", "gpus_per_actor", "actor_hours", "idle_share", "items_per_gpu_hour"),
 )
 """Fields of a progress object or run record that clients see. Failures are added in ``_failures``."""
+
+START_S = 3600.0
+"""Seconds after which a job of another machine counts as dead if its run has left no trace."""
 
 OVER = "over"
 """Verdict about a job that has ended."""
@@ -42,7 +47,7 @@ def state_of(record: JobRecord, files: Files) -> dict[str, Any]:
         run = None
     facts = {} if run is None else run.facts
     verdict, said = _verdict(record, run)
-    exit_code = facts.get("exit_code") if record.exit_code is None else record.exit_code
+    code = facts.get("exit_code") if record.exit_code is None else record.exit_code
     error = facts.get("error") or record.error
     return {
         "id": record.id,
@@ -53,7 +58,7 @@ def state_of(record: JobRecord, files: Files) -> dict[str, Any]:
         "ended_at": record.ended_at or facts.get("finished_at"),
         "verdict": verdict,
         "said": told(said, record),
-        "exit_code": exit_code,
+        "exit_code": code if verdict == OVER else None,
         "error": told(error, record) if error else None,
         "sign_age_s": None if run is None or run.sign_age_s is None else round(run.sign_age_s, 1),
         "progress": None if run is None else {name: facts[name] for name in SHOWN if name in facts} | _failures(facts),
@@ -68,7 +73,8 @@ def _verdict(record: JobRecord, run: RunStatus | None) -> tuple[str, str]:
         return run.verdict, run.said
     if record.exit_code is not None:
         return OVER, OUTCOMES.get(record.exit_code, OUTCOMES[1])
-    if is_gone(record.process):
+    age_s = time.time() - datetime.fromisoformat(record.submitted_at).timestamp()
+    if is_gone(record.process) or (age_s > START_S and not is_running_here(record.process)):
         return "dead", "its process has ended before its run began; run the same command again to continue"
     return "starting", "it reads its manifest and loads the model"
 
