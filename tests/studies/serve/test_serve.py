@@ -146,6 +146,7 @@ def test_soak(service: Any, bars: Any) -> None:
             seconds.append(time.monotonic() - began)
         if number % max(1, REQUESTS // 60) == 0:
             samples.append((number, process.memory_info().rss / 2**20, process.num_fds()))
+            print(f"request {number:,}: {samples[-1][1]:.0f} MiB, {samples[-1][2]} descriptors", flush=True)
 
     with ThreadPoolExecutor(CLIENTS) as clients:
         list(clients.map(one, range(REQUESTS)))
