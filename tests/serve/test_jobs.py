@@ -89,6 +89,9 @@ def test_a_job_from_its_request_to_its_files(service_with_jobs: Any, roots: tupl
     said = json.dumps([answer.json, state, listed])
     assert "hidden" not in said and "process" not in said and "@" not in said
     assert service.request("DELETE", f"/v1/jobs/{state['id']}").status == 200  # it was over
+    described = service.get("/openapi.json").json["paths"]
+    assert set(described["/v1/jobs"]) == {"post", "get"} and set(described["/v1/jobs/{id}"]) == {"get", "delete"}
+    assert "DELETE /v1/jobs/{id}" in service.get("/docs").body.decode()
     again = wait_for(service, post(service, asked).json["id"], is_over)
     assert (again["exit_code"], again["progress"]["done_before"]) == (0, 7)
 

@@ -27,6 +27,7 @@ _REFUSED = {
 def job_paths() -> dict[str, Any]:
     """Return the paths of jobs."""
     fields = JobRequest.model_json_schema()
+    named = " ".join(f"{name}: {field.description}" for name, field in JobRequest.model_fields.items())
     fields["properties"]["settings"]["propertyNames"] = {"enum": list(SAFE_SETTINGS)}
     body = {"required": True, "content": {"application/json": {"schema": fields}}}
     where = [{"name": "id", "in": "path", "required": True, "description": "Id of the job.", "schema": {"type": "string"}}]
@@ -34,7 +35,7 @@ def job_paths() -> dict[str, Any]:
         "/v1/jobs": {
             "post": {
                 "summary": "Start a job: a run over a manifest",
-                "description": "The same request continues a job that was stopped or has died. "
+                "description": f"The body is JSON. {named} The same request continues a job that was stopped or has died. "
                 f"Settings that may be set: {', '.join(SAFE_SETTINGS)}.",
                 "requestBody": body,
                 "responses": {"202": _answer("The job's state."), **_refusals("400", "403", "409", "503")},
