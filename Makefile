@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?= ../shared
 PHOTOS ?= $(DATA)/data/train
 
-.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-video bench-refiner evaluate calibrate bench-scale bench-gpu simulate report-demo serve-check dashboard graphs train-refiner train-estimator train-lite products-sheet lock clean
+.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-video demo-video bench-refiner evaluate calibrate bench-scale bench-gpu simulate report-demo serve-check dashboard graphs train-refiner train-estimator train-lite products-sheet lock clean
 .DEFAULT_GOAL := help
 
 help:          ## list the targets
@@ -74,7 +74,10 @@ bench-refiner: .venv/dev ## measure refiners and foreground colours on scenes wi
 
 bench-video: .venv/dev ## measure how steady masks of videos are, on synthetic clips with exact alpha from DATA (default ../shared); 5 minutes
 	@test -f $(DATA)/data/objects/objects.parquet || { echo "make bench-video wants $(DATA)/data/objects/objects.parquet; name another folder: make bench-video DATA=/path/to/shared"; exit 2; }
-	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m study --tb=short tests/studies/video
+	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m study --tb=short tests/studies/video/test_video.py
+
+demo-video: .venv/dev ## cut out a ten-second clip, made of bundled photos and with sound: clip.mp4, clip.webm and poster.jpg in out/demo-video; two minutes
+	$(BIN)/python -m pytest -s -m study --tb=short tests/studies/video/test_demo_video.py
 
 evaluate: .venv/dev ## mvanet-lite and u2netp against the true masks of photos of DATA (../shared), with boxes and without: tables in out/evaluate; an hour on 2 cores
 	@test -f $(DATA)/data/eval/photos.parquet || { echo "make evaluate wants $(DATA)/data/eval/photos.parquet; name another folder: make evaluate DATA=/path/to/shared"; exit 2; }

@@ -50,7 +50,7 @@ def _strip(entry: Entry) -> Image.Image:
         x0, y0, x1, y1 = (value * scale for value in entry.box)
         ImageDraw.Draw(cells[0]).rectangle((x0, y0, x1, y1), outline=(255, 0, 90), width=2)
     for number, cell in enumerate(cells):
-        ground = _checkerboard(cell.size) if cell.mode == "RGBA" else None
+        ground = checkerboard(cell.size) if cell.mode == "RGBA" else None
         left, top = number * (CELL.width + GAP_PX) + (CELL.width - cell.width) // 2, (CELL.height - cell.height) // 2
         if ground is not None:
             ground.paste(cell, mask=cell.getchannel("A"))
@@ -64,6 +64,7 @@ def _cell(image: Image.Image) -> Image.Image:
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS)
 
 
-def _checkerboard(size: tuple[int, int]) -> Image.Image:
+def checkerboard(size: tuple[int, int]) -> Image.Image:
+    """Draw a checkerboard of this width and height, RGB."""
     y, x = np.mgrid[: size[1], : size[0]] // SQUARE_PX
     return Image.fromarray(np.where((x + y) % 2, 255, 200).astype(np.uint8)).convert("RGB")
