@@ -83,9 +83,9 @@ evaluate: .venv/dev ## mvanet-lite and u2netp against the true masks of photos o
 	@test -f $(DATA)/data/eval/photos.parquet || { echo "make evaluate wants $(DATA)/data/eval/photos.parquet; name another folder: make evaluate DATA=/path/to/shared"; exit 2; }
 	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m study --tb=short tests/studies/evaluate
 
-calibrate: .venv/dev ## fit the quality score of mvanet-lite and u2netp anew on photos of DATA (../shared) and write it into the package; EVERY=2 takes half of them; keeps its results in out/calibrate
+calibrate: .venv/dev ## fit the quality score of mvanet-lite and u2netp anew on photos of DATA (../shared) and write it into the package; EVERY=2 takes half of them; MODELS names others, such as u2net; keeps its results in out/calibrate
 	@test -f $(DATA)/data/eval/photos.parquet || { echo "make calibrate wants $(DATA)/data/eval/photos.parquet; name another folder: make calibrate DATA=/path/to/shared"; exit 2; }
-	$(BIN)/python -m pipeline.evaluate.bundled --data $(DATA)/data --every $(or $(EVERY),1)
+	$(BIN)/python -m pipeline.evaluate.bundled --data $(DATA)/data --every $(or $(EVERY),1) $(if $(MODELS),--models $(MODELS))
 	$(BIN)/python tests/config/test_fingerprints.py
 
 bench-scale: .venv/dev ## run manifests of up to ITEMS (1000000) rows with hardly any work per row; check that speed and driver memory stay the same, also of gc and verify; out/scale; 30 minutes

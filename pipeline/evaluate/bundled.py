@@ -110,14 +110,18 @@ def measured(model: str, manifest: Path, folder: Path) -> Output:
 def install(model: str, result: CalibrationResult, weights: Path = WEIGHTS, configs: Path = CONFIGS) -> None:
     """Write a calibration into the package, and its hash into the preset.
 
+    A preset without a calibration gets the lines that name it, at its end, where the recipe is.
+
     Raises:
-        ConfigError: The preset has no ``calibration_sha256``.
+        ConfigError: The preset has several ``calibration_sha256``.
     """
     data = result.calibration.as_json()
-    preset = configs / f"{model}.yaml"
-    text, count = re.subn(
-        r"(calibration_sha256: )[0-9a-f]{64}", rf"\g<1>{hashlib.sha256(data).hexdigest()}", preset.read_text(encoding="utf-8")
-    )
+    sha256, preset = hashlib.sha256(data).hexdigest(), configs / f"{model}.yaml"
+    text = preset.read_text(encoding="utf-8")
+    if "calibration_sha256" not in text:
+        text += f"  # Fitted and written by make calibrate.\n  calibration: bundled:{model}.calibration.json\n"
+        text += f"  calibration_sha256: {sha256}\n"
+    text, count = re.subn(r"(calibration_sha256: )[0-9a-f]{64}", rf"\g<1>{sha256}", text)
     if count != 1:
         raise ConfigError(f"{preset} has {count} lines calibration_sha256; it must have one")
     (weights / f"{model}.calibration.json").write_bytes(data)
@@ -137,12 +141,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with eval/photos.parquet")
     parser.add_argument("--out", type=Path, default=Path("out/calibrate"))
     parser.add_argument("--every", type=int, default=1, help="2 takes half of the photos")
+    parser.add_argument("--models", nargs="+", default=MODELS, help="presets; u2net, too, where its weights can be downloaded")
     options = parser.parse_args()
     set_up_logging()
     folder = (options.out / f"every-{options.every}").resolve()
     folder.mkdir(parents=True, exist_ok=True)
     manifest = make_manifest(str((options.data / "eval" / "photos.parquet").resolve()), folder, options.every)
-    for model in MODELS:
+    for model in options.models:
         result = calibrate([measured(model, manifest, folder)], HELD_OUT)
         install(model, result)
         text = report(model, result)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 
 from pipeline.errors import ConfigError
@@ -82,6 +83,13 @@ def test_a_calibration_and_its_hash_are_written_together(tmp_path: Path) -> None
     data = (tmp_path / "m.calibration.json").read_bytes()
     assert read_calibration(data, "there") == calibration
     assert preset.read_text() == f"recipe:\n  calibration_sha256: {hashlib.sha256(data).hexdigest()}\n  sharpen: 2.0\n"
-    preset.write_text("recipe: {}\n")
-    with pytest.raises(ConfigError, match="has 0 lines calibration_sha256"):
+    preset.write_text("about: x\nrecipe:\n  sharpen: 2.0\n")
+    bundled.install("m", CalibrationResult(calibration, {}, {}, None, 0), tmp_path, tmp_path)
+    assert yaml.safe_load(preset.read_text())["recipe"] == {
+        "sharpen": 2.0,
+        "calibration": "bundled:m.calibration.json",
+        "calibration_sha256": hashlib.sha256(data).hexdigest(),
+    }
+    preset.write_text(f"recipe:\n  calibration_sha256: {'0' * 64}\n  calibration_sha256: {'0' * 64}\n")
+    with pytest.raises(ConfigError, match="has 2 lines calibration_sha256"):
         bundled.install("m", CalibrationResult(calibration, {}, {}, None, 0), tmp_path, tmp_path)
