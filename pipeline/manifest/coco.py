@@ -19,7 +19,7 @@ from pipeline.imaging.rle import bounds_of
 from pipeline.log import log
 from pipeline.manifest.coco_images import find_images
 from pipeline.manifest.items import CORNERS
-from pipeline.manifest.json_lines import parse_object
+from pipeline.manifest.json_lines import parse_json
 from pipeline.storage.files import Files
 from pipeline.types import Size
 
@@ -77,7 +77,7 @@ def coco_objects(annotations: str, files: Files) -> list[CocoObject]:
     """
     data = files.read(annotations).removeprefix(codecs.BOM_UTF8)
     try:
-        content = parse_object(data.decode(json.detect_encoding(data)))
+        content = parse_json(data.decode(json.detect_encoding(data)))
         images, shared = _images(list(content["images"]))
         categories = _names(list(content.get("categories") or ()))
         entries = list(content.get("annotations") or ())

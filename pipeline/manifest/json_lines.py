@@ -117,10 +117,21 @@ def _is_deep(text: str, value: Any) -> bool:
     if text.count("[") + text.count("{") <= MAX_NESTING:
         return False
     level = [value]
-    for _ in range(MAX_NESTING + 1):
-        nested = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
-        level = [child for children in nested for child in children]
-    return bool(level)
+    for _ in range(MAX_NESTING):
+        nested = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [child for children in nested for child in children if isinstance(child, dict | list)]
+    return any(level)
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON. Halves of surrogates in it are replaced.
+
+    Raises:
+        ValueError: It is not JSON.
+        RecursionError: It is nested too deeply.
+    """
+    value = json.loads(text)
+    return _mend(value) if _HALF.search(text) else value
 
 
 def parse_object(text: str) -> dict[str, Any]:
@@ -131,11 +142,9 @@ def parse_object(text: str) -> dict[str, Any]:
         TypeError: It is no object.
         RecursionError: It is nested deeper than ``MAX_NESTING``.
     """
-    row = json.loads(text)
+    row = parse_json(text)
     if _is_deep(text, row):
         raise RecursionError
-    if _HALF.search(text):
-        row = _mend(row)
     if not isinstance(row, dict):
         raise TypeError("not an object")
     return row
