@@ -19,7 +19,7 @@ from pipeline.manifest.names import NameTemplate, output_names
 from pipeline.manifest.videos import VIDEO_COLUMN, with_videos
 from pipeline.schema import ITEM, carried_name
 from pipeline.storage import uris
-from pipeline.storage.allowlist import AllowList, OutsideRoots
+from pipeline.storage.allowlist import RETRY_ITEM, AllowList, OutsideRoots
 
 CORNERS = ("x0", "y0", "x1", "y1")
 OWN_COLUMNS = ("image_uri", "item_id", "box", "boxes", *CORNERS)
@@ -259,7 +259,8 @@ def _refuse_outside(
     refused = resolved.filter(outside)
     if outside_roots is not None:
         outside_roots.add(refused)
-    messages = pc.utf8_slice_codeunits(allowlist.refusals(refused), 0, MAX_DETAIL)
+    messages = pc.binary_join_element_wise(allowlist.refusals(refused), RETRY_ITEM, "; ")
+    messages = pc.utf8_slice_codeunits(messages, 0, MAX_DETAIL)
     return pc.if_else(outside, pa.scalar(None, pa.string()), resolved), pc.replace_with_mask(details, outside, messages)
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.config.job import Job
 from pipeline.config.recipe import Recipe
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ItemRefused
 from pipeline.log import waiting_for
 from pipeline.manifest.id_set import IdSet, contains, hash_ids
 from pipeline.manifest.manifest import Manifest, Scan, item_named, open_manifest, scan, shared_name
@@ -111,6 +111,7 @@ def make_plan(
     _check_rows(scanned)
     if len(scanned.videos):
         check_usable(resolved.recipe)
+    _check_links(manifest, scanned)
     if recorded is not None:
         _check_names(output, manifest, scanned)
         if not (job.run.replace or job.run.changed):
@@ -212,6 +213,24 @@ def _check_roots(job: Job, manifest: Manifest, scanned: Scan) -> None:
         f"{outside.rows} of {scanned.rows} rows of the manifest name images outside the allowed roots ({manifest.allowlist}), "
         f"{share} below {display_uri(root, quoted=False)}; {suggest_allow_root(root)} if they may be read"
     )
+
+
+def _check_links(manifest: Manifest, scanned: Scan) -> None:
+    """Refuse a manifest whose images all are links to files outside the roots, as in the cache of the Hugging Face hub.
+
+    Raises:
+        ConfigError: It names the root to allow. Images of the scan's sample are looked at until one can be read.
+    """
+    refused: ItemRefused | None = None
+    for uri in (request.image_uri for request in scanned.sample.values() if request.image_uri):
+        try:
+            manifest.allowlist.real_path(uri)
+        except ItemRefused as error:
+            refused = error
+        else:
+            return
+    if refused is not None:
+        raise ConfigError(f"no image of the manifest can be read: {refused}")
 
 
 def without_done(plan: Plan, retry: Collection[str] = (), changed: IdSet | None = None) -> Plan:

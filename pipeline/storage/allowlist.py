@@ -43,6 +43,10 @@ MAX_ORIGINS = 1000
 """Buckets, hosts and top-level folders that ``OutsideRoots`` counts separately."""
 
 
+RETRY_ITEM = "add --retry item, too, to process it again"
+"""What else a run needs once items have failed because they were outside the roots."""
+
+
 @dataclass(frozen=True)
 class AllowList:
     """The allowed roots. Can be pickled."""

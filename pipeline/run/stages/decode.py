@@ -10,13 +10,14 @@ import pyarrow as pa
 
 from pipeline.concurrency import map_ahead
 from pipeline.config.job import Limits
-from pipeline.errors import ItemError
+from pipeline.errors import ItemError, ItemRefused
 from pipeline.imaging.decode import decode
 from pipeline.run.context import StageContext
 from pipeline.run.crash_ledger import IsolatedBatch
 from pipeline.run.metrics import FETCHED, SECONDS
 from pipeline.run.stages.columns import attempt, column, errors_of, pack, replace, sha256, with_errors
 from pipeline.run.stages.process import tune_process
+from pipeline.storage.allowlist import RETRY_ITEM
 from pipeline.storage.backend import Content
 from pipeline.types import Pixels
 
@@ -35,7 +36,10 @@ def decode_batch(items: pa.Table, *, context: StageContext) -> Iterator[pa.Table
     errors, uris = errors_of(items), items["image_uri"].to_pylist()
 
     def read(row: int) -> Content:
-        uri = context.allowlist.real_path(uris[row])
+        try:
+            uri = context.allowlist.real_path(uris[row])
+        except ItemRefused as error:
+            raise ItemRefused(f"{error}; {RETRY_ITEM}") from error
         return context.files.fetch(uri, max_bytes=limits.max_bytes, timeout_s=limits.fetch_s)
 
     def fetch(row: int) -> tuple[Content | None, float]:
