@@ -231,7 +231,8 @@ def _temporary_file(path: Path, content: bytes | Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _temporary(path: Path, write: Callable[[Path], object]) -> Iterator[Path]:
     """Make a temporary file in the destination's folder, and delete it at the end unless it was renamed."""
-    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(8)}.tmp")
+    begin = os.fsencode(path.name)[:80].decode("utf-8", "ignore")  # names may have 255 bytes
+    temporary = path.with_name(f".{begin}.{secrets.token_hex(8)}.tmp")
     try:
         try:
             write(temporary)

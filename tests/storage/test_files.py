@@ -147,6 +147,14 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_file(local: A
     assert os.listdir(local.root) == ["kept"]  # noqa: PTH208  hidden files too
 
 
+@pytest.mark.parametrize("name", ["写真" * 40 + ".png", "📷" * 60 + ".png", "é" * 120 + ".png", "a" * 251 + ".png"])
+def test_every_name_that_the_disk_takes_can_be_written(local: Any, name: str) -> None:
+    uri = f"{local.root}/{name}"
+    local.files.write(uri, b"1")
+    assert local.files.create(f"{local.root}/new/{name}", b"2")
+    assert local.files.read(uri) == b"1"
+
+
 def test_a_local_file_is_uploaded_whole(where: Any, tmp_path: Path) -> None:
     source = tmp_path / "source.bin"
     uri = f"{where.root}/deep/er/up.bin"
