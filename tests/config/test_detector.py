@@ -106,7 +106,7 @@ def test_an_unpinned_detector_has_no_fingerprint() -> None:
     [
         ({"detector": "yolo"}, "there is no detector 'yolo'; choose from grounding-dino-base"),
         ({"detector.threshold": 2}, "recipe.detector.threshold: Input should be less than 1"),
-        ({"detector.many": "all"}, "recipe.detector.many: Input should be 'best' or 'union'"),
+        ({"detector.many": "all"}, "recipe.detector.many: Input should be 'best', 'union' or 'each'"),
         ({"detector.label": ["x" * 300]}, "recipe.detector.label: the label"),
         ({"detector.colour": 1}, "recipe.detector.colour"),
     ],
