@@ -29,9 +29,13 @@ def compare(
     """Print the items that changed between two outputs, by mask and by quality, and the drift of the quality."""
     from pipeline.output.output import open_output
     from pipeline.review.compare import compare as compare_outputs
+    from pipeline.review.html import is_page
     from pipeline.review.pages import compare_page
+    from pipeline.storage.overwriting import refuse_foreign
 
     files = options.files_of(set_, endpoint_url)
+    if html:
+        refuse_foreign("--output", files.absolute(html), files, (".html", ".htm"), is_page)
     before, after = open_output(one, files), open_output(other, files)
     found = compare_outputs(before, after)
     if as_json:

@@ -124,8 +124,8 @@ def cut(
         raise ConfigError("--box, --point and --mask are for one picture; use a manifest for boxes of several (matteline run)")
     if rendition and targets[0].path == PIPE:
         raise ConfigError("renditions are files of their own, so --output - cannot be combined with --rendition")
-    _check_targets(targets, mask, files)
     chosen = load_preset(preset or DEFAULT_PRESET, changes.get("recipe"), rendition or ())
+    _check_targets(targets, mask, chosen.recipe, files)
     check_licence(chosen, accept_licence)
     segmenter: Segmenter | None = None
     failed = 0
@@ -269,7 +269,7 @@ def _is_folder(path: str) -> bool:
     return "://" not in path and path != PIPE and Path(path).is_dir()
 
 
-def _check_targets(targets: list[_Target], mask: str | None, files: Files) -> None:
+def _check_targets(targets: list[_Target], mask: str | None, recipe: Recipe, files: Files) -> None:
     """Refuse to write one file twice, over a picture, or to a terminal.
 
     Raises:
@@ -277,6 +277,7 @@ def _check_targets(targets: list[_Target], mask: str | None, files: Files) -> No
     """
     from pipeline.errors import ConfigError
     from pipeline.paths import example_path
+    from pipeline.storage.overwriting import refuse_inputs
 
     taken: dict[str, str] = {}
     for target in targets:
@@ -285,10 +286,17 @@ def _check_targets(targets: list[_Target], mask: str | None, files: Files) -> No
         taken[key] = target.picture
         if target.path == PIPE and sys.stdout.isatty():
             raise ConfigError("the picture would be written to the terminal; redirect stdout, or give --output FILE")
-    sources = {files.absolute(example_path(target.picture)) for target in targets if target.picture != PIPE}
-    for option, path in (*(("--output", target.path) for target in targets), ("--mask", mask)):
-        if path and path != PIPE and files.absolute(path) in sources:
-            raise ConfigError(f"{option} {path} is the picture itself; choose another name")
+    sources = [files.absolute(example_path(target.picture)) for target in targets if target.picture != PIPE]
+    paths = [files.absolute(target.path) for target in targets if target.path != PIPE]
+    names = [f"{file.name}.{one.suffix}" for one in recipe.renditions for file in one.files]
+    refuse_inputs("--output", paths, sources)
+    refuse_inputs("--mask", [files.absolute(mask)] if mask else [], sources)
+    refuse_inputs("--rendition", [f"{_beside(path)}-{name}" for path in paths for name in names], sources)
+
+
+def _beside(path: str) -> str:
+    """Return what the names of a cutout's renditions begin with."""
+    return str(PurePosixPath(path).with_suffix("")) if "://" not in path else path.rsplit(".", 1)[0]
 
 
 def _read(picture: str, files: Files, limits: Limits) -> Pixels:
@@ -348,10 +356,9 @@ def _write(target: _Target, mask: str | None, result: Cutout, segmenter: Segment
     resolved = segmenter.resolved
     if not resolved.recipe.renditions:
         return
-    beside = str(PurePosixPath(target.path).with_suffix("")) if "://" not in target.path else target.path.rsplit(".", 1)[0]
     colours = result.cutout[..., :3]
     for rendered in render(resolved.recipe.renditions, colours, result.alpha, resolved.backgrounds, result.picture):
-        path = f"{beside}-{rendered.name}.{rendered.suffix}"
+        path = f"{_beside(target.path)}-{rendered.name}.{rendered.suffix}"
         if rendered.data is not None:
             files.write(files.absolute(path), rendered.data)
         size = [f"{rendered.size.width} x {rendered.size.height}"] if rendered.size else []

@@ -137,6 +137,7 @@ def _targets(videos: Sequence[str], wanted: VideoOptions, files: Files) -> tuple
         ConfigError: Options contradict each other, or a file would be written twice or over its source.
     """
     from pipeline.errors import ConfigError
+    from pipeline.storage.overwriting import refuse_inputs
     from pipeline.video.extra import suffix_of
     from pipeline.video.forms import choose_form, choose_look
 
@@ -160,10 +161,11 @@ def _targets(videos: Sequence[str], wanted: VideoOptions, files: Files) -> tuple
         if output is None:
             name = f"{stem}-{'mask' if look == 'mask' else 'cutout'}{form.suffix}"
         targets.append(_Target(video, output if output and not in_folder else f"{(output or '.').rstrip('/')}/{name}"))
-    taken: set[str] = {files.absolute(video) for video in videos}
+    refuse_inputs("--output", [files.absolute(path) for _, path in targets], [files.absolute(video) for video in videos])
+    taken = set[str]()
     for video, path in targets:
         if files.absolute(path) in taken:
-            raise ConfigError(f"{path}, the output for {video}, is a source or another's output; choose another name")
+            raise ConfigError(f"{path}, the output for {video}, is another's output; choose another name")
         taken.add(files.absolute(path))
     return form, targets
 

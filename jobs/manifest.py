@@ -75,9 +75,10 @@ def manifest(
     """
     from pipeline.errors import ConfigError
     from pipeline.manifest.box_copies import parse_box_kinds, with_rough_boxes
-    from pipeline.manifest.build import write_manifest
+    from pipeline.manifest.build import refuse_other_columns, write_manifest
     from pipeline.manifest.corruptions import parse_kinds, with_corruptions
     from pipeline.storage.allowlist import AllowList
+    from pipeline.storage.overwriting import refuse_inputs
     from pipeline.storage.uris import check_utf8, join, parent
 
     kinds, box_kinds = parse_kinds(corruptions or ""), parse_box_kinds(boxes or "")
@@ -90,8 +91,7 @@ def manifest(
     files = options.files_of(set_, endpoint_url)
     folder, target = check_utf8(files.absolute(images)), check_utf8(files.absolute(output))
     coco, masks, write_masks, unpack = (one and check_utf8(files.absolute(one)) for one in (coco, masks, write_masks, unpack))
-    if target in (folder, coco):
-        raise ConfigError(f"{output} is what the manifest is built from; give another name with --output")
+    refuse_inputs("--output", [target], [one for one in (folder, coco) if one])
     table = _built(folder, files, coco=coco, write_masks=write_masks, masks=masks, dis5k=dis5k, unpack=unpack)
     read = [unpack] if unpack else [one for one in (folder, masks, write_masks) if one]
     left_out: dict[str, int] = {}
@@ -105,6 +105,7 @@ def manifest(
     if box_kinds:
         table, without = with_rough_boxes(table, box_kinds, AllowList(tuple(read)), files)
         left_out |= without
+    refuse_other_columns(table, target, files)
     write_manifest(table, target, files)
     boxed = next((name for name in ("x0", "box") if name in table.column_names), None)
     with_box = table.num_rows - table[boxed].null_count if boxed else 0

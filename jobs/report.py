@@ -62,13 +62,17 @@ def report(
     """
     from pipeline.log import set_up_logging, waiting_for
     from pipeline.output.output import open_output
+    from pipeline.review.html import is_page
     from pipeline.review.pages import Options, Sample, report_page, sample_page
+    from pipeline.storage.overwriting import refuse_foreign
     from pipeline.storage.uris import join
 
     set_up_logging()
     files = options.files_of(set_, endpoint_url)
     opened = open_output(output, files)
     target = files.absolute(html) if html else join(opened.folder, "report.html")
+    if html:
+        refuse_foreign("--output", target, files, (".html", ".htm"), is_page)
     columns = None if show is None else [name.strip() for name in show.split(",") if name.strip()]
     wanted = Options(target, allow_root or (), columns)
     with waiting_for("reading the index and its pictures"):

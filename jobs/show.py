@@ -33,6 +33,11 @@ def show(
     from pipeline.output.run_record import report_of
 
     files = options.files_of(set_, endpoint_url)
+    if sheet:
+        from pipeline.imaging.sheet import MARK
+        from pipeline.storage.overwriting import refuse_foreign
+
+        refuse_foreign("--sheet", files.absolute(sheet), files, (".jpg", ".jpeg"), lambda data: MARK in data[:4096])
     reports = [report_of(one) for one in open_outputs(output, files)]
     if as_json:
         out.print_json(json.dumps([_facts(report) for report in reports]))

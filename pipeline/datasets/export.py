@@ -33,6 +33,7 @@ from pipeline.output.output import Output
 from pipeline.output.photos import manifest_folder, photo_roots
 from pipeline.storage import uris
 from pipeline.storage.allowlist import AllowList, display_uri
+from pipeline.storage.overwriting import refuse_inputs
 from pipeline.types import Size
 
 THREADS = 16
@@ -174,6 +175,7 @@ def _forms(
     files, splits = output.files, sorted(found.splits, key=lambda split: split or "")
     names = [category or OBJECT for category in found.categories]
     sources = _sources(output, choices, found) if targets.coco or targets.yolo or choices.class_ids else {}
+    refuse_inputs("--coco", [targets.coco] if targets.coco else [], [source.uri for source in sources])
     known = next(iter(sources)).categories if len(sources) == 1 else []
     classes, columns, photos = Classes.of(names, known), Columns(found.columns), PhotoWriter(choices.images, files)
     several = bool(targets.imagefolder or targets.parquet) and any(len(picture.rows) > 1 for picture in pictures)

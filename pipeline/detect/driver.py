@@ -34,6 +34,7 @@ from pipeline.run.gpus import is_small, will_use_gpus
 from pipeline.run.local import blocks_to_do, local_pool, run_in_worker
 from pipeline.run.preflight import Plan
 from pipeline.storage.files import Files
+from pipeline.storage.overwriting import refuse_inputs
 from pipeline.storage.uris import check_utf8, join, redact
 
 ADDED = ("box", "box_score", "box_label")
@@ -94,7 +95,13 @@ def _plan(job: Job, target: str, files: Files) -> Plan:
     with waiting_for("reading the manifest"):
         manifest = open_manifest(job.manifest, files)
         scanned = scan(manifest, files)
+    refuse_inputs("--output", [target], [fragment.uri for fragment in manifest.fragments])
     output = Output.at(f"{target}.work", files)
+    if not files.exists(join(output.folder, "detector.json")) and files.exists(target):
+        raise ConfigError(
+            f"--output {redact(target)} exists, and no unfinished or finished matteline detect belongs to it; choose another "
+            "name, or delete it"
+        )
     files.check_writable(output.folder)
     recipe = job.recipe if job.recipe.detector is not None else job.recipe.model_copy(update={"detector": detector_with({})})
     with waiting_for("fetching the detector", at_once=False):

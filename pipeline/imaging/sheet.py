@@ -11,6 +11,9 @@ from PIL import Image, ImageDraw
 
 from pipeline.types import Mask, Pixels, Size
 
+MARK = b"Contact sheet by Matteline"
+"""A comment in every contact sheet."""
+
 CELL = Size(height=180, width=240)
 GAP_PX = 8
 CAPTION_PX = 18
@@ -37,7 +40,7 @@ def contact_sheet(entries: Iterable[Entry], columns: int = 2) -> bytes:
         down, across = divmod(number, columns)
         sheet.paste(strip, (GAP_PX + across * (width + 3 * GAP_PX), GAP_PX + down * (height + GAP_PX)))
     sink = io.BytesIO()
-    sheet.save(sink, "JPEG", quality=88)
+    sheet.save(sink, "JPEG", quality=88, comment=MARK)
     return sink.getvalue()
 
 

@@ -13,10 +13,14 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError
+from pipeline.manifest.items import CORNERS
 from pipeline.manifest.listing import IMAGE_SUFFIXES, list_folder
+from pipeline.manifest.table_files import TABLES, table_kind
+from pipeline.manifest.tables import column_names
 from pipeline.storage import uris
 from pipeline.storage.files import Files
 
+_BUILT = ("item_id", "image_uri", *CORNERS, "box", "category", "coco_file", "coco_id", "truth_uri", "tags", "group")
 _URI_COLUMNS = ("image_uri", "truth_uri", "coco_file")
 
 _DIS5K_NAME = re.compile(r"\d+#([^#]+)#\d+#")
@@ -84,6 +88,24 @@ def _dis5k_part(folder: str, files: Files) -> pa.Table:
 
 def _stem(path: str) -> str:
     return os.path.splitext(path)[0]  # noqa: PTH122  a URI is no Path
+
+
+def refuse_other_columns(table: pa.Table, target: str, files: Files) -> None:
+    """Refuse to replace a table of the user's own: one with columns that neither the new one nor any built manifest has.
+
+    Raises:
+        ConfigError: It names the columns.
+    """
+    kind = table_kind(target, TABLES)
+    if kind is None or not files.exists(target) or not files.stat(target).size:
+        return
+    try:
+        names = column_names(kind, target, files)
+    except ConfigError as error:
+        raise ConfigError(f"{target} exists and is not a manifest; choose another name, or delete it") from error
+    if lost := [name for name in names if name not in {*table.column_names, *_BUILT}]:
+        listed = ", ".join(repr(name) for name in lost[:5])
+        raise ConfigError(f"{target} exists and has columns that would be lost ({listed}); choose another name, or delete it")
 
 
 def write_manifest(table: pa.Table, target: str, files: Files) -> None:

@@ -24,6 +24,11 @@ FIRST = 24
 _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
+def is_page(data: bytes) -> bool:
+    """Return whether a file is a page that ``render`` has written."""
+    return b'<meta name="generator" content="Matteline">' in data[:1000]
+
+
 def render(facts: Mapping[str, Any], rows: Mapping[str, Any], pictures: Iterable[Mapping[str, Any]]) -> bytes:
     """Return the page.
 

@@ -128,7 +128,7 @@ def test_stdin_is_limited(cut: Cut, monkeypatch: pytest.MonkeyPatch) -> None:
         (("photo-000.jpg", "--background", "#f4f"), "six hex digits"),
         (("photo-000.jpg", "--mask-only", "--background", "white"), "a mask has no background"),
         (("photo-000.jpg", "--mask-only", "-o", "x.jpg"), "masks are written as PNG only"),
-        (("photo-000.jpg", "-o", "photo-000.jpg"), "is the picture itself"),
+        (("photo-000.jpg", "-o", "photo-000.jpg"), "photo-000.jpg is what the command reads"),
         (("photo-000.jpg", "-o", "-", "--rendition", "amazon-main"), "files of their own"),
     ],
 )

@@ -91,7 +91,7 @@ def test_manifests_with_truths_from_elsewhere(matteline: Command, tmp_path: Path
     assert f"--allow-root {tmp_path / 'files'}" in made.stdout
 
     same = matteline("manifest", "hub.parquet", "--unpack", "files", "-o", "hub.parquet")
-    assert same.returncode == 2 and "hub.parquet is what the manifest is built from" in same.stderr
+    assert same.returncode == 2 and "hub.parquet is what the command reads" in same.stderr
     both = matteline("manifest", "DIS-VD", "--dis5k", "--unpack", "files", "-o", "a.csv")
     assert both.returncode == 2
     assert "--dis5k and --unpack cannot be combined" in both.stderr
