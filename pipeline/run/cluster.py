@@ -13,6 +13,7 @@ from math import ceil
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -208,8 +209,8 @@ def _start_ray(compute: Compute) -> None:
             else:
                 # CPUs are only bookkeeping in Ray. The actors get theirs on top, so that reading and writing never starve.
                 slots = max(ROOMY_CPUS, local_cpus()) + (compute.actors or 1) * (compute.cpus_per_actor or 1)
-                # Ray listens on all interfaces and runs any code that it is sent; by default it wants a token (RAY_AUTH_MODE).
-                ray.init(address="local", num_cpus=ceil(slots), include_dashboard=False, **quiet)
+                with _on_loopback():
+                    ray.init(address="local", num_cpus=ceil(slots), include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         why = f"{error} ({error.__cause__})" if error.__cause__ else error
         raise ConfigError(f"cannot start or join a Ray cluster at {address or 'this machine'}: {why}") from error
@@ -231,6 +232,19 @@ def _check_answers(address: str | None) -> None:
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         except (OSError, OverflowError) as error:
             raise ConfigError(f"no Ray cluster answers at {address} ({error}); see compute.ray_address") from error
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let Ray listen on 127.0.0.1 only: it runs any code that it is sent. By default it wants a token, too (RAY_AUTH_MODE).
+
+    ``ray.init`` replaces 127.0.0.1 by an address that other machines reach, except where Ray has no clusters (macOS, Windows).
+    """
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -76,6 +79,33 @@ def test_a_ray_that_does_not_start_can_be_started_again(monkeypatch: pytest.Monk
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(Stopped, match=r"Ray did not start .* run the same command again .*: The current node timed out"):
         cluster._start_ray(Compute())
+
+
+LISTENING = """
+import os
+import psutil
+from pipeline.config.job import Compute
+from pipeline.run.cluster import ray_cluster
+
+with ray_cluster(Compute()):
+    me = psutil.Process()
+    for process in (me, *me.children(recursive=True)):
+        for one in process.net_connections("inet"):
+            if one.status == psutil.CONN_LISTEN:
+                print(process.name(), one.laddr.ip)
+    print("auth", os.environ.get("RAY_AUTH_MODE"))
+"""
+
+
+def test_a_ray_of_our_own_is_reached_from_this_machine_only() -> None:
+    """Whoever reaches it can run code in it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run([sys.executable, "-c", LISTENING], env=environment, capture_output=True, text=True, check=True)
+    lines = [line.rsplit(maxsplit=1) for line in done.stdout.splitlines()]
+    assert ["auth", "token"] in lines
+    found = {name: ip for name, ip in lines if name != "auth"}
+    assert {"gcs_server", "raylet"} <= found.keys()
+    assert {ip.removeprefix("::ffff:") for ip in found.values()} == {"127.0.0.1"}, found
 
 
 @pytest.fixture
