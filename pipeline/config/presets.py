@@ -70,7 +70,7 @@ def load_preset(name_or_path: str, changes: Mapping[str, Any] | None = None, ren
     if not isinstance(content.get("recipe") or {}, dict):
         raise ConfigError(f"{path.name}: recipe must be a mapping of settings")
     recipe = dict(content.get("recipe") or {})
-    recipe.setdefault("name", path.stem)
+    recipe.setdefault("name", path.stem.lower())
     if "weights" in changes:
         content.pop("measured", None)
     if "weights" in changes and "calibration" not in changes:

@@ -123,20 +123,20 @@ def _key(problem: Any) -> str:
 
 
 def bundled_file(name_or_path: str, folder: Path, kind: str) -> Path:
-    """Return the path of a bundled YAML file by name, or of a user's own by path.
+    """Return the path of a bundled YAML file by name, regardless of case, or of a user's own by path.
 
     Raises:
         ConfigError: No bundled file has that name.
     """
     path = Path(name_or_path)
-    if path.suffix in {".yaml", ".yml"}:
+    if path.suffix.lower() in {".yaml", ".yml"}:
         return path
     names = bundled_names(folder)
-    if name_or_path not in names:
+    if name_or_path.lower() not in names:
         raise ConfigError(
             f"there is no {kind} {name_or_path!r}; choose from {', '.join(names)}, or give the path of a .yaml file"
         )
-    return folder / f"{name_or_path}.yaml"
+    return folder / f"{name_or_path.lower()}.yaml"
 
 
 def bundled_names(folder: Path) -> list[str]:

@@ -54,6 +54,14 @@ def test_bundled_models_say_how_they_did() -> None:
     assert load_preset("birefnet").describe() == load_preset("birefnet").about
 
 
+def test_presets_are_found_in_any_case(tmp_path: Path) -> None:
+    assert load_preset("U2NetP") == load_preset("u2netp")
+    (tmp_path / "Mine.YAML").write_bytes((CONFIGS / "u2netp.yaml").read_bytes())
+    assert load_preset(str(tmp_path / "Mine.YAML")).recipe.model == "onnx"
+    with pytest.raises(ConfigError, match="there is no preset 'U3Net'; choose from"):
+        load_preset("U3Net")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_preset_is_pinned(name: str) -> None:
     recipe = load_preset(name).recipe
