@@ -72,6 +72,21 @@ def agreed() -> None:
     """The lease is held."""
 
 
+def test_pieces_are_deleted_side_by_side(output: Output, add: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other took an hour for ten million items on S3."""
+    for _ in range(8):
+        add()
+    together, delete = threading.Barrier(4, timeout=20), Files.delete
+
+    def waits_for_others(self: Files, uri: str) -> None:
+        together.wait()
+        delete(self, uri)
+
+    monkeypatch.setattr(Files, "delete", waits_for_others)
+    compact(output)
+    assert rows_per_part(output) == [24]
+
+
 @pytest.mark.usefixtures("four_fill_a_part")
 def test_full_parts_are_merged_and_the_rest_waits(output: Output, add: Callable[[], str]) -> None:
     for _ in range(4):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
@@ -21,6 +22,7 @@ from pipeline.output.output import Output
 from pipeline.output.verify import verify
 from pipeline.run.driver import run_job
 from pipeline.storage.files import Files
+from pipeline.storage.local import LocalBackend
 
 MakePhotos = Callable[..., list[Path]]
 
@@ -118,6 +120,24 @@ def test_gc_removes_exactly_the_garbage(tmp_path: Path, job: Job, make_photos: M
     assert findings(job, output) == {}
     assert len(list(masks.glob("*.png"))) == 6
     assert all(path.exists() for path in kept)
+
+
+def test_files_of_unknown_age_are_young(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some stores list no time, or one that is not understood."""
+    plan, _ = run_job(job)
+    crashed = Path(plan.output.layout.outputs("mask")) / "crashed.png"
+    crashed.write_bytes(b"without a row")
+    scan = LocalBackend.scan
+
+    def without_times(self: LocalBackend, *arguments: Any) -> Iterator[pa.Table]:
+        for table in scan(self, *arguments):
+            yield table.set_column(2, "modified", pa.array([0.0] * table.num_rows))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalBackend, "scan", without_times)
+        assert sum(collect_garbage(plan.output, "gc", delete=True, min_age_s=0).files.values()) == 0
+    assert crashed.exists()
+    assert collect_garbage(plan.output, "gc", delete=True, min_age_s=0).files["object"] == 1
 
 
 def test_gc_keeps_the_objects_of_a_moved_output(tmp_path: Path, job: Job) -> None:

@@ -183,6 +183,17 @@ def test_an_output_inside_the_images_is_refused(tmp_path: Path, make_photos: Mak
             make_plan(job, Files(job.storage))
 
 
+@pytest.mark.parametrize(("manifest", "output"), [("photos", "link/out"), ("link", "photos/out"), ("link", "link/deeper/out")])
+def test_an_output_inside_the_images_is_found_through_links(
+    tmp_path: Path, make_photos: MakePhotos, fake_preset: str, manifest: str, output: str
+) -> None:
+    make_photos(tmp_path / "photos", 1)
+    (tmp_path / "link").symlink_to("photos")
+    job = load_job(manifest=str(tmp_path / manifest), output=str(tmp_path / output), preset=fake_preset)
+    with pytest.raises(ConfigError, match="is inside the manifest's folder"):
+        make_plan(job, Files(job.storage))
+
+
 def test_an_engine_for_another_kind_of_weights_is_refused_before_the_run(tmp_path: Path, make_photos: MakePhotos) -> None:
     make_photos(tmp_path / "photos", 1)
     settings = ["compute.engine=torch"]
@@ -292,6 +303,43 @@ def test_rows_that_got_lost_are_done_in_the_same_run(
     assert passes == [8, 2]
     assert len(read_index(plan.output.folder)) == 8
     assert record.outcome == "complete"
+
+
+@pytest.mark.parametrize("losses", [1, 9])
+@pytest.mark.parametrize("option", ["changed", "retry"])
+def test_rows_of_redone_items_that_got_lost_are_missed(
+    tmp_path: Path, make_photos: MakePhotos, fake_preset: str, monkeypatch: pytest.MonkeyPatch, option: str, losses: int
+) -> None:
+    """Each item still has its former row, which must not pass for the new one."""
+    photos, other = make_photos(tmp_path / "photos", 6), make_photos(tmp_path / "other", 6, first=6)
+    for photo in photos[:4]:
+        photo.write_bytes(b"no picture" if option == "retry" else photo.read_bytes())
+    settings = ["compute.rows_per_part=2", "compute.rows_per_block=2"]
+    job = load_job(manifest=str(tmp_path / "photos"), output=str(tmp_path / "out"), preset=fake_preset, overrides=settings)
+    first = run_job(job)[1]
+    for photo, content in zip(photos[:4], other, strict=False):
+        photo.write_bytes(content.read_bytes())
+    passes, segment_items = [], local.segment_items
+
+    def lossy(plan: Any, *rest: Any) -> Iterator[dict[str, Any]]:
+        before = set(Path(plan.output.layout.index).glob("*.parquet"))
+        yield from segment_items(plan, *rest)
+        passes.append(plan.todo)
+        if len(passes) <= losses:
+            min(set(Path(plan.output.layout.index).glob("*.parquet")) - before).unlink()
+
+    monkeypatch.setattr(local, "segment_items", lossy)
+    again = job.with_run(changed=True) if option == "changed" else job.with_run(retry=("decode",))
+    if losses > 1:
+        with pytest.raises(ItemsMissing, match="2 of 6 items have no row"):
+            run_job(again)
+        return
+    assert run_job(again)[1].outcome == "complete"
+    assert passes == [4, 2]
+    rows = {row["item_id"]: row for row in read_index(str(tmp_path / "out"))}
+    for photo in photos:
+        assert rows[photo.name]["image_sha256"] == hashlib.sha256(photo.read_bytes()).hexdigest()
+        assert (rows[photo.name]["run_id"] != first.run_id) == (photo in photos[:4])
 
 
 def test_renditions_are_made_found_whole_and_swept(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:

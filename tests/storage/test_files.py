@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pipeline.config.job import Storage
 from pipeline.errors import FetchError, StorageError, WriteError
 from pipeline.storage import local as local_module
 from pipeline.storage.files import Files
+from pipeline.storage.fsspec_backend import file_info
 
 MakeFiles = Callable[[], Files]
 
@@ -364,6 +366,21 @@ def test_other_fsspec_filesystems() -> None:
         files.read("memory://tests/a/1.png")
     with files.open_input("memory://tests/a/2.png") as file:
         assert file.read() == b"2"
+
+
+@pytest.mark.parametrize(
+    ("info", "seconds"),
+    [
+        ({"last_modified": datetime(2026, 1, 2, tzinfo=UTC)}, 1767312000),  # Azure
+        ({"LastModified": "2026-01-02T00:00:00+00:00"}, 1767312000),
+        ({"modificationTime": 1767312000_000}, 1767312000),  # HDFS, in milliseconds
+        ({"mtime": 1767312000.0}, 1767312000),
+        ({"changed": "yesterday"}, 0),
+        ({}, 0),
+    ],
+)
+def test_times_of_all_stores_are_understood_or_unknown(info: dict[str, Any], seconds: float) -> None:
+    assert file_info("az://container/key", {"size": 1, **info}).modified == seconds
 
 
 def test_files_are_pickled_as_settings_only(where: Any) -> None:
