@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?= ../shared
 PHOTOS ?= $(DATA)/data/train
 
-.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-video demo-video bench-refiner evaluate calibrate bench-scale bench-gpu simulate report-demo serve-check dashboard graphs train-refiner train-estimator train-lite products-sheet lock clean
+.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-video demo-video bench-refiner evaluate calibrate bench-scale bench-gpu simulate report-demo serve-check comfyui-check comfyui-run dashboard graphs train-refiner train-estimator train-lite products-sheet lock clean
 .DEFAULT_GOAL := help
 
 help:          ## list the targets
@@ -104,6 +104,20 @@ report-demo: demo .venv/dev ## check the demo's report page in Chromium: speed, 
 
 serve-check: .venv/dev ## measure a service: speed, memory, FILES (10000) hostile files, a soak of REQUESTS (20000), its page in Chromium; screenshots in out/serve; two hours
 	DATA=$(abspath $(DATA)) FILES=$(FILES) REQUESTS=$(REQUESTS) $(BIN)/python -m pytest -s -m study --tb=short tests/studies/serve
+
+.venv/comfyui: .venv/dev  # what ComfyUI needs besides ours, on top of it
+	$(BIN)/python -m venv --clear .venv/comfyui
+	printf '%s\n' "$(CURDIR)" "$(CURDIR)"/.venv/lib/python3.*/site-packages > "$$(echo .venv/comfyui/lib/python3.*/site-packages)/ours.pth"
+	grep -vE '^(torchaudio|comfyui-)' "$(COMFYUI)/requirements.txt" > .venv/comfyui/requirements.txt
+	.venv/comfyui/bin/pip install --quiet -c requirements.lock -r .venv/comfyui/requirements.txt
+	@touch $@
+
+comfyui-check: ## run the nodes of infra/comfyui in ComfyUI itself, a checkout in COMFYUI=/path/to/ComfyUI, without a GPU; pictures in out/comfyui; 2 minutes
+	@if [ -f "$(COMFYUI)/main.py" ]; then $(MAKE) --no-print-directory comfyui-run; \
+	else echo "Nothing was checked: make comfyui-check wants a checkout of ComfyUI; name it: make comfyui-check COMFYUI=/path/to/ComfyUI"; fi
+
+comfyui-run: .venv/comfyui
+	COMFYUI="$(abspath $(COMFYUI))" COMFYUI_PYTHON="$(abspath .venv/comfyui/bin/python)" $(BIN)/python -m pytest -rs -m study --tb=short tests/studies/comfyui
 
 dashboard: .venv/dev ## check every dashboard panel and alert with a real Prometheus (PROMETHEUS=path) over a run of ITEMS=1000; picture in out/dashboard
 	@command -v $(or $(PROMETHEUS),prometheus) > /dev/null || { echo "make dashboard wants Prometheus: apt-get install prometheus, or name one: make dashboard PROMETHEUS=/path/to/prometheus"; exit 2; }
