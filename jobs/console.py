@@ -81,10 +81,15 @@ def _print_recipe(report: RecipeReport) -> None:
         out.print(f"  last run {escape(str(run['run_id']))}: {escape(str(run['outcome']))} in {speed_of(run)}")
         if (drift := run.get("drift")) and drift["drifted"]:
             out.print(f"  [yellow]drift[/]    {escape(drift['said'])}; compared with {escape(drift['against'])}")
-    made = counts["ok"] + counts["review"]
+    videos = summary.videos
+    made = counts["ok"] + counts["review"] - videos.count
     for kind, path in summary.examples.items():
         rest = f" and {made - 1} more" if made > 1 else ""
         out.print(f"  {kind + 's':8} {escape(shortened(layout.uri(path)))}{rest}")
+    if videos.count:
+        rest = f" and {videos.count - 1} more" if videos.count > 1 else ""
+        numbers = f"{videos.frames:,} frames, {span(videos.seconds)}"
+        out.print(f"  videos   {escape(shortened(layout.uri(videos.example or '')))}{rest}: {numbers}")
     out.print(f"  index    {escape(shortened(layout.index))}")
     if summary.reasons:
         reasons = table(">items", "what lowered the quality", "signal")

@@ -75,6 +75,9 @@ def plan(
         lines.add_row("second model", _second_model(made))
     if made.job.recipe.renditions:
         lines.add_row("renditions", ", ".join(file.name for one in made.job.recipe.renditions for file in one.files))
+    videos, frames = _videos(made)
+    if videos:
+        lines.add_row("videos", videos)
     if made.todo:
         sizes = sample_sizes(made.manifest, files)
         total = sizes.total(made.todo)
@@ -86,7 +89,7 @@ def plan(
             lines.add_row("", f"{sizes.unknown} of {sizes.unknown + len(sizes.known)} sampled images cannot be found")
         # A head node does no work.
         working = len([node for node in cluster if (node.gpus if pool.gpus else node.cpus)]) if cluster else 1
-        for name, text in _estimate(made, pool, machines=working, price=parsed):
+        for name, text in _estimate(made, pool, made.todo + frames // made.job.recipe.every, machines=working, price=parsed):
             lines.add_row(name, text)
     out.print(lines)
 
@@ -101,6 +104,25 @@ def _second_model(made: Plan) -> str:
     if share is None:
         return f"{second.recipe.name}, for {which}; their share is not known, so the estimate counts all items"
     return f"{second.recipe.name}, for {which}: about {share:.0%}, as of the photos that the calibration was judged on"
+
+
+def _videos(made: Plan) -> tuple[str, int]:
+    """Return the number of videos and how long they are, in words, and the frames that are left to do, roughly.
+
+    Without videos, there are no words.
+    """
+    from pipeline.manifest.id_set import contains
+    from pipeline.run.cost import sample_videos
+
+    if not len(made.videos):
+        return "", 0
+    count, found = len(made.videos), sample_videos(made.manifest, made.output.files, made.job.limits)
+    text, left = f"{count} of the items", 0
+    if known := len(found.frames):
+        frames, seconds = (sum(some) / known * count for some in (found.frames, found.seconds))
+        text += f", about {frames:,.0f} frames, {span(seconds)}, by the headers of {known} of them"
+        left = round(frames / count * int((~contains(made.done, made.videos)).sum()))
+    return text + (f"; {found.unknown} cannot be read" if found.unknown else ""), left
 
 
 def _machines(made: Plan) -> tuple[Plan, Pool, Cluster]:
@@ -119,11 +141,11 @@ def _machines(made: Plan) -> tuple[Plan, Pool, Cluster]:
         return made, fit_pool(made.job.compute, cluster, gpu_model=can_use_gpu(made.job.recipe)), cluster
 
 
-def _estimate(made: Plan, pool: Pool, *, machines: int, price: Price | None) -> list[tuple[str, str]]:
+def _estimate(made: Plan, pool: Pool, passes: int, *, machines: int, price: Price | None) -> list[tuple[str, str]]:
     from pipeline.run.cost import estimate
 
     speed = _speed(made, pool)
-    found = estimate(made.todo, speed, pool.actors, pool.gpus, machines, price)
+    found = estimate(passes, speed, pool.actors, pool.gpus, machines, price)
     lines = [("time", f"about {span(3600 * found.hours)}: {speed.source}")]
     if pool.gpus:
         lines.append(("GPU hours", f"{found.gpu_hours:.3g}"))

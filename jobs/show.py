@@ -53,6 +53,7 @@ def _facts(report: RecipeReport) -> dict[str, Any]:
     return {
         "folder": report.output.folder,
         "counts": summary.counts,
+        "videos": {name: getattr(summary.videos, name) for name in ("count", "frames", "seconds")},
         "expected_below": summary.expected.facts(),
         "last_run": report.last_run,
     }

@@ -91,7 +91,8 @@ def _numbers(status: RunStatus) -> RenderableType:
     left = f", {span(facts['eta_s'])} left" if facts.get("eta_s") is not None and status.verdict == "running" else ""
     lines = {"items": counts + before}
     if "items_per_s" in facts:
-        lines["speed"] = speed + lately + left
+        frames = f", {facts['frames_per_s']:g} frames/s" if facts.get("frames") else ""
+        lines["speed"] = speed + lately + frames + left
     if status.sign_age_s is not None and status.verdict != "over":
         lease = "not held" if status.lease_age_s is None else f"renewed {span(status.lease_age_s)} ago"
         ages = f"progress {span(status.progress_age_s or 0)} ago, lease {lease}"

@@ -252,6 +252,8 @@ class RunCounters:
         """Seconds of all actors together, busy or not."""
         self.model_s = 0.0
         """Seconds that the model worked on committed items."""
+        self.frames = 0
+        """Frames of videos that were written."""
         self.store_bytes = 0
         """Bytes that the stages passed through Ray's object store; known at the end of a pass."""
         self._named: dict[str, int] = {}
@@ -289,6 +291,11 @@ class RunCounters:
         return sum(self.counts.values())
 
     @property
+    def frames_per_s(self) -> float:
+        """Frames of videos written per second of work."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
+    @property
     def items_per_s(self) -> float:
         """Items committed per second of work."""
         return self.done / self.seconds if self.seconds else 0.0
@@ -317,7 +324,8 @@ class RunCounters:
         for status, count in (("ok", ok), ("review", review), ("failed", failed)):
             self.counts[status] += count
         if self._progress is not None and self._task is not None:
-            facts = f"{self.items_per_s:.2f} items/s  {self.counts['failed']} failed  {self.counts['review']} to review"
+            speed = f"{self.items_per_s:.2f} items/s" + (f"  {self.frames_per_s:.1f} frames/s" if self.frames else "")
+            facts = f"{speed}  {self.counts['failed']} failed  {self.counts['review']} to review"
             self._progress.update(self._task, completed=self.done, facts=facts)
 
     def _log(self) -> None:
@@ -325,10 +333,13 @@ class RunCounters:
         speed = self.items_per_s
         eta_s = round((self.total - self.done) / speed) if speed else None
         facts = {**self.counts, "total": self.total, "items_per_s": round(speed, 3), "eta_s": eta_s}
+        if self.frames:
+            facts |= {"frames": self.frames, "frames_per_s": round(self.frames_per_s, 2)}
         log.info("progress", extra={"facts": facts})
 
     def add_part(self, part: Mapping[str, Any]) -> None:
         """Add one index part, by what the commit stage says about it."""
+        self.frames += part["frames"]
         self.add(part["ok"], part["review"], part["failed"])
         items, mean, variance = (part[f"expected_{name}"] for name in ("items", "mean", "variance"))
         self.expected = (self.expected[0] + items, self.expected[1] + mean, self.expected[2] + variance)

@@ -93,7 +93,7 @@ MODEL = pa.struct(
 
 VIDEO_FILE = pa.struct(
     [
-        _field("name", pa.string(), "webm, mov, mp4 or mask, as in recipe.videos"),
+        _field("name", pa.string(), "webm, mov, mp4, png or mask, as in recipe.videos"),
         _field("path", pa.string(), "path below the output"),
         _field("bytes", pa.int64(), "size of the file"),
         _field("sha256", pa.string(), "SHA-256 of the file"),

@@ -123,10 +123,10 @@ class Recipe(Section):
         le=30,
         description="In a video, the model sees every so many frames, and the masks between are carried by optical flow.",
     )
-    videos: tuple[Literal["webm", "mov", "mp4", "mask"], ...] = Field(
+    videos: tuple[Literal["webm", "mov", "mp4", "png", "mask"], ...] = Field(
         default=("webm",),
         description="Files per video: webm (VP9) and mov (ProRes 4444) with transparency, mp4 (H.264) over video_background, "
-        "mask (grey H.264).",
+        "png (a ZIP archive of PNG pictures), mask (grey H.264).",
     )
     video_background: str = Field(default="#ffffff", description="Colour behind the object in the mp4 of a video.")
     calibration: str = Field(

@@ -20,6 +20,9 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv")
 VIDEO_COLUMN = "video_uri"
 """Column of a manifest with URIs of videos, whatever their suffix. It is carried into the index."""
 
+PART_COLUMNS = ("start_s", "end_s")
+"""Columns of a manifest that name a part of a video. They are carried into the index."""
+
 _IS_VIDEO = rf"(?i)(?:{'|'.join(suffix.replace('.', '[.]') for suffix in VIDEO_SUFFIXES)})(?:[?#].*)?$"
 
 
@@ -72,7 +75,7 @@ def part_of(row: Mapping[str, Any]) -> Part:
     Raises:
         ItemRefused: One of them is not a number of seconds from 0, or the end is not after the start.
     """
-    start, end = (_seconds(row, name) for name in ("start_s", "end_s"))
+    start, end = (_seconds(row, name) for name in PART_COLUMNS)
     if end is not None and end <= (start or 0):
         raise ItemRefused(f"end_s is {end:g} and start_s is {start or 0:g}; end_s must be above start_s")
     return Part(start, end)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -18,11 +17,12 @@ from pipeline.manifest.id_set import IdSet, contains, hash_ids, merge_ids, sort_
 from pipeline.manifest.manifest import Manifest, read
 from pipeline.manifest.prompts import prompts_of
 from pipeline.manifest.snapshot import NO_FILES, Snapshot
+from pipeline.manifest.videos import PART_COLUMNS, VIDEO_COLUMN, are_videos
 from pipeline.output.index import read_index
 from pipeline.output.output import Output
 from pipeline.storage.uris import strip_signature
 
-COLUMNS = ["item_id", "image_uri", "box", "prompt", "image_sha256", "image_version", "status"]
+COLUMNS = ["item_id", "image_uri", "box", "prompt", "image_sha256", "image_version", "status", VIDEO_COLUMN, *PART_COLUMNS]
 THREADS = 32
 """Images that are checked at the same time."""
 
@@ -70,8 +70,7 @@ def changed(manifest: Manifest, output: Output, job: Job, *, failed_only: bool =
         return output.files.version(manifest.allowlist.real_path(uri))
 
     def sha256_of(uri: str) -> str:
-        data = output.files.read(manifest.allowlist.real_path(uri), max_bytes=job.limits.max_bytes)
-        return hashlib.sha256(data).hexdigest()
+        return output.files.digest(manifest.allowlist.real_path(uri), max_bytes=job.limits.max_bytes)[0]
 
     with ThreadPoolExecutor(THREADS) as pool:
         for fragment in manifest.fragments:
@@ -145,10 +144,19 @@ def _prompts(items: pa.Table, detector: Detector | None) -> pa.ChunkedArray | No
 
 
 def _hash_requests(rows: pa.Table, prompts: pa.ChunkedArray | None = None) -> IdSet:
-    """Hash id, URI, box and, if there are any, names of each row."""
+    """Hash id, URI, box, the part of a video and, if there are any, names of each row."""
     boxes = pc.binary_join(rows["box"].cast(pa.list_(pa.string())), ",")
     names = () if prompts is None else (pc.binary_join(prompts, "\n"),)
-    return _hash_pairs(rows["item_id"], _without_signatures(rows["image_uri"]), boxes, *names)
+    return _hash_pairs(rows["item_id"], _without_signatures(rows["image_uri"]), boxes, _parts(rows), *names)
+
+
+def _parts(rows: pa.Table) -> pa.ChunkedArray:
+    """Return a text about the part of each video; empty for a whole one, and for pictures."""
+    empty = pa.chunked_array([[""] * rows.num_rows], pa.string())
+    seconds = [rows[name].cast(pa.string()) if name in rows.column_names else empty for name in PART_COLUMNS]
+    texts = pc.binary_join_element_wise(*seconds, "-", null_handling="replace", null_replacement="")
+    is_part = pc.and_(pa.array(are_videos(rows)), pc.not_equal(texts, "-"))
+    return pc.if_else(is_part, texts, "")
 
 
 def _without_signatures(uris: pa.ChunkedArray) -> pa.ChunkedArray:

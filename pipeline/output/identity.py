@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -108,7 +107,6 @@ def _is_same(request: Request, sha256: str | None, manifest: Manifest, output: O
     if request.image_uri is None:
         return False
     try:
-        data = output.files.read(manifest.allowlist.real_path(request.image_uri))
+        return output.files.digest(manifest.allowlist.real_path(request.image_uri))[0] == sha256
     except (ItemError, StorageError):
         return False
-    return hashlib.sha256(data).hexdigest() == sha256

@@ -149,7 +149,7 @@ def output_path(output: str, name: str) -> str:
 
 def video_path(file: str, name: str) -> str:
     """Return the path of one of a video's files. ``file`` is its name in ``recipe.videos``."""
-    return f"masks/{name}.mp4" if file == "mask" else f"cutouts/{name}.{file}"
+    return f"masks/{name}.mp4" if file == "mask" else f"cutouts/{name}.{'zip' if file == 'png' else file}"
 
 
 def rendition_path(rendition: str, name: str, suffix: str) -> str:

@@ -62,6 +62,9 @@ class RunRecord:
     expected_below: dict[str, Any] | None = None
     """Number of ok items that are expected to have a Dice below 0.95, with a 95 % interval; None without calibrated ones."""
     items_per_s: float = 0.0
+    frames: int = 0
+    """Frames of videos that were written. A repeated task counts again."""
+    frames_per_s: float = 0.0
     actors: int | None = None
     """Actors of the model when the last pass started."""
     gpus_per_actor: float = 0.0
@@ -98,6 +101,7 @@ class RunRecord:
         self.failures = {code: dict(entry) for code, entry in counters.failures.items()}
         self.expected_below = Expectation(*counters.expected).facts()
         self.items_per_s = round(counters.items_per_s, 3)
+        self.frames, self.frames_per_s = counters.frames, round(counters.frames_per_s, 2)
         if counters.actor_s and counters.done:
             self.actor_hours = counters.actor_s / 3600
             self.idle_share = round(max(0.0, 1 - counters.model_s / counters.actor_s), 3)
@@ -158,6 +162,8 @@ class RunFacts(Stored):
     error: str | None = None
     expected_below: dict[str, Any] | None = None
     items_per_s: Moment | None = None
+    frames: Count | None = None
+    frames_per_s: Moment | None = None
     gpus_per_actor: Moment | None = None
     actor_hours: Moment | None = None
     idle_share: Share | None = None
@@ -182,6 +188,8 @@ def speed_of(run: Mapping[str, Any]) -> str:
     words = [f"{run['seconds']:g} s"]
     if run.get("items_per_s"):
         words.append(f"{run['items_per_s']:g} items/s")
+    if run.get("frames"):
+        words.append(f"{run['frames_per_s']:g} frames/s")
     if run.get("items_per_gpu_hour"):
         words.append(f"{run['items_per_gpu_hour']:,} items per GPU hour")
     if run.get("idle_share") is not None:

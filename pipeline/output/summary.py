@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.output.index import add_counts, expectation_of, read_index
@@ -24,6 +25,26 @@ class Failures:
     count: int
     item_id: str
     detail: str
+
+
+@dataclass
+class Videos:
+    """Numbers of videos."""
+
+    count: int = 0
+    frames: int = 0
+    seconds: float = 0.0
+    example: str | None = None
+    """Path of a file of one of them."""
+
+    def add(self, facts: pa.ChunkedArray) -> None:
+        """Add the values of the index column ``video_facts``."""
+        done = facts.drop_null().combine_chunks()
+        self.count += len(done)
+        self.frames += pc.sum(pc.struct_field(done, "frames")).as_py() or 0
+        self.seconds += pc.sum(pc.struct_field(done, "seconds")).as_py() or 0.0
+        paths = pc.struct_field(pc.list_flatten(pc.struct_field(done, "files")), "path")
+        self.example = self.example or (paths[0].as_py() if len(paths) else None)
 
 
 @dataclass
@@ -44,6 +65,8 @@ class Summary:
     """True if every quality is a calibrated probability."""
     examples: dict[str, str] = field(default_factory=dict)
     """Path of one item's ``cutout`` and ``mask``."""
+    videos: Videos = field(default_factory=Videos)
+    """Numbers of the videos that are done."""
     expected: Expectation = field(default_factory=Expectation)
     """Number of ok items that are expected not to be good."""
 
@@ -58,7 +81,8 @@ def summarise(output: Output) -> Summary:
     qualities: list[npt.NDArray[np.float32]] = []
     uncalibrated = False
     columns = ["item_id", "status", "error_code", "error_detail", "quality", "quality_calibrated", "reasons"]
-    for rows in read_index(output, [*columns, "cutout_path", "mask_path"]):
+    for rows in read_index(output, [*columns, "cutout_path", "mask_path", "video_facts"]):
+        summary.videos.add(rows["video_facts"])
         for kind in ("cutout", "mask"):
             if kind not in summary.examples and (path := pc.first(rows[f"{kind}_path"]).as_py()) is not None:
                 summary.examples[kind] = path

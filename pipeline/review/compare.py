@@ -25,7 +25,7 @@ from pipeline.output.output import Output
 from pipeline.quality.drift import Distribution, drift_report, kolmogorov_smirnov, shifts, stability_index
 from pipeline.types import Mask
 
-COLUMNS = ("item_id", "status", "quality", "mask_path", "mask_sha256")
+COLUMNS = ("item_id", "status", "quality", "mask_path", "mask_sha256", "video_facts")
 CHUNK = 1024
 THREADS = 8
 MAX_CHANGES = 50
@@ -166,6 +166,8 @@ def _pairs(was: pa.Table, rows: pa.Table, found: Comparison) -> Iterator[Pair]:
 def _change(sides: tuple[Output, Output], pair: Pair) -> tuple[Change, Pair]:
     old, new = pair
     unknown = Change(new["item_id"], None, old["quality"], new["quality"])
+    if old["video_facts"] is not None and new["video_facts"] is not None:
+        return replace(unknown, note="of videos, only the quality is compared"), pair
     if old["mask_path"] is None or new["mask_path"] is None:
         return replace(unknown, note="one of the recipes writes no masks"), pair
     try:

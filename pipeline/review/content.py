@@ -20,9 +20,11 @@ from pipeline.output.settings import recipe_label
 from pipeline.output.summary import Summary
 from pipeline.quality.reasons import REASONS
 from pipeline.review.entries import MAX_CHARS
+from pipeline.review.entry import Entry
 from pipeline.review.html import data_uri
-from pipeline.review.pictures import Entry, MissingPictures
+from pipeline.review.pictures import MissingPictures
 from pipeline.review.reviews import VERDICTS
+from pipeline.review.videos import PLAYED
 from pipeline.schema import SIGNALS, STATUSES
 from pipeline.storage import uris
 from pipeline.types import Box
@@ -99,6 +101,10 @@ def pictures_of(entry: Entry) -> dict[str, Any]:
         "files": {kind: _inside(row[f"{kind}_path"]) for kind in ("mask", "cutout")},
         "renditions": [],
     }
+    if (facts := row.get("video_facts")) is not None:
+        content |= {"about": describe_video(facts), "play": None, "linked": _played_file(facts)}
+    if (played := entry.played) is not None:
+        content["play"] = {"src": data_uri(played.data, played.kind), "width": played.width, "height": played.height}
     if (box := _box(row)) is not None:
         content |= {"box": [round(value, 2) for value in box], "full": [row["width"], row["height"]]}
     if (views := entry.views) is not None:
@@ -110,6 +116,19 @@ def pictures_of(entry: Entry) -> dict[str, Any]:
             made |= {"width": one.picture.width, "height": one.picture.height, "src": data_uri(one.picture.data)}
         content["renditions"].append(made)
     return content
+
+
+def describe_video(facts: Mapping[str, Any]) -> str:
+    """Return the numbers of a video in one line."""
+    flicker = "" if facts["flicker"] is None else f", flicker {facts['flicker']:.3f}"
+    worst = f", worst moment at {facts['worst'][0]['at_s']:.1f} s" if facts["worst"] else ""
+    notes = "".join(f"; {one}" for one in facts["notes"] or ())
+    return f"{facts['frames']:,} frames, {facts['seconds']:.1f} s{worst}{flicker}{notes}"[:MAX_CHARS]
+
+
+def _played_file(facts: Mapping[str, Any]) -> str | None:
+    files = {one["name"]: one["path"] for one in facts["files"] or ()}
+    return next((_inside(files[name]) for name in PLAYED if name in files), None)
 
 
 def link_base(output: Output, page: str) -> str | None:

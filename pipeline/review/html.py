@@ -45,7 +45,7 @@ def render(facts: Mapping[str, Any], rows: Mapping[str, Any], pictures: Iterable
     ]
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "base-uri 'none'; form-action 'none'"
+        "media-src data:; base-uri 'none'; form-action 'none'"
     )
     parts = {
         "POLICY": policy,
@@ -70,9 +70,9 @@ def embed_json(content: Any) -> str:
     return re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def data_uri(webp: bytes | None) -> str | None:
-    """Return a WebP file as a ``data:`` URI."""
-    return None if webp is None else "data:image/webp;base64," + base64.b64encode(webp).decode()
+def data_uri(data: bytes | None, kind: str = "image/webp") -> str | None:
+    """Return a file, by default WebP, as a ``data:`` URI."""
+    return None if data is None else f"data:{kind};base64," + base64.b64encode(data).decode()
 
 
 def _read(name: str) -> str:

@@ -2,65 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import pyarrow as pa
 
 from pipeline.concurrency import map_ahead
 from pipeline.config.job import Limits
-from pipeline.errors import ItemError
 from pipeline.imaging.decode import decode
 from pipeline.imaging.png import RESOURCE_ERRORS
 from pipeline.imaging.validate import decode_cutout, decode_mask, decode_picture
-from pipeline.imaging.views import Picture, Views, preview, views
+from pipeline.imaging.views import preview, views
 from pipeline.manifest.id_set import contains, hash_ids, merge_ids
 from pipeline.output.index import read_index
 from pipeline.output.output import Output
 from pipeline.review.entries import MAX_CHARS
+from pipeline.review.entry import Entry, Missing, Shown, read_picture
+from pipeline.review.videos import load_video
 from pipeline.storage.allowlist import AllowList
 from pipeline.storage.files import Files
 from pipeline.types import Mask, Pixels
 
 COLUMNS = (
     *("item_id", "quality", "image_uri", "box", "height", "width", "renditions"),
-    *("signals", "mask_path", "cutout_path"),
+    *("signals", "mask_path", "cutout_path", "video_facts", "start_s"),
 )
 THREADS = 4
 MAX_RENDITIONS = 12
 """Renditions of one item that are shown."""
-
-T = TypeVar("T")
-
-
-class Missing(NamedTuple):
-    """A picture that should be there and cannot be shown: photo, mask, cutout or the name of a rendition; and why."""
-
-    kind: str
-    reason: str
-
-
-class Shown(NamedTuple):
-    """A rendition. ``picture`` is None if there is no picture of it: a JSON file, or one that is missing."""
-
-    name: str
-    path: str | None
-    note: str
-    picture: Picture | None
-
-
-@dataclass
-class Entry:
-    """One item with its pictures."""
-
-    row: dict[str, Any]
-    views: Views | None = None
-    renditions: list[Shown] = field(default_factory=list)
-    missing: list[Missing] = field(default_factory=list)
 
 
 @dataclass
@@ -116,9 +89,12 @@ def missing_pictures(entries: Sequence[Entry]) -> list[MissingPictures]:
 
 def _load(output: Output, allowlist: AllowList, windows: Mapping[str, tuple[int, int]], row: dict[str, Any]) -> Entry:
     entry = Entry(row)
+    if row["video_facts"] is not None:
+        load_video(output, allowlist, entry)
+        return entry
     photo, (colours, mask) = _photo(output.files, allowlist, entry), _cutout(output, entry)
     if mask is None and row["mask_path"] is not None:
-        mask = _read(entry, "mask", lambda: output.load(row["mask_path"], decode_mask))
+        mask = read_picture(entry, "mask", lambda: output.load(row["mask_path"], decode_mask))
     if photo is not None and mask is not None and photo.shape[:2] != mask.shape:
         entry.missing.append(Missing("photo", "it has changed since the run: its size differs from the mask's"))
     try:
@@ -129,15 +105,6 @@ def _load(output: Output, allowlist: AllowList, windows: Mapping[str, tuple[int,
     return entry
 
 
-def _read(entry: Entry, kind: str, read: Callable[[], T]) -> T | None:
-    """Return what ``read`` returns, or record that this kind of picture is missing."""
-    try:
-        return read()
-    except ItemError as error:
-        entry.missing.append(Missing(kind, str(error)[:MAX_CHARS]))
-        return None
-
-
 def _photo(files: Files, allowlist: AllowList, entry: Entry) -> Pixels | None:
     uri, limits = entry.row["image_uri"], Limits()
     if uri is None:
@@ -146,7 +113,7 @@ def _photo(files: Files, allowlist: AllowList, entry: Entry) -> Pixels | None:
         reason = f"{allowlist.refusal(uri)}"[:MAX_CHARS]
         entry.missing.append(Missing("photo", reason))
         return None
-    return _read(
+    return read_picture(
         entry,
         "photo",
         lambda: decode(files.read(allowlist.real_path(uri), max_bytes=limits.max_bytes, timeout_s=limits.fetch_s), limits),
@@ -155,7 +122,7 @@ def _photo(files: Files, allowlist: AllowList, entry: Entry) -> Pixels | None:
 
 def _cutout(output: Output, entry: Entry) -> tuple[Pixels | None, Mask | None]:
     path = entry.row["cutout_path"]
-    found = None if path is None else _read(entry, "cutout", lambda: output.load(path, decode_cutout))
+    found = None if path is None else read_picture(entry, "cutout", lambda: output.load(path, decode_cutout))
     return found or (None, None)
 
 
@@ -164,4 +131,4 @@ def _rendition(output: Output, entry: Entry, made: Mapping[str, Any]) -> Shown:
     shown = Shown(name, path, (made["note"] or "")[:MAX_CHARS], None)
     if path is None or path.endswith(".json"):
         return shown
-    return shown._replace(picture=_read(entry, name, lambda: preview(*output.load(path, decode_picture))))
+    return shown._replace(picture=read_picture(entry, name, lambda: preview(*output.load(path, decode_picture))))

@@ -10,9 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipeline.config.job import Limits
-from pipeline.errors import ConfigError, FetchError, StorageError
+from pipeline.errors import ConfigError, FetchError, ItemError, StorageError
 from pipeline.manifest.manifest import Manifest, read
+from pipeline.manifest.videos import are_videos
 from pipeline.models.resolve import ResolvedRecipe
 from pipeline.storage.files import Files
 from pipeline.storage.members import TarMember, parse_member
@@ -20,6 +24,9 @@ from pipeline.storage.uris import HTTP_SCHEMES, scheme
 
 SAMPLED_IMAGES = 64
 """Images whose size is read. For a catalog of photos the mean is then known to about a tenth."""
+
+SAMPLED_VIDEOS = 16
+"""Videos whose header is read."""
 
 SAMPLED_FRAGMENTS = 8
 """Fragments of the manifest that the sample is drawn from."""
@@ -85,6 +92,38 @@ def sample_sizes(manifest: Manifest, files: Files) -> Sizes:
         sizes = list(pool.map(lambda uri: _size(uri, files), uris[:SAMPLED_IMAGES]))
     known = [size for size in sizes if size is not None]
     return Sizes(known, len(sizes) - len(known))
+
+
+@dataclass(frozen=True)
+class VideoLengths:
+    """Lengths of some videos, as their headers say."""
+
+    frames: Sequence[int]
+    seconds: Sequence[float]
+    unknown: int
+    """Videos that cannot be read, or whose header says nothing."""
+
+
+def sample_videos(manifest: Manifest, files: Files, limits: Limits) -> VideoLengths:
+    """Return the lengths of some videos: the first ones of each fragment that is looked at."""
+    from pipeline.video.source import Source
+    from pipeline.video.stills import length
+
+    uris: list[str] = []
+    for fragment in manifest.fragments[:SAMPLED_FRAGMENTS]:
+        table = next(read(manifest, fragment, files), None)
+        if table is not None:
+            usable = table.filter(pc.and_(pa.array(are_videos(table)), pc.is_null(table["error_code"])))
+            uris += [uri for uri in usable["image_uri"].to_pylist() if scheme(uri) not in HTTP_SCHEMES]
+    found = []
+    for uri in uris[:SAMPLED_VIDEOS]:
+        try:
+            with Source(manifest.allowlist.real_path(uri), files, limits) as source:
+                found.append(length(source.open()))
+        except ItemError:
+            found.append(None)
+    known = [one for one in found if one is not None]
+    return VideoLengths([frames for frames, _ in known], [seconds for _, seconds in known], len(found) - len(known))
 
 
 def _size(uri: str, files: Files) -> int | None:

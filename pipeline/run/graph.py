@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from pipeline.run.stages.commit import commit_batch
 from pipeline.run.stages.decode import decode_batch
 from pipeline.run.stages.read import Share
 from pipeline.run.stages.segment import SegmentBatch
+from pipeline.run.stages.stretches import FindMasks, divide_videos
 from pipeline.run.stages.videos import CutVideos, commit_videos
 from pipeline.run.stages.write import write_batch
 
@@ -42,6 +44,10 @@ Between two datasets the actors start anew, so a dataset is long: 128 blocks of 
 actor 50 minutes."""
 
 
+FEW_VIDEOS = 4
+"""Videos per actor below which long ones are divided among the actors."""
+
+
 class Shard(NamedTuple):
     """A part of the items to do, which one dataset processes."""
 
@@ -53,6 +59,9 @@ class Shard(NamedTuple):
     """The share of the items in these fragments."""
     items: int
     """Items of the shard, roughly."""
+
+
+Graph = Callable[[Shard, Pool, StageContext], Dataset | None]
 
 
 def graph(shard: Shard, pool: Pool, context: StageContext) -> Dataset:
@@ -74,6 +83,29 @@ def graph_of_videos(shard: Shard, pool: Pool, context: StageContext) -> Dataset:
         commit_videos, **on_tasks(context, cpus=COMMIT_CPUS, rows=1)
     )
     return dataset
+
+
+def graph_of_stretches(shard: Shard, pool: Pool, context: StageContext) -> Dataset | None:
+    """Return the lazy dataset that finds masks of long videos, with one row per stretch; None if no video is long."""
+    items: Any = read_items(shard, pool, context)
+    divided = items.map_batches(divide_videos, **on_tasks(context, cpus=pool.task_cpus))
+    stretches = [table for table in divided.iter_batches(batch_size=1, batch_format="pyarrow") if table.num_rows]
+    if not stretches:
+        return None
+    rows: Any = ray.data.from_arrow(stretches)
+    dataset: Dataset = rows.map_batches(FindMasks, **on_actors(context, pool, calls=1) | {"batch_size": 1})
+    return dataset
+
+
+def graphs(plan: Plan, pool: Pool) -> list[Graph]:
+    """Return the graphs that a plan needs, one after the other.
+
+    With few videos per actor, those that have done theirs would wait for the longest one.
+    """
+    if plan.only != "videos":
+        return [graph]
+    actors = pool.max_actors or pool.actors
+    return [graph_of_stretches, graph_of_videos] if actors > 1 and plan.todo < FEW_VIDEOS * actors else [graph_of_videos]
 
 
 def shards(plan: Plan, pool: Pool) -> Iterator[Shard]:
@@ -149,14 +181,14 @@ def execute(plan: Plan, pool: Pool, run_id: str, counters: RunCounters) -> Itera
         PipelineError: What a worker refused (weights, settings).
     """
     no_progress_s = plan.job.compute.no_progress_s
-    videos = plan.only == "videos"
-    make = graph_of_videos if videos else graph
     try:
-        # A block of one row: each sign of life of a video that takes hours leaves its actor at once.
-        with ray_data(no_progress_s=no_progress_s, block_mib=0 if videos else block_mib(plan)):
+        # A block of one row: each stretch, and each sign of life of a video that takes hours, leaves its task at once.
+        with ray_data(no_progress_s=no_progress_s, block_mib=0 if plan.only == "videos" else block_mib(plan)):
             context = context_of(plan, pool, run_id, RayCrashLedger.start())
-            for shard in shards(plan, pool):
+            for shard, make in product(shards(plan, pool), graphs(plan, pool)):
                 dataset = make(shard, pool, context)
+                if dataset is None:
+                    continue
                 yield from dataset.iter_rows()
                 with suppress(AttributeError):  # a developer API of Ray; it must not fail a run that is complete
                     counters.store_bytes += sum(_stored_bytes(dataset.get_stats_summary()))

@@ -141,8 +141,7 @@ class _Session:
                     self._send_block(worker)
                 elif kind == "part":
                     self._count(content)
-                    if content.items:
-                        yield content.facts
+                    yield content.facts
         finally:
             self.has_begun = worker.has_begun
             if finished:

@@ -19,7 +19,7 @@ class Part(NamedTuple):
     """A committed index part."""
 
     items: int
-    """Items of the blocks that are finished with it. 0: nothing was committed, and the work goes on."""
+    """Items of the blocks that are finished with it; 0 if it only says that work goes on."""
     facts: dict[str, Any]
     """The row that the last stage returns about it."""
 
@@ -82,10 +82,8 @@ class VideoWork:
         stage = _loaded(context)
         for block in blocks:
             for rows in cut_videos(block, stage.segmenter, context):
-                if is_sign_of_life(rows):
-                    yield Part(0, {})
-                else:
-                    yield Part(rows.num_rows, commit_videos(rows, context=context).to_pylist()[0])
+                items = 0 if is_sign_of_life(rows) else rows.num_rows
+                yield Part(items, commit_videos(rows, context=context).to_pylist()[0])
 
 
 @dataclass(frozen=True)

@@ -89,14 +89,16 @@ class Files:
             member.container, FetchError, lambda backend, left: _read_member(member, backend, max_bytes, left), timeout_s
         )
 
-    def digest(self, uri: str) -> tuple[str, int]:
+    def digest(self, uri: str, *, max_bytes: int | None = None) -> tuple[str, int]:
         """Return the SHA-256 (64 hex digits) and the size in bytes of an object, which need not fit into memory.
+
+        ``max_bytes`` holds for what is read into memory: a file on a web server, and a picture in another file.
 
         Raises:
             FetchError: As ``fetch``.
         """
         if uris.scheme(uri) in uris.HTTP_SCHEMES or "#" in uri:
-            data = self.read(uri)
+            data = self.read(uri, max_bytes=max_bytes)
             return hashlib.sha256(data).hexdigest(), len(data)
 
         def read(backend: StorageBackend, left: float) -> tuple[str, int]:

@@ -9,13 +9,9 @@ from typing import Any
 import av
 import numpy as np
 
-from pipeline.config.job import Limits
-from pipeline.errors import FetchError, WriteError
-from pipeline.storage.files import Files
-from pipeline.types import Size
+from pipeline.errors import WriteError
 from pipeline.video.colour import to_rgba
 from pipeline.video.reader import decoder_of
-from pipeline.video.source import Source
 from pipeline.video.writer import Written
 
 ALPHA_TOLERANCE = 2.0
@@ -52,32 +48,6 @@ def check_written(path: Path, written: Written, beat: Callable[[], None] = lambd
         raise WriteError(f"the written video can't be read back: {error}") from error
     if count != len(written.seconds):
         raise WriteError(f"the written video has {count} frames instead of {len(written.seconds)}")
-
-
-def video_error(uri: str, files: Files, frames: int, size: Size) -> str | None:
-    """Say what is wrong with a written video that should have so many frames of this size; None if it is valid.
-
-    Args:
-        uri: Absolute path or URI.
-        files: Access to storage.
-        frames: Number of frames.
-        size: Their size.
-    """
-    count = 0
-    try:
-        with Source(uri, files, Limits()) as source, av.open(source.open(), "r") as container:
-            stream: Any = container.streams.video[0]
-            decoder = decoder_of(stream)
-            for packet in container.demux(stream):
-                for frame in decoder.decode(packet if packet.size else None):
-                    count += 1
-                    if (frame.height, frame.width) != size:
-                        return (
-                            f"it has {frame.width} x {frame.height} pixels, but its index row says {size.width} x {size.height}"
-                        )
-    except (av.error.FFmpegError, FetchError, IndexError) as error:
-        return f"it can't be read: {error}"
-    return None if count == frames else f"it has {count} frames, but its index row says {frames}"
 
 
 def _compare(frame: av.VideoFrame, seconds: float, written: Written, number: int, tolerance_s: float) -> None:

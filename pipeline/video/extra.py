@@ -14,10 +14,10 @@ from pipeline.types import Size
 
 
 def video_reader() -> Callable[[str, Files, int, Size], str | None] | None:
-    """Return ``check.video_error``; None without PyAV."""
-    if find_spec("av") is None:
+    """Return ``valid.video_error``; None without PyAV."""
+    if not is_installed():
         return None
-    from pipeline.video.check import video_error
+    from pipeline.video.valid import video_error
 
     return video_error
 
@@ -27,13 +27,18 @@ def suffix_of(uri: str) -> str:
     return PurePosixPath(urlsplit(uri).path if "://" in uri else uri).suffix.lower()
 
 
+def is_installed() -> bool:
+    """Return whether PyAV is installed."""
+    return find_spec("av") is not None
+
+
 def check_usable(recipe: Recipe) -> None:
     """Check that this installation and this recipe can cut out videos.
 
     Raises:
         ConfigError: PyAV is not installed, or the recipe has a second model: two models would take turns, and edges would jump.
     """
-    if find_spec("av") is None:
+    if not is_installed():
         raise ConfigError("videos need PyAV, which is not installed; pip install 'matteline[video]'")
     if recipe.second is not None:
         raise ConfigError("recipe.second is for pictures; one model cuts out all frames of a video, so remove it")

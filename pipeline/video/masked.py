@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 
 from pipeline.concurrency import ahead
@@ -24,6 +24,8 @@ def segmented(
     box: Box | None,
     store: SegmentStore | None = None,
     kept: Callable[[], None] = lambda: None,
+    first: int = 0,
+    before: Sequence[Frame] = (),
 ) -> Generator[list[MaskedFrame]]:
     """Yield the frames with their masks, batch by batch. The next batch is decoded while the model works.
 
@@ -34,6 +36,8 @@ def segmented(
         box: Around the object in the first frame.
         store: Finished segments, and where further ones are kept; None to keep none.
         kept: Called when a segment was kept.
+        first: Number of the first segment.
+        before: Some frames before the first one, from which the object is carried on.
 
     Raises:
         ItemError: A frame cannot be decoded, the box is outside, the model fails on a frame, or a segment cannot be kept. The
@@ -44,22 +48,25 @@ def segmented(
     batch = max(1, min(segmenter.batch, BATCH_BYTES // (3 * height * width)))
     if box is not None:
         box.check_inside(facts.size)
-    finder = _Finder(Steady(segmenter, facts.time_base, box, every), store, kept)
-    divided = windows(frames, frames_per_segment(facts.size), batch * every)
+    steady = Steady(segmenter, facts.time_base, box, every)
+    for start in range(0, len(before), batch):
+        steady(list(before[start : start + batch]))
+    finder = _Finder(steady, store, kept)
+    divided = windows(frames, frames_per_segment(facts.size), batch * every, first)
     with closing(ahead(divided, wait=True)) as some:
         for window in some:
             yield finder(window)
 
 
 class _Finder:
-    """Finds the masks of windows in order. A segment is kept when the next one begins: the last one needs no keeping."""
+    """Finds the masks of windows in order. A segment is kept when it is complete."""
 
     def __init__(self, steady: Steady, store: SegmentStore | None, kept: Callable[[], None]) -> None:
         self._steady, self._store, self._kept = steady, store, kept
         self._segment = -1
         self._found: list[StoredFrame] = []
         self._new: list[StoredFrame] = []
-        self._is_new = False
+        self._is_new = self._is_first = False
 
     def __call__(self, window: Window) -> list[MaskedFrame]:
         """Return the frames of a window with their masks.
@@ -70,7 +77,9 @@ class _Finder:
         if self._store is None:
             return self._steady(window.frames)
         if window.segment != self._segment:
-            self._begin(window.segment)
+            self._segment, self._new, self._is_new = window.segment, [], False
+            self._found = self._store.read(window.segment) or []
+            self._is_first = True
         stored = self._found[: len(window.frames)]
         masked = self._known(window.frames)
         if masked is None:
@@ -78,6 +87,9 @@ class _Finder:
             masked = self._steady(window.frames)
             stored = [stored_frame(one) for one in masked]
         self._new += stored
+        if window.ends and self._is_new:
+            self._store.write(window.segment, self._new)
+            self._kept()
         return masked
 
     def _known(self, frames: list[Frame]) -> list[MaskedFrame] | None:
@@ -89,14 +101,8 @@ class _Finder:
             masked = [one.masked(frame) for one, frame in zip(stored, frames, strict=True)]
         except DecodeError:
             return None
+        if self._is_first and not self._steady.agrees(masked[0].frame, masked[0].mask):
+            return None  # whoever found this segment, began it with another object
+        self._is_first = False
         self._steady.go_on_from(masked[-1].frame, masked[-1].mask)
         return masked
-
-    def _begin(self, segment: int) -> None:
-        """Keep the segment that is over, if it is new, and look for the next one."""
-        assert self._store is not None
-        if self._is_new:
-            self._store.write(self._segment, self._new)
-            self._kept()
-        self._segment, self._new, self._is_new = segment, [], False
-        self._found = self._store.read(segment) or []

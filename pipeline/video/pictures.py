@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -31,7 +33,7 @@ class PictureWriter:
         if next(iter(files.list(folder)), None) is not None:
             raise WriteError(f"{folder} is not empty; give a new folder for the pictures")
         self.folder, self.facts, self.files = folder, facts, files
-        self._times: list[str] = []
+        self._seconds: list[float] = []
 
     def add(self, pixels: npt.NDArray[np.uint8], pts: int) -> None:
         """Write a frame, (H, W, 4) RGBA or (H, W, 3) RGB uint8.
@@ -39,11 +41,8 @@ class PictureWriter:
         Raises:
             WriteError: It could not be written.
         """
-        clear = pixels.shape[2] == 4
-        colours = np.ascontiguousarray(pixels[..., :3])
-        data = encode_cutout(colours, np.ascontiguousarray(pixels[..., 3])) if clear else encode_picture(colours)
-        self.files.write(join(self.folder, f"{len(self._times):06}.png"), data)
-        self._times.append(f"{float(pts * self.facts.time_base * 1000):.3f}")
+        self.files.write(join(self.folder, f"{len(self._seconds):06}.png"), encode_frame(pixels))
+        self._seconds.append(float(pts * self.facts.time_base))
 
     def finish(self) -> None:
         """Write the file of times.
@@ -51,4 +50,16 @@ class PictureWriter:
         Raises:
             WriteError: It could not be written.
         """
-        self.files.write(join(self.folder, TIMES), "\n".join(["# timestamp format v2", *self._times, ""]).encode())
+        self.files.write(join(self.folder, TIMES), times_file(self._seconds))
+
+
+def encode_frame(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Return a frame, (H, W, 4) RGBA or (H, W, 3) RGB uint8, as a PNG file."""
+    colours = np.ascontiguousarray(pixels[..., :3])
+    return encode_cutout(colours, np.ascontiguousarray(pixels[..., 3])) if pixels.shape[2] == 4 else encode_picture(colours)
+
+
+def times_file(seconds: Sequence[float]) -> bytes:
+    """Return the file of times."""
+    lines = ["# timestamp format v2", *(f"{1000 * one:.3f}" for one in seconds), ""]
+    return "\n".join(lines).encode()

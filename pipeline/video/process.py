@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
+import av
+
 from pipeline.concurrency import ahead
 from pipeline.config.job import Limits
 from pipeline.config.recipe import Recipe
-from pipeline.errors import ItemError
+from pipeline.errors import DecodeError, ItemError
 from pipeline.manifest.videos import Part
 from pipeline.models.detectors.detector import Detection
 from pipeline.segmenter import Segmenter
@@ -26,6 +28,7 @@ from pipeline.video.reader import Facts, Frame, VideoReader
 from pipeline.video.segments import SegmentStore, frames_per_segment
 from pipeline.video.source import Source
 from pipeline.video.span import frames_in, span_of
+from pipeline.video.steady import MaskedFrame
 from pipeline.video.tally import SegmentFacts, Tally
 from pipeline.video.targets import Target, write_targets
 
@@ -110,6 +113,7 @@ def process(
     limits: Limits,
     clock: Clock,
     before_store: Callable[[], None],
+    on_frame: Callable[[], None] = lambda: None,
 ) -> Described:
     """Cut out a video and write its files, which appear when all of them are whole and were read back.
 
@@ -123,24 +127,24 @@ def process(
         limits: Limits of the video.
         clock: Its deadline.
         before_store: Called before the first file gets its name.
+        on_frame: Called for every frame that was written to all files.
 
     Raises:
         ItemError: It failed.
     """
-    with ExitStack() as stack:
+    with ExitStack() as stack, refused_by_ffmpeg():
         reader = stack.enter_context(VideoReader(source.open(), limits))
         span = span_of(request.part, reader.facts)
         frames, box, detection = _look(frames_in(reader, span), request, segmenter)
         targets = {
             name: Target(stack.enter_context(part_of(uri)), *_form_of(name, recipe)) for name, uri in request.targets.items()
         }
-        asked = (original.sha256, request.part, box, recipe.fingerprint(), frames_per_segment(reader.facts.size))
-        finished = SegmentStore.of(request.segments, files, asked)
+        finished = segments_of(original.version or original.sha256, reader.facts.size, request, recipe, files)
         masked = stack.enter_context(closing(segmented(frames, reader.facts, segmenter, box, finished, clock.kept)))
         batches = stack.enter_context(closing(ahead(masked, wait=True)))
         tally = Tally(reader.facts, frames_per_segment(reader.facts.size))
         passing = tally.passing(chain.from_iterable(batches))
-        write_targets(passing, reader.facts, list(targets.values()), source.open, span, clock.beat)
+        write_targets(_told(passing, on_frame), reader.facts, list(targets.values()), source.open, span, clock.beat)
         clock.rest()
         before_store()
         written = {name: files.digest(str(one.path)) for name, one in targets.items()}
@@ -150,6 +154,31 @@ def process(
     described = [_describe(name, one, *written[name]) for name, one in targets.items()]
     facts = _facts(reader.facts, tally, list(targets.values())) | {"files": described}
     return Described(reader.facts.size, detection, tally.quality, tally.reasons, facts, tally.segments)
+
+
+def _told(frames: Iterator[MaskedFrame], on_frame: Callable[[], None]) -> Iterator[MaskedFrame]:
+    for one in frames:
+        yield one
+        on_frame()
+
+
+def segments_of(version: str, size: Size, request: Request, recipe: Recipe, files: Files) -> SegmentStore:
+    """Return the kept segments of a video in this version, with frames of this size."""
+    asked = (version, request.part, request.box, request.names, recipe.fingerprint(), frames_per_segment(size))
+    return SegmentStore.of(request.segments, files, asked)
+
+
+@contextmanager
+def refused_by_ffmpeg() -> Iterator[None]:
+    """Translate what FFmpeg refuses outside of the places where that is expected: files come from strangers.
+
+    Raises:
+        DecodeError: It refused something.
+    """
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise DecodeError(f"FFmpeg refuses this video: {error.strerror}") from error
 
 
 def _look(

@@ -34,6 +34,9 @@ MISSING_S = 1.0
 
 USUAL_RATE = Fraction(25)
 
+EARLIER_S = (2.0, 20.0)
+"""Seconds before a frame from which decoding is tried if a container's index leads behind the frame."""
+
 
 class Frame(NamedTuple):
     """A frame: (H, W, 3) uint8, upright; its time and how long it is shown (0: unknown), in units of ``Facts.time_base``."""
@@ -82,12 +85,14 @@ class VideoReader:
     def __init__(self, file: BinaryIO, limits: Limits) -> None:
         self.limits = limits
         self._container: Any = None
+        self._stream: Any = None
         head = file.read(4096)
         file.seek(0)
         try:
             form = sniff(head)
         except DecodeError:
-            self._frames = self._decoded(self._open(file, head))
+            self._stream = self._open(file, head)
+            self._frames = self._decoded(self._stream)
         else:
             if form not in {"GIF", "WebP"}:
                 raise DecodeError(f"this is a picture ({form}), not a video; give it a picture's name, or give a video")
@@ -113,6 +118,42 @@ class VideoReader:
         if self._container is not None:
             self._container.close()
             self._container = None
+
+    def skip_to(self, pts: int) -> None:
+        """Go on from the frame at a time, which is one of the video's frames. Not for animations.
+
+        Raises:
+            DecodeError: The frame cannot be decoded.
+        """
+        self._seek(pts)
+        while self._first is not None and self._first.pts < pts:
+            self._first = next(self._frames, None)
+        if self._first is None or self._first.pts != pts:
+            raise DecodeError(f"this video has no frame at {float(pts * self.facts.time_base):.2f} s")
+
+    def look_from(self, seconds: float) -> None:
+        """Go on from a frame at or before a time, which counts from the first frame. Animations begin at their start.
+
+        Raises:
+            DecodeError: There is none that can be decoded.
+        """
+        if self._container is not None:
+            self._seek(self.facts.first_pts + round(seconds / self.facts.time_base))
+
+    def _seek(self, pts: int) -> None:
+        """Go on from a frame at or before a time, if the container's index leads there."""
+        stream = self._stream
+        for early_s in (0.0, *EARLIER_S):
+            start = max(self.facts.first_pts, pts - round(early_s / self.facts.time_base))
+            try:
+                self._container.seek(start, stream=stream, backward=True)
+            except av.error.FFmpegError as error:
+                raise DecodeError(f"this video has no frame at {float(pts * self.facts.time_base):.2f} s") from error
+            stream.codec_context.flush_buffers()
+            self._frames = self._decoded(stream)
+            self._first = next(self._frames, None)
+            if self._first is not None and self._first.pts <= pts:
+                return
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames.
@@ -254,7 +295,8 @@ def decoder_of(stream: Any) -> Any:
     context = stream.codec_context
     other = ALPHA_DECODERS.get(context.name) if stream.metadata.get("alpha_mode") == "1" else None
     if other is None:
-        context.thread_type = "AUTO"
+        if not context.is_open:
+            context.thread_type = "AUTO"
         return context
     return av.CodecContext.create(other, "r")
 

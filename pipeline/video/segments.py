@@ -1,8 +1,7 @@
 """Keep the masks of a long video while it is worked on, segment by segment, so that a crash costs one segment.
 
-A segment is a number of consecutive frames. Its masks are one object, which is written when the segment is over and the video
-is not. A later attempt reads the masks and asks the model for the frames behind them only. When the video is done, its segments
-are deleted.
+A segment is a number of consecutive frames. Its masks are one object, which is written when the segment is complete. A later
+attempt reads the masks, and asks the model for the frames behind them only. When the video is done, its segments are deleted.
 """
 
 from __future__ import annotations

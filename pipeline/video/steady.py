@@ -79,6 +79,11 @@ class Steady:
         self._box = box
         self._last: _Seen | None = None
 
+    def agrees(self, frame: Frame, mask: Mask) -> bool:
+        """Return whether the mask of the next frame shows the object that was carried so far, as far as one is known."""
+        expected = None if self._last is None else self._expected([motion(shrink(frame.pixels), self._last.small)])[0]
+        return expected is None or _likeness(mask, expected) >= SAME
+
     def go_on_from(self, frame: Frame, mask: Mask) -> None:
         """Take a frame whose mask (H, W) uint8 is known for the last one that was seen."""
         self._last, self._box = _Seen(shrink(frame.pixels), mask), None

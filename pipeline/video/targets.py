@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from pipeline.errors import WriteError
 from pipeline.types import Size
+from pipeline.video.archive import ArchiveWriter, check_archive
 from pipeline.video.check import check_written
 from pipeline.video.draw import Draw
 from pipeline.video.forms import Form
@@ -61,11 +62,10 @@ def write_targets(
         ItemError: What the frames raise.
     """
     with ExitStack() as stack:
-        writers = []
+        writers: list[VideoWriter | ArchiveWriter] = []
         for target in targets:
-            sound = opened() if facts.sound else None
-            writer = VideoWriter(target.path, target.form, facts, clear=target.draw.clear, sound=sound, span=span)
-            writers.append(stack.enter_context(writer))
+            writers.append(_writer_of(target, facts, opened, span))
+            stack.enter_context(writers[-1])
         for one in frames:
             for target, writer in zip(targets, writers, strict=True):
                 writer.add(target.draw(one.frame.pixels, one.mask), one.frame.pts, one.frame.duration)
@@ -73,7 +73,16 @@ def write_targets(
         results = [writer.finish() for writer in writers]
     for target, writer, written in zip(targets, writers, results, strict=True):
         try:
-            check_written(target.path, written, beat)
+            check = check_written if target.form.container else check_archive
+            check(target.path, written, beat)
         except WriteError as error:
             raise WriteError(f"{target.form.name}: {error}") from error.__cause__
         target.notes, target.size = writer.notes, written.size
+
+
+def _writer_of(target: Target, facts: Facts, opened: Callable[[], BinaryIO], span: Span) -> VideoWriter | ArchiveWriter:
+    """Return a writer of a target. A form without a container is an archive of pictures."""
+    if not target.form.container:
+        return ArchiveWriter(target.path, facts)
+    sound = opened() if facts.sound else None
+    return VideoWriter(target.path, target.form, facts, clear=target.draw.clear, sound=sound, span=span)

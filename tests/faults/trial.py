@@ -235,8 +235,9 @@ def audit(objects: Mapping[str, bytes], output: str, items: Collection[str], doo
 def _is_whole(row: Mapping[str, Any], objects: Mapping[str, bytes], output: str, doom: str | None) -> bool:
     if doom is not None:
         return row["status"] == "failed" and row["error_code"] == doom and row["mask_path"] is row["cutout_path"] is None
-    named = [(row[f"{kind}_path"], row[f"{kind}_sha256"]) for kind in ("mask", "cutout")]
-    named += [(one["path"], one["sha256"]) for one in row["renditions"] or ()]
+    video = row["video_facts"]
+    named = [(row[f"{kind}_path"], row[f"{kind}_sha256"]) for kind in ("mask", "cutout")] if video is None else []
+    named += [(one["path"], one["sha256"]) for one in (*(row["renditions"] or ()), *(video["files"] if video else ()))]
     stored = [(objects.get(f"{output}/{path}"), sha256) for path, sha256 in named]
     return row["status"] in ("ok", "review") and all(
         data is not None and hashlib.sha256(data).hexdigest() == sha256 for data, sha256 in stored

@@ -8,6 +8,7 @@ import shutil
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from pipeline.config.job import load_job
 from pipeline.errors import ConfigError
@@ -29,12 +31,14 @@ from pipeline.run.crash_ledger import InMemoryLedger
 from pipeline.run.driver import run_job
 from pipeline.run.stages import videos
 from pipeline.run.stages.segment import SegmentBatch
+from pipeline.run.stages.stretches import FindMasks, divide_videos
 from pipeline.run.stages.videos import commit_videos, cut_videos, is_sign_of_life
 from pipeline.schema import ITEM, SEGMENTS, index_schema
 from pipeline.storage.allowlist import AllowList
 from pipeline.storage.files import Files
-from pipeline.video.check import video_error
 from pipeline.video.segments import SEGMENT_FRAMES
+from pipeline.video.stretches import SEGMENTS as SEGMENTS_PER_STRETCH
+from pipeline.video.valid import video_error
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "video"))
 from clips import frames, variable_times, write_clip
@@ -97,7 +101,7 @@ def test_videos_and_pictures_of_a_folder_are_items(
     (clips / "more").mkdir()
     write_clip(clips / "more" / "b.MKV", frames(5, *SIZE), container="matroska")
     record = go()
-    assert (record.items, record.ok + record.review, record.failed) == (4, 4, 0)
+    assert (record.items, record.ok + record.review, record.failed, record.frames) == (4, 4, 0, 17)
     out = tmp_path / "out"
     rows = rows_of(out)
     assert set(rows) == {"photo-000.jpg", "photo-001.jpg", "shelf.mp4", "more/b.MKV"}
@@ -146,13 +150,20 @@ def test_a_table_says_which_videos_and_which_part_and_object(go: Go, clips: Path
 
 def test_a_video_has_the_files_that_are_asked_for(go: Go, clips: Path, tmp_path: Path) -> None:
     write_clip(clips / "odd.mp4", frames(4, 49, 65), sound=["aac"])
-    go("recipe.videos=webm,mov,mp4,mask", "recipe.video_background=#00ff00")
+    go("recipe.videos=webm,mov,mp4,png,mask", "recipe.video_background=#00ff00")
     out = tmp_path / "out"
-    assert files_of(out) == ["cutouts/odd.mov", "cutouts/odd.mp4", "cutouts/odd.webm", "masks/odd.mp4"]
+    assert files_of(out) == [*(f"cutouts/odd.{suffix}" for suffix in ("mov", "mp4", "webm", "zip")), "masks/odd.mp4"]
     facts = rows_of(out)["odd.mp4"]["video_facts"]
     sizes = {one["path"]: (one["height"], one["width"]) for one in facts["files"]}
     assert sizes["cutouts/odd.mov"] == sizes["cutouts/odd.webm"] == (49, 65) and sizes["masks/odd.mp4"] == (50, 66)
-    assert facts["notes"] == ["66 x 50: a pixel is added, because H.264 needs even sides"]
+    assert sorted(facts["notes"]) == [
+        "66 x 50: a pixel is added, because H.264 needs even sides",
+        "an archive of pictures has no sound",
+    ]
+    with zipfile.ZipFile(out / "cutouts" / "odd.zip") as archive:
+        assert archive.namelist() == [*(f"00000{number}.png" for number in range(4)), "timestamps.txt"]
+        assert archive.read("timestamps.txt").split()[4:] == [b"0.000", b"40.000", b"80.000", b"120.000"]
+        assert Image.open(archive.open("000000.png")).size == (65, 49)
     assert is_sound(out)
     with av.open(str(out / "cutouts" / "odd.mp4")) as made:
         first = next(made.decode(video=0)).to_ndarray(format="rgb24")
@@ -351,10 +362,12 @@ def test_a_long_video_gives_signs_of_life(
     items = pa.Table.from_pylist([{"item_id": "a", "output_name": "a", "image_uri": str(path)}], ITEM)
     *signs, rows = list(cut_videos(items, segmenter, context))
     assert len(signs) >= 2 and all(map(is_sign_of_life, signs)) and not is_sign_of_life(rows)
-    assert rows.schema == index_schema(context.carried) and rows["error_detail"].to_pylist() == [None]
-    assert commit_videos(signs[0], context=context).num_rows == 0 and not (tmp_path / "index").exists()
+    assert rows["error_detail"].to_pylist() == [None]
+    alive = [commit_videos(sign, context=context).to_pylist()[0] for sign in signs]
+    assert {one["ok"] + one["review"] + one["failed"] for one in alive} == {0} and not (tmp_path / "index").exists()
     facts = commit_videos(rows, context=context).to_pylist()[0]
-    assert facts["failed"] == 0 and Path(facts["part"]).exists()
+    assert facts["failed"] == 0 and sum(one["frames"] for one in (*alive, facts)) == 6
+    assert pq.read_schema(facts["part"]).equals(index_schema(context.carried))
 
 
 def test_a_video_that_killed_three_processes_fails(stage_context: Any, clips: Path) -> None:
@@ -376,3 +389,56 @@ def test_videos_on_ray(go: Go, clips: Path, tmp_path: Path, make_photos: Callabl
     rows = rows_of(tmp_path / "out")
     assert sum(row["video_facts"] is not None for row in rows.values()) == 3
     assert is_sound(tmp_path / "out")
+
+
+def test_masks_that_were_found_ahead_are_used(
+    stage_context: Any, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.video.segments.SEGMENT_FRAMES", 5)
+    context = stage_context(ledger=InMemoryLedger(), allowlist=AllowList((str(clips),)))
+    rows = [
+        {"item_id": name, "output_name": name, "image_uri": str(clips / f"{name}.mp4")} for name in ("long", "short", "bad")
+    ]
+    rows.append(rows[0] | {"item_id": "boxed", "box": [5.0, 5.0, 60.0, 45.0]})
+    write_clip(clips / "long.mp4", frames(48, *SIZE))
+    write_clip(clips / "short.mp4", frames(8, *SIZE))
+    (clips / "bad.mp4").write_bytes(b"no video")
+    items = pa.Table.from_pylist(rows, ITEM)
+    tables = list(divide_videos(items, context=context))
+    stretches = pa.concat_tables(tables).to_pylist()
+    assert [(one["item_id"], one["first"], one["warm_up"]) for one in stretches] == [
+        ("long", 0, 0),
+        ("long", 4, 8),
+        ("long", 8, 8),
+    ]
+    finder = FindMasks(context)
+    (facts,) = finder(tables[1]).to_pylist()
+    assert facts["ok"] == facts["failed"] == 0 and facts["model_s"] > 0
+    for table in (tables[0], tables[2]):
+        finder(table)
+    layout, asked = context.output.layout, list[int]()
+    assert len(list(Path(layout.kept_masks("long")).iterdir())) == 9
+    segment = finder.stage.segmenter.segment
+
+    def counting(images: Any, *arguments: Any) -> Any:
+        asked.append(len(images))
+        return segment(images, *arguments)
+
+    monkeypatch.setattr(finder.stage.segmenter, "segment", counting)
+    (row,) = cut_videos(items.slice(0, 1), finder.stage.segmenter, context)
+    assert row["video_facts"].to_pylist()[0]["frames"] == 48 and row["error_detail"].to_pylist() == [None]
+    assert sum(asked) <= 6, "only the last segment, which has three frames"
+    commit_videos(row, context=context)
+    assert not list(Path(layout.kept_masks("long")).glob("*")) and not context.ledger.started
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_actors_share_a_long_video(go: Go, clips: Path, tmp_path: Path) -> None:
+    count = 2 * SEGMENTS_PER_STRETCH * SEGMENT_FRAMES + 30
+    write_clip(clips / "long.mp4", frames(count, 24, 32), sound=["aac"])
+    write_clip(clips / "short.mp4", frames(8, 24, 32))
+    record = go("compute.local_items=0", "compute.actors=2", "compute.cpus_per_actor=1")
+    assert (record.items, record.ok + record.review, record.failed) == (2, 2, 0)
+    row = rows_of(tmp_path / "out")["long.mp4"]
+    assert row["video_facts"]["frames"] == count and counted(tmp_path / "out" / "cutouts" / "long.webm") == (count, 1)
+    assert is_sound(tmp_path / "out") and not list((tmp_path / "out" / "_matteline" / "masks").glob("*/*"))

@@ -174,7 +174,24 @@ function looks(pictures, place) {
     if (view.remark) one.append(make("span", "caption remark", view.remark));
     views.append(one);
   });
-  return [...remarks, views, ...(pictures.signals.length ? [measurements(pictures)] : [])];
+  if (pictures.about) remarks.push(make("p", "", pictures.about));
+  return [...remarks, views, ...player(pictures), ...(pictures.signals.length ? [measurements(pictures)] : [])];
+}
+
+// The player of a small video, or the link to a large one.
+function player({play, linked}) {
+  if (play) {
+    const made = make("video", "player");
+    made.controls = made.loop = made.muted = true;
+    made.width = play.width;
+    made.height = play.height;
+    made.src = play.src;
+    return [made];
+  }
+  if (!linked || facts.base === null) return [];
+  const made = make("a", "", "Open the video");
+  made.href = (facts.base + linked).split("/").map(encodeURIComponent).join("/");
+  return [made];
 }
 
 function measurements(pictures) {

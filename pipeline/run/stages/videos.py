@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,8 +26,8 @@ from pipeline.output.overwrites import note_overwrites
 from pipeline.run.context import StageContext
 from pipeline.run.crash_ledger import IsolatedBatch, end_process
 from pipeline.run.metrics import WRITTEN
-from pipeline.run.stages.columns import DETAIL_CHARS
-from pipeline.run.stages.commit import commit_batch
+from pipeline.run.stages.columns import DETAIL_CHARS, replace
+from pipeline.run.stages.commit import commit_batch, nothing_committed
 from pipeline.run.stages.segment import SegmentBatch
 from pipeline.run.stages.write import Row, index_table
 from pipeline.schema import SEGMENTS, index_schema
@@ -35,8 +35,14 @@ from pipeline.segmenter import Segmenter
 from pipeline.storage.uris import join, strip_signature
 from pipeline.types import Box
 
+if TYPE_CHECKING:
+    from pipeline.video.process import Request
+
 LIFE_S = 20.0
 """Seconds between two signs of life of a video, so that a run does not count as stuck while it works on a long one."""
+
+FRAMES = "new_frames"
+"""Column between the stages: frames written since the last table."""
 
 UNKNOWN: dict[str, Any] = dict.fromkeys(
     (
@@ -69,18 +75,38 @@ def cut_videos(items: pa.Table, segmenter: Segmenter, context: StageContext) -> 
     for number, row in enumerate(items.to_pylist()):
         if context.deadline is not None and time.time() >= context.deadline:
             return
+        frames = _Frames()
         with ThreadPoolExecutor(1) as pool:
-            work = pool.submit(_cut, row, prompts[number], segmenter, context)
+            work = pool.submit(_cut, row, prompts[number], segmenter, context, frames)
             while not _is_over(work):
-                yield _sign_of_life(context)
-        yield index_table(_without_signature(items.slice(number, 1)), [work.result()], context)
+                yield _with_frames(_nothing(context), frames)
+        yield _with_frames(index_table(_without_signature(items.slice(number, 1)), [work.result()], context), frames)
+
+
+def request_of(row: Mapping[str, Any], names: tuple[str, ...], context: StageContext) -> Request:
+    """Return what a row of the manifest wants of a video.
+
+    Raises:
+        ItemError: Its part is none, its link leads out of the allowed roots, or its name out of the output.
+    """
+    from pipeline.video.process import Request
+
+    box = None if row["box"] is None else Box(*row["box"])
+    paths: dict[str, str] = {name: video_path(name, row["output_name"]) for name in context.recipe.videos}
+    if not all(map(is_inside, paths.values())):
+        raise WriteError(f"{row['output_name']!r} leads out of the output; correct the item's name")
+    uris = {name: context.output.layout.uri(path) for name, path in paths.items()}
+    kept = context.output.layout.kept_masks(row["item_id"])
+    return Request(context.allowlist.real_path(row["image_uri"]), part_of(row), box, names, uris, kept)
 
 
 def commit_videos(rows: pa.Table, *, context: StageContext) -> pa.Table:
-    """Write one index part and return one row about it, as ``commit_batch``. Of a sign of life, there is none."""
+    """Write one index part and return one row about it, as ``commit_batch``. With a sign of life, nothing is written."""
+    frames = sum(rows[FRAMES].to_pylist())
     if is_sign_of_life(rows):
-        return commit_batch(rows.slice(0, 0), context=context).slice(0, 0)
-    facts = commit_batch(rows, context=context)
+        return nothing_committed(frames=frames)
+    rows = rows.drop_columns(FRAMES)
+    facts = replace(commit_batch(rows, context=context), frames=pa.array([frames]))
     for row in rows.select(["item_id", "status"]).to_pylist():
         if row["status"] != "failed":  # a video that failed may be tried again
             kept_masks.forget(context.output, row["item_id"])
@@ -104,7 +130,28 @@ def is_sign_of_life(rows: pa.Table) -> bool:
     return bool(rows["item_id"].null_count)
 
 
-def _sign_of_life(context: StageContext) -> pa.Table:
+class _Frames:
+    """Counts the frames that are written."""
+
+    def __init__(self) -> None:
+        self._written = self._told = 0
+
+    def add(self) -> None:
+        """Count one."""
+        self._written += 1
+
+    def new(self) -> int:
+        """Return how many were added since the last call."""
+        before, self._told = self._told, self._written
+        return self._told - before
+
+
+def _with_frames(rows: pa.Table, frames: _Frames) -> pa.Table:
+    return rows.append_column(FRAMES, pa.array([frames.new()], pa.int64()))
+
+
+def _nothing(context: StageContext) -> pa.Table:
+    """Return a row of nulls: a sign of life."""
     schema = index_schema(context.carried)
     return pa.table([pa.nulls(1, field.type) for field in schema], pa.schema([field.with_nullable(True) for field in schema]))
 
@@ -122,7 +169,13 @@ def _is_over(work: Future[Any]) -> bool:
     return not wait([work], LIFE_S).not_done
 
 
-def _cut(row: dict[str, Any], prompt: tuple[str, ...] | PromptError, segmenter: Segmenter, context: StageContext) -> Row:
+def _cut(
+    row: dict[str, Any],
+    prompt: tuple[str, ...] | PromptError,
+    segmenter: Segmenter,
+    context: StageContext,
+    frames: _Frames,
+) -> Row:
     """Cut out one video. Returns its row as ``index_table`` takes it."""
     began = time.monotonic()
     fact, result = row | UNKNOWN, {"renditions": None}
@@ -130,7 +183,7 @@ def _cut(row: dict[str, Any], prompt: tuple[str, ...] | PromptError, segmenter: 
     if error["error_code"] is None:
         isolated = context.isolated("video", [row["item_id"]])
         try:
-            isolated.run_one(0, lambda: _process(fact, result, prompt, segmenter, context, isolated))
+            isolated.run_one(0, lambda: _process(fact, result, prompt, segmenter, context, isolated, frames))
         except ItemError as failure:
             error = {"error_code": failure.code, "error_detail": str(failure)[:DETAIL_CHARS]}
         except BrokenDevice:
@@ -149,24 +202,19 @@ def _process(
     segmenter: Segmenter,
     context: StageContext,
     isolated: IsolatedBatch,
+    frames: _Frames,
 ) -> None:
     """Process one video, and add what is known then to ``fact`` and ``result``.
 
     Raises:
         ItemError: It failed.
     """
-    from pipeline.video.process import Request, fetch, process  # imports PyAV, which runs without videos do not need
+    from pipeline.video.process import fetch, process  # imports PyAV, which runs without videos do not need
 
     if isinstance(prompt, PromptError):
         raise prompt
     fact["prompt"] = list(prompt) or None
-    box = None if fact["box"] is None else Box(*fact["box"])
-    paths: dict[str, str] = {name: video_path(name, fact["output_name"]) for name in context.recipe.videos}
-    if not all(map(is_inside, paths.values())):
-        raise WriteError(f"{fact['output_name']!r} leads out of the output; correct the item's name")
-    uris = {name: context.output.layout.uri(path) for name, path in paths.items()}
-    kept = context.output.layout.kept_masks(fact["item_id"])
-    request = Request(context.allowlist.real_path(fact["image_uri"]), part_of(fact), box, prompt, uris, kept)
+    request = request_of(fact, prompt, context)
 
     def note() -> None:
         note_overwrites(context.output, context.run_id, [fact["item_id"]], complete=True)
@@ -175,13 +223,15 @@ def _process(
         source, original = fetch(request, context.files, context.job.limits, stack, isolated)
         fact |= {"image_sha256": original.sha256, "image_bytes": original.bytes, "image_version": original.version}
         fact["fetch_s"] = original.fetch_s
-        made = process(source, original, request, context.recipe, segmenter, context.files, context.job.limits, isolated, note)
+        made = process(
+            source, original, request, context.recipe, segmenter, context.files, context.job.limits, isolated, note, frames.add
+        )
     fact["height"], fact["width"] = made.size
     fact["quality"], fact["reasons"] = made.quality, list(made.reasons)
     if (found := made.detection) is not None:
         fact |= {"detected_box": list(found.box), "detected_label": found.label, "detector_score": found.score}
     for one in made.facts["files"]:
-        one["path"] = paths[one["name"]]
+        one["path"] = video_path(one["name"], fact["output_name"])
     if made.segments:
         _write_segments(fact["item_id"], made.segments, context)
     result["video_facts"] = made.facts
