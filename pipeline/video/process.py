@@ -48,7 +48,7 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """What is wanted of a video.
+    """The request of a manifest's row.
 
     Attributes:
         uri: Path or URI.
@@ -77,7 +77,7 @@ class Original(NamedTuple):
 
 
 class Described(NamedTuple):
-    """What was made of a video: the index columns that describe it."""
+    """The index columns that describe a processed video."""
 
     size: Size
     detection: Detection | None
@@ -120,7 +120,7 @@ def process(
     Args:
         source: The video.
         original: Its content, on which kept segments depend.
-        request: What is wanted of it.
+        request: The part, the object and the files.
         recipe: How its files look.
         segmenter: The model.
         files: Access to storage.

@@ -1,7 +1,7 @@
 """Divide a long video into stretches, so that several workers find its masks at the same time.
 
-A stretch is some segments. Its masks go to the kept segments of the video; whoever writes the video's files later reads them
-there, compares their times with the frames, and finds masks that are missing or of another object himself. So nothing depends
+A stretch is some segments. Its masks go to the kept segments of the video. The process that writes the video's files reads them
+there, compares their times with the frames, and finds masks that are missing or of another object itself. So nothing depends
 on a stretch but the time that the video takes.
 """
 

@@ -122,7 +122,7 @@ class Tally:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """What lowered the quality of the worst frames most often, at most two."""
+        """The signals that lowered the quality of the worst frames most often, at most two."""
         limit = self.quality
         pairs = zip(self._qualities, self._reasons, strict=True)
         counts = Counter(reason for quality, reasons in pairs if quality <= limit for reason in reasons)

@@ -30,7 +30,7 @@ from pipeline.run.stages.columns import DETAIL_CHARS, replace
 from pipeline.run.stages.commit import commit_batch, nothing_committed
 from pipeline.run.stages.segment import SegmentBatch
 from pipeline.run.stages.write import Row, index_table
-from pipeline.schema import SEGMENTS, index_schema
+from pipeline.schema import INDEX, ITEM, SEGMENTS, TRAVELLING, index_schema
 from pipeline.segmenter import Segmenter
 from pipeline.storage.uris import join, strip_signature
 from pipeline.types import Box
@@ -44,13 +44,11 @@ LIFE_S = 20.0
 FRAMES = "new_frames"
 """Column between the stages: frames written since the last table."""
 
-UNKNOWN: dict[str, Any] = dict.fromkeys(
-    (
-        *("prompt", "detected_box", "detected_label", "detector_score", "image_sha256", "image_bytes", "image_version"),
-        *("height", "width", "quality", "reasons", "signals", "fetch_s", "decode_s", "segment_s"),
-    )
-) | {"quality_calibrated": False}
-"""What is not known of a video before it was cut out."""
+UNKNOWN: dict[str, Any] = {
+    **dict.fromkeys(name for name in (*INDEX.names, *TRAVELLING) if name not in ITEM.names),
+    "quality_calibrated": False,
+}
+"""Columns whose values are not known before a video was cut out."""
 
 
 class CutVideos:
