@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import botocore.session
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from botocore.config import Config
@@ -128,3 +129,16 @@ def test_a_refusal(matteline: Command, s3: Any, bucket: str, way: str, fake_pres
     assert "credentials were refused" in refused.stderr and "Traceback" in refused.stderr
     told = [("stdout", refused.stdout.encode()), ("stderr", refused.stderr.encode()), *everything_on_the_disk(tmp_path)]
     assert [(what, name) for name, data in told for what, secret in given.items() if secret.encode() in data] == []
+
+
+def test_a_job_file_keeps_secrets_out_of_the_arguments_of_processes(
+    matteline: Command, make_photos: Any, fake_preset: str, tmp_path: Path
+) -> None:
+    """Other users of the machine can see these (``ps``)."""
+    make_photos(tmp_path / "photos", 2)
+    (tmp_path / "job.yaml").write_text(f"storage:\n  key: planted-Key-Jd81\n  secret: {PASSWORD}\n  token: {TOKEN}\n")
+    done = matteline("run", "-m", "photos", "-o", "out", "-p", fake_preset, "--job", "job.yaml")
+    assert done.returncode == 0, done.stderr
+    lines = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
+    assert any("pipeline.run.worker" in line for line in lines), lines
+    assert not [line for line in lines for secret in ("planted-Key-Jd81", PASSWORD, TOKEN) if secret in line]
