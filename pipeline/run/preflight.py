@@ -209,9 +209,12 @@ def _check_roots(job: Job, manifest: Manifest, scanned: Scan) -> None:
         return
     root, count = outside.largest_group()
     share = "all" if count == outside.rows else f"{count} of them"
+    advice = f"; {suggest_allow_root(root)} if they may be read"
+    if "://" not in root and not os.path.exists(root):  # noqa: PTH110
+        advice = f", which does not exist on this machine; correct the paths, which may begin at {manifest.base}"
     raise ConfigError(
         f"{outside.rows} of {scanned.rows} rows of the manifest name images outside the allowed roots ({manifest.allowlist}), "
-        f"{share} below {display_uri(root, quoted=False)}; {suggest_allow_root(root)} if they may be read"
+        f"{share} below {display_uri(root, quoted=False)}{advice}"
     )
 
 

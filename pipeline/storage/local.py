@@ -8,19 +8,20 @@ import os
 import secrets
 import shutil
 import stat
-import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from glob import iglob
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
-from urllib.parse import unquote
 
 import pyarrow as pa
 
 from pipeline.errors import FetchError
 from pipeline.storage.backend import Content, FileInfo, LeftOut, check_size, listed
 from pipeline.storage.errors import ChangedWhileRead
-from pipeline.storage.uris import NOT_UTF8, on_disk
+from pipeline.storage.spelling import MAX_NAMES, by_fold, other_spelling
+from pipeline.storage.uris import NOT_UTF8, on_disk, printable
 
 SCANNED_ROWS = 4096
 """Files per table of a scan."""
@@ -188,9 +189,25 @@ def _files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _other_spelling(path: str) -> str | None:
-    """Return an existing path that people may have meant: with slashes, without percent escapes, in another normal form."""
-    spellings = (path.replace("\\", "/"), unquote(path), *(unicodedata.normalize(form, path) for form in ("NFC", "NFD")))
-    return next((other for other in spellings if other != path and "\0" not in other and Path(other).is_file()), None)
+    """Return an existing file that people may have meant (``spelling``)."""
+    folder = path = os.path.abspath(path)  # noqa: PTH100
+    while not os.path.isdir(folder := os.path.dirname(folder)):  # noqa: PTH112, PTH120  paths of strangers
+        pass
+    other = other_spelling(folder.rstrip("/"), path[len(folder) :], _names)
+    return other if other is not None and Path(other).is_file() else None
+
+
+def _names(folder: str) -> Mapping[str, str]:
+    try:
+        return _names_at(folder, os.stat(folder).st_mtime_ns)  # noqa: PTH116
+    except (OSError, ValueError):
+        return {}
+
+
+@lru_cache(8)
+def _names_at(folder: str, modified_ns: int) -> Mapping[str, str]:
+    with os.scandir(folder) as scan:
+        return by_fold(printable(entry.name) for entry in islice(scan, MAX_NAMES))
 
 
 def _version(status: os.stat_result) -> tuple[int, int, int]:

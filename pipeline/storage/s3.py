@@ -7,7 +7,7 @@ any number of threads may wait for it.
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,16 @@ from botocore.utils import parse_timestamp
 from fsspec.asyn import sync
 
 from pipeline.config.job import Storage
-from pipeline.errors import StorageError
+from pipeline.errors import FetchError, StorageError
 from pipeline.storage.backend import Content, FileInfo, LeftOut, check_size, is_hidden, listed
-from pipeline.storage.errors import s3_code, was_retried
+from pipeline.storage.errors import is_missing, library_errors, s3_code, was_retried
 from pipeline.storage.fsspec_backend import FsspecBackend, file_info
 from pipeline.storage.retry import with_retries
-from pipeline.storage.uris import bucket_and_key
+from pipeline.storage.spelling import by_fold, other_spelling
+from pipeline.storage.uris import bucket_and_key, name
+
+MAX_LISTED = 256
+"""Prefixes whose names are kept, to find other spellings of missing objects."""
 
 CONNECTIONS = 64
 """S3 connections per process; further threads wait."""
@@ -36,10 +40,16 @@ class S3Backend(FsspecBackend):
 
     def __init__(self, storage: Storage) -> None:
         super().__init__(_s3_filesystem(storage))
+        self._listed: dict[str, Mapping[str, str]] = {}
 
     def read(self, uri: str, max_bytes: int | None, timeout_s: float) -> Content:
         """Read a complete object by one GET."""
-        return self._get(uri, max_bytes, timeout_s)
+        try:
+            return self._get(uri, max_bytes, timeout_s)
+        except OSError as error:
+            if not is_missing(error) or (other := self._other_spelling(uri, timeout_s)) is None:
+                raise
+            raise FetchError(f"{uri}: it does not exist, but {other!a} does; correct the URI") from error
 
     def read_range(self, uri: str, start: int, length: int, timeout_s: float) -> Content:
         """Read some bytes of an object by one GET."""
@@ -126,6 +136,25 @@ class S3Backend(FsspecBackend):
     def check_folder(self, uri: str, timeout_s: float) -> None:
         """Request a listing: some stores create a missing bucket at the first PUT, and HEAD does not report the error code."""
         self._page(uri, timeout_s, MaxKeys=1)
+
+    def _other_spelling(self, uri: str, timeout_s: float) -> str | None:
+        """Return an existing object that people may have meant (``spelling``), of the first thousand in a prefix."""
+        bucket, key = bucket_and_key(uri)
+        try:
+            other = other_spelling(f"s3://{bucket}", key, partial(self._names, timeout_s=timeout_s))
+        except library_errors():  # listings may be forbidden
+            return None
+        return other if other is not None and not self._names(other, timeout_s=timeout_s) else None
+
+    def _names(self, folder: str, *, timeout_s: float) -> Mapping[str, str]:
+        if folder not in self._listed:
+            page = self._page(folder, timeout_s, Delimiter="/")
+            prefixes = [one["Prefix"].rstrip("/") for one in page.get("CommonPrefixes", ())]
+            keys = [one["Key"] for one in page.get("Contents", ())]
+            if len(self._listed) >= MAX_LISTED:
+                self._listed.clear()
+            self._listed[folder] = by_fold(name(key) for key in [*prefixes, *keys])
+        return self._listed[folder]
 
     def _put(self, uri: str, data: bytes | BinaryIO, timeout_s: float, **conditions: str) -> None:
         bucket, key = _bucket_and_key(uri)

@@ -45,6 +45,14 @@ def test_the_advice_for_a_link_among_files_helps(
     assert len(rows) == 5 and not [row for row in rows if row["status"] == "failed"]
 
 
+def test_paths_of_another_machine_are_called_so(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    (photo,) = make_photos(tmp_path / "in", 1)
+    (tmp_path / "in" / "m.csv").write_text(f"image_uri\n/home/somebody/photos/{photo.name}\n")
+    said = f"below /home/somebody/photos, which does not exist on this machine; .* may begin at {tmp_path}/in"
+    with pytest.raises(ConfigError, match=said):
+        run(tmp_path / "in" / "m.csv", tmp_path / "out", preset=fake_preset)
+
+
 def test_rows_outside_the_roots_say_how_to_retry(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
     photos, others = make_photos(tmp_path / "in", 30), make_photos(tmp_path / "other", 1)
     (tmp_path / "in" / "m.csv").write_text("image_uri\n" + "".join(f"{path}\n" for path in (*photos, *others)))
