@@ -36,8 +36,11 @@ def show(
     if sheet:
         from pipeline.imaging.sheet import MARK
         from pipeline.storage.overwriting import refuse_foreign
+        from pipeline.storage.uris import parent
 
-        refuse_foreign("--sheet", files.absolute(sheet), files, (".jpg", ".jpeg"), lambda data: MARK in data[:4096])
+        target = files.absolute(sheet)
+        in_output = parent(target) == files.absolute(output)  # beside its folders nothing else is kept
+        refuse_foreign("--sheet", target, files, (".jpg", ".jpeg"), lambda data: in_output or MARK in data[:4096])
     reports = [report_of(one) for one in open_outputs(output, files)]
     if as_json:
         out.print_json(json.dumps([_facts(report) for report in reports]))

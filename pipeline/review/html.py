@@ -21,12 +21,14 @@ SCRIPTS = ("base.js", "reviews.js", "summary.js", "items.js", "viewer.js", "keys
 FIRST = 24
 """Items whose pictures stand before the script, so that the first view does not wait for the others; ``PAGE`` in items.js."""
 
+POLICY = "default-src 'none'; img-src data:; style-src"
+
 _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
 def is_page(data: bytes) -> bool:
-    """Return whether a file is a page that ``render`` has written."""
-    return b'<meta name="generator" content="Matteline">' in data[:1000]
+    """Return whether a file is a page that ``render`` has written: by the begin of its content security policy."""
+    return POLICY.encode() in data[:1000]
 
 
 def render(facts: Mapping[str, Any], rows: Mapping[str, Any], pictures: Iterable[Mapping[str, Any]]) -> bytes:
@@ -43,10 +45,7 @@ def render(facts: Mapping[str, Any], rows: Mapping[str, Any], pictures: Iterable
         f'<script type="application/json" id="picture-{number}">{embed_json(one)}</script>'
         for number, one in enumerate(pictures)
     ]
-    policy = (
-        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "media-src data:; base-uri 'none'; form-action 'none'"
-    )
+    policy = f"{POLICY} '{_hash(style)}'; script-src '{_hash(script)}'; media-src data:; base-uri 'none'; form-action 'none'"
     parts = {
         "POLICY": policy,
         "STYLE": style,

@@ -129,6 +129,7 @@ def test_own_files_are_written_again(tmp_path: Path, photos: dict[Path, bytes], 
         ("manifest", "photos", "--masks", "photos", "-o", "m.csv"),
         ("manifest", "photos", "-o", "m.csv"),
         ("show", "out", "--sheet", "sheet.jpg"),
+        ("show", "out", "--sheet", "out/sheet.jpg"),
         ("report", "out", "-o", "own.html"),
         ("compare", "out", "out", "-o", "own.html"),
     ):
