@@ -90,6 +90,9 @@ class StorageBackend(Protocol):
     def open(self, uri: str, sequential: bool) -> Any:
         """Open an object as a pyarrow file."""
 
+    def other_spelling(self, uri: str, timeout_s: float) -> str | None:
+        """Return an existing file or folder that a path that does not exist may mean; None if none is found."""
+
     def check_folder(self, uri: str, timeout_s: float) -> None:
         """Check that objects can be written below this folder; create a local folder."""
 

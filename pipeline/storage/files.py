@@ -293,6 +293,10 @@ class Files:
                 if uris.scheme(uri):
                     backend.check_folder(uri, left)
                 if not backend.is_folder(uri, left):
+                    if (other := backend.other_spelling(uri, left)) is not None:
+                        raise StorageError(
+                            f"{uris.redact(uri)}: it does not exist, but {other!a} does; correct the path"
+                        ) from error
                     raise
                 next(iter(backend.walk(uri, left)), None)
             else:

@@ -102,6 +102,10 @@ class FsspecBackend:
         )
         return pa.PythonFile(self.fs.open(uri, "rb", **options), mode="r")
 
+    def other_spelling(self, uri: str, timeout_s: float) -> str | None:
+        """Return None: other spellings are not looked for."""
+        return None
+
     def check_folder(self, uri: str, timeout_s: float) -> None:
         """Do nothing: object stores have no folders."""
 

@@ -150,6 +150,10 @@ class LocalBackend:
             raise IsADirectoryError(errno.EISDIR, "a folder")
         return pa.OSFile(uri)
 
+    def other_spelling(self, uri: str, timeout_s: float) -> str | None:
+        """Return an existing file or folder that a path may mean."""
+        return _other_spelling(uri)
+
     def check_folder(self, uri: str, timeout_s: float) -> None:
         """Create the folder if it does not exist."""
         Path(uri).mkdir(parents=True, exist_ok=True)
@@ -163,7 +167,7 @@ def _open_file(uri: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
     except FileNotFoundError as error:
         if (path := on_disk(uri)) != uri and Path(path).is_file():
             raise FetchError(f"{uri}: {NOT_UTF8}") from error
-        if (other := _other_spelling(uri)) is None:
+        if (other := _other_spelling(uri)) is None or not Path(other).is_file():
             raise
         raise FetchError(f"{uri}: it does not exist, but {other!a} does; correct the path") from error
     with os.fdopen(descriptor, "rb") as file:
@@ -189,12 +193,11 @@ def _files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _other_spelling(path: str) -> str | None:
-    """Return an existing file that people may have meant (``spelling``)."""
+    """Return an existing file or folder that people may have meant (``spelling``)."""
     folder = path = os.path.abspath(path)  # noqa: PTH100
     while not os.path.isdir(folder := os.path.dirname(folder)):  # noqa: PTH112, PTH120  paths of strangers
         pass
-    other = other_spelling(folder.rstrip("/"), path[len(folder) :], _names)
-    return other if other is not None and Path(other).is_file() else None
+    return other_spelling(folder.rstrip("/"), path[len(folder) :], _names)
 
 
 def _names(folder: str) -> Mapping[str, str]:

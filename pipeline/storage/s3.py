@@ -47,7 +47,8 @@ class S3Backend(FsspecBackend):
         try:
             return self._get(uri, max_bytes, timeout_s)
         except OSError as error:
-            if not is_missing(error) or (other := self._other_spelling(uri, timeout_s)) is None:
+            other = self.other_spelling(uri, timeout_s) if is_missing(error) else None
+            if other is None or self._names(other, timeout_s=timeout_s):
                 raise
             raise FetchError(f"{uri}: it does not exist, but {other!a} does; correct the URI") from error
 
@@ -137,14 +138,13 @@ class S3Backend(FsspecBackend):
         """Request a listing: some stores create a missing bucket at the first PUT, and HEAD does not report the error code."""
         self._page(uri, timeout_s, MaxKeys=1)
 
-    def _other_spelling(self, uri: str, timeout_s: float) -> str | None:
-        """Return an existing object that people may have meant (``spelling``), of the first thousand in a prefix."""
+    def other_spelling(self, uri: str, timeout_s: float) -> str | None:
+        """Return an existing object or prefix that a URI may mean (``spelling``), of the first thousand in a prefix."""
         bucket, key = bucket_and_key(uri)
         try:
-            other = other_spelling(f"s3://{bucket}", key, partial(self._names, timeout_s=timeout_s))
+            return other_spelling(f"s3://{bucket}", key, partial(self._names, timeout_s=timeout_s))
         except library_errors():  # listings may be forbidden
             return None
-        return other if other is not None and not self._names(other, timeout_s=timeout_s) else None
 
     def _names(self, folder: str, *, timeout_s: float) -> Mapping[str, str]:
         if folder not in self._listed:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import ConfigError, FetchError
+from pipeline.errors import ConfigError, FetchError, StorageError
 from pipeline.manifest.build import from_folder, from_masks
 from pipeline.manifest.manifest import open_manifest, read
 from pipeline.storage.files import Files
@@ -218,6 +218,14 @@ def test_another_spelling_of_a_path_is_named(where: Any, asked: str, there: str)
     with pytest.raises(FetchError, match=r"it does not exist, but .* does; correct the (path|URI)") as caught:
         where.files.read(f"{where.root}/{asked}")
     assert f"{f'{where.root}/{there}'!a} does" in str(caught.value)
+
+
+@pytest.mark.parametrize("asked", ["Shop/Photos", "shop/photos%20", "shop/M.CSV"])
+def test_another_spelling_of_a_manifest_is_named(where: Any, asked: str) -> None:
+    where.put("shop/photos/a.jpg", b"x")
+    where.put("shop/m.csv", b"image_uri\nphotos/a.jpg\n")
+    with pytest.raises(StorageError, match=r"it does not exist, but '.*/shop/(photos|m\.csv)' does; correct the path"):
+        open_manifest(f"{where.root}/{asked}", where.files)
 
 
 def test_another_spelling_of_a_relative_path_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
