@@ -157,7 +157,7 @@ TEXT, LIST = pa.string(), pa.list_(pa.float64())
         (columns(image_uri=pa.binary()), "image_uri has type binary"),
         (columns(image_uri=TEXT, item_id=pa.float64()), "item_id has type double; it must contain text or integers"),
         (columns(image_uri=TEXT, box=pa.float64()), "box has type double; it must contain lists of four numbers"),
-        (columns(image_uri=TEXT, boxes=LIST), "boxes has type list.*lists of lists"),
+        (columns(image_uri=TEXT, boxes=pa.float64()), "boxes has type double.*lists of lists"),
         (columns(image_uri=TEXT, x0=pa.bool_(), y0=TEXT, x1=TEXT, y1=TEXT), "x0 has type bool"),
         (columns(image_uri=TEXT, status=TEXT, manifest_status=TEXT), "two columns for the index column 'manifest_status'"),
     ],

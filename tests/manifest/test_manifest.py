@@ -148,7 +148,7 @@ def test_a_file_name_that_is_not_utf_8_fails_alone(local: Any) -> None:
 
 def test_row_groups_become_fragments_with_row_numbers(local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.manifest.tables.FRAGMENT_ROWS", 250)
-    uri = local.put("m.parquet", parquet([{"image_uri": ""} for _ in range(1000)], row_group_size=100))
+    uri = local.put("m.parquet", parquet([{"image_uri": "", "n": 1} for _ in range(1000)], row_group_size=100))
     manifest, items = read_all(uri, local.files)
     assert [fragment.row_groups for fragment in manifest.fragments] == [(0, 1, 2), (3, 4, 5), (6, 7, 8), (9,)]
     assert values(items, "item_id") == [f"m.parquet#row-{number}" for number in range(1, 1001)]
@@ -328,8 +328,8 @@ def test_mixed_folders_and_other_files_are_refused(local: Any) -> None:
 DAMAGED = {
     "cut.parquet": (parquet(ROWS)[:-50], "damaged, or not a Parquet file"),
     "csv.parquet": (b"image_uri\na.jpg\n", "damaged, or not a Parquet file"),
-    "latin.csv": ("image_uri\ngröße.jpg\n".encode("latin-1"), "damaged, or not a CSV file in UTF-8"),
-    "latin-late.csv": (b"image_uri\n" + b"a.jpg\n" * 300_000 + b"gr\xf6.jpg\n", "damaged, or not a CSV file in UTF-8"),
+    "latin.csv": ("image_uri\ngröße.jpg\n".encode("latin-1"), "line 2 is not UTF-8 (byte 0xf6); save the file as UTF-8"),
+    "latin-late.csv": (b"image_uri\n" + b"a.jpg\n" * 300_000 + b"gr\xf6.jpg\n", "line 300002 is not UTF-8"),
     "wide.csv": (b"image_uri,a\n1,2\n1,2?X-Amz-Signature=abc,3\n", "row 3 has 3 columns, the first row has 2"),
     "semicolon.csv": (b"image_uri;a\n1;2\n", "not separated by commas"),
     "plain.csv.gz": (b"image_uri\na.jpg\n", "damaged, or not a CSV"),
@@ -340,9 +340,9 @@ DAMAGED = {
     "deep.jsonl": (b'{"image_uri": ' + b"[" * 100_000 + b"\n", "line 1 is nested deeper than 100 levels"),
     "nested.jsonl": (b'{"a": "\\ud83d", "b": ' + b"[" * 600 + b"]" * 600 + b"}\n", "line 1 is nested deeper than 100 levels"),
     "duplicate.csv": (b"image_uri, image_uri\na,b\n", "two columns named 'image_uri'"),
-    "bytes.csv": (bytes(range(256)) * 10, "damaged, or not a CSV"),
+    "bytes.csv": (bytes(range(256)) * 10, "line 2 is not UTF-8 (byte 0x80)"),
     "bytes.jsonl": (bytes(range(256)) * 10, "line 1 is not JSON"),
-    "latin.jsonl": ('{"image_uri": "größe.jpg"}'.encode("latin-1"), "damaged, or not a JSON Lines file"),
+    "latin.jsonl": ('{"image_uri": "größe.jpg"}'.encode("latin-1"), "line 1 is not UTF-8 (byte 0xf6)"),
 }
 
 
