@@ -112,7 +112,7 @@ def test_an_image_folder_of_hugging_face(where: Any, kind: str) -> None:
 
 def test_names_of_metadata_stay_within_the_allowed_roots(local: Any) -> None:
     names = ["../../secret.jpg", "/etc/passwd", "https://shop.example/a.jpg", "", None, "ok.jpg"]
-    local.put("in/metadata.jsonl", b"".join(json.dumps({"file_name": name}).encode() + b"\n" for name in names))
+    local.put("in/metadata.jsonl", b"".join(json.dumps({"file_name": name, "n": 1}).encode() + b"\n" for name in names))
     rows = rows_of(f"{local.root}/in/metadata.jsonl", local)
     assert [row["error_code"] for row in rows] == ["item"] * 5 + [None]
     assert [row["image_uri"] for row in rows] == [None] * 5 + ["in/ok.jpg"]
