@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
+from pipeline.config.job_request import SAFE_SETTINGS
 from pipeline.output.lease import new_run_id, this_process
 from pipeline.serve.jobs.offer import Offer
 from pipeline.serve.jobs.records import JobRecord, now
@@ -157,6 +160,46 @@ def test_what_a_request_may_not_ask_for(
         offer.check(body)
     assert (refused.value.status, refused.value.code) == (status, code) and words in str(refused.value)
     assert "hush" not in str(refused.value) and "hidden" not in str(refused.value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=30),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=8,
+)
+ODD = st.text("/.~:%s3filehtp@[]*#a\\", max_size=12)
+ADDRESSES = st.text(max_size=40) | st.builds(
+    "READ{}{}".format, st.sampled_from(["", "photos", "escape", "x/.."]), ODD | st.just("")
+)
+OUTPUTS = ADDRESSES.map(lambda text: text.replace("READ", "WRITE"))
+PLACES = st.fixed_dictionaries({"manifest": ADDRESSES, "output": OUTPUTS})
+REQUESTS = st.fixed_dictionaries(
+    {"manifest": ADDRESSES | JSON, "output": OUTPUTS | JSON},
+    optional={
+        "preset": st.just("fake") | JSON,
+        "renditions": st.lists(st.sampled_from(["amazon-main", "x"])) | JSON,
+        "settings": st.dictionaries(st.sampled_from([*SAFE_SETTINGS, "recipe.weights"]), JSON, max_size=3) | JSON,
+    },
+)
+
+
+@hypothesis.given(body=PLACES | REQUESTS | JSON)
+@hypothesis.settings(max_examples=400, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+def test_any_json_is_allowed_or_refused_in_a_sentence(fake_preset: str, roots: tuple[Path, Path], body: Any) -> None:
+    """And what is allowed lies below the roots, wherever links lead."""
+    read, write = map(str, roots)
+    offer = Offer((read,), (write,), 1, {"fake": fake_preset}, {"amazon-main": "amazon-main"}, {})
+    if isinstance(body, dict):
+        for name in ("manifest", "output"):
+            if isinstance(body.get(name), str):
+                body[name] = body[name].replace("READ", f"{read}/").replace("WRITE", f"{write}/")
+    try:
+        allowed = offer.check(body)
+    except RequestRefused as refused:
+        assert 400 <= refused.status < 500 and "hidden" not in str(refused)
+    else:
+        assert f"{allowed.manifest.uri}/".startswith(f"{os.path.realpath(read)}/")
+        assert allowed.output.uri.startswith(f"{os.path.realpath(write)}/")
 
 
 def test_bodies_that_are_no_request(service_with_jobs: Any) -> None:
