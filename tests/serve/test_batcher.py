@@ -37,11 +37,11 @@ class Held:
         if not held:
             self.go.set()
 
-    def segment(self, images: Sequence[Any], boxes: Sequence[Box | None]) -> list[Any]:
+    def segment(self, images: Sequence[Any], boxes: Sequence[Box | None], names: Sequence[tuple[str, ...]]) -> list[Any]:
         self.batches.append(len(images))
         self.begun.release()
         assert self.go.wait(60)
-        return list(self.inner.segment(images, boxes))
+        return list(self.inner.segment(images, boxes, names))
 
 
 def batched(segmenter: Any, scenario: Callable[[Batcher], Awaitable[Any]], wait_s: float = 0.0) -> Any:
