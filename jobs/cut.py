@@ -56,7 +56,7 @@ def cut(
         str | None,
         typer.Option(
             "--point",
-            help="A point on the object: x,y in pixels. The part of the picture's objects that is connected there is cut out.",
+            help="A point on the object: x,y in pixels. Of several objects, only the one at the point is cut out.",
         ),
     ] = None,
     label: options.Label = None,

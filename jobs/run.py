@@ -83,7 +83,7 @@ def run(
     accept_licence: options.AcceptLicence = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Cut out every image of a manifest.
+    """Cut out every image and video of a manifest.
 
     Writes masks, cutouts and an index with quality scores to the output.
 
