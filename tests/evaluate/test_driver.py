@@ -205,7 +205,7 @@ def test_a_missing_mask_is_an_error_of_its_row(labelled: Path, fake_preset: str)
     rows = rows_of(labelled)
     for stem in ("photo-009", "photo-010"):
         assert rows[stem]["error_code"] == "mask"
-        assert "see matteline verify" in rows[stem]["error_detail"]
+        assert "run matteline verify --repair" in rows[stem]["error_detail"]
     assert summary.overall.items == 2
 
 

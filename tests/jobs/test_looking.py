@@ -97,7 +97,10 @@ def test_missing_pictures_are_named_and_end_with_exit_code_1(tmp_path: Path, mak
     make_output(output, 20)
     said = " ".join(matteline("report", output.folder, code=1).split())
     assert "pictures are missing for 17 of 20 items; the page marks them" in said
-    assert "missing 17 cutouts (i3, i4, i5, i6, i7, i8, i9, i10, i11, i12 and 7 more):" in said and "does not exist" in said
+    assert (
+        "missing 17 cutouts (i3, i4, i5, i6, i7, i8, i9, i10, i11, i12 and 7 more):" in said
+        and "is missing; run matteline verify --repair" in said
+    )
     page = Path(output.folder, "report.html").read_text()
     assert "17 cutouts (i3, i4, i5 and 14 more):" in page
     assert "pictures are missing" not in matteline("report", output.folder, "--items", "3"), (
