@@ -51,7 +51,7 @@ faults: .venv/dev ## break real runs (kill, throttle, fill the disk) and count l
 cluster-test: .venv/dev ## run on several Ray nodes of this machine: balance, draining, lost and added nodes; 5 minutes
 	$(BIN)/python -m pytest -m study --tb=short tests/faults/test_nodes.py
 
-fuzz: .venv/dev   ## read 100,000 damaged files (SEED=1): images, manifests, outputs, weights, settings, HTTP; and hostile images in DATA (default ../shared)
+fuzz: .venv/dev   ## read 103,000 damaged files (SEED=1): images, manifests, outputs, weights, settings, videos, HTTP; and hostile images in DATA (default ../shared)
 	@test -f $(DATA)/data/torture/images.parquet || { echo "make fuzz wants $(DATA)/data/torture/images.parquet; name another folder: make fuzz DATA=/path/to/shared"; exit 2; }
 	DATA=$(abspath $(DATA)) SEED=$(or $(SEED),1) $(BIN)/python -m pytest -s -m "study or not study" --tb=short tests/imaging/test_fuzz.py tests/fuzz
 

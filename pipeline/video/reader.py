@@ -205,7 +205,7 @@ class VideoReader:
             DecodeError: FFmpeg knows no video in it, or its header is above a limit.
         """
         try:
-            container = av.open(file, metadata_errors="replace", options={"format_whitelist": FORMATS})
+            container = open_container(file)
         except av.error.FFmpegError as error:
             media = head[4:8] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3"
             what = "damaged or cut off: its index is missing" if media else f"not a video: the bytes are {describe(head)}"
@@ -290,9 +290,24 @@ class VideoReader:
             now += duration_ms
 
 
+def open_container(file: BinaryIO) -> Any:
+    """Open a demuxer on a file of a stranger.
+
+    Raises:
+        FFmpegError: FFmpeg knows no video in it.
+    """
+    return av.open(file, "r", metadata_errors="replace", options={"format_whitelist": FORMATS})
+
+
 def decoder_of(stream: Any) -> Any:
-    """Return the decoder of a stream: of WebM with alpha, the one that keeps it."""
+    """Return the decoder of a stream: of WebM with alpha, the one that keeps it.
+
+    Raises:
+        DecodeError: Its codec is unknown.
+    """
     context = stream.codec_context
+    if context is None:
+        raise DecodeError("the codec of this video is unknown")
     other = ALPHA_DECODERS.get(context.name) if stream.metadata.get("alpha_mode") == "1" else None
     if other is None:
         if not context.is_open:

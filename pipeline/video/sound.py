@@ -9,7 +9,7 @@ import av
 
 from pipeline.errors import DecodeError
 from pipeline.video.forms import Form
-from pipeline.video.reader import FORMATS
+from pipeline.video.reader import open_container
 from pipeline.video.span import ALL, Span
 
 OPUS_RATE = 48_000
@@ -28,7 +28,7 @@ class Sound:
 
     def __init__(self, file: BinaryIO, output: Any, form: Form, span: Span = ALL) -> None:
         self._span = span
-        self._source = av.open(file, "r", metadata_errors="replace", options={"format_whitelist": FORMATS})
+        self._source = open_container(file)
         self.notes: list[str] = []
         self._tracks: dict[int, Any] = {}
         self._encoded: dict[int, Any] = {}

@@ -12,7 +12,7 @@ from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
 from pipeline.types import Pixels
 from pipeline.video.colour import to_rgba
-from pipeline.video.reader import FORMATS, VideoReader, decoder_of
+from pipeline.video.reader import VideoReader, decoder_of, open_container
 
 EARLY_S = 0.0005
 """Seconds by which a frame may be early: WebM counts in milliseconds."""
@@ -49,7 +49,7 @@ def written_still(file: BinaryIO, at_s: float) -> npt.NDArray[np.uint8]:
     """
     last: Any = None
     try:
-        with av.open(file, "r", options={"format_whitelist": FORMATS}) as container:
+        with open_container(file) as container:
             stream: Any = container.streams.video[0]
             container.seek(max(0, round(at_s / stream.time_base)), stream=stream, backward=True)
             decoder = decoder_of(stream)
@@ -68,7 +68,7 @@ def written_still(file: BinaryIO, at_s: float) -> npt.NDArray[np.uint8]:
 def length(file: BinaryIO) -> tuple[int, float] | None:
     """Return the number of frames and the seconds of a video, as its header says; None if it does not, or is no video."""
     try:
-        with av.open(file, "r", options={"format_whitelist": FORMATS}) as container:
+        with open_container(file) as container:
             stream: Any = container.streams.video[0]
             seconds = (container.duration or 0) / av.time_base
             frames = stream.frames or round(seconds * (stream.average_rate or 0))

@@ -16,7 +16,7 @@ import av
 from pipeline.config.job import Limits
 from pipeline.segmenter import Segmenter
 from pipeline.video.masked import segmented
-from pipeline.video.reader import FORMATS, VideoReader
+from pipeline.video.reader import VideoReader, open_container
 from pipeline.video.segments import SegmentStore, frames_per_segment
 from pipeline.video.span import Span, frames_in
 
@@ -44,7 +44,7 @@ class Stretch(NamedTuple):
 def frame_times(file: BinaryIO) -> list[int]:
     """Return the times of a video's frames in order, by its packets; none if they are not known without decoding."""
     try:
-        with av.open(file, "r", metadata_errors="replace", options={"format_whitelist": FORMATS}) as container:
+        with open_container(file) as container:
             stream: Any = next(one for one in container.streams.video if "attached_pic" not in str(one.disposition))
             packets = [one for one in container.demux(stream) if one.size and not one.is_discard]
     except (av.error.FFmpegError, StopIteration):

@@ -7,11 +7,11 @@ from typing import Any, BinaryIO
 import av
 
 from pipeline.config.job import Limits
-from pipeline.errors import FetchError
+from pipeline.errors import ItemError
 from pipeline.storage.files import Files
 from pipeline.types import Size
 from pipeline.video.archive import archive_error
-from pipeline.video.reader import decoder_of
+from pipeline.video.reader import decoder_of, open_container
 from pipeline.video.source import Source
 
 
@@ -28,13 +28,13 @@ def video_error(uri: str, files: Files, frames: int, size: Size) -> str | None:
         with Source(uri, files, Limits()) as source:
             file = source.open()
             return archive_error(file, frames, size) if uri.endswith(".zip") else _error_of(file, frames, size)
-    except (av.error.FFmpegError, FetchError, IndexError) as error:
+    except (av.error.FFmpegError, ItemError, IndexError) as error:
         return f"it can't be read: {error}"
 
 
 def _error_of(file: BinaryIO, frames: int, size: Size) -> str | None:
     count = 0
-    with av.open(file, "r") as container:
+    with open_container(file) as container:
         stream: Any = container.streams.video[0]
         decoder = decoder_of(stream)
         for packet in container.demux(stream):

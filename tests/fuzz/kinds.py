@@ -61,6 +61,7 @@ _MODULES = {
     "settings_kinds": {"YAML settings": 2000, "calibrations": 3000},
     "weights_kinds": {"safetensors": 2000, "PyTorch files": 1000, "training checkpoints": 1500, "ONNX files": 2000},
     "http_kinds": {"HTTP answers": 1500},
+    "video_kinds": {"videos": 1500, "written videos": 500, "kept masks": 1000},
 }
 """The kinds of each module, with their numbers of files in ``make fuzz``; as many as their time allows."""
 

@@ -45,7 +45,7 @@ def outcome(kind: Kind, name: str, data: bytes) -> str:
 
 def is_memory(error: BaseException | None) -> bool:
     while error is not None:
-        if isinstance(error, MemoryError):
+        if isinstance(error, MemoryError) and type(error).__module__ != "av.error":  # FFmpeg calls absurd sizes so, too
             return True
         error = error.__cause__ or error.__context__
     return False
