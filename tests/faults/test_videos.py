@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 
 from pipeline.video.segments import SEGMENT_FRAMES
@@ -23,18 +24,27 @@ from clips import frames, write_clip
 
 pytestmark = [pytest.mark.study, pytest.mark.timeout(900)]
 
-FRAMES = 9 * SEGMENT_FRAMES + 100
-"""Nine complete segments, which are three stretches."""
+FRAMES = 5 * SEGMENT_FRAMES + 100
+"""Five complete segments, which are two stretches."""
 
 ITEMS = {"long": FRAMES, "short": 30}
+
+
+def numbered(count: int, first: int) -> list[np.ndarray]:
+    """Frames of which no two are the same for the model: twelve squares in the corner are their number."""
+    made = frames(count, 24, 32)
+    for number, picture in enumerate(made, first):
+        bits = np.array([number >> bit & 1 for bit in range(12)], np.uint8).reshape(3, 4)
+        picture[:12, :16] = (255 * bits.repeat(4, 0).repeat(4, 1))[..., None]
+    return made
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A manifest of a long and a short video."""
     folder = tmp_path_factory.mktemp("videos")
-    for name, count in ITEMS.items():
-        write_clip(folder / f"{name}.mp4", frames(count, 24, 32), sound=["aac"])
+    for name, first in (("long", 0), ("short", FRAMES)):
+        write_clip(folder / f"{name}.mp4", numbered(ITEMS[name], first), sound=["aac"])
     with (folder / "videos.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("item_id", "video_uri"), *((name, f"{name}.mp4") for name in ITEMS)])
     return str(folder / "videos.csv")
