@@ -20,7 +20,7 @@ class Second(Section):
 
     preset: str = Field(min_length=1, description="Name of a bundled preset, or a .yaml file: the second model.")
     below: float = Field(
-        default=0.3, ge=0, le=1, description="Items whose quality after the first model is lower go to the second model."
+        default=0.4, ge=0, le=1, description="Items whose quality after the first model is lower go to the second model."
     )
     join: Join = Field(
         default="replace",

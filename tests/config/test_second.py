@@ -29,7 +29,7 @@ def own(**changes: Any) -> dict[str, Any]:
 def test_a_preset_s_name_is_enough() -> None:
     second = load_preset("mvanet-lite", {"second": "u2netp"}).recipe.second
     assert second is not None
-    assert (second.preset, second.below, second.join) == ("u2netp", 0.3, "replace")
+    assert (second.preset, second.below, second.join) == ("u2netp", 0.4, "replace")
     assert second.recipe == load_preset("u2netp").recipe
     assert load_preset("mvanet-lite", {"second": None}).recipe.second is None
 
@@ -63,7 +63,7 @@ def test_without_a_second_model_fingerprints_are_those_of_before() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"below": 0.4},
+        {"below": 0.5},
         {"join": "mean"},
         {"recipe": {"calibration": "", "sharpen": 2}},
         {"preset": "isnet"},
