@@ -112,7 +112,7 @@ def masks_of(plain: Path, out: Path) -> Callable[..., Rows]:
 
 
 @pytest.fixture(scope="module")
-def pair(plain: Path, masks_of: Callable[..., Rows]) -> Pair:
+def pair(data: Path, masks_of: Callable[..., Rows]) -> Pair:
     """Both models on all photos."""
     recipe = load_preset(SECOND).recipe
     try:
@@ -121,7 +121,8 @@ def pair(plain: Path, masks_of: Callable[..., Rows]) -> Pair:
         pytest.skip(f"{SECOND} is not on this machine: {error}")
     first, other = masks_of(FIRST, FIRST), masks_of(SECOND, SECOND)
     both = [(row, other[name]) for name, row in first.items()]
-    kinds = {row["item_id"]: row["source"] for row in pq.read_table(plain).to_pylist()}
+    everything = pq.read_table(data / "eval" / "photos.parquet", columns=["item_id", "source"]).to_pylist()
+    kinds = {row["item_id"]: row["source"] for row in everything}
     held_out = held_out_groups(kinds, 0.5)
     dice = {"first": [a["dice"] for a, _ in both], "replace": [b["dice"] for _, b in both]}
     dice["better"] = [(a if a["quality"] > b["quality"] else b)["dice"] for a, b in both]
