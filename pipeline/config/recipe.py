@@ -125,7 +125,7 @@ class Recipe(Section):
     )
     videos: tuple[Literal["webm", "mov", "mp4", "png", "mask"], ...] = Field(
         default=("webm",),
-        description="Files per video: webm and mov with transparency, mp4 over video_background, png (a ZIP archive), mask (grey).",
+        description="Files per video: webm and mov with transparency, mp4 over a colour, png (a ZIP file), mask (grey).",
     )
     video_background: str = Field(default="#ffffff", description="Colour behind the object in the mp4 of a video.")
     calibration: str = Field(
