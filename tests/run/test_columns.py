@@ -53,7 +53,7 @@ def test_errors_are_written_once_and_kept() -> None:
     errors = errors_of(table)
 
     def fail() -> None:
-        raise DecodeError("x" * 900)
+        raise DecodeError("x" * 2 * DETAIL_CHARS)
 
     assert [attempt(errors, row, fail) for row in range(3)] == [None, None, None]
     written = with_errors(table, errors)

@@ -182,6 +182,8 @@ def test_a_run_that_the_caller_ends_can_be_continued(
     error: type[BaseException],
     said: str,
 ) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may ignore it
+
     def after_some(progress: RunProgress) -> None:
         if progress.state == "running" and progress.done >= 1:
             end(progress)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.errors import ItemError
 
-DETAIL_CHARS = 500
+DETAIL_CHARS = 1000
 T = TypeVar("T")
 R = TypeVar("R")
 
