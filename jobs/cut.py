@@ -184,7 +184,7 @@ def _parse_point(point: str | None, box: str | None, label: list[str] | None) ->
     if point is None:
         return None
     if box or label:
-        raise ConfigError("--point already says where the object is; remove --point, or --box and --label")
+        raise ConfigError("--point cannot be combined with --box or --label; give one of them")
     try:
         x, y = (float(part) for part in point.split(","))
     except ValueError:

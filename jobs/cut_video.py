@@ -165,7 +165,7 @@ def _targets(videos: Sequence[str], wanted: VideoOptions, files: Files) -> tuple
     taken = set[str]()
     for video, path in targets:
         if files.absolute(path) in taken:
-            raise ConfigError(f"{path}, the output for {video}, is another's output; choose another name")
+            raise ConfigError(f"{path}, the output for {video}, is also the output for another video; choose another name")
         taken.add(files.absolute(path))
     return form, targets
 

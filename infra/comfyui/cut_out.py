@@ -20,7 +20,7 @@ from .offered import choose, presets, segmenter_of
 from .tensors import aligned, in_batches, to_array, to_tensor
 
 BOX = io.Custom("BOUNDING_BOX")
-"""What newer versions of ComfyUI draw boxes with: x, y, width, height."""
+"""Type of the boxes that newer versions of ComfyUI draw: x, y, width, height."""
 
 
 class CutOut(io.ComfyNode):

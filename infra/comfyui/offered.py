@@ -1,4 +1,4 @@
-"""What the nodes offer to choose from, and the models behind it, one of each kind in memory.
+"""List the choices of the nodes, and load the models behind them, one of each kind in memory.
 
 Workflows come from strangers, and ComfyUI does not check every value of a list. A name that is not offered is refused, so that
 none can be the path of a file.

@@ -180,7 +180,7 @@ class Rendition(Section):
 
     @property
     def needs_photo(self) -> bool:
-        """Whether the photo is needed besides mask and cutout."""
+        """Return whether the photo is needed besides mask and cutout."""
         return self.shadow is not None and self.shadow.kind == "natural"
 
     @property

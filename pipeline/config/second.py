@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pipeline.config.recipe import Recipe
 
 Join = Literal["replace", "mean", "better"]
-"""How the results of two models become one; see ``models.cascade.join_segments``."""
+"""Ways to make one result from those of two models; see ``models.cascade.join_segments``."""
 
 
 class Second(Section):

@@ -25,7 +25,7 @@ class Picture:
     path: str
     """Path below the manifest's folder, or the file name in the COCO file that the manifest was built from."""
     shares_path: bool
-    """Whether another picture has the same path."""
+    """True if another picture has the same path."""
     name: str
     """Distinct, safe name for files, without a suffix (``names.Names``)."""
     split: str | None
@@ -61,7 +61,7 @@ class Form(Protocol):
     """One form of data set. ``begin`` is called from several threads, ``add`` and ``close`` from one."""
 
     needs_photo: bool
-    """Whether pictures without a readable photo are left out."""
+    """True if pictures without a readable photo are left out."""
     written: list[str]
     """The files or folders to show to the user, complete after ``close``."""
 

@@ -260,7 +260,7 @@ def _parse_text(text: str) -> Any:
 
 _IN_BRACKETS = re.compile(r"[\[(][^\[\]()]*[\])]")
 _BETWEEN = re.compile(r"(?:[\s,;|\[\]()\"']|array)*")
-"""What may stand between boxes in brackets."""
+"""Separators between boxes in brackets."""
 
 
 def _is_number(value: Any) -> bool:

@@ -27,7 +27,7 @@ ROWS, THREADS = 16, 8
 
 
 class _Target(NamedTuple):
-    """Where pictures are written."""
+    """Destination of the pictures."""
 
     folder: str
     files: Files

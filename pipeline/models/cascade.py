@@ -16,7 +16,7 @@ from pipeline.types import Mask
 
 @dataclass(frozen=True)
 class Look:
-    """What one model thought of its own mask of an image. The fields are those of the index column ``models``."""
+    """Result of one model for an image: the score of its own mask. The fields are those of the index column ``models``."""
 
     model: str
     """Name of its recipe."""

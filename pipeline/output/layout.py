@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from pipeline.storage.uris import join
 
 REPAIR = "run matteline verify --repair, then the same run again"
-"""What to do about damaged and missing files, for messages."""
+"""Advice about damaged and missing files, for messages."""
 
 OUTPUTS = ("mask", "cutout", "trimap")
 """Objects of an item in its image's size, as ``recipe.outputs`` and the index columns name them."""

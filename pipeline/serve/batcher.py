@@ -42,7 +42,7 @@ class Batcher:
     def __init__(self, segmenter: Segmenter, thread: Executor, wait_s: float, metrics: Metrics) -> None:
         self.segmenter = segmenter
         self.working_since: float | None = None
-        """When the current pass began, by ``time.monotonic``; None if there is none."""
+        """Start of the current pass, by ``time.monotonic``; None if there is none."""
         self._thread, self._wait_s, self._metrics = thread, wait_s, metrics
         self._waiting: deque[_Waiting] = deque()
         self._coming = 0

@@ -22,7 +22,7 @@ from pipeline.storage.files import Files
 
 @dataclass(frozen=True)
 class Options:
-    """What an operator chooses, besides ``Serving``.
+    """Choices of the operator, besides ``Serving``.
 
     Attributes:
         presets: Names or files of presets, the default first.

@@ -31,7 +31,7 @@ ON_RAY = {
     ),
     "quality": Metric("histogram", "matteline_serve_quality", "Quality of the masks.", (), QUALITY),
 }
-"""What replicas report. Outside Ray, nothing happens (``run.metrics``)."""
+"""Metrics of the replicas. Outside Ray, nothing happens (``run.metrics``)."""
 
 
 @dataclass

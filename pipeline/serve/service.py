@@ -144,7 +144,7 @@ class Service:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether the current pass of a model takes longer than ``limits.item_s``."""
+        """Return whether the current pass of a model takes longer than ``limits.item_s``."""
         return self.stuck_s > self.limits.item_s
 
     @contextmanager

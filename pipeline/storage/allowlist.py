@@ -44,7 +44,7 @@ MAX_ORIGINS = 1000
 
 
 RETRY_ITEM = "add --retry item, too, to process it again"
-"""What else a run needs once items have failed because they were outside the roots."""
+"""Further advice for items that have failed because they were outside the roots."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Draw:
 
     @property
     def clear(self) -> bool:
-        """Whether frames are RGBA."""
+        """Return whether frames are RGBA."""
         return self.look == "cutout"
 
     def __call__(self, pixels: Pixels, mask: Mask) -> npt.NDArray[np.uint8]:

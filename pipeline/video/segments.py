@@ -122,7 +122,7 @@ class Window(NamedTuple):
     segment: int
     frames: list[Frame]
     ends: bool
-    """Whether the segment has all its frames with this window."""
+    """True if the segment has all its frames with this window."""
 
 
 def windows(frames: Iterable[Frame], per_segment: int, per_window: int, first: int = 0) -> Iterator[Window]:

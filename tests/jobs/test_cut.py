@@ -117,7 +117,7 @@ def test_stdin_is_limited(cut: Cut, monkeypatch: pytest.MonkeyPatch) -> None:
         (("photo-000.jpg", "--box", "[30,40,1,2]"), "has no area"),
         (("photo-000.jpg", "--box", "none"), "'none' is empty"),
         (("photo-000.jpg", "photo-001.jpg", "--point", "1,2"), "are for one picture"),
-        (("photo-000.jpg", "--point", "1,2", "--box", "1,2,30,40"), "--point already says where"),
+        (("photo-000.jpg", "--point", "1,2", "--box", "1,2,30,40"), "--point cannot be combined with --box or --label"),
         (("photo-000.jpg", "--point", "1"), "not two numbers"),
         (("photo-000.jpg", "--point", "a,b"), "not two numbers"),
         (("photo-000.jpg", "./photo-000.jpg"), "would both be written to photo-000-cutout.png"),

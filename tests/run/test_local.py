@@ -43,19 +43,6 @@ def go(tmp_path: Path, make_photos: Callable[..., list[Path]], fake_preset: str)
 
 
 @pytest.fixture
-def faults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path]:
-    """``faults(**faults)``: workers from now on have these faults (``faults/inject``). Returns the trace."""
-
-    def inject(**found: Any) -> Path:
-        trace = tmp_path / "trace"
-        monkeypatch.setenv("PYTHONPATH", f"{INJECT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-        monkeypatch.setenv("FAULTS", json.dumps(found | {"trace": str(trace)}))
-        return trace
-
-    return inject
-
-
-@pytest.fixture
 def marked(tmp_path: Path, go: Go) -> str:
     """The id of one more photo, in the middle, which the faults know."""
     note = PngImagePlugin.PngInfo()

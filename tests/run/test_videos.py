@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import sys
 import threading
@@ -220,22 +218,6 @@ def test_a_killed_worker_loses_nothing(go: Go, clips: Path, tmp_path: Path) -> N
     assert {row["video_facts"]["frames"] for row in rows_of(tmp_path / "out").values()} == {30}
     assert [counted(tmp_path / "out" / "cutouts" / f"{name}.webm") for name in "abc"] == [(30, 1)] * 3
     assert is_sound(tmp_path / "out")
-
-
-INJECT = Path(__file__).resolve().parents[1] / "faults" / "inject"
-
-
-@pytest.fixture
-def faults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path]:
-    """``faults(**faults)``: workers from now on have these faults (``faults/inject``). Returns the trace."""
-
-    def inject(**found: Any) -> Path:
-        trace = tmp_path / "trace"
-        monkeypatch.setenv("PYTHONPATH", f"{INJECT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-        monkeypatch.setenv("FAULTS", json.dumps(found | {"trace": str(trace)}))
-        return trace
-
-    return inject
 
 
 def test_a_crash_in_a_long_video_costs_a_segment(go: Go, clips: Path, tmp_path: Path, faults: Callable[..., Path]) -> None:

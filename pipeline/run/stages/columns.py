@@ -13,6 +13,8 @@ import pyarrow as pa
 from pipeline.errors import ItemError
 
 DETAIL_CHARS = 1000
+"""Length of ``error_detail``, at most. A message may name two long paths before its advice."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 

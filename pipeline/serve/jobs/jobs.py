@@ -48,7 +48,7 @@ class Jobs:
         self._own: dict[str, asyncio.subprocess.Process] = {}
         self._reaping: set[asyncio.Task[None]] = set()
         self._is_known = False
-        """Whether jobs of a service before this one, which may still run, were looked for."""
+        """True once the jobs that an earlier service may have left running were looked for."""
 
     @property
     def running(self) -> int:

@@ -39,7 +39,7 @@ class Allowed:
 
 @dataclass(frozen=True)
 class Offer:
-    """What jobs may use: the operator's settings.
+    """Settings of the operator: the places, presets and renditions that jobs may use.
 
     Attributes:
         read: Roots of manifests and pictures; web addresses are for pictures only.

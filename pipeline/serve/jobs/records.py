@@ -25,7 +25,7 @@ _ID = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[0-9a-f]{6}")
 
 
 class JobRecord(Stored):
-    """What was asked, and how it ended. The id is that of the run."""
+    """Record of a job: its request and its end. The id is that of the run."""
 
     id: str
     manifest: str
