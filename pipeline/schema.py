@@ -11,6 +11,9 @@ import pyarrow as pa
 STATUSES = ("ok", "review", "failed")
 """Values of the index column ``status``."""
 
+MAX_DETAIL = 1000
+"""Characters of ``error_detail``, at most. A message may name two long paths before its advice."""
+
 INDEX_VERSION = "2"
 """Stored in the Parquet metadata as ``matteline.index``. Raised when a column changes its meaning."""
 

@@ -13,7 +13,7 @@ from pipeline.manifest.manifest import Manifest, read
 from pipeline.manifest.tags import parse_tags
 from pipeline.output.index import read_index
 from pipeline.output.output import Output
-from pipeline.schema import carried_name
+from pipeline.schema import MAX_DETAIL, carried_name
 from pipeline.storage.files import Files
 
 
@@ -73,7 +73,7 @@ def _ground_truth_of(items: pa.Table, manifest: Manifest, truth: str, tags: str 
     uris = pc.if_else(pa.array(outside_roots), pa.scalar(None, pa.string()), uris)
     messages = [errors.get(row) for row in range(items.num_rows)]
     # The checks are those of images, so their messages begin with image_uri.
-    messages = [None if message is None else message.replace("image_uri", truth, 1)[:500] for message in messages]
+    messages = [None if message is None else message.replace("image_uri", truth, 1)[:MAX_DETAIL] for message in messages]
     cells = [[]] * items.num_rows if tags is None else [parse_tags(cell) for cell in items[carried_name(tags)].to_pylist()]
     return pa.table(
         {

@@ -17,7 +17,7 @@ from pipeline.manifest import boxes as box_columns
 from pipeline.manifest.boxes import Boxes
 from pipeline.manifest.names import NameTemplate, output_names
 from pipeline.manifest.videos import VIDEO_COLUMN, with_videos
-from pipeline.schema import ITEM, carried_name
+from pipeline.schema import ITEM, MAX_DETAIL, carried_name
 from pipeline.storage import uris
 from pipeline.storage.allowlist import RETRY_ITEM, AllowList, OutsideRoots
 
@@ -27,9 +27,6 @@ OWN_COLUMNS = ("image_uri", "item_id", "box", "boxes", *CORNERS)
 
 USUAL = Columns()
 """No column is chosen: all have their usual names."""
-
-MAX_DETAIL = 500
-"""Characters of ``error_detail``."""
 
 MAX_TEXT = 8192
 """Characters of an id and of an image's address, at most. S3 keys have 1,024 bytes, and servers refuse longer addresses."""

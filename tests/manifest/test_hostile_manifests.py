@@ -21,6 +21,7 @@ from pipeline.errors import ConfigError
 from pipeline.manifest.manifest import open_manifest, read, scan
 from pipeline.run.preflight import make_plan
 from pipeline.run.stages.decode import decode_batch
+from pipeline.schema import MAX_DETAIL
 from pipeline.storage.files import Files
 
 MakePhotos = Callable[..., list[Path]]
@@ -155,7 +156,7 @@ def check(rows: list[dict[str, Any]], addresses: list[str], good: int) -> None:
     for address, row in zip(addresses[good:], rows[good:], strict=True):
         assert row["error_code"] in ("item", "fetch"), (address[:200], row["error_code"])
         assert row["pixels"] is None and row["image_sha256"] is None
-        assert 0 < len(row["error_detail"]) <= 500
+        assert 0 < len(row["error_detail"]) <= MAX_DETAIL
         assert "pass-word" not in row["error_detail"]
 
 

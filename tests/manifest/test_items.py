@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError, ItemRefused
 from pipeline.manifest.items import clean_names, items, resolve_all, roles
-from pipeline.schema import ITEM
+from pipeline.schema import ITEM, MAX_DETAIL
 from pipeline.storage import uris
 from pipeline.storage.allowlist import AllowList
 
@@ -87,7 +87,7 @@ def test_corners_as_text() -> None:
 def test_error_details_are_truncated() -> None:
     (row,) = rows(image_uri=["a"], box=["9" * 5000])
     assert row["error_code"] == "item"
-    assert len(row["error_detail"]) <= 500
+    assert len(row["error_detail"]) <= MAX_DETAIL
 
 
 def test_carried_columns_are_cast_and_renamed_on_a_clash() -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.concurrency import map_ahead
 from pipeline.errors import DecodeError, FetchError
-from pipeline.run.stages.columns import DETAIL_CHARS, attempt, errors_of, pack, replace, unpack, with_errors
+from pipeline.run.stages.columns import attempt, errors_of, pack, replace, unpack, with_errors
+from pipeline.schema import MAX_DETAIL
 
 
 @given(st.lists(st.one_of(st.none(), st.tuples(st.integers(1, 9), st.integers(1, 9))), max_size=8), st.integers(0, 9))
@@ -53,13 +54,13 @@ def test_errors_are_written_once_and_kept() -> None:
     errors = errors_of(table)
 
     def fail() -> None:
-        raise DecodeError("x" * 2 * DETAIL_CHARS)
+        raise DecodeError("x" * 2 * MAX_DETAIL)
 
     assert [attempt(errors, row, fail) for row in range(3)] == [None, None, None]
     written = with_errors(table, errors)
     assert written["error_code"].to_pylist() == ["decode", "fetch", "decode"]
     assert written["error_detail"][1].as_py() == "as before"
-    assert len(written["error_detail"][0].as_py()) == DETAIL_CHARS
+    assert len(written["error_detail"][0].as_py()) == MAX_DETAIL
 
 
 def test_only_item_errors_are_caught() -> None:

@@ -11,9 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.errors import ItemError
-
-DETAIL_CHARS = 1000
-"""Length of ``error_detail``, at most. A message may name two long paths before its advice."""
+from pipeline.schema import MAX_DETAIL
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -73,7 +71,7 @@ def with_errors(table: pa.Table, errors: Sequence[ItemError | None]) -> pa.Table
     codes, details = table["error_code"].to_pylist(), table["error_detail"].to_pylist()
     for row, error in enumerate(errors):
         if error is not None and not isinstance(error, FailedBefore):
-            codes[row], details[row] = error.code, str(error)[:DETAIL_CHARS]
+            codes[row], details[row] = error.code, str(error)[:MAX_DETAIL]
     return replace(table, error_code=pa.array(codes, pa.string()), error_detail=pa.array(details, pa.string()))
 
 

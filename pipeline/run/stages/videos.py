@@ -26,11 +26,11 @@ from pipeline.output.overwrites import note_overwrites
 from pipeline.run.context import StageContext
 from pipeline.run.crash_ledger import IsolatedBatch, end_process
 from pipeline.run.metrics import WRITTEN
-from pipeline.run.stages.columns import DETAIL_CHARS, replace
+from pipeline.run.stages.columns import replace
 from pipeline.run.stages.commit import commit_batch, nothing_committed
 from pipeline.run.stages.segment import SegmentBatch
 from pipeline.run.stages.write import Row, index_table
-from pipeline.schema import INDEX, ITEM, SEGMENTS, TRAVELLING, index_schema
+from pipeline.schema import INDEX, ITEM, MAX_DETAIL, SEGMENTS, TRAVELLING, index_schema
 from pipeline.segmenter import Segmenter
 from pipeline.storage.uris import join, strip_signature
 from pipeline.types import Box
@@ -183,7 +183,7 @@ def _cut(
         try:
             isolated.run_one(0, lambda: _process(fact, result, prompt, segmenter, context, isolated, frames))
         except ItemError as failure:
-            error = {"error_code": failure.code, "error_detail": str(failure)[:DETAIL_CHARS]}
+            error = {"error_code": failure.code, "error_detail": str(failure)[:MAX_DETAIL]}
         except BrokenDevice:
             if context.ledger is None:
                 raise
