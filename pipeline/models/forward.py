@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline.config.recipe import Recipe
 from pipeline.models.devices import choose_device_type
+from pipeline.models.host_frames import check_frames
 
 Frames = npt.NDArray[np.uint8] | Tensor
 """A batch of model inputs: (N, S, S, 3) uint8 RGB, S = ``frame_px``; a tensor may be on the model's device already."""
@@ -42,11 +43,9 @@ def upload(frames: Frames, frame_px: int, device: torch.device) -> Tensor:
     """Copy frames to a device as (N, S, S, 3) uint8; to CUDA without waiting for the copy.
 
     Raises:
-        ValueError: The frames are not (N, ``frame_px``, ``frame_px``, 3) uint8: a bug of the caller.
+        ValueError: As ``check_frames``.
     """
-    dtype = str(frames.dtype).removeprefix("torch.")
-    if dtype != "uint8" or frames.ndim != 4 or not len(frames) or frames.shape[1:] != (frame_px, frame_px, 3):
-        raise ValueError(f"frames must be (N, {frame_px}, {frame_px}, 3) uint8, not {tuple(frames.shape)} {dtype}")
+    check_frames(frames, frame_px)
     return frames.to(device) if isinstance(frames, Tensor) else to_device(frames, device)
 
 

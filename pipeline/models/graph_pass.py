@@ -14,6 +14,7 @@ from pipeline.imaging.holes import fill_holes
 from pipeline.models.engines.forks import note_load
 from pipeline.models.engines.onnx import OnnxNetwork
 from pipeline.models.failures import segment_errors
+from pipeline.models.fake import FakeNetwork
 from pipeline.models.graphs.bundled import network_graph, of_frame
 from pipeline.models.graphs.graph import Graph, GraphRefiner
 from pipeline.models.host_frames import HostFrames
@@ -43,18 +44,8 @@ class GraphPass:
 
     def __init__(self, resolved: ResolvedRecipe, *, threads: int | None, engine: str) -> None:
         note_load()
-        recipe, graph = resolved.recipe, network_graph(resolved.recipe)
-        path = graph or resolved.weights
-        assert path is not None, "a recipe that runs in graphs has weights"
-        self.model = OnnxNetwork(
-            path,
-            recipe,
-            device="cpu",
-            threads=threads,
-            engine=engine,
-            bundled=graph is not None,
-            cache=cache_folder("graphs"),
-        )
+        recipe = resolved.recipe
+        self.model = _network(resolved, threads, engine)
         self.framing, self.fill = HostFrames(recipe), recipe.filled_share
         self.views = Views(recipe, HostFrames)
         # The network uses all threads for one image; what follows is done for several images at a time, each by one thread.
@@ -109,3 +100,13 @@ class GraphPass:
     def memory(self) -> dict[str, int]:
         """See ``Pass``."""
         return {}
+
+
+def _network(resolved: ResolvedRecipe, threads: int | None, engine: str) -> OnnxNetwork | FakeNetwork:
+    recipe, graph = resolved.recipe, network_graph(resolved.recipe)
+    if recipe.model == "fake":
+        return FakeNetwork(recipe.frame_px)
+    path = graph or resolved.weights
+    assert path is not None, "a recipe of any other model has weights"
+    bundled, cache = graph is not None, cache_folder("graphs")
+    return OnnxNetwork(path, recipe, device="cpu", threads=threads, engine=engine, bundled=bundled, cache=cache)

@@ -1,8 +1,9 @@
-"""Make frames and masks on the host."""
+"""Make and check frames, and make masks, on the host."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,17 @@ from pipeline.config.recipe import Recipe
 from pipeline.imaging.frame import Placement, make_frame, restore, to_mask
 from pipeline.models.refiners.refine_tiles import Refinement
 from pipeline.types import Alpha, Mask, Pixels
+
+
+def check_frames(frames: Any, side: int) -> None:
+    """Check that frames, an array or a tensor, are (N, side, side, 3) uint8.
+
+    Raises:
+        ValueError: They are not: a bug of the caller.
+    """
+    dtype = str(frames.dtype).removeprefix("torch.")
+    if dtype != "uint8" or frames.ndim != 4 or not len(frames) or frames.shape[1:] != (side, side, 3):
+        raise ValueError(f"frames must be (N, {side}, {side}, 3) uint8, not {tuple(frames.shape)} {dtype}")
 
 
 class HostFrames:

@@ -18,7 +18,7 @@ from pipeline.models.engines.onnx import OnnxNetwork
 from pipeline.models.engines.onnx_model import OnnxModel
 from pipeline.models.engines.openvino import check_engine, choose_engine
 from pipeline.models.failures import segment_errors
-from pipeline.models.fake import FakeModel
+from pipeline.models.fake_model import FakeModel
 from pipeline.models.forward import Frames, Normalise, choose_device, to_logits
 from pipeline.models.mvanet.checkpoint import load_mvanet, recognise
 from pipeline.models.mvanet.network import FRAME_STEP_PX

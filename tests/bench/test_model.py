@@ -19,7 +19,7 @@ from pipeline.bench.dummy_weights import LAYOUT_OF, write_dummy_weights
 from pipeline.bench.model import flop_per_item, measure_model
 from pipeline.bench.transfers import measure_transfers
 from pipeline.config.presets import load_preset, preset_names
-from pipeline.models.fake import FakeModel
+from pipeline.models.fake_model import FakeModel
 from pipeline.models.load import load_model
 from pipeline.models.mvanet.checkpoint import LAYOUTS, recognise
 from pipeline.models.resample import DeviceFrames
@@ -84,7 +84,7 @@ def test_a_mode_that_fails_is_logged_and_skipped(
 
 
 def test_the_transfers_are_measured(fake_preset: str) -> None:
-    segmenter = Segmenter(fake_preset)
+    segmenter = Segmenter(fake_preset, engine="torch")
     segmenter.batch, segmenter.run_pass.framing = 2, DeviceFrames(segmenter.recipe, CPU)
     found = measure_transfers(segmenter, 0.0, (300, 400))
     assert (found.width, found.height, found.batch) == (400, 300, 2)

@@ -20,7 +20,8 @@ from pipeline.models import load
 from pipeline.models.engines import openvino
 from pipeline.models.engines.openvino import choose_engine
 from pipeline.models.failures import BrokenDevice
-from pipeline.models.fake import SOFTNESS, THRESHOLD, FakeModel
+from pipeline.models.fake import SOFTNESS, THRESHOLD, FakeNetwork
+from pipeline.models.fake_model import FakeModel
 from pipeline.models.forward import Normalise, choose_device, to_logits
 from pipeline.models.load import MvanetModel, check_weights, load_model, resolve_precision
 from pipeline.models.mvanet.network import BEN2, MVANET
@@ -111,8 +112,9 @@ def test_read_only_frames_cause_no_warning_and_are_not_changed(recipe: Any) -> N
     ],
 )
 def test_frames_of_another_shape_or_type_raise_value_error(frames: Any) -> None:
-    with pytest.raises(ValueError, match=r"frames must be \(N, 128, 128, 3\) uint8"):
-        FakeModel(128, CPU)(frames)
+    for model in (FakeModel(128, CPU), FakeNetwork(128)):
+        with pytest.raises(ValueError, match=r"frames must be \(N, 128, 128, 3\) uint8"):
+            model(frames)
 
 
 def test_to_logits_inverts_probabilities() -> None:
@@ -138,6 +140,7 @@ def test_the_fake_finds_pixels_that_differ_from_the_border(recipe: Any) -> None:
     luminance = (0.299 * 200 + 0.587 * 30 + 0.114 * 40) / 255
     assert logits[0, 20, 30].item() == pytest.approx((230 / 255 - luminance - THRESHOLD) / SOFTNESS, abs=1e-3)
     torch.testing.assert_close(torch.cat([model(frame[None]) for frame in frames]), logits)
+    torch.testing.assert_close(torch.from_numpy(FakeNetwork(64)(frames)), logits, atol=1e-4, rtol=0)
 
 
 @no_gpu

@@ -22,6 +22,7 @@ from pipeline.models.engines.openvino import OpenVinoFile, choose_engine
 from pipeline.models.engines.ort import CUDA, RUN_ERRORS, has_cuda_provider, session_options
 from pipeline.models.failures import first_line
 from pipeline.models.heads import read_head
+from pipeline.models.host_frames import check_frames
 from pipeline.storage.weights_cache import file_sha256
 
 Images = npt.NDArray[np.floating[Any]]
@@ -140,11 +141,9 @@ class Normalise:
         """Return (x - mean) / std as (N, 3, S, S) float32, where x is divided by 255 or by each frame's maximum.
 
         Raises:
-            ValueError: The frames are not (N, ``frame_px``, ``frame_px``, 3) uint8: a bug of the caller.
+            ValueError: As ``check_frames``.
         """
-        side = self.frame_px
-        if frames.dtype != np.uint8 or frames.ndim != 4 or not len(frames) or frames.shape[1:] != (side, side, 3):
-            raise ValueError(f"frames must be (N, {side}, {side}, 3) uint8, not {frames.shape} {frames.dtype}")
+        check_frames(frames, self.frame_px)
         x = np.ascontiguousarray(frames.transpose(0, 3, 1, 2)).astype(np.float32)
         # A black frame has the maximum 0, and stays black.
         x /= np.maximum(x.max((1, 2, 3), keepdims=True), 1) if self.scale == "max" else np.float32(255)

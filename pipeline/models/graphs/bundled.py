@@ -68,4 +68,4 @@ def runs_in_graphs(recipe: Recipe, device: str, engine: str) -> bool:
     ):
         return False
     refiner_has_graph = recipe.refiner != "cgm" or recipe.refiner_weights_sha256 == CGM_SHA256
-    return refiner_has_graph and (recipe.model == "onnx" or network_graph(recipe) is not None)
+    return refiner_has_graph and (recipe.model != "mvanet" or network_graph(recipe) is not None)

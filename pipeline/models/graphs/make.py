@@ -42,8 +42,8 @@ OPSET = 20
 
 LITE, LITE_PX = WEIGHTS / "mvanet-lite.safetensors", 512
 
-FRAMES_PX = (320, 512, 1024)
-"""Sides of the frames of bundled presets."""
+FRAMES_PX = (64, 320, 512, 1024)
+"""Sides of the frames of the tests' presets (64) and of bundled ones."""
 
 CPU = torch.device("cpu")
 

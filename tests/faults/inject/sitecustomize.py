@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import wrapt
 
 FAULTS = json.loads(os.environ.get("FAULTS", "{}"))
@@ -41,15 +42,15 @@ def misbehave() -> None:
 
 
 def in_model(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Around the step that every forward pass of the fake model begins with; ``args[0]``: (N, S, S, 3) uint8 frames."""
-    import torch
-
-    frames = args[0]
+    """Wrap the fake model's forward pass; ``args[0]``: frames (N, S, S, 3) float32 in 0..255."""
+    frames = np.asarray(args[0], np.uint8)
     marked = any(tuple(frame[0, 0]) == MARK for frame in frames) and frames.shape[1] == FAULTS.get("side", frames.shape[1])
     if marked and FAULTS.get("where") == "segment":
         misbehave()
     if (marked and FAULTS.get("marked") == "memory") or len(frames) > FAULTS.get("most", len(frames)):
         note(f"memory {len(frames)}\n")
+        import torch
+
         raise torch.OutOfMemoryError("injected: out of memory")
     time.sleep(FAULTS.get("sleep_s", 0) * len(frames))
     where = f"{len(frames)} {time.time():.2f} {os.getpid()} {os.environ.get('MACHINE', '-')}"
@@ -78,7 +79,7 @@ def note(text: str) -> None:
 
 
 if FAULTS:
-    wrapt.when_imported("pipeline.models.fake")(lambda module: wrapt.wrap_function_wrapper(module, "upload", in_model))
+    wrapt.when_imported("pipeline.models.fake")(lambda module: wrapt.wrap_function_wrapper(module, "fake_logits", in_model))
     wrapt.when_imported("pipeline.imaging.decode")(lambda module: wrapt.wrap_function_wrapper(module, "decode", in_decode))
 if "full" in FAULTS:
     for name in ("write", "create"):

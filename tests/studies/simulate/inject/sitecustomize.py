@@ -30,7 +30,7 @@ def in_decode(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def in_model(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Wrap the first step of the fake model's forward pass; ``args[0]``: frames (N, S, S, 3) uint8."""
+    """Wrap the first step of the fake model's forward pass; ``args[0]``: frames (N, S, S, 3)."""
     time.sleep(pace()["model_s"] * len(args[0]))
     return wrapped(*args, **kwargs)
 
@@ -43,5 +43,5 @@ def in_finish(wrapped: Any, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 
 if "PACE" in os.environ:
     wrapt.when_imported("pipeline.imaging.decode")(lambda module: wrapt.wrap_function_wrapper(module, "decode", in_decode))
-    wrapt.when_imported("pipeline.models.fake")(lambda module: wrapt.wrap_function_wrapper(module, "upload", in_model))
+    wrapt.when_imported("pipeline.models.fake")(lambda module: wrapt.wrap_function_wrapper(module, "fake_logits", in_model))
     wrapt.when_imported("pipeline.run.stages.write")(lambda module: wrapt.wrap_function_wrapper(module, "_encode", in_finish))
