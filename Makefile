@@ -114,7 +114,7 @@ serve-check: .venv/dev ## measure a service: speed, memory, FILES (10000) hostil
 
 comfyui-check: ## run the nodes of infra/comfyui in ComfyUI itself, a checkout in COMFYUI=/path/to/ComfyUI, without a GPU; pictures in out/comfyui; 2 minutes
 	@if [ -f "$(COMFYUI)/main.py" ]; then $(MAKE) --no-print-directory comfyui-run; \
-	else echo "Nothing was checked: make comfyui-check wants a checkout of ComfyUI; name it: make comfyui-check COMFYUI=/path/to/ComfyUI"; fi
+	else echo "make comfyui-check wants a checkout of ComfyUI; name it: make comfyui-check COMFYUI=/path/to/ComfyUI"; exit 2; fi
 
 comfyui-run: .venv/comfyui
 	COMFYUI="$(abspath $(COMFYUI))" COMFYUI_PYTHON="$(abspath .venv/comfyui/bin/python)" $(BIN)/python -m pytest -rs -m study --tb=short tests/studies/comfyui

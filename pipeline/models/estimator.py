@@ -8,19 +8,17 @@ follow from the averages. Only the layers after the backbone are trained (``pipe
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from pipeline.config.recipe import ESTIMATOR_SHA256
-from pipeline.models.engines.convert import OpenVinoModel
-from pipeline.models.engines.openvino import has_openvino
 from pipeline.models.forward import Frames
+from pipeline.models.graphs.graph import Graph
 from pipeline.models.tensors import load_tensors, open_matching
 from pipeline.paths import WEIGHTS
 
@@ -37,14 +35,14 @@ OUTPUTS = 3
 """Logits of the Dice, of P(Dice ≥ 0.9) and of P(Dice ≥ 0.95)."""
 
 Predict = Callable[[Tensor], Tensor]
-"""Maps ``make_input``'s (N, 4, SIDE_PX, SIDE_PX) to (N, OUTPUTS) logits."""
+"""Maps ``make_input``'s (N, 4, SIDE_PX, SIDE_PX) to the expected Dice, (N,) float32 in [0, 1]."""
 
 
 class Estimator(nn.Module):
     """The network."""
 
     def __init__(self) -> None:
-        import timm  # takes two seconds, and is not needed with a cached graph
+        import timm  # takes two seconds, and is not needed on a CPU
 
         super().__init__()
         backbone: Any = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3))
@@ -82,7 +80,7 @@ def load_network(path: Path = BUNDLED) -> Estimator:
     """Load the network for inference in PyTorch on the CPU.
 
     Raises:
-        WeightsError: As ``load_estimator``.
+        WeightsError: Not a weights file, not this network's, or with numbers that are not finite.
     """
     network = Estimator()
     tensors = open_matching(path, network, "the estimator", "install the package again")
@@ -90,22 +88,17 @@ def load_network(path: Path = BUNDLED) -> Estimator:
     return network.eval().requires_grad_(False)
 
 
-def load_estimator(device: torch.device, *, threads: int | None, cache: Path | None, path: Path = BUNDLED) -> Predict:
-    """Load the network: in OpenVINO on a CPU where it is installed, else in PyTorch.
-
-    Args:
-        device: The device of the model's maps.
-        threads: As for ``OpenVinoModel``.
-        cache: As for ``OpenVinoModel``.
-        path: The weights file.
+def load_estimator(device: torch.device) -> Predict:
+    """Load the estimator: on a CPU the prebuilt graph, else the network in PyTorch.
 
     Raises:
-        WeightsError: Not a weights file, not this network's, or with numbers that are not finite.
+        WeightsError: As ``load_network``.
     """
-    build = functools.partial(load_network, path)
-    if device.type == "cpu" and has_openvino():
-        return OpenVinoModel(build, ESTIMATOR_SHA256, SIDE_PX, "fp32", threads=threads, cache=cache, channels=4)
-    return build().to(device).to(memory_format=torch.channels_last)
+    if device.type == "cpu":
+        graph = Graph("estimator.onnx", 1)
+        return lambda x: torch.from_numpy(np.concatenate([graph(one[None])[0] for one in x.numpy()]))
+    network = load_network().to(device).to(memory_format=torch.channels_last)
+    return lambda x: combine_logits(network(x))
 
 
 def make_input(p: Tensor, frames: Frames) -> Tensor:
@@ -130,14 +123,14 @@ def _reduce(planes: Tensor) -> Tensor:
 
 
 def expected_dice(predict: Predict, p: Tensor, frames: Frames) -> Tensor:
-    """Return the geometric mean of the network's three predictions, (N,) float32 in [0, 1].
-
-    It ranks masks better than the predicted Dice alone: a bad mask may have a Dice of 0.6, but surely no good one.
-    """
+    """Return the expected Dice of masks, (N,) float32 in [0, 1]; arguments as for ``make_input``."""
     with torch.inference_mode():
-        return combine_logits(predict(make_input(p, frames)))
+        return predict(make_input(p, frames))
 
 
 def combine_logits(logits: Tensor) -> Tensor:
-    """Reduce (N, OUTPUTS) logits to the geometric mean of their sigmoids, (N,) in [0, 1]."""
+    """Reduce (N, OUTPUTS) logits to the geometric mean of their sigmoids, (N,) in [0, 1].
+
+    It ranks masks better than the predicted Dice alone: a bad mask may have a Dice of 0.6, but surely no good one.
+    """
     return F.logsigmoid(logits).mean(1).exp()

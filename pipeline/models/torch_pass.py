@@ -35,14 +35,14 @@ class TorchPass:
     """A ``Pass`` in PyTorch; arguments: see ``load_pass``."""
 
     def __init__(self, resolved: ResolvedRecipe, *, device: str, threads: int | None, engine: str) -> None:
-        self.recipe, cache = resolved.recipe, cache_folder("graphs")
+        self.recipe = resolved.recipe
         self.model: Model = load_model(
-            self.recipe, resolved.weights, device=device, threads=threads, engine=engine, cache=cache
+            self.recipe, resolved.weights, device=device, threads=threads, engine=engine, cache=cache_folder("graphs")
         )
         self._device = chosen = self.model.device
         self.device = chosen.type
         self.refiner = load_refiner(self.recipe, resolved.refiner_weights, chosen)
-        self.estimator = load_estimator(chosen, threads=threads, cache=cache) if self.recipe.estimate else None
+        self.estimator = load_estimator(chosen) if self.recipe.estimate else None
         self.framing = self._framing_of(self.recipe)
         on_device = functools.partial(to_device, device=chosen)
         share_index: Share = on_device if isinstance(self.framing, DeviceFrames) else np.asarray

@@ -10,9 +10,16 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.config.recipe import ESTIMATOR_SHA256
 from pipeline.errors import WeightsError
-from pipeline.models.engines.openvino import has_openvino
-from pipeline.models.estimator import BUNDLED, SIDE_PX, Estimator, expected_dice, load_estimator, make_input
-from pipeline.storage.weights_cache import cache_folder
+from pipeline.models.estimator import (
+    BUNDLED,
+    SIDE_PX,
+    Predict,
+    combine_logits,
+    expected_dice,
+    load_estimator,
+    load_network,
+    make_input,
+)
 
 CPU = torch.device("cpu")
 S = 320
@@ -32,11 +39,10 @@ def photo(p: torch.Tensor) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def network() -> Estimator:
+def network() -> Predict:
     """Provide the network with the bundled weights, in PyTorch."""
-    network = Estimator()
-    network.load_state_dict({key: value.float() for key, value in load_file(BUNDLED).items()}, strict=False)
-    return network.eval().requires_grad_(False)
+    network = load_network()
+    return lambda x: combine_logits(network(x))
 
 
 def test_the_bundled_weights_are_the_pinned_ones_and_small() -> None:
@@ -56,7 +62,7 @@ def test_the_input_has_colours_and_the_map() -> None:
 
 
 @pytest.mark.parametrize("side", [128, 512, 1024])
-def test_frames_of_any_size_have_the_same_score(side: int, network: Estimator) -> None:
+def test_frames_of_any_size_have_the_same_score(side: int, network: Predict) -> None:
     p = torch.nn.functional.interpolate(disc()[None, None], size=(side, side), mode="bilinear")[0]
     frame = torch.nn.functional.interpolate(
         torch.from_numpy(photo(disc())).permute(2, 0, 1)[None].float(), size=(side, side), mode="bilinear"
@@ -66,7 +72,7 @@ def test_frames_of_any_size_have_the_same_score(side: int, network: Estimator) -
     assert float(expected_dice(network, p, frames)) == pytest.approx(float(expected), abs=0.1)
 
 
-def test_a_good_mask_scores_higher_than_a_bad_one(network: Estimator) -> None:
+def test_a_good_mask_scores_higher_than_a_bad_one(network: Predict) -> None:
     """Bad masks: inverted, half missing, beside the object."""
     p, frames = disc(), photo(disc())
     halved = p.clone()
@@ -76,17 +82,16 @@ def test_a_good_mask_scores_higher_than_a_bad_one(network: Estimator) -> None:
     assert max(scores[1:]) < scores[0] - 0.3
 
 
-def test_a_batch_equals_its_items(network: Estimator) -> None:
+def test_a_batch_equals_its_items(network: Predict) -> None:
     maps, frames = torch.stack([disc(), disc(100), 1 - disc()]), np.stack([photo(disc())] * 3)
     alone = torch.cat([expected_dice(network, maps[[row]], frames[[row]]) for row in range(3)])
     torch.testing.assert_close(expected_dice(network, maps, frames), alone, atol=1e-5, rtol=0)
 
 
-@pytest.mark.skipif(not has_openvino(), reason="OpenVINO is not installed")
-def test_openvino_predicts_the_same(network: Estimator) -> None:
-    compiled = load_estimator(CPU, threads=1, cache=cache_folder("graphs"))
+def test_the_graph_predicts_the_same(network: Predict) -> None:
+    graph = load_estimator(CPU)
     maps, frames = torch.stack([disc(), disc(100)]), np.stack([photo(disc())] * 2)
-    torch.testing.assert_close(expected_dice(compiled, maps, frames), expected_dice(network, maps, frames), atol=1e-4, rtol=0)
+    torch.testing.assert_close(expected_dice(graph, maps, frames), expected_dice(network, maps, frames), atol=1e-5, rtol=0)
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:
@@ -94,4 +99,4 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
     tensors["head.1.weight"] = tensors["head.1.weight"][:, :5].contiguous()
     save_file(tensors, tmp_path / "other.safetensors")
     with pytest.raises(WeightsError, match="does not hold weights of the estimator: head.1.weight"):
-        load_estimator(CPU, threads=1, cache=None, path=tmp_path / "other.safetensors")
+        load_network(tmp_path / "other.safetensors")

@@ -117,14 +117,14 @@ def test_the_cache_has_one_graph_per_weights_and_shape(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("changed", ["GRAPH_VERSION", "openvino", "torch", "timm"])
 def test_another_version_has_another_graph(changed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = graph_name("a" * 64, (3, SIDE))
-    assert before == graph_name("a" * 64, (3, SIDE))
+    before = graph_name("a" * 64, SIDE)
+    assert before == graph_name("a" * 64, SIDE)
     if changed == "GRAPH_VERSION":
         monkeypatch.setattr(convert, changed, convert.GRAPH_VERSION + 1)
     else:
         versions = convert.version
         monkeypatch.setattr(convert, "version", lambda library: "0.0" if library == changed else versions(library))
-    assert graph_name("a" * 64, (3, SIDE)) != before
+    assert graph_name("a" * 64, SIDE) != before
 
 
 def test_a_model_works_without_a_writable_cache(tmp_path: Path) -> None:

@@ -40,7 +40,6 @@ class OpenVinoModel:
         precision: ``fp32`` or ``bf16`` (matrix products, convolutions and everything between them).
         threads: Threads per forward pass; default: all cores.
         cache: Folder of cached graphs; None: no cache.
-        channels: Channels of the input.
 
     Raises:
         ConfigError: bf16 on a CPU without bf16 instructions.
@@ -55,48 +54,47 @@ class OpenVinoModel:
         *,
         threads: int | None,
         cache: Path | None,
-        channels: int = 3,
     ) -> None:
         if precision == "bf16" and not has_bf16():
             raise ConfigError("this machine's CPU has no bf16 instructions; use recipe.precision=fp32, or other machines")
-        graph = _load_graph(build, weights_sha256, (channels, frame_px), cache)
+        graph = _load_graph(build, weights_sha256, frame_px, cache)
         self.infer = Inference(compile_graph(graph, precision, threads))
         if cache is not None:
             _drop_mapped_pages(cache)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Map (N, C, S, S) float32 to the network's output, float32."""
+        """Map (N, 3, S, S) float32 to the network's output, float32."""
         outputs = [self.infer(image[None].contiguous().numpy()) for image in x]
         return torch.cat([torch.from_numpy(output) for output in outputs])
 
 
-def _load_graph(build: Callable[[], nn.Module], weights_sha256: str, shape: tuple[int, int], cache: Path | None) -> Any:
+def _load_graph(build: Callable[[], nn.Module], weights_sha256: str, frame_px: int, cache: Path | None) -> Any:
     """Read the graph from the cache, or convert it."""
     if cache is None:
-        return convert(build(), *shape)
-    folder = cached(cache, graph_name(weights_sha256, shape), lambda folder: _make(build, shape, folder))
-    return convert(build(), *shape) if folder is None else core().read_model(folder / "graph.xml")
+        return convert(build(), frame_px)
+    folder = cached(cache, graph_name(weights_sha256, frame_px), lambda folder: _make(build, frame_px, folder))
+    return convert(build(), frame_px) if folder is None else core().read_model(folder / "graph.xml")
 
 
-def graph_name(weights_sha256: str, shape: tuple[int, int]) -> str:
-    """Hash everything that a graph depends on: weights, input shape, graph version and the versions of the libraries."""
+def graph_name(weights_sha256: str, frame_px: int) -> str:
+    """Hash everything that a graph depends on: weights, frame size, graph version and the versions of the libraries."""
     versions = " ".join(f"{library} {version(library)}" for library in ("openvino", "torch", "timm"))
-    return hashlib.sha256(f"{weights_sha256} {shape} {GRAPH_VERSION} {versions}".encode()).hexdigest()[:24]
+    return hashlib.sha256(f"{weights_sha256} {frame_px} {GRAPH_VERSION} {versions}".encode()).hexdigest()[:24]
 
 
-def convert(network: nn.Module, channels: int, frame_px: int) -> Any:
-    """Convert a network to OpenVINO's model for one frame (1, C, S, S) in float32."""
+def convert(network: nn.Module, frame_px: int) -> Any:
+    """Convert a network to OpenVINO's model for one frame (1, 3, S, S) in float32."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
     from openvino.passes import ConstantFolding, Manager
 
     with torch.inference_mode(False):
-        exported = torch.export.export(network, (torch.zeros(1, channels, frame_px, frame_px),))
+        exported = torch.export.export(network, (torch.zeros(1, 3, frame_px, frame_px),))
         with mute_warnings():  # of operations that the decoder's own table lacks, without effect
             decoder = TorchFXPythonDecoder.from_exported_program(exported)
         frontend = FrontEndManager().load_by_framework("pytorch")
         model = frontend.convert(frontend.load(decoder))
-    model.reshape([1, channels, frame_px, frame_px])  # with the frontend's dynamic shape, memory could not be planned
+    model.reshape([1, 3, frame_px, frame_px])  # with the frontend's dynamic shape, memory could not be planned
     passes = Manager()
     passes.register_pass(ConstantFolding())  # once here, not in the memory of every process that reads the graph
     passes.run_passes(model)
@@ -129,9 +127,9 @@ def _drop_mapped_pages(folder: Path) -> None:
                 madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
 
 
-def _make(build: Callable[[], nn.Module], shape: tuple[int, int], folder: Path) -> None:
+def _make(build: Callable[[], nn.Module], frame_px: int, folder: Path) -> None:
     import openvino
 
     with waiting_for("making the network's graph for this CPU: about 20 s for BEN2, once per weights and machine"):
-        openvino.save_model(convert(build(), *shape), folder / "graph.xml", compress_to_fp16=False)
+        openvino.save_model(convert(build(), frame_px), folder / "graph.xml", compress_to_fp16=False)
     gc.collect()
