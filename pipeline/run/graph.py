@@ -38,8 +38,8 @@ CALLS_PER_GPU = 2
 calls the model from one thread of its process only, as deadlines need."""
 
 
-MIN_SHARD_BLOCKS, SHARD_BLOCKS_PER_ACTOR = 4_000, 128
-"""Blocks of items per dataset. Ray Data keeps 60 KB per block in the driver until its dataset ends: 0.25 GB for 4,000 blocks.
+MIN_SHARD_BLOCKS, SHARD_BLOCKS_PER_ACTOR = 1_000, 128
+"""Blocks of items per dataset. Ray Data keeps 60 KB per block in the driver until its dataset ends: 60 MB for 1,000 blocks.
 Between two datasets the actors start anew, so a dataset is long: 128 blocks of 256 items, at ten items per second, take an
 actor 50 minutes."""
 
