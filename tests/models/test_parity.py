@@ -74,6 +74,9 @@ def test_a_batch_equals_its_images(golden: Any, recipe: Any, loaded: Any, photo_
     )
 
 
+@pytest.mark.parametrize(
+    "golden", ["ben2", *(pytest.param(name, marks=pytest.mark.study) for name in ("mvanet", "finegrain"))], indirect=True
+)
 def test_full_size(golden: Any, recipe: Any, loaded: Any, bars: Any) -> None:
     """Compare alpha (BEN2) or logits (the others) with the published code's, and BEN2's features of every view."""
     assert recognise(golden.path) == golden.layout

@@ -160,21 +160,20 @@ def test_a_long_manifest_is_several_shards(
     assert len(list(shards(plan, replace(POOL, max_actors=1_000)))) == 1, "more actors need more blocks"
 
 
-@pytest.mark.parametrize("blocks", [1, 6])
 def test_every_item_is_in_one_dataset(
-    blocks: int, tmp_path: Path, make_photos: MakePhotos, fake_preset: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_photos: MakePhotos, fake_preset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The manifest is a single fragment, so its items are divided by their ids."""
     photos = make_photos(tmp_path / "photos", 11)
     (tmp_path / "one.csv").write_text("\n".join(["image_uri", *map(str, photos)]))
     where = {"manifest": str(tmp_path / "one.csv"), "output": str(tmp_path / "out"), "preset": fake_preset}
     plan = make_plan(load_job(**where, overrides=["compute.rows_per_block=1"]), Files())
-    monkeypatch.setattr("pipeline.run.graph.MIN_SHARD_BLOCKS", blocks)
+    monkeypatch.setattr("pipeline.run.graph.MIN_SHARD_BLOCKS", 4)
     monkeypatch.setattr("pipeline.run.graph.SHARD_BLOCKS_PER_ACTOR", 1)
     datasets = []
     monkeypatch.setattr("pipeline.run.graph.graph", lambda *given: datasets.append(graph(*given)) or datasets[-1])
     list(execute(plan, POOL, "run", RunCounters(11)))
-    assert len(datasets) == -(-11 // blocks)
+    assert len(datasets) == 3
     rows = read_index(plan.output.folder)
     assert sorted(row["image_uri"] for row in rows) == sorted(map(str, photos))
     assert {row["status"] for row in rows} <= {"ok", "review"}

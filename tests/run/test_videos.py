@@ -414,6 +414,7 @@ def test_masks_that_were_found_ahead_are_used(
     assert not list(Path(layout.kept_masks("long")).glob("*")) and not context.ledger.started
 
 
+@pytest.mark.study  # by "make faults": it takes a minute
 @pytest.mark.usefixtures("ray_session")
 def test_actors_share_a_long_video(go: Go, clips: Path, tmp_path: Path) -> None:
     count = 2 * SEGMENTS_PER_STRETCH * SEGMENT_FRAMES + 30
