@@ -7,11 +7,13 @@ import re
 from array import array
 from collections.abc import Iterable
 from hashlib import blake2b
+from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError
+from pipeline.storage.members import Cell, parse_member
 from pipeline.storage.object_names import collision_key, cut_name, object_name
 
 _Keys = npt.NDArray[np.uint64]
@@ -23,9 +25,21 @@ _FILE_SUFFIX = re.compile(r"\.(?=(?:txt|tif|gif|bmp|avif|heic)/)", re.IGNORECASE
 def image_path(uri: str, base: str | None) -> str:
     """Return an image's path below the manifest's folder; for an image elsewhere, with its bucket or host in front.
 
+    The file of a picture in a tar archive or in a Parquet file counts as a folder, without its suffix.
+
     >>> image_path("/shop/photos/shelf/a.JPG", "/shop/photos")
     'shelf/a.JPG'
+    >>> image_path("/shop/00000.tar#offset=0&size=99&name=a.jpg", "/shop")
+    '00000/a.jpg'
+    >>> image_path("/shop/train.parquet#row=17&column=image", "/shop")
+    'train/17'
     """
+    member = parse_member(uri)
+    if member is not None:
+        file = image_path(member.container, base)
+        folder = file.removesuffix(PurePosixPath(file).suffix)
+        name = str(member.row) if isinstance(member, Cell) else member.name
+        return "/".join([folder, *(part for part in name.split("/") if part not in ("", ".", ".."))])
     inside = f"{base.rstrip('/')}/" if base is not None else ""
     if inside and uri.startswith(inside):
         return uri.removeprefix(inside).lstrip("/")

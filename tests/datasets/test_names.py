@@ -64,6 +64,10 @@ def test_images_of_one_path_have_names_by_their_addresses() -> None:
         ("https://host/i?id=7", "s3://bucket", "host/i?id=7"),
         ("/shop/a.jpg", None, "shop/a.jpg"),
         ("/shop/a.jpg", "/", "shop/a.jpg"),
+        ("s3://bucket/in/00000.tar#offset=0&size=9&name=a.jpg", "s3://bucket/in", "00000/a.jpg"),
+        ("/shop/x.tar#offset=0&size=9&name=..%2F..%2Fetc%2F.%2Fa.jpg", "/shop", "x/etc/a.jpg"),
+        ("/shop/train.parquet#row=17&column=image", "/shop", "train/17"),
+        ("/shop/a.jpg#row=1", "/shop", "a.jpg#row=1"),
     ],
 )
 def test_a_path_does_not_depend_on_other_images(uri: str, base: str | None, path: str) -> None:
