@@ -103,6 +103,7 @@ report-demo: demo .venv/dev ## check the demo's report page in Chromium: speed, 
 	$(BIN)/python -m pytest -s -m study --tb=short tests/studies/report
 
 serve-check: .venv/dev ## measure a service: speed, memory, FILES (10000) hostile files, a soak of REQUESTS (20000), its page in Chromium; screenshots in out/serve; two hours
+	$(BIN)/pip install --quiet -c requirements.lock -e '.[rayserve]'  # the service under Ray Serve
 	DATA=$(abspath $(DATA)) FILES=$(FILES) REQUESTS=$(REQUESTS) $(BIN)/python -m pytest -s -m study --tb=short tests/studies/serve
 
 .venv/comfyui: .venv/dev  # what ComfyUI needs besides ours, on top of it
