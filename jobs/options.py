@@ -88,7 +88,7 @@ Label = Annotated[
         "--label",
         metavar="NAME",
         help='Cut out the object of this name, e.g. "potted plant", found by a detector (recipe.detector). Repeatable: any of '
-        "the names. auto: the salient object, as without this option.",
+        "the names. Those of `matteline models --names` need no download. auto: the salient object, as without this option.",
     ),
 ]
 AllowRoot = Annotated[

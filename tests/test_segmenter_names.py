@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline import Segmenter
 from pipeline.errors import ConfigError, PromptError
 from pipeline.models.detectors.detector import Detection
+from pipeline.paths import EXAMPLES
+from pipeline.types import Box
 
 Make = Callable[..., Segmenter]
 
@@ -104,4 +107,32 @@ def test_without_a_detector_the_default_one_is_asked_for(fake_preset: str, monke
     segmenter = Segmenter(fake_preset, device="cpu")
     assert segmenter(picture()).detection is None
     with pytest.raises(ConfigError, match=r"pip install 'matteline\[names\]'"):
-        segmenter(picture(), label="cup")
+        segmenter(picture(), label="red cup")
+
+
+def test_without_a_detector_common_names_work_at_once(fake_preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The box reaches past the photo's edge, and is clipped to it."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    segmenter = Segmenter(fake_preset, device="cpu")
+    cat, birds = (Image.open(EXAMPLES / name).convert("RGB") for name in ("cat.jpg", "osprey.jpg"))
+    found = segmenter(cat, label=["dog", "Cat"]).detection
+    assert found is not None
+    assert (found.label, found.box.y0) == ("Cat", 0)
+    all_birds = segmenter.finder.all([np.asarray(birds)], [("bird",)])[0]
+    assert isinstance(all_birds, list)
+    assert {one.box.x1 >= birds.width for one in all_birds} == {False, True}
+    assert max(one.box.x1 for one in all_birds) == birds.width
+    with pytest.raises(PromptError, match=r"no 'toaster' was found with a score above 0\.25"):
+        segmenter(cat, label="toaster")
+
+
+def test_many_with_the_bundled_detector(fake_preset: str) -> None:
+    segmenter = Segmenter(fake_preset, detector={"preset": "nanodet", "many": "union"}, device="cpu")
+    photo = np.asarray(Image.open(EXAMPLES / "osprey.jpg"))
+    (found,) = segmenter.finder.all([photo], [("bird",)])
+    assert isinstance(found, list) and len(found) > 1
+    corners = np.array([one.box for one in found])
+    union = found[0]._replace(box=Box(*corners[:, :2].min(0).tolist(), *corners[:, 2:].max(0).tolist()))
+    assert segmenter(photo, label="bird").detection == union
+    with pytest.raises(PromptError, match="'teapot' is none of the 80 names"):
+        segmenter(photo, label="teapot")

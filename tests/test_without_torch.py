@@ -50,6 +50,7 @@ for name, arguments in {
     "verify": ["verify", "out"],
     "dataset": ["dataset", "out", "--coco", "coco.json", "--yolo", "yolo", "--parquet", "hub"],
     "cut": ["cut", "photos/photo-000.jpg", "-o", "cut.png"],
+    "cut by name": ["cut", "examples/cat.jpg", "--label", "cat", "-o", "cat.png"],
 }.items():
     code = command(*arguments)
     found[name] = [code, heavy()]

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.config.common_names import class_of
 from pipeline.config.sections import Section, build, bundled_file, bundled_names, from_beside, read_yaml
 from pipeline.errors import ConfigError, PromptError
 from pipeline.paths import DETECTORS
 
 DEFAULT_DETECTOR = "grounding-dino-tiny"
-"""Used if names are given and no detector is."""
+"""Used if names are given and no detector is: it takes any name."""
+
+BUNDLED_DETECTOR = "nanodet"
+"""Used instead if all names are among the 80 that it knows: it needs no download."""
 
 AUTO = "auto"
 """The name that asks for the salient object, without a detector."""
@@ -28,13 +32,18 @@ UNHASHED = {"preset", "weights"}
 class Detector(Section):
     """Settings of the detector that finds the box of an object by its name."""
 
-    preset: str = Field(default="", description=f"Name of a bundled detector, or a .yaml file. Default: {DEFAULT_DETECTOR}.")
-    model: Literal["grounding-dino", "owlv2"] = Field(description="Network. Default: the preset's.")
+    preset: str = Field(
+        default="",
+        description="Name of a bundled detector, or a .yaml file. "
+        f"Default: {BUNDLED_DETECTOR} if it knows all names, else {DEFAULT_DETECTOR}.",
+    )
+    model: Literal["grounding-dino", "owlv2", "nanodet"] = Field(description="Network. Default: the preset's.")
     weights: str = Field(
-        min_length=1, description="Folder of the hub's layout: path, s3://… or hf://owner/repo@revision. Default: the preset's."
+        min_length=1,
+        description="Folder of the hub's layout: path, s3://… or hf://owner/repo@revision, or an ONNX file (nanodet).",
     )
     weights_sha256: str | None = Field(
-        default=None, pattern=r"^[0-9a-f]{64}$", description="Expected hash of the folder (configs/README.md says how)."
+        default=None, pattern=r"^[0-9a-f]{64}$", description="Expected hash of the file or folder (configs/README.md says how)."
     )
     label: tuple[str, ...] = Field(default=(), description="Names for items that have neither a label nor a box of their own.")
     threshold: float = Field(gt=0, lt=1, description="Lowest score of a box. Default: the preset's.")
@@ -56,7 +65,7 @@ class Detector(Section):
         given = {"preset": given} if isinstance(given, str) else given
         if not isinstance(given, Mapping) or "model" in given:
             return given
-        path = bundled_file(str(given.get("preset") or DEFAULT_DETECTOR), DETECTORS, "detector")
+        path = bundled_file(str(given.get("preset") or _default_for(given)), DETECTORS, "detector")
         content = dict(_settings_in(read_yaml(path), path.name))
         if isinstance(content.get("weights"), str):
             content["weights"] = from_beside(path, content["weights"])
@@ -98,13 +107,27 @@ def load_detector_preset(name: str) -> DetectorPreset:
     return build(DetectorPreset, read_yaml(path) | {"detector": {"preset": name}}, path.name)
 
 
+def default_detector(names: Sequence[str]) -> str:
+    """Return the bundled detector that finds these names if none is configured."""
+    return BUNDLED_DETECTOR if names and all(class_of(name) is not None for name in names) else DEFAULT_DETECTOR
+
+
 def detector_with(changes: Mapping[str, Any]) -> Detector:
-    """Return the detector of some settings; without ``preset`` or ``model``, the default one.
+    """Return the detector of some settings; without ``preset`` or ``model``, the default one for ``label``.
 
     Raises:
         ConfigError: A key is unknown, or a value is out of range.
     """
     return build(Detector, changes, "detector")
+
+
+def _default_for(given: Mapping[str, Any]) -> str:
+    if "weights" in given:  # a folder, as documented for GroundingDINO
+        return DEFAULT_DETECTOR
+    try:
+        return default_detector(parse_names(given.get("label")) or ())
+    except PromptError:  # the field says so
+        return DEFAULT_DETECTOR
 
 
 def _settings_in(content: Mapping[str, Any], file: str) -> Mapping[str, Any]:

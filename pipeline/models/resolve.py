@@ -33,7 +33,7 @@ class ResolvedRecipe:
     backgrounds: Backgrounds
     """Background pictures of the renditions."""
     detector: Path | None = None
-    """Folder of the detector's files; None without a detector."""
+    """File of the detector, or folder of its files; None without a detector."""
     second: ResolvedRecipe | None = None
     """The second model's; None without one."""
 

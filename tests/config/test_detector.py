@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.config.detector import (
+    BUNDLED_DETECTOR,
     DEFAULT_DETECTOR,
     MAX_CHARS,
     MAX_NAMES,
@@ -21,6 +23,8 @@ from pipeline.config.job import load_job
 from pipeline.config.presets import load_preset
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, PromptError
+from pipeline.paths import WEIGHTS
+from pipeline.storage.weights_cache import file_sha256
 
 RESOLVED = {"detector.weights_sha256": "1" * 64, "detector.precision": "fp32", "precision": "fp32"}
 
@@ -39,6 +43,31 @@ def test_bundled_detectors_are_pinned_and_say_what_users_must_know(name: str) ->
     assert preset.source == f"https://huggingface.co/{preset.detector.weights[5:].partition('@')[0]}"
 
 
+def test_the_bundled_detector_is_pinned_by_hash() -> None:
+    preset = load_detector_preset(BUNDLED_DETECTOR)
+    assert preset.licence == "Apache-2.0"
+    assert Path(preset.detector.weights).parent == WEIGHTS
+    assert file_sha256(Path(preset.detector.weights)) == preset.detector.weights_sha256
+
+
+@pytest.mark.parametrize(
+    ("settings", "preset"),
+    [
+        ({"detector.label": ["cup"]}, BUNDLED_DETECTOR),
+        ({"detector.label": ["Potted Plant", "tv"], "detector.threshold": 0.4}, BUNDLED_DETECTOR),
+        ({"detector.label": ["cup", "mug"]}, DEFAULT_DETECTOR),
+        ({"detector.label": ["cups"]}, DEFAULT_DETECTOR),
+        ({"detector.threshold": 0.4}, DEFAULT_DETECTOR),
+        ({"detector.label": ["cup"], "detector.weights": "folder"}, DEFAULT_DETECTOR),
+        ({"detector.label": ["cup"], "detector": "owlv2-base"}, "owlv2-base"),
+    ],
+)
+def test_names_choose_the_detector_if_none_is_configured(settings: dict[str, Any], preset: str) -> None:
+    detector = load_preset("u2netp", settings).recipe.detector
+    assert detector is not None
+    assert detector.preset == preset
+
+
 def test_a_recipe_names_its_detector_in_several_ways() -> None:
     by_name = load_preset("u2netp", {"detector": "owlv2-base"}).recipe.detector
     assert by_name is not None
@@ -46,7 +75,7 @@ def test_a_recipe_names_its_detector_in_several_ways() -> None:
     assert load_preset("u2netp", {"detector": {"preset": "owlv2-base"}}).recipe.detector == by_name
     default = load_preset("u2netp", {"detector.label": "cup"}).recipe.detector
     assert default is not None
-    assert (default.preset, default.label) == (DEFAULT_DETECTOR, ("cup",))
+    assert (default.preset, default.label) == (BUNDLED_DETECTOR, ("cup",))
     mixed = load_preset("u2netp", {"detector": "owlv2-base", "detector.threshold": 0.2}).recipe.detector
     assert mixed == by_name.model_copy(update={"threshold": 0.2})
     assert load_preset("u2netp").recipe.detector is None

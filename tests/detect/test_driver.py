@@ -14,6 +14,7 @@ from pipeline import run
 from pipeline.config.job import Budget, load_job
 from pipeline.detect.driver import Summary, detect
 from pipeline.errors import ConfigError, ErrorBudgetExceeded
+from pipeline.paths import EXAMPLES
 
 Detect = Callable[..., Summary]
 
@@ -127,3 +128,21 @@ def test_the_target_is_a_parquet_file(find: Detect, tmp_path: Path, tiny_detecto
     job = load_job(manifest="m", output="unused", overrides={"recipe.detector": "owlv2-base"})
     with pytest.raises(ConfigError, match=r"must end in \.parquet"):
         detect(job, str(tmp_path / "boxes.csv"))
+
+
+def test_common_names_need_no_configured_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One command, offline: ``matteline detect -m … --label bird``. A name of another kind in a row fails that row."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    rows = {
+        "item_id": ["osprey", "cat", "teapot"],
+        "image_uri": [str(EXAMPLES / f"{one}.jpg") for one in ("osprey", "cat", "teapot")],
+    }
+    pq.write_table(pa.table(rows | {"label": [None, "CAT", "teapot"]}), tmp_path / "manifest.parquet")
+    overrides = {"recipe.detector.label": ["bird"], "compute.device": "cpu", "storage.allow_roots": [str(EXAMPLES)]}
+    job = load_job(manifest=str(tmp_path / "manifest.parquet"), output="unused", overrides=overrides)
+    summary = detect(job, str(tmp_path / "boxes.parquet"))
+    assert (summary.items, summary.failures) == (3, {"prompt": 1})
+    assert "'teapot' is none of the 80 names" in summary.examples["prompt"]
+    found = by_item(boxes(tmp_path))
+    assert len(found["osprey"]) > 1
+    assert [row["box_label"] for row in found["cat"]] == ["CAT"]

@@ -75,6 +75,8 @@ def test_models_are_listed_with_their_licences(matteline: Command, tmp_path: Pat
         assert name in shown.stdout
     assert "--accept-licence" in shown.stdout
     assert " ".join(shown.stdout.split()).count("MAE") == 2, "of the bundled models"
+    names = matteline("models", "--names").stdout.splitlines()
+    assert (len(names), names[-1]) == (80, "toothbrush")
 
 
 def test_renditions_are_listed(matteline: Command, tmp_path: Path) -> None:

@@ -197,6 +197,11 @@ def test_a_point_picks_one_of_two_objects(cut: Cut) -> None:
     assert not Path("none.png").exists()
 
 
+def test_by_a_common_name_without_a_detector(cut: Cut, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cut("examples/cat.jpg", "--label", "Cat", "-o", "cat.png") == 0
+    assert re.search(r"found 'Cat' in the box \d+,\d+,\d+,\d+ with a score of 0\.5", " ".join(capsys.readouterr().out.split()))
+
+
 def test_by_name(cut: Cut, tiny_detectors: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     detector = {"model": "owlv2", "weights": tiny_detectors["owlv2"], "threshold": 0.3}
     settings = [part for key, value in detector.items() for part in ("-s", f"recipe.detector.{key}={value}")]

@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.common_names import COMMON_NAMES
 from pipeline.config.detector import Detector
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.storage.files import Files
 from pipeline.storage.model_folder import fetch_folder
+from pipeline.storage.weights_cache import fetch_weights
 
 REQUIRED = ("config.json", "model.safetensors", "tokenizer_config.json")
 NAMES = (
@@ -38,20 +40,33 @@ def resolve_detector(detector: Detector, files: Files, *, gpu: bool) -> tuple[De
         gpu: Whether it will run on a GPU; ``precision: auto`` depends on it.
 
     Returns:
-        The settings with all values fixed, and the folder of its files on this machine.
+        The settings with all values fixed, and its file or the folder of its files on this machine.
 
     Raises:
         ConfigError: transformers is not installed, or a CPU cannot compute in the precision.
         WeightsError: A file cannot be fetched or used, or the hash differs.
     """
+    if detector.model == "nanodet":
+        return _resolve_file(detector, files)
     if importlib.util.find_spec("transformers") is None:
-        raise ConfigError("finding objects by name needs transformers; install it with: pip install 'matteline[names]'")
+        raise ConfigError(
+            f"the detector {detector.preset or detector.model} needs transformers; install it with: pip install "
+            f"'matteline[names]', or use one of the {len(COMMON_NAMES)} names that need none (matteline models --names)"
+        )
     if detector.precision == "fp16" and not gpu:
         raise ConfigError("recipe.detector.precision=fp16 is for GPUs; use auto or fp32 on a CPU")
     folder, sha256 = fetch_folder(detector.weights, NAMES, REQUIRED, detector.weights_sha256, files)
     check_config(folder, detector)
     precision = detector.precision if detector.precision != "auto" else "fp16" if gpu else "fp32"
     return detector.model_copy(update={"weights_sha256": sha256, "precision": precision}), folder
+
+
+def _resolve_file(detector: Detector, files: Files) -> tuple[Detector, Path]:
+    """Fetch and pin a detector that is one file, and computes in fp32 on all machines; errors as ``resolve_detector``."""
+    if detector.precision == "fp16":
+        raise ConfigError(f"recipe.detector.precision=fp16 is not for {detector.model}; use auto or fp32")
+    path, sha256 = fetch_weights(detector.weights, detector.weights_sha256, files)
+    return detector.model_copy(update={"weights_sha256": sha256, "precision": "fp32"}), path
 
 
 def check_config(folder: Path, detector: Detector) -> None:

@@ -77,8 +77,8 @@ class OnnxNetwork:
             self.engine, self.dtype, self.one_by_one = "openvino", np.float32, True
             return
         if not bundled:
-            _refuse_external_weights(path)
-        session = _open(path, self.device, device_id, threads, optimise=not (try_openvino or check))
+            refuse_external_weights(path)
+        session = open_session(path, self.device, device_id, threads, optimise=not (try_openvino or check))
         image = _find(session.get_inputs(), recipe.input_name, "input", path)
         output = _find(session.get_outputs(), recipe.output_name, "output", path)
         self.dtype, self.one_by_one = _check_input(image, recipe.frame_px, path)
@@ -88,7 +88,7 @@ class OnnxNetwork:
         _check_output(output, path)
         compiled = self._try_openvino(path, image.name, output.name, threads, engine) if try_openvino else None
         if try_openvino and compiled is None:
-            session = _open(path, self.device, device_id, threads, optimise=True)
+            session = open_session(path, self.device, device_id, threads, optimise=True)
         self.engine = "onnxruntime" if compiled is None else "openvino"
         self.one_by_one = self.one_by_one or compiled is not None
         self.run = compiled or (lambda x: session.run([output.name], {image.name: x})[0])
@@ -188,7 +188,7 @@ def _choose_device(name: str) -> DeviceType:
     return "cpu"
 
 
-def _refuse_external_weights(path: Path) -> None:
+def refuse_external_weights(path: Path) -> None:
     """Refuse a file whose weights are in another one.
 
     Raises:
@@ -201,7 +201,7 @@ def _refuse_external_weights(path: Path) -> None:
         )
 
 
-def _open(path: Path, device: DeviceType, device_id: int, threads: int | None, *, optimise: bool) -> Any:
+def open_session(path: Path, device: DeviceType, device_id: int, threads: int | None, *, optimise: bool) -> Any:
     """Open an ONNX Runtime session.
 
     Raises:
