@@ -326,11 +326,11 @@ class Segmenter:
                 placements[number] = place((height, width), box, self.recipe)
             except ItemError as error:
                 results[number] = error
-        numbers = list(placements)
+        numbers, scores = list(placements), self._detector_scores(found)
         for start in range(0, len(numbers), self.batch):
             batch = numbers[start : start + self.batch]
             some = {number: placements[number] for number in batch}
-            results |= run_scored(self.run_pass, self.recipe, self.resolved.calibration, images, boxes, some)
+            results |= run_scored(self.run_pass, self.recipe, self.resolved.calibration, images, boxes, some, scores)
         if self.second is not None:
             results = self._with_second(self.second, images, boxes, results)
         for number, one in enumerate(found):
@@ -351,6 +351,13 @@ class Segmenter:
             for number, one in zip(batch, chosen, strict=True):
                 found[number] = one
         return found
+
+    def _detector_scores(self, found: Sequence[Detection | ItemError | None]) -> list[float | None]:
+        """Return the scores of what was found, if the calibration was fitted on those of this detector; None elsewhere."""
+        calibration, detector = self.resolved.calibration, self.recipe.detector
+        if calibration is None or detector is None or calibration.detector_sha256 != detector.weights_sha256:
+            return [None] * len(found)
+        return [one.score if isinstance(one, Detection) else None for one in found]
 
     def _with_second(
         self,

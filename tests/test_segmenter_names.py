@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import Segmenter
+from pipeline import Cutout, Segmenter
+from pipeline.config.detector import load_detector_preset
+from pipeline.config.recipe import ESTIMATOR_SHA256
 from pipeline.errors import ConfigError, PromptError
 from pipeline.models.detectors.detector import Detection
 from pipeline.paths import EXAMPLES
@@ -136,3 +139,30 @@ def test_many_with_the_bundled_detector(fake_preset: str) -> None:
     assert segmenter(photo, label="bird").detection == union
     with pytest.raises(PromptError, match="'teapot' is none of the 80 names"):
         segmenter(photo, label="teapot")
+
+
+def test_the_calibration_knows_how_sure_the_detector_was(fake_preset: str, tmp_path: Path) -> None:
+    """Its term counts for the detector that it was fitted on, and for nothing else."""
+    cat = np.asarray(Image.open(EXAMPLES / "cat.jpg"))
+    detector = {"preset": "nanodet", "weights_sha256": load_detector_preset("nanodet").detector.weights_sha256}
+    facts = {"version": 1, "model": "fake", "weights_sha256": None, "frame_px": 64, "estimator_sha256": ESTIMATOR_SHA256}
+    term = {"at": [0.9, 0.99], "adds": [-3, 3], "missing": 0, "usual": 2}
+
+    def cut(box: Box | None, sha256: str | None) -> Cutout:
+        content = facts | {
+            "detector_sha256": sha256,
+            "good_from": 0.95,
+            "bias": 0,
+            "fitted_on": {},
+            "terms": {"detector_score": term},
+        }
+        (tmp_path / "calibration.json").write_text(json.dumps(content))
+        segmenter = Segmenter(fake_preset, calibration=str(tmp_path / "calibration.json"), detector=detector, device="cpu")
+        return segmenter(cat, box=box, label="cat")
+
+    unsure = cut(None, detector["weights_sha256"])
+    assert unsure.quality == pytest.approx(0.0474, abs=1e-3)
+    assert unsure.reasons == ("detector_score",)
+    assert unsure.detection is not None
+    assert cut(unsure.detection.box, detector["weights_sha256"]).quality == 0.5
+    assert cut(None, "f" * 64).quality == 0.5

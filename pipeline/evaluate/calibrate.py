@@ -23,13 +23,13 @@ from pipeline.manifest.corruptions import is_copy
 from pipeline.output.index import read_index
 from pipeline.output.output import Output
 from pipeline.output.settings import read_settings
-from pipeline.quality.calibration import Calibration
+from pipeline.quality.calibration import DETECTOR_SCORE, Calibration
 from pipeline.quality.calibration_fit import Fit, check_library, fit
 from pipeline.quality.ranking import FAILED_BELOW, GOOD_FROM, Ranking, evaluate_score
 from pipeline.quality.score import FLAGS, score
 from pipeline.review.reviews import read_reviews
 
-COLUMNS = ("item_id", "group", "tags", "signals", "dice_binary", "error_code")
+COLUMNS = ("item_id", "group", "tags", "signals", DETECTOR_SCORE, "dice_binary", "error_code")
 
 QUANTILES = np.linspace(0, 1, 21)
 """Shares whose quantiles of the quality a calibration records."""
@@ -99,6 +99,8 @@ def calibrate(outputs: Sequence[Output], held_out_share: float) -> CalibrationRe
         raise ConfigError(
             f"{outputs[0].folder} has neither metrics nor reviews; run matteline evaluate into it, or matteline review import"
         )
+    if recipe["detector_sha256"] is None:  # scores of several detectors are not comparable
+        rows = [row | {DETECTOR_SCORE: None} for row in rows]
     items = _items(rows, held_out_share)
     train = items.where(~items.held_out)
     fitted = _fit(train)
@@ -113,6 +115,7 @@ def calibrate(outputs: Sequence[Output], held_out_share: float) -> CalibrationRe
         weights_sha256=recipe["weights_sha256"],
         frame_px=recipe["frame_px"],
         estimator_sha256=ESTIMATOR_SHA256,
+        detector_sha256=recipe["detector_sha256"] if DETECTOR_SCORE in fitted.terms else None,
         good_from=GOOD_FROM,
         bias=fitted.bias,
         terms=fitted.terms,
@@ -171,7 +174,7 @@ def _by_tag(items: _Items, calibration: Calibration) -> dict[str, TagScore]:
 
 
 def _quality(items: _Items, calibration: Calibration) -> npt.NDArray[np.float64]:
-    return np.array([score(one, calibration).quality for one in items.signals], np.float64)
+    return np.array([score(one, calibration, one[DETECTOR_SCORE]).quality for one in items.signals], np.float64)
 
 
 def _items(rows: Sequence[dict[str, Any]], held_out_share: float) -> _Items:
@@ -184,7 +187,8 @@ def _items(rows: Sequence[dict[str, Any]], held_out_share: float) -> _Items:
     chosen = np.array([name in held_out for name in names], bool)
     harder = np.array([is_copy(row["item_id"]) or is_incomplete(row["item_id"]) for row in rows], bool)
     tags = [frozenset(row["tags"] or ()) for row in rows]
-    return _Items([row["signals"] for row in rows], dice, good, fair, groups, chosen, harder, tags)
+    signals = [row["signals"] | {DETECTOR_SCORE: row[DETECTOR_SCORE]} for row in rows]
+    return _Items(signals, dice, good, fair, groups, chosen, harder, tags)
 
 
 def held_out_groups(kinds: dict[str, str], share: float) -> set[str]:
@@ -211,7 +215,7 @@ def _known_rows(output: Output) -> Iterator[dict[str, Any]]:
     reviews = {name: row["verdict"] for name, row in read_reviews(output).items() if name not in measured}
     if reviews:
         reviewed = pa.array(list(reviews))
-        for part in read_index(output, ["item_id", "signals"]):
+        for part in read_index(output, ["item_id", "signals", DETECTOR_SCORE]):
             for row in part.filter(pc.is_in(part["item_id"], reviewed)).to_pylist():
                 if row["signals"] is not None:
                     good = reviews[row["item_id"]] == "accept"
@@ -219,8 +223,12 @@ def _known_rows(output: Output) -> Iterator[dict[str, Any]]:
 
 
 def _common_recipe(outputs: Sequence[Output]) -> dict[str, Any]:
-    """Return the name, the weights hash and the frame size that all outputs share."""
+    """Return the name, the weights hash and the frame size that all outputs share.
+
+    ``detector_sha256`` is the hash of their detector; None if they have none, or different ones.
+    """
     common: dict[str, Any] = {}
+    detectors: set[str] = set()
     for output in outputs:
         settings = read_settings(output) or {"recipe": {}}
         if settings["recipe"].get("second"):
@@ -231,4 +239,5 @@ def _common_recipe(outputs: Sequence[Output]) -> dict[str, Any]:
         if common and any(facts[name] != common[name] for name in ("weights_sha256", "frame_px")):
             raise ConfigError(f"{output.folder} and {outputs[0].folder} are of different models; calibrate them separately")
         common = facts
-    return common
+        detectors |= {one["weights_sha256"] for one in [settings["recipe"].get("detector")] if one}
+    return common | {"detector_sha256": detectors.pop() if len(detectors) == 1 else None}

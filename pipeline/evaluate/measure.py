@@ -19,6 +19,7 @@ from pipeline.imaging.ground_truth import decode_ground_truth
 from pipeline.imaging.validate import decode_mask
 from pipeline.output.layout import REPAIR, part_name
 from pipeline.output.output import Output
+from pipeline.quality.calibration import DETECTOR_SCORE
 from pipeline.quality.metrics import measure
 from pipeline.quality.tags import tags
 from pipeline.run.crash_ledger import CrashLedger, IsolatedBatch
@@ -105,8 +106,11 @@ def read_rows(uri: str, files: Files, columns: Sequence[str] | None = None) -> p
         StorageError: It cannot be read, or is damaged.
     """
     try:
-        rows = pq.read_table(pa.BufferReader(files.read(uri)), columns=columns and list(columns))
-        return rows.cast(EVALUATION if columns is None else pa.schema([EVALUATION.field(name) for name in columns]))
+        schema = EVALUATION if columns is None else pa.schema([EVALUATION.field(name) for name in columns])
+        rows = pq.ParquetFile(pa.BufferReader(files.read(uri))).read(schema.names)  # those that there are
+        if DETECTOR_SCORE in schema.names and DETECTOR_SCORE not in rows.schema.names:  # an older evaluation
+            rows = rows.append_column(DETECTOR_SCORE, pa.nulls(rows.num_rows, pa.float32()))
+        return rows.select(schema.names).cast(schema)
     except (FetchError, pa.ArrowException, ValueError) as error:
         raise StorageError(f"the evaluation {uri} cannot be read ({error}); run matteline evaluate again") from error
 

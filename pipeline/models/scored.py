@@ -25,6 +25,7 @@ def run_scored(
     images: Sequence[Pixels],
     boxes: Sequence[Box | None],
     placements: dict[int, Placement],
+    detector_scores: Sequence[float | None],
 ) -> dict[int, Segment | ItemError]:
     """Return masks and scores of one batch, by the number of the image.
 
@@ -35,6 +36,7 @@ def run_scored(
         images: (H, W, 3) uint8 each.
         boxes: Boxes around the objects, or None.
         placements: Where each image of the batch is in its frame, by the image's number.
+        detector_scores: Of the boxes that a detector found, in [0, 1]; None for others.
     """
     numbers = list(placements)
     failure = ""
@@ -51,7 +53,7 @@ def run_scored(
         # One image must not fail its batch, and half a batch needs half the memory.
         half = len(numbers) // 2
         halves = [
-            run_scored(run_pass, recipe, calibration, images, boxes, {number: placements[number] for number in some})
+            run_scored(run_pass, recipe, calibration, images, boxes, {one: placements[one] for one in some}, detector_scores)
             for some in (numbers[:half], numbers[half:])
         ]
         return {number: segment for one in halves for number, segment in one.items()}
@@ -60,7 +62,8 @@ def run_scored(
         if not measured["finite"]:
             results[number] = SegmentError("the model returned numbers that are not finite; try recipe.precision=fp32")
             continue
-        results[number] = Segment(mask, score(all_signals(measured, measure_components(small)), calibration))
+        signals = all_signals(measured, measure_components(small))
+        results[number] = Segment(mask, score(signals, calibration, detector_scores[number]))
     return results
 
 

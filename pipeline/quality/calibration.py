@@ -22,6 +22,9 @@ from pipeline.errors import ConfigError
 MIN_PULL = 0.5
 """A signal is a reason if its term is lower than that of good masks by this, in log odds."""
 
+DETECTOR_SCORE = "detector_score"
+"""The index column that a calibration may use as a signal."""
+
 MIN_PROBABILITY = 1e-4
 """Smallest probability, and distance of the largest from 1. A quality of 0 is reserved for the flags."""
 
@@ -51,6 +54,9 @@ class Calibration(Section):
     frame_px: int
     estimator_sha256: str
     """Hash of the weights behind the signal ``expected_dice``."""
+    detector_sha256: str | None = None
+    """Hash of the detector whose scores the term ``detector_score`` was fitted on: scores of another mean something else. Null
+    without that term."""
     good_from: float
     bias: float
     terms: dict[str, Term]

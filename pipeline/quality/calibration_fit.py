@@ -16,9 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError
-from pipeline.quality.calibration import Term
+from pipeline.quality.calibration import DETECTOR_SCORE, Term
 
-RISING = ("expected_dice", "soft_dice", "stability", "confidence", "slope", "support", "contrast", "largest_share")
+RISING = (
+    *("expected_dice", "soft_dice", "stability", "confidence", "slope", "support", "contrast", "largest_share"),
+    DETECTOR_SCORE,
+)
 """Signals that never lower the quality when they increase. ``box_agreement`` is none of them: a whole object in a loose box has
 as low a value as half of one in a tight box."""
 FALLING = ("uncertain_share", "stray", "gaps", "box_outside")

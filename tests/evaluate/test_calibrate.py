@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.errors import ConfigError, StorageError
 from pipeline.evaluate.calibrate import calibrate
+from pipeline.evaluate.measure import read_rows
 from pipeline.evaluate.schema import EVALUATION
 from pipeline.output.output import Output
 from pipeline.output.settings import write_settings
@@ -44,11 +45,17 @@ def evaluated(fake_settings: dict[str, Any]) -> Callable[..., Output]:
 
 
 def _evaluated(
-    settings: dict[str, Any], folder: Path, photos: int = 120, per_photo: int = 3, mark: str = "", **recipe: Any
+    settings: dict[str, Any],
+    folder: Path,
+    photos: int = 120,
+    per_photo: int = 3,
+    mark: str = "",
+    detected: bool = False,
+    **recipe: Any,
 ) -> Output:
     """Write an output with an evaluation of ``per_photo`` items per photo, a failed one, and one with a flag.
 
-    ``mark`` ends the ids of all but the first item of a photo.
+    ``mark`` ends the ids of all but the first item of a photo. With ``detected`` these have the score of a detector.
     """
     rng = np.random.default_rng(1)
     output = Output.at(str(folder), FILES)
@@ -63,6 +70,8 @@ def _evaluated(
                 "status": "ok",
             }
             rows.append(row | {"signals": signals_of(dice, rng), "dice_binary": dice, "quality": 0.5})
+            if detected and number:
+                rows[-1] |= {"detector_score": float(np.clip(dice - 0.4 + rng.normal(0, 0.02), 0, 1))}
     rows.append({"item_id": "gone", "group": "gone", "status": "failed", "error_code": "fetch"})
     empty = {"signals": rows[0]["signals"] | {"empty": True}, "dice_binary": 0.0}
     rows.append(rows[0] | {"item_id": "flat", "group": "flat"} | empty)
@@ -97,6 +106,28 @@ def test_items_of_a_photo_stay_together_and_the_choice_is_always_the_same(
     assert first.calibration.fitted_on["items"] in (61 * 3, 60 * 3 + 1)  # without or with the item that is alone in its group
     again = calibrate([evaluated(tmp_path / "b")], 0.5)
     assert again.calibration == first.calibration
+
+
+def test_scores_of_one_detector_are_a_signal(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
+    one = evaluated(tmp_path / "one", photos=60, detected=True, detector={"weights_sha256": "d" * 64})
+    made = calibrate([one], 0).calibration
+    term = made.terms["detector_score"]
+    assert made.detector_sha256 == "d" * 64
+    assert term.adds[0] < term.adds[-1] and list(term.adds) == sorted(term.adds)
+    assert read_calibration(made.as_json(), "x") == made
+    other = evaluated(tmp_path / "other", photos=60, detected=True, detector={"weights_sha256": "e" * 64})
+    made = calibrate([one, other], 0).calibration
+    assert (made.detector_sha256, "detector_score" in made.terms) == (None, False)
+
+
+def test_an_evaluation_from_before_the_detectors_score(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
+    part = f"{evaluated(tmp_path).layout.evaluation}/part-0.parquet"
+    rows = pq.read_table(pa.BufferReader(FILES.read(part)))
+    sink = io.BytesIO()
+    pq.write_table(rows.drop_columns(["detector_score"]), sink)
+    FILES.write(part, sink.getvalue())
+    assert read_rows(part, FILES).equals(rows)
+    assert read_rows(part, FILES, ("item_id", "detector_score"))["detector_score"].null_count == len(rows)
 
 
 def test_no_photo_needs_to_be_held_out(tmp_path: Path, evaluated: Callable[..., Output]) -> None:

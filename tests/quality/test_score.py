@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.imaging.components import Components
 from pipeline.models.signal_names import NAMES
+from pipeline.quality.calibration import Calibration, Term
 from pipeline.quality.score import all_signals, score
 from pipeline.schema import SIGNALS
 
@@ -73,3 +74,18 @@ def test_the_quality_is_always_in_0_to_1(values: dict[str, float]) -> None:
     scored = score(all_signals(values, Components(0, 0.0, 0)))
     assert 0 <= scored.quality <= 1
     assert len(scored.reasons) <= 2
+
+
+def test_the_detectors_score_counts_where_the_calibration_has_a_term_for_it() -> None:
+    facts = {"version": 1, "model": "m", "weights_sha256": None, "frame_px": 64, "estimator_sha256": "", "good_from": 0.95}
+    soft_dice = Term(at=(0.5, 1.0), adds=(-2.0, 2.0), missing=0, usual=1.8)
+    without = Calibration(**facts, bias=0, terms={"soft_dice": soft_dice}, fitted_on={})
+    term = Term(at=(0.2, 0.8), adds=(-1.5, 1.0), missing=0, usual=0.5)
+    knows = without.model_copy(update={"terms": without.terms | {"detector_score": term}})
+    unsure, sure, none = (score(signals(), knows, one) for one in (0.25, 0.9, None))
+    assert unsure.quality < none.quality < sure.quality
+    assert none == score(signals(), without)
+    assert (unsure.reasons, sure.reasons) == (("detector_score",), ())
+    assert "detector_score" not in unsure.signals
+    assert score(signals(), without, 0.25) == score(signals(), without)
+    assert score(signals(), None, 0.25) == score(signals())
