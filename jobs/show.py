@@ -74,7 +74,7 @@ def _write_sheet(output: Output, target: str) -> None:
     for row in worst(output, SHEET_ITEMS):
         photo = decode(files.read(row["image_uri"]), Limits())
         caption = f"{row['item_id']}  quality {row['quality']:.2f}  {'; '.join(map(explain, row['reasons']))}"
-        box = tuple(row["box"]) if row["box"] else None
+        box = row["box"] or row["detected_box"]
         mask, cutout = output.load(row["mask_path"], decode_mask), output.load(row["cutout_path"], decode_cutout)
-        entries.append(Entry(photo, mask, cutout, box, caption))
+        entries.append(Entry(photo, mask, cutout, tuple(box) if box else None, caption))
     files.write(target, contact_sheet(entries))

@@ -112,7 +112,7 @@ def worst(output: Output, count: int) -> list[dict[str, Any]]:
     Raises:
         StorageError: A part cannot be read, or is damaged.
     """
-    columns = ["item_id", "image_uri", "box", "mask_path", "cutout_path", "quality", "reasons"]
+    columns = ["item_id", "image_uri", "box", "detected_box", "mask_path", "cutout_path", "quality", "reasons"]
 
     def candidates() -> Iterator[dict[str, Any]]:
         for rows in read_index(output, columns):

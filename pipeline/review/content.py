@@ -106,7 +106,7 @@ def pictures_of(entry: Entry) -> dict[str, Any]:
     if (played := entry.played) is not None:
         content["play"] = {"src": data_uri(played.data, played.kind), "width": played.width, "height": played.height}
     if (box := _box(row)) is not None:
-        content |= {"box": [round(value, 2) for value in box], "full": [row["width"], row["height"]]}
+        content |= {"box": [round(value, 2) for value in box], "full": [row["width"], row["height"]], "found": not row["box"]}
     if (views := entry.views) is not None:
         content |= {"width": views.width, "height": views.height, "contour": views.contour}
         content |= {name: data_uri(getattr(views, name)) for name in ("photo", "cutout", "zoom")}
@@ -197,11 +197,12 @@ def _signals(signals: Mapping[str, Any] | None) -> list[list[str]]:
 
 
 def _box(row: Mapping[str, Any]) -> Box | None:
-    """Return the box that the user gave, if the size of the photo is known; None for one that no run accepts."""
-    if not row["box"] or min(row["width"] or 0, row["height"] or 0) < 1:
+    """Return the user's box, else the detector's, if the size of the photo is known; None for one that no run accepts."""
+    box = row["box"] or row.get("detected_box")
+    if not box or min(row["width"] or 0, row["height"] or 0) < 1:
         return None
     try:
-        return Box.parse(row["box"])
+        return Box.parse(box)
     except ItemRefused:
         return None
 

@@ -28,7 +28,7 @@ from pipeline.storage.files import Files
 from pipeline.types import Mask, Pixels
 
 COLUMNS = (
-    *("item_id", "quality", "image_uri", "box", "height", "width", "renditions"),
+    *("item_id", "quality", "image_uri", "box", "detected_box", "height", "width", "renditions"),
     *("signals", "mask_path", "cutout_path", "video_facts", "start_s"),
 )
 THREADS = 4

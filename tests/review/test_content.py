@@ -56,6 +56,13 @@ def test_boxes_that_no_run_accepts_are_left_out(box: Any) -> None:
     assert "box" not in pictures_of(Entry(ROW | {"box": box})) and "box" not in pictures_of(Entry(ROW | {"width": 0}))
 
 
+def test_the_box_that_a_detector_found_is_shown_if_the_user_gave_none() -> None:
+    found = ROW | {"box": None, "detected_box": [3.0, 4.0, 5.0, 6.0]}
+    assert (pictures_of(Entry(found))["box"], pictures_of(Entry(found))["found"]) == ([3.0, 4.0, 5.0, 6.0], True)
+    both = ROW | {"detected_box": [3.0, 4.0, 5.0, 6.0]}
+    assert (pictures_of(Entry(both))["box"], pictures_of(Entry(both))["found"]) == (ROW["box"], False)
+
+
 def test_paths_that_lead_out_of_the_output_are_no_links() -> None:
     row = ROW | {"mask_path": "../secret.png", "cutout_path": "cutouts/a.png"}
     made = pictures_of(Entry(row, renditions=[Shown("white", "/etc/passwd", "", None)]))

@@ -67,7 +67,7 @@ function filter() {
 
 // The pictures to show: caption, address, size, look, and the file below the output.
 function viewsOf(pictures) {
-  const boxed = pictures.box ? " with your box" : "", {width, height} = pictures;
+  const boxed = pictures.box ? pictures.found ? " with the box that was found" : " with your box" : "", {width, height} = pictures;
   const views = facts.views.filter(([, key]) => pictures[key]).map(([label, key, look]) => ({
     label: look === "box" || look === "outline" ? label + boxed : label, src: pictures[key], look,
     ...(look === "wide" ? {} : {width, height}),
