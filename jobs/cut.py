@@ -78,7 +78,8 @@ def cut(
         typer.Option(
             "--background",
             metavar="COLOUR",
-            help='Put this colour behind the object, e.g. "#f4f1ea", white or black. Default: transparent; for JPEG white.',
+            help='Put this colour behind the object, e.g. "#f4f1ea", white or black; in a video, a colour or a picture (path '
+            "or URI). Default: transparent; for JPEG and MP4 white.",
         ),
     ] = None,
     preset: options.Preset = None,

@@ -86,7 +86,6 @@ def cut_videos(
         ItemError: The only video failed.
         typer.Exit: Some of several failed.
     """
-    from pipeline.config.rendition import parse_colour
     from pipeline.errors import ConfigError, PipelineError
     from pipeline.video.extra import check_usable
     from pipeline.video.forms import choose_look
@@ -96,21 +95,20 @@ def cut_videos(
         raise ConfigError("--box is for one video; cut out the others with commands of their own")
     check_usable(recipe)
     from pipeline.video.cut import cut_video
-    from pipeline.video.draw import Draw
+    from pipeline.video.draw import WHITE, Draw
 
-    background = None if wanted.background is None else parse_colour(wanted.background)
-    look = choose_look(form, mask_only=wanted.mask_only, background=background)
+    look = choose_look(form, mask_only=wanted.mask_only, background=wanted.background)
+    draw = Draw(look, recipe.foreground, _background(wanted, recipe, files, limits) if look == "filled" else WHITE)
     loaded: list[Segmenter] = []
 
     def load() -> Segmenter:
         if not loaded:
-            loaded.append(_load(recipe, compute, files))
+            loaded.append(_load(recipe.without_files(), compute, files))
         return loaded[0]
 
     failed = 0
     for video, path in targets:
         try:
-            draw = Draw(look, recipe.foreground, background)
             result = cut_video(video, path, form, draw, load, files, limits, box)
         except PipelineError as error:
             if len(targets) == 1:
@@ -168,6 +166,23 @@ def _targets(videos: Sequence[str], wanted: VideoOptions, files: Files) -> tuple
             raise ConfigError(f"{path}, the output for {video}, is also the output for another video; choose another name")
         taken.add(files.absolute(path))
     return form, targets
+
+
+def _background(wanted: VideoOptions, recipe: Recipe, files: Files, limits: Limits) -> str | bytes:
+    """Return what is behind the object: a colour, or the bytes of a picture. The option comes before the recipe's setting.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    from pipeline.config.rendition import parse_background
+    from pipeline.models.backgrounds import pin_video_background
+    from pipeline.video.draw import behind
+
+    option = "recipe.video_background"
+    if wanted.background is not None:
+        option, given = "--background", parse_background(wanted.background)
+        recipe = recipe.model_copy(update={"video_background": given, "video_background_sha256": None})
+    return behind(*pin_video_background(recipe, files, limits, option))
 
 
 def _load(recipe: Recipe, compute: Compute, files: Files) -> Segmenter:

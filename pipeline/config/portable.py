@@ -47,6 +47,7 @@ def portable_job(job: Job, given: Mapping[str, Any], folder: str) -> dict[str, s
         preset = f"{folder}/{PRESET_FILE}"
     for name in _FILES:
         _check_uri(f"recipe.{name}", recipe.get(name))
+    _check_uri("recipe.video_background", job.recipe.video_picture)
     if job.recipe.renditions:
         recipe["renditions"] = [_own_rendition(one) for one in job.recipe.renditions]
     if job.recipe.second is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from pipeline.config.recipe import Recipe, nest
+from pipeline.config.rendition import is_colour
 from pipeline.config.sections import Section, Share, build, bundled_file, bundled_names, from_beside, read_yaml
 from pipeline.errors import ConfigError
 from pipeline.paths import CONFIGS
@@ -76,8 +77,8 @@ def load_preset(name_or_path: str, changes: Mapping[str, Any] | None = None, ren
     if "weights" in changes and "calibration" not in changes:
         for key in ("calibration", "calibration_sha256", "review_below"):
             recipe.pop(key, None)  # they belong to other masks
-    for key in ("weights", "refiner_weights", "calibration"):
-        if isinstance(recipe.get(key), str) and recipe[key]:
+    for key in ("weights", "refiner_weights", "calibration", "video_background"):
+        if isinstance(recipe.get(key), str) and recipe[key] and not (key == "video_background" and is_colour(recipe[key])):
             recipe[key] = from_beside(path, recipe[key])
         if key in changes and f"{key}_sha256" not in changes:
             recipe.pop(f"{key}_sha256", None)

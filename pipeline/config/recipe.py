@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.detector import UNHASHED as DETECTOR_UNHASHED
 from pipeline.config.detector import Detector
-from pipeline.config.rendition import Rendition, check_unique_names, load_rendition, parse_colour
+from pipeline.config.rendition import Rendition, check_unique_names, is_colour, load_rendition, parse_background
 from pipeline.config.second import Second
 from pipeline.config.sections import Section, Std
 from pipeline.config.view import View, parse_view
@@ -125,9 +125,14 @@ class Recipe(Section):
     )
     videos: tuple[Literal["webm", "mov", "mp4", "png", "mask"], ...] = Field(
         default=("webm",),
-        description="Files per video: webm and mov with transparency, mp4 over a colour, png (a ZIP file), mask (grey).",
+        description="Files per video: webm and mov with transparency, mp4 over a background, png (a ZIP file), mask (grey).",
     )
-    video_background: str = Field(default="#ffffff", description="Colour behind the object in the mp4 of a video.")
+    video_background: str = Field(
+        default="#ffffff", description="What is behind the object in the mp4 of a video: a colour, or path or URI of a picture."
+    )
+    video_background_sha256: str | None = Field(
+        default=None, pattern=r"^[0-9a-f]{64}$", description="Expected SHA-256 of that picture."
+    )
     calibration: str = Field(
         default="",
         description="File of `matteline calibrate` that turns the quality into a probability: path or URI.",
@@ -193,9 +198,9 @@ class Recipe(Section):
 
     @field_validator("video_background")
     @classmethod
-    def _background_is_a_colour(cls, colour: str) -> str:
+    def _colours_are_valid(cls, background: str) -> str:
         try:
-            return parse_colour(colour)
+            return parse_background(background)
         except ConfigError as error:
             raise ValueError(str(error)) from None
 
@@ -235,6 +240,8 @@ class Recipe(Section):
             raise ValueError("an ONNX file carries its own precision; leave recipe.precision at fp32")
         if self.refiner != "cgm" and (self.refiner_weights or self.refiner_weights_sha256):
             raise ValueError(f"refiner={self.refiner} has no weights; remove refiner_weights and refiner_weights_sha256")
+        if self.video_background_sha256 is not None and self.video_picture is None:
+            raise ValueError("video_background_sha256 needs a video_background that is a picture")
         if self.second is not None and (problem := self.second.problem(self)):
             raise ValueError(f"second: {problem}")
         return self
@@ -243,6 +250,17 @@ class Recipe(Section):
     def filled_share(self) -> float:
         """Largest hole that is filled, as a share of the object's area; 0 for none."""
         return self.hole_share if self.holes == "fill" else 0.0
+
+    @property
+    def video_picture(self) -> str | None:
+        """Path or URI of the picture behind the object in the mp4 of a video; None for a colour."""
+        return None if is_colour(self.video_background) else self.video_background
+
+    def without_files(self) -> Recipe:
+        """Return the recipe without what is made of a mask: renditions, and what is behind videos. The model needs neither."""
+        default = Recipe.model_fields["video_background"].default
+        nothing = {"renditions": (), "video_background": default, "video_background_sha256": None}
+        return self.model_copy(update=nothing)
 
     @property
     def parsed_views(self) -> tuple[View, ...]:
@@ -270,21 +288,25 @@ class Recipe(Section):
             raise ConfigError("the recipe's detector is not pinned yet; resolve the recipe before taking its fingerprint")
         if self.calibration and self.calibration_sha256 is None:
             raise ConfigError("the recipe has no calibration_sha256 yet; resolve the recipe before taking its fingerprint")
+        if self.video_picture and self.video_background_sha256 is None:
+            raise ConfigError("the recipe has no video_background_sha256 yet; resolve the recipe before taking its fingerprint")
         if self.second is not None:
             self.second.recipe._check_pinned()
 
     def facts(self) -> dict[str, Any]:
         """Return everything that changes masks, cutouts or scores, as JSON.
 
-        Without a detector or a second model, there is no key for it. Pictures do not depend on the settings of videos: with
-        their defaults, fingerprints are those of recipes that had no such settings.
+        Without a detector or a second model, there is no key for it. Photos do not depend on the settings of videos: with
+        their defaults, fingerprints are those of recipes that had no such settings. A picture counts by hash, not by path.
         """
         excluded: dict[str, Any] = dict.fromkeys(UNHASHED | DERIVED, True)
         excluded["detector"] = DETECTOR_UNHASHED if self.detector is not None else True
         excluded["second"] = True
-        for name in ("every", "videos", "video_background"):
+        for name in ("every", "videos", "video_background", "video_background_sha256"):
             if getattr(self, name) == Recipe.model_fields[name].default:
                 excluded[name] = True
+        if self.video_picture:
+            excluded["video_background"] = True
         second = {} if self.second is None else {"second": self.second.facts()}
         return self.model_dump(mode="json", exclude=excluded) | second
 

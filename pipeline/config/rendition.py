@@ -219,6 +219,11 @@ COLOURS = {"white": "#ffffff", "black": "#000000"}
 """Colours that may be given by name."""
 
 
+def is_colour(background: str) -> bool:
+    """Return whether a text means a colour, which may be wrong, and not a picture."""
+    return background.startswith("#") or background.lower() in COLOURS
+
+
 def parse_colour(text: str) -> str:
     """Return ``#f4f1ea``, ``white`` or ``black`` as six hexadecimal digits after a #.
 
@@ -229,6 +234,15 @@ def parse_colour(text: str) -> str:
     if not isinstance(colour, str) or not _COLOUR.fullmatch(colour):
         raise ConfigError(f'the background {text!r} is not a colour; give six hex digits such as "#f4f1ea", white or black')
     return colour.lower()
+
+
+def parse_background(text: str) -> str:
+    """Return a colour as ``parse_colour`` does; the path or URI of a picture as it is.
+
+    Raises:
+        ConfigError: It is empty, or a colour that is none.
+    """
+    return text if text and not is_colour(text) else parse_colour(text)
 
 
 def rgb(colour: str) -> tuple[int, int, int]:

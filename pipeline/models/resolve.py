@@ -11,7 +11,7 @@ from pipeline.config.job import Limits
 from pipeline.config.presets import Preset, load_preset
 from pipeline.config.recipe import REVIEW_BELOW, Recipe
 from pipeline.errors import ConfigError, WeightsError
-from pipeline.models.backgrounds import Backgrounds, pin_backgrounds
+from pipeline.models.backgrounds import Backgrounds, pin_backgrounds, pin_video_background
 from pipeline.models.detectors.files import resolve_detector
 from pipeline.paths import WEIGHTS
 from pipeline.quality.calibration import Calibration, load_calibration
@@ -31,7 +31,7 @@ class ResolvedRecipe:
     calibration: Calibration | None
     """None: scores are not calibrated."""
     backgrounds: Backgrounds
-    """Background pictures of the renditions."""
+    """Background pictures of the renditions and of videos."""
     detector: Path | None = None
     """File of the detector, or folder of its files; None without a detector."""
     second: ResolvedRecipe | None = None
@@ -71,6 +71,8 @@ def resolve(recipe: Recipe, files: Files, *, gpu: bool, limits: Limits | None = 
         WeightsError: A weights or calibration file cannot be fetched, or does not match its hash. The same for a detector.
     """
     renditions, backgrounds = pin_backgrounds(recipe.renditions, files, limits or Limits())
+    recipe, of_videos = pin_video_background(recipe, files, limits or Limits())
+    backgrounds |= of_videos
     uris = {
         "weights": "" if recipe.model == "fake" else recipe.weights,
         "refiner_weights": recipe.refiner_weights or (str(WEIGHTS / "cgm.safetensors") if recipe.refiner == "cgm" else ""),
@@ -123,7 +125,7 @@ def resolve_finder(recipe: Recipe, files: Files, *, gpu: bool, names: bool = Tru
     detector, folder = resolve_detector(recipe.detector, files, gpu=gpu) if names else (recipe.detector, None)
     if detector.many != "each":
         return ResolvedRecipe(recipe.model_copy(update={"detector": detector}), None, None, None, {}, folder)
-    model = resolve(recipe.model_copy(update={"detector": None, "renditions": ()}), files, gpu=gpu)
+    model = resolve(recipe.without_files().model_copy(update={"detector": None}), files, gpu=gpu)
     return replace(model, recipe=model.recipe.model_copy(update={"detector": detector}), detector=folder)
 
 

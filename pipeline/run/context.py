@@ -32,7 +32,7 @@ class StageContext:
     carried: pa.Schema = field(default_factory=lambda: pa.schema([]))
     """Manifest columns that travel to the index."""
     backgrounds: Mapping[str, bytes] = field(default_factory=dict)
-    """Background pictures of the renditions, by SHA-256."""
+    """Background pictures of the renditions and of videos, by SHA-256."""
     replaces: bool = False
     """True if this run replaces objects of items that have a row."""
     deadline: float | None = None

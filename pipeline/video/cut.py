@@ -103,7 +103,7 @@ def _write(
     if not form.container:
         pictures = PictureWriter(files.absolute(target), facts, files)
         for one in frames:
-            pictures.add(draw(one.frame.pixels, one.mask), one.frame.pts)
+            pictures.add(draw(one.frame.pixels, one.mask, facts.aspect), one.frame.pts)
         pictures.finish()
         return ("a folder of pictures has no sound",) if facts.sound else ()
     with part_of(files.absolute(target)) as part:

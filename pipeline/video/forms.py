@@ -8,8 +8,8 @@ from typing import Literal
 
 from pipeline.errors import ConfigError
 
-Look = Literal["cutout", "colour", "mask"]
-"""Content of a frame: the object with transparency, the object over a colour, or the grey mask."""
+Look = Literal["cutout", "filled", "mask"]
+"""Content of a frame: the object with transparency, the object over a colour or a picture, or the grey mask."""
 
 VP9 = {"crf": "20", "b": "0", "row-mt": "1", "cpu-used": "4"}
 H264 = {"crf": "18", "preset": "veryfast"}
@@ -101,7 +101,7 @@ def choose_form(name: str | None, suffix: str, output: str | None) -> Form:
 
 
 def choose_look(form: Form, *, mask_only: bool, background: str | None) -> Look:
-    """Return what a form shows. MP4 has no transparency: it shows a colour."""
+    """Return what a form shows. MP4 has no transparency: it shows a background."""
     if mask_only:
         return "mask"
-    return "colour" if background or not form.clear else "cutout"
+    return "filled" if background or not form.clear else "cutout"

@@ -21,7 +21,7 @@ from pipeline.segmenter import Segmenter
 from pipeline.storage.files import Files
 from pipeline.types import Box, Size
 from pipeline.video.cut import part_of, store
-from pipeline.video.draw import Draw
+from pipeline.video.draw import Draw, behind
 from pipeline.video.forms import FORMS, MP4, Form
 from pipeline.video.masked import segmented
 from pipeline.video.reader import Facts, Frame, VideoReader
@@ -108,6 +108,7 @@ def process(
     original: Original,
     request: Request,
     recipe: Recipe,
+    backgrounds: Mapping[str, bytes],
     segmenter: Segmenter,
     files: Files,
     limits: Limits,
@@ -122,6 +123,7 @@ def process(
         original: Its content, on which kept segments depend.
         request: The part, the object and the files.
         recipe: How its files look.
+        backgrounds: Pictures, by SHA-256.
         segmenter: The model.
         files: Access to storage.
         limits: Limits of the video.
@@ -137,7 +139,8 @@ def process(
         span = span_of(request.part, reader.facts)
         frames, box, detection = _look(frames_in(reader, span), request, segmenter)
         targets = {
-            name: Target(stack.enter_context(part_of(uri)), *_form_of(name, recipe)) for name, uri in request.targets.items()
+            name: Target(stack.enter_context(part_of(uri)), *_form_of(name, recipe, backgrounds))
+            for name, uri in request.targets.items()
         }
         finished = segments_of(original.version or original.sha256, reader.facts.size, request, recipe, files)
         masked = stack.enter_context(closing(segmented(frames, reader.facts, segmenter, box, finished, clock.kept)))
@@ -194,11 +197,11 @@ def _look(
     return chain([first], frames), None if found is None else found.box, found
 
 
-def _form_of(name: str, recipe: Recipe) -> tuple[Form, Draw]:
+def _form_of(name: str, recipe: Recipe, backgrounds: Mapping[str, bytes]) -> tuple[Form, Draw]:
     if name == "mask":
         return MP4, Draw("mask")
     form = FORMS[name]
-    return form, Draw("cutout" if form.clear else "colour", recipe.foreground, recipe.video_background)
+    return form, Draw("cutout" if form.clear else "filled", recipe.foreground, behind(recipe, backgrounds))
 
 
 def _describe(name: str, target: Target, sha256: str, size: int) -> dict[str, Any]:

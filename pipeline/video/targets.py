@@ -68,7 +68,7 @@ def write_targets(
             stack.enter_context(writers[-1])
         for one in frames:
             for target, writer in zip(targets, writers, strict=True):
-                writer.add(target.draw(one.frame.pixels, one.mask), one.frame.pts, one.frame.duration)
+                writer.add(target.draw(one.frame.pixels, one.mask, facts.aspect), one.frame.pts, one.frame.duration)
             beat()
         results = [writer.finish() for writer in writers]
     for target, writer, written in zip(targets, writers, results, strict=True):

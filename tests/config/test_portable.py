@@ -84,6 +84,7 @@ def test_a_preset_of_the_users_own_travels(tmp_path: Path) -> None:
         ("drift.accepted=accepted.json", "drift.accepted 'accepted.json' is a file of this machine"),
         ("recipe.weights=mine.safetensors", "recipe.weights 'mine.safetensors' is a file of this machine"),
         ("recipe.calibration=/tmp/c.json", "recipe.calibration '/tmp/c.json' is a file"),
+        ("recipe.video_background=sea.jpg", "recipe.video_background 'sea.jpg' is a file of this machine"),
         ("storage.allow_roots=[/data/photos]", "the allowed root '/data/photos' is a file"),
         ("compute.ray_address=ray://head:10001", "compute.ray_address: the run gets a Ray cluster of its own"),
     ],

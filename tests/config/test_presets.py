@@ -217,6 +217,7 @@ CHANGES: dict[str, Any] = {
     "every": 2,
     "videos": ["mov", "webm"],
     "video_background": "#102030",
+    "video_background_sha256": "6" * 64,
     "holes": "fill",
     "hole_share": 0.01,
     "refiner": "none",
@@ -229,6 +230,7 @@ CHANGES: dict[str, Any] = {
 DERIVED_CHANGES: dict[str, Any] = {"outputs": ["mask"], "review_below": 0.6, "renditions": ["transparent"]}
 
 
+BEHIND_VIDEOS = {"video_background": "beach.jpg", "video_background_sha256": "5" * 64}
 OWN_CGM = {"refiner": "cgm", "refiner_weights": "a.safetensors", "refiner_weights_sha256": "0" * 64}
 
 
@@ -242,6 +244,7 @@ def test_every_field_that_can_change_is_tried() -> None:
 @pytest.mark.parametrize("field", CHANGES)
 def test_every_field_that_needs_the_model_changes_the_fingerprint(field: str) -> None:
     base = BASE | ({"model": "mvanet"} if field == "precision" else {}) | (OWN_CGM if field.startswith("refiner_") else {})
+    base |= BEHIND_VIDEOS if field == "video_background_sha256" else {}
     before, after = Recipe.model_validate(base), Recipe.model_validate(base | {field: CHANGES[field]})
     assert getattr(before, field) != getattr(after, field)
     assert before.fingerprint() != after.fingerprint()
@@ -270,6 +273,31 @@ def test_weights_of_a_refiner_are_pinned_before_the_fingerprint(tmp_path: Path) 
     assert other.refiner_weights_sha256 is None and other.weights_sha256 is not None
     with pytest.raises(ConfigError, match="no refiner_weights_sha256 yet"):
         other.fingerprint()
+
+
+def test_a_picture_behind_videos_counts_by_its_hash(tmp_path: Path) -> None:
+    moved = Recipe.model_validate(BASE | BEHIND_VIDEOS | {"video_background": "s3://bucket/b.png"})
+    assert moved.fingerprint() == Recipe.model_validate(BASE | BEHIND_VIDEOS).fingerprint()
+    with pytest.raises(ConfigError, match="no video_background_sha256 yet"):
+        Recipe.model_validate(BASE | {"video_background": "beach.jpg"}).fingerprint()
+    path = own_preset(tmp_path, recipe=BASE | BEHIND_VIDEOS)
+    assert load_preset(path).recipe.video_background == str(tmp_path / "beach.jpg")
+    other = load_preset(path, {"video_background": "hills.jpg"}).recipe
+    assert (other.video_background, other.video_background_sha256) == ("hills.jpg", None)
+    assert load_preset(own_preset(tmp_path, recipe=BASE | {"video_background": "Black"})).recipe.video_background == "#000000"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"video_background": "#fff"}, "'#fff' is not a colour"),
+        ({"video_background": ""}, "'' is not a colour"),
+        ({"video_background_sha256": "0" * 64}, "needs a video_background that is a picture"),
+    ],
+)
+def test_impossible_backgrounds_of_videos_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_preset("u2netp", changes)
 
 
 def test_one_output_or_a_list_with_commas_is_a_list() -> None:

@@ -68,9 +68,27 @@ def test_an_animation_becomes_a_video_over_a_colour(cut: Cut) -> None:
     assert corner[1] > 200 and max(corner[0], corner[2]) < 60, "green"
 
 
+@pytest.mark.parametrize("option", ["--background=sea.png", "--set=recipe.video_background=sea.png"])
+def test_a_picture_is_behind_the_object(cut: Cut, option: str) -> None:
+    Image.new("RGB", (30, 50), (20, 60, 220)).save("sea.png")
+    assert cut("clip.mp4", "-o", "over.mp4", option) == 0
+    with av.open("over.mp4") as made:
+        found = [one.to_ndarray(format="rgb24") for one in made.decode(video=0)]
+        assert len(found) == 6 and len(made.streams.audio) == 1
+    for one in found:
+        assert np.abs(one[:8].astype(int) - (20, 60, 220)).mean() < 8 and one[24, 24].max() < 90, "the sea, and the disc"
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
+        (
+            ("clip.mp4", "-o", "x.mp4", "--background", "red"),
+            ConfigError,
+            "--background cannot be used: red: .* does not exist.* or give a colour",
+        ),
+        (("clip.mp4", "-o", "x.mp4", "--background", "clip.mp4"), ConfigError, "--background cannot be used: clip.mp4"),
+        (("clip.mp4", "-o", "x.mp4", "--background", "#12"), ConfigError, "'#12' is not a colour"),
         (("clip.mp4", "-o", "x.avi"), ConfigError, "must end in .webm, .mov or .mp4 for a video"),
         (("clip.mp4", "--format", "gif"), ConfigError, "choose webm, mov, mp4, png"),
         (("clip.mp4", "-o", "x.webm", "--format", "mov"), ConfigError, "name different formats"),

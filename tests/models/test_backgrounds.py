@@ -17,7 +17,7 @@ from PIL import Image
 from pipeline.config.job import Limits
 from pipeline.config.rendition import Rendition, load_rendition
 from pipeline.errors import ConfigError, WriteError
-from pipeline.models.backgrounds import pin_backgrounds
+from pipeline.models.backgrounds import pin_backgrounds, pin_video_background
 from pipeline.quality.score import Score
 from pipeline.segmenter import Cutout
 from pipeline.storage.files import Files
@@ -70,6 +70,31 @@ def test_pictures_on_the_web_may_be_read_within_limits(web: str) -> None:
     with pytest.raises(ConfigError, match="limits.max_bytes") as refused:
         pin_backgrounds([rendition_on(web)], Files(), Limits(max_bytes=10))
     assert "s3cr3t" not in str(refused.value)
+
+
+def test_the_picture_behind_videos_is_pinned_in_the_same_way(tmp_path: Path, web: str) -> None:
+    (tmp_path / "beach.png").write_bytes(png())
+    sha256 = hashlib.sha256(png()).hexdigest()
+    plain = load_recipe()
+    assert pin_video_background(plain, Files(), Limits()) == (plain, {})
+    for place in (str(tmp_path / "beach.png"), web):
+        recipe, pictures = pin_video_background(on_picture(place), Files(), Limits())
+        assert recipe.video_background_sha256 == sha256 and pictures == {sha256: png()}
+        assert pin_video_background(recipe, Files(), Limits()) == (recipe, pictures)
+        assert recipe.fingerprint() not in (plain.fingerprint(), on_picture("#102030").fingerprint())
+    with pytest.raises(ConfigError, match=r"^recipe.video_background cannot be used: .*limits.max_bytes") as refused:
+        pin_video_background(on_picture(web), Files(), Limits(max_bytes=10))
+    assert "s3cr3t" not in str(refused.value)
+    with pytest.raises(ConfigError, match=r"red: it does not exist; .*, or give a colour such as \"#f4f1ea\""):
+        pin_video_background(on_picture(str(tmp_path / "red")), Files(), Limits())
+    with pytest.raises(ConfigError, match=f"hashes to {sha256}, but recipe.video_background_sha256 is 0000"):
+        pin_video_background(on_picture(str(tmp_path / "beach.png"), "0" * 64), Files(), Limits())
+
+
+def on_picture(background: str, sha256: str | None = None) -> Any:
+    from pipeline.config.presets import load_preset
+
+    return load_preset("u2netp", {"video_background": background, "video_background_sha256": sha256}).recipe
 
 
 def cutout(alpha: np.ndarray) -> Cutout:

@@ -170,6 +170,24 @@ def test_a_video_has_the_files_that_are_asked_for(go: Go, clips: Path, tmp_path:
         go()
 
 
+def test_a_picture_behind_videos_is_read_before_the_run_and_pinned(go: Go, clips: Path, tmp_path: Path) -> None:
+    write_clip(clips / "clip.mp4", frames(3, *SIZE))
+    sea = tmp_path / "sea.png"
+    setting = f"recipe.video_background={sea}"
+    with pytest.raises(ConfigError, match=r"recipe.video_background cannot be used: .*sea.png: it does not exist"):
+        go("recipe.videos=mp4", setting)
+    Image.new("RGB", (30, 50), (20, 60, 220)).save(sea)
+    assert go("recipe.videos=mp4", setting).failed == 0
+    with av.open(str(tmp_path / "out/cutouts/clip.mp4")) as made:
+        first = next(made.decode(video=0)).to_ndarray(format="rgb24")
+    assert np.abs(first[:8].astype(int) - (20, 60, 220)).mean() < 8
+    moved = sea.rename(tmp_path / "moved.png")
+    assert go("recipe.videos=mp4", f"recipe.video_background={moved}").done_before == 1, "the hash counts"
+    Image.new("RGB", (30, 50), (220, 60, 20)).save(sea)
+    with pytest.raises(ConfigError, match=r"recipe.video_background_sha256 \"[0-9a-f]+…\", now \"[0-9a-f]+…\""):
+        go("recipe.videos=mp4", setting)
+
+
 def test_bad_videos_are_one_failed_row_each(go: Go, clips: Path, tmp_path: Path) -> None:
     good = write_clip(clips / "good.mp4", frames(4, *SIZE))
     (clips / "cut off.mp4").write_bytes(good.read_bytes()[:700])

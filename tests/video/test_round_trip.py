@@ -91,7 +91,7 @@ def test_a_rotated_clip_is_read_upright_at_its_own_times(clip: Path) -> None:
 @pytest.mark.parametrize("form", ["webm", "mov", "mp4"])
 def test_every_form_has_the_frames_gaps_size_and_sound_of_the_source(clip: Path, tmp_path: Path, form: str) -> None:
     target = tmp_path / f"out.{form}"
-    convert(clip, target, FORMS[form], "colour" if form == "mp4" else "cutout")
+    convert(clip, target, FORMS[form], "filled" if form == "mp4" else "cutout")
     reader, found = read(target)
     times = [float(one.pts * reader.facts.time_base) * 1000 for one in found]
     assert np.abs(np.array(times) - variable_times(COUNT)).max() < 1

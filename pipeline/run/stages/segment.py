@@ -41,7 +41,7 @@ class SegmentBatch:
         self.refused: PipelineError | None = None
         try:
             self.segmenter = Segmenter.from_recipe(
-                context.recipe.model_copy(update={"renditions": ()}),  # the write stage makes them
+                context.recipe.without_files(),  # other stages make them
                 context.files,
                 device=pool.device,
                 threads=threads,

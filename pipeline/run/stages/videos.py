@@ -221,9 +221,8 @@ def _process(
         source, original = fetch(request, context.files, context.job.limits, stack, isolated)
         fact |= {"image_sha256": original.sha256, "image_bytes": original.bytes, "image_version": original.version}
         fact["fetch_s"] = original.fetch_s
-        made = process(
-            source, original, request, context.recipe, segmenter, context.files, context.job.limits, isolated, note, frames.add
-        )
+        where = context.files, context.job.limits, isolated
+        made = process(source, original, request, context.recipe, context.backgrounds, segmenter, *where, note, frames.add)
     fact["height"], fact["width"] = made.size
     fact["quality"], fact["reasons"] = made.quality, list(made.reasons)
     if (found := made.detection) is not None:
