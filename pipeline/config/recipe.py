@@ -123,6 +123,10 @@ class Recipe(Section):
         le=30,
         description="In a video, the model sees every so many frames, and the masks between are carried by optical flow.",
     )
+    steady: bool = Field(
+        default=True,
+        description="Carry the object and its mask from frame to frame of a video; false: the model sees each frame alone.",
+    )
     videos: tuple[Literal["webm", "mov", "mp4", "png", "mask"], ...] = Field(
         default=("webm",),
         description="Files per video: webm and mov with transparency, mp4 over a background, png (a ZIP file), mask (grey).",
@@ -242,6 +246,8 @@ class Recipe(Section):
             raise ValueError(f"refiner={self.refiner} has no weights; remove refiner_weights and refiner_weights_sha256")
         if self.video_background_sha256 is not None and self.video_picture is None:
             raise ValueError("video_background_sha256 needs a video_background that is a picture")
+        if not self.steady and self.every > 1:
+            raise ValueError("steady=false carries no masks, which every > 1 needs; remove one of the two")
         if self.second is not None and (problem := self.second.problem(self)):
             raise ValueError(f"second: {problem}")
         return self
@@ -302,7 +308,7 @@ class Recipe(Section):
         excluded: dict[str, Any] = dict.fromkeys(UNHASHED | DERIVED, True)
         excluded["detector"] = DETECTOR_UNHASHED if self.detector is not None else True
         excluded["second"] = True
-        for name in ("every", "videos", "video_background", "video_background_sha256"):
+        for name in ("every", "steady", "videos", "video_background", "video_background_sha256"):
             if getattr(self, name) == Recipe.model_fields[name].default:
                 excluded[name] = True
         if self.video_picture:

@@ -54,5 +54,5 @@ class Second(Section):
         return None
 
 
-NOT_TAKEN = frozenset({"foreground", "every"})
+NOT_TAKEN = frozenset({"foreground", "every", "steady"})
 """Settings of the second model's recipe that enter ``Recipe.facts`` and are the first one's here."""

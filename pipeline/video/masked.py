@@ -44,11 +44,11 @@ def segmented(
             message names its time.
     """
     height, width = facts.size
-    every = segmenter.recipe.every
+    every, alone = segmenter.recipe.every, not segmenter.recipe.steady
     batch = max(1, min(segmenter.batch, BATCH_BYTES // (3 * height * width)))
     if box is not None:
         box.check_inside(facts.size)
-    steady = Steady(segmenter, facts.time_base, box, every)
+    steady = Steady(segmenter, facts.time_base, box, every, alone=alone)
     for start in range(0, len(before), batch):
         steady(list(before[start : start + batch]))
     finder = _Finder(steady, store, kept)

@@ -72,10 +72,13 @@ class Steady:
         unit: Seconds per unit of the frames' times, for errors.
         box: Around the object in the first frame; None: what the model takes for the object there.
         every: The model sees every so many frames; the masks between are carried from both sides.
+        alone: Take each mask as the model gives it for the frame alone, with ``every=1``. Motion measures the flicker only.
     """
 
-    def __init__(self, segmenter: Segmenter, unit: Fraction, box: Box | None = None, every: int = 1) -> None:
-        self.segmenter, self.unit, self.every = segmenter, unit, every
+    def __init__(
+        self, segmenter: Segmenter, unit: Fraction, box: Box | None = None, every: int = 1, *, alone: bool = False
+    ) -> None:
+        self.segmenter, self.unit, self.every, self.alone = segmenter, unit, every, alone
         self._box = box
         self._last: _Seen | None = None
 
@@ -120,7 +123,7 @@ class Steady:
                 mask = _between(smalls[number], known[before], known[after], near)
             flicker = None
             if (one := moved[number]) is not None and not one.is_cut:
-                mask, flicker = _blended(mask, previous_mask, one)
+                mask, flicker = _blended(mask, previous_mask, one, 0.0 if self.alone else BLEND)
             previous_mask = mask
             score = min((scores[one] for one in (before, after) if one in scores), key=lambda one: one.quality)
             masked.append(MaskedFrame(frame, mask, score.quality, score.reasons, flicker))
@@ -128,7 +131,9 @@ class Steady:
         return masked
 
     def _expected(self, moved: list[Motion | None]) -> list[Mask | None]:
-        """Carry the last mask through the window; None: nothing is known of the object."""
+        """Carry the last mask through the window; None: nothing is known of the object, or nothing is to be carried."""
+        if self.alone:
+            return [None] * len(moved)
         mask = None if self._last is None else _shrunk(*self._last)
         expected: list[Mask | None] = []
         for one in moved:
@@ -162,16 +167,16 @@ class Steady:
         return found
 
 
-def _blended(mask: Mask, previous: Mask, moved: Motion) -> tuple[Mask, float]:
-    """Blend a mask with the carried one of the frame before, where that can be trusted: less flicker at edges.
+def _blended(mask: Mask, previous: Mask, moved: Motion, share: float) -> tuple[Mask, float]:
+    """Blend a share of the carried mask of the frame before into a mask, where it can be trusted: less flicker at edges.
 
     Returns:
         The mask, and its flicker: the mean difference that is left, in [0, 1].
     """
     carried, trust = carry(previous, moved)
     change = trust * (carried - mask)
-    blended: Mask = np.rint(mask + BLEND * change).astype(np.uint8)
-    return blended, (1 - BLEND) * float(np.abs(change).mean()) / 255
+    blended: Mask = np.rint(mask + share * change).astype(np.uint8)
+    return blended, (1 - share) * float(np.abs(change).mean()) / 255
 
 
 def _between(small: Small, before: _Seen, after: _Seen, from_before: Motion | None) -> Mask:

@@ -215,6 +215,7 @@ CHANGES: dict[str, Any] = {
     "stretch": True,
     "sharpen": 3.0,
     "every": 2,
+    "steady": False,
     "videos": ["mov", "webm"],
     "video_background": "#102030",
     "video_background_sha256": "6" * 64,
@@ -292,10 +293,11 @@ def test_a_picture_behind_videos_counts_by_its_hash(tmp_path: Path) -> None:
     [
         ({"video_background": "#fff"}, "'#fff' is not a colour"),
         ({"video_background": ""}, "'' is not a colour"),
+        ({"steady": False, "every": 2}, "steady=false carries no masks"),
         ({"video_background_sha256": "0" * 64}, "needs a video_background that is a picture"),
     ],
 )
-def test_impossible_backgrounds_of_videos_are_refused(changes: dict[str, Any], said: str) -> None:
+def test_impossible_settings_of_videos_are_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load_preset("u2netp", changes)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +15,12 @@ import pytest
 from PIL import Image
 
 from jobs.main import app
+from pipeline.config.job import Limits
 from pipeline.errors import ConfigError, DecodeError, FetchError, WriteError
 from pipeline.log import log
+from pipeline.segmenter import Segmenter
+from pipeline.video.draw import Draw
+from pipeline.video.reader import VideoReader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "video"))
 from clips import frames, write_clip
@@ -77,6 +83,34 @@ def test_a_picture_is_behind_the_object(cut: Cut, option: str) -> None:
         assert len(found) == 6 and len(made.streams.audio) == 1
     for one in found:
         assert np.abs(one[:8].astype(int) - (20, 60, 220)).mean() < 8 and one[24, 24].max() < 90, "the sea, and the disc"
+
+
+def test_the_documented_command_gives_what_segment_video_of_ben2_gives(
+    cut: Cut, fake_preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every frame alone, stretched, with its own colours over green; the last frame shows nothing and flashes."""
+    pictures = [*frames(4, 48, 64), np.full((48, 64, 3), (210, 190, 170), np.uint8)]
+    pictures[4][20:24, 30:34] -= 4  # so little that only the stretch makes an object of it
+    write_clip(Path("clip.mp4"), pictures, sound=["aac"])
+    with Path("clip.mp4").open("rb") as file, VideoReader(file, Limits()) as reader:
+        pictures = [one.pixels for one in reader]
+    page = (Path(__file__).parents[2] / "pipeline/video/README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^matteline cut .*-p ben2-base.*(?:\n .*)*", page, re.M)
+    words = shlex.split(command.replace("\\\n", " "))
+    assert words[:4] == ["matteline", "cut", "clip.mp4", "-o"] and words[5:7] == ["-p", "ben2-base"]
+    drawn, draw = list[np.ndarray](), Draw.__call__
+    monkeypatch.setattr(Draw, "__call__", lambda *given: drawn.append(draw(*given)) or drawn[-1])
+    assert cut("clip.mp4", "-o", words[4], *words[7:], "--set", "recipe.frame_px=32") == 0
+    recipe = {"frame_px": 32, "stretch": True, "refiner": "none", "foreground": "none"}
+    segmenter = Segmenter(fake_preset, **recipe)
+    with av.open(words[4]) as made:
+        found = [one.to_ndarray(format="rgb24").astype(float) for one in made.decode(video=0)]
+        assert len(found) == 5 and len(made.streams.audio) == 1
+    for shown, one, picture in zip(found, drawn, pictures, strict=True):
+        alpha = segmenter(picture).mask[..., None] / 255
+        assert (alpha.min(), alpha.max()) == (0, 1), "stretched"
+        assert np.abs(one - (picture * alpha + np.array([0, 255, 0]) * (1 - alpha))).max() <= 0.5
+        assert np.abs(shown - one).mean() < 6
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ class Model:
     batch = 2
 
     def __init__(self, every: int, breaks_at: int | None = None) -> None:
-        self.recipe = SimpleNamespace(every=every)
+        self.recipe = SimpleNamespace(every=every, steady=True)
         self.breaks_at, self.asked = breaks_at, 0
 
     def segment(self, images: Sequence[np.ndarray], boxes: Sequence[Any]) -> list[Any]:

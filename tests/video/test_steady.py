@@ -114,6 +114,20 @@ def test_the_object_of_the_first_frame_is_kept() -> None:
     assert [box is None for _, box in model.asked] == [True] + [False] * 7
 
 
+def test_frames_alone_are_what_the_model_says_of_each() -> None:
+    frames, _, _ = clip(8)
+    wanted = [one.mask for one in Fickle().segment([frame.pixels for frame in frames], [None] * 8)]
+    model, steady = Fickle(), Steady(Fickle(), Fraction(1, 25))
+    alone = Steady(model, Fraction(1, 25), alone=True)
+    found = [one for window in windows(frames, 8, 2) for one in alone(window.frames)]
+    assert all(np.array_equal(one.mask, mask) for one, mask in zip(found, wanted, strict=True))
+    assert [number for number, _ in model.asked] == list(range(8)) and not any(box for _, box in model.asked)
+    assert alone.agrees(frames[0], wanted[1]), "nothing is expected of a stretch's first mask"
+    assert found[0].flicker is None
+    carried = [one for window in windows(frames, 8, 2) for one in steady(window.frames)]
+    assert min(one.flicker or 0 for one in found[1:]) > 3 * max(one.flicker or 0 for one in carried), "measured, not smoothed"
+
+
 def test_a_box_in_the_first_frame_chooses_the_object() -> None:
     frames, _, blues = clip(8)
     masks = run(Fickle(), frames, box=Box(138, 63, 182, 107))

@@ -40,7 +40,7 @@ FORMS: dict[str, dict[str, Any]] = {
 class Model:
     """Finds what is darker than the ground; in the frames ``lost``, without a box, the left edge instead."""
 
-    batch, recipe = 2, SimpleNamespace(every=1)
+    batch, recipe = 2, SimpleNamespace(every=1, steady=True)
 
     def __init__(self, lost: Sequence[int] = ()) -> None:
         self.asked, self.lost = 0, lost
