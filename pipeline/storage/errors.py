@@ -55,6 +55,7 @@ _REGION = {
 }
 _BUSY = {
     *("SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "OperationAborted", "Throttling"),
+    "NoSuchUpload",  # of a file in parts: joined already, and the answer was lost; or deleted by somebody
     *("ConditionalRequestConflict", "BadDigest", "IncompleteBody", "429", "500", "502", "503", "504"),
 }
 _REFUSED = "the credentials were refused ({code}); correct storage.key and storage.secret, the profile or the AWS variables"

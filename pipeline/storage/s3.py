@@ -1,13 +1,14 @@
 """S3 and compatible stores, through the calls of s3fs.
 
-An object is written by one PUT, so it appears atomically. fsspec runs one event loop per process on a thread of its own, and
-any number of threads may wait for it.
+An object is written by one PUT, or in parts that are joined by one request, so it appears atomically. fsspec runs one event
+loop per process on a thread of its own, and any number of threads may wait for it.
 """
 
 from __future__ import annotations
 
 import mimetypes
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,18 @@ from pipeline.storage.uris import bucket_and_key, name
 
 MAX_LISTED = 256
 """Prefixes whose names are kept, to find other spellings of missing objects."""
+
+PARTS_FROM = 1024**3
+"""Size in bytes from which a file is uploaded in parts. S3 takes at most 5 GB in one PUT, and a part is repeated sooner."""
+
+PART_BYTES = 64 * 1024**2
+"""Size of a part, in bytes, if there are not too many of them. S3 takes no smaller parts than 5 MiB."""
+
+MAX_PARTS = 10_000
+"""Parts of an object, at most: the limit of S3."""
+
+PARTS_AT_ONCE = 2
+"""Parts of a file that are in memory and on their way together."""
 
 CONNECTIONS = 64
 """S3 connections per process; further threads wait."""
@@ -89,9 +102,13 @@ class S3Backend(FsspecBackend):
         self._put(uri, data, timeout_s)
 
     def upload(self, uri: str, path: Path, timeout_s: float) -> None:
-        """Write or replace an object of up to 5 GB by the content of a local file."""
+        """Write or replace an object by the content of a local file; a large one in parts."""
+        size = path.stat().st_size
         with path.open("rb") as file:
-            self._put(uri, file, timeout_s)
+            if size < PARTS_FROM:
+                self._put(uri, file, timeout_s)
+            else:
+                sync(self.fs.loop, self._put_parts, uri, file, max(PART_BYTES, -(-size // MAX_PARTS)), timeout=timeout_s)
 
     def create(self, uri: str, data: bytes, timeout_s: float) -> bool:
         """Write an object by a conditional PUT (``If-None-Match: *``)."""
@@ -158,8 +175,25 @@ class S3Backend(FsspecBackend):
 
     def _put(self, uri: str, data: bytes | BinaryIO, timeout_s: float, **conditions: str) -> None:
         bucket, key = _bucket_and_key(uri)
-        mime_type = mimetypes.guess_type(key)[0] or "application/octet-stream"
-        self._call("put_object", timeout_s, Bucket=bucket, Key=key, Body=data, ContentType=mime_type, **conditions)
+        self._call("put_object", timeout_s, Bucket=bucket, Key=key, Body=data, ContentType=_mime_type(key), **conditions)
+
+    async def _put_parts(self, uri: str, file: BinaryIO, part_bytes: int) -> None:
+        """Upload a file in parts. If that fails, or is cancelled by a timeout, its parts are deleted."""
+        bucket, key = _bucket_and_key(uri)
+        where: dict[str, Any] = {"Bucket": bucket, "Key": key}
+        # Not fs.put_file: it cuts a key at "?versionId=", and keeps the parts of a cancelled upload.
+        begun = await self.fs._call_s3("create_multipart_upload", **where, ContentType=_mime_type(key))
+        where["UploadId"] = begun["UploadId"]
+        try:
+            sent = await self.fs._upload_file_part_concurrent(
+                bucket, key, begun, file, part_bytes, max_concurrency=PARTS_AT_ONCE
+            )
+            parts = [{"PartNumber": number, "ETag": one["ETag"]} for number, one in enumerate(sent, 1)]
+            await self.fs._call_s3("complete_multipart_upload", **where, MultipartUpload={"Parts": parts})
+        except BaseException:
+            with suppress(*library_errors()):
+                await self.fs._call_s3("abort_multipart_upload", **where)
+            raise
 
     def _pages(self, uri: str, timeout_s: float, **options: Any) -> Iterator[dict[str, Any]]:
         """Request the pages of a listing. Each page has its own retries."""
@@ -185,6 +219,10 @@ def _parse_time(value: Any) -> datetime:
         return datetime.fromisoformat(value)
     parsed: datetime = parse_timestamp(value)
     return parsed
+
+
+def _mime_type(key: str) -> str:
+    return mimetypes.guess_type(key)[0] or "application/octet-stream"
 
 
 def _bucket_and_key(uri: str) -> tuple[str, str]:

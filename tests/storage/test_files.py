@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import pickle
@@ -14,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from pipeline.config.job import Storage
 from pipeline.errors import FetchError, StorageError, WriteError
 from pipeline.storage import local as local_module
+from pipeline.storage import s3 as s3_module
 from pipeline.storage.files import Files
 from pipeline.storage.fsspec_backend import file_info
 
@@ -179,6 +182,78 @@ def test_an_upload_that_fails_keeps_the_old_object(s3: Any, remote: Any, local: 
     with pytest.raises(WriteError):
         local.files.upload(f"{kept}/below-a-file", tmp_path / "new")
     assert os.listdir(local.root) == ["kept"]  # noqa: PTH208  hidden files too
+
+
+PART = 5 * 2**20
+"""The smallest part that S3 takes."""
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch, s3: Any, remote: Any) -> Callable[[], list[Any]]:
+    """Upload files from 5 MiB in parts of that size. Returns a function that lists the unfinished uploads."""
+    monkeypatch.setattr(s3_module, "PARTS_FROM", PART)
+    monkeypatch.setattr(s3_module, "PART_BYTES", PART)
+    bucket, _, prefix = remote.root.removeprefix("s3://").partition("/")
+    return lambda: s3.client().list_multipart_uploads(Bucket=bucket, Prefix=prefix).get("Uploads", [])
+
+
+def test_a_large_file_is_uploaded_in_parts(s3: Any, remote: Any, tmp_path: Path, small_parts: Callable[[], list[Any]]) -> None:
+    data = os.urandom(PART + 1)
+    (tmp_path / "new").write_bytes(data)
+    uri = remote.put("a?versionId=1.mp4", b"old")
+    remote.files.upload(uri, tmp_path / "new")
+    assert remote.files.read(uri) == data
+    assert remote.files.stat(uri).etag.endswith("-2"), "two parts"
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    assert s3.client().head_object(Bucket=bucket, Key=key)["ContentType"] == "video/mp4"
+    assert [info.uri for info in remote.files.list(remote.root)] == [uri] and not small_parts()
+
+
+@pytest.mark.parametrize("fault", ["part", "joining", "deadline"])
+def test_an_upload_in_parts_that_fails_leaves_nothing(
+    s3: Any, remote: Any, tmp_path: Path, small_parts: Callable[[], list[Any]], monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    uri = remote.put("clip.mp4", b"old")
+    (tmp_path / "new").write_bytes(bytes(2 * PART))
+    backend = remote.files._backend(uri, WriteError)
+    call, begun = backend.fs._call_s3, list[Any]()
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+
+    async def failing(method: str, *given: Any, **options: Any) -> Any:
+        if method == "complete_multipart_upload" or (options.get("PartNumber") == 2 and fault != "joining"):
+            begun.append((small_parts(), s3.get(bucket, key)))
+            if fault == "deadline":
+                await asyncio.sleep(60)
+            raise PermissionError("refused")
+        return await call(method, *given, **options)
+
+    monkeypatch.setattr(backend.fs, "_call_s3", failing)
+    with pytest.raises(TimeoutError if fault == "deadline" else PermissionError):
+        backend.upload(uri, tmp_path / "new", 4.0 if fault == "deadline" else 60.0)
+    ((uploads, content),) = begun
+    assert len(uploads) == 1 and content == b"old", "the upload had begun"
+    assert remote.files.read(uri) == b"old" and not small_parts()
+
+
+def test_an_upload_in_parts_begins_anew_if_the_answer_was_lost(
+    remote: Any, tmp_path: Path, small_parts: Callable[[], list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, data = f"{remote.root}/clip.mp4", os.urandom(PART)
+    (tmp_path / "new").write_bytes(data)
+    backend = remote.files._backend(uri, WriteError)
+    call, joined = backend.fs._call_s3, []
+
+    async def lossy(method: str, *given: Any, **options: Any) -> Any:
+        answer = await call(method, *given, **options)
+        if method == "complete_multipart_upload":
+            joined.append(answer)
+            if len(joined) == 1:  # botocore repeats the request, and AWS may not know the upload any more
+                raise OSError from ClientError({"Error": {"Code": "NoSuchUpload"}}, "CompleteMultipartUpload")
+        return answer
+
+    monkeypatch.setattr(backend.fs, "_call_s3", lossy)
+    remote.files.upload(uri, tmp_path / "new")
+    assert len(joined) == 2 and remote.files.read(uri) == data and not small_parts()
 
 
 def test_links_are_local(local: Any, remote: Any) -> None:
