@@ -31,14 +31,13 @@ def calibrate(
     name it in a preset.
     """
     from pipeline.config.recipe import REVIEW_BELOW
-    from pipeline.errors import ConfigError
     from pipeline.evaluate.calibrate import calibrate as fit
     from pipeline.evaluate.tables import ranking_table, score_table
     from pipeline.output.output import open_output
+    from pipeline.storage.overwriting import json_with, refuse_foreign
 
-    if not to.endswith(".json"):
-        raise ConfigError(f"--to {to}: the file's name must end in .json")
     files = options.files_of(set_, endpoint_url)
+    refuse_foreign("--to", files.absolute(to), files, (".json",), json_with("bias", "terms", "good_from"))
     opened = [open_output(output, files) for output in outputs]
     result = fit(opened, held_out)
     if result.rankings:

@@ -42,6 +42,7 @@ def export(
     from pipeline.models.resolve import check_licence, resolve
     from pipeline.paths import EXAMPLES
     from pipeline.storage.files import Files
+    from pipeline.storage.overwriting import refuse_foreign
     from pipeline.storage.weights_cache import file_sha256
 
     del verbose  # read by main, for tracebacks
@@ -51,10 +52,15 @@ def export(
         raise ConfigError(f"the preset {chosen.recipe.name} is an ONNX file already; name the preset of an MVANet")
     if output.suffix != ".onnx":
         raise ConfigError(f"--output {str(output)!r} must end in .onnx")
+    files, target = Files(build(Storage, changes.get("storage", {}), "--set")), output.with_suffix(".yaml")
+    preset_of = f"weights: {output.name}\n".encode()
+    refuse_foreign("--output", files.absolute(str(target)), files, (".yaml",), lambda data: preset_of in data)
+    if not target.exists():
+        refuse_foreign("--output", files.absolute(str(output)), files, (".onnx",), lambda data: False)
     check_can_export()
     check_licence(chosen, accept_licence)
     uncalibrated = chosen.recipe.model_copy(update={"calibration": "", "calibration_sha256": None})
-    resolved = resolve(uncalibrated, Files(build(Storage, changes.get("storage", {}), "--set")), gpu=False)
+    resolved = resolve(uncalibrated, files, gpu=False)
     recipe, weights = resolved.recipe, resolved.weights
     assert weights is not None  # only a fake model has none
     photos = [decode((EXAMPLES / name).read_bytes(), Limits()) for name in PHOTOS]
@@ -68,7 +74,6 @@ def export(
         onnx.pop("review_below")  # a later calibration may have another threshold
     facts = chosen.model_dump(mode="json", exclude={"recipe"}) | {"size_mb": round(output.stat().st_size / 1e6, 1)}
     content = facts | {"recipe": onnx | {"name": output.stem.lower(), "weights": output.name}}
-    target = output.with_suffix(".yaml")
     target.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
     out.print(
         f"{output}: {facts['size_mb']} MB, alpha within {difference:.1e} of PyTorch's on {len(photos)} photos", markup=False

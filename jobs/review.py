@@ -50,14 +50,15 @@ def accept(
     endpoint_url: options.Endpoint = None,
 ) -> None:
     """Accept an output as the baseline: later runs warn when their quality drifts from it."""
-    from pipeline.errors import ConfigError
     from pipeline.output.output import open_output
     from pipeline.review.accept import accept as accept_output
+    from pipeline.storage.overwriting import json_with, refuse_foreign
 
-    if to is not None and not to.endswith(".json"):
-        raise ConfigError(f"--to {to}: the file's name must end in .json")
     files = options.files_of(set_, endpoint_url)
-    baseline = accept_output(open_output(output, files), files.absolute(to) if to else None)
+    target = files.absolute(to) if to else None
+    if target is not None:
+        refuse_foreign("--to", target, files, (".json",), json_with("accepted_at", "lot"))
+    baseline = accept_output(open_output(output, files), target)
     out.print(f"accepted: {baseline.distribution.items} items, kept in {baseline.uri}", markup=False)
 
 

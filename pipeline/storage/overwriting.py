@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable
 
@@ -46,6 +47,19 @@ def refuse_foreign(option: str, target: str, files: Files, suffixes: tuple[str, 
         raise ConfigError(
             f"{option} {redact(target)} exists, and this command did not write it; choose another name, or delete it"
         )
+
+
+def json_with(*keys: str) -> Callable[[bytes], bool]:
+    """Return a check whether a file is a JSON object with these keys."""
+
+    def check(data: bytes) -> bool:
+        try:
+            content = json.loads(data)
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(content, dict) and content.keys() >= set(keys)
+
+    return check
 
 
 def _identity(uri: str) -> tuple[int, int] | str:

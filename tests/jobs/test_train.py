@@ -88,3 +88,11 @@ def test_composites_need_their_files(tmp_path: Path) -> None:
 def test_an_export_is_of_an_mvanet_into_an_onnx_file(tmp_path: Path) -> None:
     assert "is an ONNX file already" in str(raised("export", "-p", "u2netp", "-o", str(tmp_path / "x.onnx")))
     assert "must end in .onnx" in str(raised("export", "-p", "ben2-base", "-o", str(tmp_path / "x.pt")))
+
+
+@pytest.mark.parametrize("name", ["mine.onnx", "mine.yaml"])
+def test_an_export_does_not_overwrite_the_files_of_others(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    refused = str(raised("export", "-p", "ben2-base", "-o", str(tmp_path / "mine.onnx")))
+    assert f"{name} exists, and this command did not write it" in refused
+    assert (tmp_path / name).read_text() == "mine"
