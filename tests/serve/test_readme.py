@@ -31,7 +31,7 @@ def test_the_commands_work(service: Any, tmp_path: Path) -> None:
         done = subprocess.run(["bash", "-c", fails], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         if "amazon-main" in command:
-            assert Image.open(tmp_path / "cup.jpg").size == (2000, 2000)
+            assert Image.open(tmp_path / "cup-amazon.jpg").size == (2000, 2000)
     assert Image.open(tmp_path / "cutout.webp").size == (600, 400) and Image.open(tmp_path / "mask.png").mode == "L"
     assert json.loads((tmp_path / "cup.json").read_text())["status"] in {"ok", "review"}
     assert "x-quality:" in (tmp_path / "headers.txt").read_text()
