@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 import av
 import numpy as np
 from av.filter import Graph
+from av.stream import Disposition
 
 from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
@@ -184,7 +185,7 @@ class VideoReader:
             return Facts(
                 size, Fraction(1, 1000), Fraction(1000, max(1, first.duration)).limit_denominator(1000), codec="animation"
             )
-        stream = self._container.streams.video[0]
+        stream = self._stream
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         turned = self._turns % 2 == 1
         return Facts(
@@ -218,11 +219,10 @@ class VideoReader:
             raise
 
     def _checked(self, container: Any) -> Any:
-        pictures = [one for one in container.streams.video if "attached_pic" not in str(one.disposition)]
-        if not pictures:
+        stream = video_stream(container)
+        if stream is None:
             what = "only sound" if container.streams.audio else "no video stream"
             raise DecodeError(f"this file has {what}; give a file with a video stream")
-        stream = pictures[0]
         if stream.codec_context is None:
             raise DecodeError("this video is encrypted, or its codec is unknown; convert it to H.264 first")
         pixels = stream.codec_context.width * stream.codec_context.height
@@ -297,6 +297,12 @@ def open_container(file: BinaryIO) -> Any:
         FFmpegError: FFmpeg knows no video in it.
     """
     return av.open(file, "r", metadata_errors="replace", options={"format_whitelist": FORMATS})
+
+
+def video_stream(container: Any) -> Any:
+    """Return the first video stream, None without one. Covers and chapter pictures, which may come before it, are none."""
+    moving = (one for one in container.streams.video if not one.disposition & Disposition.attached_pic)
+    return next(moving, None)
 
 
 def decoder_of(stream: Any) -> Any:

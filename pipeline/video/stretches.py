@@ -16,7 +16,7 @@ import av
 from pipeline.config.job import Limits
 from pipeline.segmenter import Segmenter
 from pipeline.video.masked import segmented
-from pipeline.video.reader import VideoReader, open_container
+from pipeline.video.reader import VideoReader, open_container, video_stream
 from pipeline.video.segments import SegmentStore, frames_per_segment
 from pipeline.video.span import Span, frames_in
 
@@ -45,11 +45,12 @@ def frame_times(file: BinaryIO) -> list[int]:
     """Return the times of a video's frames in order, by its packets; none if they are not known without decoding."""
     try:
         with open_container(file) as container:
-            stream: Any = next(one for one in container.streams.video if "attached_pic" not in str(one.disposition))
-            packets = [one for one in container.demux(stream) if one.size and not one.is_discard]
-    except (av.error.FFmpegError, StopIteration):
+            stream = video_stream(container)
+            packets = () if stream is None else container.demux(stream)
+            # Of each packet its time only: together they are as large as the file.
+            times: list[Any] = [one.pts for one in packets if one.size and not one.is_discard]
+    except av.error.FFmpegError:
         return []
-    times: list[Any] = [one.pts for one in packets]
     return [] if None in times else sorted(times)
 
 

@@ -49,8 +49,9 @@ def write_clip(
     colour: dict[str, int] | None = None,
     interlaced: bool = False,
     aspect: Fraction | None = None,
+    cover: bytes = b"",
 ) -> Path:
-    """Write a clip. ``rotation``: degrees counter-clockwise that a player turns the frames."""
+    """Write a clip. ``rotation``: degrees counter-clockwise that a player turns the frames. ``cover``: a PNG file."""
     times = [40 * number for number in range(len(pictures))] if times_ms is None else times_ms
     height, width = pictures[0].shape[:2]
     with av.open(str(path), "w", format=container) as output:
@@ -68,6 +69,8 @@ def write_clip(
         if rotation:
             stream.set_display_rotation(rotation)
         tracks = [_add_sound(output, codec) for codec in sound]
+        if cover:
+            _add_cover(output, cover)
         matrix = Colorspace.ITU709 if context.colorspace == 1 else Colorspace.ITU601
         for number, (picture, time) in enumerate(zip(pictures, times, strict=True)):
             frame = av.VideoFrame.from_ndarray(
@@ -91,6 +94,15 @@ def _add_sound(output: Any, codec: str) -> Any:
     track = output.add_stream(codec, rate=48_000)
     track.codec_context.layout = "stereo"
     return track
+
+
+def _add_cover(output: Any, png: bytes) -> None:
+    track = output.add_stream("png")
+    track.width, track.height, track.pix_fmt = 32, 24, "rgb24"
+    track.disposition = av.stream.Disposition.attached_pic
+    packet = av.Packet(png)
+    packet.stream, packet.pts, packet.dts = track, 0, 0
+    output.mux(packet)
 
 
 def _sing(output: Any, track: Any, hertz: float, seconds: float) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
 from pipeline.video.reader import Frame, VideoReader
+from pipeline.video.stretches import frame_times
 
 SMALL = frames(6, 48, 64)
 
@@ -34,6 +35,15 @@ def times_ms(reader: VideoReader, found: list[Frame]) -> list[int]:
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     return write_clip(tmp_path / "clip.mp4", SMALL, sound=["aac"])
+
+
+def cover_first(path: Path) -> bytes:
+    """The bytes of an MP4 whose metadata, with a cover, comes before its video: FFmpeg then makes the cover stream 0."""
+    data = path.read_bytes()
+    start = data.index(b"moov") - 4
+    moov = data[start : start + int.from_bytes(data[start : start + 4])]
+    metadata = moov[moov.rindex(b"udta") - 4 :]
+    return data.replace(moov, moov[:8] + metadata + moov[8 : -len(metadata)])
 
 
 @pytest.mark.parametrize(
@@ -227,3 +237,17 @@ def test_damaged_bytes_give_frames_or_a_sentence(clip: Path, seed: int) -> None:
         read(bytes(data), max_frames=1000, max_pixels=1_000_000)
     except DecodeError as error:
         assert len(str(error)) < 300 and "\n" not in str(error)
+
+
+def test_a_cover_before_the_video_is_passed_over(tmp_path: Path) -> None:
+    sink = io.BytesIO()
+    Image.fromarray(SMALL[0][:24, :32]).save(sink, "PNG")
+    path = write_clip(tmp_path / "clip.mp4", SMALL, cover=sink.getvalue())
+    with av.open(io.BytesIO(data := cover_first(path))) as container:
+        assert [one.codec_context.name for one in container.streams.video] == ["png", "h264"]
+        video = container.streams.video[1]
+        wanted = ("h264", video.time_base, video.average_rate, len(SMALL))
+    reader, found = read(data)
+    assert (reader.facts.codec, reader.facts.time_base, reader.facts.rate, reader.facts.frames) == wanted
+    assert times_ms(reader, found) == [0, 40, 80, 120, 160, 200]
+    assert frame_times(io.BytesIO(data)) == [one.pts for one in found]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -108,6 +111,28 @@ def test_times_of_packets_are_those_of_frames(clip: Path, tmp_path: Path) -> Non
     (tmp_path / "text.mp4").write_text("no video")
     with (tmp_path / "text.mp4").open("rb") as file:
         assert frame_times(file) == []
+
+
+def test_packets_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All packets of a video are as large as its file."""
+    living = WeakSet[Any]()
+
+    class Packet:
+        size, is_discard = 1, False
+
+        def __init__(self, pts: int) -> None:
+            self.pts = pts
+            living.add(self)
+
+    def demux(_stream: Any) -> Iterator[Any]:
+        for number in range(9):
+            yield Packet(number)
+            assert len(living) <= 1
+
+    stream = SimpleNamespace(disposition=0)
+    container = SimpleNamespace(streams=SimpleNamespace(video=[stream]), demux=demux)
+    monkeypatch.setattr(stretches, "open_container", lambda _: nullcontext(container))
+    assert frame_times(io.BytesIO()) == list(range(9))
 
 
 def test_stretches_begin_with_a_warm_up() -> None:
