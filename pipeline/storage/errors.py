@@ -34,8 +34,13 @@ def _of_clients(kind: Kind) -> Errors:
 
 def _of_httpx(name: str) -> Errors:
     """Return an exception of the client of the Hugging Face hub, if it was imported."""
-    module = sys.modules.get("httpx")
-    return (getattr(module, name),) if module is not None else ()
+    return _of_module("httpx", name)
+
+
+def _of_module(module: str, name: str) -> Errors:
+    """Return an exception of a module, if that was imported."""
+    found = sys.modules.get(module)
+    return (getattr(found, name),) if found is not None else ()
 
 
 def _connection_errors() -> Errors:
@@ -105,7 +110,10 @@ def _by_type(kind: str) -> tuple[tuple[Errors, str], ...]:
             _certificate_errors(),
             "the server's TLS certificate is not trusted; check the address and the machine's certificates",
         ),
-        ((ChangedWhileRead,), "it changed while it was read; wait until it is written, then run again with --retry fetch"),
+        (
+            (ChangedWhileRead, *_of_module("s3fs.utils", "FileExpired")),
+            "it changed while it was read; wait until it is written, then run again with --retry fetch",
+        ),
         ((TimeoutError,), "the request timed out; check the address (on S3 storage.endpoint_url) and the network"),
         (_connection_errors(), "it can't be reached; check the address (on S3 storage.endpoint_url) and the network"),
         ((ImportError,), f"no installed library supports {kind}://; install {library}, or use a path or s3://"),
@@ -120,6 +128,7 @@ _ERRNO = {
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.ENAMETOOLONG: "the name is too long for this file system",
     errno.ENOTDIR: "a component of the path is a file, not a folder",
+    errno.EEXIST: "a file is where a folder of this name is needed; give the item another id or name",
     errno.EISDIR: "it is a folder, not a file",
     errno.ELOOP: "its symbolic links form a loop",
     errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",

@@ -97,7 +97,7 @@ class Files:
         Raises:
             FetchError: As ``fetch``.
         """
-        if uris.scheme(uri) in uris.HTTP_SCHEMES or "#" in uri:
+        if uris.scheme(uri) in uris.HTTP_SCHEMES or parse_member(uri) is not None:
             data = self.read(uri, max_bytes=max_bytes)
             return hashlib.sha256(data).hexdigest(), len(data)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -26,19 +27,24 @@ class ArchiveWriter:
     Args:
         path: The archive. PNG files are compressed already, so it is not.
         facts: The source's.
+
+    Raises:
+        WriteError: It cannot be created.
     """
 
     def __init__(self, path: Path, facts: Facts) -> None:
         self.facts = facts
         self.notes = ["an archive of pictures has no sound"] if facts.sound else []
         self._written = Written(facts.size, alpha=[])
-        self._archive = zipfile.ZipFile(path, "w")
+        with _as_write_errors():
+            self._archive = zipfile.ZipFile(path, "w")
 
     def __enter__(self) -> ArchiveWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._archive.close()
+        with suppress(OSError):  # what is left of it is deleted, and nothing may hide why
+            self._archive.close()
 
     def add(self, pixels: npt.NDArray[np.uint8], pts: int, duration: int) -> None:
         """Write a frame, (H, W, 4) RGBA uint8.
@@ -58,14 +64,21 @@ class ArchiveWriter:
             WriteError: It could not be written.
         """
         self._write(TIMES, times_file(self._written.seconds))
-        self._archive.close()
+        with _as_write_errors():
+            self._archive.close()
         return self._written
 
     def _write(self, name: str, data: bytes) -> None:
-        try:
+        with _as_write_errors():
             self._archive.writestr(name, data)
-        except OSError as error:
-            raise WriteError(f"the archive can't be written: {error.strerror}") from error
+
+
+@contextmanager
+def _as_write_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"the archive can't be written: {error.strerror}") from error
 
 
 def name_of(number: int) -> str:
@@ -79,7 +92,7 @@ def check_archive(path: Path, written: Written, beat: Callable[[], None]) -> Non
     Raises:
         WriteError: They differ. The message says where.
     """
-    with path.open("rb") as file:
+    with _as_write_errors(), path.open("rb") as file:
         if wrong := archive_error(file, len(written.seconds), written.size, written.alpha or (), beat):
             raise WriteError(f"the written archive differs: {wrong}")
 

@@ -6,7 +6,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -17,6 +17,7 @@ from pipeline.errors import DecodeError, SegmentError, WriteError
 from pipeline.log import PassProgress
 from pipeline.segmenter import Segmenter
 from pipeline.storage import uris
+from pipeline.storage.errors import describe_error
 from pipeline.storage.files import Files
 from pipeline.types import Box
 from pipeline.video.draw import Draw
@@ -115,17 +116,29 @@ def _write(
 
 @contextmanager
 def part_of(uri: str) -> Iterator[Path]:
-    """Return the path of a file to write before it gets its name: beside it, or of one on a store, in a temporary folder."""
+    """Return the path of a file to write before it gets its name: beside it, or of one on a store, in a temporary folder.
+
+    Raises:
+        WriteError: Its folder cannot be created.
+    """
     with ExitStack() as stack:
-        if uris.scheme(uri):
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="matteline-"))
-            yield Path(folder) / f"video{PurePosixPath(uri).suffix}"
-            return
-        final = Path(uri)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        part = final.with_name(f".{final.name[:80]}.{secrets.token_hex(8)}.tmp")
-        stack.callback(part.unlink, missing_ok=True)
+        try:
+            if uris.scheme(uri):
+                scratch = tempfile.TemporaryDirectory(prefix="matteline-", ignore_cleanup_errors=True)
+                part = Path(stack.enter_context(scratch)) / f"video{PurePosixPath(uri).suffix}"
+            else:
+                final = Path(uri)
+                final.parent.mkdir(parents=True, exist_ok=True)
+                part = final.with_name(f".{final.name[:80]}.{secrets.token_hex(8)}.tmp")
+                stack.callback(_forget, part)
+        except OSError as error:
+            raise WriteError(describe_error(error, uri)) from error
         yield part
+
+
+def _forget(part: Path) -> None:
+    with suppress(OSError):  # nothing may hide why it was not finished
+        part.unlink(missing_ok=True)
 
 
 def store(part: Path, uri: str, files: Files) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zipfile
 from fractions import Fraction
 from pathlib import Path
@@ -63,3 +64,25 @@ def test_damage_is_found(made: tuple[Path, Written]) -> None:
         for name in ("000000.png", "000001.png", "000002.png", "timestamps.txt"):
             archive.writestr(name, b"no picture")
     assert "it can't be read" in (video_error(str(path), Files(), 3, Size(9, 12)) or "")
+
+
+def test_a_full_disk_is_an_error_of_the_item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = Facts(Size(9, 12), Fraction(1, 25), Fraction(25))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(WriteError, match="can't be written: No such file"):
+        ArchiveWriter(tmp_path / "missing" / "a.zip", facts)
+    for failing in ("writestr", "close"):
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(WriteError, match="can't be written: No space left"),
+            ArchiveWriter(tmp_path / "a.zip", facts) as writer,
+        ):
+            patch.setattr(zipfile.ZipFile, failing, full)
+            patch.setattr(zipfile.ZipFile, "close", full)
+            writer.add(np.zeros((9, 12, 4), np.uint8), 0, 1)
+            writer.finish()
+    with pytest.raises(WriteError, match="can't be written"):
+        check_archive(tmp_path / "gone.zip", Written(Size(9, 12), []), nothing)
