@@ -54,10 +54,10 @@ def _run_passes(plan: Plan, record: RunRecord, lease: Lease, counters: RunCounte
             # Without the lease, tidying the index is another run's job. Nothing may hide why this one ended.
             if lease.lost is None:
                 with suppress(StorageError):
-                    tidy_index(plan.output)
+                    tidy_index(plan.output, plan.done)
             raise
         lease.check()
-        tidy_index(plan.output)
+        tidy_index(plan.output, plan.done)
         plan = only_missing(plan, record.run_id)
         if not plan.todo:
             return
@@ -127,7 +127,7 @@ def run_derivation(plan: Plan, record: RunRecord, lease: Lease, reporter: Report
                     reporter.update()
         finally:
             if lease.lost is None:
-                tidy_index(plan.output)
+                tidy_index(plan.output, plan.done)
         log.info("derived outputs of finished items", extra={"facts": {"items": record.derived, "failed": len(failures)}})
     if failures:
         item_id, why = next(iter(failures.items()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.config.recipe import DERIVED
 from pipeline.log import log
-from pipeline.manifest.id_set import duplicate_ids
+from pipeline.manifest.id_set import IdSet, duplicate_ids
 from pipeline.output.compaction import compact
 from pipeline.output.derived import adjust_index
 from pipeline.output.kept_masks import forget_done
@@ -50,7 +50,7 @@ def prepare_output(plan: Plan) -> None:
     recorded = check_settings(output, recipe, settings, replace=plan.job.run.replace)
     complete = True
     if recorded is not None:
-        tidy_index(output)
+        tidy_index(output, plan.done)
         settings["folders"] = sorted({*recorded["folders"], *settings["folders"]})
         same = all(recorded[name] == settings[name] for name in DERIVED)
         complete = same and recorded["complete"]
@@ -68,8 +68,12 @@ def prepare_output(plan: Plan) -> None:
         write_settings(output, settings)
 
 
-def tidy_index(output: Output) -> None:
+def tidy_index(output: Output, done: IdSet) -> None:
     """Leave one row per item, none that contradicts its objects, and as few parts as readers like.
+
+    Args:
+        output: The output.
+        done: Sorted ids of the items that need no work, whose kept masks are deleted.
 
     Raises:
         StorageError: The output cannot be read or written.
@@ -81,4 +85,4 @@ def tidy_index(output: Output) -> None:
             "items were interrupted while they were replaced, and are processed again", extra={"facts": {"items": repaired}}
         )
     compact(output)
-    forget_done(output)
+    forget_done(output, done)

@@ -252,7 +252,7 @@ def test_a_run_compacts_while_it_goes_on(
     )
     monkeypatch.setattr(compaction, "CHECK_EVERY", 2)
     monkeypatch.setattr(compaction, "MERGED_BYTES", 100_000)
-    monkeypatch.setattr(passes, "tidy_index", lambda _output: None)
+    monkeypatch.setattr(passes, "tidy_index", lambda _output, _done: None)
     run_job(job)
     output = Output.at(str(tmp_path / "out"), Files())
     assert len(ids(output)) == len(set(ids(output))) == 24

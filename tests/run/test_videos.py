@@ -27,6 +27,8 @@ from pipeline.output.run_record import RunRecord
 from pipeline.output.verify import verify
 from pipeline.run.crash_ledger import InMemoryLedger
 from pipeline.run.driver import run_job
+from pipeline.run.preflight import make_plan, without_done
+from pipeline.run.prepare import tidy_index
 from pipeline.run.stages import videos
 from pipeline.run.stages.segment import SegmentBatch
 from pipeline.run.stages.stretches import FindMasks, divide_videos
@@ -283,6 +285,24 @@ def test_masks_that_an_interruption_left_are_deleted(go: Go, clips: Path, tmp_pa
     write_clip(clips / "c.mp4", frames(4, *SIZE))
     go()
     assert [path.parent for path in Path(layout.all_kept_masks).glob("*/*")] == [Path(layout.kept_masks("b.mp4"))], "not done"
+
+
+def test_masks_of_a_video_that_is_being_replaced_stay(tmp_path: Path, fake_preset: str, clips: Path) -> None:
+    write_clip(clips / "a.mp4", frames(4, *SIZE))
+    output = Output.at(str(tmp_path / "out"), Files())
+    job = load_job(manifest=str(clips), output=output.folder, preset=fake_preset)
+    run_job(job)
+    kept = Path(output.layout.kept_masks("a.mp4"))
+    kept.mkdir(parents=True)
+    other = load_job(manifest=str(clips), output=output.folder, preset=fake_preset, overrides=["recipe.steady=false"])
+    for asked, left in ((other.with_run(replace=True), True), (job, False)):
+        (kept / "x-000000.parquet").touch()
+        plan = without_done(make_plan(asked, Files()))
+        assert plan.todo == left
+        tidy_index(output, plan.done)
+        assert list(kept.glob("*")) == [kept / "x-000000.parquet"] * left, (
+            "the row of an interrupted replacement is the old one"
+        )
 
 
 def test_a_video_that_kills_its_process_fails_alone(go: Go, clips: Path, tmp_path: Path, faults: Callable[..., Path]) -> None:
