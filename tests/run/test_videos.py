@@ -22,6 +22,7 @@ from PIL import Image
 
 from pipeline.config.job import load_job
 from pipeline.errors import ConfigError
+from pipeline.models.failures import BrokenDevice
 from pipeline.output.output import Output
 from pipeline.output.run_record import RunRecord
 from pipeline.output.verify import verify
@@ -390,6 +391,43 @@ def test_a_long_video_gives_signs_of_life(
     assert pq.read_schema(facts["part"]).equals(index_schema(context.carried))
 
 
+def test_segments_of_former_content_are_deleted(
+    stage_context: Any, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.video.segments.SEGMENT_FRAMES", 5)
+    context = stage_context(ledger=InMemoryLedger(), allowlist=AllowList((str(clips),)))
+    segmenter, path = SegmentBatch(context).segmenter, clips / "a.mp4"
+    items = pa.Table.from_pylist([{"item_id": "a", "output_name": "a", "image_uri": str(path)}], ITEM)
+    for frames_now, segments_now in ((12, 3), (4, 0), (12, 3), (0, 0)):
+        write_clip(path, frames(frames_now, *SIZE)) if frames_now else path.write_text("no video")
+        *_, rows = cut_videos(items, segmenter, context)
+        assert rows["error_code"].to_pylist() == [None if frames_now else "decode"]
+        found = [pq.read_table(part).num_rows for part in (tmp_path / "segments").glob("*")]
+        assert sum(found) == segments_now
+
+
+def test_a_process_that_lost_its_gpu_ends_in_a_stretch(
+    stage_context: Any, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.video.segments.SEGMENT_FRAMES", 5)
+    context = stage_context(ledger=InMemoryLedger(), allowlist=AllowList((str(clips),)))
+    path = write_clip(clips / "long.mp4", frames(24, *SIZE))
+    items = pa.Table.from_pylist([{"item_id": "a", "output_name": "a", "image_uri": str(path)}], ITEM)
+    stretch, *_ = divide_videos(items, context=context)
+    finder = FindMasks(context)
+
+    def broken(*_: Any) -> Any:
+        raise BrokenDevice("the GPU is lost")
+
+    def ended() -> Any:
+        raise InterruptedError("the process ends")
+
+    monkeypatch.setattr(finder.stage.segmenter, "segment", broken)
+    monkeypatch.setattr("pipeline.run.stages.stretches.end_process", ended)
+    with pytest.raises(InterruptedError):
+        list(finder(stretch))
+
+
 def test_a_video_that_killed_three_processes_fails(stage_context: Any, clips: Path) -> None:
     path = write_clip(clips / "a.mp4", frames(6, *SIZE))
     ledger = InMemoryLedger({"video/a": 3})
@@ -432,10 +470,12 @@ def test_masks_that_were_found_ahead_are_used(
         ("long", 8, 8),
     ]
     finder = FindMasks(context)
-    (facts,) = finder(tables[1]).to_pylist()
+    monkeypatch.setattr(videos, "LIFE_S", 0.01)
+    *signs, facts = (table.to_pylist()[0] for table in finder(tables[1]))
+    assert signs and {one["model_s"] for one in signs} == {0.0}, "signs of life"
     assert facts["ok"] == facts["failed"] == 0 and facts["model_s"] > 0
     for table in (tables[0], tables[2]):
-        finder(table)
+        assert list(finder(table))
     layout, asked = context.output.layout, list[int]()
     assert len(list(Path(layout.kept_masks("long")).iterdir())) == 9
     segment = finder.stage.segmenter.segment
@@ -445,7 +485,7 @@ def test_masks_that_were_found_ahead_are_used(
         return segment(images, *arguments)
 
     monkeypatch.setattr(finder.stage.segmenter, "segment", counting)
-    (row,) = cut_videos(items.slice(0, 1), finder.stage.segmenter, context)
+    *_, row = cut_videos(items.slice(0, 1), finder.stage.segmenter, context)
     assert row["video_facts"].to_pylist()[0]["frames"] == 48 and row["error_detail"].to_pylist() == [None]
     assert sum(asked) <= 6, "only the last segment, which has three frames"
     commit_videos(row, context=context)

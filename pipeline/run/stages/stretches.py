@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,12 @@ import pyarrow as pa
 from pipeline.errors import ItemError
 from pipeline.log import log
 from pipeline.manifest.prompts import prompts_of
+from pipeline.models.failures import BrokenDevice
 from pipeline.run.context import StageContext
+from pipeline.run.crash_ledger import end_process
 from pipeline.run.stages.commit import nothing_committed
 from pipeline.run.stages.segment import SegmentBatch
-from pipeline.run.stages.videos import request_of
+from pipeline.run.stages.videos import is_over, request_of
 
 if TYPE_CHECKING:
     from pipeline.video.stretches import Stretch
@@ -73,18 +76,23 @@ class FindMasks:
     def __init__(self, context: StageContext) -> None:
         self.stage = SegmentBatch(context)
 
-    def __call__(self, stretches: pa.Table) -> pa.Table:
-        """Find and keep the masks of stretches. Returns one row, as ``commit_batch`` does of items that it did not commit.
+    def __call__(self, stretches: pa.Table) -> Iterator[pa.Table]:
+        """Find and keep the masks of stretches. Yields rows as ``commit_batch`` does of items that it did not commit.
 
-        After ``context.deadline`` no stretch is begun.
+        The last row has the time of the work. Those before are signs of life. After ``context.deadline`` no stretch is begun.
         """
         if self.stage.refused is not None:
             raise self.stage.refused
         began, context = time.monotonic(), self.stage.context
         for row in stretches.to_pylist():
-            if context.deadline is None or time.time() < context.deadline:
-                self._find(row, context)
-        return nothing_committed(time.monotonic() - began)
+            if context.deadline is not None and time.time() >= context.deadline:
+                break
+            with ThreadPoolExecutor(1) as pool:
+                work = pool.submit(self._find, row, context)
+                while not is_over(work):
+                    yield nothing_committed()
+            work.result()
+        yield nothing_committed(time.monotonic() - began)
 
     def _find(self, row: dict[str, Any], context: StageContext) -> None:
         from pipeline.video.process import segments_of
@@ -109,4 +117,8 @@ class FindMasks:
             isolated.run_one(0, find)
         except ItemError as error:
             log.debug(f"{row['item_id']}: the stretch from segment {stretch.first} was left out: {error}")
+        except BrokenDevice:
+            if context.ledger is None:
+                raise
+            end_process()  # as in the stage of pictures
         isolated.finish()

@@ -10,13 +10,13 @@ import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import ItemError, PromptError, WriteError
+from pipeline.errors import ItemError, PromptError, StorageError, WriteError
 from pipeline.manifest.prompts import prompts_of
 from pipeline.manifest.videos import VIDEO_COLUMN, part_of
 from pipeline.models.failures import BrokenDevice
@@ -76,7 +76,7 @@ def cut_videos(items: pa.Table, segmenter: Segmenter, context: StageContext) -> 
         frames = _Frames()
         with ThreadPoolExecutor(1) as pool:
             work = pool.submit(_cut, row, prompts[number], segmenter, context, frames)
-            while not _is_over(work):
+            while not is_over(work):
                 yield _with_frames(_nothing(context), frames)
         yield _with_frames(index_table(_without_signature(items.slice(number, 1)), [work.result()], context), frames)
 
@@ -114,13 +114,22 @@ def commit_videos(rows: pa.Table, *, context: StageContext) -> pa.Table:
 def _write_segments(item_id: str, segments: Sequence[Any], context: StageContext) -> None:
     """Write the rows of a video's segments, before its own row. A repeated task overwrites them.
 
+    Without segments, the rows of the item's former content are deleted.
+
     Raises:
-        WriteError: They cannot be written.
+        WriteError: They cannot be written or deleted.
     """
+    uri = join(context.output.layout.segments, part_name([item_id]))
+    if not segments:
+        try:
+            context.files.delete(uri)
+        except StorageError as error:
+            raise WriteError(str(error)) from error
+        return
     rows = [one._asdict() | {"item_id": item_id, "run_id": context.run_id} for one in segments]
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, SEGMENTS), sink, compression="zstd", write_page_checksum=True)
-    context.files.write(join(context.output.layout.segments, part_name([item_id])), sink.getvalue())
+    context.files.write(uri, sink.getvalue())
 
 
 def is_sign_of_life(rows: pa.Table) -> bool:
@@ -163,7 +172,8 @@ def _without_signature(item: pa.Table) -> pa.Table:
     return item.set_column(at, field, pa.array(uris, field.type))
 
 
-def _is_over(work: Future[Any]) -> bool:
+def is_over(work: Future[Any]) -> bool:
+    """Return whether work is over, after at most ``LIFE_S``."""
     return not wait([work], LIFE_S).not_done
 
 
@@ -189,6 +199,9 @@ def _cut(
                 raise
             end_process()  # as in the stage of pictures
         isolated.finish()
+    if error["error_code"] is not None:
+        with suppress(WriteError):  # the item's error is the first one
+            _write_segments(row["item_id"], (), context)
     fact["segment_s"] = time.monotonic() - began
     return fact, result, error
 
@@ -229,7 +242,6 @@ def _process(
         fact |= {"detected_box": list(found.box), "detected_label": found.label, "detector_score": found.score}
     for one in made.facts["files"]:
         one["path"] = video_path(one["name"], fact["output_name"])
-    if made.segments:
-        _write_segments(fact["item_id"], made.segments, context)
+    _write_segments(fact["item_id"], made.segments, context)
     result["video_facts"] = made.facts
     WRITTEN.add(sum(one["bytes"] for one in made.facts["files"]))
