@@ -42,6 +42,7 @@ class Sound:
                 self._encoded[track.index] = self._tracks[track.index] = _encoder(output, form, track)
         self._packets = self._source.demux([one for one in tracks if one.index in self._tracks])
         self._waiting: Any = None
+        self._ended: set[int] = set()
         self._over = not self._tracks
 
     def close(self) -> None:
@@ -58,17 +59,27 @@ class Sound:
             while not self._over:
                 packet = self._waiting or next(self._packets, None)
                 self._waiting = None
-                if packet is None or (packet.pts is not None and float(packet.pts * packet.time_base) >= self._span.end_s):
+                if packet is None:
                     self._over = True
-                    for encoder in self._encoded.values():
-                        yield from encoder.encode(None)
+                    for track in self._tracks:
+                        yield from self._end(track)
+                elif packet.pts is not None and float(packet.pts * packet.time_base) >= self._span.end_s:
+                    yield from self._end(packet.stream.index)
+                    self._over = len(self._ended) == len(self._tracks)  # the others may come later in the file
                 elif packet.pts is not None and float(packet.pts * packet.time_base) - self._span.start_s > until_s:
                     self._waiting = packet
                     return
-                else:
+                elif packet.stream.index not in self._ended:
                     yield from self._carried(packet)
         except av.error.FFmpegError as error:
             raise DecodeError(f"the video's sound is damaged, or can't be encoded again: {error.strerror}") from error
+
+    def _end(self, track: int) -> Iterator[Any]:
+        """Yield what the encoder of a track still holds, once."""
+        if track not in self._ended:
+            self._ended.add(track)
+            if (encoder := self._encoded.get(track)) is not None:
+                yield from encoder.encode(None)
 
     def _carried(self, packet: Any) -> Iterator[Any]:
         track = packet.stream.index
