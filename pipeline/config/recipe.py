@@ -303,7 +303,8 @@ class Recipe(Section):
         """Return everything that changes masks, cutouts or scores, as JSON.
 
         Without a detector or a second model, there is no key for it. Photos do not depend on the settings of videos: with
-        their defaults, fingerprints are those of recipes that had no such settings. A picture counts by hash, not by path.
+        their defaults, fingerprints are those of recipes that had no such settings. A picture counts by hash, not by path,
+        and what is behind the object only for MP4.
         """
         excluded: dict[str, Any] = dict.fromkeys(UNHASHED | DERIVED, True)
         excluded["detector"] = DETECTOR_UNHASHED if self.detector is not None else True
@@ -311,8 +312,10 @@ class Recipe(Section):
         for name in ("every", "steady", "videos", "video_background", "video_background_sha256"):
             if getattr(self, name) == Recipe.model_fields[name].default:
                 excluded[name] = True
-        if self.video_picture:
+        if self.video_picture or "mp4" not in self.videos:
             excluded["video_background"] = True
+        if "mp4" not in self.videos:  # nothing else shows what is behind the object
+            excluded["video_background_sha256"] = True
         second = {} if self.second is None else {"second": self.second.facts()}
         return self.model_dump(mode="json", exclude=excluded) | second
 

@@ -246,6 +246,7 @@ def test_every_field_that_can_change_is_tried() -> None:
 def test_every_field_that_needs_the_model_changes_the_fingerprint(field: str) -> None:
     base = BASE | ({"model": "mvanet"} if field == "precision" else {}) | (OWN_CGM if field.startswith("refiner_") else {})
     base |= BEHIND_VIDEOS if field == "video_background_sha256" else {}
+    base |= {"videos": ("webm", "mp4")} if field.startswith("video_background") else {}
     before, after = Recipe.model_validate(base), Recipe.model_validate(base | {field: CHANGES[field]})
     assert getattr(before, field) != getattr(after, field)
     assert before.fingerprint() != after.fingerprint()
@@ -276,9 +277,17 @@ def test_weights_of_a_refiner_are_pinned_before_the_fingerprint(tmp_path: Path) 
         other.fingerprint()
 
 
+def test_what_is_behind_videos_counts_for_mp4_only() -> None:
+    for behind in ({"video_background": "#102030"}, BEHIND_VIDEOS):
+        for videos, counts in ((("webm", "png", "mov", "mask"), False), (("mp4",), True)):
+            recipes = [Recipe.model_validate(BASE | {"videos": videos} | one) for one in ({}, behind)]
+            assert (recipes[0].fingerprint() != recipes[1].fingerprint()) == counts
+
+
 def test_a_picture_behind_videos_counts_by_its_hash(tmp_path: Path) -> None:
-    moved = Recipe.model_validate(BASE | BEHIND_VIDEOS | {"video_background": "s3://bucket/b.png"})
-    assert moved.fingerprint() == Recipe.model_validate(BASE | BEHIND_VIDEOS).fingerprint()
+    base = BASE | BEHIND_VIDEOS | {"videos": ("mp4",)}
+    moved = Recipe.model_validate(base | {"video_background": "s3://bucket/b.png"})
+    assert moved.fingerprint() == Recipe.model_validate(base).fingerprint()
     with pytest.raises(ConfigError, match="no video_background_sha256 yet"):
         Recipe.model_validate(BASE | {"video_background": "beach.jpg"}).fingerprint()
     path = own_preset(tmp_path, recipe=BASE | BEHIND_VIDEOS)
