@@ -40,7 +40,8 @@ def make_app(service: Service, *, with_lifespan: bool = False) -> ASGIApp:
             the server does both.
     """
     routes = _Routes(service)
-    handlers = {HTTPException: _refuse, PipelineError: _refuse}
+    # Without the last one, Starlette answers an unexpected error itself, as plain text, and nothing logs it.
+    handlers = {HTTPException: _refuse, PipelineError: _refuse, Exception: _refuse}
     lifespan = _lifespan_of(service) if with_lifespan else None
     app = Starlette(routes=routes.all(), exception_handlers=handlers, lifespan=lifespan)
     app.router.redirect_slashes = False  # a redirect would name a host
@@ -68,7 +69,7 @@ def _lifespan_of(service: Service) -> Lifespan[Starlette]:
     return lifespan
 
 
-def _refuse(_: Request, error: Exception) -> Response:
+async def _refuse(_: Request, error: Exception) -> Response:
     return refusal_of(error).response()
 
 

@@ -144,7 +144,7 @@ class _Exchange:
             await self._send(message)
 
     async def refuse(self, error: BaseException) -> None:
-        """Answer with an error, unless an answer has begun."""
+        """Answer with an error, unless one has begun: Starlette raises an unexpected error again after its answer."""
         if not self._started:
             await refusal_of(error).response()(self._scope, self.receive, self.send)
 
