@@ -152,17 +152,18 @@ class _Routes:
         return JSONResponse({"renditions": listed})
 
     async def health(self, _: Request) -> Response:
-        """Tell whether the process works: a pass of the model that does not end calls for a restart."""
-        if self._service.is_stuck:
-            limit = self._service.limits.item_s
-            raise RequestRefused(503, "stuck", f"the model has worked on one batch for more than {limit:g} s (limits.item_s)")
+        """Tell whether the process works: a lost GPU, or a pass of the model that does not end, calls for a restart."""
+        if (fault := self._service.fault) is not None:
+            raise fault
         return JSONResponse({"status": "alive"})
 
     async def ready(self, _: Request) -> Response:
-        """Tell whether requests are answered at once: the models are loaded, and the service is not ending."""
+        """Tell whether requests are answered at once: the models are loaded and work, and the service is not ending."""
         if self._service.draining or not self._service.batchers:
             word = "ending" if self._service.draining else "loading its models"
             raise RequestRefused(503, "not_ready", f"the service is {word}", {"Retry-After": "1"})
+        if (fault := self._service.fault) is not None:
+            raise fault
         return JSONResponse({"status": "ready", "presets": list(self._presets)})
 
     async def metrics(self, _: Request) -> Response:

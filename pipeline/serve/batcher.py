@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import ItemError
 from pipeline.models.cascade import Segment
+from pipeline.models.failures import BrokenDevice
 from pipeline.segmenter import Segmenter
 from pipeline.serve.metrics import Metrics
 from pipeline.types import Box, Pixels
@@ -43,6 +44,8 @@ class Batcher:
         self.segmenter = segmenter
         self.working_since: float | None = None
         """Start of the current pass, by ``time.monotonic``; None if there is none."""
+        self.is_broken = False
+        """True once the GPU is lost: this process can run no further pass."""
         self._thread, self._wait_s, self._metrics = thread, wait_s, metrics
         self._waiting: deque[_Waiting] = deque()
         self._coming = 0
@@ -110,6 +113,7 @@ class Batcher:
         try:
             results = list(await loop.run_in_executor(self._thread, self.segmenter.segment, images, boxes, names))
         except Exception as error:  # noqa: BLE001  it belongs to the requests; the model goes on with the next ones
+            self.is_broken = self.is_broken or isinstance(error, BrokenDevice)
             results = [error] * len(batch)
         finally:
             self.working_since = None

@@ -57,13 +57,13 @@ class Replica:
         return make_app(self._service, with_lifespan=True)
 
     def check_health(self) -> None:
-        """Let Ray Serve replace a replica whose model does not end a pass.
+        """Let Ray Serve replace a replica whose GPU is lost, or whose model does not end a pass.
 
         Raises:
-            RuntimeError: It does not.
+            RuntimeError: One of the two.
         """
-        if self._service.is_stuck:
-            raise RuntimeError("the model works on one batch for longer than limits.item_s")
+        if (fault := self._service.fault) is not None:
+            raise RuntimeError(str(fault))
 
 
 def build(arguments: dict[str, Any]) -> serve.Application:

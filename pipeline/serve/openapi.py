@@ -46,7 +46,7 @@ REFUSALS = {
     "422": "The bytes are not a picture within the limits; it shows nothing of the name; or there is no rendition of its empty "
     "mask.",
     "500": "The model failed on this picture.",
-    "503": "All places of the queue are taken; Retry-After says when to try again.",
+    "503": "All places of the queue are taken, and Retry-After says when to try again; or the service must be restarted.",
     "504": "The deadline has passed.",
 }
 
@@ -98,8 +98,10 @@ def document(
         **(job_paths() if with_jobs else {}),
         "/v1/presets": _get("List the configured presets", "application/json"),
         "/v1/renditions": _get("List the renditions", "application/json"),
-        "/health": _get("Is the process working? 503 if a pass of the model does not end", "application/json"),
-        "/ready": _get("Are the models loaded? 503 before, and while the service ends", "application/json"),
+        "/health": _get(
+            "Is the process working? 503 if the GPU is lost, or a pass of the model does not end", "application/json"
+        ),
+        "/ready": _get("Are the models loaded? 503 before, while the service ends, and with /health", "application/json"),
         "/metrics": _get("Metrics for Prometheus", "text/plain"),
     }
     made: dict[str, Any] = {

@@ -143,17 +143,24 @@ class Service:
         return time.monotonic() - min(began) if began else 0.0
 
     @property
-    def is_stuck(self) -> bool:
-        """Return whether the current pass of a model takes longer than ``limits.item_s``."""
-        return self.stuck_s > self.limits.item_s
+    def fault(self) -> RequestRefused | None:
+        """Return what only a restart can mend: 503, the GPU is lost, or a pass takes longer than ``limits.item_s``."""
+        if any(one.is_broken for one in self.batchers.values()):
+            return RequestRefused(503, "device", "the GPU is lost to this process; restart the service")
+        if self.stuck_s > self.limits.item_s:
+            message = f"the model has worked on one batch for more than {self.limits.item_s:g} s (limits.item_s)"
+            return RequestRefused(503, "stuck", message)
+        return None
 
     @contextmanager
     def place(self) -> Iterator[None]:
         """Hold one of the places of the queue.
 
         Raises:
-            RequestRefused: 503: all are taken, or the service is ending.
+            RequestRefused: 503: all are taken, or the service is ending or must be restarted.
         """
+        if (fault := self.fault) is not None:
+            raise fault
         if self.draining or self.inside >= self.settings.queue:
             message = (
                 "the service is ending" if self.draining else f"all {self.settings.queue} places are taken; try again later"

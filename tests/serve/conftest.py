@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path += [str(TESTS), str(TESTS / "imaging")]  # service_process.py; damage.py and what it imports
+sys.path += [str(TESTS), str(TESTS / "imaging")]  # service_process.py, asgi.py; damage.py and what it imports
 
 from service_process import Running, form, services  # noqa: E402
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any
 
+from asgi import ask
 from starlette.responses import Response
 
 from pipeline.config.job import Compute, Limits
@@ -16,41 +16,6 @@ from pipeline.serve.app import make_app
 from pipeline.serve.service import Service
 from pipeline.serve.settings import Serving
 from pipeline.storage.files import Files
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def code(self) -> str:
-        assert self.headers["content-type"] == "application/json", self
-        code: str = json.loads(self.body)["code"]
-        assert self.headers["x-error-code"] == code
-        return code
-
-
-async def ask(app: Any, method: str, target: str, body: bytes = b"", **headers: str) -> Answer:
-    """One request, by ASGI. Its client stays until it has the answer."""
-    path, _, query = target.partition("?")
-    named = {"host": "localhost", "content-length": str(len(body))} | headers
-    scope = {
-        **{"type": "http", "method": method, "path": path, "query_string": query.encode(), "root_path": ""},
-        "headers": [(name.encode(), value.encode("latin-1")) for name, value in named.items()],
-    }
-    given, sent = [{"type": "http.request", "body": body, "more_body": False}], []
-
-    async def receive() -> Any:
-        return given.pop() if given else await asyncio.Event().wait()
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await app(scope, receive, send)
-    start, *rest = sent
-    told = {name.decode(): value.decode("latin-1") for name, value in start["headers"]}
-    return Answer(start["status"], told, b"".join(one.get("body", b"") for one in rest))
 
 
 def service_of(preset: str, **settings: Any) -> Service:

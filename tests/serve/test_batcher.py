@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from asgi import ask
 
 from pipeline import Segmenter
 from pipeline.config.job import Compute, Limits
 from pipeline.config.presets import load_preset
 from pipeline.errors import DecodeError, ItemRefused, SegmentError, WeightsError
 from pipeline.models.cascade import Segment
+from pipeline.models.failures import BrokenDevice
+from pipeline.serve.app import make_app
 from pipeline.serve.asked import Asked
 from pipeline.serve.batcher import Batcher
 from pipeline.serve.metrics import Metrics
@@ -158,6 +161,28 @@ def test_the_deadline_ends_a_request_but_not_the_service(fake_preset: str, pictu
         batcher.segmenter = held.inner
         service.settings = Serving()
         assert (await service.cut(picture, Asked("fake"))).status_code == 200
+        await service.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_lost_gpu_is_told_by_the_health_of_the_service(
+    fake_preset: str, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: Any) -> None:
+        raise BrokenDevice("CUDA error: an illegal memory access was encountered")
+
+    async def scenario() -> None:
+        service = service_of(fake_preset)
+        await service.load()
+        assert service.fault is None
+        monkeypatch.setattr(service.batchers["fake"].segmenter, "segment", lost)
+        app = make_app(service)
+        assert (await ask(app, "POST", "/v1/cutout", picture)).status == 500  # the log says why
+        for method, path in (("GET", "/health"), ("GET", "/ready"), ("POST", "/v1/cutout")):
+            answer = await ask(app, method, path, picture)
+            assert (answer.status, answer.code) == (503, "device"), path
+        assert service.fault is not None and service.inside == 0
         await service.stop()
 
     asyncio.run(scenario())

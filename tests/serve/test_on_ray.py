@@ -92,6 +92,10 @@ def test_a_replica_serves_the_same_application(
         with pytest.raises(RuntimeError, match=r"limits\.item_s"):
             replica.check_health()
         batcher.working_since = None
+        batcher.is_broken = True
+        with pytest.raises(RuntimeError, match="the GPU is lost"):
+            replica.check_health()
+        batcher.is_broken = False
     finally:
         server.should_exit = True
         thread.join(60)
