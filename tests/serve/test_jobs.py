@@ -57,6 +57,7 @@ def roots(make_photos: MakePhotos, tmp_path_factory: pytest.TempPathFactory) -> 
     (folder / "hidden" / "photos" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut off")
     (folder / "hidden" / "odd.csv").write_text("picture\nphotos/photo-000.jpg\n")
     (folder / "hidden" / "escape").symlink_to("/etc")
+    (folder / "hidden" / "odd-link").symlink_to(folder / "hidden" / "p[h]otos")
     (folder / "read").symlink_to(folder / "hidden")
     (folder / "write").mkdir()
     return folder / "read", folder / "write"
@@ -117,6 +118,11 @@ def test_a_run_that_is_refused_says_why(service_with_jobs: Any, roots: tuple[Pat
         ({"manifest": "READ/../secret.csv"}, 403, "address", "--allow-root"),
         ({"manifest": "READ/escape/hosts.csv"}, 403, "address", "--allow-root"),
         ({"manifest": "READ/*.csv"}, 400, "request", "none of"),
+        ({"manifest": "file://READ/%2A/x.csv"}, 400, "request", "none of"),
+        ({"manifest": "file://localhostREAD/%5Bp%5Dhotos"}, 400, "request", "none of"),
+        ({"manifest": "file://READ/x.zip%23a.jpg"}, 400, "request", "none of"),
+        ({"manifest": "file://READ/a%00b"}, 400, "request", "control"),
+        ({"manifest": "READ/odd-link"}, 400, "request", "none of"),
         ({"manifest": "https://example.com/manifest.csv"}, 403, "address", "--allow-root"),
         ({"manifest": "s3://user:key@bucket/x"}, 400, "request", "manifest"),
         ({"manifest": "file://host/x"}, 400, "request", "manifest"),

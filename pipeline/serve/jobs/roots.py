@@ -57,8 +57,9 @@ class Roots:
         Raises:
             RequestRefused: 400 or 403: it is not an address, or below no root.
         """
+        odd = RequestRefused(400, "request", f"{what}: an address has none of * ? [ ] # \\ and no control characters")
         if _ODD.search(given):
-            raise RequestRefused(400, "request", f"{what}: an address has none of * ? [ ] # \\ and no control characters")
+            raise odd
         try:
             uri = uris.absolute(given)
         except (ConfigError, ValueError):
@@ -66,10 +67,13 @@ class Roots:
         for root in self.allowed:
             within = AllowList((root,))
             try:
-                if within.allows(uri):
-                    return Place(within.real_path(uri), root)
+                real = within.real_path(uri) if within.allows(uri) else None
             except ItemRefused:  # symbolic links lead out of this root
                 continue
+            if real is not None:
+                if _ODD.search(real):  # decoded from %2A in file://…, or the name of a link's target
+                    raise odd
+                return Place(real, root)
         raise RequestRefused(403, "address", f"{what}: this address is not below a root of the service ({option})")
 
 
