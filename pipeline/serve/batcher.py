@@ -68,15 +68,20 @@ class Batcher:
         """
         one = _Waiting(pixels, box, names, asyncio.get_running_loop().create_future())
         self._waiting.append(one)
+        one.done.add_done_callback(lambda _: self._forget(one))
         self._changed.set()
         return one.done
+
+    def _forget(self, one: _Waiting) -> None:
+        """Free the pixels of a picture that was cancelled before its pass began."""
+        if one in self._waiting:
+            self._waiting.remove(one)
 
     async def run(self) -> None:
         """Work on batches until cancelled."""
         try:
             while True:
-                batch = await self._collect()
-                await self._work(batch)
+                await self._work(await self._collect())  # without a variable, which would keep the last batch's pixels
         finally:
             for one in self._waiting:
                 one.done.cancel()
@@ -86,7 +91,7 @@ class Batcher:
         until: float | None = None
         while True:
             self._changed.clear()
-            while self._waiting and self._waiting[0].done.done():  # cancelled
+            while self._waiting and self._waiting[0].done.done():  # cancelled a moment ago
                 self._waiting.popleft()
             if self._waiting:
                 now = time.monotonic()

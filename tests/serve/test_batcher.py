@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -115,6 +116,29 @@ def test_a_request_that_has_gone_is_left_out(fake_preset: str) -> None:
 
     batched(held, scenario)
     assert held.batches == [1, 1]
+
+
+def test_pixels_are_freed_with_their_request(fake_preset: str) -> None:
+    """Of a picture that has gone, at once, and not after the pass that keeps the model busy; of one that is done, as well."""
+    held = Held(fake_preset)
+
+    async def scenario(batcher: Batcher) -> None:
+        images = [IMAGE.copy() for _ in range(3)]
+        seen = [weakref.ref(image) for image in images]
+        first = batcher.put(images[0], None)
+        await begun(held)
+        gone = [batcher.put(image, None) for image in images[1:]]
+        images.clear()
+        for one in gone:
+            one.cancel()
+        await asyncio.sleep(0.05)
+        assert [one() is None for one in seen] == [False, True, True]
+        held.go.set()
+        await first
+        await asyncio.sleep(0.05)
+        assert seen[0]() is None
+
+    batched(held, scenario)
 
 
 def test_a_picture_that_fails_does_not_affect_others(fake_preset: str) -> None:
