@@ -15,7 +15,10 @@ import pytest
 from hypothesis import strategies as st
 
 from pipeline.config.job_request import SAFE_SETTINGS
-from pipeline.output.lease import new_run_id, this_process
+from pipeline.errors import LeaseHeld
+from pipeline.output.lease import Lease, new_run_id, this_process
+from pipeline.output.output import Output
+from pipeline.output.run_record import RunRecord
 from pipeline.serve.jobs.offer import Offer
 from pipeline.serve.jobs.records import JobRecord, now
 from pipeline.serve.jobs.state import state_of, told
@@ -333,8 +336,27 @@ def test_a_job_that_never_began_is_told(tmp_path: Path) -> None:
     old = record.model_copy(update={"submitted_at": "2026-01-01T00:00:00+00:00"})
     assert state_of(old, Files())["verdict"] == "dead"
     assert state_of(old.model_copy(update={"process": this_process()}), Files())["verdict"] == "starting"
-    ended = state_of(old.model_copy(update={"exit_code": 5, "error": "another run is active"}), Files())
-    assert (ended["verdict"], ended["said"], ended["exit_code"]) == ("over", "another run uses this output", 5)
+
+
+def test_a_job_of_a_taken_output_is_told_nothing_of_the_machine(tmp_path: Path) -> None:
+    output = Output.at(str(tmp_path), Files())
+    record = JobRecord(
+        **{"id": new_run_id(), "manifest": "m", "output": "o", "manifest_uri": str(tmp_path / "m"), "preset": "fake"},
+        **{"output_uri": str(tmp_path), "submitted_at": now()},
+    )
+    with Lease(output, new_run_id()) as held, pytest.raises(LeaseHeld) as raised:
+        Lease(output, new_run_id())
+    assert held.owner in str(raised.value)
+    ended = record.model_copy(update={"exit_code": raised.value.exit_code, "error": str(raised.value)})
+    state = state_of(ended, Files())
+    assert (state["verdict"], state["said"], state["exit_code"]) == ("over", "another run uses this output", 5)
+    assert "send the same request again" in state["error"] and held.owner not in json.dumps(state)
+    run = RunRecord(record.id, "m", "fake", "fake", 1, 0)
+    run.close(raised.value.exit_code, f"this run's lease was taken over; it is held by {held.owner}")
+    run.write(output)
+    output.files.write(output.layout.recipe, b"{}")
+    state = state_of(record, Files())
+    assert (state["verdict"], state["exit_code"]) == ("over", 5) and held.owner not in json.dumps(state)
 
 
 def test_sentences_name_only_places_of_the_client() -> None:

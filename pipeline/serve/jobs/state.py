@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from pipeline.errors import ITEM_ERRORS, ConfigError
+from pipeline.errors import ITEM_ERRORS, ConfigError, LeaseHeld
 from pipeline.output.lease import is_gone, is_running_here
 from pipeline.output.progress import RUNNING
 from pipeline.output.run_record import OUTCOMES
@@ -29,6 +29,9 @@ START_S = 3600.0
 OVER = "over"
 """Verdict about a job that has ended."""
 
+HELD = "another run uses this output, or has taken it over; wait until it ends, then send the same request again"
+"""What clients are told in place of the run's own sentence, which names the user, the machine and the process of the other."""
+
 _ABOUT = {error.code: error.about for error in ITEM_ERRORS}
 _PATH = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:/|(?<![\w.<>])[~/])[^\s'\",;)]+")
 
@@ -48,7 +51,8 @@ def state_of(record: JobRecord, files: Files) -> dict[str, Any]:
     facts = {} if run is None else run.facts
     verdict, said = _verdict(record, run)
     code = facts.get("exit_code") if record.exit_code is None else record.exit_code
-    error = facts.get("error") or record.error
+    is_held = LeaseHeld.exit_code in (facts.get("exit_code"), record.exit_code)
+    error = HELD if is_held else facts.get("error") or record.error
     return {
         "id": record.id,
         "manifest": record.manifest,
