@@ -87,7 +87,7 @@ class Guard:
         if self._hosts is not None and _name(host) not in self._hosts:
             raise RequestRefused(421, "host", "this host name is not served here; name it with --allow-host")
         origin = headers.get("origin")
-        if origin is not None and origin not in self._settings.origins and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin not in self._settings.origins and _authority(origin) != host.lower():
             raise RequestRefused(403, "origin", "pages of other origins are not served; name the origin with --allow-origin")
         if self._token is None or scope["path"] in OPEN:
             return
@@ -97,6 +97,14 @@ class Guard:
             raise RequestRefused(
                 401, "token", "the token is missing or wrong; send Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
             )
+
+
+def _authority(origin: str) -> str | None:
+    """Return host and port of an ``Origin`` header, in lower case; None for one that has none or cannot be read."""
+    try:
+        return urlsplit(origin).netloc.lower() or None
+    except ValueError:
+        return None
 
 
 def _name(host: str) -> str:

@@ -56,8 +56,7 @@ class Serving:
                 f"set {TOKEN_VARIABLE}, or give --token-file FILE"
             )
         for origin in self.origins:
-            parts = urlsplit(origin)
-            if parts.scheme not in {"http", "https"} or not parts.hostname or origin != f"{parts.scheme}://{parts.netloc}":
+            if not _is_origin(origin):
                 raise ConfigError(f"--allow-origin {origin} is not an origin; give scheme and host: https://shop.example.com")
 
     @property
@@ -74,6 +73,15 @@ class Serving:
         if not self.is_loopback and not self.hosts:
             return None
         return frozenset({"localhost", "127.0.0.1", "::1", self.host, *self.hosts})
+
+
+def _is_origin(text: str) -> bool:
+    """Return whether a text is scheme and host of a web page."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and text == f"{parts.scheme}://{parts.netloc}"
 
 
 def read_token(file: str | None) -> str | None:

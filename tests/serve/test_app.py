@@ -7,11 +7,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 from asgi import ask
 from starlette.responses import Response
 
 from pipeline.config.job import Compute, Limits
 from pipeline.config.presets import load_preset
+from pipeline.errors import ConfigError
 from pipeline.serve.app import make_app
 from pipeline.serve.service import Service
 from pipeline.serve.settings import Serving
@@ -44,3 +46,18 @@ def test_a_bug_is_told_in_json_logged_once_and_counted(fake_preset: str, logged:
     assert error.exc_info is not None and "secret-key" in str(error.exc_info[1])
     assert 'failures_total{code="internal"} 1' in service.metrics.text()
     assert service.inside == 0
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[x]", "null", "", "\xff", "//"])
+def test_an_origin_that_cannot_be_read_is_another_one(fake_preset: str, origin: str, logged: list[logging.LogRecord]) -> None:
+    app = make_app(service_of(fake_preset, token="0123456789abcdef", host="0.0.0.0"))
+    for host in ("localhost", ""):
+        answer = asyncio.run(ask(app, "GET", "/metrics", host=host, origin=origin))
+        assert (answer.status, answer.code) == (403, "origin")
+    assert not [record for record in logged if record.exc_info]
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[x]", "*", "shop.example.com", "https://shop.example.com/page"])
+def test_an_allowed_origin_must_be_one(origin: str) -> None:
+    with pytest.raises(ConfigError, match="is not an origin"):
+        Serving(origins=(origin,))
