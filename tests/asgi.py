@@ -20,8 +20,10 @@ class Answer(NamedTuple):
         return code
 
 
-async def ask(app: Any, method: str, target: str, body: bytes = b"", **headers: str) -> Answer:
-    """One request, by ASGI. Its client stays until it has the answer."""
+async def ask(
+    app: Any, method: str, target: str, body: bytes = b"", leaves: asyncio.Event | None = None, **headers: str
+) -> Answer:
+    """One request, by ASGI. Its client stays until it has the answer, or leaves earlier."""
     path, _, query = target.partition("?")
     named = {"host": "localhost", "content-length": str(len(body))} | headers
     scope = {
@@ -31,7 +33,10 @@ async def ask(app: Any, method: str, target: str, body: bytes = b"", **headers: 
     given, sent = [{"type": "http.request", "body": body, "more_body": False}], []
 
     async def receive() -> Any:
-        return given.pop() if given else await asyncio.Event().wait()
+        if given:
+            return given.pop()
+        await (leaves or asyncio.Event()).wait()
+        return {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
         sent.append(message)

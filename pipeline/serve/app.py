@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -110,12 +111,11 @@ class _Routes:
     async def remove(self, request: Request) -> Response:
         """Do what rembg's server does."""
         service, query = self._service, dict(request.query_params)
+        data: bytes | Callable[[], bytes] = partial(fetch, query.get("url", ""), service.files, service.limits)
         with service.place():
             if request.method == "POST":
                 body = await self._read(request)
                 data, query = body.data, query | body.fields
-            else:
-                data = await service.in_thread(fetch, query.get("url", ""), service.files, service.limits)
             return await _while_connected(request, service.cut(data, parse_remove(query, self._presets)))
 
     def _asked(self, given: dict[str, str]) -> Asked:

@@ -31,6 +31,9 @@ from pipeline.storage.files import Files
 
 T = TypeVar("T")
 
+FETCHES = 16
+"""Pictures that are fetched from web servers at the same time."""
+
 
 def _names(asked: Asked, detector: Detector | None) -> tuple[str, ...]:
     """Return the names to look for.
@@ -84,6 +87,7 @@ class Service:
         self.batchers: dict[str, Batcher] = {}
         self._each = ThreadPoolExecutor(local_cpus(), "pictures")
         self._model = ThreadPoolExecutor(1, "model")
+        self._fetches = ThreadPoolExecutor(FETCHES, "fetches")  # slow web servers must not hold the threads for pictures
         self._tasks: list[asyncio.Task[None]] = []
         self._decoded = asyncio.Semaphore(local_cpus())
         """Pictures in memory, decoded; grows by two batches once the model is known."""
@@ -133,8 +137,8 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._each.shutdown(wait=False, cancel_futures=True)
-        self._model.shutdown(wait=False, cancel_futures=True)
+        for executor in (self._each, self._model, self._fetches):
+            executor.shutdown(wait=False, cancel_futures=True)
 
     @property
     def stuck_s(self) -> float:
@@ -173,20 +177,23 @@ class Service:
         finally:
             self.inside -= 1
 
-    async def cut(self, data: bytes, asked: Asked) -> Response:
+    async def cut(self, data: bytes | Callable[[], bytes], asked: Asked) -> Response:
         """Cut out a picture.
 
         Args:
-            data: A picture's file.
+            data: A picture's file, or what fetches it.
             asked: What to answer.
 
         Raises:
             ItemError: The picture failed.
-            RequestRefused: 422: there is no rendition of an empty mask. 504: the deadline has passed.
+            RequestRefused: 400 or 403: the picture may not be fetched. 422: there is no rendition of an empty mask. 504: the
+                deadline has passed.
         """
         try:
             async with asyncio.timeout(self.settings.deadline_s):
                 await self.ready.wait()
+                if not isinstance(data, bytes):
+                    data = await asyncio.get_running_loop().run_in_executor(self._fetches, data)
                 async with self._decoded:
                     return await self._cut(data, asked)
         except TimeoutError:

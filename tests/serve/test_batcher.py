@@ -14,6 +14,7 @@ import pytest
 from asgi import ask
 
 from pipeline import Segmenter
+from pipeline.concurrency import local_cpus
 from pipeline.config.job import Compute, Limits
 from pipeline.config.presets import load_preset
 from pipeline.errors import DecodeError, ItemRefused, SegmentError, WeightsError
@@ -188,6 +189,33 @@ def test_the_deadline_ends_a_request_but_not_the_service(fake_preset: str, pictu
         await service.stop()
 
     asyncio.run(scenario())
+
+
+def test_slow_web_servers_do_not_delay_pictures(fake_preset: str, picture: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr("pipeline.serve.app.fetch", lambda *_: answers.wait(60) and picture)
+
+    async def scenario() -> None:
+        service = service_of(fake_preset)
+        await service.load()
+        app, leaves = make_app(service), asyncio.Event()
+        fetching = [asyncio.ensure_future(ask(app, "GET", "/api/remove?url=x", leaves=leaves)) for _ in range(local_cpus() + 1)]
+        await asyncio.sleep(0.1)
+        assert (await ask(app, "POST", "/v1/cutout", picture)).status == 200
+        leaves.set()
+        assert {(await one).code for one in fetching} == {"gone"} and service.inside == 0
+        service.settings = Serving(deadline_s=0.1)
+        answer = await ask(app, "GET", "/api/remove?url=x")
+        assert (answer.status, answer.code) == (504, "deadline") and service.inside == 0
+        answers.set()
+        service.settings = Serving()
+        assert (await ask(app, "GET", "/api/remove?url=x")).status == 200
+        await service.stop()
+
+    try:
+        asyncio.run(asyncio.wait_for(scenario(), 30))
+    finally:
+        answers.set()
 
 
 def test_a_lost_gpu_is_told_by_the_health_of_the_service(
