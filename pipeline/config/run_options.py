@@ -19,7 +19,9 @@ class RunOptions(Section):
     retry: tuple[str, ...] = Field(
         default=(), description="Retry failed items with these error codes, as `--retry`: a list, `fetch,write`, or `all`."
     )
-    changed: bool = Field(default=False, description="Reprocess items whose image, URI, box or label has changed, as `--changed`.")
+    changed: bool = Field(
+        default=False, description="Reprocess items whose image, URI, box or label has changed, as `--changed`."
+    )
     replace: bool = Field(default=False, description="Reprocess items made with another recipe, as `--replace`.")
     accept_licence: bool = Field(
         default=False, description="Allow weights whose licence restricts commercial use, as `--accept-licence`."

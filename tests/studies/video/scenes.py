@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 HEIGHT, WIDTH = 288, 384
-FRAMES = 24
+FRAMES = 16
 
 KINDS = ("moving", "turning", "growing", "occluded", "fast camera", "shaking", "noise", "compressed", "two objects", "dark")
 """What is difficult in each clip."""
