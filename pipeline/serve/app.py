@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Lifespan
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from pipeline.errors import PipelineError
 from pipeline.serve.answers import EXPOSED, label
@@ -87,8 +87,8 @@ class _Routes:
 
     def all(self) -> list[Route]:
         return [
-            Route("/v1/cutout", self.cutout, methods=["POST"]),
-            Route("/api/remove", self.remove, methods=["POST", "GET"]),
+            Route("/v1/cutout", _InPlace(self._service, self.cutout), methods=["POST"]),
+            Route("/api/remove", _InPlace(self._service, self.remove), methods=["POST", "GET"]),
             *self._jobs.all(),
             Route("/v1/presets", self.presets),
             Route("/v1/renditions", self.renditions),
@@ -104,19 +104,17 @@ class _Routes:
         """Cut out the picture of the body."""
         query = dict(request.query_params)
         self._asked(query)  # refuse wrong options before the body is read
-        with self._service.place():
-            body = await self._read(request)
-            return await _while_connected(request, self._service.cut(body.data, self._asked(query | body.fields)))
+        body = await self._read(request)
+        return await _while_connected(request, self._service.cut(body.data, self._asked(query | body.fields)))
 
     async def remove(self, request: Request) -> Response:
         """Do what rembg's server does."""
         service, query = self._service, dict(request.query_params)
         data: bytes | Callable[[], bytes] = partial(fetch, query.get("url", ""), service.files, service.limits)
-        with service.place():
-            if request.method == "POST":
-                body = await self._read(request)
-                data, query = body.data, query | body.fields
-            return await _while_connected(request, service.cut(data, parse_remove(query, self._presets)))
+        if request.method == "POST":
+            body = await self._read(request)
+            data, query = body.data, query | body.fields
+        return await _while_connected(request, service.cut(data, parse_remove(query, self._presets)))
 
     def _asked(self, given: dict[str, str]) -> Asked:
         return parse_asked(given, self._presets, self._service.renditions)
@@ -181,6 +179,19 @@ class _Routes:
     async def page(self, _: Request) -> Response:
         """Return the page to try the service."""
         return HTMLResponse(page().html, headers={"Content-Security-Policy": page().policy})
+
+
+class _InPlace:
+    """ASGI endpoint that holds a place of the queue until its client has read the answer, but for the last piece."""
+
+    def __init__(self, service: Service, answer: Callable[[Request], Awaitable[Response]]) -> None:
+        self._service, self._answer = service, answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        with self._service.place():
+            response = await self._answer(Request(scope, receive, send))
+            await response(scope, receive, send)
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, Response]) -> Response:

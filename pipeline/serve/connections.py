@@ -21,6 +21,10 @@ SLOWEST = 1024
 """Bytes per second that a client must read, or the connection is cut."""
 
 
+ANSWER_S = 300.0
+"""Seconds in which a client must have read an answer: until then, it holds a place of the queue."""
+
+
 class TimedProtocol(H11Protocol):
     """uvicorn's HTTP/1.1 with these time-outs, and JSON where uvicorn itself refuses a request."""
 
@@ -28,6 +32,7 @@ class TimedProtocol(H11Protocol):
         super().__init__(*arguments, **named)
         self._headers_by: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None
+        self._read_by: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""
@@ -39,10 +44,10 @@ class TimedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks."""
-        for timer in (self._headers_by, self._reading):
+        for timer in (self._headers_by, self._reading, self._read_by):
             if timer is not None:
                 timer.cancel()
-        self._headers_by = self._reading = None
+        self._headers_by = self._reading = self._read_by = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -68,13 +73,28 @@ class TimedProtocol(H11Protocol):
         super().pause_writing()
         if self._reading is None:
             self._look_again(self.transport.get_write_buffer_size())
+        if self._read_by is None:
+            self._read_by = self.loop.call_later(ANSWER_S, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Stop watching."""
+        """Stop watching. The clock of the whole answer goes on, unless this was its last piece."""
         super().resume_writing()
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None
+        if self.cycle is None or self.cycle.response_complete:
+            self._stop_answer()
+
+    def on_response_complete(self) -> None:
+        """Stop the clock of the answer, unless the client has still to read much of it."""
+        if not self.flow.write_paused:
+            self._stop_answer()
+        super().on_response_complete()
+
+    def _stop_answer(self) -> None:
+        if self._read_by is not None:
+            self._read_by.cancel()
+            self._read_by = None
 
     def _look_again(self, left: int) -> None:
         self._reading = self.loop.call_later(CHECK_S, self._check_reading, left)

@@ -26,6 +26,9 @@ OPEN = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
 DRAIN_S = 2.0
 """Seconds in which the rest of a refused body is read. A connection that is closed before loses the answer."""
 
+PIECE = 2**18
+"""Bytes of an answer that the server takes at a time. It takes the next ones when the client has read most of them."""
+
 SAFE = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -144,12 +147,17 @@ class _Exchange:
             if self._unread:
                 headers["Connection"] = "close"
             await self._send(message)
-        elif self._unread and not message.get("more_body", False):
+            return
+        body = message.get("body", b"")
+        last = max(0, len(body) - 1) // PIECE * PIECE
+        for start in range(0, last, PIECE):
+            await self._send({"type": message["type"], "body": body[start : start + PIECE], "more_body": True})
+        message = {**message, "body": body[last:]}
+        if self._unread and not message.get("more_body", False):
             await self._send({**message, "more_body": True})
             await self._drain()
-            await self._send({"type": "http.response.body", "body": b""})
-        else:
-            await self._send(message)
+            message = {"type": "http.response.body", "body": b""}
+        await self._send(message)
 
     async def refuse(self, error: BaseException) -> None:
         """Answer with an error, unless one has begun: Starlette raises an unexpected error again after its answer."""

@@ -77,7 +77,7 @@ class Service:
         self.settings, self.limits, self.compute, self.files = settings, limits, compute, files
         self.jobs = jobs
         self.metrics = Metrics()
-        self.metrics.gauges["queue"] = ("Requests that are read, wait or are worked on.", lambda: self.inside)
+        self.metrics.gauges["queue"] = ("Requests that are read, wait, are worked on or are answered.", lambda: self.inside)
         self.metrics.gauges["ready"] = ("1 if the models are loaded.", lambda: bool(self.batchers))
         if jobs is not None:
             self.metrics.gauges["jobs"] = ("Jobs that are running.", lambda: jobs.running)

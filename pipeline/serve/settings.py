@@ -27,7 +27,7 @@ class Serving:
         token: What clients must send as ``Authorization: Bearer …``; None: nothing.
         hosts: Names in the header ``Host`` that are answered, besides those of this machine's loopback.
         origins: Web pages of other origins that may use the service, such as ``https://shop.example.com``.
-        queue: Requests that are read, wait or are worked on at the same time.
+        queue: Requests that are read, wait, are worked on or are answered at the same time.
         deadline_s: Seconds from a picture's arrival to its answer.
         wait_s: Seconds that a batch waits for pictures that are being decoded.
         drain_s: Seconds that requests get to end after SIGTERM.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,9 +13,14 @@ import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pipeline.config.job import Limits
+from pipeline.config.job import Compute, Limits
+from pipeline.config.presets import load_preset
 from pipeline.serve import body, connections
+from pipeline.serve.app import make_app
 from pipeline.serve.refusals import RequestRefused, refusal_of
+from pipeline.serve.service import Service
+from pipeline.serve.settings import Serving
+from pipeline.storage.files import Files
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Open = Callable[[], Awaitable[Streams]]
@@ -27,10 +33,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "IDLE_S", 0.3)
 
 
-def served(scenario: Callable[[Open], Awaitable[None]]) -> None:
-    """Run a scenario against a server that answers with 64 MiB, or says what is wrong with a body."""
+def served(scenario: Callable[[Open], Awaitable[None]], app: Any = None) -> None:
+    """Run a scenario against a server: by default one that answers with 64 MiB, or says what is wrong with a body."""
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
+    async def default(scope: Any, receive: Any, send: Any) -> None:
         request = Request(scope, receive)
         try:
             if request.method == "POST":
@@ -42,7 +48,7 @@ def served(scenario: Callable[[Open], Awaitable[None]]) -> None:
 
     async def run() -> None:
         listening = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(app, http=connections.TimedProtocol, ws="none", lifespan="off", log_config=None)
+        config = uvicorn.Config(app or default, http=connections.TimedProtocol, ws="none", lifespan="off", log_config=None)
         server = uvicorn.Server(config)
         serving = asyncio.ensure_future(server.serve(sockets=[listening]))
         while not server.started:
@@ -105,6 +111,7 @@ def test_an_answer_that_nobody_reads() -> None:
     async def scenario(connect: Open) -> None:
         reader, writer = await connect()
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readline()  # it has begun: on a busy machine, that takes a while
         await asyncio.sleep(1.5)
         assert len(await ended(reader)) < 2**26
         writer.close()
@@ -124,3 +131,57 @@ def test_an_answer_that_is_read_slowly_arrives() -> None:
         writer.close()
 
     served(scenario)
+
+
+def test_an_answer_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client reads far more than the least bytes per second, but all of them would take too long."""
+    monkeypatch.setattr(connections, "ANSWER_S", 0.5)
+
+    async def scenario(connect: Open) -> None:
+        reader, writer = await connect()
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        count = 0
+        with contextlib.suppress(ConnectionResetError):
+            while more := await reader.read(2**16):
+                count += len(more)
+                await asyncio.sleep(0.01)
+        assert 2**20 < count < 2**26
+        writer.close()
+
+    served(scenario)
+
+
+def test_a_place_is_held_until_the_answer_is_read(fake_preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "ANSWER_S", 1.5)
+    service = Service({"fake": load_preset(fake_preset)}, {}, {}, Serving(), Limits(), Compute(), Files())
+    answer = b"0123456" * 2**21
+    asked = b"POST /v1/cutout HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"
+
+    async def cut(*_: Any) -> Response:
+        return Response(answer)
+
+    monkeypatch.setattr(service, "cut", cut)
+
+    async def scenario(connect: Open) -> None:
+        reader, writer = await connect()
+        for _ in range(2):  # the connection stays open, and its clock stops with each answer
+            writer.write(asked)
+            await reader.readuntil(b"\r\n\r\n")
+            await asyncio.sleep(0.1)
+            assert service.inside == 1
+            read = b""
+            while len(read) < len(answer):
+                read += await reader.read(2**20)
+            assert read == answer
+            await asyncio.sleep(0.8)
+            assert service.inside == 0
+        writer.close()
+        _, writer = await connect()
+        writer.write(asked)
+        await asyncio.sleep(0.1)
+        assert service.inside == 1
+        await asyncio.sleep(2)  # it reads nothing, and loses its place
+        assert service.inside == 0
+        writer.close()
+
+    served(scenario, make_app(service))
