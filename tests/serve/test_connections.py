@@ -152,36 +152,34 @@ def test_an_answer_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_place_is_held_until_the_answer_is_read(fake_preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "ANSWER_S", 1.5)
     service = Service({"fake": load_preset(fake_preset)}, {}, {}, Serving(), Limits(), Compute(), Files())
-    answer = b"0123456" * 2**21
-    asked = b"POST /v1/cutout HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"
+    answer, protocols = b"0123456" * 2**21, []
+    made = connections.TimedProtocol.connection_made
+
+    def noted(self: connections.TimedProtocol, transport: Any) -> None:
+        protocols.append(self)
+        made(self, transport)
 
     async def cut(*_: Any) -> Response:
         return Response(answer)
 
     monkeypatch.setattr(service, "cut", cut)
+    monkeypatch.setattr(connections.TimedProtocol, "connection_made", noted)
+    monkeypatch.setattr(connections, "CHECK_S", 2.0)
+
+    async def until(has_place: bool) -> None:
+        while service.inside != has_place or (protocols[-1]._read_by is not None) != has_place:
+            await asyncio.sleep(0.01)
 
     async def scenario(connect: Open) -> None:
-        reader, writer = await connect()
-        for _ in range(2):  # the connection stays open, and its clock stops with each answer
-            writer.write(asked)
+        for is_read in (True, False):
+            reader, writer = await connect()
+            writer.write(b"POST /v1/cutout HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx")
             await reader.readuntil(b"\r\n\r\n")
-            await asyncio.sleep(0.1)
-            assert service.inside == 1
-            read = b""
-            while len(read) < len(answer):
-                read += await reader.read(2**20)
-            assert read == answer
-            await asyncio.sleep(0.8)
-            assert service.inside == 0
-        writer.close()
-        _, writer = await connect()
-        writer.write(asked)
-        await asyncio.sleep(0.1)
-        assert service.inside == 1
-        await asyncio.sleep(2)  # it reads nothing, and loses its place
-        assert service.inside == 0
-        writer.close()
+            await until(True)
+            if is_read:
+                assert await reader.readexactly(len(answer)) == answer
+            await until(False)  # one that is not read is cut
+            writer.close()
 
     served(scenario, make_app(service))
