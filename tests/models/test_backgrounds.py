@@ -94,7 +94,8 @@ def test_the_picture_behind_videos_is_pinned_in_the_same_way(tmp_path: Path, web
 def on_picture(background: str, sha256: str | None = None) -> Any:
     from pipeline.config.presets import load_preset
 
-    return load_preset("u2netp", {"video_background": background, "video_background_sha256": sha256}).recipe
+    behind = {"video_background": background, "video_background_sha256": sha256}
+    return load_preset("u2netp", behind | {"videos": ["mp4"]}).recipe
 
 
 def cutout(alpha: np.ndarray) -> Cutout:
