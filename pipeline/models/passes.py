@@ -1,8 +1,8 @@
 """A pass: from images to masks and the measurements behind their scores. It has two implementations.
 
-``graph_pass`` runs prebuilt graphs and ONNX files on a CPU, without PyTorch. ``torch_pass`` runs everything else: GPUs, other
-precisions than fp32, and weights that no graph was made from. Both compute the same functions: graphs are exported from those
-of ``torch_pass``.
+``graph_pass`` runs prebuilt graphs, ONNX files and the fake model on a CPU, without PyTorch. ``torch_pass`` runs everything
+else: GPUs, other precisions than fp32, and weights that no graph was made from. Both compute the same functions: graphs are
+exported from those of ``torch_pass``.
 """
 
 from __future__ import annotations
