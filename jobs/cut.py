@@ -329,16 +329,28 @@ def _engine(recipe: Recipe, compute: Compute, pictures: int) -> str:
     return engine_for(pictures, recipe, choose_device_type(compute.device)) if compute.engine == "auto" else compute.engine
 
 
-def _write(target: _Target, mask: str | None, result: Cutout, segmenter: Segmenter, files: Files) -> None:
-    """Write cutout or mask, the additional mask, and the renditions. Prints a line for each."""
-    from pipeline.imaging.png import encode_mask
+def _encode(target: _Target, result: Cutout) -> bytes:
+    from pipeline.errors import WriteError
     from pipeline.imaging.renditions.plain import encode_plain
+
+    try:
+        return encode_plain(result.cutout[..., :3], result.alpha, target.form, target.background)
+    except WriteError as error:
+        raise WriteError(f"{target.picture}: {error}") from None
+
+
+def _write(target: _Target, mask: str | None, result: Cutout, segmenter: Segmenter, files: Files) -> None:
+    """Write cutout or mask, the additional mask, and the renditions. Prints a line for each.
+
+    Raises:
+        WriteError: The picture is too large for the format.
+    """
+    from pipeline.imaging.png import encode_mask
     from pipeline.imaging.renditions.render import render
     from pipeline.quality.reasons import explain
 
     say = err if target.path == PIPE else out
-    colours = None if target.mask_only else result.cutout[..., :3]
-    data = encode_mask(result.alpha) if colours is None else encode_plain(colours, result.alpha, target.form, target.background)
+    data = encode_mask(result.alpha) if target.mask_only else _encode(target, result)
     if target.path == PIPE:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()

@@ -118,6 +118,7 @@ class Cutout:
             ConfigError: The path ends otherwise, or the background is not a colour.
             OSError: The file cannot be written.
             TypeError: This is not a path.
+            WriteError: The picture is too large for the format: WebP up to 16,383 pixels per side, JPEG up to 65,500.
         """
         if not isinstance(path, str | os.PathLike):
             raise TypeError(f"save takes a path, not a {type(path).__name__}; png() and image.save() serve open files")

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.responses import Response
 
 from pipeline.config.recipe import Recipe
+from pipeline.errors import WriteError
 from pipeline.imaging.png import encode_mask
 from pipeline.imaging.renditions.plain import encode_plain
 from pipeline.imaging.renditions.render import render
@@ -53,7 +54,7 @@ def encode_answer(result: Cutout, asked: Asked, backgrounds: Mapping[str, bytes]
         backgrounds: Background pictures of renditions, by SHA-256.
 
     Raises:
-        RequestRefused: 422: the mask shows no object, so there is no rendition of it.
+        RequestRefused: 422: the mask shows no object, so there is no rendition of it; or the picture is too large for the format.
     """
     headers = {
         "X-Quality": f"{result.quality:.4f}",
@@ -91,7 +92,10 @@ def _picture(result: Cutout, asked: Asked, backgrounds: Mapping[str, bytes]) -> 
     """Return the cutout or rendition, its content type, and a remark about it."""
     colours = result.cutout[..., :3]
     if asked.rendition is None:
-        return encode_plain(colours, result.mask, asked.form, asked.background), TYPES[asked.form], None
+        try:
+            return encode_plain(colours, result.mask, asked.form, asked.background), TYPES[asked.form], None
+        except WriteError as error:  # the client can mend it, unlike a full disk
+            raise RequestRefused(422, error.code, str(error)) from None
     (made,) = render([asked.rendition], colours, result.mask, backgrounds, result.picture)
     if made.data is None:
         raise RequestRefused(422, "rendition", f"the rendition {made.name} was {made.note}")

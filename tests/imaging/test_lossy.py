@@ -11,6 +11,7 @@ from PIL import Image, ImageCms
 
 from pipeline.config.job import Limits
 from pipeline.config.rendition import Rendition
+from pipeline.errors import WriteError
 from pipeline.imaging.decode import decode
 from pipeline.imaging.icc import Colours, profile, srgb_profile
 from pipeline.imaging.renditions.plain import encode_plain
@@ -84,8 +85,23 @@ def test_the_resolution_is_written_and_changes_no_pixel(dpi: int, facts: dict[st
     assert np.array_equal(np.asarray(named), np.asarray(made(image, **facts)))
 
 
-@pytest.mark.parametrize("form", ["png", "jpeg"])
+@pytest.mark.parametrize("form", ["png", "jpeg", "tiff"])
 def test_a_picture_of_cut_is_marked_as_a_rendition_is(form: Any) -> None:
     image = opened(encode_plain(np.full((48, 64, 3), 90, np.uint8), OPAQUE, form))
-    assert ("icc_profile" in image.info, "srgb" in image.info) == (form == "jpeg", form == "png")
+    assert ("icc_profile" in image.info, "srgb" in image.info) == (form != "png", form == "png")
     assert np.abs(decode(encode_plain(np.full((48, 64, 3), 90, np.uint8), OPAQUE, form), Limits()).astype(int) - 90).max() <= 1
+
+
+@pytest.mark.parametrize("background", [None, "#ffffff"])
+@pytest.mark.parametrize(("form", "longest"), [("webp", 16_383), ("jpeg", 65_500)])
+def test_a_picture_too_large_for_its_format_is_refused_in_a_sentence(form: Any, longest: int, background: str | None) -> None:
+    fits = encode_plain(np.zeros((2, longest, 3), np.uint8), np.zeros((2, longest), np.uint8), form, background)
+    assert opened(fits).size == (longest, 2)
+    said = rf"up to {longest:,} pixels, and the picture is 2 x {longest + 1}; use \.png or \.tiff"
+    with pytest.raises(WriteError, match=said):
+        encode_plain(np.zeros((longest + 1, 2, 3), np.uint8), np.zeros((longest + 1, 2), np.uint8), form, background)
+
+
+@pytest.mark.parametrize("form", ["png", "tiff"])
+def test_formats_without_a_longest_side_take_it(form: Any) -> None:
+    assert opened(encode_plain(np.zeros((2, 66_000, 3), np.uint8), np.zeros((2, 66_000), np.uint8), form)).size == (66_000, 2)

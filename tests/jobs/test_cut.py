@@ -72,6 +72,13 @@ def test_formats(cut: Cut, arguments: tuple[str, ...], path: str, form: str, mod
     assert (picture.format, picture.mode, picture.size) == (form, mode, (120, 90))
 
 
+def test_a_picture_too_large_for_webp_does_not_keep_the_others(cut: Cut, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (16_384, 20), "teal").save("wide.png")
+    assert cut("wide.png", "photo-000.jpg", "-o", "out/", "--format", "webp") == 1
+    assert "error: wide.png: a WebP file holds sides of up to 16,383 pixels" in " ".join(capsys.readouterr().err.split())
+    assert [path.name for path in Path("out").iterdir()] == ["photo-000.webp"]
+
+
 @pytest.mark.parametrize("form", ["png", "webp", "jpg"])
 def test_every_format_has_the_same_picture(cut: Cut, form: str) -> None:
     """Over a colour, all show the cutout composited on it; JPEG and WebP within their loss."""

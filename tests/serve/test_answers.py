@@ -63,6 +63,13 @@ def test_formats(service: Any, picture: bytes, asked: str, mode: str) -> None:
     assert image.mode == mode and answer.headers["Content-Type"] == Image.MIME[str(image.format)]
 
 
+def test_a_picture_too_large_for_webp_is_refused_in_a_sentence(service: Any) -> None:
+    wide = io.BytesIO()
+    Image.new("RGB", (16_384, 4), "teal").save(wide, "PNG")
+    answer = service.post("/v1/cutout?format=webp", wide.getvalue())
+    assert (answer.status, answer.json["code"]) == (422, "write") and "16,383 pixels" in answer.json["message"]
+
+
 def test_json_has_everything(service: Any, picture: bytes, expected: Any) -> None:
     found = service.post(f"/v1/cutout?output=json&{ASKED}", picture).json
     assert np.array_equal(np.asarray(opened(base64.b64decode(found["mask"]["base64"]))), expected.mask)
