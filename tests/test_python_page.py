@@ -48,7 +48,7 @@ def test_the_tables_name_what_there_is() -> None:
         assert name in RunProgress.__annotations__ or hasattr(RunProgress, name), name
     arguments = inspect.signature(run).parameters
     rows = re.findall(r"^\| `-.*? \| (.*) \|$", PAGE, re.M)
-    assert len(rows) == 12
+    assert len(rows) == 14
     for row in rows:
         for name in re.findall(r"`(\w+)=", row):
             assert name in arguments, name

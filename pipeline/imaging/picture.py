@@ -19,14 +19,17 @@ from pipeline.imaging.png import encode_cutout
 from pipeline.paths import example_path
 from pipeline.types import Pixels
 
-Picture = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | npt.NDArray[Any]
-"""A path of an image file, its bytes or an open binary file; a PIL image of any mode; or an array of uint8, booleans, or floats
-in [0, 1]: (H, W) or (H, W, 1) grey, (H, W, 3) RGB, (H, W, 4) RGBA."""
+Picture = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | npt.NDArray[Any] | Mapping[str, Any]
+"""A path of an image file, its bytes or an open binary file; a PIL image of any mode; an array of uint8, booleans, or floats
+in [0, 1]: (H, W) or (H, W, 1) grey, (H, W, 3) RGB, (H, W, 4) RGBA; or ``{"bytes": …, "path": …}``, as ``datasets`` gives it."""
 
 PilImage = Image.Image
 
 PREVIEW_PX = 1024
 """Longer side of a preview, at most: a notebook keeps every picture that it shows."""
+
+TOLERANCE = 1e-3
+"""How far floats may be outside [0, 1]: resampling and colour conversions overshoot a little."""
 
 TAKEN = (
     "give a path, bytes, a binary file, a PIL image, an array of shape (H, W), (H, W, 3) RGB or (H, W, 4) RGBA (uint8, or "
@@ -48,6 +51,8 @@ def upright_rgb(picture: Picture) -> Pixels:
         TypeError: It is no picture, or an array of another shape, type or scale. The message says what is taken.
         DecodeError: The file cannot be read or decoded.
     """
+    if isinstance(picture, Mapping):
+        picture = _from_mapping(picture)
     if isinstance(picture, str | os.PathLike):
         return decode(_read(picture), Limits())
     if isinstance(picture, bytes | bytearray | memoryview):
@@ -55,10 +60,12 @@ def upright_rgb(picture: Picture) -> Pixels:
     if isinstance(picture, Image.Image):
         return _from_pil(picture)
     if isinstance(picture, np.ndarray) or hasattr(picture, "__array__"):
-        return _from_array(np.asarray(picture))
+        return _from_array(_as_array(picture))
     data = picture.read() if hasattr(picture, "read") else None
     if not isinstance(data, bytes):
         raise TypeError(f"a {type(picture).__name__} is not a picture; {TAKEN}")
+    if not data:
+        raise DecodeError("the open file has nothing left to read: it is empty, or at its end; go to its start with seek(0)")
     return decode(data, Limits())
 
 
@@ -75,8 +82,34 @@ def preview(image: PilImage) -> bytes:
     return encode_cutout(np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3]))
 
 
+def _from_mapping(row: Mapping[str, Any]) -> str | bytes:
+    """Return the bytes of a picture of ``datasets`` that is not decoded, or else its path."""
+    data, path = row.get("bytes"), row.get("path")
+    if isinstance(data, bytes):
+        return data
+    if isinstance(path, str):
+        return path
+    raise TypeError(f"a {type(row).__name__} without the bytes or the path of a picture is not a picture; {TAKEN}")
+
+
+def _as_array(picture: Any) -> npt.NDArray[Any]:
+    """Return an array, or a tensor of any device, as an array.
+
+    Raises:
+        TypeError: NumPy has no such type, for instance bfloat16.
+    """
+    if hasattr(picture, "detach") and hasattr(picture, "cpu"):
+        picture = picture.detach().cpu()
+    try:
+        return np.asarray(picture)
+    except Exception as error:
+        raise TypeError(f"a {type(picture).__name__} cannot be read as an array ({error}); {TAKEN}") from error
+
+
 def _read(path: str | os.PathLike[str]) -> bytes:
     """Return a file's bytes. Errors name it as the user did."""
+    if not os.fspath(path):
+        raise DecodeError("the path of the picture is empty; give the path of an image file")
     try:
         return Path(example_path(os.fspath(path))).read_bytes()
     except IsADirectoryError:
@@ -97,8 +130,23 @@ def _from_pil(image: PilImage) -> Pixels:
     if image.mode == "F":
         return _from_array(np.asarray(image))
     if image.mode == "I":
-        raise TypeError("a PIL image of mode I has no known white; convert it to mode L or I;16, or give an array of floats")
+        return _from_levels(np.asarray(image))
     return np.array(to_srgb(image))
+
+
+def _from_levels(levels: npt.NDArray[np.int32]) -> Pixels:
+    """Convert a PIL image of mode I, (H, W) int32, whose values are of 16 bits, as those of a 16-bit PNG.
+
+    Raises:
+        TypeError: The values are of more bits, or could be of 8 bits.
+    """
+    low, high = int(levels.min()), int(levels.max())
+    if low < 0 or not 255 < high <= 65_535:
+        raise TypeError(
+            f"a PIL image of mode I has no known white; convert it to mode L or I;16, or give an array of floats "
+            f"(its values are from {low} to {high})"
+        )
+    return _from_array(levels / np.float32(65_535))
 
 
 def _from_array(array: npt.NDArray[Any]) -> Pixels:
@@ -122,8 +170,8 @@ def _as_uint8(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         raise TypeError(f"an array of shape {array.shape} is not a picture{hint or f'; {TAKEN}'}")
     if array.dtype == np.bool_:
         return np.ascontiguousarray(array).astype(np.uint8) * np.uint8(255)
-    if array.dtype.kind == "f" and np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1:
-        return np.ascontiguousarray(np.rint(array * 255).astype(np.uint8))
+    if array.dtype.kind == "f" and array.min() >= -TOLERANCE and array.max() <= 1 + TOLERANCE:  # NaN is neither
+        return np.ascontiguousarray(np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8))
     if array.dtype != np.uint8:
         levels = f"type {array.dtype}" + (f" from {array.min():g} to {array.max():g}" if array.dtype.kind in "fiu" else "")
         raise TypeError(f"the scale of an array of {levels} is unknown; {TAKEN}")

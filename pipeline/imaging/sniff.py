@@ -74,8 +74,7 @@ def sniff(data: bytes) -> Format:
         if brands[0] in _HEIC_BRANDS:
             return "HEIC"
     raise DecodeError(
-        f"the bytes are {describe(data)}, not a supported image; "
-        "image_uri must name a JPEG, PNG, WebP, TIFF, GIF, BMP, AVIF or HEIC file"
+        f"the bytes are {describe(data)}, not a supported image; give a JPEG, PNG, WebP, TIFF, GIF, BMP, AVIF or HEIC file"
     )
 
 

@@ -52,7 +52,8 @@ def run(
     <RunRecord 20270101T093000.123Z-3fa9c1: complete, 9 ok, 1 review, 0 failed, 0 done before, of 10 items>
 
     Args:
-        manifest: Images: a folder, or Parquet, CSV or JSON Lines with a column image_uri. Path or URI.
+        manifest: Images: a folder, a table (Parquet, CSV or JSON Lines) with a column image_uri, Parquet with pictures in it,
+            or WebDataset shards. Path or URI, such as ``s3://shop/photos`` or ``hf://datasets/OWNER/NAME``.
         output: Folder for the results, or a URI such as ``s3://bucket/prefix``.
         label: Name of the object to cut out, such as ``potted plant``, or several of which any will do. A detector looks for it
             in images that have no box and no label of their own.

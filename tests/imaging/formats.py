@@ -32,7 +32,7 @@ P3, PQ = (12, 13), (9, 16)
 """Code points: primaries, transfer function."""
 
 HDR = "its colours are HDR (PQ), which has no defined white; save it as SDR, for instance in sRGB"
-NOT_SUPPORTED = ", not a supported image; image_uri must name a JPEG, PNG, WebP, TIFF, GIF, BMP, AVIF or HEIC file"
+NOT_SUPPORTED = ", not a supported image; give a JPEG, PNG, WebP, TIFF, GIF, BMP, AVIF or HEIC file"
 
 
 class Row(NamedTuple):

@@ -105,9 +105,46 @@ def _profile(name: Literal["sRGB", "LAB"]) -> ImageCms.core.CmsProfile:
     return ImageCms.createProfile(name)
 
 
+def test_floats_that_overshoot_a_little_are_clipped() -> None:
+    row = np.array([[-0.0009, 0.5, 1.0000002, 1.0009]], np.float32)
+    assert upright_rgb(row)[0, :, 0].tolist() == [0, 128, 255, 255]
+    for wrong in (1.01, -0.01, np.nan, np.inf):
+        with pytest.raises(TypeError, match="is unknown"):
+            upright_rgb(np.array([[0.5, wrong]]))
+
+
+def test_tensors_of_a_network_are_pictures() -> None:
+    assert upright_rgb(torch.full((2, 2), 1.0, requires_grad=True)).min() == 255  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a Tensor cannot be read as an array .*; give a path"):
+        upright_rgb(torch.zeros((2, 2), dtype=torch.bfloat16))  # type: ignore[arg-type]
+
+
+def test_a_picture_of_datasets_that_is_not_decoded(tmp_path: Path) -> None:
+    pixels = np.full((3, 4, 3), 90, np.uint8)
+    data = saved(pixels, "PNG")
+    (tmp_path / "a.png").write_bytes(data)
+    for row in ({"bytes": data, "path": None}, {"bytes": None, "path": str(tmp_path / "a.png")}, {"bytes": data}):
+        assert np.array_equal(upright_rgb(row), pixels) and not is_several(row)
+
+
+def test_what_has_nothing_to_read_says_so() -> None:
+    file = io.BytesIO(saved(np.zeros((2, 2, 3), np.uint8), "PNG"))
+    upright_rgb(file)
+    with pytest.raises(DecodeError, match=r"at its end; go to its start with seek\(0\)"):
+        upright_rgb(file)
+    with pytest.raises(DecodeError, match="the path of the picture is empty"):
+        upright_rgb("")
+
+
+def test_a_pil_image_of_mode_i_has_16_bits_if_its_values_say_so() -> None:
+    levels = np.array([[0, 32_896, 65_535]], np.int32)
+    assert upright_rgb(Image.fromarray(levels))[0, :, 0].tolist() == [0, 128, 255]
+
+
 def test_pil_images_without_a_known_white_or_without_pixels() -> None:
-    with pytest.raises(TypeError, match="mode I has no known white; convert it to mode L or I;16"):
-        upright_rgb(Image.new("I", (4, 4), 200))
+    for level in (0, 200, 70_000, -1):
+        with pytest.raises(TypeError, match=f"mode I has no known white; convert it to mode L or I;16.* {level} to {level}"):
+            upright_rgb(Image.new("I", (4, 4), level))
     with pytest.raises(TypeError, match="from 300 to 300 is unknown"):
         upright_rgb(Image.new("F", (4, 4), 300))
     with pytest.raises(DecodeError, match="0 x 4 pixels has nothing to cut out"):

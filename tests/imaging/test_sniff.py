@@ -57,7 +57,7 @@ def test_other_files_are_described(data: bytes, words: str) -> None:
     assert describe(data) == words
     with pytest.raises(DecodeError) as raised:
         sniff(data)
-    assert str(raised.value).startswith(f"the bytes are {words}, not a supported image; image_uri must name a JPEG")
+    assert str(raised.value).startswith(f"the bytes are {words}, not a supported image; give a JPEG")
 
 
 def test_noise_is_of_an_unknown_kind() -> None:
