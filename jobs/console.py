@@ -16,6 +16,10 @@ from pipeline.log import SafeConsole
 if TYPE_CHECKING:
     from pipeline.errors import PipelineError
     from pipeline.output.run_record import RecipeReport
+    from pipeline.output.summary import Summary
+
+MAX_REMARKS = 5
+"""Most frequent remarks about a rendition that are printed."""
 
 out = SafeConsole(soft_wrap=True, highlight=False)
 err = SafeConsole(stderr=True, soft_wrap=True, highlight=False)
@@ -96,8 +100,19 @@ def _print_recipe(report: RecipeReport) -> None:
         for name, count in sorted(summary.reasons.items(), key=lambda pair: (-pair[1], pair[0])):
             reasons.add_row(str(count), explain(name), name)
         out.print(reasons)
+    if summary.remarks:
+        out.print(_remarks(summary))
     if summary.failures:
         failures = table("code", ">items", "example", "reason")
         for code, entry in sorted(summary.failures.items()):
             failures.add_row(code, str(entry.count), entry.item_id, entry.detail)
         out.print(failures)
+
+
+def _remarks(summary: Summary) -> Table:
+    """Return a table of the remarks about each rendition, the most frequent first."""
+    shown = table("rendition", ">items", "remark")
+    for name, found in sorted(summary.remarks.items()):
+        for note, count in sorted(found.notes.items(), key=lambda pair: (-pair[1], pair[0]))[:MAX_REMARKS]:
+            shown.add_row(name, f"{count:,} of {found.items:,}", note)
+    return shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,7 +23,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     sheet: Annotated[
         str | None,
-        typer.Option("--sheet", help="Write a contact sheet (JPEG) here: photo, mask and cutout, worst quality first."),
+        typer.Option("--sheet", "-o", help="Write a contact sheet (JPEG) here: photo, mask and cutout, worst quality first."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only the path of the contact sheet.")] = False,
     set_: options.StorageSet = None,
@@ -57,6 +58,7 @@ def _facts(report: RecipeReport) -> dict[str, Any]:
         "folder": report.output.folder,
         "counts": summary.counts,
         "videos": {name: getattr(summary.videos, name) for name in ("count", "frames", "seconds")},
+        "remarks": {name: asdict(found) for name, found in summary.remarks.items()},
         "expected_below": summary.expected.facts(),
         "last_run": report.last_run,
     }

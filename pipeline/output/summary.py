@@ -17,6 +17,12 @@ from pipeline.output.index import add_counts, expectation_of, read_index
 from pipeline.output.output import Output
 from pipeline.quality.expectation import Expectation
 
+NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+"""Numbers in a remark, which differ from item to item."""
+
+MAX_NOTES = 100
+"""Different remarks about a rendition that are counted."""
+
 
 @dataclass
 class Failures:
@@ -48,6 +54,18 @@ class Videos:
 
 
 @dataclass
+class Remarks:
+    """Remarks about the files of one rendition, such as that a shadow could not be kept."""
+
+    items: int = 0
+    """Items that have the rendition, or the reason why it was not made."""
+    noted: int = 0
+    """Those with a remark."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """Number of items by remark, with … for its numbers. An item may have several remarks."""
+
+
+@dataclass
 class Summary:
     """Statistics of an index."""
 
@@ -67,6 +85,8 @@ class Summary:
     """Path of one item's ``cutout`` and ``mask``."""
     videos: Videos = field(default_factory=Videos)
     """Numbers of the videos that are done."""
+    remarks: dict[str, Remarks] = field(default_factory=dict)
+    """Remarks by rendition. A rendition without any is not in it."""
     expected: Expectation = field(default_factory=Expectation)
     """Number of ok items that are expected not to be good."""
 
@@ -81,7 +101,9 @@ def summarise(output: Output) -> Summary:
     qualities: list[npt.NDArray[np.float32]] = []
     uncalibrated = False
     columns = ["item_id", "status", "error_code", "error_detail", "quality", "quality_calibrated", "reasons"]
-    for rows in read_index(output, [*columns, "cutout_path", "mask_path", "video_facts"]):
+    renditions: dict[str, Remarks] = {}
+    for rows in read_index(output, [*columns, "cutout_path", "mask_path", "video_facts", "renditions"]):
+        _add_remarks(rows["renditions"], renditions)
         summary.videos.add(rows["video_facts"])
         for kind in ("cutout", "mask"):
             if kind not in summary.examples and (path := pc.first(rows[f"{kind}_path"]).as_py()) is not None:
@@ -98,12 +120,27 @@ def summarise(output: Output) -> Summary:
         qualities.append(rows["quality"].drop_null().to_numpy())
         uncalibrated |= bool(pc.any(pc.invert(rows["quality_calibrated"])).as_py())
         summary.expected += expectation_of(rows)
+    summary.remarks = {name: found for name, found in renditions.items() if found.noted}
     if any(len(some) for some in qualities):
         quality = np.concatenate(qualities)
         summary.quality_histogram = tuple(np.histogram(quality, bins=20, range=(0, 1))[0].tolist())
         summary.quality_deciles = tuple(np.quantile(quality, np.linspace(0, 1, 11)).round(4).tolist())
         summary.calibrated = not uncalibrated
     return summary
+
+
+def _add_remarks(renditions: pa.ChunkedArray, found: dict[str, Remarks]) -> None:
+    """Add the values of the index column ``renditions``."""
+    flat = pc.list_flatten(renditions)
+    notes = pc.replace_substring_regex(pc.struct_field(flat, "note"), NUMBER, "…")
+    pairs = pa.table({"name": pc.struct_field(flat, "name"), "note": notes}).group_by(["name", "note"], use_threads=False)
+    for row in pairs.aggregate([([], "count_all")]).to_pylist():
+        one, count = found.setdefault(row["name"], Remarks()), row["count_all"]
+        one.items += count
+        one.noted += count if row["note"] else 0
+        for note in (row["note"] or "").split("; "):
+            if note and (note in one.notes or len(one.notes) < MAX_NOTES):
+                one.notes[note] = one.notes.get(note, 0) + count
 
 
 def worst(output: Output, count: int) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,15 +73,20 @@ def test_show_and_report_say_how_many_ok_items_are_not_good(tmp_path: Path, fake
             "status": "ok" if number < 80 else "review",
             "quality": 0.9,
             "quality_calibrated": True,
+            "renditions": [{"name": "natural-shadow", "note": None if number else "no shadow: the ground is too dark"}],
         }
         for number in range(100)
     ]
     write_part(output, pa.Table.from_pylist(rows, INDEX))
     write_settings(output, fake_settings)
     said = "of 80 ok items, 8 (3 to 13) are expected to have a Dice below 0.95"
-    assert said in matteline("show", str(tmp_path / "out"))
+    shown = matteline("show", str(tmp_path / "out"))
+    assert said in shown
+    assert re.search(r"natural-shadow +1 of 100 +no shadow: the ground is too dark", shown)
     (facts,) = json.loads(matteline("show", str(tmp_path / "out"), "--json"))
     assert facts["expected_below"] == {"dice_below": 0.95, "ok": 80, "expected": 8.0, "low": 3, "high": 13}
+    notes = {"no shadow: the ground is too dark": 1}
+    assert facts["remarks"] == {"natural-shadow": {"items": 100, "noted": 1, "notes": notes}}
     matteline("report", str(tmp_path / "out"))
     page = Path(output.folder, "report.html").read_text()
     assert "Of the 80 ok items, about 8 (3 to 13) may not be good enough." in page

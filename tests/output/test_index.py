@@ -23,7 +23,7 @@ from pipeline.output.compaction import compact
 from pipeline.output.index import done_ids, drop_rows, ids_of_run, read_index, remove_unreadable_parts, write_part
 from pipeline.output.output import Output, find_outputs, open_output
 from pipeline.output.reconcile import reconcile
-from pipeline.output.summary import summarise, worst
+from pipeline.output.summary import Remarks, summarise, worst
 from pipeline.quality.expectation import Expectation
 from pipeline.schema import INDEX, index_schema
 from pipeline.storage.files import Files
@@ -245,6 +245,24 @@ def test_a_summary_counts_everything(output: Output) -> None:
     other = Output.at(f"{output.folder}/other", output.files)
     write_part(other, part(["a"], quality_calibrated=[True]))
     assert summarise(other).calibrated
+
+
+def test_remarks_are_counted_by_rendition(output: Output) -> None:
+    def made(name: str, note: str | None) -> dict[str, Any]:
+        return {"name": name, "path": f"{name}/x.jpg", "note": note}
+
+    plain = "no shadow: the ground beside the object is not plain"
+    rows = [
+        [made("natural-shadow", plain), made("white", None)],
+        [made("natural-shadow", f"{plain}; enlarged 1.3 times"), made("white", None)],
+        [made("natural-shadow", None), made("white", None)],
+        None,
+    ]
+    write_part(output, part(["a", "b", "c", "d"], renditions=rows))
+    write_part(output, part(["e"], renditions=[[made("natural-shadow", f"{plain}; enlarged 2.0 times")]]))
+    write_part(output, part(["f"]))
+    remarks = summarise(output).remarks
+    assert remarks == {"natural-shadow": Remarks(4, 3, {plain: 3, "enlarged … times": 2})}
 
 
 def test_the_expectation_is_of_ok_items_with_a_calibrated_quality(output: Output) -> None:
