@@ -12,16 +12,16 @@ from pipeline.manifest.items import USUAL, resolve_all
 from pipeline.manifest.manifest import Manifest, open_manifest, read
 from pipeline.schema import carried_name
 from pipeline.storage.files import Files
-from pipeline.training.samples import Item, Photos, is_held_out
+from pipeline.training.samples import Item, Photos, id_hash, is_held_out
 
 
 def read_photos(uri: str, truth: str, files: Files, held_out_of: int, columns: Columns = USUAL) -> tuple[Photos, Photos]:
-    """Return the photos to train on, and those held out for validation (one in ``held_out_of``, by id).
+    """Return the photos to train on, and those held out for validation (one in ``held_out_of``, by id, and at least one).
 
     ``uri`` is the manifest, ``truth`` its column of ground truth, ``columns`` those with other names than the usual ones.
 
     Raises:
-        ConfigError: There is no such column, or too few rows can be used.
+        ConfigError: There is no such column, or fewer than two rows can be used.
         StorageError: The manifest cannot be read.
     """
     manifest = open_manifest(uri, files, chosen=columns)
@@ -35,15 +35,23 @@ def read_photos(uri: str, truth: str, files: Files, held_out_of: int, columns: C
         for rows in read(manifest, fragment, files)
         for item in _usable_items(rows, manifest, column)
     ]
-    split: dict[bool, list[Item]] = {False: [], True: []}
-    for item in sorted(usable, key=lambda one: one.item_id):
-        split[is_held_out(item.item_id, held_out_of)].append(item)
-    if not split[False] or not split[True]:
+    if len(usable) < 2:
         raise ConfigError(
-            f"{uri} has {len(split[False])} usable items for training and {len(split[True])} for validation; each needs at "
-            "least one: add items with an image and a ground truth, or lower held_out_of in the training recipe"
+            f"{uri} has {len(usable)} usable items, and training needs at least two, one of them for validation: add items "
+            "with an image and a ground truth"
         )
-    return Photos(split[False], files), Photos(split[True], files)
+    training, held_out = _split(usable, held_out_of)
+    return Photos(training, files), Photos(held_out, files)
+
+
+def _split(items: list[Item], held_out_of: int) -> tuple[list[Item], list[Item]]:
+    """Return the items to train on and those held out, by id each. Of few items, hashes may hold out none, or all."""
+    ordered = sorted(items, key=lambda one: one.item_id)
+    held_out = [item for item in ordered if is_held_out(item.item_id, held_out_of)]
+    if not held_out or len(held_out) == len(ordered):
+        held_out = [min(ordered, key=lambda one: id_hash(one.item_id))]
+    ids = {item.item_id for item in held_out}
+    return [item for item in ordered if item.item_id not in ids], held_out
 
 
 def _usable_items(rows: pa.Table, manifest: Manifest, column: str) -> list[Item]:

@@ -59,9 +59,14 @@ class Item:
     truth_uri: str
 
 
+def id_hash(item_id: str) -> int:
+    """Return a hash of an id of 32 bits, the same on every machine."""
+    return int(hashlib.sha256(item_id.encode()).hexdigest()[:8], 16)
+
+
 def is_held_out(item_id: str, one_in: int) -> bool:
     """Return whether an item is for validation. It depends on the id alone, so it never changes."""
-    return int(hashlib.sha256(item_id.encode()).hexdigest()[:8], 16) % one_in == 0
+    return id_hash(item_id) % one_in == 0
 
 
 @dataclass(frozen=True)
