@@ -365,6 +365,8 @@ def _started_s(process: psutil.Process) -> float:
 
 def _is_hidden(pid: int) -> bool:
     """Return whether a process exists that /proc does not show to this user (mount option ``hidepid``)."""
+    if os.name == "nt":  # there, signal 0 is Ctrl-C
+        return False
     try:
         os.kill(pid, 0)
     except OSError as error:

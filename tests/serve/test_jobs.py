@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis
@@ -19,6 +20,7 @@ from pipeline.errors import LeaseHeld
 from pipeline.output.lease import Lease, new_run_id, this_process
 from pipeline.output.output import Output
 from pipeline.output.run_record import RunRecord
+from pipeline.serve.jobs import jobs, process
 from pipeline.serve.jobs.offer import Offer
 from pipeline.serve.jobs.records import JobRecord, now
 from pipeline.serve.jobs.state import state_of, told
@@ -372,3 +374,14 @@ def test_sentences_name_only_places_of_the_client() -> None:
     text = "/srv/real/photos/m.csv is not '/home/me/.cache/x.bin' or s3://other/key; see https://a.example/b, or out/a"
     assert told(text, record) == "photos/m.csv is not '…' or …; see …, or out/a"
     assert told("/srv/real/photos is full: 5/6 GB, read/write", record) == "out/a is full: 5/6 GB, read/write"
+
+
+def test_systems_without_process_groups_and_niceness(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As on Windows."""
+    for module, name in ((os, "nice"), (os, "killpg"), (signal, "SIGKILL")):
+        monkeypatch.delattr(module, name)
+    monkeypatch.setattr(process, "Path", lambda _: tmp_path / "oom_score_adj")
+    process._yield_to_the_service()
+    killed: list[bool] = []
+    jobs._kill(SimpleNamespace(pid=1, kill=lambda: killed.append(True)))  # type: ignore[arg-type]
+    assert killed == [True]

@@ -195,5 +195,13 @@ class Jobs:
             await asyncio.wait(self._reaping, timeout=STOP_S)
         for process in list(self._own.values()):
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+                _kill(process)
         await asyncio.gather(*self._reaping)
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    """Kill a job's process, and where there are process groups, those that it has started."""
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()

@@ -76,8 +76,9 @@ def _watch(records: Records, root: str, job_id: str) -> None:
 
 def _yield_to_the_service() -> None:
     """Let the service's requests go first, and if memory runs out, let the kernel end this process and not the service."""
-    with suppress(OSError):
-        os.nice(NICENESS)
+    if hasattr(os, "nice"):  # Windows has none
+        with suppress(OSError):
+            os.nice(NICENESS)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
 
