@@ -60,6 +60,13 @@ def dataset(
             help="COCO file from which the manifest was built, if it was moved; `none` gives new ids instead of its own.",
         ),
     ] = None,
+    category_column: Annotated[
+        str | None,
+        typer.Option("--category-column", metavar="NAME", help="The manifest's column of classes. Default: category."),
+    ] = None,
+    split_column: Annotated[
+        str | None, typer.Option("--split-column", metavar="NAME", help="The manifest's column of splits. Default: split.")
+    ] = None,
     allow_root: options.AllowRoot = None,
     set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
@@ -69,6 +76,7 @@ def dataset(
     The manifest's column `category` has the classes. A column `split` makes one file or folder per split.
     """
     from pipeline.datasets.export import Choices, Targets, export_dataset
+    from pipeline.datasets.rows import LabelColumns
     from pipeline.errors import ConfigError
     from pipeline.log import set_up_logging
     from pipeline.output.output import open_output
@@ -86,7 +94,9 @@ def dataset(
         raise ConfigError("--images link needs --yolo FOLDER or --imagefolder FOLDER, which contain photos")
     files = options.files_of(set_, endpoint_url, allow_root)
     targets = Targets(**{name: None if value is None else files.absolute(value) for name, value in given.items()})
-    report = export_dataset(open_output(output, files), targets, Choices(classes, images.value, source, allow_root or ()))
+    labels = LabelColumns(category_column, split_column)
+    choices = Choices(classes, images.value, source, allow_root or (), labels)
+    report = export_dataset(open_output(output, files), targets, choices)
     out.print(f"{report.images} images, {report.objects} objects{_notes(report)}", markup=False)
     for target in report.written:
         out.print(f"  {target}", markup=False)

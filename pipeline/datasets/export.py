@@ -22,7 +22,7 @@ from pipeline.datasets.image_folder import FolderForm
 from pipeline.datasets.names import Names, image_path
 from pipeline.datasets.palette import PaletteForm
 from pipeline.datasets.photos import ImageMode, PhotoWriter, read_photo
-from pipeline.datasets.rows import Row, SortedRows, Survey, survey
+from pipeline.datasets.rows import LabelColumns, Row, SortedRows, Survey, survey
 from pipeline.datasets.yolo import YoloForm
 from pipeline.errors import ConfigError, DecodeError, FetchError, ItemError, ItemRefused, StorageError
 from pipeline.imaging.rle import binarize
@@ -69,6 +69,7 @@ class Choices:
     source: str | None = None
     """COCO annotations instead of those that the manifest names; ``none``: number images and annotations anew."""
     allow_roots: Sequence[str] = ()
+    labels: LabelColumns = LabelColumns()  # noqa: RUF009  (immutable)
 
 
 @dataclass
@@ -113,10 +114,10 @@ def export_dataset(output: Output, targets: Targets, choices: Choices = Choices(
     for option, folder in targets.folders().items():
         if next(iter(output.files.list(folder)), None) is not None:
             raise ConfigError(f"{folder} is not empty; give {option} a new folder, or delete it")
-    found, report = survey(output), DatasetReport()
+    found, report = survey(output, choices.labels), DatasetReport()
     _check_splits(found)
     with TemporaryDirectory(prefix="matteline-") as scratch:
-        rows = SortedRows(output, found, Path(scratch) / "rows")
+        rows = SortedRows(output, found, Path(scratch) / "rows", choices.labels)
         base = manifest_folder(output)
         pictures = _Pictures(rows, base, coco_names=choices.source != "none")
         forms = _forms(output, targets, choices, found, pictures, Path(scratch))

@@ -25,7 +25,7 @@ from pipeline.output.buckets import Buckets, bucket_count
 from pipeline.output.index import read_index
 from pipeline.output.layout import REPAIR
 from pipeline.output.output import Output
-from pipeline.schema import INDEX
+from pipeline.schema import INDEX, carried_name
 
 OWN = (
     *("item_id", "status", "image_uri", "image_sha256", "image_bytes", "height", "width", "mask_path", "quality"),
@@ -66,19 +66,57 @@ class Survey:
     """A sample of the images."""
 
 
-def survey(output: Output) -> Survey:
+@dataclass(frozen=True)
+class LabelColumns:
+    """Columns of the index with other names than ``category`` and ``split``; None for the usual names."""
+
+    category: str | None = None
+    split: str | None = None
+
+    def read(self, output: Output) -> Iterator[pa.Table]:
+        """Yield the index part by part, with the usual names. Another column of such a name is left out.
+
+        Raises:
+            StorageError: A part cannot be read, or is damaged.
+        """
+        for part in read_index(output):
+            chosen = {name: carried_name(column) for name, column in self._given.items()}
+            rows = part.drop_columns([name for name in part.column_names if name in chosen or name in chosen.values()])
+            for name, column in chosen.items():
+                if column in part.column_names:
+                    rows = rows.append_column(name, part[column])
+            yield rows
+
+    @property
+    def _given(self) -> dict[str, str]:
+        return {name: column for name, column in (("category", self.category), ("split", self.split)) if column is not None}
+
+    def check(self, found: Survey) -> None:
+        """Refuse a column that the index lacks.
+
+        Raises:
+            ConfigError: It names the option, and the columns that there are.
+        """
+        for name, column in self._given.items():
+            if name not in found.has:
+                listed = ", ".join(sorted(found.columns)[:20]) or "none"
+                raise ConfigError(f"the index has no column {column!r} (--{name}-column); those of the manifest are: {listed}")
+
+
+def survey(output: Output, labels: LabelColumns = LabelColumns()) -> Survey:
     """Read the index once.
 
     Raises:
-        ConfigError: There are no masks.
+        ConfigError: There are no masks, or no such columns of labels.
         StorageError: A part cannot be read, or a row lacks a value.
     """
     found = Survey()
-    for part in read_index(output):
+    for part in labels.read(output):
         _add_part(found, part, output)
     if not found.rows:
         raise ConfigError(f"no masks in {output.layout.index}; use a recipe with mask in recipe.outputs")
     found.columns = {name: kind for name, kind in found.columns.items() if not pa.types.is_null(kind)}
+    labels.check(found)
     return found
 
 
@@ -110,12 +148,13 @@ class SortedRows:
         output: Where the index is.
         found: Its survey.
         folder: An empty local folder for files.
+        labels: As for the survey.
 
     Raises:
         StorageError: The index cannot be read.
     """
 
-    def __init__(self, output: Output, found: Survey, folder: Path) -> None:
+    def __init__(self, output: Output, found: Survey, folder: Path, labels: LabelColumns = LabelColumns()) -> None:
         count = bucket_count(output.parts())
         ordered = sorted(found.uris)
         limits = np.array([ordered[len(ordered) * number // count] for number in range(1, count)], object)
@@ -124,7 +163,7 @@ class SortedRows:
             return np.searchsorted(limits, np.array(keys.to_pylist(), object), side="right")
 
         self._buckets = Buckets(folder, "image_uri", count, number)
-        for part in read_index(output):
+        for part in labels.read(output):
             self._buckets.add(_aligned(part.filter(pc.is_valid(part["mask_path"])), found.columns))
 
     def by_image(self) -> Iterator[list[Row]]:

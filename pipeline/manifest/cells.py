@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import DecodeError
 from pipeline.imaging.sniff import sniff
+from pipeline.manifest.hub_columns import CATEGORY, class_names, named_classes
 from pipeline.storage.members import cell_prefix, cell_suffix
 from pipeline.storage.parquet_cells import holds_pictures
 
@@ -47,6 +48,8 @@ class Cells:
     """Column of ground truth; None if there is none."""
     has_paths: bool = False
     """True if the structs hold paths and no bytes."""
+    classes: tuple[str, tuple[str, ...]] | None = None
+    """Column of class numbers under its usual name, and the names of the classes; None if there is none."""
     stem: str = ""
     """Begin of the ids of rows without one: the file's path below the manifest's folder, without its suffix."""
 
@@ -59,11 +62,13 @@ class Cells:
         """Replace the columns of pictures by those of their URIs."""
         kept = [field for field in schema if field.name != self.name and not (self.truth and field.name == MASK)]
         added = ["image_uri", *(["item_id"] if "item_id" not in schema.names else []), *([TRUTH] if self.truth else [])]
+        added += [CATEGORY] if self.classes else []
         return pa.schema([*kept, *(pa.field(name, pa.string()) for name in added)], metadata=schema.metadata)
 
     def add_columns(self, table: pa.Table, paths: pa.ChunkedArray | None, uri: str, first_row: int) -> pa.Table:
-        """Add ``image_uri``, and ``item_id`` and ``truth_uri`` where needed, to rows of the file ``uri`` from ``first_row`` on.
+        """Add ``image_uri``, and what is needed of ``item_id``, ``truth_uri`` and ``category``.
 
+        ``table`` has rows of the file ``uri`` from ``first_row`` on.
         ``paths`` are the structs with the paths of the images, if these are not stored in the file.
         """
         rows = pa.array(range(first_row, first_row + table.num_rows), pa.int64()).cast(pa.string())
@@ -77,6 +82,9 @@ class Cells:
             table = table.append_column("item_id", pc.binary_join_element_wise(self.stem, numbers, "-"))
         if self.truth is not None:
             table = table.append_column(TRUTH, pc.binary_join_element_wise(cell_prefix(uri), rows, cell_suffix(self.truth), ""))
+        if self.classes is not None:
+            column, names = self.classes
+            table = table.append_column(CATEGORY, named_classes(table[column], names))
         return table
 
 
@@ -94,13 +102,25 @@ def find_cells(file: Any, columns: Sequence[Column], chosen: str | None) -> Cell
     candidates = [named] if named is not None else sorted(candidates, key=lambda column: column.name != IMAGE)
     mask = by_name.get(MASK)
     truth = mask.raw if mask is not None and holds_pictures(mask.kind) and TRUTH not in by_name else None
+    classes = _classes(file, columns)
     for column in candidates:
         data, path = _first_value(file, column)
         if data is None and path is not None:
-            return Cells(column.raw, column.name, truth, has_paths=True)
+            return Cells(column.raw, column.name, truth, has_paths=True, classes=classes)
         if chosen is not None or data is None or _is_picture(data):
-            return Cells(column.raw, column.name, truth)
+            return Cells(column.raw, column.name, truth, classes=classes)
     return None
+
+
+def _classes(file: Any, columns: Sequence[Column]) -> tuple[str, tuple[str, ...]] | None:
+    """Return the column of class numbers and their names: ``label``, or the only such column. None if there is a category."""
+    if any(column.name == CATEGORY for column in columns):
+        return None
+    names = class_names(file.schema_arrow.metadata)
+    found = {column.name: names[column.raw] for column in columns if column.raw in names and pa.types.is_integer(column.kind)}
+    if len(found) > 1:
+        found = {name: some for name, some in found.items() if name == "label"}
+    return next(iter(found.items()), None)
 
 
 def _first_value(file: Any, column: Column) -> tuple[bytes | None, str | None]:

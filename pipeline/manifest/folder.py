@@ -9,9 +9,12 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+import pyarrow as pa
+
 from pipeline.config.columns import Columns
 from pipeline.errors import ConfigError
 from pipeline.log import log
+from pipeline.manifest.hub_columns import FolderColumns
 from pipeline.manifest.layouts import is_img2dataset, is_metadata
 from pipeline.manifest.listing import IMAGE_SUFFIXES, list_folder
 from pipeline.manifest.snapshot import Snapshot
@@ -31,6 +34,8 @@ class Content(NamedTuple):
     images: tuple[Fragment, ...]
     """And videos."""
     tables: dict[TableKind, list[str]]
+    columns: pa.Schema
+    """Columns in the folders of the images, as text."""
 
 
 class Tables(NamedTuple):
@@ -57,7 +62,7 @@ def list_content(uri: str, files: Files, ready: Snapshot | None = None) -> Conte
             listing.add(found)
         elif not name(found).startswith("_"):
             tables.setdefault(kind, []).append(found)
-    return Content(listing.close(), tables)
+    return Content(listing.close(), tables, listing.columns.schema)
 
 
 def choose_tables(uri: str, content: Content, files: Files, chosen: Columns) -> Tables | None:
@@ -147,11 +152,13 @@ class _Listing:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
+        self.columns = FolderColumns()
         self._paths: list[str] = []
         self._fragments: list[Fragment] = []
 
     def add(self, uri: str) -> None:
         self._paths.append(printable(uri.removeprefix(f"{self.folder.rstrip('/')}/")))
+        self.columns.add(self._paths[-1])
         if len(self._paths) == ROWS:
             self._pack()
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -22,6 +24,7 @@ from pipeline.config.columns import Columns
 from pipeline.errors import ConfigError
 from pipeline.manifest import boxes, tables
 from pipeline.manifest.folder import choose_tables, list_content
+from pipeline.manifest.hub_columns import with_folder_columns
 from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
 from pipeline.manifest.items import OWN_COLUMNS, USUAL, items
 from pipeline.manifest.layouts import find_layout
@@ -36,7 +39,7 @@ from pipeline.schema import carried_name
 from pipeline.storage.allowlist import AllowList, OutsideRoots
 from pipeline.storage.files import Files
 from pipeline.storage.object_names import collision_key
-from pipeline.storage.uris import check_utf8, parent, redact, scheme
+from pipeline.storage.uris import HTTP_SCHEMES, check_utf8, parent, redact, scheme
 
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
@@ -122,7 +125,22 @@ def open_manifest(
     return replace(manifest, names=names)
 
 
+def refuse_single(uri: str) -> None:
+    """Refuse an image or a video instead of a manifest, by its suffix. A folder may have such a name.
+
+    Raises:
+        ConfigError: It names the command for it.
+    """
+    plain = redact(uri).lower()
+    single = "image" if plain.endswith(IMAGE_SUFFIXES) else "video" if plain.endswith(VIDEO_SUFFIXES) else ""
+    if single and not (not scheme(uri) and Path(uri).is_dir()):
+        shown = shlex.quote(redact(uri))
+        raise ConfigError(f"{redact(uri)} is one {single}: matteline cut {shown}; a manifest is {_KINDS}")
+
+
 def _open(uri: str, files: Files, chosen: Columns, ready: Snapshot | None) -> Manifest:
+    if scheme(uri) in HTTP_SCHEMES:
+        refuse_single(uri)  # a web server has no folders
     if is_pattern(uri, files):
         return _from_pattern(uri, files, chosen, ready)
     if ready is None or not scheme(uri):  # a prefix may still be empty, and then does not exist
@@ -142,6 +160,7 @@ def read(manifest: Manifest, fragment: Fragment, files: Files, outside_roots: Ou
     if manifest.kind == "images":
         paths = json.loads(zlib.decompress(fragment.names))
         table = pa.table({"image_uri": [f"{fragment.uri.rstrip('/')}/{path}" for path in paths], "item_id": paths})
+        table = with_folder_columns(table, paths, manifest.columns)
         names = manifest.names if manifest.names.text else NameTemplate("{image}")  # paths are ids here only to be short
         yield items(table, manifest.base, carried, "", 1, allowlist, outside_roots, names)
         return
@@ -258,8 +277,8 @@ def _describe_duplicates(manifest: Manifest, duplicates: IdSet, files: Files) ->
 def _from_file(uri: str, files: Files, chosen: Columns, ready: Snapshot | None) -> Manifest:
     kind = table_kind(uri, TABLES | NAMED_TABLES)
     if kind is None:
-        single = "image" if uri.lower().endswith(IMAGE_SUFFIXES) else "video" if uri.lower().endswith(VIDEO_SUFFIXES) else ""
-        hint = f"; for a single {single} use `matteline cut`, or give its folder" if single else ""
+        refuse_single(uri)
+        hint = ""
         if uri.lower().endswith(COMPRESSED_TARS):
             hint = "; pictures in a compressed archive cannot be read by their place, so decompress it to .tar"
         raise ConfigError(f"{redact(uri)} is not a manifest: give {_KINDS}{hint}")
@@ -298,7 +317,7 @@ def _from_folder(uri: str, files: Files, chosen: Columns, ready: Snapshot | None
         return _without_files(uri, uri, files)
     if not content.images:
         raise ConfigError(f"{redact(uri)} contains neither images nor a manifest; give {_KINDS}")
-    return Manifest(uri, "images", uri, content.images, pa.schema([]), AllowList.of(files.storage, uri))
+    return Manifest(uri, "images", uri, content.images, content.columns, AllowList.of(files.storage, uri))
 
 
 def _without_files(uri: str, base: str, files: Files) -> Manifest:

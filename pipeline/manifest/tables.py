@@ -23,6 +23,7 @@ from pipeline.log import log
 from pipeline.manifest.cells import Cells, Column, find_cells
 from pipeline.manifest.columns import check_columns
 from pipeline.manifest.csv_tables import csv_rows, csv_schema
+from pipeline.manifest.hub_columns import SPLIT, splits_of
 from pipeline.manifest.items import OWN_COLUMNS, UNNAMED, USUAL, clean_names, has_bytes, is_name, roles
 from pipeline.manifest.json_lines import json_lines, json_rows, json_schema
 from pipeline.manifest.layouts import Layout, Placement
@@ -107,6 +108,10 @@ def read_schema(
         ConfigError: A file is empty, damaged, of another kind, without ``image_uri``, or incompatible with the others.
     """
     partitions = [partition_of(uri, base, chosen) for uri in uris]
+    paths = [uri.removeprefix(f"{base.rstrip('/')}/") for uri in uris]
+    splits: Sequence[str | None] = splits_of(paths) or [None] * len(paths)
+    if layout is not None and not layout.in_folder:
+        partitions = _with_splits(partitions, splits)
     placements = [None if layout is None else layout.placement(uri, base) for uri in uris]
     added = [] if layout is None else [pa.field("image_uri", pa.string())]
     if kind == "tar":
@@ -127,6 +132,8 @@ def read_schema(
     read_one = _parquet_schema if kind == "parquet" else _csv_schema
     with ThreadPoolExecutor(SCHEMA_THREADS) as pool:
         results = list(pool.map(lambda uri: read_one(uri, files, chosen), uris))
+    if any(fragment.cells is not None for _, fragments in results for fragment in fragments):
+        partitions = _with_splits(partitions, splits)
     schemas = [
         pa.schema([*add_fields(schema, partition), *added], metadata=schema.metadata)
         for (schema, _), partition in zip(results, partitions, strict=True)
@@ -152,6 +159,11 @@ def read_schema(
         for (_, fragments), partition, placement in zip(results, partitions, placements, strict=True)
         for fragment in fragments
     ]
+
+
+def _with_splits(partitions: Sequence[Partition], splits: Sequence[str | None]) -> list[Partition]:
+    """Add the splits that the names of files of Hugging Face data sets have."""
+    return [one if split is None else (*one, (SPLIT, split)) for one, split in zip(partitions, splits, strict=True)]
 
 
 def _with_stem(fragment: Fragment, base: str) -> Cells | None:

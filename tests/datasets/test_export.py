@@ -22,7 +22,8 @@ from pycocotools.coco import COCO
 
 from pipeline.datasets import rows
 from pipeline.datasets.classes import MAX_LABEL
-from pipeline.datasets.export import DatasetReport, Targets, export_dataset
+from pipeline.datasets.export import Choices, DatasetReport, Targets, export_dataset
+from pipeline.datasets.rows import LabelColumns
 from pipeline.errors import ConfigError, StorageError
 from pipeline.imaging.png import encode_mask
 from pipeline.output import buckets
@@ -115,6 +116,23 @@ def test_a_split_has_its_own_file(output: Output, tmp_path: Path, write: Write) 
         "val/1.png",
         "val/3.png",
     ]
+
+
+def test_classes_and_splits_may_be_in_columns_of_other_names(output: Output, tmp_path: Path, write: Write) -> None:
+    write(
+        {"a.jpg": mask(0, 0, 9, 9), "b.jpg": mask(0, 0, 9, 9)}, **{"class": [3, 7], "subset": ["one", "two"]}, category="x", n=1
+    )
+    labels = LabelColumns("class", "subset")
+    report = export_dataset(output, Targets(coco=str(tmp_path / "c.json")), Choices(labels=labels))
+    assert report.written == [str(tmp_path / name) for name in ("c_one.json", "c_two.json")]
+    one = COCO(report.written[0])
+    assert {kind["name"] for kind in one.loadCats(one.getCatIds())} >= {"3"}
+    (annotation,) = one.loadAnns(one.getAnnIds())
+    assert annotation["attributes"] == {"n": 1}
+    with pytest.raises(
+        ConfigError, match=r"no column 'klass' \(--category-column\); those of the manifest are: class, n, subset"
+    ):
+        export_dataset(output, Targets(coco=str(tmp_path / "d.json")), Choices(labels=LabelColumns("klass")))
 
 
 @pytest.mark.parametrize(

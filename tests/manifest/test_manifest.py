@@ -321,7 +321,9 @@ def test_mixed_folders_and_other_files_are_refused(local: Any) -> None:
     assert "contains csv and parquet files; a manifest must be of one kind" in refusal(f"{local.root}/b", local.files)
     assert "not all of one supported kind" in refusal(f"{local.root}/b/m.*", local.files)
     assert "give their folder" in refusal(f"{local.root}/a/*.jpg", local.files)
-    assert "for a single image use `matteline cut`" in refusal(f"{local.root}/a/1.jpg", local.files)
+    assert f"is one image: matteline cut {local.root}/a/1.jpg" in refusal(f"{local.root}/a/1.jpg", local.files)
+    said = refusal("https://cdn.example.com/x.JPG?w=1&key=secret", local.files)
+    assert "is one image: matteline cut https://cdn.example.com/x.JPG;" in said and "secret" not in said
     assert "is not a manifest" in refusal(local.put("x.xlsx", b""), local.files)
 
 
