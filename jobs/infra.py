@@ -31,7 +31,12 @@ def render(
     overlay: Annotated[str, typer.Option("--overlay", help="kind, cpu or gpu-spot: a folder of infra/overlays.")],
     image: Annotated[str | None, typer.Option("--image", help="Container image, with its tag.")] = None,
     manifest: Annotated[str | None, typer.Option("--manifest", "-m", help="URI of the manifest.")] = None,
-    output: Annotated[str | None, typer.Option("--output", help="URI of the output.")] = None,
+    image_column: options.ImageColumn = None,
+    id_column: options.IdColumn = None,
+    box_column: options.BoxColumn = None,
+    boxes_column: options.BoxesColumn = None,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="URI of the output.")] = None,
+    label: options.Label = None,
     preset: options.Preset = None,
     rendition: options.Renditions = None,
     set_: options.Set = None,
@@ -41,6 +46,8 @@ def render(
     retry: options.Retry = None,
     changed: options.Changed = False,
     replace: options.Replace = False,
+    deadline: options.Deadline = None,
+    drift_from: options.DriftFrom = None,
     accept_licence: options.AcceptLicence = False,
     schedule: Annotated[
         str | None, typer.Option("--schedule", help='Cron schedule in UTC: "0 2 * * *" is 02:00 every night.')
@@ -52,7 +59,7 @@ def render(
     ray_cron_job: Annotated[
         bool, typer.Option("--ray-cron-job", help="Schedule with KubeRay's RayCronJob (alpha, behind a feature gate).")
     ] = False,
-    file: Annotated[Path | None, typer.Option("-o", "--file", help="Write to this file instead of stdout.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Write to this file instead of stdout.")] = None,
 ) -> None:
     """Render an overlay as YAML for `kubectl apply --server-side -f -`, and check it.
 
@@ -62,18 +69,33 @@ def render(
     cluster, and those of the options of `matteline run`.
     """
     from pipeline.deploy.render import render as render_overlay
+    from pipeline.errors import ConfigError
 
+    if output is not None and "://" not in output:
+        raise ConfigError(
+            f"--output {output!r} is no URI: the run on the cluster writes its results there, so give one such as "
+            f"s3://bucket/prefix; to write the manifests to a file, give --file {output}"
+        )
     where = {"manifest": manifest, "output": output, "preset": preset}
     own = {"image": image, "schedule": schedule, "replicas": replicas, "name": name}
     pairs = options.settings(set_, endpoint_url)
     pairs += options.run_settings(retry, changed=changed, replace=replace, accept_licence=accept_licence)
+    pairs += options.column_settings(image_column, id_column, box_column, boxes_column)
+    pairs += options.label_settings(label) + options.limit_settings(deadline, drift_from)
     if not (job or pairs or rendition or allow_root or str(preset).endswith((".yaml", ".yml"))):
         changes = {key: value for key, value in {**own, **where}.items() if value is not None}
         _write(render_overlay(overlay, changes, ray_cron_job=ray_cron_job), file)
         return
     loaded, files, found = _carried(overlay, where, job, pairs, rendition, allow_root)
     changes = {key: value for key, value in {**own, **found}.items() if value is not None}
-    text = render_overlay(overlay, changes, job=files, deadline_s=loaded.budget.deadline_s, ray_cron_job=ray_cron_job)
+    text = render_overlay(
+        overlay,
+        changes,
+        job=files,
+        deadline_s=loaded.budget.deadline_s,
+        gpus_per_actor=loaded.compute.gpus_per_actor,
+        ray_cron_job=ray_cron_job,
+    )
     _check_scaling(text, loaded)
     _write(text, file)
 
@@ -85,7 +107,7 @@ def service(
     machines: Annotated[str | None, typer.Option("--machines", help="Machines with a GPU, at most.")] = None,
     replicas: Annotated[str | None, typer.Option("--replicas", help="Replicas of the model, at most; two share a GPU.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the service, at most 32 characters.")] = None,
-    file: Annotated[Path | None, typer.Option("-o", "--file", help="Write to this file instead of stdout.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", "-o", help="Write to this file instead of stdout.")] = None,
 ) -> None:
     """Render the service (matteline serve) for a cluster, as a RayService, and check it.
 

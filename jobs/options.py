@@ -116,6 +116,23 @@ Replace = Annotated[
         "Without this option, a run with another recipe is refused.",
     ),
 ]
+Deadline = Annotated[
+    str | None,
+    typer.Option(
+        "--deadline",
+        metavar="TIME",
+        help="Start no more items once the run has lasted this long, e.g. 6h. The same command continues the run.",
+    ),
+]
+DriftFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--drift-from",
+        metavar="OUTPUT",
+        help="Warn if the quality differs from this baseline: an output, or a file from `matteline review accept`. "
+        "Default: the baseline that is stored in --output.",
+    ),
+]
 AcceptLicence = Annotated[bool, typer.Option("--accept-licence", help="Allow weights whose licence restricts commercial use.")]
 Endpoint = Annotated[
     str | None, typer.Option("--endpoint-url", help="S3-compatible server other than AWS (or set AWS_ENDPOINT_URL).")
@@ -135,10 +152,14 @@ def job_of(
     """Build the job for ``run`` and ``plan``. ``allow_roots`` are added to those of the settings.
 
     Raises:
-        ConfigError: A setting is missing, unknown or out of range.
+        ConfigError: A setting is missing, unknown or out of range, or the manifest is one image or video.
     """
     from pipeline.config.job import load_job
 
+    if manifest and not (output or job_file or any(pair.startswith("output.uri=") for pair in pairs)):
+        from pipeline.manifest.manifest import refuse_single  # slow, and a complete command does it later
+
+        refuse_single(manifest)
     return load_job(
         manifest=manifest,
         output=output,
@@ -153,6 +174,33 @@ def job_of(
 def run_settings(retry: str | None = None, **flags: bool) -> list[str]:
     """Return the pairs of the options that a job file may hold in its section ``run``."""
     return [*([f"run.retry={retry}"] if retry else []), *(f"run.{name}=true" for name, is_set in flags.items() if is_set)]
+
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def limit_settings(deadline: str | None, drift_from: str | None) -> list[str]:
+    """Return the ``section.key=value`` pairs of ``--deadline`` and ``--drift-from``.
+
+    Raises:
+        ConfigError: The deadline is not a time.
+    """
+    pairs = [f"budget.deadline_s={seconds(deadline, '--deadline')}"] if deadline else []
+    return pairs + ([f"drift.accepted={json.dumps(drift_from)}"] if drift_from else [])
+
+
+def seconds(text: str, option: str = "--deadline") -> float:
+    """Parse ``90s``, ``45m``, ``6h`` or ``1.5d`` to seconds. ``option`` is named in the error.
+
+    Raises:
+        ConfigError: The text has another form.
+    """
+    from pipeline.errors import ConfigError
+
+    number, unit = text[:-1], text[-1:]
+    if unit not in UNITS or not number.replace(".", "", 1).isdecimal() or not float(number):
+        raise ConfigError(f"{option} {text}: give a time above 0 with a unit, such as 30s, 45m, 6h or 1.5d")
+    return float(number) * UNITS[unit]
 
 
 def label_settings(labels: list[str] | None) -> list[str]:

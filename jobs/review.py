@@ -43,7 +43,7 @@ def accept(
     to: Annotated[
         str | None,
         typer.Option(
-            "--to", metavar="FILE", help="The .json file to write, for run --drift-from FILE. Default: in the output."
+            "--to", "-o", metavar="FILE", help="The .json file to write, for run --drift-from FILE. Default: in the output."
         ),
     ] = None,
     set_: options.StorageSet = None,

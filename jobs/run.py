@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,9 +13,6 @@ if TYPE_CHECKING:
     from pipeline.config.job import Job
     from pipeline.errors import Stopped
     from pipeline.run.signals import SignalHandler
-
-
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def run(
@@ -36,14 +32,7 @@ def run(
     retry: options.Retry = None,
     changed: options.Changed = False,
     replace: options.Replace = False,
-    deadline: Annotated[
-        str | None,
-        typer.Option(
-            "--deadline",
-            metavar="TIME",
-            help="Start no more items once the run has lasted this long, e.g. 6h. The same command continues the run.",
-        ),
-    ] = None,
+    deadline: options.Deadline = None,
     wait_for_gpus: Annotated[
         int | None,
         typer.Option(
@@ -63,15 +52,7 @@ def run(
     max_actors: Annotated[
         int | None, typer.Option("--max-actors", metavar="N", help="Add actors, up to N, when machines join the cluster.")
     ] = None,
-    drift_from: Annotated[
-        str | None,
-        typer.Option(
-            "--drift-from",
-            metavar="OUTPUT",
-            help="Warn if the quality differs from this baseline: an output, or a file from `matteline review accept`. "
-            "Default: the baseline that is stored in --output.",
-        ),
-    ] = None,
+    drift_from: options.DriftFrom = None,
     watch: Annotated[
         bool,
         typer.Option("--watch", help="Keep going: process images as they come, until Ctrl-C or SIGTERM."),
@@ -99,14 +80,13 @@ def run(
 
     signals = SignalHandler(report)
     signals.install()  # before slow imports
-    pairs = options.settings(set_, endpoint_url) + ([f"drift.accepted={json.dumps(drift_from)}"] if drift_from else [])
+    pairs = options.settings(set_, endpoint_url)
     pairs += options.column_settings(image_column, id_column, box_column, boxes_column)
     counts = {"wait_for_gpus": wait_for_gpus, "min_actors": min_actors, "max_actors": max_actors}
     pairs += [f"compute.{name}={count}" for name, count in counts.items() if count is not None]
     pairs += options.run_settings(retry, changed=changed, replace=replace, accept_licence=accept_licence)
     try:
-        pairs += options.label_settings(label)
-        pairs += [f"budget.deadline_s={seconds(deadline, '--deadline')}"] if deadline else []
+        pairs += options.label_settings(label) + options.limit_settings(deadline, drift_from)
         parsed = options.job_of(manifest, output, preset, job, pairs, allow_root, rendition)
         interval_s = watch_interval(watch, interval)
     except PipelineError as error:
@@ -168,21 +148,7 @@ def watch_interval(watch: bool, text: str | None) -> float | None:
     if not watch:
         return None
     if text:
-        return seconds(text, "--interval")
+        return options.seconds(text, "--interval")
     from pipeline.run.watch import INTERVAL_S
 
     return INTERVAL_S
-
-
-def seconds(text: str, option: str = "--deadline") -> float:
-    """Parse ``90s``, ``45m``, ``6h`` or ``1.5d`` to seconds. ``option`` is named in the error.
-
-    Raises:
-        ConfigError: The text has another form.
-    """
-    from pipeline.errors import ConfigError
-
-    number, unit = text[:-1], text[-1:]
-    if unit not in UNITS or not number.replace(".", "", 1).isdecimal() or not float(number):
-        raise ConfigError(f"{option} {text}: give a time above 0 with a unit, such as 30s, 45m, 6h or 1.5d")
-    return float(number) * UNITS[unit]

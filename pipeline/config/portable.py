@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.config.detector import Detector, detector_names, load_detector_preset
 from pipeline.config.job import Job
 from pipeline.config.presets import DEFAULT_PRESET
 from pipeline.config.rendition import Rendition, load_rendition, rendition_names
@@ -27,7 +28,7 @@ _SECRETS = ("key", "secret", "token", "profile")
 
 
 def portable_job(job: Job, given: Mapping[str, Any], folder: str) -> dict[str, str]:
-    """Return the files of a job on a Ray cluster: texts by name. Renditions and a preset of the user's own are in them.
+    """Return the files of a job on a Ray cluster: texts by name. They hold the user's own renditions, preset and detector.
 
     Args:
         job: The job that was loaded from the settings.
@@ -50,6 +51,8 @@ def portable_job(job: Job, given: Mapping[str, Any], folder: str) -> dict[str, s
     _check_uri("recipe.video_background", job.recipe.video_picture)
     if job.recipe.renditions:
         recipe["renditions"] = [_own_rendition(one) for one in job.recipe.renditions]
+    if job.recipe.detector is not None:
+        recipe["detector"] = _own_detector(job.recipe.detector)
     if job.recipe.second is not None:
         _check_second(job.recipe.second)
     _check_sections(job)
@@ -57,6 +60,22 @@ def portable_job(job: Job, given: Mapping[str, Any], folder: str) -> dict[str, s
     compute = {**content.get("compute", {}), "ray_address": "auto"}
     content |= {"preset": preset, "recipe": recipe, "storage": storage, "compute": compute}
     return {JOB_FILE: yaml.safe_dump(content, sort_keys=False, allow_unicode=True), **files}
+
+
+def _own_detector(detector: Detector) -> dict[str, Any]:
+    """Return the settings of a detector, without its file. Bundled weights go by the name of a bundled detector.
+
+    Raises:
+        ConfigError: Its weights are a file or folder of this machine.
+    """
+    settings = detector.model_dump(mode="json", exclude_unset=True)
+    if detector.weights.startswith(str(WEIGHTS)):
+        for name in detector_names():
+            if load_detector_preset(name).detector.weights == detector.weights:
+                kept = {key: value for key, value in settings.items() if key not in ("model", "weights", "weights_sha256")}
+                return kept | {"preset": name}
+    _check_uri("recipe.detector.weights", detector.weights)
+    return settings
 
 
 def _check_second(second: Second) -> None:

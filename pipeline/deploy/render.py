@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,9 @@ COMMANDS = {"kubectl": "kustomize", "kustomize": "build"}
 """Programs that render a kustomization, in order of preference, with their subcommand."""
 
 
+MAX_ACTORS = re.compile(r"(--max-actors\s+)(\d+)\b")
+"""The option of the entrypoint that Kustomize sets to the number of GPUs."""
+
 ADDRESS = "--set compute.ray_address=auto"
 """The words of the entrypoint that a job file replaces."""
 
@@ -37,6 +41,7 @@ def render(
     *,
     job: Mapping[str, str] | None = None,
     deadline_s: float | None = None,
+    gpus_per_actor: float | None = None,
     ray_cron_job: bool = False,
     infra: Path = INFRA,
 ) -> str:
@@ -47,6 +52,7 @@ def render(
         changes: Settings (``pipeline.deploy.settings``) that replace those of the overlay's ``settings.yaml``.
         job: Files of a job, texts by name: ``job.yaml`` among them. The driver finds them in ``JOB_FOLDER``.
         deadline_s: Deadline of a run in seconds; None for that of the entrypoint.
+        gpus_per_actor: The job's setting; with 0.5, two actors share each GPU. None: one actor per GPU.
         ray_cron_job: Schedule with KubeRay's RayCronJob (alpha) instead of a CronJob.
         infra: The folder with ``base``, ``components`` and ``overlays``.
 
@@ -77,6 +83,8 @@ def render(
             kustomization["components"] = [name + "-ray" if name.endswith("/nightly") else name for name in components]
             write_mapping(folder / "kustomization.yaml", kustomization)
         text = kustomize(folder)
+    if gpus_per_actor:
+        text = MAX_ACTORS.sub(lambda found: f"{found[1]}{max(1, int(int(found[2]) / gpus_per_actor))}", text)
     broken = violations(list(yaml.safe_load_all(text)), ray)
     if broken:
         raise ConfigError(f"overlay {overlay} breaks a rule: {broken[0]}")

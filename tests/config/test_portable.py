@@ -83,6 +83,7 @@ def test_a_preset_of_the_users_own_travels(tmp_path: Path) -> None:
         ("notify.to=https://hooks.example.com/T/secret", "kubectl create secret generic matteline-notify"),
         ("drift.accepted=accepted.json", "drift.accepted 'accepted.json' is a file of this machine"),
         ("recipe.weights=mine.safetensors", "recipe.weights 'mine.safetensors' is a file of this machine"),
+        ("recipe.detector.weights=/models/gdino", "recipe.detector.weights '/models/gdino' is a file of this machine"),
         ("recipe.calibration=/tmp/c.json", "recipe.calibration '/tmp/c.json' is a file"),
         ("recipe.video_background=sea.jpg", "recipe.video_background 'sea.jpg' is a file of this machine"),
         ("storage.allow_roots=[/data/photos]", "the allowed root '/data/photos' is a file"),
@@ -124,3 +125,34 @@ def test_a_second_model_travels_unless_it_is_a_file_of_this_machine(tmp_path: Pa
     ):
         with pytest.raises(ConfigError, match=said):
             portable(**where, overrides=changes)
+
+
+DETECTOR = (
+    "about: ours\nlicence: none\nsize_mb: 0\nsource: none\n"
+    "detector: {model: nanodet, weights: WEIGHTS, threshold: 0.3, label: [mug], max_boxes: 3}\n"
+)
+
+
+@pytest.mark.parametrize("weights", ["bundled:nanodet-g.onnx", "s3://shop/models/mugs.onnx"])
+@pytest.mark.parametrize("way", ["option", "preset"])
+def test_a_detector_of_the_users_own_travels(weights: str, way: str, tmp_path: Path) -> None:
+    own_detector = tmp_path / "mugs.yaml"
+    own_detector.write_text(DETECTOR.replace("WEIGHTS", weights))
+    given: dict[str, Any] = {"manifest": "s3://a/m", "output": "s3://a/o"}
+    if way == "option":
+        given["overrides"] = [f"recipe.detector={own_detector}"]
+    else:
+        (tmp_path / "shoes.yaml").write_text(PRESET.replace("frame_px: 512", f"frame_px: 512, detector: {own_detector}"))
+        given["preset"] = str(tmp_path / "shoes.yaml")
+    job, files = portable(**given)
+    assert str(tmp_path) not in files[JOB_FILE]
+    again = there(files, tmp_path / "there").recipe.detector
+    assert job.recipe.detector is not None and again is not None
+    same = {"weights", "model", "threshold", "label", "max_boxes"}
+    assert again.model_dump(include=same) == job.recipe.detector.model_dump(include=same)
+
+
+def test_a_detector_whose_weights_lie_beside_its_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mugs.yaml").write_text(DETECTOR.replace("WEIGHTS", "mugs.onnx"))
+    with pytest.raises(ConfigError, match="recipe.detector.weights '.*/mugs.onnx' is a file of this machine"):
+        portable(manifest="s3://a/m", output="s3://a/o", overrides=[f"recipe.detector={tmp_path}/mugs.yaml"])

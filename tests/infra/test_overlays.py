@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.run import seconds
+from jobs.options import seconds
 from pipeline.config.job import load_job
 from pipeline.deploy.render import kustomize, overlay_names
 from pipeline.deploy.rules import NOTIFY, violations

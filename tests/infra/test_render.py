@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from typer.testing import CliRunner
 
@@ -177,6 +178,50 @@ def test_settings_that_the_overlay_contradicts_are_refused(command: Callable[...
     assert "--max-actors of this overlay: compute: actors is a fixed number" in str(done.exception)
 
 
+def test_render_has_the_options_of_run() -> None:
+    def names(command: Any) -> set[str]:
+        return {name for option in command.params for name in option.opts}
+
+    commands: Any = typer.main.get_command(app)
+    of_run = names(commands.commands["run"])
+    of_the_overlay = {"--wait-for-gpus", "--min-actors", "--max-actors"}
+    of_a_terminal = {"--watch", "--interval", "--verbose", "-v"}
+    missing = of_run - names(commands.commands["infra"].commands["render"])
+    assert missing == of_the_overlay | of_a_terminal
+
+
+def test_columns_labels_deadline_and_baseline_go_to_the_cluster(
+    command: Callable[..., list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    more = ("--image-column", "url", "--id-column", "sku", "--box-column", "a,b,c,d", "--label", "cup", "--deadline", "90m")
+    words, job = job_that_runs(command(*more, "--drift-from", "s3://shop/accepted.json"), tmp_path)
+    assert words[words.index("--deadline") + 1] == "1.5h"
+    assert (job.columns.image, job.columns.id, job.columns.box) == ("url", "sku", "a,b,c,d")
+    assert job.recipe.detector is not None and job.recipe.detector.label == ("cup",)
+    assert (job.budget.deadline_s, job.drift.accepted) == (5400, "s3://shop/accepted.json")
+
+
+def test_two_actors_share_each_gpu_of_the_readme_s_job(command: Callable[..., list[dict[str, Any]]], tmp_path: Path) -> None:
+    readme = (OVERLAYS.parents[1] / "jobs" / "README.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```yaml\n(manifest: .*?)```", readme, re.S)
+    (tmp_path / "nightly.yaml").write_text(text)
+    assert yaml.safe_load(text)["compute"] == {"gpus_per_actor": 0.5}
+    words, job = job_that_runs(
+        command("--job", str(tmp_path / "nightly.yaml"), "--replicas", "4", "--accept-licence"), tmp_path
+    )
+    assert words[-4:] == ["--wait-for-gpus", "4", "--max-actors", "8"]
+    assert job.columns.id == "sku"
+
+
+def test_o_is_the_output(command: Callable[..., Any]) -> None:
+    command()
+    done = CliRunner().invoke(app, ["infra", "render", "--overlay", "cpu", "-o", "s3://shop/cutouts"])
+    assert done.exit_code == 0 and "--output s3://shop/cutouts" in " ".join(done.stdout.split())
+    done = CliRunner().invoke(app, ["infra", "render", "--overlay", "cpu", "-o", "nightly.yaml"])
+    assert isinstance(done.exception, ConfigError) and "output 'nightly.yaml'" in str(done.exception)
+    assert "--file nightly.yaml" in str(done.exception)
+
+
 @pytest.mark.parametrize("overlay", overlay_names())
 def test_a_value_that_is_not_given_comes_from_the_overlay(overlay: str, rendered: Callable[..., Any]) -> None:
     assert rendered(overlay) == list(yaml.safe_load_all(kustomize(OVERLAYS / overlay)))
@@ -197,7 +242,7 @@ def test_the_overlay_itself_is_not_changed(command: Callable[..., Any]) -> None:
 def test_a_file_is_written_with_the_command_that_applies_it(command: Callable[..., Any], tmp_path: Path) -> None:
     command()
     file = tmp_path / "nightly.yaml"
-    done = CliRunner().invoke(app, ["infra", "render", "--overlay", "cpu", "-o", str(file)])
+    done = CliRunner().invoke(app, ["infra", "render", "--overlay", "cpu", "--file", str(file)])
     assert done.stdout.replace("\n", "") == f"{file}: kubectl apply --server-side -f {file}"
     assert "kind: RayJob" in file.read_text(encoding="utf-8")
 

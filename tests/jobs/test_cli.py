@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from jobs.main import main
-from jobs.run import seconds as seconds_of
+from jobs.options import seconds as seconds_of
 from pipeline.config.job import load_job
 from pipeline.errors import ConfigError
 from pipeline.output.output import Output
