@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, NamedTuple
-from urllib.parse import urlsplit
 
 import typer
 
@@ -218,7 +218,11 @@ def _targets(
     """
     from pipeline.config.rendition import parse_colour
     from pipeline.errors import ConfigError
+    from pipeline.storage.uris import stem
 
+    for picture in pictures:
+        if _is_folder(picture):
+            raise ConfigError(f"{picture} is a folder; for all its pictures: matteline run -m {shlex.quote(picture)} -o OUT")
     if mask_only and background:
         raise ConfigError("a mask has no background; remove --background or --mask-only")
     suffix = PurePosixPath(output or "").suffix.lower()
@@ -227,12 +231,14 @@ def _targets(
     in_folder = output is not None and (output.endswith("/") or len(pictures) > 1 or _is_folder(output))
     chosen = _format(form, "" if in_folder else suffix, output, mask_only)
     colour = None if background is None else parse_colour(background)
+    if output not in (None, PIPE) and not (in_folder or suffix or form or Path(output).exists()):
+        raise ConfigError(f"--output {output} has no suffix: add {SUFFIXES[chosen]} for a file, or a / for a folder")
 
     def path_of(picture: str) -> str:
-        stem = PurePosixPath(urlsplit(picture).path if "://" in picture else picture).stem
         if output is None:
-            return PIPE if picture == PIPE else f"{stem}-{'mask' if mask_only else 'cutout'}{SUFFIXES[chosen]}"
-        return f"{output.rstrip('/')}/{'stdin' if picture == PIPE else stem}{SUFFIXES[chosen]}" if in_folder else output
+            return PIPE if picture == PIPE else f"{stem(picture)}-{'mask' if mask_only else 'cutout'}{SUFFIXES[chosen]}"
+        named = "stdin" if picture == PIPE else stem(picture)
+        return f"{output.rstrip('/')}/{named}{SUFFIXES[chosen]}" if in_folder else output
 
     return [_Target(picture, path_of(picture), chosen, colour, mask_only) for picture in pictures]
 

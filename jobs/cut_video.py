@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
 
 import typer
 
@@ -136,6 +135,7 @@ def _targets(videos: Sequence[str], wanted: VideoOptions, files: Files) -> tuple
     """
     from pipeline.errors import ConfigError
     from pipeline.storage.overwriting import refuse_inputs
+    from pipeline.storage.uris import stem
     from pipeline.video.extra import suffix_of
     from pipeline.video.forms import choose_form, choose_look
 
@@ -154,10 +154,9 @@ def _targets(videos: Sequence[str], wanted: VideoOptions, files: Files) -> tuple
     look: Look = choose_look(form, mask_only=wanted.mask_only, background=wanted.background)
     targets = []
     for video in videos:
-        stem = PurePosixPath(urlsplit(video).path if "://" in video else video).stem
-        name = f"{stem}{form.suffix}"
+        name = f"{stem(video)}{form.suffix}"
         if output is None:
-            name = f"{stem}-{'mask' if look == 'mask' else 'cutout'}{form.suffix}"
+            name = f"{stem(video)}-{'mask' if look == 'mask' else 'cutout'}{form.suffix}"
         targets.append(_Target(video, output if output and not in_folder else f"{(output or '.').rstrip('/')}/{name}"))
     refuse_inputs("--output", [files.absolute(path) for _, path in targets], [files.absolute(video) for video in videos])
     taken = set[str]()

@@ -54,7 +54,7 @@ def encode_answer(result: Cutout, asked: Asked, backgrounds: Mapping[str, bytes]
         backgrounds: Background pictures of renditions, by SHA-256.
 
     Raises:
-        RequestRefused: 422: the mask shows no object, so there is no rendition of it; or the picture is too large for the format.
+        RequestRefused: 422: the mask shows no object for a rendition, or the picture is too large for its format.
     """
     headers = {
         "X-Quality": f"{result.quality:.4f}",

@@ -43,8 +43,8 @@ REFUSALS = {
     "408": "The body came too slowly.",
     "413": "The body is too large.",
     "415": "The body is of another kind.",
-    "422": "The bytes are not a picture within the limits; it shows nothing of the name; or there is no rendition of its empty "
-    "mask.",
+    "422": "The bytes are not a picture within the limits; it shows nothing of the name; it is too large for the format; or "
+    "there is no rendition of its empty mask.",
     "500": "The model failed on this picture.",
     "503": "All places of the queue are taken, and Retry-After says when to try again; or the service must be restarted.",
     "504": "The deadline has passed.",

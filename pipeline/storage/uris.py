@@ -127,6 +127,24 @@ def name(uri: str) -> str:
     return posixpath.basename(uri.rstrip("/"))
 
 
+def stem(uri: str) -> str:
+    """Return the name of a file without its suffix, to name what is made from it; ``picture`` if there is none.
+
+    The query, the fragment and the escapes of web addresses are not part of it. In keys of object stores they are.
+
+    >>> stem("https://cdn.example.com/blue%20cup.jpg?w=800"), stem("s3://shop/take#2.jpg"), stem("https://cdn.example.com/")
+    ('blue cup', 'take#2', 'picture')
+    """
+    kind, path = scheme(uri), uri
+    if kind:
+        path = uri.partition("://")[2].partition("/")[2]
+    if kind in HTTP_SCHEMES:
+        path = re.split(r"[?#]", path, maxsplit=1)[0]
+    if kind in HTTP_SCHEMES or kind == "file":
+        path = "".join(one if one.isprintable() and one != "\\" else "_" for one in unquote(path))
+    return re.sub(r"(?<=.)\.[^.]*$", "", name(path)).strip(".") or "picture"
+
+
 def bucket_and_key(uri: str) -> tuple[str, str]:
     """Split ``s3://bucket/some/key`` into bucket and key."""
     bucket, _, key = uri.partition("://")[2].partition("/")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.cut import _parse_box
+from jobs.cut import _parse_box, _targets
 from jobs.main import app
 from pipeline import Segmenter
 from pipeline.config.job import load_job
@@ -79,6 +79,42 @@ def test_a_picture_too_large_for_webp_does_not_keep_the_others(cut: Cut, capsys:
     assert [path.name for path in Path("out").iterdir()] == ["photo-000.webp"]
 
 
+@pytest.mark.parametrize(
+    ("picture", "path"),
+    [
+        ("s3://b/take#1.jpg", "out/take#1.png"),
+        ("s3://b/50%25 off?.jpg", "out/50%25 off?.png"),
+        ("https://cdn.example.com/blue%20cup.v2.jpg?w=8#x", "out/blue cup.v2.png"),
+        ("https://cdn.example.com/", "out/picture.png"),
+        ("https://cdn.example.com", "out/picture.png"),
+        ("https://cdn.example.com/a/%2e%2e%2f%2e%2e%00.jpg", "out/_.png"),
+        ("file:///photos/blue%20cup%231.jpg", "out/blue cup#1.png"),
+        ("photos/.hidden.jpg", "out/hidden.png"),
+        ("take#3.jpg", "out/take#3.png"),
+    ],
+)
+def test_names_of_cutouts(picture: str, path: str) -> None:
+    (target,) = _targets([picture], "out/", None, None, False)
+    assert target.path == path
+
+
+def test_a_name_without_a_suffix_is_a_file_if_a_format_says_so(cut: Cut) -> None:
+    assert cut("photo-000.jpg", "-o", "cutout", "--format", "webp") == 0
+    assert opened("cutout").format == "WEBP"
+
+
+def test_one_picture_given_as_a_manifest_leads_to_this_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in ("run", "plan"):
+        with pytest.raises(ConfigError, match=r"^photo\.jpg is one image: matteline cut photo\.jpg"):
+            app([command, "-m", "photo.jpg"], standalone_mode=False)
+    with pytest.raises(ConfigError, match=r"clip\.mp4 is one video: matteline cut https://h/clip\.mp4"):
+        app(["run", "-m", "https://h/clip.mp4"], standalone_mode=False)
+    (tmp_path / "folder.jpg").mkdir()
+    with pytest.raises(ConfigError, match="no output: give --output"):
+        app(["run", "-m", "folder.jpg"], standalone_mode=False)
+
+
 @pytest.mark.parametrize("form", ["png", "webp", "jpg"])
 def test_every_format_has_the_same_picture(cut: Cut, form: str) -> None:
     """Over a colour, all show the cutout composited on it; JPEG and WebP within their loss."""
@@ -137,6 +173,9 @@ def test_stdin_is_limited(cut: Cut, monkeypatch: pytest.MonkeyPatch) -> None:
         (("photo-000.jpg", "--mask-only", "-o", "x.jpg"), "masks are written as PNG only"),
         (("photo-000.jpg", "-o", "photo-000.jpg"), "photo-000.jpg is what the command reads"),
         (("photo-000.jpg", "-o", "-", "--rendition", "amazon-main"), "files of their own"),
+        (("photo-000.jpg", "-o", "folder"), "--output folder has no suffix: add .png for a file, or a / for a folder"),
+        (("photo-000.jpg", "--mask-only", "-o", "masks/one"), "masks/one has no suffix: add .png for a file"),
+        ((".",), ". is a folder; for all its pictures: matteline run -m . -o OUT"),
     ],
 )
 def test_what_is_refused(cut: Cut, arguments: tuple[str, ...], words: str) -> None:
