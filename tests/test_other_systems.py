@@ -13,8 +13,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LINUX = ["os.pipe2", "os.sched_getaffinity", "os.memfd_create", "os.O_TMPFILE", "time.CLOCK_BOOTTIME", "signal.pthread_sigmask"]
-POSIX = [*LINUX, "os.getuid", "os.fork", "os.O_NONBLOCK", "os.O_CLOEXEC"]
-"""What Python lacks on macOS, and on Windows as far as other libraries do without it here."""
+POSIX = [*LINUX, "os.getuid", "os.fork", "os.O_NONBLOCK", "os.O_CLOEXEC", "os.nice", "os.killpg"]
+"""What Python lacks on macOS, and on Windows as far as other libraries do without it here.
+
+``signal.SIGKILL`` stays, because ``subprocess`` kills with it on this system.
+"""
 
 SITE = """
 import ctypes, os, pathlib, signal, sys, time

@@ -124,3 +124,31 @@ def test_every_command_error_code_and_exit_code_is_described() -> None:
         assert (ROOT / "jobs" / f"{name}.py").exists()
     for error in ITEM_ERRORS:
         assert f"`{error.code}`" in page
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_row_belongs_to_a_table_with_a_header(path: Path) -> None:
+    assert rows_without_header(path.read_text(encoding="utf-8")) == []
+
+
+def rows_without_header(text: str) -> list[str]:
+    """Rows of tables that a reader would show as text, because no header and no line of dashes are above them."""
+    lost: list[str] = []
+    block: list[str] = []
+    is_code = False
+    for line in [*text.splitlines(), ""]:
+        is_code ^= line.lstrip().startswith(("```", "~~~"))
+        if line.startswith("|") and not is_code:
+            block.append(line)
+            continue
+        if block and not (len(block) > 1 and re.fullmatch(r"\|(?:\s*:?-+:?\s*\|)+\s*", block[1])):
+            lost += block
+        block = []
+    return lost
+
+
+def test_rows_after_a_blank_line_are_found() -> None:
+    table = "| a | b |\n|---|--:|\n| 1 | 2 |\n"
+    assert rows_without_header(table) == []
+    assert rows_without_header(f"{table}\n| 3 | 4 |\n") == ["| 3 | 4 |"]
+    assert rows_without_header("```\n| 3 | 4 |\n```\n") == []
