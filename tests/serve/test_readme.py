@@ -51,4 +51,4 @@ def test_the_tables_name_what_there_is(service: Any) -> None:
     used = "\n".join(path.read_text() for path in files)
     listed = re.findall(r"^\| [\d, ]+\| (`.*?) \|", README, re.M)
     for code in re.findall(r"`(\w+)`", " ".join(listed)):
-        assert f'"{code}"' in used or code in {"item", "decode", "prompt", "segment", "refine"}, code
+        assert f'"{code}"' in used or code in {"item", "decode", "prompt", "segment", "refine", "write"}, code
