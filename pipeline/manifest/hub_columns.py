@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.storage.uris import printable
+
 SPLIT, CATEGORY = "split", "category"
 """Columns with a meaning for ``matteline dataset``."""
 
@@ -22,8 +24,8 @@ _SPLITS = {
 
 _PREFIX = re.compile(rf"({'|'.join(sorted(_SPLITS, key=len, reverse=True))})(?![a-z0-9])", re.IGNORECASE)
 
-MAX_CLASSES = 10_000
-"""Names of a ``ClassLabel``, at most."""
+MAX_CLASSES, MAX_CHARS = 10_000, 1000
+"""Names of a ``ClassLabel``, and characters of a name, at most."""
 
 MAX_CATEGORIES = 10_000
 """Folders of classes, at most."""
@@ -113,11 +115,11 @@ def class_names(metadata: Any) -> dict[str, tuple[str, ...]]:
         }
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return {}
-    return {
-        column: names
-        for column, names in found.items()
-        if 0 < len(names) <= MAX_CLASSES and all(isinstance(name, str) for name in names)
-    }
+    return {column: names for column, names in found.items() if 0 < len(names) <= MAX_CLASSES and all(map(_is_usable, names))}
+
+
+def _is_usable(name: Any) -> bool:
+    return isinstance(name, str) and len(name) <= MAX_CHARS and printable(name) == name
 
 
 def named_classes(numbers: pa.ChunkedArray, names: Sequence[str]) -> pa.ChunkedArray:

@@ -82,6 +82,8 @@ def test_class_labels_have_names(where: Any) -> None:
         features(label={"_type": "ClassLabel", "names": [1, 2]}),
         features(label=labels(*["x"] * (MAX_CLASSES + 1))),
         features(label=labels()),
+        features(label=labels("x" * 1001)),
+        features(label=labels("\ud800")),
         features(a=labels("x"), b=labels("y")),
         features(elsewhere=labels("x")),
     ],
