@@ -132,7 +132,7 @@ def cut(
     failed = 0
     for target in targets:
         try:
-            image = _read(example_path(target.picture), files, limits)
+            image = _read(example_path(target.picture), files, limits, at_once=segmenter is None)
             if segmenter is None:  # not before there is a picture for it
                 with waiting_for(f"loading the model {chosen.recipe.name}"):
                     from pipeline.segmenter import Segmenter
@@ -144,9 +144,10 @@ def cut(
                         threads=compute.threads_per_actor,
                         engine=_engine(chosen.recipe, compute, len(targets)),
                     )
-            with waiting_for(f"cutting out {target.picture}", at_once=False):
+            with waiting_for(f"cutting out {shown(target.picture)}", at_once=False):
                 result = segmenter(image, where if touched is None else _box_at(touched, segmenter(image).mask))
-            _write(target, mask, result, segmenter, files)
+            with waiting_for(f"writing {shown(target.path)}", at_once=False):
+                _write(target, mask, result, segmenter, files)
         except PipelineError as error:
             if len(targets) == 1 or isinstance(error, ConfigError):
                 raise
@@ -155,6 +156,13 @@ def cut(
     if failed:
         err.print(f"{failed} of {len(targets)} pictures failed")
         raise typer.Exit(1)
+
+
+def shown(place: str) -> str:
+    """Return the name of a picture or an output as the log shows it: without secrets in its address."""
+    from pipeline.storage.uris import redact
+
+    return "the picture" if place == PIPE else redact(place)
 
 
 def _parse_box(box: str | None, label: list[str] | None) -> Box | None:
@@ -306,21 +314,23 @@ def _beside(path: str) -> str:
     return str(PurePosixPath(path).with_suffix("")) if "://" not in path else path.rsplit(".", 1)[0]
 
 
-def _read(picture: str, files: Files, limits: Limits) -> Pixels:
-    """Read and decode one picture. Errors name it as the user did.
+def _read(picture: str, files: Files, limits: Limits, *, at_once: bool) -> Pixels:
+    """Read and decode one picture. Errors name it as the user did. ``at_once`` is that of ``waiting_for``.
 
     Raises:
         ItemError: It cannot be read or decoded.
     """
     from pipeline.errors import DecodeError, FetchError
     from pipeline.imaging.decode import decode
+    from pipeline.log import waiting_for
 
-    if picture == PIPE:
-        data = sys.stdin.buffer.read(limits.max_bytes + 1)
-        if len(data) > limits.max_bytes:
-            raise FetchError(f"stdin has more than {limits.max_bytes} bytes (limits.max_bytes)")
-    else:
-        data = files.read(picture if "~" not in picture else files.absolute(picture), max_bytes=limits.max_bytes)
+    with waiting_for(f"reading {shown(picture)}", at_once=at_once):
+        if picture == PIPE:
+            data = sys.stdin.buffer.read(limits.max_bytes + 1)
+            if len(data) > limits.max_bytes:
+                raise FetchError(f"stdin has more than {limits.max_bytes} bytes (limits.max_bytes)")
+        else:
+            data = files.read(picture if "~" not in picture else files.absolute(picture), max_bytes=limits.max_bytes)
     try:
         return decode(data, limits)
     except DecodeError as error:

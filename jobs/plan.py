@@ -41,7 +41,7 @@ def plan(
     If the output has no earlier run of this recipe, the model is timed on this machine for a few seconds.
     """
     from pipeline.log import set_up_logging, waiting_for
-    from pipeline.run.cost import Price, sample_sizes
+    from pipeline.run.cost import Price
     from pipeline.run.gpus import will_use_gpus
     from pipeline.run.preflight import check_model, make_plan, without_done
     from pipeline.storage.files import Files
@@ -79,19 +79,31 @@ def plan(
     if videos:
         lines.add_row("videos", videos)
     if made.todo:
-        sizes = sample_sizes(made.manifest, files)
-        total = sizes.total(made.todo)
-        if total is not None:
-            unit, power = ("GiB", 30) if total[0] >= 2**30 else ("MiB", 20)
-            size, error = (number / 2**power for number in total)
-            lines.add_row("images", f"about {size:.3g} ± {error:.2g} {unit}, from the sizes of {len(sizes.known)} of them")
-        if sizes.unknown:
-            lines.add_row("", f"{sizes.unknown} of {sizes.unknown + len(sizes.known)} sampled images cannot be found")
+        for name, text in _images(made):
+            lines.add_row(name, text)
         # A head node does no work.
         working = len([node for node in cluster if (node.gpus if pool.gpus else node.cpus)]) if cluster else 1
         for name, text in _estimate(made, pool, made.todo + frames // made.job.recipe.every, machines=working, price=parsed):
             lines.add_row(name, text)
     out.print(lines)
+
+
+def _images(made: Plan) -> list[tuple[str, str]]:
+    """Return the lines about the size of the images to do, from a sample."""
+    from pipeline.log import waiting_for
+    from pipeline.run.cost import sample_sizes
+
+    with waiting_for("looking up the sizes of some images", at_once=False):
+        sizes = sample_sizes(made.manifest, made.output.files)
+    lines = []
+    total = sizes.total(made.todo)
+    if total is not None:
+        unit, power = ("GiB", 30) if total[0] >= 2**30 else ("MiB", 20)
+        size, error = (number / 2**power for number in total)
+        lines.append(("images", f"about {size:.3g} ± {error:.2g} {unit}, from the sizes of {len(sizes.known)} of them"))
+    if sizes.unknown:
+        lines.append(("", f"{sizes.unknown} of {sizes.unknown + len(sizes.known)} sampled images cannot be found"))
+    return lines
 
 
 def _second_model(made: Plan) -> str:
@@ -111,12 +123,14 @@ def _videos(made: Plan) -> tuple[str, int]:
 
     Without videos, there are no words.
     """
+    from pipeline.log import waiting_for
     from pipeline.manifest.id_set import contains
     from pipeline.run.cost import sample_videos
 
     if not len(made.videos):
         return "", 0
-    count, found = len(made.videos), sample_videos(made.manifest, made.output.files, made.job.limits)
+    with waiting_for("reading the headers of videos", at_once=False):
+        count, found = len(made.videos), sample_videos(made.manifest, made.output.files, made.job.limits)
     text, left = f"{count} of the items", 0
     if known := len(found.frames):
         frames, seconds = (sum(some) / known * count for some in (found.frames, found.seconds))
@@ -132,8 +146,11 @@ def _machines(made: Plan) -> tuple[Plan, Pool, Cluster]:
 
     if is_small(made.job.compute, made.todo):
         return made, local_pool(made), ()
+    from pipeline.log import waiting_for
     from pipeline.models.check import can_use_gpu
-    from pipeline.run.cluster import ray_cluster, with_cpu_actors
+
+    with waiting_for("importing Ray", at_once=False):
+        from pipeline.run.cluster import ray_cluster, with_cpu_actors
     from pipeline.run.pool import fit_pool
 
     made = replace(made, job=with_cpu_actors(made.job, made.todo))

@@ -69,20 +69,21 @@ def report(
 
     set_up_logging()
     files = options.files_of(set_, endpoint_url)
-    opened = open_output(output, files)
-    target = files.absolute(html) if html else join(opened.folder, "report.html")
-    if html:
-        refuse_foreign("--output", target, files, (".html", ".htm"), is_page)
     columns = None if show is None else [name.strip() for name in show.split(",") if name.strip()]
-    wanted = Options(target, allow_root or (), columns)
     with waiting_for("reading the index and its pictures"):
+        opened = open_output(output, files)
+        target = files.absolute(html) if html else join(opened.folder, "report.html")
+        if html:
+            refuse_foreign("--output", target, files, (".html", ".htm"), is_page)
+        wanted = Options(target, allow_root or (), columns)
         if sample:
             page = sample_page(opened, Sample(at_most, confidence, allowed, seed), wanted)
         else:
             page = report_page(opened, items, wanted)
     if page.message:
         out.print(f"  sample   {page.message}", markup=False)
-    files.write(target, page.html)
+    with waiting_for("writing the page", at_once=False):
+        files.write(target, page.html)
     out.print(f"  report   {html or target}, {len(page.html) / 2**20:.1f} MiB", markup=False)
     if page.missing:
         _say_missing(page)

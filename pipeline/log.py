@@ -7,15 +7,14 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 
 log = logging.getLogger("matteline")
@@ -28,10 +27,6 @@ MAX_REPEATS = 100
 """Different warnings that are remembered in order not to repeat them."""
 
 T = TypeVar("T")
-
-MOST_NAMED = 1000
-"""Failed items per error code that a run names in its log. The index has all of them."""
-
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 _TURNING = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
@@ -64,6 +59,23 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str, ensure_ascii=False)
+
+
+@contextmanager
+def logging_to(stream: TextIO) -> Iterator[None]:
+    """Write the package's log to another stream inside this block."""
+    consoles = [one.console for one in log.handlers if isinstance(one, RichHandler)]
+    streams = [one for one in log.handlers if isinstance(one, logging.StreamHandler)]
+    before = [one.setStream(stream) for one in streams], [one.file for one in consoles]
+    for console in consoles:
+        console.file = stream
+    try:
+        yield
+    finally:
+        for handler, kept in zip(streams, before[0], strict=True):
+            handler.setStream(kept)
+        for console, kept in zip(consoles, before[1], strict=True):
+            console.file = kept
 
 
 class Facts(logging.Filter):
@@ -142,28 +154,67 @@ def set_up_logging(*, verbose: bool = False) -> None:
     log.propagate = False
 
 
+class Waiting:
+    """Something that is being waited for."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.note = what, ""
+        """``note`` says how much is done, such as ``12 of 380 MB``."""
+        self._began = time.monotonic()
+
+    def count(self, done: int, unit: str, total: int | None = None) -> None:
+        """Note how much is done. ``unit`` is the plural of what is counted."""
+        self.note = f"{done:,} {unit}" if total is None else f"{done:,} of {total:,} {unit}"
+
+    def __str__(self) -> str:
+        """Say what is still going on."""
+        note = f": {self.note}" if self.note else ""
+        return f"still {self.what}{note}, {time.monotonic() - self._began:.0f} s so far"
+
+
+class _Waits(threading.local):
+    """What the current thread waits for, innermost last."""
+
+    def __init__(self) -> None:
+        self.stack: list[Waiting] = []
+
+
+_waits = _Waits()
+
+
 @contextmanager
-def waiting_for(what: str, *, at_once: bool = True) -> Iterator[None]:
+def waiting_for(what: str, *, at_once: bool = True) -> Iterator[Waiting]:
     """Log what is going on, so that no long silence is unexplained: at the start, and every ``JSON_EVERY_S`` until the end.
+
+    Of several waits inside each other only the innermost is logged. ``note`` of the yielded object is part of the line.
 
     Args:
         what: A participle: ``loading the model``.
         at_once: False logs nothing if it takes less than ``JSON_EVERY_S``.
     """
-    began = time.monotonic()
+    waiting, stack = Waiting(what), _waits.stack
+
+    def tell() -> None:
+        if stack and stack[-1] is waiting:
+            log.info(str(waiting))
+
     if at_once:
         log.info(what)
-    with _every(JSON_EVERY_S, lambda: log.info(f"still {what}, {time.monotonic() - began:.0f} s so far")):
-        yield
+    stack.append(waiting)
+    try:
+        with repeating(tell):
+            yield waiting
+    finally:
+        stack.remove(waiting)
 
 
 @contextmanager
-def _every(seconds: float, work: Callable[[], object]) -> Iterator[None]:
-    """Do something small again and again on a thread of its own, until the block ends."""
+def repeating(work: Callable[[], object]) -> Iterator[None]:
+    """Do something small every ``JSON_EVERY_S`` on a thread of its own, until the block ends."""
     over = threading.Event()
 
     def repeat() -> None:
-        while not over.wait(seconds):
+        while not over.wait(JSON_EVERY_S):
             work()
 
     thread = threading.Thread(target=repeat, daemon=True)
@@ -224,133 +275,3 @@ class PassProgress:
         for table in tables:
             self.add(table.num_rows)
             yield table
-
-
-class RunCounters:
-    """Counts the items of a run as they are committed, and shows progress. Use as a context manager.
-
-    On a terminal: a bar with items per second, failures, items to review and the time left. Otherwise: a JSON line every
-    ``JSON_EVERY_S``.
-
-    Args:
-        total: Items to do.
-        bar: False shows no bar on a terminal.
-    """
-
-    def __init__(self, total: int, *, bar: bool = True) -> None:
-        self.total, self._bar = total, bar
-        self.counts = {"ok": 0, "review": 0, "failed": 0}
-        self.failures: dict[str, dict[str, Any]] = {}
-        """A count and an example by error code."""
-        self.expected = (0, 0.0, 0.0)
-        """Ok items with a calibrated quality; mean and variance of the number of them with a Dice below 0.95."""
-        self.seconds = 0.0
-        """Seconds of work in all passes, from when the machines are ready to the last ``tick``."""
-        self.actors = 0.0
-        """Actors at work now; 0 if unknown."""
-        self.actor_s = 0.0
-        """Seconds of all actors together, busy or not."""
-        self.model_s = 0.0
-        """Seconds that the model worked on committed items."""
-        self.frames = 0
-        """Frames of videos that were written."""
-        self.store_bytes = 0
-        """Bytes that the stages passed through Ray's object store; known at the end of a pass."""
-        self._named: dict[str, int] = {}
-        self._lines = ExitStack()
-        self._ticked: float | None = None
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> RunCounters:
-        if self._bar and sys.stderr.isatty():
-            self._progress = Progress(
-                SpinnerColumn(),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[facts]}"),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=SafeConsole(stderr=True),
-                transient=True,
-            )
-            self._progress.start()
-            self._task = self._progress.add_task("", total=self.total, facts="starting")
-        else:
-            self._lines.enter_context(_every(JSON_EVERY_S, self._log))
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._lines.close()
-        if self._progress is not None:
-            self._progress.stop()
-
-    @property
-    def done(self) -> int:
-        """Items committed by this run so far."""
-        return sum(self.counts.values())
-
-    @property
-    def frames_per_s(self) -> float:
-        """Frames of videos written per second of work."""
-        return self.frames / self.seconds if self.seconds else 0.0
-
-    @property
-    def items_per_s(self) -> float:
-        """Items committed per second of work."""
-        return self.done / self.seconds if self.seconds else 0.0
-
-    @contextmanager
-    def working(self, actors: float) -> Iterator[None]:
-        """Count the time inside this block as work of ``actors`` actors."""
-        self.actors, self._ticked = actors, time.monotonic()
-        try:
-            yield
-        finally:
-            self.tick()
-            self._ticked = None
-
-    def tick(self) -> None:
-        """Add the time since the last tick."""
-        if self._ticked is not None:
-            now = time.monotonic()
-            self.seconds += now - self._ticked
-            self.actor_s += self.actors * (now - self._ticked)
-            self._ticked = now
-
-    def add(self, ok: int, review: int, failed: int) -> None:
-        """Add the items of one index part, and the time until now."""
-        self.tick()
-        for status, count in (("ok", ok), ("review", review), ("failed", failed)):
-            self.counts[status] += count
-        if self._progress is not None and self._task is not None:
-            speed = f"{self.items_per_s:.2f} items/s" + (f"  {self.frames_per_s:.1f} frames/s" if self.frames else "")
-            facts = f"{speed}  {self.counts['failed']} failed  {self.counts['review']} to review"
-            self._progress.update(self._task, completed=self.done, facts=facts)
-
-    def _log(self) -> None:
-        """Log one line of progress, also if nothing was committed since the last."""
-        speed = self.items_per_s
-        eta_s = round((self.total - self.done) / speed) if speed else None
-        facts = {**self.counts, "total": self.total, "items_per_s": round(speed, 3), "eta_s": eta_s}
-        if self.frames:
-            facts |= {"frames": self.frames, "frames_per_s": round(self.frames_per_s, 2)}
-        log.info("progress", extra={"facts": facts})
-
-    def add_part(self, part: Mapping[str, Any]) -> None:
-        """Add one index part, by what the commit stage says about it."""
-        self.frames += part["frames"]
-        self.add(part["ok"], part["review"], part["failed"])
-        items, mean, variance = (part[f"expected_{name}"] for name in ("items", "mean", "variance"))
-        self.expected = (self.expected[0] + items, self.expected[1] + mean, self.expected[2] + variance)
-        self.model_s += part["model_s"]
-        self.add_failures(json.loads(part["failures"]))
-
-    def add_failures(self, failures: dict[str, dict[str, Any]]) -> None:
-        """Add the failures of one index part, and log the items that it names."""
-        for code, entry in failures.items():
-            known = self.failures.setdefault(code, {key: entry[key] for key in ("item_id", "detail")} | {"count": 0})
-            known["count"] += entry["count"]
-            for item_id, detail in entry["named"][: MOST_NAMED - self._named.get(code, 0)]:
-                self._named[code] = self._named.get(code, 0) + 1
-                log.info("item failed", extra={"facts": {"item_id": item_id, "code": code, "detail": detail}})

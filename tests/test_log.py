@@ -10,7 +10,8 @@ import time
 import pytest
 
 from pipeline import log as log_module
-from pipeline.log import RunCounters, waiting_for
+from pipeline.log import waiting_for
+from pipeline.output.counters import RunCounters
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +34,37 @@ def test_a_long_wait_says_what_it_waits_for(logged: list[logging.LogRecord]) -> 
     count = len(logged)
     time.sleep(0.1)
     assert len(logged) == count, "it ends with the block"
+
+
+def test_a_wait_says_how_much_is_done(logged: list[logging.LogRecord]) -> None:
+    with waiting_for("reading the manifest", at_once=False) as waiting:
+        waiting.count(1_200_000, "rows")
+        assert lines(logged, 1) == ["still reading the manifest: 1,200,000 rows, 0 s so far"]
+    with waiting_for("downloading weights.onnx", at_once=False) as waiting:
+        waiting.count(12, "MB", 380)
+        logged.clear()
+        assert lines(logged, 1) == ["still downloading weights.onnx: 12 of 380 MB, 0 s so far"]
+
+
+def test_of_waits_inside_each_other_the_innermost_is_told(logged: list[logging.LogRecord]) -> None:
+    with waiting_for("reading the recipe's files", at_once=False):
+        with waiting_for("downloading", at_once=False):
+            said = set(lines(logged, 3))
+        assert said == {"still downloading, 0 s so far"}
+        logged.clear()
+        assert lines(logged, 1) == ["still reading the recipe's files, 0 s so far"], "the outer one goes on"
+
+
+def test_progress_says_what_the_first_items_wait_for(logged: list[logging.LogRecord]) -> None:
+    with RunCounters(10) as counters:
+        counters.until_the_first("loading the model")
+        logged.clear()
+        lines(logged, 1)
+        assert logged[0].facts["doing"] == "loading the model"  # type: ignore[attr-defined]
+        counters.add(1, 0, 0)
+        logged.clear()
+        lines(logged, 1)
+        assert "doing" not in logged[0].facts  # type: ignore[attr-defined]
 
 
 def test_a_short_wait_may_be_silent(logged: list[logging.LogRecord], monkeypatch: pytest.MonkeyPatch) -> None:

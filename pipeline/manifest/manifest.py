@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from pipeline.config.columns import Columns
 from pipeline.errors import ConfigError
+from pipeline.log import Waiting
 from pipeline.manifest import boxes, tables
 from pipeline.manifest.folder import choose_tables, list_content
 from pipeline.manifest.hub_columns import with_folder_columns
@@ -172,13 +173,13 @@ def read(manifest: Manifest, fragment: Fragment, files: Files, outside_roots: Ou
             row += rows.num_rows
 
 
-def scan(manifest: Manifest, files: Files) -> Scan:
-    """Read the complete manifest and keep 24 bytes per item.
+def scan(manifest: Manifest, files: Files, waiting: Waiting | None = None) -> Scan:
+    """Read the complete manifest and keep 24 bytes per item. Rows are counted in ``waiting``.
 
     Raises:
         ConfigError: It has no rows, duplicate ids, two items whose files would share a name, or a damaged file.
     """
-    with_box = refused = 0
+    rows = with_box = refused = 0
     pieces: list[IdSet] = []
     videos: list[IdSet] = []
     keys: list[npt.NDArray[np.uint64]] = []
@@ -192,6 +193,9 @@ def scan(manifest: Manifest, files: Files) -> Scan:
         keys.append(name_keys(_usable(table)["output_name"]))
         with_box += table.num_rows - table["box"].null_count
         refused += table.num_rows - table["error_code"].null_count
+        rows += table.num_rows
+        if waiting is not None:
+            waiting.count(rows, "rows")
     ids = merge_ids(pieces)
     if not len(ids) and not manifest.is_watched:
         raise ConfigError(f"the manifest {redact(manifest.uri)} is empty; it needs at least one row with an image_uri")

@@ -12,7 +12,8 @@ from typing import Any
 
 from pipeline.config.sections import Count, Moment, Share, Stored, parse
 from pipeline.errors import FetchError
-from pipeline.log import RunCounters, log
+from pipeline.log import log
+from pipeline.output.counters import RunCounters
 from pipeline.output.output import Output
 from pipeline.output.summary import Summary, summarise
 from pipeline.quality.expectation import Expectation

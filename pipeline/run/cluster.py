@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from math import ceil
 from typing import Any
 
@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.concurrency import local_cpus
 from pipeline.config.job import Compute, Job
 from pipeline.errors import ConfigError, Stopped
-from pipeline.log import log
+from pipeline.log import log, logging_to, waiting_for
 from pipeline.models.check import can_use_gpu
 from pipeline.run.gpus import address_of, will_use_gpus
 from pipeline.run.pool import ROOMY_CPUS, Cluster, Node, Pool
@@ -200,10 +200,9 @@ def _start_ray(compute: Compute) -> None:
             handler.setLevel(logging.CRITICAL)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = address_of(compute)
-    log.info("joining the Ray cluster" if address else "starting Ray, which takes some seconds")
-    _check_answers(address)
     try:
-        with _muted_stderr():
+        with waiting_for("joining the Ray cluster" if address else "starting Ray, which takes some seconds"), _muted_stderr():
+            _check_answers(address)
             if address:
                 ray.init(address=address, **quiet)
             else:
@@ -249,12 +248,17 @@ def _on_loopback() -> Iterator[None]:
 
 @contextmanager
 def _muted_stderr() -> Iterator[None]:
-    """Discard stderr, where Ray's C++ code would mix text with the JSON lines. Errors are raised as exceptions anyway."""
+    """Discard stderr but for our own log: Ray's C++ code would mix text with the JSON lines. Errors are raised anyway."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
-        yield
+        with ExitStack() as stack:
+            if sys.stderr is sys.__stderr__:
+                stack.enter_context(
+                    logging_to(stack.enter_context(os.fdopen(os.dup(kept), "w", buffering=1, errors="replace")))
+                )
+            yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)

@@ -6,6 +6,7 @@ import os
 import sys
 
 from pipeline.config.job import Compute
+from pipeline.log import waiting_for
 from pipeline.models.devices import has_cuda
 
 
@@ -27,7 +28,8 @@ def will_use_gpus(compute: Compute) -> bool:
     if compute.wait_for_gpus:
         return True
     if address_of(compute) or has_joined_ray():
-        from pipeline.run.cluster import ray_cluster  # imports Ray
+        with waiting_for("importing Ray", at_once="ray" not in sys.modules):
+            from pipeline.run.cluster import ray_cluster
 
         with ray_cluster(compute) as cluster:
             return any(node.gpus for node in cluster)

@@ -15,8 +15,8 @@ from ray.data import ActorPoolStrategy, Dataset
 from ray.data.exceptions import ExecutionTimeoutError
 
 from pipeline.errors import Stopped
-from pipeline.log import RunCounters
 from pipeline.manifest.manifest import Manifest
+from pipeline.output.counters import RunCounters
 from pipeline.run.block_sizes import block_mib, rows_per_block, rows_per_part
 from pipeline.run.budget import no_progress
 from pipeline.run.context import StageContext, context_of

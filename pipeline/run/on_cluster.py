@@ -6,8 +6,9 @@ import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pipeline.log import RunCounters, log
+from pipeline.log import log
 from pipeline.models.check import can_use_gpu
+from pipeline.output.counters import RunCounters
 from pipeline.output.index import release_arrow_memory
 from pipeline.output.run_record import RunRecord
 from pipeline.run.cluster import actors_at_work, await_gpus, dashboard_url, ray_cluster, with_cpu_actors
@@ -38,6 +39,7 @@ def segment_items(plan: Plan, record: RunRecord, counters: RunCounters, check: C
         record.actors, record.gpus_per_actor = pool.actors, pool.gpus
         facts = {"actors": pool.actors, "gpus_per_actor": pool.gpus, "machines": len(cluster)}
         log.info("starting the actors", extra={"facts": facts})
+        counters.until_the_first("loading the model")
         with counters.working(actors_at_work(pool)):
             for part in execute(plan, pool, record.run_id, counters):
                 counters.actors = actors_at_work(pool)

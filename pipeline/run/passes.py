@@ -12,8 +12,9 @@ from contextlib import closing, suppress
 from typing import Any
 
 from pipeline.errors import ItemsMissing, Stopped, StorageError
-from pipeline.log import RunCounters, log
+from pipeline.log import log
 from pipeline.output.compaction import Compactor
+from pipeline.output.counters import RunCounters
 from pipeline.output.derived import count_lacking
 from pipeline.output.lease import Lease
 from pipeline.output.run_record import RunRecord

@@ -99,14 +99,14 @@ def make_plan(
             "images; choose an output beside it"
         )
     files.check_writable(root)
-    with waiting_for("fetching the weights", at_once=False):
+    with waiting_for("reading the recipe's files", at_once=False):
         resolved = resolve(job.recipe, files, gpu=gpu, limits=job.limits)
     job = job.with_recipe(resolved.recipe)
     output = Output.at(root, files)
     settings = settings_of(resolved.recipe, job.output.name)
     recorded = check_settings(output, resolved.recipe, settings, replace=job.run.replace)
-    with waiting_for("reading the manifest", at_once=False):
-        scanned = scan(manifest, files)
+    with waiting_for("reading the manifest", at_once=False) as waiting:
+        scanned = scan(manifest, files, waiting)
     _check_roots(job, manifest, scanned)
     _check_rows(scanned)
     if len(scanned.videos):

@@ -109,8 +109,16 @@ class HttpBackend:
         return await (self._unrestricted if named or proxy else self._public).set_session(), proxy
 
 
-def download(uri: str, known_etag: str, write: Callable[[bytes], object], timeout_s: float, *, allow_http: bool) -> str | None:
-    """Pass the body of a weights file to ``write``, chunk by chunk.
+def download(
+    uri: str,
+    known_etag: str,
+    write: Callable[[bytes], object],
+    timeout_s: float,
+    *,
+    allow_http: bool,
+    expect: Callable[[int | None], object],
+) -> str | None:
+    """Pass the size of a weights file to ``expect``, None if it is unknown, and then its body to ``write``, chunk by chunk.
 
     Returns:
         The ETag (empty if there is none), or None if the server reports that the file still has ``known_etag``.
@@ -123,6 +131,7 @@ def download(uri: str, known_etag: str, write: Callable[[bytes], object], timeou
     timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=SOCKET_TIMEOUT_S, sock_read=SOCKET_TIMEOUT_S)
 
     async def write_body(response: aiohttp.ClientResponse) -> str:
+        expect(response.content_length)
         async for chunk in response.content.iter_chunked(CHUNK_BYTES):
             write(chunk)
         return _header(response, "ETag")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import json
 import os
 import secrets
@@ -20,9 +21,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipeline.errors import FetchError, StorageError, WeightsError
+from pipeline.log import Waiting, waiting_for
 from pipeline.storage.files import Files
 from pipeline.storage.retry import with_retries
 from pipeline.storage.uris import HTTP_SCHEMES, name, redact, scheme, strip_signature
+
+MEGABYTE = 10**6
 
 CHUNK_BYTES = 8 * 1024 * 1024
 
@@ -111,9 +115,12 @@ def _from_cache(uri: str, sha256: str | None, files: Files) -> Path:
         return cached
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{key}.lock", timeout=DOWNLOAD_TIMEOUT_S):
+        with (
+            waiting_for(f"downloading {name(redact(uri))}") as waiting,
+            FileLock(folder / f"{key}.lock", timeout=DOWNLOAD_TIMEOUT_S),
+        ):
             # Another process may have downloaded it in the meantime.
-            return _cached(folder, sha256, uri) or _download(uri, sha256, files, folder, folder / f"{key}.json")
+            return _cached(folder, sha256, uri) or _download(uri, sha256, files, folder, folder / f"{key}.json", waiting)
     except Timeout:
         raise WeightsError(
             f"another process has been downloading {redact(uri)} for {DOWNLOAD_TIMEOUT_S:g} s; check that process"
@@ -144,7 +151,7 @@ def _cached(folder: Path, sha256: str | None, uri: str) -> Path | None:
     return path if path.is_file() and file_sha256(path) == sha256 else None
 
 
-def _download(uri: str, sha256: str | None, files: Files, folder: Path, record: Path) -> Path:
+def _download(uri: str, sha256: str | None, files: Files, folder: Path, record: Path, waiting: Waiting) -> Path:
     """Download a file into the cache, unless the cached file is current. The hash is computed while it arrives."""
     last = _read_record(record)
     cached = _cached(folder, last.get("sha256"), uri)
@@ -152,19 +159,21 @@ def _download(uri: str, sha256: str | None, files: Files, folder: Path, record: 
     temporary = folder / f".{secrets.token_hex(8)}.tmp"
 
     def attempt(left: float) -> tuple[str, str] | None:
-        hasher = hashlib.sha256()
+        hasher, counter = hashlib.sha256(), _Counter(waiting)
         with temporary.open("wb") as file:
 
             def write(chunk: bytes) -> None:
                 hasher.update(chunk)
                 file.write(chunk)
+                counter.add(len(chunk))
 
             if scheme(uri) in HTTP_SCHEMES:
                 from pipeline.storage.http import download
 
-                etag = download(uri, known_etag, write, left, allow_http=sha256 is not None or scheme(uri) == "http")
+                allow_http = sha256 is not None or scheme(uri) == "http"
+                etag = download(uri, known_etag, write, left, allow_http=allow_http, expect=counter.expect)
             else:
-                etag = _copy_object(uri, known_etag, write, files)
+                etag = _copy_object(uri, known_etag, write, files, counter.expect)
         return None if etag is None else (hasher.hexdigest(), etag)
 
     try:
@@ -186,11 +195,32 @@ def _download(uri: str, sha256: str | None, files: Files, folder: Path, record: 
     return path
 
 
-def _copy_object(uri: str, known_etag: str, write: Callable[[bytes], None], files: Files) -> str | None:
+class _Counter:
+    """Says how much of a file has arrived, in megabytes."""
+
+    def __init__(self, waiting: Waiting) -> None:
+        self.waiting, self.done = waiting, 0
+        self.total: int | None = None
+
+    def expect(self, size: int | None) -> None:
+        """Take note of the file's size in bytes, if it is known."""
+        self.total = size
+
+    def add(self, count: int) -> None:
+        """Count bytes that have arrived."""
+        self.done += count
+        self.waiting.count(self.done // MEGABYTE, "MB", None if self.total is None else self.total // MEGABYTE)
+
+
+def _copy_object(
+    uri: str, known_etag: str, write: Callable[[bytes], None], files: Files, expect: Callable[[int | None], None]
+) -> str | None:
     """Pass an object to ``write`` in chunks and return its ETag; None if it still has ``known_etag``."""
-    etag = files.stat(uri).etag
+    found = files.stat(uri)
+    etag = found.etag
     if known_etag and etag == known_etag:
         return None
+    expect(found.size)
     with files.open_input(uri, sequential=True) as file:
         while chunk := file.read(CHUNK_BYTES):
             write(chunk)
@@ -202,8 +232,29 @@ def _from_hub(uri: str) -> Path:
     repository, file, revision = _hub_names(uri)
     from huggingface_hub import hf_hub_download
 
-    with hub_errors(f"weights {uri}", revision, _HUB_FORM):
-        return Path(hf_hub_download(repository, file, revision=revision, cache_dir=hub_cache()))
+    is_new = _in_hub_cache(uri, hub_cache()) is None
+    with hub_errors(f"weights {uri}", revision, _HUB_FORM), waiting_for(f"downloading {file}", at_once=is_new) as waiting:
+        settings: dict[str, Any] = {"revision": revision, "cache_dir": hub_cache()}
+        if "tqdm_class" in inspect.signature(hf_hub_download).parameters:  # older clients show their own bar
+            settings["tqdm_class"] = _counting_bar(_Counter(waiting))
+        return Path(hf_hub_download(repository, file, **settings))
+
+
+def _counting_bar(counter: _Counter) -> type:
+    """Return a progress bar for the hub's client that shows nothing, and counts what arrives."""
+    from tqdm import tqdm  # type: ignore[import-untyped]  # the hub's client needs it, too
+
+    class CountingBar(tqdm):  # type: ignore[misc]
+        def __init__(self, *given: Any, **settings: Any) -> None:
+            super().__init__(*given, **(settings | {"disable": True}))
+            counter.expect(settings.get("total"))
+            counter.add(settings.get("initial") or 0)
+
+        def update(self, n: float | None = 1) -> Any:
+            counter.add(int(n or 0))
+            return super().update(n)
+
+    return CountingBar
 
 
 @contextlib.contextmanager

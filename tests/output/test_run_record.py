@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.log import RunCounters
+from pipeline.output.counters import RunCounters
 from pipeline.output.output import Output
 from pipeline.output.run_record import RunRecord, records, speed_of
 from pipeline.storage.files import Files

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.config.job import load_job
 from pipeline.errors import ConfigError, StorageError, WeightsError
-from pipeline.log import RunCounters
+from pipeline.output.counters import RunCounters
 from pipeline.run.block_sizes import block_mib, rows_per_block, rows_per_part
 from pipeline.run.cluster import with_cpu_actors
 from pipeline.run.context import context_of
