@@ -1,4 +1,4 @@
-"""Check a recipe's files before any work, importing PyTorch only for files that no prebuilt graph was made from."""
+"""Check a recipe's files before any work, importing PyTorch only for files that ``layouts`` does not know."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from pathlib import Path
 from pipeline.config.recipe import CGM_SHA256, Recipe
 from pipeline.models.engines.openvino import check_engine
 from pipeline.models.graphs.bundled import network_graph
+from pipeline.models.heads import read_head
+from pipeline.models.layouts import CGM, check_frame, layout_of
 
 
-def check_files(recipe: Recipe, weights: Path | None, refiner_weights: Path | None, engine: str) -> None:
+def check_files(
+    recipe: Recipe, weights: Path | None, refiner_weights: Path | None, engine: str, *, headers_only: bool = False
+) -> None:
     """Refuse unusable weights without loading them.
 
     Args:
@@ -17,31 +21,45 @@ def check_files(recipe: Recipe, weights: Path | None, refiner_weights: Path | No
         weights: The file of ``recipe.weights`` on this machine; None for the fake.
         refiner_weights: The file of ``recipe.refiner_weights``; None for a refiner without weights.
         engine: As ``compute.engine``.
+        headers_only: True for what takes no time, because the model is loaded next: ONNX files are not opened, and layouts that
+            only PyTorch can tell are not refused.
 
     Raises:
         ConfigError: Recipe and engine do not fit together.
         WeightsError: A file is not of the layout that the recipe names.
     """
     if network_graph(recipe) is None:
-        _check_model(recipe, weights, engine)
+        _check_model(recipe, weights, engine, headers_only)
     else:  # these are the bundled weights, as their hash says
         check_engine(engine, "torch", *(["onnxruntime"] if recipe.precision == "fp32" else []))
-    if recipe.refiner == "cgm" and recipe.refiner_weights_sha256 != CGM_SHA256:
+    if recipe.refiner == "cgm" and recipe.refiner_weights_sha256 != CGM_SHA256 and _layout(refiner_weights) != CGM:
+        if headers_only:
+            return
         from pipeline.models.refiners.load import check_refiner  # imports PyTorch
 
         check_refiner(recipe, refiner_weights)
 
 
-def _check_model(recipe: Recipe, weights: Path | None, engine: str) -> None:
-    if recipe.model == "onnx" and weights is not None:
+def _check_model(recipe: Recipe, weights: Path | None, engine: str, headers_only: bool) -> None:
+    if headers_only and recipe.model == "onnx" and weights is not None:
+        check_engine(engine, "onnxruntime")
+        read_head(weights)
+    elif recipe.model == "onnx" and weights is not None:
         from pipeline.models.engines.onnx import OnnxNetwork
 
         check_engine(engine, "onnxruntime")
         OnnxNetwork(weights, recipe, device="cpu", threads=1, check=True)
+    elif recipe.model == "mvanet" and (_layout(weights) not in (None, CGM) or headers_only):
+        check_engine(engine, "torch")
+        check_frame(recipe.frame_px)
     elif recipe.model != "fake":
         from pipeline.models.load import check_weights  # imports PyTorch
 
         check_weights(recipe, weights, engine)
+
+
+def _layout(weights: Path | None) -> str | None:
+    return None if weights is None else layout_of(weights)
 
 
 def can_use_gpu(recipe: Recipe) -> bool:

@@ -20,18 +20,14 @@ from pipeline.models.engines.openvino import check_engine, choose_engine
 from pipeline.models.failures import segment_errors
 from pipeline.models.fake_model import FakeModel
 from pipeline.models.forward import Frames, Normalise, choose_device, to_logits
+from pipeline.models.layouts import FP16_LAYOUTS, check_frame
 from pipeline.models.mvanet.checkpoint import load_mvanet, recognise
-from pipeline.models.mvanet.network import FRAME_STEP_PX
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Type of parameters and activations for each ``recipe.precision``."""
 
 NATIVE_ENGINE = {"mvanet": "torch", "onnx": "onnxruntime"}
 """Engine of each ``recipe.model`` where OpenVINO is not used."""
-
-FP16_LAYOUTS = frozenset({"ben2", "mvanet", "finegrain"})
-"""Layouts whose alpha in fp16 differs from fp32's by at most 0.002 on average, and by at most 0.02 in 999 of 1000 pixels
-(parity tests, golden weights). In bf16 no layout does (0.0034 and more), nor any ONNX file that was tried."""
 
 
 class Model(Protocol):
@@ -127,14 +123,22 @@ def load_model(
     path = _path(recipe, weights)
     if recipe.model == "onnx":
         return OnnxModel(path, recipe, device=device, threads=threads, engine=engine, cache=cache)
-    _check_frame(recipe)
+    check_frame(recipe.frame_px)
     dtype = DTYPES[recipe.precision]
     check_precision(recipe.precision, chosen)
     if choose_engine(engine, NATIVE_ENGINE[recipe.model], chosen.type) == "openvino":
         build = functools.partial(load_mvanet, path, device=chosen, dtype=torch.float32)
         sha256 = recipe.weights_sha256
         cache = cache if sha256 else None  # without a hash, the graphs of two files would share a name
-        compiled = OpenVinoModel(build, sha256 or "", recipe.frame_px, recipe.precision, threads=threads, cache=cache)
+        compiled = OpenVinoModel(
+            build,
+            sha256 or "",
+            recipe.frame_px,
+            recipe.precision,
+            threads=threads,
+            cache=cache,
+            weights_bytes=path.stat().st_size,
+        )
         return MvanetModel(compiled, recipe, chosen, torch.float32)
     if chosen.type == "cuda" and dtype == torch.float32:
         torch.backends.cudnn.allow_tf32 = False  # TF32 would keep only 10 bits of the mantissa
@@ -151,7 +155,7 @@ def check_weights(recipe: Recipe, weights: Path | None, engine: str = "auto") ->
     if recipe.model in NATIVE_ENGINE:
         check_engine(engine, NATIVE_ENGINE[recipe.model])
     if recipe.model == "mvanet":
-        _check_frame(recipe)
+        check_frame(recipe.frame_px)
         recognise(_path(recipe, weights))
     elif recipe.model == "onnx":
         OnnxNetwork(_path(recipe, weights), recipe, device="cpu", threads=1, check=True)
@@ -174,8 +178,3 @@ def _path(recipe: Recipe, weights: Path | None) -> Path:
     if weights is None:
         raise WeightsError(f"the model {recipe.model} needs a weights file; set recipe.weights")
     return weights
-
-
-def _check_frame(recipe: Recipe) -> None:
-    if recipe.frame_px % FRAME_STEP_PX:
-        raise ConfigError(f"recipe.frame_px must be a multiple of {FRAME_STEP_PX} for mvanet, not {recipe.frame_px}")

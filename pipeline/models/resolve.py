@@ -13,6 +13,7 @@ from pipeline.config.recipe import REVIEW_BELOW, Recipe
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models.backgrounds import Backgrounds, pin_backgrounds, pin_video_background
 from pipeline.models.detectors.files import resolve_detector
+from pipeline.models.layouts import FP16_LAYOUTS, layout_of
 from pipeline.paths import WEIGHTS
 from pipeline.quality.calibration import Calibration, load_calibration
 from pipeline.storage.files import Files
@@ -37,11 +38,12 @@ class ResolvedRecipe:
     second: ResolvedRecipe | None = None
     """The second model's; None without one."""
 
-    def check(self, engine: str) -> None:
+    def check(self, engine: str, *, headers_only: bool = False) -> None:
         """Refuse unusable weights without loading them.
 
         Args:
             engine: As ``compute.engine``.
+            headers_only: As for ``check_files``.
 
         Raises:
             ConfigError: Recipe and engine do not fit together.
@@ -49,10 +51,10 @@ class ResolvedRecipe:
         """
         from pipeline.models.check import check_files
 
-        check_files(self.recipe, self.weights, self.refiner_weights, engine)
+        check_files(self.recipe, self.weights, self.refiner_weights, engine, headers_only=headers_only)
         if self.second is not None:
             with _of_the_second():
-                self.second.check(engine)
+                self.second.check(engine, headers_only=headers_only)
 
 
 def resolve(recipe: Recipe, files: Files, *, gpu: bool, limits: Limits | None = None) -> ResolvedRecipe:
@@ -97,15 +99,23 @@ def resolve(recipe: Recipe, files: Files, *, gpu: bool, limits: Limits | None = 
             second = resolve(recipe.second.recipe, files, gpu=gpu, limits=limits)
         pinned["second"] = recipe.second.model_copy(update={"recipe": second.recipe})
     recipe = recipe.model_copy(update=pinned)
-    if recipe.precision == "auto" and not gpu:
-        recipe = recipe.model_copy(update={"precision": "fp32"})  # on all CPUs, so that a run can go on on another machine
-    elif recipe.precision == "auto":
-        from pipeline.models.load import resolve_precision  # imports PyTorch
-
-        recipe = resolve_precision(recipe, paths["weights"], gpu=gpu)
+    if recipe.precision == "auto":
+        recipe = recipe.model_copy(update={"precision": _precision(recipe, paths["weights"], gpu)})
     calibration = load_calibration(recipe, paths["calibration"])
     recipe = with_threshold(recipe, calibration)
     return ResolvedRecipe(recipe, paths["weights"], paths["refiner_weights"], calibration, backgrounds, detector, second)
+
+
+def _precision(recipe: Recipe, weights: Path | None, gpu: bool) -> str:
+    """Choose a precision: fp16 on GPUs for layouts whose alpha it keeps, else fp32."""
+    if not gpu or recipe.model != "mvanet":  # fp32 on all CPUs, so that a run can go on on another machine
+        return "fp32"
+    layout = None if weights is None else layout_of(weights)
+    if layout is not None:
+        return "fp16" if layout in FP16_LAYOUTS else "fp32"
+    from pipeline.models.load import resolve_precision  # imports PyTorch
+
+    return resolve_precision(recipe, weights, gpu=gpu).precision
 
 
 def resolve_finder(recipe: Recipe, files: Files, *, gpu: bool, names: bool = True) -> ResolvedRecipe:

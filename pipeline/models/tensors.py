@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import WeightsError
 from pipeline.models.failures import first_line
-from pipeline.models.heads import read_head
+from pipeline.models.layouts import is_safetensors
 
 WRAPPER_KEYS = ("model_state_dict", "state_dict")
 """Keys under which training checkpoints keep the weights, beside the optimiser's state."""
@@ -91,19 +91,7 @@ def open_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: Unreadable, cut off, damaged, or not a weights file.
     """
-    head = read_head(path)
-    if head[8:9] == b"{":
-        return _open_safetensors(path)
-    if head[:4] == b"PK\x03\x04":
-        return _open_pytorch(path)
-    if head[:1] == b"\x80":
-        raise WeightsError(
-            f"{path} is a bare pickle, which can run code when it is opened; "
-            "save its state dict again with torch.save (PyTorch 1.6 or later) or as .safetensors"
-        )
-    if path.suffix == ".onnx":
-        raise WeightsError(f"{path} is an ONNX file; use a preset for ONNX files, such as u2netp or birefnet")
-    raise WeightsError(f"{path} is neither a .safetensors nor a PyTorch weights file; it begins with {head[:8]!r}")
+    return _open_safetensors(path) if is_safetensors(path) else _open_pytorch(path)
 
 
 def _open_safetensors(path: Path) -> dict[str, Tensor]:

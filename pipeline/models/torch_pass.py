@@ -19,7 +19,7 @@ from pipeline.models.forward import device_memory, one_thread, to_device, to_hos
 from pipeline.models.host_frames import HostFrames
 from pipeline.models.load import Model, load_model
 from pipeline.models.passes import PassResult
-from pipeline.models.refiners.load import load_refiner
+from pipeline.models.refiners.load import check_refiner, load_refiner
 from pipeline.models.refiners.prepare import prepare_refinements
 from pipeline.models.refiners.refine_tiles import Refinement
 from pipeline.models.resample import DeviceFrames
@@ -36,6 +36,7 @@ class TorchPass:
 
     def __init__(self, resolved: ResolvedRecipe, *, device: str, threads: int | None, engine: str) -> None:
         self.recipe = resolved.recipe
+        check_refiner(self.recipe, resolved.refiner_weights)  # before the network, which takes long
         self.model: Model = load_model(
             self.recipe, resolved.weights, device=device, threads=threads, engine=engine, cache=cache_folder("graphs")
         )

@@ -31,6 +31,7 @@ from pipeline.run.passes import run_derivation, run_passes
 from pipeline.run.preflight import Plan, check_model, make_plan, missing_items, without_done
 from pipeline.run.prepare import is_settled, needs_derivation, prepare_output
 from pipeline.run.signals import SignalHandler
+from pipeline.run.worker_process import end_unused
 from pipeline.storage.files import Files
 
 INTERRUPTED = "stopped by Ctrl-C; run the same job again to continue"
@@ -157,8 +158,10 @@ def load_or_check_model(plan: Plan, run_id: str) -> None:
         WeightsError: A file is not of the layout that the recipe names.
     """
     if is_small(plan.job.compute, plan.todo):
+        check_model(plan, headers_only=True)  # in this process, before the worker imports what the model needs
         load_model(plan, run_id)
     else:
+        end_unused()
         check_model(plan)
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from pipeline.log import log
 from pipeline.models.check import can_use_gpu
+from pipeline.models.engines.conversions import making, needs_conversion, weights_bytes
 from pipeline.output.counters import RunCounters
 from pipeline.output.index import release_arrow_memory
 from pipeline.output.run_record import RunRecord
 from pipeline.run.cluster import actors_at_work, await_gpus, dashboard_url, ray_cluster, with_cpu_actors
 from pipeline.run.derive import derive
 from pipeline.run.graph import execute
-from pipeline.run.pool import Cluster, fit_pool
+from pipeline.run.pool import Cluster, Pool, fit_pool
 from pipeline.run.preflight import Plan
 
 
@@ -39,7 +40,7 @@ def segment_items(plan: Plan, record: RunRecord, counters: RunCounters, check: C
         record.actors, record.gpus_per_actor = pool.actors, pool.gpus
         facts = {"actors": pool.actors, "gpus_per_actor": pool.gpus, "machines": len(cluster)}
         log.info("starting the actors", extra={"facts": facts})
-        counters.until_the_first("loading the model")
+        counters.until_the_first(_first_work(plan, pool))
         with counters.working(actors_at_work(pool)):
             for part in execute(plan, pool, record.run_id, counters):
                 counters.actors = actors_at_work(pool)
@@ -47,6 +48,20 @@ def segment_items(plan: Plan, record: RunRecord, counters: RunCounters, check: C
     # Ray Data's records of all blocks are in reference cycles, some 100 MiB per million rows. Tidying the index comes next.
     gc.collect()
     release_arrow_memory()
+
+
+def _first_work(plan: Plan, pool: Pool) -> str:
+    """Say what the actors do before the first item. What they log themselves does not reach the driver."""
+    recipe, resolved = plan.job.recipe, plan.resolved
+    looks = [(recipe, resolved.weights)]
+    if recipe.second is not None and resolved.second is not None:
+        looks.append((recipe.second.recipe, resolved.second.weights))
+    for one, weights in looks:
+        if pool.device == "cpu" and needs_conversion(one, plan.job.compute.engine):
+            work = making(weights_bytes(weights))
+            log.info(work)
+            return f"loading the model, {work}"
+    return "loading the model"
 
 
 def derive_items(plan: Plan, run_id: str) -> Iterator[dict[str, Any]]:

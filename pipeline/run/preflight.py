@@ -136,14 +136,18 @@ def _real(uri: str) -> str:
     return uri if "://" in uri else os.path.realpath(uri)
 
 
-def check_model(plan: Plan) -> None:
-    """Refuse unusable weights and engines without loading them. Imports the model's libraries, which takes seconds.
+def check_model(plan: Plan, *, headers_only: bool = False) -> None:
+    """Refuse unusable weights and engines without loading them. Imports PyTorch only for weights of an unknown layout.
+
+    Args:
+        plan: The plan.
+        headers_only: As for ``models.check.check_files``.
 
     Raises:
         ConfigError: Recipe and engine do not fit together.
         WeightsError: A file is not of the layout that the recipe names.
     """
-    plan.resolved.check(plan.job.compute.engine)
+    plan.resolved.check(plan.job.compute.engine, headers_only=headers_only)
 
 
 def check_settings(output: Output, recipe: Recipe, settings: dict[str, Any], *, replace: bool) -> dict[str, Any] | None:

@@ -37,7 +37,7 @@ class Worker:
 
     def __init__(self, ledger: InMemoryLedger | None = None) -> None:
         self.started_for = _surroundings()
-        self.ledger, self.has_begun = ledger, False
+        self.ledger, self.has_begun, self.has_worked = ledger, False, False
         self._inbox: queue.Queue[tuple[str, Any]] = queue.Queue()
         started: Future[subprocess.Popen[bytes]] = Future()
         # Linux ends the worker when the thread that started it ends (prctl(2)). Therefore it gets a thread of its own.
@@ -46,6 +46,7 @@ class Worker:
 
     def send(self, message: Any) -> None:
         """Send a message. A dead worker is noticed by ``receive``."""
+        self.has_worked = True
         assert self.process.stdin is not None
         with suppress(OSError):
             pickle.dump(message, self.process.stdin)
@@ -136,12 +137,18 @@ def kept_worker() -> Iterator[None]:
 
 
 def start_ahead(job: Job) -> None:
-    """Start a worker before the manifest is read, if the run will probably need one. One that is not needed ends by itself.
+    """Start a worker before the manifest is read, if the run will probably need one. ``end_unused`` ends one that it does not.
 
     That is a manifest on this machine, and an output that does not exist yet.
     """
     if is_small(job.compute, 1) and Path(job.manifest).exists() and not Path(job.output.uri).exists():
         give_back(Worker())
+
+
+def end_unused() -> None:
+    """End a worker that was started ahead for a run that turned out to be large."""
+    while _idle and not _idle[-1].has_worked:
+        _idle.pop().close()
 
 
 def take_worker(ledger: InMemoryLedger) -> Worker:

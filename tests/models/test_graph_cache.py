@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from pipeline.models.engines.graph_cache import cached, mark_used, trim
+from pipeline.models.engines.graph_cache import cached, mark_used, read_cached, trim
 
 Graph = Callable[[str, int], Path]
 
@@ -100,3 +101,57 @@ def test_a_read_only_cache_is_read(tmp_path: Path) -> None:
         assert cached(tmp_path, "name", never) == folder
     finally:
         tmp_path.chmod(0o700)
+
+
+def content(folder: Path) -> bytes:
+    return (folder / "graph.bin").read_bytes()
+
+
+def not_cached() -> bytes:
+    return b"not cached"
+
+
+def test_a_graph_that_another_process_deletes_is_made_again(tmp_path: Path) -> None:
+    cached(tmp_path, "name", write)
+    tries = []
+
+    def read(folder: Path) -> bytes:
+        tries.append(folder)
+        if len(tries) == 1:
+            shutil.rmtree(folder)  # what ``trim`` does in another process
+        return content(folder)
+
+    assert read_cached(tmp_path, "name", write, read, not_cached) == b"graph"
+    assert cached(tmp_path, "name", never) == tmp_path / "name"
+
+
+def test_a_graph_that_is_refused_is_replaced(tmp_path: Path) -> None:
+    cached(tmp_path, "name", lambda folder: (folder / "graph.bin").write_bytes(b"refused") and None)
+
+    def read(folder: Path) -> bytes:
+        if content(folder) == b"refused":
+            raise RuntimeError("it was compiled for another CPU")
+        return content(folder)
+
+    assert read_cached(tmp_path, "name", write, read, not_cached) == b"graph"
+    assert read_cached(tmp_path, "name", never, read, not_cached) == b"graph", "the next process need not make it"
+
+
+def test_a_graph_that_was_replaced_meanwhile_is_kept(tmp_path: Path) -> None:
+    cached(tmp_path, "name", lambda folder: (folder / "graph.bin").write_bytes(b"refused") and None)
+
+    def read(folder: Path) -> bytes:
+        if content(folder) == b"refused":
+            folder.rename(tmp_path / "old")
+            cached(tmp_path, "name", write)  # by another process, which had the same trouble
+            raise RuntimeError("it was compiled for another CPU")
+        return content(folder)
+
+    assert read_cached(tmp_path, "name", never, read, not_cached) == b"graph"
+
+
+def test_a_graph_that_no_attempt_can_read_is_made_without_the_cache(tmp_path: Path) -> None:
+    def read(folder: Path) -> bytes:
+        raise RuntimeError("this library reads no graphs")
+
+    assert read_cached(tmp_path, "name", write, read, not_cached) == b"not cached"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.models.engines import convert
-from pipeline.models.engines.convert import OpenVinoModel, graph_name
+from pipeline.models.engines import conversions, convert, graph_cache
+from pipeline.models.engines.conversions import graph_name, making, needs_conversion
+from pipeline.models.engines.convert import OpenVinoModel
 from pipeline.models.engines.openvino import has_bf16, has_openvino
 from pipeline.models.mvanet.fuse import fuse_conv_bn
 from pipeline.models.mvanet.network import BEN2, MVANET, MVANet, Variant
@@ -103,6 +105,21 @@ def test_a_damaged_graph_is_converted_again(tmp_path: Path, name: str) -> None:
     assert torch.equal(compile_model(never, tmp_path)(x), first)
 
 
+def test_a_graph_that_another_process_deletes_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(1, 3, SIDE, SIDE)
+    first = compile_model(Doubled, tmp_path)(x)
+    is_intact, deleted = graph_cache._is_intact, []
+
+    def check_and_lose(folder: Path) -> bool:
+        intact = is_intact(folder)
+        if not deleted:
+            deleted.append(shutil.rmtree(folder))
+        return intact
+
+    monkeypatch.setattr(graph_cache, "_is_intact", check_and_lose)
+    assert torch.equal(compile_model(Doubled, tmp_path)(x), first) and deleted
+
+
 def test_the_input_shape_is_fixed(tmp_path: Path) -> None:
     """With a dynamic shape OpenVINO needs twice the memory and is slower."""
     compiled = compile_model(Doubled, tmp_path)
@@ -120,11 +137,26 @@ def test_another_version_has_another_graph(changed: str, monkeypatch: pytest.Mon
     before = graph_name("a" * 64, SIDE)
     assert before == graph_name("a" * 64, SIDE)
     if changed == "GRAPH_VERSION":
-        monkeypatch.setattr(convert, changed, convert.GRAPH_VERSION + 1)
+        monkeypatch.setattr(conversions, changed, conversions.GRAPH_VERSION + 1)
     else:
-        versions = convert.version
-        monkeypatch.setattr(convert, "version", lambda library: "0.0" if library == changed else versions(library))
+        versions = conversions.version
+        monkeypatch.setattr(conversions, "version", lambda library: "0.0" if library == changed else versions(library))
     assert graph_name("a" * 64, SIDE) != before
+
+
+def test_a_conversion_is_foreseen(recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MATTELINE_CACHE", str(tmp_path))
+    asked = recipe("mvanet", frame_px=SIDE, weights_sha256="a" * 64)
+    assert needs_conversion(asked, "auto") and needs_conversion(asked, "openvino")
+    assert not needs_conversion(asked, "torch") and not needs_conversion(recipe("onnx"), "auto")
+    compile_model(Doubled, tmp_path / "graphs")
+    assert not needs_conversion(asked, "auto"), "it is in the cache"
+
+
+def test_a_conversion_says_about_how_long_it_takes(logged: list[Any]) -> None:
+    assert "about 20 s, once" in making(380_000_000) and "some seconds, once" in making(20_000_000)
+    OpenVinoModel(Doubled, "", SIDE, "fp32", threads=1, cache=None, weights_bytes=380_000_000)
+    assert logged[0].getMessage() == making(380_000_000)
 
 
 def test_a_model_works_without_a_writable_cache(tmp_path: Path) -> None:

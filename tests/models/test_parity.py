@@ -14,7 +14,8 @@ from PIL import Image
 from pipeline.config.recipe import Recipe
 from pipeline.models.engines.openvino import has_bf16, has_openvino
 from pipeline.models.export import MAX_DIFFERENCE, export_onnx
-from pipeline.models.load import FP16_LAYOUTS, MvanetModel, load_model
+from pipeline.models.layouts import FP16_LAYOUTS
+from pipeline.models.load import MvanetModel, load_model
 from pipeline.models.mvanet.checkpoint import load_mvanet, recognise
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 
 from pipeline.config.job import Compute
+from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, Stopped
-from pipeline.run import cluster
+from pipeline.run import cluster, on_cluster
 from pipeline.run.cluster import actors_at_work, await_gpus, check_workers
 from pipeline.run.gpus import will_use_gpus
 from pipeline.run.pool import Node, Pool, fit_pool
@@ -200,3 +204,18 @@ def test_a_fixed_number_and_one_that_grows_exclude_each_other() -> None:
         Compute(actors=2, max_actors=4)
     with pytest.raises(ValueError, match="min_actors=3 is more than max_actors=2"):
         Compute(min_actors=3, max_actors=2)
+
+
+def test_the_driver_says_that_the_actors_make_a_graph(
+    monkeypatch: pytest.MonkeyPatch, logged: list[logging.LogRecord], tmp_path: Path
+) -> None:
+    """What actors log does not reach the driver."""
+    monkeypatch.setenv("MATTELINE_CACHE", str(tmp_path))
+    (tmp_path / "weights").touch()
+    recipe = Recipe(name="test", model="mvanet", weights="w", weights_sha256="a" * 64, frame_px=1024)
+    job = SimpleNamespace(recipe=recipe, compute=Compute())
+    plan: Any = SimpleNamespace(job=job, resolved=SimpleNamespace(weights=tmp_path / "weights", second=None))
+    said = on_cluster._first_work(plan, Pool(1, 0, 1, 1, "cpu"))
+    assert logged[0].getMessage() == "making the network's graph for this CPU: some seconds, once per weights and machine"
+    assert said == f"loading the model, {logged[0].getMessage()}"
+    assert on_cluster._first_work(plan, Pool(1, 1, 1, 1, "cuda")) == "loading the model"

@@ -22,8 +22,10 @@ from PIL import Image, PngImagePlugin
 from pipeline.config.job import Compute, load_job
 from pipeline.errors import Stopped, WeightsError
 from pipeline.output.run_record import RunRecord
-from pipeline.run import gpus, worker_process
-from pipeline.run.driver import run_job
+from pipeline.run import driver, gpus, worker_process
+from pipeline.run.driver import load_or_check_model, run_job
+from pipeline.run.preflight import make_plan
+from pipeline.storage.files import Files
 
 INJECT = Path(__file__).resolve().parents[1] / "faults" / "inject"
 MARK = (255, 0, 255)
@@ -56,6 +58,36 @@ def codes(output: Path) -> dict[str, str | None]:
     rows = ds.dataset(output / "index", format="parquet").to_table(["item_id", "error_code"]).to_pylist()
     assert len(rows) == len({row["item_id"] for row in rows})
     return {row["item_id"]: row["error_code"] for row in rows}
+
+
+def test_a_large_run_ends_the_worker_that_was_started_ahead(
+    go: Go, tmp_path: Path, fake_preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "_idle", [])
+    job = load_job(
+        manifest=str(tmp_path / "photos"),
+        output=str(tmp_path / "out"),
+        preset=fake_preset,
+        overrides=["compute.local_items=4"],
+    )
+    worker_process.start_ahead(job)
+    (ahead,) = worker_process._idle
+    load_or_check_model(make_plan(job, Files()), "a-run")
+    assert not worker_process._idle and ahead.process.poll() is not None
+
+
+def test_a_worker_that_has_worked_is_kept_beside_a_large_run(go: Go) -> None:
+    go()
+    (kept,) = worker_process._idle
+    worker_process.end_unused()
+    assert worker_process._idle == [kept] and kept.process.poll() is None
+
+
+def test_weights_are_checked_before_a_worker_loads_anything(go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "load_model", lambda *_: pytest.fail("the worker loads the network first"))
+    (tmp_path / "empty.safetensors").touch()
+    with pytest.raises(WeightsError, match="is empty"):
+        go("recipe.refiner=cgm", f"recipe.refiner_weights={tmp_path / 'empty.safetensors'}")
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import hashlib
 import logging
 import mmap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +21,9 @@ from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from pipeline.log import waiting_for
-from pipeline.models.engines.graph_cache import cached
+from pipeline.models.engines.conversions import graph_name, making
+from pipeline.models.engines.graph_cache import read_cached
 from pipeline.models.engines.openvino import Inference, compile_graph, core, has_bf16
-
-GRAPH_VERSION = 1
-"""Part of every cached graph's name. Raise it when a change of the network code changes what the graph computes."""
 
 
 class OpenVinoModel:
@@ -36,6 +32,7 @@ class OpenVinoModel:
     Args:
         build: Returns the network in fp32; called only if its graph is not in the cache.
         weights_sha256: Hash of the weights file.
+        weights_bytes: Size of the weights file: it tells how long the conversion takes.
         frame_px: Side of the frames.
         precision: ``fp32`` or ``bf16`` (matrix products, convolutions and everything between them).
         threads: Threads per forward pass; default: all cores.
@@ -54,10 +51,11 @@ class OpenVinoModel:
         *,
         threads: int | None,
         cache: Path | None,
+        weights_bytes: int = 0,
     ) -> None:
         if precision == "bf16" and not has_bf16():
             raise ConfigError("this machine's CPU has no bf16 instructions; use recipe.precision=fp32, or other machines")
-        graph = _load_graph(build, weights_sha256, frame_px, cache)
+        graph = _load_graph(build, weights_sha256, weights_bytes, frame_px, cache)
         self.infer = Inference(compile_graph(graph, precision, threads))
         if cache is not None:
             _drop_mapped_pages(cache)
@@ -68,18 +66,25 @@ class OpenVinoModel:
         return torch.cat([torch.from_numpy(output) for output in outputs])
 
 
-def _load_graph(build: Callable[[], nn.Module], weights_sha256: str, frame_px: int, cache: Path | None) -> Any:
+def _load_graph(
+    build: Callable[[], nn.Module], weights_sha256: str, weights_bytes: int, frame_px: int, cache: Path | None
+) -> Any:
     """Read the graph from the cache, or convert it."""
+
+    def make() -> Any:
+        with waiting_for(making(weights_bytes)):
+            return convert(build(), frame_px)
+
+    def write(folder: Path) -> None:
+        import openvino
+
+        openvino.save_model(make(), folder / "graph.xml", compress_to_fp16=False)
+        gc.collect()
+
     if cache is None:
-        return convert(build(), frame_px)
-    folder = cached(cache, graph_name(weights_sha256, frame_px), lambda folder: _make(build, frame_px, folder))
-    return convert(build(), frame_px) if folder is None else core().read_model(folder / "graph.xml")
-
-
-def graph_name(weights_sha256: str, frame_px: int) -> str:
-    """Hash everything that a graph depends on: weights, frame size, graph version and the versions of the libraries."""
-    versions = " ".join(f"{library} {version(library)}" for library in ("openvino", "torch", "timm"))
-    return hashlib.sha256(f"{weights_sha256} {frame_px} {GRAPH_VERSION} {versions}".encode()).hexdigest()[:24]
+        return make()
+    name = graph_name(weights_sha256, frame_px)
+    return read_cached(cache, name, write, lambda folder: core().read_model(folder / "graph.xml"), make)
 
 
 def convert(network: nn.Module, frame_px: int) -> Any:
@@ -125,11 +130,3 @@ def _drop_mapped_pages(folder: Path) -> None:
             if path.startswith(prefix) and permissions[1] == "-":
                 start, end = (int(address, 16) for address in span.split("-"))
                 madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
-
-
-def _make(build: Callable[[], nn.Module], frame_px: int, folder: Path) -> None:
-    import openvino
-
-    with waiting_for("making the network's graph for this CPU: about 20 s for BEN2, once per weights and machine"):
-        openvino.save_model(convert(build(), frame_px), folder / "graph.xml", compress_to_fp16=False)
-    gc.collect()

@@ -16,10 +16,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
 from pipeline.log import log
+from pipeline.models.failures import first_line
+
+T = TypeVar("T")
 
 MAX_BYTES = 4 * 2**30
 """Size of the folder. The largest graph, BEN2's, has 0.4 GB."""
@@ -27,6 +31,45 @@ MAX_BYTES = 4 * 2**30
 
 HASHES = "sha256.json"
 """File of a graph with the SHA-256 of all its other files."""
+
+
+def read_cached(cache: Path, name: str, write: Callable[[Path], None], read: Callable[[Path], T], make: Callable[[], T]) -> T:
+    """Return what ``read`` makes of a graph's folder. A graph that cannot be read is replaced once, for all processes.
+
+    Readers hold no lock, so another process may delete a graph between the check of its hashes and ``read``.
+
+    Args:
+        cache: As for ``cached``.
+        name: As for ``cached``.
+        write: As for ``cached``.
+        read: Reads the graph from its folder. OSError and RuntimeError say that it cannot be used.
+        make: Makes the same without a cache. Called if the cache cannot be written, or the new graph cannot be read either.
+    """
+    for _ in range(2):
+        folder = cached(cache, name, write)
+        if folder is None:
+            return make()
+        found = _identity(folder)
+        try:
+            return read(folder)
+        except (OSError, RuntimeError) as error:
+            log.warning(f"cannot use the graph {folder} ({first_line(error)}); it is made again")
+            _remove(folder, found)
+    return make()
+
+
+def _identity(folder: Path) -> int | None:
+    """Return the number of a folder on its disk, which differs after it was replaced; None if it is missing."""
+    with suppress(OSError):
+        return folder.stat().st_ino
+    return None
+
+
+def _remove(folder: Path, found: int | None) -> None:
+    """Delete a graph, unless another process has replaced it since. Errors are ignored: the cache may be read-only."""
+    with suppress(OSError), FileLock(f"{folder}.lock"):
+        if found is not None and _identity(folder) == found:
+            shutil.rmtree(folder)
 
 
 def cached(cache: Path, name: str, write: Callable[[Path], None]) -> Path | None:
@@ -106,7 +149,7 @@ def trim(cache: Path, keep: Path, max_bytes: int = MAX_BYTES) -> None:
             return
         if graph == keep:
             continue
-        with suppress(Timeout, OSError), FileLock(f"{graph}.lock", timeout=0):  # a locked one is being made or read
+        with suppress(Timeout, OSError), FileLock(f"{graph}.lock", timeout=0):  # a locked one is being made
             shutil.rmtree(graph)
             total -= size
 
@@ -120,7 +163,7 @@ def _used_at(graph: Path) -> float:
 
 def _bytes(graph: Path) -> int:
     size = 0
-    for path in graph.rglob("*"):
-        with suppress(OSError):
+    with suppress(OSError):  # another process may delete it meanwhile
+        for path in graph.rglob("*"):
             size += path.stat().st_size
     return size

@@ -17,13 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError
-from pipeline.log import log, waiting_for
-from pipeline.models.engines.graph_cache import cached
-from pipeline.models.failures import first_line
+from pipeline.log import waiting_for
+from pipeline.models.engines.graph_cache import read_cached
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 """OpenVINO's names of ``recipe.precision``."""
 
+
+LARGE_BYTES = 50_000_000
+"""Size of an ONNX file from which compiling it takes seconds."""
 
 BLOB = "compiled.blob"
 """File of a compiled graph in the cache."""
@@ -111,7 +113,8 @@ class OpenVinoFile:
             self.infer = Inference(compile_file())
             return
         name = _name_of(content, input_name, output_name, str(frame_px))
-        self.infer = Inference(_load_compiled(cache, name, compile_file, threads))
+        is_large = path.stat().st_size >= LARGE_BYTES
+        self.infer = Inference(_load_compiled(cache, name, compile_file, threads, is_large))
 
     def __call__(self, x: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
         """Map (1, 3, S, S) in the graph's type to its output.
@@ -161,24 +164,20 @@ def _name_of(*content: str) -> str:
     return hashlib.sha256(json.dumps([*content, version("openvino"), *cpu]).encode()).hexdigest()[:24]
 
 
-def _load_compiled(cache: Path, name: str, compile_file: Callable[[], Any], threads: int | None) -> Any:
+def _load_compiled(cache: Path, name: str, compile_file: Callable[[], Any], threads: int | None, is_large: bool) -> Any:
     """Read a compiled graph from the cache, or compile and save it."""
     import openvino
 
     def write(folder: Path) -> None:
-        with waiting_for("compiling the network for this CPU, once per weights and machine", at_once=False):
+        with waiting_for("compiling the network for this CPU, once per weights and machine", at_once=is_large):
             compile_file().export_model(exported := io.BytesIO())
         (folder / BLOB).write_bytes(exported.getbuffer())
 
-    folder = cached(cache, name, write)
-    if folder is None:
-        return compile_file()
-    try:
+    def read(folder: Path) -> Any:
         blob = np.memmap(folder / BLOB, np.uint8, "r")
         return core().import_model(openvino.Tensor(blob), "CPU", _settings("fp32", threads))
-    except RuntimeError as error:
-        log.warning(f"cannot use the compiled graph {folder} ({first_line(error)}); it is compiled again")
-        return compile_file()
+
+    return read_cached(cache, name, write, read, compile_file)
 
 
 @functools.cache

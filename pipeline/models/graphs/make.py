@@ -22,14 +22,16 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pipeline.models import layouts
 from pipeline.models.engines.convert import mute_warnings
 from pipeline.models.estimator import BUNDLED as ESTIMATOR
 from pipeline.models.estimator import SIDE_PX, load_network
 from pipeline.models.graphs.bundled import INDEX, of_frame
 from pipeline.models.graphs.modules import CgmTile, Estimate, FlipDice, GuidedTile, Measure, Sharpen, Unknown
-from pipeline.models.mvanet.checkpoint import load_mvanet
+from pipeline.models.layouts import layout_hash
+from pipeline.models.mvanet.checkpoint import known_layouts, load_mvanet
 from pipeline.models.refiners.cgm import BUNDLED as CGM
-from pipeline.models.refiners.cgm import ConfidenceGuided, load_cgm
+from pipeline.models.refiners.cgm import Cgm, ConfidenceGuided, load_cgm
 from pipeline.models.refiners.guided import Guided
 from pipeline.models.refiners.refine_tiles import Refiner, Tile
 from pipeline.paths import WEIGHTS
@@ -250,6 +252,14 @@ def make(folder: Path) -> None:
         made_from = {} if source.weights is None else {"weights_sha256": file_sha256(source.weights)}
         index[name] = {"graph_version": GRAPH_VERSION} | made_from | source.facts
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    write_layouts(folder)
+
+
+def write_layouts(folder: Path) -> None:
+    """Write the hashes of known weights files, by which they are recognised without PyTorch."""
+    cgm = {key: tuple(slot.shape) for key, slot in Cgm().state_dict().items()}
+    names = known_layouts() | {layout_hash(cgm): layouts.CGM}
+    (folder / layouts.INDEX).write_text(json.dumps(names, indent=0) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

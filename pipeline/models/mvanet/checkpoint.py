@@ -9,7 +9,6 @@ Layouts and names: github.com/PramaLLC/BEN2, github.com/qianyu-dlut/MVANet, gith
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import WeightsError
+from pipeline.models.layouts import BUFFERS, LEFTOVERS, Drop, layout_hash
 from pipeline.models.mvanet.fuse import fuse_conv_bn
 from pipeline.models.mvanet.network import BEN2, LITE, LOCAL, MVANET, MVANet, Variant
 from pipeline.models.tensors import BATCH_COUNTS, check_dtype, open_tensors, read_finite
@@ -28,13 +28,8 @@ Renames = Iterator[tuple[str, str]]
 WIDTHS = range(8, 513, 4)
 """Valid widths of a decoder; a file with another one is damaged."""
 
-
-@dataclass(frozen=True)
-class Drop:
-    """A rule for keys that are not needed, with the reason."""
-
-    pattern: re.Pattern[str]
-    reason: str
+USUAL_WIDTHS = range(16, 257, 16)
+"""Widths of own layouts that are recognised without PyTorch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,19 +44,6 @@ class Layout:
     def needs(self, key: str) -> bool:
         """Return whether a file's key is not dropped by a rule."""
         return not any(drop.pattern.search(key) for drop in self.drops)
-
-
-BUFFERS = (
-    Drop(re.compile(r"\.relative_position_index$"), "follows from the window's side; recomputed"),
-    Drop(re.compile(r"\.num_batches_tracked$"), "counts training steps; nothing reads it in inference"),
-)
-
-LEFTOVERS = (
-    Drop(re.compile(r"^sideout[1-5]\."), "side outputs, for the training loss only"),
-    Drop(re.compile(r"^multifieldcrossatt\.(linear[56]|attention\.5)\."), "built by the training code, never called"),
-    Drop(re.compile(r"^dec_blk[1-4]\.(linear[12]|attention\.[4-7])\."), "built by the training code, never called"),
-)
-"""Published MVANet files include modules that their training code built but never ran (issue 3 of qianyu-dlut/MVANet)."""
 
 
 def _training_modules() -> Renames:
@@ -268,6 +250,12 @@ def expected_keys(layout: Layout) -> dict[str, torch.Size]:
     """Return every key that a file of this layout must have, with its shape."""
     state = _empty_model(layout.variant).state_dict()
     return {theirs: slot.shape for ours, slot in state.items() if layout.needs(theirs := _their_key(ours, layout))}
+
+
+def known_layouts() -> dict[str, str]:
+    """Return the content of ``layouts.INDEX``: names by hash, of own layouts in the usual widths."""
+    layouts = [*LAYOUTS, *(layout for dim in (None, *USUAL_WIDTHS) for layout in own_layouts(dim))]
+    return {layout_hash(expected_keys(layout)): layout.name for layout in layouts}
 
 
 def _empty_model(variant: Variant) -> MVANet:

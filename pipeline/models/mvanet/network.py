@@ -29,9 +29,6 @@ from pipeline.models.mvanet.upsample import conv_phases, conv_upsampled, interle
 LOCAL = 4
 """Views 0..3 are the quarters: top left, top right, bottom left, bottom right. View 4 is the overview."""
 
-FRAME_STEP_PX = 128
-"""A frame's side is a multiple of this: the coarsest map has 1/32 of the overview's side, and that must be even."""
-
 Act = Literal["gelu", "prelu", "relu"]
 
 ACTS: dict[Act, type[nn.Module]] = {"gelu": nn.GELU, "prelu": nn.PReLU, "relu": nn.ReLU}
