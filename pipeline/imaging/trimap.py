@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from pipeline.types import Mask
+from pipeline.types import Alpha, Mask
 
 UNKNOWN = 128
 """Level of the unknown region."""
@@ -28,3 +28,19 @@ def trimap_of(mask: Mask) -> Mask:
     partial = ((mask > LOW) & (mask < HIGH)).astype(np.uint8)
     unknown = (cv2.dilate(partial, window) > 0) | (highest.astype(np.int16) - lowest > 127)
     return np.where(unknown, np.uint8(UNKNOWN), np.where(mask >= UNKNOWN, np.uint8(255), np.uint8(0)))
+
+
+def near_contour(alpha: Alpha, radius: int) -> Alpha:
+    """Return 1 near the contours of alpha, 0 elsewhere, and a ramp of one pixel between.
+
+    Args:
+        alpha: (H, W) float32 in [0, 1].
+        radius: Pixels to both sides of a contour, along rows and columns.
+
+    Returns:
+        (H, W) float32.
+    """
+    inside = (alpha > 0.5).astype(np.float32)
+    window = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+    near = cv2.dilate(inside, window) - cv2.erode(inside, window)
+    return np.asarray(cv2.blur(near, (3, 3), borderType=cv2.BORDER_REPLICATE) * near, np.float32)

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.imaging.frame import Placement
+from pipeline.models.refiners import refine_tiles
 from pipeline.models.refiners.guided import Guided, interpolation
 from pipeline.models.refiners.prepare import prepare_refinements
-from pipeline.models.refiners.refine_tiles import Refinement, Refiner, Tile, View, axis
+from pipeline.models.refiners.refine_tiles import Refinement, Refiner, Tile, View, axis, make_refinement
 from pipeline.types import Alpha, Region, Size
 
 SIDE = 48
@@ -134,3 +135,46 @@ def test_an_axis_enlarges_as_opencv(count: int, start: int, length: int, side: i
     enlarged = interpolation(torch.from_numpy(mapped.positions), len(cells)) @ cells
     expected = cv2.resize(line, (length, 1), interpolation=cv2.INTER_LINEAR)[0, first - start : end - start]
     np.testing.assert_allclose(enlarged.numpy(), expected, atol=2e-5)
+
+
+def wide(kind: str) -> tuple[Alpha, Alpha]:
+    """Return a base's alpha (SIDE, SIDE) that is unsure almost everywhere, and its unknown map."""
+    noise = np.random.default_rng(0).uniform(0.1, 0.9, (SIDE, SIDE)).astype(np.float32)
+    p = noise if kind == "noise" else np.clip(0.5 + 0.4 * np.sign(base() - 0.5), 0, 1).astype(np.float32)
+    return p, np.ones((SIDE, SIDE), np.float32)
+
+
+def refinement_of(p: Alpha, unknown: Alpha, kind: str) -> Refinement | None:
+    image, frame = np.zeros((150, 200, 3), np.uint8), np.zeros((SIDE, SIDE, 3), np.uint8)
+    planes = [p, frame, unknown] if kind == "numpy" else [torch.from_numpy(one) for one in (p, frame, unknown)]
+    blocks = refine_tiles._blocks_of(unknown)
+    return make_refinement(Constant(1), image, Placement(Size(150, 200), (0, 0, 200, 150)), planes, blocks)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_of_a_wide_unknown_region_only_the_contour_is_refined(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    p, unknown = wide("disc")
+    whole = refinement_of(p, unknown, kind)
+    assert whole is not None and bool((whole.view.unknown == 1).all()), "it is not wide in a small image"
+    monkeypatch.setattr(refine_tiles, "MAX_UNKNOWN_PX", 1000)
+    monkeypatch.setattr(refine_tiles, "MAX_UNKNOWN_SHARE", 0.8)
+    limited = refinement_of(p, unknown, kind)
+    assert limited is not None and type(limited.view.unknown) is type(whole.view.unknown)
+    kept = np.asarray(limited.view.unknown)
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2 + 0.5
+    from_contour = np.abs(np.hypot(x, y) - 14)
+    assert (kept[from_contour < 3] == 1).all() and not kept[from_contour > 10].any()
+    assert limited.blocks.sum() < whole.blocks.sum()
+
+
+def test_nothing_is_refined_where_contours_are_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refine_tiles, "MAX_UNKNOWN_PX", 1000)
+    assert refinement_of(*wide("noise"), "numpy") is None
+
+
+def test_a_narrow_unknown_region_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refine_tiles, "MAX_UNKNOWN_PX", 0)
+    unknown = np.zeros((SIDE, SIDE), np.float32)
+    unknown[:, :12] = 1
+    kept = refinement_of(base(), unknown, "numpy")
+    assert kept is not None and kept.view.unknown is unknown

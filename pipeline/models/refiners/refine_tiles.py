@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.imaging.trimap import near_contour
 from pipeline.types import Alpha, Pixels, Placed, Region
 
 CPU_TILE_PX = 384
@@ -22,6 +23,13 @@ CPU_TILE_PX = 384
 
 BLOCK_PX = 8
 """Frame pixels per side of the blocks that are searched for unknown pixels."""
+
+MAX_UNKNOWN_SHARE, MAX_UNKNOWN_PX = 0.3, 3_000_000
+"""An unknown region is too wide to refine all of it if it covers more than this share of the frame and this many pixels of the
+image. In the bundled photos it covers 3 to 11 % of the frame."""
+
+NEAR_PX = 6
+"""Radius around contours, in frame pixels, that is refined in a region that is too wide; as ``unknown_region.CONTOUR_PX``."""
 
 Array = Any
 """A NumPy array or a PyTorch tensor."""
@@ -245,6 +253,8 @@ def make_refinement(
 ) -> Refinement | None:
     """Prepare an image for refinement; None without an unknown region, and for an image no larger than its frame.
 
+    Of an unknown region that is too wide, only what is near contours is refined, and nothing if that is too wide, too.
+
     Args:
         refiner: The method.
         image: (H, W, 3) uint8.
@@ -256,4 +266,30 @@ def make_refinement(
         each: As ``Refinement.each``.
     """
     view = View(image, placed.region, placed.inside, *planes)
-    return Refinement(view, refiner, blocks, tile_px, share, each) if view.scale > 1 and bool(blocks.any()) else None
+    if view.scale <= 1:
+        return None
+    # Every unknown pixel is in a block, so in most images the planes, which may be on a GPU, need not be looked at.
+    if _is_too_wide(view, blocks) and _is_too_wide(view, (unknown := _on_host(view.unknown)) > 0):
+        unknown = unknown * near_contour(_on_host(view.p), NEAR_PX)
+        if _is_too_wide(view, unknown > 0):
+            return None
+        kept = unknown if isinstance(view.unknown, np.ndarray) else view.unknown.new_tensor(unknown)
+        view, blocks = view._replace(unknown=kept), _blocks_of(unknown)
+    return Refinement(view, refiner, blocks, tile_px, share, each) if bool(blocks.any()) else None
+
+
+def _is_too_wide(view: View, hit: npt.NDArray[np.bool_]) -> bool:
+    """Return whether the marked part of the frame, of any resolution, is too wide to be refined."""
+    x0, y0, x1, y1 = view.region
+    part = float(hit.mean())
+    return part > MAX_UNKNOWN_SHARE and part * (x1 - x0) * (y1 - y0) > MAX_UNKNOWN_PX
+
+
+def _blocks_of(unknown: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Return which blocks have unknown pixels: (S, S) to (S / BLOCK_PX, S / BLOCK_PX), rounded up."""
+    starts = range(0, len(unknown), BLOCK_PX)
+    return np.asarray(np.maximum.reduceat(np.maximum.reduceat(unknown, starts, 0), starts, 1) > 0)
+
+
+def _on_host(plane: Array) -> npt.NDArray[np.float32]:
+    return plane if isinstance(plane, np.ndarray) else np.asarray(plane.cpu())
