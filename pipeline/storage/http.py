@@ -116,7 +116,7 @@ def download(
     timeout_s: float,
     *,
     allow_http: bool,
-    expect: Callable[[int | None], object],
+    expect: Callable[[int | None], object] | None = None,
 ) -> str | None:
     """Pass the size of a weights file to ``expect``, None if it is unknown, and then its body to ``write``, chunk by chunk.
 
@@ -131,7 +131,8 @@ def download(
     timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=SOCKET_TIMEOUT_S, sock_read=SOCKET_TIMEOUT_S)
 
     async def write_body(response: aiohttp.ClientResponse) -> str:
-        expect(response.content_length)
+        if expect is not None:
+            expect(response.content_length)
         async for chunk in response.content.iter_chunked(CHUNK_BYTES):
             write(chunk)
         return _header(response, "ETag")

@@ -115,8 +115,9 @@ def _from_cache(uri: str, sha256: str | None, files: Files) -> Path:
         return cached
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        is_new = _cached(folder, _read_record(folder / f"{key}.json").get("sha256"), uri) is None
         with (
-            waiting_for(f"downloading {name(redact(uri))}") as waiting,
+            waiting_for(f"downloading {name(redact(uri))}", at_once=is_new) as waiting,
             FileLock(folder / f"{key}.lock", timeout=DOWNLOAD_TIMEOUT_S),
         ):
             # Another process may have downloaded it in the meantime.

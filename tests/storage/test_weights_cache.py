@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from pipeline.config.job import Storage
 from pipeline.errors import WeightsError
+from pipeline.log import Waiting
 from pipeline.storage import weights_cache as weights_module
 from pipeline.storage.files import Files
 from pipeline.storage.weights_cache import fetch_weights, file_sha256, is_cached
@@ -221,6 +223,29 @@ PINNED = f"{HUB}@{'a' * 40}"
 
 
 @pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What downloads have counted: done, unit, total."""
+    counts: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(Waiting, "count", lambda _, *given: counts.append(given))
+    return counts
+
+
+def test_a_download_says_its_name_and_how_much_has_arrived(
+    web: Any, remote: Any, counted: list[tuple[Any, ...]], logged: list[logging.LogRecord]
+) -> None:
+    web.say((200, {"ETag": '"1"'}, DATA))
+    fetch_weights(f"{web.url}/model.onnx?token=secret", SHA, Files())
+    assert [record.getMessage() for record in logged] == ["downloading model.onnx"]
+    assert counted[-1] == (3, "MB", 3)
+    counted.clear()
+    fetch_weights(remote.put("models/other.onnx", DATA), None, remote.files)
+    assert logged[-1].getMessage() == "downloading other.onnx" and counted[-1] == (3, "MB", 3)
+    count = len(logged)
+    fetch_weights(f"{web.url}/model.onnx", SHA, Files())
+    assert len(logged) == count, "nothing is said of a file in the cache"
+
+
+@pytest.fixture
 def hub(web: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """A server with the Hugging Face hub's protocol: metadata in the headers, then the file."""
     import huggingface_hub.constants
@@ -237,7 +262,7 @@ def hub(web: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return say
 
 
-def test_the_hub(hub: Callable[..., None], web: Any, cache: Path) -> None:
+def test_the_hub(hub: Callable[..., None], web: Any, cache: Path, counted: list[tuple[Any, ...]]) -> None:
     def requests() -> list[tuple[str, str]]:
         return [(method, path) for method, path, _ in web.seen if path.startswith("/someone")]
 
@@ -246,6 +271,7 @@ def test_the_hub(hub: Callable[..., None], web: Any, cache: Path) -> None:
     path, sha256 = fetch_weights(PINNED, SHA, Files())
     assert (path.name, sha256) == ("model.onnx", SHA)
     assert path.is_relative_to(cache / "huggingface")
+    assert counted[-1] == (3, "MB", 3)
     url = f"/someone/some-model/resolve/{'a' * 40}/onnx/model.onnx"
     assert requests() == [("HEAD", url), ("GET", url)]
     web.seen.clear()
