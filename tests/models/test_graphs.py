@@ -25,7 +25,8 @@ from pipeline.models.graphs.graph import Graph
 from pipeline.models.load import load_model
 from pipeline.models.refiners.refine_tiles import axis
 from pipeline.models.resolve import resolve
-from pipeline.paths import WEIGHTS
+from pipeline.paths import WEIGHTS, example_path
+from pipeline.segmenter import Cutout, Segmenter
 from pipeline.storage.files import Files
 from pipeline.storage.weights_cache import file_sha256
 
@@ -161,3 +162,18 @@ def test_a_recipe_runs_in_graphs_if_all_its_parts_have_one() -> None:
             assert not runs_in_graphs(recipe.model_copy(update=changes), "cpu", "auto")
     own = resolved("mvanet-lite").model_copy(update={"weights_sha256": "0" * 64})
     assert not runs_in_graphs(own, "cpu", "auto") and engine_for(1, own, "cpu") == "auto"
+
+
+def test_the_whole_way_in_graphs_is_pytorchs() -> None:
+    """Photo to mask and score, with all of mvanet-lite's parts. Masks may differ by a rounding to 8 bits."""
+    photos = [example_path(f"examples/{name}.jpg") for name in ("cat", "teapot")]
+    ours, torchs = (
+        Segmenter.from_recipe(load_preset("mvanet-lite").recipe, Files(), device="cpu", engine=engine)(photos)
+        for engine in ("onnxruntime", "torch")
+    )
+    for photo, one, other in zip(photos, ours, torchs, strict=True):
+        assert isinstance(one, Cutout) and isinstance(other, Cutout)
+        difference = np.abs(one.mask.astype(int) - other.mask)
+        assert difference.max() <= 1 and (difference > 0).mean() < 1e-4
+        assert abs(one.quality - other.quality) < 1e-5
+        assert one.score.signals == pytest.approx(other.score.signals, abs=1e-5), photo
