@@ -6,10 +6,13 @@ import csv
 import hashlib
 import io
 import json
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -65,6 +68,16 @@ def check_objects(rows: list[dict[str, Any]], root: Path) -> None:
             assert image.mode == ("L" if output == "mask" else "RGBA")
 
 
+def maps_of_ray_workers() -> list[str]:
+    """What each of Ray's worker processes that has worked on rows has mapped into its memory."""
+    maps = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error, OSError):
+            if "".join(process.cmdline()[:1]).startswith("ray::"):
+                maps.append(Path(f"/proc/{process.pid}/maps").read_text())
+    return [one for one in maps if "libarrow" in one]
+
+
 def test_every_item_ends_as_one_row(tmp_path: Path, make_photos: MakePhotos, fake_preset: str, where: str) -> None:
     photos = make_photos(tmp_path / "photos", 12)
     (tmp_path / "photos" / "broken.jpg").write_bytes(photos[0].read_bytes()[:700])
@@ -118,6 +131,9 @@ def test_every_item_ends_as_one_row(tmp_path: Path, make_photos: MakePhotos, fak
     assert 0 <= by_uri["photo-005.jpg"]["quality"] <= 1
     assert by_uri["photo-005.jpg"]["signals"]["area_share"] > 0.01
     assert json.loads(Path(plan.output.layout.run(record.run_id)).read_text())["outcome"] == "complete"
+    if record.store_mib_per_item is not None and sys.platform == "linux":
+        maps = maps_of_ray_workers()
+        assert maps and not any("libtorch" in one for one in maps), "they read, decode, write and commit without PyTorch"
     schema = pq.read_schema(next(Path(plan.output.layout.index).glob("*.parquet")))
     assert schema.names == [*INDEX.names, "title"]
     assert schema.field("quality").metadata[b"about"]
