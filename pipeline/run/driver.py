@@ -106,7 +106,8 @@ def run_job(
         if plan.todo:
             handled = _on_signal(signals, lambda reason: notifier.send(Stopped.exit_code, reason, quick=True))
             # In this order: a signal may come after the first line.
-            with handled, waiting_for("loading the model", at_once=ready is None):
+            what = "loading the model" if is_small(job.compute, plan.todo) else "checking the model"
+            with handled, waiting_for(what, at_once=ready is None):
                 load_or_check_model(plan, run_id)
         with Lease(plan.output, run_id) as lease:
             progress = Progress(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -219,3 +220,18 @@ def test_the_driver_says_that_the_actors_make_a_graph(
     assert logged[0].getMessage() == "making the network's graph for this CPU: some seconds, once per weights and machine"
     assert said == f"loading the model, {logged[0].getMessage()}"
     assert on_cluster._first_work(plan, Pool(1, 1, 1, 1, "cuda")) == "loading the model"
+
+
+def test_our_own_log_is_written_while_ray_is_muted() -> None:
+    script = """
+import os
+from pipeline.log import log, set_up_logging
+from pipeline.run.cluster import _muted_stderr
+set_up_logging()
+with _muted_stderr():
+    os.write(2, b"noise of Ray's libraries")
+    log.info("still starting Ray")
+log.info("Ray has started")
+"""
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stderr
+    assert [json.loads(line)["event"] for line in said.splitlines()] == ["still starting Ray", "Ray has started"]
