@@ -79,6 +79,14 @@ BoxesColumn = Annotated[
     str | None,
     typer.Option("--boxes-column", metavar="NAME", help="The manifest's column with lists of boxes. Default: boxes."),
 ]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--label-column",
+        metavar="NAME",
+        help='The manifest\'s column of names of objects, for a detector; "" for none. Default: label and labels.',
+    ),
+]
 Output = Annotated[
     str | None, typer.Option("--output", "-o", help="Folder for the results, or a URI such as s3://bucket/prefix.")
 ]
@@ -204,19 +212,26 @@ def seconds(text: str, option: str = "--deadline") -> float:
 
 
 def label_settings(labels: list[str] | None) -> list[str]:
-    """Return the settings of ``--label`` as ``section.key=value`` pairs.
+    """Return the settings of ``--label`` as ``section.key=value`` pairs. ``auto`` takes the place of a job file's names.
 
     Raises:
         ConfigError: There are too many, or one is too long.
     """
-    from pipeline.config.detector import parse_names
+    from pipeline.config.detector import AUTO, parse_names
     from pipeline.errors import ConfigError, PromptError
 
     try:
         names = parse_names(labels)
     except PromptError as error:
         raise ConfigError(f"--label: {error}") from None
-    return [f"recipe.detector.label={json.dumps(names)}"] if names else []
+    return [] if names is None else [f"recipe.detector.label={json.dumps(names or [AUTO])}"]
+
+
+def named(labels: list[str] | None) -> bool:
+    """Return whether ``--label`` has a name, not only ``auto``."""
+    from pipeline.config.detector import AUTO
+
+    return any(one.strip().lower() not in ("", AUTO) for one in labels or ())
 
 
 def settings(chosen: list[str] | None, endpoint_url: str | None) -> list[str]:
@@ -224,9 +239,11 @@ def settings(chosen: list[str] | None, endpoint_url: str | None) -> list[str]:
     return [*(chosen or []), *([f"storage.endpoint_url={endpoint_url}"] if endpoint_url else [])]
 
 
-def column_settings(image: str | None, id_: str | None, box: str | None, boxes: str | None) -> list[str]:
+def column_settings(
+    image: str | None, id_: str | None, box: str | None, boxes: str | None, label: str | None = None
+) -> list[str]:
     """Return the ``section.key=value`` pairs of the options that name columns of the manifest."""
-    given = {"image": image, "id": id_, "box": box, "boxes": boxes}
+    given = {"image": image, "id": id_, "box": box, "boxes": boxes, "label": label}
     return [f"columns.{name}={json.dumps(column)}" for name, column in given.items() if column is not None]
 
 

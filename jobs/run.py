@@ -21,6 +21,7 @@ def run(
     id_column: options.IdColumn = None,
     box_column: options.BoxColumn = None,
     boxes_column: options.BoxesColumn = None,
+    label_column: options.LabelColumn = None,
     output: options.Output = None,
     label: options.Label = None,
     preset: options.Preset = None,
@@ -81,7 +82,7 @@ def run(
     signals = SignalHandler(report)
     signals.install()  # before slow imports
     pairs = options.settings(set_, endpoint_url)
-    pairs += options.column_settings(image_column, id_column, box_column, boxes_column)
+    pairs += options.column_settings(image_column, id_column, box_column, boxes_column, label_column)
     counts = {"wait_for_gpus": wait_for_gpus, "min_actors": min_actors, "max_actors": max_actors}
     pairs += [f"compute.{name}={count}" for name, count in counts.items() if count is not None]
     pairs += options.run_settings(retry, changed=changed, replace=replace, accept_licence=accept_licence)

@@ -9,6 +9,9 @@ from pipeline.config.sections import Section
 BOXES = ("box", "boxes", "x0", "y0", "x1", "y1")
 """Columns of boxes under their usual names."""
 
+NAMES = ("label", "labels")
+"""Columns of names of objects, one and several, under their usual names."""
+
 DISPLACED = "manifest_"
 """Prefix of a column whose usual name is taken by a chosen one."""
 
@@ -23,6 +26,10 @@ class Columns(Section):
         description="Column of boxes, or four columns: xmin,ymin,xmax,ymax. Default: box, or x0, y0, x1, y1.",
     )
     boxes: str | None = Field(default=None, description="Column with lists of boxes: one item per box. Default: boxes.")
+
+    label: str | None = Field(
+        default=None, description='Column with names of objects, for a detector; "" for none. Default: label and labels.'
+    )
 
     @model_validator(mode="after")
     def _each_column_has_one_meaning(self) -> Columns:
@@ -43,7 +50,7 @@ class Columns(Section):
         """The chosen columns by their usual names."""
         corners = [] if self.box is None else [name.strip() for name in self.box.split(",")]
         boxes = dict(zip(BOXES[2:], corners, strict=True)) if len(corners) == 4 else {"box": self.box}
-        chosen = {"image_uri": self.image, "item_id": self.id, "boxes": self.boxes, **boxes}
+        chosen = {"image_uri": self.image, "item_id": self.id, "boxes": self.boxes, "label": self.label or None, **boxes}
         return {usual: name.strip() for usual, name in chosen.items() if name is not None}
 
     @property
@@ -58,7 +65,11 @@ class Columns(Section):
         """
         if name in self._usual:
             return self._usual[name]
-        taken = name in self._chosen or (name in BOXES and not self._chosen.keys().isdisjoint(BOXES))
+        taken = (
+            name in self._chosen
+            or (name in BOXES and not self._chosen.keys().isdisjoint(BOXES))
+            or (name in NAMES and self.label is not None)
+        )
         return DISPLACED + name if taken else name
 
     def original(self, name: str) -> str:
@@ -70,6 +81,6 @@ class Columns(Section):
         """Return a chosen column that is not among renamed ``names``, and its option; None if all are."""
         for usual, name in self._chosen.items():
             if usual not in names:
-                kind = {"image_uri": "image", "item_id": "id", "boxes": "boxes"}.get(usual, "box")
+                kind = {"image_uri": "image", "item_id": "id", "boxes": "boxes", "label": "label"}.get(usual, "box")
                 return name, f"--{kind}-column"
         return None

@@ -121,6 +121,23 @@ def detector_with(changes: Mapping[str, Any]) -> Detector:
     return build(Detector, changes, "detector")
 
 
+def eases(before: Mapping[str, Any], now: Mapping[str, Any], changed: Sequence[str]) -> bool:
+    """Return whether settings of a detector let fewer items fail, and nothing else: a lower threshold, ``missing: salient``.
+
+    Args:
+        before: The settings, as JSON.
+        now: The settings, as JSON.
+        changed: Those that differ.
+
+    Raises:
+        KeyError: A setting is missing in ``before``.
+        TypeError: A threshold is no number.
+    """
+    if not set(changed) <= {"threshold", "missing"} or ("missing" in changed and now["missing"] != "salient"):
+        return False
+    return bool(now["threshold"] <= before["threshold"])
+
+
 def _default_for(given: Mapping[str, Any]) -> str:
     if "weights" in given:  # a folder, as documented for GroundingDINO
         return DEFAULT_DETECTOR
@@ -163,6 +180,16 @@ def parse_names(given: Any) -> tuple[str, ...] | None:
     if not names:
         return None
     return tuple(name for name in names if name.lower() != AUTO)
+
+
+def asks_for_nothing(detector: Any) -> bool:
+    """Return whether the settings of a detector are only the label ``auto``, for which none is needed."""
+    if not isinstance(detector, Mapping) or set(detector) != {"label"}:
+        return False
+    try:
+        return parse_names(detector["label"]) == ()
+    except PromptError:  # the field says so
+        return False
 
 
 def split_names(given: Any) -> Any:

@@ -14,7 +14,7 @@ from pipeline.config.sections import Section
 
 SAFE_SETTINGS = (
     *("budget.allowed_failed", "budget.deadline_s", "budget.max_failed_share"),
-    *("columns.box", "columns.boxes", "columns.id", "columns.image"),
+    *("columns.box", "columns.boxes", "columns.id", "columns.image", "columns.label"),
     "output.name",
     *(
         "recipe.box_margin",

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.detector import UNHASHED as DETECTOR_UNHASHED
-from pipeline.config.detector import Detector
+from pipeline.config.detector import Detector, asks_for_nothing
 from pipeline.config.rendition import Rendition, check_unique_names, is_colour, load_rendition, parse_background
 from pipeline.config.second import Second
 from pipeline.config.sections import Section, Std
@@ -177,7 +177,8 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _keys_of_sections_are_nested(cls, given: Any) -> Any:
-        return nest(given, "detector") if isinstance(given, dict) else given
+        given = nest(given, "detector") if isinstance(given, dict) else given
+        return given | {"detector": None} if isinstance(given, dict) and asks_for_nothing(given.get("detector")) else given
 
     @field_validator("outputs", "videos", mode="before")
     @classmethod
@@ -251,6 +252,12 @@ class Recipe(Section):
         if self.second is not None and (problem := self.second.problem(self)):
             raise ValueError(f"second: {problem}")
         return self
+
+    @property
+    def has_open_precision(self) -> bool:
+        """True if the precision of the model, the detector or the second model depends on GPUs."""
+        sections = (self, self.detector, None if self.second is None else self.second.recipe)
+        return any(one is not None and one.precision == "auto" for one in sections)
 
     @property
     def filled_share(self) -> float:

@@ -1,7 +1,8 @@
 """Find the boxes of a manifest's named objects, and write a manifest with one row per box.
 
 The work is kept in ``<target>.work``: one part per batch, with one row per item, failed ones included. The same command
-continues it, and also takes up new rows of the manifest. At the end the parts become the target.
+continues it, and also takes up rows of the manifest that are new, or whose image, box or names have changed. At the end, the
+target is made from the manifest's rows and the parts.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.config.detector import UNHASHED, detector_with
+from pipeline.config.detector import UNHASHED, detector_with, eases
 from pipeline.config.job import Budget, Job
 from pipeline.config.recipe import Recipe
-from pipeline.detect.stages import FOUND, PARTS, DetectWork
+from pipeline.detect.parts import REQUEST, done_ids, read_all, results
+from pipeline.detect.stages import FOUND, DetectWork
 from pipeline.errors import ConfigError, ErrorBudgetExceeded, FetchError, ItemsMissing, StorageError
 from pipeline.log import log, waiting_for
-from pipeline.manifest.id_set import IdSet, contains, hash_ids, merge_ids
+from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
 from pipeline.manifest.manifest import Manifest, open_manifest, scan
-from pipeline.manifest.prompts import may_have_names
+from pipeline.manifest.prompts import may_have_names, unused_names
 from pipeline.models.resolve import resolve_finder
+from pipeline.output.changes import hash_requests
 from pipeline.output.output import Output
 from pipeline.run.context import context_of
 from pipeline.run.gpus import is_small, will_use_gpus
@@ -39,6 +40,9 @@ from pipeline.storage.uris import check_utf8, join, redact
 
 ADDED = ("box", "box_score", "box_label")
 """Columns of the target beside ``item_id``, ``image_uri`` and the manifest's further columns."""
+
+RESULT = pa.schema([("request", REQUEST), ("found", FOUND), ("error_code", pa.string()), ("error_detail", pa.string())])
+"""What the target needs of the parts."""
 
 
 @dataclass
@@ -56,6 +60,11 @@ class Summary:
     def failed(self) -> int:
         """Number of failed items."""
         return sum(self.failures.values())
+
+    def add_failure(self, code: str, detail: str) -> None:
+        """Count a failed item."""
+        self.failures[code] = self.failures.get(code, 0) + 1
+        self.examples.setdefault(code, detail)
 
     def check(self, budget: Budget) -> None:
         """Refuse a result in which all items failed, or more than the budget allows.
@@ -81,9 +90,12 @@ def detect(job: Job, target: str) -> Summary:
     """
     files = Files(job.storage)
     plan = _plan(job, check_utf8(files.absolute(target)), files)
+    if (said := unused_names(plan.job.recipe.detector, plan.manifest.carried, job.columns)) is not None:
+        log.warning(said)
     for part in _parts(plan) if plan.todo else ():
         log.info("detected", extra={"facts": part})
-    done, _ = _done(plan.output, ())
+    assert plan.job.recipe.detector is not None
+    done = done_ids(plan.output, plan.manifest, plan.job.recipe.detector)
     if missing := int((~contains(done, plan.ids)).sum()):
         raise ItemsMissing(f"{missing} of {plan.rows} items have no row in {plan.output.folder}; run the same command again")
     return _write(plan, files.absolute(target))
@@ -93,7 +105,7 @@ def _plan(job: Job, target: str, files: Files) -> Plan:
     if not target.endswith(".parquet"):
         raise ConfigError(f"--output {target} must end in .parquet")
     with waiting_for("reading the manifest"):
-        manifest = open_manifest(job.manifest, files)
+        manifest = open_manifest(job.manifest, files, chosen=job.columns)
         scanned = scan(manifest, files)
     refuse_inputs("--output", [target], [fragment.uri for fragment in manifest.fragments])
     output = Output.at(f"{target}.work", files)
@@ -106,11 +118,11 @@ def _plan(job: Job, target: str, files: Files) -> Plan:
     recipe = job.recipe if job.recipe.detector is not None else job.recipe.model_copy(update={"detector": detector_with({})})
     with waiting_for("fetching the detector", at_once=False):
         assert recipe.detector is not None
-        names = may_have_names(recipe.detector, manifest.carried.names)
+        names = may_have_names(recipe.detector, manifest.carried)
         resolved = resolve_finder(recipe, files, gpu=will_use_gpus(job.compute), names=names)
-    _check_settings(output, _settings(resolved.recipe))
-    done, failed = _done(output, job.run.retry)
-    done = done[~contains(failed, done)]
+    _check_settings(output, _settings(resolved.recipe), job.run.retry)
+    assert resolved.recipe.detector is not None
+    done = done_ids(output, manifest, resolved.recipe.detector, job.run.retry)
     todo = scanned.rows - int(contains(done, scanned.ids).sum())
     return Plan(
         job.with_recipe(resolved.recipe),
@@ -135,22 +147,29 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     return settings | ({"recipe": model.fingerprint()} if recipe.detector.many == "each" else {})
 
 
-def _check_settings(output: Output, settings: dict[str, Any]) -> None:
-    """Record the detector's settings, or compare them with those that the work was begun with."""
+def _check_settings(output: Output, settings: dict[str, Any], retry: Collection[str]) -> None:
+    """Record the detector's settings, or compare them with those that the work was begun with.
+
+    With ``--retry prompt``, the threshold may be lower and ``missing`` may become ``salient``: items in which something was
+    found keep their boxes.
+    """
     uri = join(output.folder, "detector.json")
-    if not output.files.exists(uri):
-        output.write(uri, json.dumps(settings, indent=2, ensure_ascii=False).encode())
-        return
-    try:
-        before = json.loads(output.files.read(uri))
-        names = [name for name in settings if before.get(name) != settings[name]]
-    except (FetchError, ValueError, AttributeError, RecursionError) as error:
-        raise StorageError(f"{redact(uri)} can't be read; delete the folder {redact(output.folder)}") from error
-    if names:
-        raise ConfigError(
-            f"{redact(output.folder)} was begun with another detector ({', '.join(names)}); delete that folder, or choose "
-            "another --output"
-        )
+    if output.files.exists(uri):
+        try:
+            before = json.loads(output.files.read(uri))
+            names = [name for name in settings if before.get(name) != settings[name]]
+            eased = "prompt" in retry and eases(before, settings, names)
+        except (FetchError, ValueError, AttributeError, TypeError, RecursionError) as error:
+            raise StorageError(f"{redact(uri)} can't be read; delete the folder {redact(output.folder)}") from error
+        if not names:
+            return
+        if not eased:
+            hint = "add --retry prompt, " if eases(before, settings, names) else ""
+            raise ConfigError(
+                f"{redact(output.folder)} was begun with another detector ({', '.join(names)}); {hint}delete that folder, or "
+                "choose another --output"
+            )
+    output.write(uri, json.dumps(settings, indent=2, ensure_ascii=False).encode())
 
 
 def _parts(plan: Plan) -> Iterator[dict[str, Any]]:
@@ -166,51 +185,53 @@ def _parts(plan: Plan) -> Iterator[dict[str, Any]]:
     )
 
 
-def _tables(output: Output, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    for part in output.files.list(join(output.folder, PARTS), suffixes=(".parquet",)):
-        try:
-            yield pq.read_table(pa.BufferReader(output.files.read(part.uri)), columns=columns, page_checksum_verification=True)
-        except (FetchError, pa.ArrowException, OSError) as error:
-            raise StorageError(f"{redact(part.uri)} is damaged; delete it and run the same command again") from error
-
-
-def _done(output: Output, retry: Collection[str]) -> tuple[IdSet, IdSet]:
-    """Return the ids of all rows, and of those that failed with one of these codes and have no other row."""
-    codes = pa.array(sorted(retry), pa.string())
-    good: list[IdSet] = []
-    failed: list[IdSet] = []
-    for rows in _tables(output, ["item_id", "error_code"]):
-        again = pc.is_in(rows["error_code"], codes).to_numpy(zero_copy_only=False).astype(bool)
-        ids = hash_ids(rows["item_id"])
-        good.append(ids[~again])
-        failed.append(ids[again])
-    known, bad = merge_ids(good), merge_ids(failed)
-    return merge_ids([known, bad]), bad[~contains(known, bad)]
-
-
 def _write(plan: Plan, target: str) -> Summary:
-    """Write the target from the parts: each item once, its good row before a failed one."""
-    summary, seen, bad = Summary(), set[str](), dict[str, tuple[str, str]]()
+    """Write the target: the manifest's rows in their order, each with what was found.
+
+    Raises:
+        ConfigError: Two rows would have the same id.
+    """
+    detector, summary = plan.job.recipe.detector, Summary()
+    found, schema = results(plan.output, RESULT), _schema(plan.manifest)
+    written: list[IdSet] = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "boxes.parquet"
-        schema = _schema(plan.manifest)
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for part in _tables(plan.output):
-                new = np.array([item_id not in seen for item_id in part["item_id"].to_pylist()], np.bool_)
-                rows = part.filter(pa.array(new & contains(plan.ids, hash_ids(part["item_id"]))))
-                good = rows.filter(pc.is_null(rows["error_code"]))
-                for row in rows.filter(pc.is_valid(rows["error_code"])).to_pylist():
-                    bad[row["item_id"]] = (row["error_code"], row["error_detail"])
-                seen |= set(good["item_id"].to_pylist())
-                boxes = _rows(good, schema)
+            for items in read_all(plan.manifest, plan.output.files):
+                requests = hash_requests(items, detector)
+                good, places = found.of(requests)
+                summary.items += good.num_rows
+                for row in found.failures_of(requests).to_pylist():
+                    summary.add_failure(row["error_code"], row["error_detail"])
+                boxes = _rows(items.take(pa.array(places, pa.int64())), good["found"], schema)
                 summary.boxes += boxes.num_rows - boxes["box"].null_count
+                written.append(hash_ids(boxes["item_id"]))
                 writer.write_table(boxes)
+        _check_ids(plan, merge_ids(written))
         plan.output.files.upload(target, path)
-    for code, detail in (bad[item_id] for item_id in bad if item_id not in seen):
-        summary.failures[code] = summary.failures.get(code, 0) + 1
-        summary.examples.setdefault(code, detail)
-    summary.items = len(seen) + summary.failed
+    summary.items += summary.failed
     return summary
+
+
+def _check_ids(plan: Plan, ids: IdSet) -> None:
+    """Refuse a target in which a box would have the id of another item.
+
+    Raises:
+        ConfigError: It names both items.
+    """
+    shared = duplicate_ids(ids)
+    if not len(shared):
+        return
+    for items in read_all(plan.manifest, plan.output.files):
+        for item_id in items["item_id"].to_pylist():
+            owner = item_id.rpartition("#")[0]
+            both = pa.array([item_id, owner])
+            if contains(shared, hash_ids(both[:1])).all() and contains(plan.ids, hash_ids(both[1:])).all():
+                raise ConfigError(
+                    f"a box of the item {owner!r} would have the id {item_id!r}, which another item of the manifest has; "
+                    f"give the item {item_id!r} another id, and run the same command again"
+                )
+    raise ConfigError("boxes of two items would have the same id; give the items ids that do not end in # and a number")
 
 
 def _schema(manifest: Manifest) -> pa.Schema:
@@ -223,15 +244,21 @@ def _schema(manifest: Manifest) -> pa.Schema:
     return pa.schema([*own, *(one for one in manifest.carried if one.name not in ADDED)])
 
 
-def _rows(items: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return one row per box. Items in which nothing was looked for have one row, with the box that they had."""
+def _rows(items: pa.Table, results: pa.ChunkedArray, schema: pa.Schema) -> pa.Table:
+    """Return one row per box. Items in which nothing was looked for have one row, with the box that they had.
+
+    Args:
+        items: Rows of the manifest.
+        results: What was found in each of them, of the type ``FOUND``.
+        schema: That of the target.
+    """
     numbers, facts = [], []
-    for number, row in enumerate(items.select(["item_id", "box", "found"]).to_pylist()):
-        found = row["found"]
-        boxes = found or [{"box": row["box"], "score": None, "label": None}]
+    asked = zip(items["item_id"].to_pylist(), items["box"].to_pylist(), results.to_pylist(), strict=True)
+    for number, (item_id, box, found) in enumerate(asked):
+        boxes = found or [{"box": box, "score": None, "label": None}]
         for place, one in enumerate(boxes):
             numbers.append(number)
-            facts.append({"item_id": row["item_id"] + (f"#{place}" if found else ""), **one})
+            facts.append({"item_id": item_id + (f"#{place}" if found else ""), **one})
     table = items.take(pa.array(numbers, pa.int64()))
     made = {
         "item_id": pa.array([one["item_id"] for one in facts], pa.string()),

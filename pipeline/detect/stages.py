@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.concurrency import ahead, local_cpus
 from pipeline.config.detector import AUTO
+from pipeline.detect.parts import COLUMNS, PARTS, REQUEST
 from pipeline.errors import ItemError, PipelineError, PromptError
 from pipeline.imaging.parts import parts_of
 from pipeline.manifest.prompts import may_have_names, prompts_of
@@ -18,6 +19,7 @@ from pipeline.models.detectors.detector import Detection, not_found
 from pipeline.models.detectors.finder import Finder
 from pipeline.models.failures import BrokenDevice
 from pipeline.models.resolve import resolve_finder
+from pipeline.output.changes import hash_requests
 from pipeline.output.layout import part_name
 from pipeline.run.context import StageContext
 from pipeline.run.crash_ledger import CrashLedger, IsolatedBatch, end_process
@@ -32,9 +34,6 @@ from pipeline.types import Pixels
 
 FOUND = pa.list_(pa.struct([("box", pa.list_(pa.float64())), ("score", pa.float64()), ("label", pa.string())]))
 """The boxes of an image, best first; null where nothing was looked for."""
-
-PARTS = "parts"
-"""Folder of the parts, below that of the work."""
 
 NO_PARTS = "no salient object was found; give the item a label or a box, or set recipe.detector.missing=salient"
 
@@ -59,7 +58,7 @@ class DetectBatch:
         context, device, recipe = self.context, self.context.pool.device, self.context.recipe
         assert recipe.detector is not None
         self.settings, self.segmenter = recipe.detector, None
-        names = may_have_names(recipe.detector, context.carried.names)
+        names = may_have_names(recipe.detector, context.carried)
         resolved = resolve_finder(recipe, context.files, gpu=device == "cuda", names=names)
         self.finder = Finder(resolved, context.files, device=device, threads=threads)
         if names:
@@ -140,9 +139,9 @@ class DetectBatch:
 
 def write_part(rows: pa.Table, *, context: StageContext) -> pa.Table:
     """Write rows as one part, named by their ids, and return one row about it: ``items``, ``boxes`` and ``failed``."""
-    kept = ["item_id", "image_uri", "box", "found", "error_code", "error_detail", *context.carried.names]
+    requests = pa.array([one.ljust(16, b"\0") for one in hash_requests(rows, context.recipe.detector).tolist()], REQUEST)
     sink = io.BytesIO()
-    pq.write_table(rows.select(list(dict.fromkeys(kept))), sink, compression="zstd", write_page_checksum=True)
+    pq.write_table(with_columns(rows, request=requests).select(COLUMNS), sink, compression="zstd", write_page_checksum=True)
     context.output.write(join(context.output.folder, PARTS, part_name(rows["item_id"].to_pylist())), sink.getvalue())
     boxes = sum(len(one or ()) for one in rows["found"].to_pylist())
     failed = rows.num_rows - rows["error_code"].null_count

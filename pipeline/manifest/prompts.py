@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import pyarrow as pa
 
+from pipeline.config.columns import Columns
 from pipeline.config.detector import Detector, parse_names, split_names
 from pipeline.errors import PromptError
 
@@ -14,16 +14,47 @@ COLUMNS = ("label", "labels")
 """A name, and several: a list, or text such as ``cup; plant``. Both are carried into the index, as other columns are."""
 
 
-def may_have_names(detector: Detector, columns: Collection[str]) -> bool:
-    """Return whether a detector may have to look for a name in rows with these further columns."""
-    return bool(detector.label) or any(name in columns for name in COLUMNS)
+def may_have_names(detector: Detector, carried: pa.Schema) -> bool:
+    """Return whether a detector may have to look for a name in rows with these carried columns."""
+    return bool(detector.label) or any(field.name in COLUMNS and not _is_numeric(field.type) for field in carried)
+
+
+def unused_names(detector: Detector | None, carried: pa.Schema, chosen: Columns) -> str | None:
+    """Return a sentence about a column of names that is not used, and the setting that changes that; None without one."""
+    found = {chosen.original(field.name): _is_numeric(field.type) for field in carried if field.name in COLUMNS}
+    numbers = [name for name, numeric in found.items() if numeric]
+    texts = [name for name, numeric in found.items() if not numeric]
+    if detector is None and texts:
+        return (
+            f"the manifest's column {texts[0]!r} is not used to find objects, because no detector is set; add --set "
+            "recipe.detector=nanodet or another detector, or --label-column '' if it has no names of objects"
+        )
+    if detector is not None and numbers:
+        return (
+            f"the manifest's column {numbers[0]!r} has numbers, not names of objects, and is not used; name another column "
+            "with --label-column"
+        )
+    return None
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    """Return whether a column has numbers, such as those of classes, or lists of numbers."""
+    while pa.types.is_dictionary(kind) or _is_list(kind):
+        kind = kind.value_type
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_boolean(kind)
+    )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def prompts_of(rows: pa.Table, detector: Detector | None) -> list[tuple[str, ...] | PromptError]:
     """Return the names that are looked for in each row's image.
 
     There are none without a detector, for a row with a box, and for the label ``auto``. A row without a label takes
-    ``detector.label``.
+    ``detector.label``. A column of numbers, such as those of classes, has no names.
 
     Args:
         rows: Items, with their box and carried columns; or rows of the index.
@@ -34,9 +65,13 @@ def prompts_of(rows: pa.Table, detector: Detector | None) -> list[tuple[str, ...
     """
     if detector is None:
         return [()] * rows.num_rows
-    single, several = (rows[name].to_pylist() if name in rows.column_names else [None] * rows.num_rows for name in COLUMNS)
+    single, several = (rows[name].to_pylist() if _has_names(rows.schema, name) else [None] * rows.num_rows for name in COLUMNS)
     boxes = rows["box"].is_valid().to_pylist()
     return [() if boxes[row] else _names(single[row], several[row], detector) for row in range(rows.num_rows)]
+
+
+def _has_names(schema: pa.Schema, name: str) -> bool:
+    return name in schema.names and not _is_numeric(schema.field(name).type)
 
 
 def _names(label: Any, labels: Any, detector: Detector) -> tuple[str, ...] | PromptError:

@@ -75,10 +75,7 @@ def changed(manifest: Manifest, output: Output, job: Job, *, failed_only: bool =
     with ThreadPoolExecutor(THREADS) as pool:
         for fragment in manifest.fragments:
             for items in read(manifest, fragment, output.files):
-                ids, same = (
-                    hash_ids(items["item_id"]),
-                    contains(known.requests, _hash_requests(items, _prompts(items, detector))),
-                )
+                ids, same = hash_ids(items["item_id"]), contains(known.requests, hash_requests(items, detector))
                 found.append(ids[contains(known.ids, ids) & ~same])
                 rows = items.select(["item_id", "image_uri"]).filter(pa.array(same & contains(known.images, ids)))
                 checked += rows.num_rows
@@ -133,6 +130,11 @@ def _read_known(output: Output, detector: Detector | None, failed_only: bool, re
         for buffer, piece in zip(buffers, pieces, strict=True):
             buffer.extend(piece.tobytes())
     return _Known(*map(sort_ids, buffers))
+
+
+def hash_requests(items: pa.Table, detector: Detector | None) -> IdSet:
+    """Return a hash of what each item of a manifest asks for: id, URI, box, the part of a video, and names for a detector."""
+    return _hash_requests(items, _prompts(items, detector))
 
 
 def _prompts(items: pa.Table, detector: Detector | None) -> pa.ChunkedArray | None:

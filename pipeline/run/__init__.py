@@ -119,11 +119,11 @@ def _texts(given: PathLike | Iterable[PathLike], name: str) -> list[str]:
 
 
 def _label(given: str | Iterable[str]) -> dict[str, Any]:
-    """Return the settings of ``label``; none for ``auto``."""
-    from pipeline.config.detector import parse_names
+    """Return the settings of ``label``. ``auto`` takes the place of names in other settings."""
+    from pipeline.config.detector import AUTO, parse_names
 
     names = parse_names(given if isinstance(given, str) else list(given))
-    return {"recipe.detector.label": names} if names else {}
+    return {} if names is None else {"recipe.detector.label": names or (AUTO,)}
 
 
 class _Callable(ModuleType):

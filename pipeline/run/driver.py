@@ -14,6 +14,7 @@ from pipeline.config.job import Job
 from pipeline.errors import ErrorBudgetExceeded, ItemsMissing, PipelineError, Stopped, WriteError
 from pipeline.log import facts_in_every_line, log, waiting_for
 from pipeline.manifest.id_set import IdSet
+from pipeline.manifest.prompts import unused_names
 from pipeline.manifest.snapshot import Snapshot
 from pipeline.output.baseline import Baseline, baseline, drift
 from pipeline.output.changes import changed as find_changed
@@ -93,6 +94,8 @@ def run_job(
             columns=job.columns.model_dump(exclude_none=True),
         )
         reporter = Reporter(callback, record)
+        if plan.todo and (said := unused_names(recipe.detector, plan.manifest.carried, job.columns)) is not None:
+            log.log(logging.DEBUG if plan.manifest.is_watched else logging.WARNING, said)
         facts = {"items": plan.rows, "done_before": record.done_before, "output": plan.output.folder}
         log.log(_level(plan), f"{plan.todo} of {plan.rows} items to do", extra={"facts": facts})
         if ready is not None and not plan.todo and (not plan.rows or is_settled(plan)):
@@ -134,8 +137,8 @@ def _on_signal(signals: SignalHandler | None, cleanup: Callable[[str], None]) ->
 
 
 def may_use_gpus(job: Job) -> bool:
-    """Return whether the recipe's precision depends on GPUs, and the model will run on them."""
-    return job.recipe.precision == "auto" and will_use_gpus(job.compute)
+    """Return whether a precision of the recipe depends on GPUs, and its models will run on them."""
+    return job.recipe.has_open_precision and will_use_gpus(job.compute)
 
 
 def _find_changed(plan: Plan, ready: Snapshot | None) -> IdSet | None:

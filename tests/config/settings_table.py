@@ -35,7 +35,8 @@ SECTIONS: dict[str, tuple[type[Section], str]] = {
     ),
     "columns": (
         Columns,
-        "Which columns of the manifest mean what. Options: `--image-column`, `--id-column`, `--box-column`, `--boxes-column`.",
+        "Which columns of the manifest mean what. Options: `--image-column`, `--id-column`, `--box-column`, "
+        "`--boxes-column`,\n`--label-column`.",
     ),
     "output": (Destination, "Where results go, and how their files are named."),
     "compute": (Compute, "Speed and machines. Nothing here enters the fingerprint."),

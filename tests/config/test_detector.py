@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from jobs.options import label_settings
 from pipeline.config.detector import (
     BUNDLED_DETECTOR,
     DEFAULT_DETECTOR,
@@ -190,3 +191,20 @@ def test_what_is_no_name_is_refused(given: Any, message: str) -> None:
 )
 def test_lists_of_names_as_text(text: Any, names: Any) -> None:
     assert split_names(text) == names
+
+
+@pytest.mark.parametrize("auto", [["auto"], ["AUTO", " "]])
+def test_auto_takes_the_place_of_a_job_files_names(auto: list[str], tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("manifest: m\noutput: o\nrecipe: {detector: {preset: nanodet, label: [cat]}}\n")
+    given = label_settings(auto)
+    detector = load_job(job_file=str(tmp_path / "job.yaml"), overrides=given).recipe.detector
+    assert detector is not None and (detector.preset, detector.label) == ("nanodet", ())
+    assert load_job(manifest="m", output="o", overrides=given).recipe.detector is None, "auto needs no detector"
+    assert label_settings(None) == label_settings([""]) == []
+
+
+def test_precisions_of_all_models_may_depend_on_gpus() -> None:
+    assert not load_preset("u2netp").recipe.has_open_precision
+    assert load_preset("u2netp", {"detector": "grounding-dino-tiny"}).recipe.has_open_precision
+    second = {"preset": "u2netp", "recipe": {"precision": "auto"}}
+    assert load_preset("mvanet-lite", {"precision": "fp32", "second": second}).recipe.has_open_precision

@@ -377,6 +377,7 @@ NOT_PIXELS = [
     "columns.id=sku",
     "columns.box=bbox",
     "columns.boxes=bboxes",
+    "columns.label=category",
     "run.retry=fetch",
     "run.changed=true",
     "run.replace=true",

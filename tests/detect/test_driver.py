@@ -88,14 +88,17 @@ def test_it_continues_and_takes_up_new_rows(find: Detect, photos: list[str], tmp
 
 
 def test_failed_items_are_tried_again_when_asked(find: Detect, photos: list[str], tmp_path: Path) -> None:
+    later = tmp_path / "photos" / "later.jpg"
     rows = [
-        {"item_id": "a", "image_uri": photos[0], "label": "x" * 300},
-        {"item_id": "b", "image_uri": photos[1], "label": "cup"},
+        {"item_id": "a", "image_uri": str(later), "label": "cup"},
+        {"item_id": "b", "image_uri": photos[1], "label": "x" * 300},
     ]
-    assert find(rows).failures == {"prompt": 1}
-    rows[0]["label"] = "cup"
-    assert find(rows).failures == {"prompt": 1}
-    assert find(rows, retry=("prompt",)).failures == {}
+    assert find(rows).failures == {"fetch": 1, "prompt": 1}
+    later.write_bytes(Path(photos[0]).read_bytes())
+    assert find(rows).failures == {"fetch": 1, "prompt": 1}
+    assert find(rows, retry=("fetch",)).failures == {"prompt": 1}
+    rows[1]["label"] = "cup"
+    assert find(rows).failures == {}, "a corrected row is another request"
     assert set(by_item(boxes(tmp_path))) == {"a", "b"}
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,10 +19,19 @@ from pipeline.storage.files import Files
 IMPOSSIBLE = 0.99999
 
 
+THRESHOLDS = {"owlv2": 0.3, "grounding-dino": 0.5}
+
+
 @pytest.fixture
-def settings(tiny_detectors: dict[str, Path]) -> dict[str, Any]:
+def model() -> str:
+    """The detector of a test that is not run with both."""
+    return "owlv2"
+
+
+@pytest.fixture
+def settings(tiny_detectors: dict[str, Path], model: str) -> dict[str, Any]:
     return {
-        "recipe.detector": {"model": "owlv2", "weights": str(tiny_detectors["owlv2"]), "threshold": 0.3},
+        "recipe.detector": {"model": model, "weights": str(tiny_detectors[model]), "threshold": THRESHOLDS[model]},
         "budget.allowed_failed": 100,
         "compute.device": "cpu",
     }
@@ -52,8 +63,9 @@ def rows_of(photos: list[Path]) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.parametrize("model", THRESHOLDS)
 def test_labels_of_a_manifest(
-    tmp_path: Path, make_photos: Callable[..., list[Path]], fake_preset: str, settings: dict[str, Any]
+    tmp_path: Path, make_photos: Callable[..., list[Path]], fake_preset: str, settings: dict[str, Any], model: str
 ) -> None:
     manifest = write(tmp_path / "manifest.csv", rows_of(make_photos(tmp_path / "photos", 2)))
     record = run(manifest, tmp_path / "out", preset=fake_preset, label="shoe", settings=settings)
@@ -76,7 +88,7 @@ def test_labels_of_a_manifest(
         assert 0 <= x0 < x1 <= row["width"]
         assert 0 <= y0 < y1 <= row["height"]
         assert row["detected_label"] in row["prompt"]
-        assert 0.3 < row["detector_score"] < 1
+        assert THRESHOLDS[model] < row["detector_score"] <= 1
         assert row["box"] is None
         assert row["signals"]["box_agreement"] is not None
 
@@ -117,10 +129,37 @@ def test_changed_labels_are_changes(
 
 
 def test_without_a_detector_labels_are_carried_as_they_are(
-    tmp_path: Path, make_photos: Callable[..., list[Path]], fake_preset: str
+    tmp_path: Path, make_photos: Callable[..., list[Path]], fake_preset: str, logged: list[logging.LogRecord]
 ) -> None:
     manifest = write(tmp_path / "manifest.csv", rows_of(make_photos(tmp_path / "photos", 2)))
     run(manifest, tmp_path / "out", preset=fake_preset)
+    assert [one.getMessage() for one in logged if one.levelno >= logging.WARNING] == [
+        "the manifest's column 'label' is not used to find objects, because no detector is set; add --set "
+        "recipe.detector=nanodet or another detector, or --label-column '' if it has no names of objects"
+    ]
     rows = index(tmp_path / "out")
     assert rows["name"]["label"] == "Übertopf"
     assert all(row["prompt"] is None and row["status"] != "failed" for row in rows.values())
+
+
+def test_numbers_are_no_names_and_another_column_may_have_them(
+    tmp_path: Path,
+    make_photos: Callable[..., list[Path]],
+    fake_preset: str,
+    settings: dict[str, Any],
+    logged: list[logging.LogRecord],
+) -> None:
+    uris = [str(path) for path in make_photos(tmp_path / "photos", 1)]
+    pq.write_table(pa.table({"image_uri": uris, "label": [3], "kind": ["plant"]}), tmp_path / "manifest.parquet")
+    manifest = tmp_path / "manifest.parquet"
+    assert run(manifest, tmp_path / "out", preset=fake_preset, label="cup", settings=settings).failed == 0
+    assert [row["prompt"] for row in index(tmp_path / "out").values()] == [["cup"]]
+    said = [one.getMessage() for one in logged if one.levelno >= logging.WARNING]
+    assert len(said) == 1 and said[0].startswith("the manifest's column 'label' has numbers, not names of objects")
+    logged.clear()
+    run(manifest, tmp_path / "kind", preset=fake_preset, settings=settings | {"columns.label": "kind"})
+    (row,) = index(tmp_path / "kind").values()
+    assert (row["prompt"], row["label"], row["manifest_label"]) == (["plant"], "plant", 3)
+    run(manifest, tmp_path / "none", preset=fake_preset, label="cup", settings=settings | {"columns.label": ""})
+    assert [row["prompt"] for row in index(tmp_path / "none").values()] == [["cup"]]
+    assert not [one for one in logged if one.levelno >= logging.WARNING]

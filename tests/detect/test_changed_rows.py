@@ -1,0 +1,124 @@
+"""A detection that goes on after its manifest, its threshold or its process has changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image, PngImagePlugin
+
+from pipeline.config.job import load_job
+from pipeline.detect.driver import Summary, detect
+from pipeline.errors import ConfigError
+from pipeline.paths import EXAMPLES
+
+CAT, OSPREY = (str(EXAMPLES / f"{name}.jpg") for name in ("cat", "osprey"))
+INJECT = Path(__file__).resolve().parents[1] / "faults" / "inject"
+Detect = Callable[..., Summary]
+
+
+@pytest.fixture
+def find(tmp_path: Path) -> Detect:
+    """``find(rows, **detector)`` finds boxes with the bundled detector; ``settings`` are further ones of the job."""
+
+    def make(
+        rows: list[dict[str, Any]], retry: tuple[str, ...] = (), settings: dict[str, Any] | None = None, **detector: Any
+    ) -> Summary:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "manifest.parquet")
+        overrides = {"recipe.detector": {"preset": "nanodet"} | detector, "storage.allow_roots": [str(EXAMPLES)]}
+        overrides |= {"compute.device": "cpu", "run.retry": retry} | (settings or {})
+        job = load_job(manifest=str(tmp_path / "manifest.parquet"), output="unused", overrides=overrides)
+        return detect(job, str(tmp_path / "boxes.parquet"))
+
+    return make
+
+
+def boxes(tmp_path: Path) -> list[dict[str, Any]]:
+    return pq.read_table(tmp_path / "boxes.parquet").to_pylist()
+
+
+def parts(tmp_path: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "boxes.parquet.work" / "parts").iterdir()}
+
+
+def test_changed_rows_are_found_again_and_others_are_not(find: Detect, tmp_path: Path) -> None:
+    cat = {"item_id": "b", "image_uri": CAT, "label": "cat", "sku": "1"}
+    find([{"item_id": "a", "image_uri": CAT, "label": "cat", "sku": "1"}])
+    before = parts(tmp_path)
+    find([{"item_id": "a", "image_uri": CAT, "label": "cat", "sku": "2", "price": 3}])
+    assert parts(tmp_path) == before
+    assert [(row["sku"], row["price"]) for row in boxes(tmp_path)] == [("2", 3)]
+    find([cat, {"item_id": "a", "image_uri": OSPREY, "label": "bird", "sku": "2"}])
+    assert [(row["item_id"][0], row["box_label"]) for row in boxes(tmp_path)][:2] == [("b", "cat"), ("a", "bird")]
+    assert {row["image_uri"] for row in boxes(tmp_path) if row["item_id"][0] == "a"} == {OSPREY}
+    find([cat | {"box": None}, {"item_id": "a", "image_uri": OSPREY, "label": "bird", "box": [1.0, 2.0, 30.0, 40.0]}])
+    assert [row["box"] for row in boxes(tmp_path) if row["item_id"][0] == "a"] == [[1.0, 2.0, 30.0, 40.0]]
+
+
+def test_a_lower_threshold_with_retry_prompt(find: Detect, tmp_path: Path) -> None:
+    rows = [{"item_id": "cat", "image_uri": CAT, "label": "cat"}, {"item_id": "dog", "image_uri": CAT, "label": "dog"}]
+    assert find(rows, threshold=0.5).failures == {"prompt": 1}
+    found = boxes(tmp_path)
+    with pytest.raises(ConfigError, match=r"begun with another detector \(threshold\); add --retry prompt, delete"):
+        find(rows, threshold=0.05)
+    assert find(rows, threshold=0.05, retry=("prompt",)).failures == {}
+    assert boxes(tmp_path)[: len(found)] == found
+    assert find(rows, threshold=0.05).failures == {}
+    with pytest.raises(ConfigError, match=r"begun with another detector \(threshold\); delete"):
+        find(rows, threshold=0.5, retry=("prompt",))
+    with pytest.raises(ConfigError, match=r"begun with another detector \(max_boxes, threshold\)|\(threshold, max_boxes\)"):
+        find(rows, threshold=0.04, max_boxes=3, retry=("prompt",))
+
+
+def test_two_items_of_one_id_are_refused(find: Detect) -> None:
+    rows = [{"item_id": name, "image_uri": CAT, "label": "cat"} for name in ("a", "a#0")]
+    rows[1]["label"] = "auto"
+    with pytest.raises(ConfigError, match="a box of the item 'a' would have the id 'a#0'"):
+        find(rows)
+    rows[1]["item_id"] = "a#x"
+    find(rows)
+
+
+def test_columns_with_other_names(find: Detect, tmp_path: Path) -> None:
+    columns = {"columns.image": "url", "columns.id": "sku", "columns.label": "kind"}
+    find([{"sku": "A", "url": CAT, "kind": "cat", "label": 7}], settings=columns)
+    assert [(row["item_id"], row["image_uri"], row["box_label"]) for row in boxes(tmp_path)] == [("A#0", CAT, "cat")]
+
+
+def test_a_column_of_numbers_has_no_names(find: Detect, tmp_path: Path) -> None:
+    find([{"item_id": "a", "image_uri": CAT, "label": 3, "labels": [3, 4]}], label=["cat"])
+    assert [row["box_label"] for row in boxes(tmp_path)] == ["cat"]
+
+
+def test_an_item_that_ends_its_process_fails_alone(
+    find: Detect,
+    tmp_path: Path,
+    make_photos: Callable[..., list[Path]],
+    fake_preset: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uris = make_photos(tmp_path / "photos", 3)
+    note = PngImagePlugin.PngInfo()
+    note.add_text("Comment", "the marked picture")
+    Image.new("RGB", (120, 90), (255, 0, 255)).save(tmp_path / "photos" / "mark.png", pnginfo=note)
+    rows = [{"item_id": path.stem, "image_uri": str(path)} for path in [uris[0], tmp_path / "photos" / "mark.png", *uris[1:]]]
+    with monkeypatch.context() as patch:
+        patch.setenv("FAULTS", json.dumps({"marked": "exit", "where": "segment"}))
+        patch.setenv("PYTHONPATH", f"{INJECT}:{Path(__file__).resolve().parents[2]}")
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "manifest.parquet")
+        overrides = {"recipe.detector": {"preset": "nanodet", "many": "each"}, "compute.device": "cpu"}
+        job = load_job(manifest=str(tmp_path / "manifest.parquet"), output="unused", preset=fake_preset, overrides=overrides)
+        summary = detect(job, str(tmp_path / "boxes.parquet"))
+    assert (summary.items, summary.failures) == (4, {"crash": 1})
+    assert {row["item_id"].partition("#")[0] for row in boxes(tmp_path)} == {path.stem for path in uris}
+    before = parts(tmp_path)
+    for part in sorted(before)[:1]:  # as after a kill before it was written
+        (tmp_path / "boxes.parquet.work" / "parts" / part).unlink()
+    again = detect(job.with_run(retry=("crash",)), str(tmp_path / "boxes.parquet"))
+    assert again.items == 4 and again.failed == 1  # the picture is without an object: magenta everywhere
+    assert "no salient object" in again.examples["prompt"]
