@@ -25,7 +25,9 @@ def evaluate(
     id_column: options.IdColumn = None,
     box_column: options.BoxColumn = None,
     boxes_column: options.BoxesColumn = None,
+    label_column: options.LabelColumn = None,
     output: options.Output = None,
+    label: options.Label = None,
     preset: Annotated[
         list[str] | None, typer.Option("--preset", "-p", help="A model, as for `matteline run`. Repeatable, to compare models.")
     ] = None,
@@ -63,7 +65,8 @@ def evaluate(
     # The tables count failures; they do not end an evaluation.
     pairs = ["budget.max_failed_share=1", *options.settings(set_, endpoint_url)]
     pairs += options.run_settings(accept_licence=accept_licence)
-    pairs += options.column_settings(image_column, id_column, box_column, boxes_column)
+    pairs += options.column_settings(image_column, id_column, box_column, boxes_column, label_column)
+    pairs += options.label_settings(label)
     presets: list[str | None] = list(preset) if preset else [None]
     jobs = [options.job_of(manifest, output, one, job, pairs, allow_root) for one in presets]
     try:

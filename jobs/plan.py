@@ -22,7 +22,9 @@ def plan(
     id_column: options.IdColumn = None,
     box_column: options.BoxColumn = None,
     boxes_column: options.BoxesColumn = None,
+    label_column: options.LabelColumn = None,
     output: options.Output = None,
+    label: options.Label = None,
     preset: options.Preset = None,
     rendition: options.Renditions = None,
     set_: options.Set = None,
@@ -42,18 +44,18 @@ def plan(
     """
     from pipeline.log import set_up_logging, waiting_for
     from pipeline.run.cost import Price
-    from pipeline.run.gpus import will_use_gpus
+    from pipeline.run.driver import may_use_gpus
     from pipeline.run.preflight import check_model, make_plan, without_done
     from pipeline.storage.files import Files
 
     set_up_logging(verbose=verbose)
     pairs = options.settings(set_, endpoint_url) + options.run_settings(accept_licence=accept_licence)
-    pairs += options.column_settings(image_column, id_column, box_column, boxes_column)
+    pairs += options.column_settings(image_column, id_column, box_column, boxes_column, label_column)
+    pairs += options.label_settings(label)
     asked = options.job_of(manifest, output, preset, job, pairs, allow_root, rendition)
     parsed = Price.parse(price) if price else None
     files = Files(asked.storage)
-    gpu = asked.recipe.precision == "auto" and will_use_gpus(asked.compute)
-    made = without_done(make_plan(asked, files, gpu=gpu), asked.run.retry)
+    made = without_done(make_plan(asked, files, gpu=may_use_gpus(asked)), asked.run.retry)
     with waiting_for("checking the model"):
         check_model(made)
     made, pool, cluster = _machines(made)
@@ -71,8 +73,8 @@ def plan(
         lines.add_row("cluster", f"none: up to {made.job.compute.local_items} items are processed without Ray")
     where = f"{pool.gpus:g} GPU each" if pool.gpus else "on CPUs"
     lines.add_row("model", f"{asked.recipe.name}, {pool.actors} {'actor' if pool.actors == 1 else 'actors'}, {where}")
-    if made.job.recipe.second is not None:
-        lines.add_row("second model", _second_model(made))
+    for name, text in _helpers(made):
+        lines.add_row(name, text)
     if made.job.recipe.renditions:
         lines.add_row("renditions", ", ".join(file.name for one in made.job.recipe.renditions for file in one.files))
     videos, frames = _videos(made)
@@ -104,6 +106,28 @@ def _images(made: Plan) -> list[tuple[str, str]]:
     if sizes.unknown:
         lines.append(("", f"{sizes.unknown} of {sizes.unknown + len(sizes.known)} sampled images cannot be found"))
     return lines
+
+
+def _helpers(made: Plan) -> list[tuple[str, str]]:
+    """Return the rows about the detector and the second model, if the recipe has them."""
+    recipe = made.job.recipe
+    detector = [("detector", _detector(made))] if recipe.detector is not None else []
+    return [*detector, *([("second model", _second_model(made))] if recipe.second is not None else [])]
+
+
+def _detector(made: Plan) -> str:
+    """Return the name of the detector, and what it looks for."""
+    from pipeline.manifest.prompts import may_have_names
+
+    detector = made.job.recipe.detector
+    assert detector is not None, "the recipe has a detector"
+    names = ", ".join(repr(name) for name in detector.label[:5]) + (", …" if len(detector.label) > 5 else "")
+    name = detector.preset or detector.model
+    if not may_have_names(detector, made.manifest.carried):
+        return f"{name}, which finds nothing: neither the manifest nor --label has names"
+    by_row = may_have_names(detector.model_copy(update={"label": ()}), made.manifest.carried)
+    which = [*(["the names in the manifest"] if by_row else []), *([names] if names else [])]
+    return f"{name}, for {', else '.join(which)}; the time of the estimate leaves it out, unless an earlier run was measured"
 
 
 def _second_model(made: Plan) -> str:
