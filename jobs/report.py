@@ -10,7 +10,10 @@ from jobs import options
 from jobs.console import err, out
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipeline.review.pages import Page
+    from pipeline.storage.files import Files
 
 ITEMS = 300
 NAMED = 10
@@ -18,9 +21,17 @@ NAMED = 10
 
 
 def report(
-    output: Annotated[str, typer.Argument(help="A run's output: a folder or a URI.")],
+    output: Annotated[
+        str, typer.Argument(help="A run's output: a folder or a URI. Or a .parquet file with boxes, from matteline detect.")
+    ],
     html: Annotated[
-        str | None, typer.Option("--output", "-o", "--html", help="The page to write. Default: report.html in the output.")
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            "--html",
+            help="The page to write. Default: report.html in the output; boxes.html beside boxes.parquet.",
+        ),
     ] = None,
     items: Annotated[
         int, typer.Option("--items", min=0, max=5000, help="Number of worst items to show with pictures.")
@@ -58,6 +69,9 @@ def report(
 ) -> None:
     """Write one HTML page to review an output: numbers, failures, and the worst items with pictures.
 
+    Of a .parquet file that matteline detect wrote, the page shows photos with their boxes, the lowest scores
+    first.
+
     Exit code 1: the page is written, and some of its pictures are missing.
     """
     from pipeline.log import set_up_logging, waiting_for
@@ -69,6 +83,9 @@ def report(
 
     set_up_logging()
     files = options.files_of(set_, endpoint_url)
+    if output.lower().endswith(".parquet"):
+        _report_boxes(output, html, items, files, allow_root or ())
+        return
     columns = None if show is None else [name.strip() for name in show.split(",") if name.strip()]
     with waiting_for("reading the index and its pictures"):
         opened = open_output(output, files)
@@ -84,6 +101,25 @@ def report(
         out.print(f"  sample   {page.message}", markup=False)
     with waiting_for("writing the page", at_once=False):
         files.write(target, page.html)
+    out.print(f"  report   {html or target}, {len(page.html) / 2**20:.1f} MiB", markup=False)
+    if page.missing:
+        _say_missing(page)
+        raise SystemExit(1)
+
+
+def _report_boxes(boxes: str, html: str | None, items: int, files: Files, allow_roots: Sequence[str]) -> None:
+    """Write the page of a manifest with boxes; see ``report``."""
+    from pipeline.log import waiting_for
+    from pipeline.review.box_page import boxes_page
+    from pipeline.review.html import is_page
+    from pipeline.storage.overwriting import refuse_foreign
+
+    uri = files.absolute(boxes)
+    target = files.absolute(html) if html else f"{uri[: -len('.parquet')]}.html"
+    refuse_foreign("--output", target, files, (".html", ".htm"), is_page)
+    with waiting_for("reading the boxes and their photos"):
+        page = boxes_page(uri, files, items, allow_roots)
+    files.write(target, page.html)
     out.print(f"  report   {html or target}, {len(page.html) / 2**20:.1f} MiB", markup=False)
     if page.missing:
         _say_missing(page)
