@@ -79,6 +79,9 @@ def _print_recipe(report: RecipeReport) -> None:
         out.print(
             f"  quality: median {mid:.2f}, a tenth below {low:.2f} ({'calibrated' if summary.calibrated else 'uncalibrated'})"
         )
+    if summary.first_looks:
+        share = summary.second_looks / summary.first_looks
+        out.print(f"  second model: saw {summary.second_looks} of {summary.first_looks} items ({share:.0%})")
     if expected := summary.expected.describe():
         out.print(f"  {expected}")
     if run:

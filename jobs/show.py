@@ -59,6 +59,7 @@ def _facts(report: RecipeReport) -> dict[str, Any]:
         "counts": summary.counts,
         "videos": {name: getattr(summary.videos, name) for name in ("count", "frames", "seconds")},
         "remarks": {name: asdict(found) for name, found in summary.remarks.items()},
+        "looks": {"first": summary.first_looks, "second": summary.second_looks},
         "expected_below": summary.expected.facts(),
         "last_run": report.last_run,
     }

@@ -87,6 +87,10 @@ class Summary:
     """Numbers of the videos that are done."""
     remarks: dict[str, Remarks] = field(default_factory=dict)
     """Remarks by rendition. A rendition without any is not in it."""
+    first_looks: int = 0
+    """Items that the first of two models saw (``recipe.second``)."""
+    second_looks: int = 0
+    """Those of them that the second model saw, too."""
     expected: Expectation = field(default_factory=Expectation)
     """Number of ok items that are expected not to be good."""
 
@@ -102,9 +106,12 @@ def summarise(output: Output) -> Summary:
     uncalibrated = False
     columns = ["item_id", "status", "error_code", "error_detail", "quality", "quality_calibrated", "reasons"]
     renditions: dict[str, Remarks] = {}
-    for rows in read_index(output, [*columns, "cutout_path", "mask_path", "video_facts", "renditions"]):
+    for rows in read_index(output, [*columns, "cutout_path", "mask_path", "video_facts", "renditions", "models"]):
         _add_remarks(rows["renditions"], renditions)
         summary.videos.add(rows["video_facts"])
+        looks = pc.list_value_length(rows["models"])
+        summary.first_looks += pc.sum(pc.greater_equal(looks, 1)).as_py() or 0
+        summary.second_looks += pc.sum(pc.greater_equal(looks, 2)).as_py() or 0
         for kind in ("cutout", "mask"):
             if kind not in summary.examples and (path := pc.first(rows[f"{kind}_path"]).as_py()) is not None:
                 summary.examples[kind] = path

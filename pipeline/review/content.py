@@ -101,6 +101,8 @@ def pictures_of(entry: Entry) -> dict[str, Any]:
         "files": {kind: _inside(row[f"{kind}_path"]) for kind in ("mask", "cutout")},
         "renditions": [],
     }
+    if work := describe_work(row):
+        content["work"] = work
     if (facts := row.get("video_facts")) is not None:
         content |= {"about": describe_video(facts), "play": None, "linked": _played_file(facts)}
     if (played := entry.played) is not None:
@@ -116,6 +118,23 @@ def pictures_of(entry: Entry) -> dict[str, Any]:
             made |= {"width": one.picture.width, "height": one.picture.height, "src": data_uri(one.picture.data)}
         content["renditions"].append(made)
     return content
+
+
+def describe_work(row: Mapping[str, Any]) -> str:
+    """Return what the detector found and what each model thought, in one line; "" for a single model without a detector.
+
+    >>> describe_work({"detected_label": "bird", "detector_score": 0.62})
+    "found 'bird' 0.62"
+    """
+    label, score, looks = row.get("detected_label"), row.get("detector_score"), row.get("models") or ()
+    found = [f"found {label!r} {_two(score)}"] if label else []
+    seen = [" → ".join(f"{one['model']} {_two(one['quality'])}" for one in looks)] if looks else []
+    agreed = f", agreement {_two(row['agreement'])}" if row.get("agreement") is not None else ""
+    return ("; ".join([*found, *seen]) + agreed)[:MAX_CHARS]
+
+
+def _two(number: float | None) -> str:
+    return "?" if number is None else f"{number:.2f}"
 
 
 def describe_video(facts: Mapping[str, Any]) -> str:

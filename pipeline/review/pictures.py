@@ -30,6 +30,7 @@ from pipeline.types import Mask, Pixels
 COLUMNS = (
     *("item_id", "quality", "image_uri", "box", "detected_box", "height", "width", "renditions"),
     *("signals", "mask_path", "cutout_path", "video_facts", "start_s"),
+    *("detected_label", "detector_score", "models", "agreement"),
 )
 THREADS = 4
 MAX_RENDITIONS = 12

@@ -14,6 +14,7 @@ from pipeline.errors import WriteError
 from pipeline.imaging.png import encode_mask
 from pipeline.imaging.renditions.plain import encode_plain
 from pipeline.imaging.renditions.render import render
+from pipeline.models.cascade import as_rows
 from pipeline.models.detectors.detector import Detection
 from pipeline.quality.reasons import explain
 from pipeline.segmenter import Cutout
@@ -114,6 +115,8 @@ def _document(result: Cutout, data: bytes, kind: str, note: str | None) -> dict[
         "signals": result.signals,
         "recipe": label(result.recipe),
         "found": _found(result.detection),
+        "models": as_rows(result.looks),
+        "agreement": None if result.agreement is None else round(result.agreement, 4),
         "note": note,
         "image": {"type": kind, "base64": base64.b64encode(data).decode()},
         "mask": {"type": TYPES["png"], "base64": base64.b64encode(encode_mask(result.mask)).decode()},

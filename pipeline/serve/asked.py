@@ -69,12 +69,13 @@ def parse_asked(given: Mapping[str, str], presets: tuple[str, ...], renditions: 
             raise _refused("a rendition has its own format and background; leave format, background and output=mask out")
     if output == "mask" and (options.get("background") or form != "png"):
         raise _refused("a mask is a PNG without a background; leave format and background out")
-    if {"box", "label"} <= set(options):
+    names = _names(options["label"]) if "label" in options else None
+    if "box" in options and names:
         raise _refused("a box says already where the object is; leave box or label out")
     return Asked(
         preset=_one_of("preset", options.get("preset", presets[0]), presets),
         box=parse_box(options["box"]) if "box" in options else None,
-        names=_names(options["label"]) if "label" in options else None,
+        names=names,
         output=cast(Output, output),
         rendition=None if rendition is None else renditions[rendition],
         form=form,

@@ -10,7 +10,7 @@ import pytest
 from pipeline.output.output import Output
 from pipeline.output.run_record import RecipeReport
 from pipeline.output.summary import Summary
-from pipeline.review.content import link_base, pictures_of, report_head, rows_by_column
+from pipeline.review.content import describe_work, link_base, pictures_of, report_head, rows_by_column
 from pipeline.review.html import embed_json
 from pipeline.review.pictures import Entry, Shown
 from pipeline.storage.files import Files
@@ -77,3 +77,11 @@ def test_rows_have_only_values_that_json_has() -> None:
     assert (
         found["quality"] == [None, 0.5124] and found["reasons"] == [[], ["gaps"]] and found["shown"] == [["x", "x"], ["", ""]]
     )
+
+
+def test_what_the_detector_and_the_models_thought_is_one_line() -> None:
+    looks = [{"model": "mvanet-lite", "quality": 0.21}, {"model": "u2net", "quality": 0.88}]
+    row = {"detected_label": "bird", "detector_score": 0.62, "models": looks, "agreement": 0.744}
+    assert describe_work(row) == "found 'bird' 0.62; mvanet-lite 0.21 → u2net 0.88, agreement 0.74"
+    assert describe_work({"models": looks[:1], "detected_label": None, "agreement": None}) == "mvanet-lite 0.21"
+    assert describe_work({}) == ""

@@ -17,6 +17,8 @@ from pipeline.config.job import load_job
 from pipeline.config.presets import load_preset
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models.resolve import resolve
+from pipeline.output.output import find_outputs
+from pipeline.output.summary import summarise
 from pipeline.paths import WEIGHTS
 from pipeline.run.cost import second_share
 from pipeline.run.preflight import check_model, make_plan
@@ -74,6 +76,9 @@ def test_a_row_says_what_each_model_thought(
         assert row["models"][-1]["quality"] == row["quality"]
         assert row["agreement"] == (1.0 if len(names) == 2 else None)
         assert row["model"] == "fake" and (tmp_path / "out" / row["mask_path"]).is_file()
+    (output,) = find_outputs(str(tmp_path / "out"), Files())
+    summary = summarise(output)
+    assert (summary.first_looks, summary.second_looks) == (8, sum(name.startswith("plain") for name in rows))
 
 
 def test_without_a_second_model_the_columns_are_null(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:

@@ -51,6 +51,8 @@ def test_the_named_object_is_cut_out(by_name: Any, make_form: Any) -> None:
     found = by_name.post("/v1/cutout", body, Content_Type=kind).json["found"]
     assert found["label"] in {"кружка", "potted plant"} and len(found["box"]) == 4
     assert by_name.post("/v1/cutout?label=auto&output=json", NOISE).json["found"] is None
+    boxed = by_name.post("/v1/cutout?label=auto&box=1,1,50,50&output=json", NOISE).json
+    assert (boxed["found"], boxed["models"], boxed["agreement"]) == (None, None, None)
 
 
 def test_labels_that_cannot_be_used(by_name: Any, service: Any, picture: bytes) -> None:

@@ -167,7 +167,7 @@ function looks(pictures, place) {
   for (const [kind, reason] of pictures.missing) remarks.push(make("p", "missing", `${capital(kind)} not shown: ${reason}`));
   for (const one of pictures.renditions) if (!one.src && one.note) remarks.push(make("p", "", `${one.name}: ${one.note}`));
   if (pictures.box && reachesBeyond(pictures)) remarks.push(make("p", "", "The box reaches beyond the photo; it is drawn along the edge."));
-  for (const text of [pictures.note, pictures.changed]) if (text) remarks.push(make("p", "", text));
+  for (const text of [pictures.note, pictures.changed, pictures.work]) if (text) remarks.push(make("p", "", text));
   viewsOf(pictures).forEach((view, which) => {
     const one = button("view " + (view.look === "wide" ? "wide" : ""), undefined, () => { here = place; openViewer(which); });
     one.append(frameOf(view, pictures), make("span", "caption", view.label));
