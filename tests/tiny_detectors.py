@@ -65,13 +65,13 @@ def make_owlv2(folder: Path) -> Path:
     tokens = ["!", *letters[1:], *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}), encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-    tokenizer = CLIPTokenizerFast(str(folder / "vocab.json"), str(folder / "merges.txt"), pad_token="!", model_max_length=24)
+    tokenizer = CLIPTokenizerFast(str(folder / "vocab.json"), str(folder / "merges.txt"), pad_token="!", model_max_length=48)
     torch.manual_seed(2)
     end = len(tokens) - 1
     shared: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = Owlv2Config(
         text_config={
-            **shared, "vocab_size": len(tokens), "max_position_embeddings": 24, "bos_token_id": end - 1, "eos_token_id": end,
+            **shared, "vocab_size": len(tokens), "max_position_embeddings": 48, "bos_token_id": end - 1, "eos_token_id": end,
             "pad_token_id": 0,
         },
         vision_config={**shared, "image_size": 64, "patch_size": 16},

@@ -91,8 +91,9 @@ class ZeroShotDetector:
             PromptError: The names are longer than the network's input.
         """
         if self.settings.model == "owlv2":
-            texts: Any = [[TEMPLATE.format(name) for name in names]]
-            encoded: Inputs = self.processor(images=[image], text=texts, return_tensors="pt", truncation=True)
+            texts = [TEMPLATE.format(name) for name in names]
+            self._check_sentences(names, texts)
+            encoded: Inputs = self.processor(images=[image], text=[texts], return_tensors="pt", truncation=True)
             return encoded
         text = " ".join(f"{_plain(name)}{SEPARATOR}" for name in names)
         config = self.model.config
@@ -104,6 +105,20 @@ class ZeroShotDetector:
             )
         encoded = self.processor(images=[image], text=[text], return_tensors="pt")
         return encoded
+
+    def _check_sentences(self, names: tuple[str, ...], texts: list[str]) -> None:
+        """Refuse a name of which OWLv2 would see only the beginning. Each has a sentence of its own.
+
+        Raises:
+            PromptError: It names the first one.
+        """
+        limit = self.model.config.text_config.max_position_embeddings
+        for name, ids in zip(names, self.processor.tokenizer(texts)["input_ids"], strict=True):
+            if len(ids) > limit:
+                raise PromptError(
+                    f"the name {name[:40]!r}… has {len(ids)} tokens in its sentence, and the detector takes {limit}; give a "
+                    "shorter one"
+                )
 
     def _shape(self, inputs: Inputs) -> tuple[int, ...]:
         """Return what inputs must share to be run together: the image's size, and for OWLv2 the number of names."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from PIL import Image
 
 from pipeline.config.detector import detector_with
 from pipeline.errors import PromptError, WeightsError
@@ -70,6 +71,21 @@ def test_boxes_and_scores_are_those_of_transformers(model: str, load: Any, tiny_
 
 
 @pytest.mark.parametrize("model", MODELS)
+def test_transformers_pipeline_finds_the_same(model: str, load: Any, tiny_detectors: dict[str, Path]) -> None:
+    """Their pipeline looks for one name after the other; with one name, both see the same text."""
+    pipe = transformers.pipeline("zero-shot-object-detection", model=str(tiny_detectors[model]), device="cpu")
+    image, name = images()[0], "cup"
+    text = f"{name}." if model == "grounding-dino" else TEMPLATE.format(name)
+    found = pipe(Image.fromarray(image), candidate_labels=[text], threshold=THRESHOLDS[model])
+    (ours,) = load(model)([image], [(name,)])
+    ours = sorted(ours, key=lambda one: -one.score)
+    assert ours and len(ours) == len(found)
+    np.testing.assert_allclose([one.score for one in ours], [one["score"] for one in found], atol=1e-5)
+    boxes = [[one["box"][key] for key in ("xmin", "ymin", "xmax", "ymax")] for one in found]
+    np.testing.assert_allclose([one.box for one in ours], boxes, atol=1)  # theirs are whole numbers
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_a_batch_equals_its_items(model: str, load: Any) -> None:
     find = load(model)
     together = find(images(), NAMES)
@@ -85,7 +101,8 @@ def test_a_batch_equals_its_items(model: str, load: Any) -> None:
 def test_labels_of_any_script_and_twenty_at_once(model: str, load: Any) -> None:
     image = images()[0]
     many = tuple(f"{word} {number}" for number, word in enumerate(["cup", "plant", "shoe", "bag"] * 5))
-    odd = (("кружка 🫖",), ("No. 5? bottle", "…"), ("a very long name " * 10,), many)
+    long = "a very long name " * (10 if model == "grounding-dino" else 2)
+    odd = (("кружка 🫖",), ("No. 5? bottle", "…"), (long,), many)
     found = load(model, threshold=0.001)([image] * len(odd), odd)
     for names, one in zip(odd, found, strict=True):
         assert isinstance(one, list)
@@ -118,6 +135,13 @@ def test_names_beyond_the_detectors_input_fail_alone(load: Any) -> None:
     refused, found = load("grounding-dino")(images()[:2], [names, ("cup",)])
     assert isinstance(refused, PromptError)
     assert "give fewer" in str(refused)
+    assert isinstance(found, list)
+
+
+def test_a_name_of_which_owlv2_would_see_the_beginning_only_fails_alone(load: Any) -> None:
+    refused, found = load("owlv2")(images()[:2], [("cup", "very " * 20 + "red cup"), ("cup",)])
+    assert isinstance(refused, PromptError)
+    assert "the name 'very very" in str(refused) and "tokens in its sentence, and the detector takes 48" in str(refused)
     assert isinstance(found, list)
 
 
