@@ -14,6 +14,10 @@ from pipeline.config.sections import Section, Share, build, bundled_file, bundle
 from pipeline.errors import ConfigError
 from pipeline.paths import CONFIGS
 
+ASKED_OF_RESULT = ("holes", "hole_share", "box_margin")
+"""Settings of a recipe that say what its masks are to be. The second model has them from the first one, as far as the user or
+the preset that has a second model sets them; all others belong to one model."""
+
 DEFAULT_PRESET = "mvanet-lite"
 """Its weights are in the package."""
 
@@ -86,7 +90,9 @@ def load_preset(name_or_path: str, changes: Mapping[str, Any] | None = None, ren
         recipe["second"] = _settings_of_second(recipe["second"], path)
     recipe = nest(recipe | changes, "second")
     if recipe.get("second") is not None:
-        recipe["second"] = _with_recipe(_settings_of_second(recipe["second"], None))
+        asked = changes if (content.get("recipe") or {}).get("second") is None else recipe
+        inherited = {key: asked[key] for key in ASKED_OF_RESULT if key in asked}
+        recipe["second"] = _with_recipe(_settings_of_second(recipe["second"], None), inherited)
     if renditions and isinstance(recipe.get("renditions") or [], list | tuple):
         recipe["renditions"] = [*(recipe.get("renditions") or ()), *renditions]
     return build(Preset, content | {"recipe": recipe}, str(path.name))
@@ -108,8 +114,13 @@ def _settings_of_second(second: Any, file: Path | None) -> Any:
     return settings
 
 
-def _with_recipe(settings: Any) -> Any:
-    """Return the settings of a second model with the recipe of its preset, which the key ``recipe`` changes."""
+def _with_recipe(settings: Any, inherited: Mapping[str, Any]) -> Any:
+    """Return the settings of a second model with the recipe of its preset, which the key ``recipe`` changes.
+
+    Args:
+        settings: The settings.
+        inherited: Settings of the first model's recipe, which those under ``recipe`` override.
+    """
     if not isinstance(settings, Mapping) or not isinstance(settings.get("preset"), str):
         return settings
     settings = nest(dict(settings), "recipe")
@@ -117,6 +128,6 @@ def _with_recipe(settings: Any) -> Any:
     if not isinstance(changes or {}, Mapping):
         return settings
     try:
-        return settings | {"recipe": load_preset(settings["preset"], changes).recipe}
+        return settings | {"recipe": load_preset(settings["preset"], {**inherited, **(changes or {})}).recipe}
     except ConfigError as error:
         raise ConfigError(f"recipe.second: {error}") from error

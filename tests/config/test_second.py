@@ -116,3 +116,22 @@ def test_the_licence_of_the_second_model_counts() -> None:
     with pytest.raises(ConfigError, match=r"weights of rmbg-1\.4 .* --accept-licence"):
         check_licence(chosen, accepted=False)
     check_licence(chosen, accepted=True)
+
+
+def test_what_is_asked_of_the_result_is_asked_of_both_models(tmp_path: Path) -> None:
+    asked = {"holes": "fill", "hole_share": 0.04, "box_margin": 0.2, "views": ["flip"]}
+    second = recipe(own(), **asked).second
+    assert second is not None
+    assert (second.recipe.holes, second.recipe.hole_share, second.recipe.box_margin) == ("fill", 0.04, 0.2)
+    assert second.recipe.views == ()
+    second = recipe(own(recipe={"calibration": "", "holes": "keep", "box_margin": 0.1}), **asked).second
+    assert second is not None
+    assert (second.recipe.holes, second.recipe.hole_share, second.recipe.box_margin) == ("keep", 0.04, 0.1)
+    preset = tmp_path / "mine.yaml"
+    text = "about: x\nlicence: MIT\ncommercial: true\nsize_mb: 1\nsource: x\nrecipe: {model: fake, holes: fill"
+    preset.write_text(text + ", second: {preset: u2netp, recipe: {calibration: ''}}}\n")
+    chosen = load_preset(str(preset)).recipe.second
+    assert chosen is not None and chosen.recipe.holes == "fill"
+    preset.write_text(text + "}\n")
+    chosen = load_preset(str(preset), {"second": own()}).recipe.second
+    assert chosen is not None and chosen.recipe.holes == "keep", "the file says what suits its own model"
