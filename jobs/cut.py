@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.imaging.renditions.plain import Format
     from pipeline.segmenter import Cutout, Segmenter
     from pipeline.storage.files import Files
-    from pipeline.types import Box, Mask, Pixels
+    from pipeline.types import Box, Pixels
 
 PIPE = "-"
 """Names stdin as a picture, and stdout as an output."""
@@ -115,7 +115,8 @@ def cut(
     files = Files(storage.model_copy(update={"allow_roots": (*storage.allow_roots, *(allow_root or ()))}))
     where, touched = _parse_box(box, label), _parse_point(point, box, label)
     if are_videos(pictures, output, form):
-        refuse_for_videos({"--point": point, "--label": label, "--mask": mask, "--rendition": rendition})
+        named = label if options.named(label) else None
+        refuse_for_videos({"--point": point, "--label": named, "--mask": mask, "--rendition": rendition})
         chosen = load_preset(preset or DEFAULT_PRESET, changes.get("recipe"))
         check_licence(chosen, accept_licence)
         cut_videos(pictures, VideoOptions(output, form, background, mask_only), chosen.recipe, compute, limits, files, where)
@@ -134,18 +135,9 @@ def cut(
         try:
             image = _read(example_path(target.picture), files, limits, at_once=segmenter is None)
             if segmenter is None:  # not before there is a picture for it
-                with waiting_for(f"loading the model {chosen.recipe.name}"):
-                    from pipeline.segmenter import Segmenter
-
-                    segmenter = Segmenter.from_recipe(
-                        chosen.recipe,
-                        files,
-                        device=compute.device,
-                        threads=compute.threads_per_actor,
-                        engine=_engine(chosen.recipe, compute, len(targets)),
-                    )
+                segmenter = _load(chosen.recipe, compute, files, len(targets))
             with waiting_for(f"cutting out {shown(target.picture)}", at_once=False):
-                result = segmenter(image, where if touched is None else _box_at(touched, segmenter(image).mask))
+                result = segmenter(image, where, point=touched)
             with waiting_for(f"writing {shown(target.path)}", at_once=False):
                 _write(target, mask, result, segmenter, files)
         except PipelineError as error:
@@ -165,6 +157,17 @@ def shown(place: str) -> str:
     return "the picture" if place == PIPE else redact(place)
 
 
+def _load(recipe: Recipe, compute: Compute, files: Files, pictures: int) -> Segmenter:
+    """Load the model for this number of pictures."""
+    from pipeline.log import waiting_for
+
+    with waiting_for(f"loading the model {recipe.name}"):
+        from pipeline.segmenter import Segmenter
+
+        engine = _engine(recipe, compute, pictures)
+        return Segmenter.from_recipe(recipe, files, device=compute.device, threads=compute.threads_per_actor, engine=engine)
+
+
 def _parse_box(box: str | None, label: list[str] | None) -> Box | None:
     """Parse ``--box``.
 
@@ -174,7 +177,7 @@ def _parse_box(box: str | None, label: list[str] | None) -> Box | None:
     from pipeline.errors import ConfigError, ItemRefused
     from pipeline.manifest.boxes import parse_box
 
-    if box and label:
+    if box and options.named(label):
         raise ConfigError("--box already says where the object is; remove --box or --label")
     try:
         return None if box is None else parse_box(box)
@@ -192,28 +195,13 @@ def _parse_point(point: str | None, box: str | None, label: list[str] | None) ->
 
     if point is None:
         return None
-    if box or label:
+    if box or options.named(label):
         raise ConfigError("--point cannot be combined with --box or --label; give one of them")
     try:
         x, y = (float(part) for part in point.split(","))
     except ValueError:
         raise ConfigError(f"--point {point!r} is not two numbers; give x,y in pixels") from None
     return x, y
-
-
-def _box_at(point: tuple[float, float], mask: Mask) -> Box:
-    """Return the box around the connected part of a mask at a point.
-
-    Raises:
-        PromptError: There is none.
-    """
-    from pipeline.errors import PromptError
-    from pipeline.imaging.parts import part_at
-
-    box = part_at(mask, *point)
-    if box is None:
-        raise PromptError(f"no object was found at the point {point[0]:g},{point[1]:g}; give --box x0,y0,x1,y1 around it")
-    return box
 
 
 def _targets(

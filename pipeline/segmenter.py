@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast, overload
 
-import numpy as np
-import numpy.typing as npt
-
-from pipeline.config.job import Compute, Limits, Storage
+from pipeline.config.detector import AUTO
+from pipeline.config.job import Compute, Storage
 from pipeline.config.presets import DEFAULT_PRESET, load_preset
 from pipeline.config.recipe import Recipe
-from pipeline.config.rendition import Rendition, load_rendition, parse_colour
 from pipeline.config.sections import build
-from pipeline.errors import ConfigError, ItemError
-from pipeline.imaging.foreground import estimate_foreground
+from pipeline.errors import ConfigError, ItemError, PromptError
 from pipeline.imaging.frame import Placement, place
-from pipeline.imaging.picture import Picture, PilImage, as_pil, is_several, preview, upright_rgb
-from pipeline.imaging.renditions.plain import FORMATS, encode_plain
-from pipeline.imaging.renditions.render import Rendered, render
-from pipeline.imaging.trimap import trimap_of
-from pipeline.models.arguments import parse_boxes, parse_labels
-from pipeline.models.backgrounds import pin_backgrounds
+from pipeline.imaging.parts import part_at, without_others
+from pipeline.imaging.picture import Picture, is_several, upright_rgb
+from pipeline.models.arguments import parse_boxes, parse_labels, parse_point
 from pipeline.models.cascade import Look, Segment, join_segments, sends_on
+from pipeline.models.cutout import Cutout
 from pipeline.models.detectors.detector import Detection
 from pipeline.models.detectors.finder import Finder
 from pipeline.models.devices import choose_device_type
@@ -34,127 +26,10 @@ from pipeline.models.engines.forks import check_fork
 from pipeline.models.passes import Pass, load_pass
 from pipeline.models.resolve import check_licence, resolve
 from pipeline.models.scored import run_scored
-from pipeline.quality.score import Score
 from pipeline.storage.files import Files
-from pipeline.types import Box, Mask, Pixels
+from pipeline.types import Box, Pixels
 
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Cutout:
-    """One picture, cut out. A notebook shows it; ``print`` gives its size and quality.
-
-    >>> result.save("cup.png")             # or .webp, .tiff, .jpg
-    >>> result.image                       # PIL image, RGBA
-    >>> mask, cutout = result              # (H, W) and (H, W, 4) uint8
-
-    Its arrays have the height and width of the upright picture.
-
-    Attributes:
-        picture: The picture itself, upright and in sRGB: (H, W, 3) uint8 RGB.
-        mask: Opacity: (H, W) uint8, 0 transparent, 255 opaque.
-        score: Quality, reasons and signals.
-        recipe: The settings that made it.
-        detection: With ``label``: the box that was found, its score, and the name. None if none was looked for.
-        looks: With ``second``: what each model thought, the first model first. Empty without it.
-        agreement: Dice of the masks of two models, in [0, 1]; None if one model saw the picture.
-    """
-
-    picture: Pixels
-    mask: Mask
-    score: Score
-    recipe: Recipe
-    detection: Detection | None = None
-    looks: tuple[Look, ...] = ()
-    agreement: float | None = None
-
-    @property
-    def alpha(self) -> Mask:
-        """Another name of ``mask``."""
-        return self.mask
-
-    @cached_property
-    def cutout(self) -> npt.NDArray[np.uint8]:
-        """RGBA with straight alpha, (H, W, 4) uint8: the object's own colours, and the mask."""
-        return np.dstack([estimate_foreground(self.picture, self.mask, self.recipe.foreground), self.mask])
-
-    @cached_property
-    def image(self) -> PilImage:
-        """The cutout as a PIL image of mode RGBA, with straight alpha."""
-        return as_pil(self.cutout)
-
-    @cached_property
-    def trimap(self) -> Mask:
-        """0 background, 255 object, 128 unknown, (H, W) uint8; see ``imaging.trimap``."""
-        return trimap_of(self.mask)
-
-    @property
-    def quality(self) -> float:
-        """Quality in [0, 1], higher is better."""
-        return self.score.quality
-
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """The signals that lowered the quality most, worst first."""
-        return self.score.reasons
-
-    @property
-    def signals(self) -> dict[str, float | bool | None]:
-        """The measurements behind the quality."""
-        return self.score.signals
-
-    def png(self) -> bytes:
-        """Return the cutout as the bytes of a PNG file."""
-        return encode_plain(self.cutout[..., :3], self.mask, "png")
-
-    def save(self, path: str | os.PathLike[str], background: str | None = None) -> None:
-        """Write the cutout to a file. Missing folders are made.
-
-        Args:
-            path: Path that ends in .png, .webp, .jpg or .tiff, which chooses the format.
-            background: A colour behind the object: ``#f4f1ea``, ``white`` or ``black``. Default: transparent; for JPEG, which
-                has no transparency, white.
-
-        Raises:
-            ConfigError: The path ends otherwise, or the background is not a colour.
-            OSError: The file cannot be written.
-            TypeError: This is not a path.
-            WriteError: The picture is too large for the format: WebP up to 16,383 pixels per side, JPEG up to 65,500.
-        """
-        if not isinstance(path, str | os.PathLike):
-            raise TypeError(f"save takes a path, not a {type(path).__name__}; png() and image.save() serve open files")
-        target = Path(path)
-        form = FORMATS.get(target.suffix.lower())
-        if form is None:
-            raise ConfigError(f"{path} must end in .png, .webp, .jpg or .tiff")
-        colour = None if background is None else parse_colour(background)
-        data = encode_plain(self.cutout[..., :3], self.mask, form, colour)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-
-    def rendition(self, which: str | os.PathLike[str] | Rendition) -> list[Rendered]:
-        """Return the files of a rendition, one per size. Each has ``name``, ``data`` and ``save(path)``.
-
-        Args:
-            which: Name of a bundled rendition, path of a YAML file, or a ``Rendition``.
-
-        Raises:
-            ConfigError: There is no such rendition, or its background cannot be read.
-        """
-        chosen = which if isinstance(which, Rendition) else load_rendition(os.fspath(which))
-        pinned, backgrounds = pin_backgrounds([chosen], Files(), Limits())
-        return list(render(pinned, self.cutout[..., :3], self.mask, backgrounds, self.picture))
-
-    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
-        return iter((self.mask, self.cutout))
-
-    def __repr__(self) -> str:
-        height, width = self.mask.shape
-        why = f" ({', '.join(self.reasons)})" if self.reasons else ""
-        return f"<Cutout {width} x {height}, quality {self.quality:.2f}{why}>"
-
-    def _repr_png_(self) -> bytes:
-        """Return a preview for notebooks."""
-        return preview(self.image)
+__all__ = ["Cutout", "Segmenter"]
 
 
 class Segmenter:
@@ -257,7 +132,12 @@ class Segmenter:
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str
-        self, image: Picture, box: Sequence[float] | None = None, label: str | Sequence[str] | None = None
+        self,
+        image: Picture,
+        box: Sequence[float] | None = None,
+        label: str | Sequence[str] | None = None,
+        *,
+        point: Sequence[float] | None = None,
     ) -> Cutout: ...
     @overload
     def __call__(
@@ -266,7 +146,9 @@ class Segmenter:
         box: Sequence[Sequence[float] | None] | None = None,
         label: str | Sequence[str | Sequence[str] | None] | None = None,
     ) -> list[Cutout]: ...
-    def __call__(self, image: Picture | Sequence[Picture], box: Any = None, label: Any = None) -> Cutout | list[Cutout]:
+    def __call__(
+        self, image: Picture | Sequence[Picture], box: Any = None, label: Any = None, *, point: Any = None
+    ) -> Cutout | list[Cutout]:
         """Cut out one picture, or a list of pictures of any sizes.
 
         Args:
@@ -278,18 +160,22 @@ class Segmenter:
             label: Name of the object, such as ``potted plant``, or a list of names of which any will do. A detector looks for
                 it where there is no box; ``auto`` is the salient object. For a list of pictures, one name for all, or a list
                 with one entry per picture: a name, a list of names, or None. Default: ``recipe.detector.label``.
+            point: x, y on the object, in pixels of one upright picture, without a box and a name. Of several salient objects
+                that do not touch, only the one at the point is cut out.
 
         Returns:
             A ``Cutout``; for a list, a list of them in the same order.
 
         Raises:
             ItemError: The error of the first picture that failed. ``DecodeError``: a file is missing or damaged.
-                ``PromptError``: nothing of that name was found.
+                ``PromptError``: nothing of that name was found, or nothing at the point.
             TypeError: This is no picture. The message says what is taken.
             ConfigError: There are not as many boxes or labels as pictures; or a label is given without transformers installed.
             WeightsError: The detector's files cannot be fetched or used.
         """
         several = is_several(image)
+        if point is not None:
+            return self._at(image, parse_point(point, several=several, box=box, label=label))
         pictures = list(cast(Sequence[Picture], image)) if several else [cast(Picture, image)]
         parsed = parse_boxes(box, len(pictures) if several else None)
         default = self.recipe.detector.label if self.recipe.detector is not None else ()
@@ -303,6 +189,19 @@ class Segmenter:
             results.append(Cutout(pixels, segment.mask, segment.score, self.recipe, *facts))
         return results if several else results[0]
 
+    def _at(self, image: Any, point: tuple[float, float]) -> Cutout:
+        """Cut out the object at a point: the connected part of the salient mask that contains it.
+
+        The model sees the part's box again, in more detail. Other parts in that box become transparent.
+        """
+        pixels = upright_rgb(image)
+        first = self(pixels, label=AUTO)
+        box = part_at(first.mask, *point)
+        if box is None:
+            raise PromptError(f"no object was found at the point {point[0]:g},{point[1]:g}; give a box around it")
+        result = self(pixels, box)
+        return replace(result, mask=without_others(result.mask, first.mask, *point))
+
     def segment(
         self, images: Sequence[Pixels], boxes: Sequence[Box | None], names: Sequence[tuple[str, ...]] | None = None
     ) -> list[Segment | ItemError]:
@@ -314,9 +213,20 @@ class Segmenter:
             names: Names of the objects, which are looked for where there is no box. Default: none.
         """
         check_fork()
+        wanted = names or [()] * len(images)
+        found = self._find(images, boxes, wanted)
+        return self._cut(images, boxes, found, self._detectors(found, wanted))
+
+    def _cut(
+        self,
+        images: Sequence[Pixels],
+        boxes: Sequence[Box | None],
+        found: Sequence[Detection | ItemError | None],
+        detectors: Sequence[str | None],
+    ) -> list[Segment | ItemError]:
+        """Segment images whose objects were found. ``detectors`` are the hashes of the weights that found them."""
         results: dict[int, Segment | ItemError] = {}
         placements: dict[int, Placement] = {}
-        found = self._find(images, boxes, names or [()] * len(images))
         boxes = [one.box if isinstance(one, Detection) else box for one, box in zip(found, boxes, strict=True)]
         for number, (image, box, detection) in enumerate(zip(images, boxes, found, strict=True)):
             height, width = image.shape[:2]
@@ -327,13 +237,13 @@ class Segmenter:
                 placements[number] = place((height, width), box, self.recipe)
             except ItemError as error:
                 results[number] = error
-        numbers, scores = list(placements), self._detector_scores(found)
+        numbers, scores = list(placements), self._detector_scores(found, detectors)
         for start in range(0, len(numbers), self.batch):
             batch = numbers[start : start + self.batch]
             some = {number: placements[number] for number in batch}
             results |= run_scored(self.run_pass, self.recipe, self.resolved.calibration, images, boxes, some, scores)
         if self.second is not None:
-            results = self._with_second(self.second, images, boxes, results)
+            results = self._with_second(self.second, images, boxes, found, detectors, results)
         for number, one in enumerate(found):
             segment = results[number]
             if isinstance(one, Detection) and isinstance(segment, Segment):
@@ -353,18 +263,30 @@ class Segmenter:
                 found[number] = one
         return found
 
-    def _detector_scores(self, found: Sequence[Detection | ItemError | None]) -> list[float | None]:
-        """Return the scores of what was found, if the calibration was fitted on those of this detector; None elsewhere."""
-        calibration, detector = self.resolved.calibration, self.recipe.detector
-        if calibration is None or detector is None or calibration.detector_sha256 != detector.weights_sha256:
-            return [None] * len(found)
-        return [one.score if isinstance(one, Detection) else None for one in found]
+    def _detectors(self, found: Sequence[Detection | ItemError | None], names: Sequence[tuple[str, ...]]) -> list[str | None]:
+        """Return the hash of the weights that found each image's object; None where nothing was found."""
+        return [
+            self.finder.load(names[number])[0].weights_sha256 if isinstance(one, Detection) else None
+            for number, one in enumerate(found)
+        ]
+
+    def _detector_scores(
+        self, found: Sequence[Detection | ItemError | None], detectors: Sequence[str | None]
+    ) -> list[float | None]:
+        """Return the scores of what was found, where the calibration was fitted on those of the detector; None elsewhere."""
+        fitted = None if self.resolved.calibration is None else self.resolved.calibration.detector_sha256
+        return [
+            one.score if isinstance(one, Detection) and fitted is not None and by == fitted else None
+            for one, by in zip(found, detectors, strict=True)
+        ]
 
     def _with_second(
         self,
         second: Segmenter,
         images: Sequence[Pixels],
         boxes: Sequence[Box | None],
+        found: Sequence[Detection | ItemError | None],
+        detectors: Sequence[str | None],
         firsts: dict[int, Segment | ItemError],
     ) -> dict[int, Segment | ItemError]:
         """Let the second model see the images that the first one is unsure about, and join the results."""
@@ -372,7 +294,7 @@ class Segmenter:
         assert settings is not None, "there is a second model"
         results = {number: self._looked(one) if isinstance(one, Segment) else one for number, one in firsts.items()}
         numbers = [number for number, one in firsts.items() if sends_on(one, settings)]
-        seen = second.segment([images[number] for number in numbers], [boxes[number] for number in numbers])
+        seen = second._cut(*([of[number] for number in numbers] for of in (images, boxes, found, detectors)))  # type: ignore[arg-type]
         for number, other in zip(numbers, seen, strict=True):
             first = results[number]
             assert isinstance(first, Segment), "others are not sent on"

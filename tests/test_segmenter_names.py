@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from pipeline.config.detector import load_detector_preset
 from pipeline.config.recipe import ESTIMATOR_SHA256
 from pipeline.errors import ConfigError, PromptError
 from pipeline.models.detectors.detector import Detection
+from pipeline.models.scored import run_scored
 from pipeline.paths import EXAMPLES
 from pipeline.types import Box
 
@@ -166,3 +169,46 @@ def test_the_calibration_knows_how_sure_the_detector_was(fake_preset: str, tmp_p
     assert unsure.detection is not None
     assert cut(unsure.detection.box, detector["weights_sha256"]).quality == 0.5
     assert cut(None, "f" * 64).quality == 0.5
+
+
+def test_a_point_picks_an_object(fake_preset: str) -> None:
+    photo = np.full((120, 200, 3), 20, np.uint8)
+    photo[30:90, 20:80] = photo[40:80, 120:180] = 230
+    segmenter = Segmenter(fake_preset, device="cpu")
+    found = segmenter(photo, label="auto", point=(50, 60))
+    assert found.mask[60, 50] > 127 and not found.mask[60, 150]
+    with pytest.raises(PromptError, match="no object was found at the point 100,10"):
+        segmenter(photo, point=np.array([100, 10]))
+    for wrong in ({"box": (1, 2, 3, 4)}, {"label": "cup"}):
+        with pytest.raises(ConfigError, match="cannot be combined with a box or a label"):
+            segmenter(photo, point=(1, 2), **wrong)
+    with pytest.raises(ConfigError, match="is not two numbers"):
+        segmenter(photo, point=(1, 2, 3))
+    with pytest.raises(ConfigError, match="a point is for one picture"):
+        segmenter([photo], point=(1, 2))  # type: ignore[call-overload]
+
+
+def test_the_score_of_a_default_detector_and_that_for_a_second_model_count(
+    fake_preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A calibration that knows the detector takes its score: without a detector in the recipe, and in a second model, too."""
+    seen: list[tuple[str, list[float | None]]] = []
+
+    def noting(run_pass: Any, recipe: Any, calibration: Any, images: Any, boxes: Any, placements: Any, scores: Any) -> Any:
+        seen.append((recipe.name, list(scores)))
+        return run_scored(run_pass, recipe, None, images, boxes, placements, [None] * len(images))
+
+    monkeypatch.setattr("pipeline.segmenter.run_scored", noting)
+    cat = Image.open(EXAMPLES / "cat.jpg").convert("RGB")
+    sha256 = load_detector_preset("nanodet").detector.weights_sha256
+    for detector in (None, "nanodet"):
+        second = {"preset": fake_preset, "below": 1, "recipe": {"name": "second"}}
+        segmenter = Segmenter(fake_preset, device="cpu", second=second, detector=detector)
+        for one in (segmenter, segmenter.second):
+            assert one is not None
+            one.resolved = replace(one.resolved, calibration=SimpleNamespace(detector_sha256=sha256))  # type: ignore[arg-type]
+        found = segmenter(cat, label="cat").detection
+        assert found is not None
+        assert [scores for _, scores in seen] == [[found.score], [found.score]]
+        assert [name for name, _ in seen] == ["fake", "second"]
+        seen.clear()

@@ -10,6 +10,9 @@ import numpy as np
 from pipeline.imaging.components import MIN_COMPONENT
 from pipeline.types import Box, Mask
 
+EDGE = 0.01
+"""Width of an object's soft edge, as a share of the picture's longer side."""
+
 
 class Part(NamedTuple):
     """A connected part of a mask."""
@@ -48,6 +51,28 @@ def part_at(mask: Mask, x: float, y: float) -> Box | None:
     _, labels, found, _ = cv2.connectedComponentsWithStats((mask > 127).view(np.uint8), connectivity=8)
     label = int(labels[int(y), int(x)])
     return _box(found[label].tolist()) if label else None
+
+
+def without_others(mask: Mask, whole: Mask, x: float, y: float) -> Mask:
+    """Return the mask of one object without the other parts of ``whole``, and without their soft edges.
+
+    A pixel is cleared if it is in another part, or within ``EDGE`` of the longer side from one and nearer to it than to the
+    object's own part.
+
+    Args:
+        mask: (H, W) uint8, made from the box around the object's part.
+        whole: (H, W) uint8, the mask of all objects.
+        x: As for ``part_at``, which found a part there.
+        y: As for ``part_at``.
+    """
+    labels = cv2.connectedComponents((whole > 127).view(np.uint8), connectivity=8)[1]
+    own = labels == labels[int(y), int(x)]
+    others = (labels > 0) & ~own
+    if not others.any():
+        return mask
+    to_own, to_others = (cv2.distanceTransform((~one).view(np.uint8), cv2.DIST_L2, 5) for one in (own, others))
+    reach = max(2.0, EDGE * max(mask.shape))
+    return np.where((to_others <= reach) & (to_others < to_own), 0, mask).astype(np.uint8)
 
 
 def _box(row: list[int]) -> Box:

@@ -41,6 +41,29 @@ def _parse_box(given: Any) -> Box | None:
     return Box.parse(given)
 
 
+def parse_point(given: Any, *, several: bool, box: Any, label: Any) -> tuple[float, float]:
+    """Return a point as x, y.
+
+    Args:
+        given: As for ``Segmenter.__call__``.
+        several: Whether there is a list of pictures.
+        box: What was given as box.
+        label: What was given as label; ``auto`` asks for the salient object, as a point does.
+
+    Raises:
+        ConfigError: There is a list of pictures, a box or a name, too, or this is no point.
+    """
+    if several:
+        raise ConfigError("a point is for one picture; call the segmenter once for each picture")
+    if box is not None or parse_names(label):
+        raise ConfigError("a point cannot be combined with a box or a label; give one of them")
+    try:
+        x, y = (float(one) for one in given)
+    except (TypeError, ValueError):
+        raise ConfigError(f"point {given!r} is not two numbers; give x, y in pixels") from None
+    return x, y
+
+
 def parse_labels(given: Any, pictures: int | None, default: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """Return the names for each picture.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.imaging.parts import part_at, parts_of
+from pipeline.imaging.parts import part_at, parts_of, without_others
 from pipeline.types import Box
 
 
@@ -53,3 +53,17 @@ def test_objects_that_touch_at_a_corner_are_one_part(mask: np.ndarray) -> None:
 )
 def test_the_part_at_a_point(x: float, y: float, box: tuple[int, ...] | None, mask: np.ndarray) -> None:
     assert part_at(mask, x, y) == (None if box is None else Box(*box))
+
+
+def test_other_parts_and_their_edges_are_cleared() -> None:
+    whole = np.zeros((200, 200), np.uint8)
+    whole[20:180, 20:50] = whole[150:180, 20:180] = 255  # an L, and a square inside its box
+    whole[40:90, 110:160] = 255
+    mask = whole.copy()
+    mask[39, 110:160] = 90  # the square's soft edge
+    mask[100:120, 50:60] = 255  # what the second look adds to the L
+    cleared = without_others(mask, whole, 30, 100)
+    assert not cleared[38:92, 108:162].any()
+    mask[39:90, 110:160] = 0
+    np.testing.assert_array_equal(cleared, mask)
+    np.testing.assert_array_equal(without_others(mask, mask, 30, 100), mask)

@@ -243,6 +243,16 @@ def test_a_point_picks_one_of_two_objects(cut: Cut) -> None:
     assert not Path("none.png").exists()
 
 
+def test_a_point_leaves_out_what_is_only_in_the_box(cut: Cut) -> None:
+    photo = np.full((200, 200, 3), 20, np.uint8)
+    photo[20:180, 20:50] = photo[150:180, 20:180] = photo[40:90, 110:160] = 230  # an L, and a square inside its box
+    Image.fromarray(photo).save("two.png")
+    assert cut("two.png", "--point", "30,100", "--label", "auto", "-o", "l.png") == 0
+    alpha = np.asarray(opened("l.png"))[..., 3]
+    assert alpha[100, 30] > 127 and alpha[165, 150] > 127 and alpha[35:95, 105:165].max() < 20
+    assert cut("two.png", "--box", "100,30,170,100", "--label", "auto", "-o", "square.png") == 0
+
+
 def test_by_a_common_name_without_a_detector(cut: Cut, capsys: pytest.CaptureFixture[str]) -> None:
     assert cut("examples/cat.jpg", "--label", "Cat", "-o", "cat.png") == 0
     assert re.search(r"found 'Cat' in the box \d+,\d+,\d+,\d+ with a score of 0\.5", " ".join(capsys.readouterr().out.split()))
