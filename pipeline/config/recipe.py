@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -287,8 +288,7 @@ class Recipe(Section):
             ConfigError: A hash is not known yet, or the precision is still ``auto``.
         """
         self._check_pinned()
-        text = json.dumps(self.facts() | {"version": RECIPE_VERSION}, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return fingerprint_of(self.facts())
 
     def _check_pinned(self) -> None:
         if self.precision == "auto":
@@ -333,6 +333,12 @@ class Recipe(Section):
 
 Second.model_rebuild(_types_namespace={"Recipe": Recipe})
 Recipe.model_rebuild()
+
+
+def fingerprint_of(facts: Mapping[str, Any]) -> str:
+    """Return the fingerprint of a recipe with these ``facts``, as this version of the program makes it."""
+    text = json.dumps({**facts, "version": RECIPE_VERSION}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def nest(given: dict[str, Any], section: str) -> dict[str, Any]:

@@ -76,6 +76,20 @@ def adjust_index(output: Output, recipe: Recipe) -> int:
     return changed
 
 
+def rename_recipe(output: Output, before: str, now: str) -> None:
+    """Give the rows of one recipe the fingerprint of another one, which has the same results.
+
+    Raises:
+        StorageError: A part cannot be read or written.
+    """
+    for part in list(output.parts()):
+        rows = read_part(part, output.files, None)
+        old = pc.fill_null(pc.equal(rows["recipe"], before), False)
+        if pc.any(old).as_py():
+            at = rows.schema.get_field_index("recipe")
+            write_part(output, rows.set_column(at, rows.schema.field(at), pc.if_else(old, now, rows["recipe"])))
+
+
 def _adjusted(rows: pa.Table, recipe: Recipe) -> pa.Table:
     wanted, lacks = wanted_files(recipe), pa.array(lacking(rows, recipe))
     below = pc.less(pc.cast(rows["quality"], pa.float64()), recipe.review_below)

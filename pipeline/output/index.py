@@ -61,7 +61,7 @@ def read_index(output: Output, columns: Sequence[str] | None = None) -> Iterator
     return map_parts(lambda part: read_part(part, output.files, columns), output.parts())
 
 
-def done_ids(output: Output, recipe: str, retry: Collection[str] = ()) -> tuple[IdSet, IdSet]:
+def done_ids(output: Output, recipe: str, retry: Collection[str] = (), *, or_recipe: str | None = None) -> tuple[IdSet, IdSet]:
     """Return the ids that need no processing, and the other ids of the index.
 
     Processing is needed by rows of another recipe, and by failed items whose error code is in ``retry``.
@@ -70,16 +70,17 @@ def done_ids(output: Output, recipe: str, retry: Collection[str] = ()) -> tuple[
         output: The output.
         recipe: Fingerprint of the recipe.
         retry: Error codes whose items are processed again.
+        or_recipe: Fingerprint of a recipe with the same results, if there is one.
 
     Raises:
         StorageError: A part cannot be read, or is damaged.
     """
-    codes = pa.array(sorted(retry), pa.string())
+    codes, good = pa.array(sorted(retry), pa.string()), pa.array([recipe, or_recipe], pa.string()).drop_null()
     others: list[IdSet] = []
 
     def split(part: FileInfo) -> tuple[IdSet, IdSet]:
         rows = read_part(part, output.files, ["item_id", "recipe", *(["error_code"] if retry else [])])
-        ids, is_done = hash_ids(rows["item_id"]), pc.fill_null(pc.equal(rows["recipe"], recipe), False)
+        ids, is_done = hash_ids(rows["item_id"]), pc.is_in(rows["recipe"], good)
         if retry:
             is_done = pc.and_not(is_done, pc.is_in(rows["error_code"], codes))
         mask = is_done.to_numpy()

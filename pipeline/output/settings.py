@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.config.recipe import Recipe
+from pipeline.config.detector import eases
+from pipeline.config.recipe import Recipe, fingerprint_of
 from pipeline.config.rendition import RESERVED
 from pipeline.config.sections import Share, Stored, parse
 from pipeline.errors import FetchError, StorageError
@@ -114,6 +115,31 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
             yield f"recipe.{name} {_short(old.get(name))}, now {_short(new.get(name))}"
     if before["output_name"] != now["output_name"]:
         yield f"output.name {_short(before['output_name'])}, now {_short(now['output_name'])}"
+
+
+def eases_detector(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Return whether items that did not fail have the same results with both settings.
+
+    That is so if the only difference is a detector that lets fewer items fail (``config.detector.eases``) and takes the box of
+    the highest score: a lower threshold adds boxes of lower scores.
+
+    Args:
+        before: Settings that an output records.
+        now: Others.
+    """
+    old, new = before["recipe"], now["recipe"]
+    different = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+    if different != {"detector"} or before["output_name"] != now["output_name"]:
+        return False
+    first, second = old.get("detector"), new.get("detector")
+    if not isinstance(first, dict) or not isinstance(second, dict) or first.keys() != second.keys():
+        return False
+    try:
+        eased = eases(first, second, [name for name in second if first[name] != second[name]])
+        made_by_this_version = fingerprint_of(old) == before["fingerprint"]
+    except (TypeError, ValueError):  # recipe.json was changed by hand
+        return False
+    return eased and second["many"] == "best" and made_by_this_version
 
 
 def _short(value: Any) -> str:

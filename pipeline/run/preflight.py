@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config.job import Job
+from pipeline.config.job import Job, RunOptions
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, ItemRefused
 from pipeline.log import waiting_for
@@ -25,7 +25,7 @@ from pipeline.models.resolve import ResolvedRecipe, check_licence, resolve
 from pipeline.output.identity import check_identity
 from pipeline.output.index import done_ids, ids_of_run, read_index
 from pipeline.output.output import Output, find_outputs
-from pipeline.output.settings import differences, folders_in_the_way, read_settings, settings_of
+from pipeline.output.settings import differences, eases_detector, folders_in_the_way, read_settings, settings_of
 from pipeline.storage.allowlist import display_uri, suggest_allow_root
 from pipeline.storage.files import Files
 from pipeline.storage.uris import check_utf8
@@ -57,6 +57,8 @@ class Plan:
     """True if some items to do have a row, so that their objects are replaced."""
     deadline: float | None = None
     """Seconds since 1970 from which no more items are started; None for none."""
+    same_results: str | None = None
+    """Fingerprint of the recorded recipe, if its items need no work although it differs; see ``eases_detector``."""
     only: Kind | None = None
     """The items that ``todo`` counts; None for all."""
 
@@ -104,7 +106,7 @@ def make_plan(
     job = job.with_recipe(resolved.recipe)
     output = Output.at(root, files)
     settings = settings_of(resolved.recipe, job.output.name)
-    recorded = check_settings(output, resolved.recipe, settings, replace=job.run.replace)
+    recorded = check_settings(output, resolved.recipe, settings, replace=job.run.replace, retry=job.run.retry)
     with waiting_for("reading the manifest", at_once=False) as waiting:
         scanned = scan(manifest, files, waiting)
     _check_roots(job, manifest, scanned)
@@ -128,6 +130,7 @@ def make_plan(
         scanned.rows,
         resolved,
         settings,
+        same_results=same_results(recorded, settings, job.run),
     )
 
 
@@ -150,8 +153,19 @@ def check_model(plan: Plan, *, headers_only: bool = False) -> None:
     plan.resolved.check(plan.job.compute.engine, headers_only=headers_only)
 
 
-def check_settings(output: Output, recipe: Recipe, settings: dict[str, Any], *, replace: bool) -> dict[str, Any] | None:
+def same_results(recorded: dict[str, Any] | None, settings: dict[str, Any], options: RunOptions) -> str | None:
+    """Return the recorded fingerprint if it differs, and a run with ``--retry prompt`` leaves all but failed items alone."""
+    if recorded is None or options.replace or "prompt" not in options.retry or not eases_detector(recorded, settings):
+        return None
+    return str(recorded["fingerprint"])
+
+
+def check_settings(
+    output: Output, recipe: Recipe, settings: dict[str, Any], *, replace: bool, retry: Collection[str] = ()
+) -> dict[str, Any] | None:
     """Check that an output can take a run with these settings, and return the settings that it records.
+
+    With ``--retry prompt``, the detector's threshold may be lower than before.
 
     Raises:
         ConfigError: Its items have other settings, or its folders were not written by a run.
@@ -167,9 +181,13 @@ def check_settings(output: Output, recipe: Recipe, settings: dict[str, Any], *, 
         return None
     different = list(differences(recorded, settings))
     if different and not replace:
+        eased = eases_detector(recorded, settings)
+        if eased and "prompt" in retry:
+            return recorded
+        hint = ", or --retry prompt to process only those in which nothing was found" if eased else ""
         raise ConfigError(
             f"the items in {output.folder} have other settings: {'; '.join(different)}. Use another output, or add --replace "
-            "to process the items again"
+            f"to process the items again{hint}"
         )
     return recorded
 
@@ -251,7 +269,7 @@ def without_done(plan: Plan, retry: Collection[str] = (), changed: IdSet | None 
     Raises:
         StorageError: The index cannot be read.
     """
-    done, stale = done_ids(plan.output, plan.settings["fingerprint"], retry)
+    done, stale = done_ids(plan.output, plan.settings["fingerprint"], retry, or_recipe=plan.same_results)
     if changed is not None:
         done = done[~contains(changed, done)]
     replaces = bool(contains(plan.ids, stale).any()) or (changed is not None and len(changed) > 0)

@@ -6,13 +6,13 @@ from pipeline.config.recipe import DERIVED
 from pipeline.log import log
 from pipeline.manifest.id_set import IdSet, duplicate_ids
 from pipeline.output.compaction import compact
-from pipeline.output.derived import adjust_index
+from pipeline.output.derived import adjust_index, rename_recipe
 from pipeline.output.kept_masks import forget_done
 from pipeline.output.output import Output
 from pipeline.output.overwrites import check_overwrites
 from pipeline.output.reconcile import reconcile
 from pipeline.output.settings import read_settings, write_settings
-from pipeline.run.preflight import Plan, check_settings
+from pipeline.run.preflight import Plan, check_settings, same_results
 
 
 def is_settled(plan: Plan) -> bool:
@@ -47,10 +47,13 @@ def prepare_output(plan: Plan) -> None:
         StorageError: The output cannot be read or written.
     """
     output, recipe, settings = plan.output, plan.job.recipe, dict(plan.settings)
-    recorded = check_settings(output, recipe, settings, replace=plan.job.run.replace)
+    options = plan.job.run
+    recorded = check_settings(output, recipe, settings, replace=options.replace, retry=options.retry)
     complete = True
     if recorded is not None:
         tidy_index(output, plan.done)
+        if (before := same_results(recorded, settings, options)) is not None:
+            rename_recipe(output, before, settings["fingerprint"])  # before the record: an interruption is repeated
         settings["folders"] = sorted({*recorded["folders"], *settings["folders"]})
         same = all(recorded[name] == settings[name] for name in DERIVED)
         complete = same and recorded["complete"]

@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import run
+from pipeline.errors import ConfigError
 from pipeline.output.output import find_outputs
+from pipeline.paths import EXAMPLES
 from pipeline.storage.files import Files
 
 IMPOSSIBLE = 0.99999
@@ -163,3 +165,31 @@ def test_numbers_are_no_names_and_another_column_may_have_them(
     run(manifest, tmp_path / "none", preset=fake_preset, label="cup", settings=settings | {"columns.label": ""})
     assert [row["prompt"] for row in index(tmp_path / "none").values()] == [["cup"]]
     assert not [one for one in logged if one.levelno >= logging.WARNING]
+
+
+def test_a_lower_threshold_does_only_the_items_again_in_which_nothing_was_found(tmp_path: Path, fake_preset: str) -> None:
+    cat = str(EXAMPLES / "cat.jpg")
+    rows = [{"item_id": name, "image_uri": cat, "label": name} for name in ("cat", "dog", "zebra")]
+    manifest = write(tmp_path / "manifest.csv", rows)
+
+    def go(threshold: float, retry: str = "", **detector: Any) -> Any:
+        chosen = {"preset": "nanodet", "threshold": threshold} | detector
+        settings = {"recipe.detector": chosen, "budget.allowed_failed": 9, "storage.allow_roots": [str(EXAMPLES)]}
+        record = run(manifest, tmp_path / "out", preset=fake_preset, settings=settings, retry=retry)
+        return record, index(tmp_path / "out")
+
+    first, before = go(0.5)
+    assert (first.ok + first.review, first.failed) == (1, 2)
+    with pytest.raises(ConfigError, match=r"recipe\.detector .*, or --retry prompt to process only those"):
+        go(0.35)
+    again, after = go(0.35, "prompt")
+    assert (again.done_before, again.ok + again.review, again.failed) == (1, 1, 1)
+    assert after["cat"] == before["cat"] | {"recipe": after["dog"]["recipe"]} != before["cat"]
+    assert after["dog"]["detected_label"] == "dog" and after["zebra"]["error_code"] == "prompt"
+    nothing, same = go(0.35)
+    assert (nothing.done_before, nothing.ok + nothing.review) == (3, 0) and same == after
+    salient, last = go(0.35, "prompt", missing="salient")
+    assert (salient.done_before, salient.failed) == (2, 0) and last["zebra"]["status"] != "failed"
+    for threshold, changes in ((0.5, {"missing": "salient"}), (0.35, {}), (0.2, {"missing": "salient", "many": "union"})):
+        with pytest.raises(ConfigError, match=r"have other settings: recipe\.detector .*process the items again$"):
+            go(threshold, "prompt", **changes)

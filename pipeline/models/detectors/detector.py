@@ -81,8 +81,8 @@ def not_found(names: Sequence[str], settings: Detector) -> PromptError:
     """Return the error of an item in which nothing was found."""
     listed = ", ".join(repr(name) for name in names[:5]) + (", …" if len(names) > 5 else "")
     return PromptError(
-        f"no {listed} was found with a score above {settings.threshold:g}; try another name (a run: --changed), lower "
-        "recipe.detector.threshold (a run: --replace; matteline detect: --retry prompt), or give a box"
+        f"no {listed} was found with a score above {settings.threshold:g}; try another name, lower "
+        "recipe.detector.threshold, or give a box; a run needs --retry prompt then"
     )
 
 
