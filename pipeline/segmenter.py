@@ -12,9 +12,9 @@ from pipeline.config.job import Compute, Storage
 from pipeline.config.presets import DEFAULT_PRESET, load_preset
 from pipeline.config.recipe import Recipe
 from pipeline.config.sections import build
-from pipeline.errors import ConfigError, ItemError, PromptError
+from pipeline.errors import ConfigError, ItemError
 from pipeline.imaging.frame import Placement, place
-from pipeline.imaging.parts import part_at, without_others
+from pipeline.imaging.parts import box_at, without_others
 from pipeline.imaging.picture import Picture, is_several, upright_rgb
 from pipeline.models.arguments import parse_boxes, parse_labels, parse_point
 from pipeline.models.cascade import Look, Segment, join_segments, sends_on
@@ -196,10 +196,7 @@ class Segmenter:
         """
         pixels = upright_rgb(image)
         first = self(pixels, label=AUTO)
-        box = part_at(first.mask, *point)
-        if box is None:
-            raise PromptError(f"no object was found at the point {point[0]:g},{point[1]:g}; give a box around it")
-        result = self(pixels, box)
+        result = self(pixels, box_at(first.mask, *point))
         return replace(result, mask=without_others(result.mask, first.mask, *point))
 
     def segment(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from pipeline.errors import PromptError
 from pipeline.imaging.components import MIN_COMPONENT
 from pipeline.types import Box, Mask
 
@@ -51,6 +52,18 @@ def part_at(mask: Mask, x: float, y: float) -> Box | None:
     _, labels, found, _ = cv2.connectedComponentsWithStats((mask > 127).view(np.uint8), connectivity=8)
     label = int(labels[int(y), int(x)])
     return _box(found[label].tolist()) if label else None
+
+
+def box_at(mask: Mask, x: float, y: float) -> Box:
+    """Return what ``part_at`` returns.
+
+    Raises:
+        PromptError: There is no part at the point.
+    """
+    box = part_at(mask, x, y)
+    if box is None:
+        raise PromptError(f"no object was found at the point {x:g},{y:g}; give a box around it")
+    return box
 
 
 def without_others(mask: Mask, whole: Mask, x: float, y: float) -> Mask:

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config.job import Job, RunOptions
+from pipeline.config.job import Job
 from pipeline.config.recipe import Recipe
+from pipeline.config.run_options import RunOptions
 from pipeline.errors import ConfigError, ItemRefused
 from pipeline.log import waiting_for
 from pipeline.manifest.id_set import IdSet, contains, hash_ids

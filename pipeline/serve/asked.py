@@ -16,7 +16,7 @@ from pipeline.types import Box
 
 Output = Literal["cutout", "mask", "json"]
 
-NAMES = ("preset", "box", "label", "output", "rendition", "format", "background")
+NAMES = ("preset", "box", "label", "point", "output", "rendition", "format", "background")
 """Names of the options, in the query or in a form."""
 
 
@@ -28,6 +28,7 @@ class Asked:
         preset: A configured preset.
         box: Box around the object, in pixels of the upright picture.
         names: Names of the object, which a detector looks for; None: what the preset's detector looks for by default, if any.
+        point: A point on the object, x and y in pixels of the upright picture; without a box and names.
         output: ``cutout``: a picture. ``mask``: an 8-bit PNG. ``json``: both, with quality and signals.
         rendition: Takes the place of the cutout.
         form: Format of the cutout.
@@ -37,6 +38,7 @@ class Asked:
     preset: str
     box: Box | None = None
     names: tuple[str, ...] | None = None
+    point: tuple[float, float] | None = None
     output: Output = "cutout"
     rendition: Rendition | None = None
     form: Format = "png"
@@ -72,10 +74,13 @@ def parse_asked(given: Mapping[str, str], presets: tuple[str, ...], renditions: 
     names = _names(options["label"]) if "label" in options else None
     if "box" in options and names:
         raise _refused("a box says already where the object is; leave box or label out")
+    if "point" in options and ("box" in options or names):
+        raise _refused("a point says already where the object is; leave point, box or label out")
     return Asked(
         preset=_one_of("preset", options.get("preset", presets[0]), presets),
         box=parse_box(options["box"]) if "box" in options else None,
         names=names,
+        point=_point(options["point"]) if "point" in options else None,
         output=cast(Output, output),
         rendition=None if rendition is None else renditions[rendition],
         form=form,
@@ -97,6 +102,14 @@ def parse_box(text: str) -> Box:
     if not isinstance(values, list) or len(values) != 4 or any(isinstance(value, bool | list | dict) for value in values):
         raise ItemRefused(f"box {text[:60]!r} is not four numbers; give x0,y0,x1,y1 in pixels")
     return Box.parse(values)
+
+
+def _point(text: str) -> tuple[float, float]:
+    try:
+        x, y = map(float, text.split(","))
+    except ValueError:
+        raise _refused(f"point {text[:40]!r} is not two numbers; give x,y in pixels") from None
+    return x, y
 
 
 def _names(text: str) -> tuple[str, ...] | None:

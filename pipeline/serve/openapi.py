@@ -18,6 +18,7 @@ ABOUT = {
     "box": "Box around the object: x0,y0,x1,y1 in pixels of the upright picture.",
     "label": "Name of the object, such as potted plant; several, separated by semicolons: any of them. "
     "For presets with labels in /v1/presets.",
+    "point": "A point on the object: x,y in pixels. Of several salient objects that do not touch, only this one is cut out.",
     "output": "cutout: a picture. mask: an 8-bit PNG, 255 is opaque. json: both as base64, with quality and signals.",
     "rendition": "A rendition of /v1/renditions in place of the cutout.",
     "format": "Format of the cutout. JPEG has no transparency and gets white, or the background.",

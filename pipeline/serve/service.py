@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 from starlette.responses import Response
@@ -18,7 +19,9 @@ from pipeline.config.job import Compute, Limits
 from pipeline.config.presets import Preset
 from pipeline.config.rendition import Rendition
 from pipeline.imaging.decode import decode
+from pipeline.imaging.parts import box_at, without_others
 from pipeline.models.backgrounds import Backgrounds
+from pipeline.models.cascade import Segment
 from pipeline.segmenter import Cutout, Segmenter
 from pipeline.serve.answers import encode_answer
 from pipeline.serve.asked import Asked
@@ -28,6 +31,7 @@ from pipeline.serve.metrics import Metrics
 from pipeline.serve.refusals import RequestRefused, no_detector
 from pipeline.serve.settings import Serving
 from pipeline.storage.files import Files
+from pipeline.types import Mask, Pixels
 
 T = TypeVar("T")
 
@@ -46,6 +50,14 @@ def _names(asked: Asked, detector: Detector | None) -> tuple[str, ...]:
     if asked.names is None and detector is not None:
         return detector.label
     return asked.names or ()
+
+
+async def _result(waiting: asyncio.Future[Segment]) -> Segment:
+    """Wait for a picture's mask. A request that ends takes its picture out of the queue."""
+    try:
+        return await waiting
+    finally:
+        waiting.cancel()
 
 
 class Service:
@@ -203,17 +215,17 @@ class Service:
         if asked.preset not in self.batchers:  # loading has failed
             raise RequestRefused(503, "not_ready", "the service is ending")
         batcher, began = self.batchers[asked.preset], time.monotonic()
-        names = _names(asked, batcher.segmenter.recipe.detector)
+        names = () if asked.point is not None else _names(asked, batcher.segmenter.recipe.detector)
         with batcher.expecting():
             pixels = await self.in_thread(decode, data, self.limits)
             waiting = batcher.put(pixels, asked.box, names)
         decoded = time.monotonic()
-        try:
-            segment = await waiting
-        finally:
-            waiting.cancel()
+        segment = await _result(waiting)
+        if asked.point is not None:
+            segment = await self._at(batcher, pixels, segment.mask, asked.point)
         segmented = time.monotonic()
-        result = Cutout(pixels, segment.mask, segment.score, batcher.segmenter.recipe, segment.detection)
+        facts = segment.detection, segment.looks, segment.agreement
+        result = Cutout(pixels, segment.mask, segment.score, batcher.segmenter.recipe, *facts)
         response = await self.in_thread(encode_answer, result, asked, self.backgrounds)
         encoded = time.monotonic()
         stages = {"decode": decoded - began, "wait": segmented - decoded, "encode": encoded - segmented}
@@ -225,6 +237,16 @@ class Service:
         self._answered_at = encoded
         response.headers["Server-Timing"] = ", ".join(f"{name};dur={1000 * took:.1f}" for name, took in stages.items())
         return response
+
+    async def _at(self, batcher: Batcher, pixels: Pixels, whole: Mask, point: tuple[float, float]) -> Segment:
+        """Return the object at a point, as ``Segmenter`` does; ``whole`` is the mask of all salient objects.
+
+        Raises:
+            PromptError: There is none.
+        """
+        box = await self.in_thread(box_at, whole, *point)
+        segment = await _result(batcher.put(pixels, box))
+        return replace(segment, mask=await self.in_thread(without_others, segment.mask, whole, *point))
 
     async def in_thread(self, step: Callable[..., T], *arguments: object) -> T:
         """Run a step on one of the threads for pictures."""

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline import Segmenter
 from pipeline.serve.jobs.offer import Offer
 from pipeline.serve.refusals import RequestRefused
 
@@ -25,7 +26,9 @@ def setting(tiny_detectors: dict[str, Path]) -> str:
 
 @pytest.fixture(scope="module")
 def by_name(start_service: Callable[..., Any], fake_preset: str, setting: str) -> Any:
-    return start_service("--preset", fake_preset, "--set", f"recipe.detector={setting}")
+    """The second model is the first one again, so that masks are those of one model."""
+    second = json.dumps({"preset": fake_preset, "below": 1})
+    return start_service("--preset", fake_preset, "--set", f"recipe.detector={setting}", "--set", f"recipe.second={second}")
 
 
 def png(*size: int) -> bytes:
@@ -52,7 +55,22 @@ def test_the_named_object_is_cut_out(by_name: Any, make_form: Any) -> None:
     assert found["label"] in {"кружка", "potted plant"} and len(found["box"]) == 4
     assert by_name.post("/v1/cutout?label=auto&output=json", NOISE).json["found"] is None
     boxed = by_name.post("/v1/cutout?label=auto&box=1,1,50,50&output=json", NOISE).json
-    assert (boxed["found"], boxed["models"], boxed["agreement"]) == (None, None, None)
+    assert boxed["found"] is None and boxed["agreement"] == 1
+    assert [(look["model"], look["used"]) for look in boxed["models"]] == [("fake", False), ("fake", True)]
+
+
+def test_the_object_at_a_point_is_cut_out(by_name: Any, fake_preset: str) -> None:
+    photo = np.full((120, 200, 3), 20, np.uint8)
+    photo[30:90, 20:80] = photo[40:80, 120:180] = 230
+    sink = io.BytesIO()
+    Image.fromarray(photo).save(sink, "PNG")
+    answer = by_name.post("/v1/cutout?point=50,60&label=auto&output=mask", sink.getvalue())
+    assert answer.status == 200
+    mask = np.asarray(Image.open(io.BytesIO(answer.body)))
+    np.testing.assert_array_equal(mask, Segmenter(fake_preset, device="cpu")(photo, point=(50, 60)).mask)
+    for query, code in (("point=100,10", "prompt"), ("point=1", "request"), ("point=1,2&box=1,1,9,9", "request")):
+        refused = by_name.post(f"/v1/cutout?{query}", sink.getvalue())
+        assert refused.json["code"] == code and "point" in refused.json["message"]
 
 
 def test_labels_that_cannot_be_used(by_name: Any, service: Any, picture: bytes) -> None:
