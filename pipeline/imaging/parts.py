@@ -11,7 +11,7 @@ from pipeline.errors import PromptError
 from pipeline.imaging.components import MIN_COMPONENT
 from pipeline.types import Box, Mask
 
-EDGE = 0.01
+EDGE = 0.03
 """Width of an object's soft edge, as a share of the picture's longer side."""
 
 
