@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from pipeline.errors import WriteError
 from pipeline.video.colour import to_rgba
-from pipeline.video.reader import decoder_of
+from pipeline.video.container import codec_name, decoder_of
+from pipeline.video.sound import Track
 from pipeline.video.writer import Written
 
 ALPHA_TOLERANCE = 2.0
@@ -19,9 +21,15 @@ ALPHA_TOLERANCE = 2.0
 
 WEBM_TICK_S = 0.001
 
+ISO_639 = re.compile("[a-z]{3}")
+"""Languages that every container keeps."""
+
+UNKNOWN = "und"
+"""The language of a track that names none."""
+
 
 def check_written(path: Path, written: Written, beat: Callable[[], None] = lambda: None) -> None:
-    """Compare the frames, their sizes and times, the alpha and the number of sound tracks.
+    """Compare the frames, their sizes and times, the alpha and the sound tracks.
 
     Args:
         path: The file.
@@ -34,8 +42,7 @@ def check_written(path: Path, written: Written, beat: Callable[[], None] = lambd
     try:
         with av.open(f"file:{path}") as container:
             stream: Any = container.streams.video[0]
-            if (tracks := len(container.streams.audio)) != written.tracks:
-                raise WriteError(f"the written video has {tracks} sound tracks instead of {written.tracks}")
+            _compare_tracks(container.streams.audio, written.tracks)
             decoder, count = decoder_of(stream), 0
             tolerance_s = max(float(stream.time_base), WEBM_TICK_S) * 0.51
             for packet in container.demux(stream):
@@ -48,6 +55,17 @@ def check_written(path: Path, written: Written, beat: Callable[[], None] = lambd
         raise WriteError(f"the written video can't be read back: {error}") from error
     if count != len(written.seconds):
         raise WriteError(f"the written video has {count} frames instead of {len(written.seconds)}")
+
+
+def _compare_tracks(streams: Sequence[Any], wanted: Sequence[Track]) -> None:
+    if len(streams) != len(wanted):
+        raise WriteError(f"the written video has {len(streams)} sound tracks instead of {len(wanted)}")
+    for number, (stream, track) in enumerate(zip(streams, wanted, strict=True)):
+        if (codec := codec_name(stream.codec_context)) != track.codec:
+            raise WriteError(f"sound track {number} of the written video is {codec} instead of {track.codec}")
+        language = stream.metadata.get("language", UNKNOWN)
+        if ISO_639.fullmatch(track.language) and language != track.language:
+            raise WriteError(f"sound track {number} of the written video is in {language!r} instead of {track.language!r}")
 
 
 def _compare(frame: av.VideoFrame, seconds: float, written: Written, number: int, tolerance_s: float) -> None:

@@ -29,7 +29,7 @@ class Form:
         options: Options of the encoder.
         even: Whether width and height must be even.
         square: Whether pixels must be square (PyAV can't give WebM another shape).
-        copied: Sound codecs whose packets are copied.
+        copied: Sound codecs whose packets are copied, by FFmpeg's canonical names.
         sound: Encoder of other sound.
         muxer: Options of the muxer.
     """
@@ -66,7 +66,7 @@ MOV = Form(
 )
 MP4 = Form(
     *("mp4", ".mp4", "mp4", "libx264", "", "yuv420p", H264, True),
-    copied=frozenset({"aac", "mp3", "alac", "ac3", "eac3"}),
+    copied=frozenset({"aac", "mp3", "alac", "ac3", "eac3", "opus", "flac"}),
     muxer={"movflags": "+faststart"},
 )
 PNG = Form("png", "", "", "png", "rgba", "rgb24")

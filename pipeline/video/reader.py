@@ -1,13 +1,12 @@
 """Read a video's frames in order: upright, 8-bit sRGB, with their timestamps.
 
 Files come from strangers: FFmpeg gets an open file and no name, so that it can't open another one, and may only use the
-demuxers of ``FORMATS``. Counts and durations of headers are never relied on.
+demuxers of ``container.FORMATS``. Counts and durations of headers are never relied on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, BinaryIO, NamedTuple
@@ -15,7 +14,6 @@ from typing import Any, BinaryIO, NamedTuple
 import av
 import numpy as np
 from av.filter import Graph
-from av.stream import Disposition
 
 from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
@@ -23,12 +21,7 @@ from pipeline.imaging.animation import animation_frames
 from pipeline.imaging.sniff import describe, sniff
 from pipeline.types import Pixels, Size
 from pipeline.video.colour import check_colours, to_rgb
-
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm"
-"""Demuxers of FFmpeg that may be used."""
-
-ALPHA_DECODERS = {"vp9": "libvpx-vp9", "vp8": "libvpx"}
-"""Decoders that keep the alpha of WebM. FFmpeg's own drop it."""
+from pipeline.video.container import codec_name, decoder_of, make_deinterlacer, open_container, passed, video_stream
 
 MISSING_S = 1.0
 """Seconds of a video that may be missing behind the last packet, by its header, before it counts as cut off."""
@@ -57,8 +50,8 @@ class Facts:
         rate: Frames per second, about.
         aspect: Width of a pixel divided by its height, upright.
         frames: Number of frames by the header, 0 if it says none. May be wrong.
-        codec: FFmpeg's name of the video codec.
-        sound: FFmpeg's names of the codecs of the sound tracks.
+        codec: FFmpeg's canonical name of the video codec, such as ``av1``, not ``libdav1d``.
+        sound: Canonical names of the codecs of the sound tracks.
         first_pts: Time of the first frame.
     """
 
@@ -194,8 +187,8 @@ class VideoReader:
             stream.average_rate or stream.guessed_rate or USUAL_RATE,
             1 / aspect if turned and aspect else aspect or Fraction(1),
             stream.frames,
-            stream.codec_context.name,
-            tuple(one.codec_context.name if one.codec_context else "unknown" for one in self._container.streams.audio),
+            codec_name(stream.codec_context),
+            tuple(codec_name(one.codec_context) for one in self._container.streams.audio),
             first.pts,
         )
 
@@ -251,12 +244,12 @@ class VideoReader:
                     raise DecodeError(f"this video is damaged or cut off at {end:.2f} s")
                 for raw in decoder.decode(packet if packet.size else None):
                     if raw.interlaced_frame and deinterlacer is None:
-                        deinterlacer = _make_deinterlacer(stream, raw)
-                    for frame in [raw] if deinterlacer is None else _passed(deinterlacer, raw):
+                        deinterlacer = make_deinterlacer(stream, raw)
+                    for frame in [raw] if deinterlacer is None else passed(deinterlacer, raw):
                         made = self._made(frame, stream.time_base, expected)
                         expected = made.pts + (made.duration or step)
                         yield made
-            for frame in [] if deinterlacer is None else _passed(deinterlacer, None):
+            for frame in [] if deinterlacer is None else passed(deinterlacer, None):
                 yield self._made(frame, stream.time_base, expected)
         except av.error.FFmpegError as error:
             raise DecodeError(f"this video is damaged at about {end:.2f} s") from error
@@ -288,53 +281,3 @@ class VideoReader:
         for pixels, duration_ms in animation_frames(data, self.limits):
             yield Frame(pixels, now, duration_ms)
             now += duration_ms
-
-
-def open_container(file: BinaryIO) -> Any:
-    """Open a demuxer on a file of a stranger.
-
-    Raises:
-        FFmpegError: FFmpeg knows no video in it.
-    """
-    return av.open(file, "r", metadata_errors="replace", options={"format_whitelist": FORMATS})
-
-
-def video_stream(container: Any) -> Any:
-    """Return the first video stream, None without one. Covers and chapter pictures, which may come before it, are none."""
-    moving = (one for one in container.streams.video if not one.disposition & Disposition.attached_pic)
-    return next(moving, None)
-
-
-def decoder_of(stream: Any) -> Any:
-    """Return the decoder of a stream: of WebM with alpha, the one that keeps it.
-
-    Raises:
-        DecodeError: Its codec is unknown.
-    """
-    context = stream.codec_context
-    if context is None:
-        raise DecodeError("the codec of this video is unknown")
-    other = ALPHA_DECODERS.get(context.name) if stream.metadata.get("alpha_mode") == "1" else None
-    if other is None:
-        if not context.is_open:
-            context.thread_type = "AUTO"
-        return context
-    return av.CodecContext.create(other, "r")
-
-
-def _make_deinterlacer(stream: Any, frame: Any) -> Graph:
-    """Return a filter that makes progressive frames, one per frame, at the same times."""
-    graph = Graph()
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=stream.time_base, name="in"
-    )
-    graph.link_nodes(source, graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")).configure()
-    return graph
-
-
-def _passed(graph: Graph, frame: Any) -> Iterator[Any]:
-    """Put a frame (None: the end) through a filter, and yield what comes out."""
-    graph.vpush(frame)
-    with suppress(av.error.BlockingIOError, av.error.EOFError):
-        while True:
-            yield graph.vpull()

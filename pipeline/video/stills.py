@@ -12,7 +12,8 @@ from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
 from pipeline.types import Pixels
 from pipeline.video.colour import to_rgba
-from pipeline.video.reader import VideoReader, decoder_of, open_container
+from pipeline.video.container import decoder_of, open_container
+from pipeline.video.reader import VideoReader
 
 EARLY_S = 0.0005
 """Seconds by which a frame may be early: WebM counts in milliseconds."""

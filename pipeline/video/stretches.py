@@ -15,8 +15,9 @@ import av
 
 from pipeline.config.job import Limits
 from pipeline.segmenter import Segmenter
+from pipeline.video.container import open_container, video_stream
 from pipeline.video.masked import segmented
-from pipeline.video.reader import VideoReader, open_container, video_stream
+from pipeline.video.reader import VideoReader
 from pipeline.video.segments import SegmentStore, frames_per_segment
 from pipeline.video.span import Span, frames_in
 

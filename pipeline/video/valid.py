@@ -11,7 +11,7 @@ from pipeline.errors import ItemError
 from pipeline.storage.files import Files
 from pipeline.types import Size
 from pipeline.video.archive import archive_error
-from pipeline.video.reader import decoder_of, open_container
+from pipeline.video.container import decoder_of, open_container
 from pipeline.video.source import Source
 
 

@@ -18,7 +18,7 @@ from pipeline.types import Size
 from pipeline.video.colour import BT709, LIMITED, from_pixels
 from pipeline.video.forms import Form
 from pipeline.video.reader import Facts
-from pipeline.video.sound import Sound
+from pipeline.video.sound import Sound, Track
 from pipeline.video.span import ALL, Span
 
 CLOCK = Fraction(1, 90_000)
@@ -27,12 +27,12 @@ CLOCK = Fraction(1, 90_000)
 
 @dataclass
 class Written:
-    """Times in seconds and mean of alpha (0 to 255) per written frame, to compare with what is read back."""
+    """What is compared with what is read back: times in seconds and mean of alpha (0 to 255) per frame, the sound tracks."""
 
     size: Size
     seconds: list[float] = field(default_factory=list)
     alpha: list[float] | None = None
-    tracks: int = 0
+    tracks: tuple[Track, ...] = ()
 
 
 class VideoWriter:
@@ -69,7 +69,7 @@ class VideoWriter:
             if sound is not None:
                 self._sound = Sound(sound, self._container, form, span)
                 self.notes += self._sound.notes
-                self.written.tracks = len(self._container.streams.audio)
+                self.written.tracks = tuple(self._sound.written)
         except BaseException:
             self.close()
             raise

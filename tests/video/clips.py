@@ -50,11 +50,19 @@ def write_clip(
     interlaced: bool = False,
     aspect: Fraction | None = None,
     cover: bytes = b"",
+    layout: str = "stereo",
+    sample_rate: int = 48_000,
+    languages: Sequence[str] = (),
+    muxer: dict[str, str] | None = None,
 ) -> Path:
-    """Write a clip. ``rotation``: degrees counter-clockwise that a player turns the frames. ``cover``: a PNG file."""
+    """Write a clip. ``rotation``: degrees counter-clockwise that a player turns the frames. ``cover``: a PNG file.
+
+    ``layout``, ``sample_rate`` and ``languages`` are those of the sound tracks; each track has its language as title, too,
+    and the second language is the default.
+    """
     times = [40 * number for number in range(len(pictures))] if times_ms is None else times_ms
     height, width = pictures[0].shape[:2]
-    with av.open(str(path), "w", format=container) as output:
+    with av.open(str(path), "w", format=container, options=muxer or {}) as output:
         stream = output.add_stream(
             encoder, rate=25, options=options or {"crf": "12"} if encoder == "libx264" else options or {}
         )
@@ -68,7 +76,10 @@ def write_clip(
             context.sample_aspect_ratio = aspect
         if rotation:
             stream.set_display_rotation(rotation)
-        tracks = [_add_sound(output, codec) for codec in sound]
+        tracks = [_add_sound(output, codec, layout, sample_rate) for codec in sound]
+        for track, language in zip(tracks, languages, strict=False):
+            track.metadata["language"], track.metadata["title"] = language, f"in {language}"
+            track.disposition = int(language == languages[1])
         if cover:
             _add_cover(output, cover)
         matrix = Colorspace.ITU709 if context.colorspace == 1 else Colorspace.ITU601
@@ -90,9 +101,9 @@ def write_clip(
     return path
 
 
-def _add_sound(output: Any, codec: str) -> Any:
-    track = output.add_stream(codec, rate=48_000)
-    track.codec_context.layout = "stereo"
+def _add_sound(output: Any, codec: str, layout: str, sample_rate: int) -> Any:
+    track = output.add_stream(codec, rate=sample_rate)
+    track.codec_context.layout = layout
     return track
 
 
@@ -106,10 +117,12 @@ def _add_cover(output: Any, png: bytes) -> None:
 
 
 def _sing(output: Any, track: Any, hertz: float, seconds: float) -> None:
-    wave = np.sin(np.arange(int(seconds * 48_000)) * 2 * np.pi * hertz / 48_000).astype(np.float32) * 0.5
+    context = track.codec_context
+    rate, channels = context.sample_rate, context.layout.nb_channels
+    wave = np.sin(np.arange(int(seconds * rate)) * 2 * np.pi * hertz / rate).astype(np.float32) * 0.5
     for start in range(0, len(wave), 960):
-        part = wave[start : start + 960]
-        frame = av.AudioFrame.from_ndarray(np.stack([part, part]), format="fltp", layout="stereo")
-        frame.sample_rate, frame.pts, frame.time_base = 48_000, start, Fraction(1, 48_000)
+        part = np.repeat(wave[start : start + 960], channels)[None]
+        frame = av.AudioFrame.from_ndarray(part, format="flt", layout=context.layout.name)
+        frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
         output.mux(track.encode(frame))
     output.mux(track.encode(None))

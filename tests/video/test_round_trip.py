@@ -19,9 +19,11 @@ from pipeline.config.job import Limits
 from pipeline.errors import WriteError
 from pipeline.video.check import check_written
 from pipeline.video.colour import to_rgba
+from pipeline.video.container import decoder_of
 from pipeline.video.draw import Draw
 from pipeline.video.forms import FORMS, MOV, MP4, WEBM, Form
-from pipeline.video.reader import Frame, VideoReader, decoder_of
+from pipeline.video.reader import Frame, VideoReader
+from pipeline.video.sound import Track
 from pipeline.video.writer import VideoWriter, Written
 
 COUNT = 16
@@ -143,7 +145,7 @@ def test_pixels_that_are_not_square_stay_so(tmp_path: Path) -> None:
     assert read(tmp_path / "out.webm")[0].facts.size == (80, 41), "square pixels: 60 * 11 / 16"
 
 
-@pytest.mark.parametrize("damage", ["count", "time", "alpha", "sound"])
+@pytest.mark.parametrize("damage", ["count", "time", "alpha", "sound", "language", "codec"])
 def test_a_file_that_differs_from_what_was_written_is_found(clip: Path, tmp_path: Path, damage: str) -> None:
     target = tmp_path / "out.webm"
     written = written_as(clip, target, WEBM)
@@ -156,12 +158,18 @@ def test_a_file_that_differs_from_what_was_written_is_found(clip: Path, tmp_path
         assert written.alpha is not None
         written.alpha[5] = 255.0
     if damage == "sound":
-        written.tracks += 1
+        written.tracks += written.tracks[:1]
+    if damage == "language":
+        written.tracks = (written.tracks[0], Track("opus", "fra"))
+    if damage == "codec":
+        written.tracks = (written.tracks[0], Track("aac", ""))
     words = {
         "count": "16 frames instead of 17",
         "time": "frame 5",
         "alpha": "mean alpha of",
         "sound": "2 sound tracks instead of 3",
+        "language": "sound track 1 of the written video is in 'und' instead of 'fra'",
+        "codec": "sound track 1 of the written video is opus instead of aac",
     }
     with pytest.raises(WriteError, match=words[damage]):
         check_written(target, written)
