@@ -83,6 +83,7 @@ class IsolatedBatch:
 
     def __init__(self, ledger: CrashLedger | None, stage: str, item_ids: Sequence[str], item_s: float) -> None:
         self.ledger, self.item_s = ledger, item_s
+        self._thread = threading.get_ident()
         self.keys = [f"{stage}/{item_id}" for item_id in item_ids]
         # The batch has an entry of its own, for processes that die outside the work on a single item.
         self.keys.append(f"{stage} {blake2b(repr(item_ids).encode(), digest_size=16).hexdigest()}")
@@ -128,9 +129,9 @@ class IsolatedBatch:
         return result
 
     def beat(self) -> None:
-        """Give the work of this thread its full time again, because it has come further."""
+        """Give the work its full time again, because it has come further. Threads that help it may call this, too."""
         if self.ledger is not None:
-            _deadlines.start(self.item_s)
+            _deadlines.extend(self.item_s, self._thread)
 
     def rest(self) -> None:
         """Set no deadline until the next ``beat``, for a step that has a timeout of its own."""
@@ -153,6 +154,7 @@ class IsolatedBatch:
         if self.ledger is None:
             yield
             return
+        self._thread = threading.get_ident()
         _deadlines.start(self.item_s)
         try:
             yield
@@ -175,6 +177,13 @@ class _Deadlines:
         with self._lock:
             self._ends[threading.get_ident()] = time.monotonic() + seconds
             self._arm()
+
+    def extend(self, seconds: float, thread: int) -> None:
+        """Set the deadline of a thread. Another thread can only move one that is set: the work may have ended meanwhile."""
+        with self._lock:
+            if thread == threading.get_ident() or thread in self._ends:
+                self._ends[thread] = time.monotonic() + seconds
+                self._arm()
 
     def cancel(self) -> None:
         """Remove the deadline of this thread."""

@@ -6,6 +6,9 @@ in BT.709 with limited range.
 
 from __future__ import annotations
 
+from functools import cache
+
+import cv2
 import numpy as np
 import numpy.typing as npt
 from av import VideoFrame
@@ -22,7 +25,16 @@ LIMITED, FULL = 1, 2
 
 HD_HEIGHT, HD_WIDTH = 720, 1280
 
-BT2020_PRIMARIES = 9
+BT2020_PRIMARIES, DCI_P3_PRIMARIES, DISPLAY_P3_PRIMARIES = 9, 11, 12
+
+P3_TO_709 = np.array(
+    [[1.224940, -0.224940, 0.0], [-0.042057, 1.042057, 0.0], [-0.019638, -0.078636, 1.098274]],
+    np.float32,
+)
+"""Linear RGB of Display P3 to that of BT.709; both have the white D65 (SMPTE EG 432-1, ITU-R BT.709)."""
+
+LINEAR_STEPS = 4095
+"""Steps of linear light in the table back to 8 bit."""
 
 HDR = {16: "PQ", 18: "HLG"}
 """Transfer functions (H.273) whose frames would look grey without tone mapping."""
@@ -36,12 +48,14 @@ def check_colours(frame: VideoFrame) -> None:
     """Refuse frames whose colours would come out wrong.
 
     Raises:
-        DecodeError: The video is HDR, or has the primaries of BT.2020.
+        DecodeError: The video is HDR, or has the primaries of BT.2020 or DCI-P3.
     """
     if curve := HDR.get(int(frame.color_trc)):
         raise DecodeError(f"this video is HDR ({curve}), which is not supported; convert it to SDR (BT.709) first")
     if int(frame.color_primaries) == BT2020_PRIMARIES:
         raise DecodeError("this video has wide-gamut colours (BT.2020), which are not supported; convert it to BT.709 first")
+    if int(frame.color_primaries) == DCI_P3_PRIMARIES:
+        raise DecodeError("this video has the colours of cinema (DCI-P3), which are not supported; convert it to BT.709 first")
 
 
 def has_alpha(frame: VideoFrame) -> bool:
@@ -56,11 +70,36 @@ def to_rgba(frame: VideoFrame) -> npt.NDArray[np.uint8]:
 
 def to_rgb(frame: VideoFrame) -> Pixels:
     """Return a frame as (H, W, 3) uint8, not rotated; transparency is composited over white."""
+    is_wide = int(frame.color_primaries) == DISPLAY_P3_PRIMARIES
     if not has_alpha(frame):
-        return _converted(frame, "rgb24")
+        pixels = _converted(frame, "rgb24")
+        return from_display_p3(pixels) if is_wide else pixels
     rgba = to_rgba(frame)
+    colours = from_display_p3(np.ascontiguousarray(rgba[..., :3])) if is_wide else rgba[..., :3]
     alpha = rgba[..., 3:].astype(np.uint16)
-    return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return ((colours * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def from_display_p3(pixels: Pixels) -> Pixels:
+    """Convert (H, W, 3) uint8 from Display P3 to sRGB. Colours outside of sRGB get the nearest value per channel."""
+    linear = cv2.transform(_linear()[pixels], P3_TO_709)
+    converted: Pixels = _levels()[np.rint(np.clip(linear, 0, 1) * LINEAR_STEPS).astype(np.uint16)]
+    return converted
+
+
+@cache
+def _linear() -> npt.NDArray[np.float32]:
+    """Return the linear light in [0, 1] of each level, (256,), by the curve of sRGB."""
+    level = np.arange(256) / 255
+    return np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+@cache
+def _levels() -> npt.NDArray[np.uint8]:
+    """Return the level of each step of linear light, (LINEAR_STEPS + 1,) uint8."""
+    light = np.arange(LINEAR_STEPS + 1) / LINEAR_STEPS
+    level = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.asarray(np.rint(255 * level), np.uint8)
 
 
 def _converted(frame: VideoFrame, form: str) -> npt.NDArray[np.uint8]:

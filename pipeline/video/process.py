@@ -135,7 +135,7 @@ def process(
         ItemError: It failed.
     """
     with ExitStack() as stack, refused_by_ffmpeg():
-        reader = stack.enter_context(VideoReader(source.open(), limits))
+        reader = stack.enter_context(VideoReader(source.open(), limits, clock.beat))
         span = span_of(request.part, reader.facts)
         frames, box, detection = _look(frames_in(reader, span), request, segmenter)
         targets = {

@@ -6,7 +6,8 @@ demuxers of ``container.FORMATS``. Counts and durations of headers are never rel
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, BinaryIO, NamedTuple
@@ -21,15 +22,24 @@ from pipeline.imaging.animation import animation_frames
 from pipeline.imaging.sniff import describe, sniff
 from pipeline.types import Pixels, Size
 from pipeline.video.colour import check_colours, to_rgb
-from pipeline.video.container import codec_name, decoder_of, make_deinterlacer, open_container, passed, video_stream
+from pipeline.video.container import (
+    codec_name,
+    decoder_of,
+    is_encrypted,
+    make_deinterlacer,
+    open_container,
+    passed,
+    video_stream,
+)
+from pipeline.video.orientation import orientation_of
 
 MISSING_S = 1.0
 """Seconds of a video that may be missing behind the last packet, by its header, before it counts as cut off."""
 
 USUAL_RATE = Fraction(25)
 
-EARLIER_S = (2.0, 20.0)
-"""Seconds before a frame from which decoding is tried if a container's index leads behind the frame."""
+EARLIER_S = (2.0, 20.0, math.inf)
+"""Seconds before a frame from which decoding is tried if a container's index leads behind the frame; at last from the start."""
 
 
 class Frame(NamedTuple):
@@ -65,19 +75,29 @@ class Facts:
     first_pts: int = 0
 
 
+class _UnsoughtError(DecodeError):
+    """The demuxer cannot go to a frame, and is where it was."""
+
+
 class VideoReader:
     """Iterates once over the frames of a video. Use as a context manager.
 
     Args:
         file: An open file that can seek. It stays open.
-        limits: ``max_pixels`` per frame, ``max_frames`` and ``max_seconds`` per video. Of animations, ``max_bytes``, too.
+        limits: ``max_pixels`` per frame; ``max_frames`` and ``max_seconds`` of what is yielded; ``max_bytes`` of animations.
+        beat: Called for every frame that ``skip_before`` passes over.
 
     Raises:
         DecodeError: The file is no video, has no frame, is damaged, HDR or above a limit.
     """
 
-    def __init__(self, file: BinaryIO, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, file: BinaryIO, limits: Limits, beat: Callable[[], None] = lambda: None) -> None:
+        self.limits, self._beat = limits, beat
+        self.passed_pts: int | None = None
+        """Time of the last frame that was passed over; None if none was."""
+        self._before: int | None = None
+        self._reached: float | None = None
+        self._is_turned = self._is_taken = False
         self._container: Any = None
         self._stream: Any = None
         head = file.read(4096)
@@ -119,9 +139,7 @@ class VideoReader:
         Raises:
             DecodeError: The frame cannot be decoded.
         """
-        self._seek(pts)
-        while self._first is not None and self._first.pts < pts:
-            self._first = next(self._frames, None)
+        self._seek(pts, before=pts)
         if self._first is None or self._first.pts != pts:
             raise DecodeError(f"this video has no frame at {float(pts * self.facts.time_base):.2f} s")
 
@@ -132,22 +150,57 @@ class VideoReader:
             DecodeError: There is none that can be decoded.
         """
         if self._container is not None:
-            self._seek(self.facts.first_pts + round(seconds / self.facts.time_base))
+            self._seek(self.facts.first_pts + round(seconds / self.facts.time_base), before=None)
 
-    def _seek(self, pts: int) -> None:
-        """Go on from a frame at or before a time, if the container's index leads there."""
-        stream = self._stream
+    def skip_before(self, pts: int) -> None:
+        """Go on from the first frame at or behind a time. Frames before it are neither converted nor yielded.
+
+        Raises:
+            DecodeError: They cannot be decoded.
+        """
+        if self._first is None or self._first.pts >= pts:
+            return
+        self.passed_pts = self._first.pts
+        try:
+            if self._container is not None:
+                self._seek(pts, before=pts)
+                return
+        except _UnsoughtError:  # without an index, all frames are decoded
+            self._first = next(self._frames, None)
+        while self._first is not None and self._first.pts < pts:  # an animation
+            self._beat()
+            self.passed_pts = self._first.pts
+            self._first = next(self._frames, None)
+
+    def _seek(self, pts: int, before: int | None) -> None:
+        """Go on from a frame at or before a time, if the container's index leads there; and pass over those before ``before``.
+
+        Raises:
+            DecodeError: It cannot be sought, or a frame cannot be decoded.
+        """
+        stream, self._before = self._stream, before
+        failure, moved = None, False
         for early_s in (0.0, *EARLIER_S):
-            start = max(self.facts.first_pts, pts - round(early_s / self.facts.time_base))
+            start = self.facts.first_pts
+            if early_s != math.inf:
+                start = max(start, pts - round(early_s / self.facts.time_base))
             try:
                 self._container.seek(start, stream=stream, backward=True)
             except av.error.FFmpegError as error:
-                raise DecodeError(f"this video has no frame at {float(pts * self.facts.time_base):.2f} s") from error
+                failure = error
+                continue
+            moved = True
             stream.codec_context.flush_buffers()
-            self._frames = self._decoded(stream)
+            self._frames, self._reached = self._decoded(stream), None
             self._first = next(self._frames, None)
-            if self._first is not None and self._first.pts <= pts:
+            if self._has_reached(pts):
                 return
+        if failure is not None:
+            kind = DecodeError if moved else _UnsoughtError
+            raise kind(f"this video has no frame at {float(pts * self.facts.time_base):.2f} s") from failure
+
+    def _has_reached(self, pts: int) -> bool:
+        return self._reached is not None and self._reached <= pts
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames.
@@ -155,10 +208,12 @@ class VideoReader:
         Raises:
             DecodeError: The rest is damaged, cut off or above a limit; frames have different sizes.
         """
-        assert self._first is not None, "the frames can be taken once"
-        start, last, count = self._first.pts, self._first.pts - 1, 0
-        frame: Frame | None = self._first
-        self._first = None
+        assert not self._is_taken, "the frames can be taken once"
+        self._is_taken = True
+        frame, self._first = self._first, None
+        if frame is None:  # all were passed over
+            return
+        start, last, count = frame.pts, frame.pts - 1, 0
         seconds = self.facts.time_base
         while frame is not None:
             count += 1
@@ -180,12 +235,11 @@ class VideoReader:
             )
         stream = self._stream
         aspect = Fraction(stream.sample_aspect_ratio or 1)
-        turned = self._turns % 2 == 1
         return Facts(
             size,
             stream.time_base,
             stream.average_rate or stream.guessed_rate or USUAL_RATE,
-            1 / aspect if turned and aspect else aspect or Fraction(1),
+            1 / aspect if self._is_turned and aspect else aspect or Fraction(1),
             stream.frames,
             codec_name(stream.codec_context),
             tuple(codec_name(one.codec_context) for one in self._container.streams.audio),
@@ -227,33 +281,37 @@ class VideoReader:
         return stream
 
     def _decoded(self, stream: Any) -> Iterator[Frame]:
+        """Yield the wanted frames from where the demuxer is."""
+        step = max(1, round(1 / ((stream.average_rate or USUAL_RATE) * stream.time_base)))
+        expected = 0
+        for frame in self._progressive(stream):
+            pts, duration = _times(frame, stream.time_base, expected)
+            expected = pts + (duration or step)
+            if not self._is_passed_over(frame, pts):
+                yield self._made(frame, pts, duration)
+
+    def _progressive(self, stream: Any) -> Iterator[Any]:
         """Demux and decode. Packets of sound are looked at for their times only, which tell whether the file is cut off."""
         decoder = decoder_of(stream)
         deinterlacer: Graph | None = None
         end = 0.0
-        self._turns = 0
-        step = max(1, round(1 / ((stream.average_rate or USUAL_RATE) * stream.time_base)))
-        expected = 0
         try:
             for packet in self._container.demux():
                 if packet.pts is not None:
                     end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 if packet.stream is not stream:
                     continue
-                if packet.is_corrupt:
-                    raise DecodeError(f"this video is damaged or cut off at {end:.2f} s")
+                _check_packet(packet, end)
                 for raw in decoder.decode(packet if packet.size else None):
                     if raw.interlaced_frame and deinterlacer is None:
                         deinterlacer = make_deinterlacer(stream, raw)
-                    for frame in [raw] if deinterlacer is None else passed(deinterlacer, raw):
-                        made = self._made(frame, stream.time_base, expected)
-                        expected = made.pts + (made.duration or step)
-                        yield made
-            for frame in [] if deinterlacer is None else passed(deinterlacer, None):
-                yield self._made(frame, stream.time_base, expected)
+                    yield from [raw] if deinterlacer is None else passed(deinterlacer, raw)
+            yield from [] if deinterlacer is None else passed(deinterlacer, None)
         except av.error.FFmpegError as error:
             raise DecodeError(f"this video is damaged at about {end:.2f} s") from error
-        promised = (self._container.duration or 0) / av.time_base + (self._container.start_time or 0) / av.time_base
+        promised = (self._container.duration or 0) / av.time_base
+        if "matroska" not in self._container.format.name:  # there, the duration counts from 0, not from the first frame
+            promised += (self._container.start_time or 0) / av.time_base
         if promised - end > MISSING_S or self._is_cut(stream):
             raise DecodeError(f"this video is cut off: it ends after {end:.2f} s of {promised:.2f} s")
 
@@ -264,14 +322,28 @@ class VideoReader:
         ends = [entry.pos + entry.size for entry in list(stream.index_entries)[-1:]]
         return bool(ends) and max(ends) > self._container.size
 
-    def _made(self, frame: Any, unit: Fraction, expected: int) -> Frame:
+    def _is_passed_over(self, frame: Any, pts: int) -> bool:
+        """Return whether a frame comes before those that are wanted, and note it."""
+        if self._reached is None:
+            self._reached = math.inf if frame.pts is None else pts  # a time that is not known may be before any other
+        if self._before is None or pts >= self._before:
+            return False
+        self.passed_pts = pts
+        self._beat()
+        return True
+
+    def _made(self, frame: Any, pts: int, duration: int) -> Frame:
         check_colours(frame)
         if frame.width * frame.height > self.limits.max_pixels:
             raise DecodeError(f"frames have {frame.width} x {frame.height} pixels; limits.max_pixels allows fewer")
-        self._turns = round(frame.rotation / 90) % 4
-        pixels = np.ascontiguousarray(np.rot90(to_rgb(frame), self._turns))
-        scale = (frame.time_base or unit) / unit  # a filter has a finer unit
-        return Frame(pixels, expected if frame.pts is None else round(frame.pts * scale), round((frame.duration or 0) * scale))
+        turn = orientation_of(frame)
+        self._is_turned = turn.transposed
+        try:
+            pixels = to_rgb(frame)
+        except av.error.FFmpegError as error:
+            at_s = float(pts * self._stream.time_base)
+            raise DecodeError(f"the colours of the frame at {at_s:.2f} s can't be converted: {error.strerror}") from error
+        return Frame(np.ascontiguousarray(turn.upright(pixels)), pts, duration)
 
     def _animation(self, file: BinaryIO) -> Iterator[Frame]:
         data = file.read(self.limits.max_bytes + 1)
@@ -281,3 +353,16 @@ class VideoReader:
         for pixels, duration_ms in animation_frames(data, self.limits):
             yield Frame(pixels, now, duration_ms)
             now += duration_ms
+
+
+def _check_packet(packet: Any, end_s: float) -> None:
+    if is_encrypted(packet):
+        raise DecodeError("this video is encrypted (DRM), its frames can't be read; give a copy without protection")
+    if packet.is_corrupt:
+        raise DecodeError(f"this video is damaged or cut off at {end_s:.2f} s")
+
+
+def _times(frame: Any, unit: Fraction, expected: int) -> tuple[int, int]:
+    """Return the time of a decoded frame and how long it is shown, in this unit. Filters have a finer one."""
+    scale = (frame.time_base or unit) / unit
+    return expected if frame.pts is None else round(frame.pts * scale), round((frame.duration or 0) * scale)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, NamedTuple
 
 import av
@@ -19,6 +19,9 @@ LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
 
 BY_CHANNELS = ("mono", "stereo", "stereo", "quad", "5.0", "5.1", "6.1", "7.1")
 """The one for 1, 2, 3 and more channels in another layout, such as 5.1(side) or 4.0. Three of them, as 2.1, have no centre."""
+
+EARLY_S = 10.0
+"""Seconds before a part from which its sound is read: decoders need some, and an index may be coarse."""
 
 QUICKTIME = "mov"
 """A container that has some languages only."""
@@ -66,6 +69,9 @@ class Sound:
             _describe(made, track)
             language = "" if form.container == QUICKTIME else made.metadata.get("language", "")
             self.written.append(Track(codec_name(made.codec_context), language))
+        if span.start_s > EARLY_S:
+            with suppress(av.error.FFmpegError):  # without an index, all before it is read
+                self._source.seek(round((span.start_s - EARLY_S) * av.time_base))
         self._packets = self._source.demux([one for one in tracks if one.index in self._tracks])
         self._waiting: Any = None
         self._ended: set[int] = set()

@@ -39,18 +39,18 @@ def frames_in(reader: VideoReader, span: Span) -> Iterator[Frame]:
     if span == ALL:
         yield from reader
         return
-    unit, last, some = float(reader.facts.time_base), 0.0, False
+    unit, some = float(reader.facts.time_base), False
     shift = round(span.start_s / unit)
+    reader.skip_before(shift)
+    last = reader.facts.first_pts if reader.passed_pts is None else reader.passed_pts
     for frame in reader:
-        last = frame.pts * unit
-        if last >= span.end_s:
+        if frame.pts * unit >= span.end_s:
             break
-        if frame.pts >= shift:
-            some = True
-            yield frame._replace(pts=frame.pts - shift)
+        some = True
+        yield frame._replace(pts=frame.pts - shift)
     if not some:
-        first_s = reader.facts.first_pts * unit
+        first_s, last_s = reader.facts.first_pts * unit, last * unit
         raise DecodeError(
             f"no frame is between start_s={span.start_s - first_s:g} and end_s={span.end_s - first_s:g}; the last one before "
-            f"is at {last - first_s:.2f} s"
+            f"is at {last_s - first_s:.2f} s"
         )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import DecodeError, ItemCrashed
-from pipeline.run.crash_ledger import MAX_CRASHES, InMemoryLedger, IsolatedBatch
+from pipeline.run.crash_ledger import MAX_CRASHES, InMemoryLedger, IsolatedBatch, _deadlines
 
 
 class Died(BaseException):
@@ -167,3 +168,22 @@ def test_an_item_that_kills_in_one_of_its_steps_is_found() -> None:
             attempts.run_one(0, lambda: (_ for _ in ()).throw(Died))
     with pytest.raises(ItemCrashed, match="3 processes crashed"):
         IsolatedBatch(notes, "stage", ["a"], 60).run_one(0, lambda: "ok")
+
+
+def test_threads_that_help_move_the_deadline_of_the_work_and_set_none() -> None:
+    isolated, known = IsolatedBatch(InMemoryLedger(), "stage", ["a"], 60), dict[int, float]()
+
+    def beat() -> None:
+        helper = threading.Thread(target=isolated.beat)
+        helper.start()
+        helper.join()
+
+    def work() -> None:
+        known.update(_deadlines._ends)
+        beat()
+        assert list(_deadlines._ends) == [threading.get_ident()]
+        assert _deadlines._ends[threading.get_ident()] > known[threading.get_ident()]
+
+    isolated.run_one(0, work)
+    beat()
+    assert not _deadlines._ends, "the work is over"

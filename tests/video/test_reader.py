@@ -251,3 +251,97 @@ def test_a_cover_before_the_video_is_passed_over(tmp_path: Path) -> None:
     assert (reader.facts.codec, reader.facts.time_base, reader.facts.rate, reader.facts.frames) == wanted
     assert times_ms(reader, found) == [0, 40, 80, 120, 160, 200]
     assert frame_times(io.BytesIO(data)) == [one.pts for one in found]
+
+
+@pytest.mark.parametrize("start_ms", [0, 2000, 3_600_000])
+@pytest.mark.parametrize(
+    ("container", "how"),
+    [
+        ("mp4", {}),
+        ("mov", {}),
+        ("matroska", {}),
+        ("matroska", {"sound": ["libopus"]}),
+        ("webm", {"encoder": "libvpx-vp9", "pixel_format": "yuv420p"}),
+    ],
+)
+def test_a_clock_may_begin_late(tmp_path: Path, container: str, how: dict[str, Any], start_ms: int) -> None:
+    times = [start_ms + 40 * number for number in range(6)]
+    if "sound" in how and start_ms > 10_000:
+        return  # an hour of sound before the first frame
+    reader, found = read(write_clip(tmp_path / "clip", SMALL, times_ms=times, container=container, **how))
+    assert times_ms(reader, found) == times
+
+
+ONE = 0x10000
+"""1 in a display matrix."""
+
+
+def with_matrix(path: Path, matrix: np.ndarray) -> bytes:
+    """The bytes of an MP4 with another display matrix, (2, 2) of 0, 1 and -1."""
+    data = path.read_bytes()
+    at = data.index(b"tkhd") + 44
+    (a, b), (c, d) = (matrix * ONE).tolist()
+    return data[:at] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 0x40000000) + data[at + 36 :]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("signs", [(1, 1), (1, -1), (-1, 1), (-1, -1)])
+def test_all_eight_orientations_are_shown_upright(tmp_path: Path, transposed: bool, signs: tuple[int, int]) -> None:
+    picture = np.full((48, 64, 3), 128, np.uint8)
+    picture[:12, :16], picture[-12:, :16] = (230, 20, 20), (20, 20, 230)
+    path = write_clip(tmp_path / "clip.mp4", [picture] * 2, aspect=Fraction(16, 11))
+    matrix = np.diag(signs)
+    matrix = matrix[:, ::-1] if transposed else matrix
+    reader, found = read(with_matrix(path, matrix))
+    rows, columns = np.mgrid[:48, :64]
+    x, y = np.moveaxis(np.dstack([columns, rows]) @ matrix, -1, 0)  # (x, y) of a stored pixel times the matrix
+    shown = np.zeros((64, 48, 3) if transposed else (48, 64, 3), np.uint8)
+    shown[y - y.min(), x - x.min()] = picture
+    assert np.abs(found[1].pixels.astype(int) - shown).mean() < 3
+    assert reader.facts.aspect == (Fraction(11, 16) if transposed else Fraction(16, 11))
+
+
+ENCRYPTION = {
+    "encryption_scheme": "cenc-aes-ctr",
+    "encryption_key": "76a6c65c5ea762046bd749a2e632ccbb",
+    "encryption_kid": "a7e61c373e219033c21091fa607bf3b8",
+}
+
+
+def test_an_encrypted_video_is_refused(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4", SMALL, muxer=ENCRYPTION)
+    with pytest.raises(DecodeError, match=r"this video is encrypted \(DRM\).*give a copy without protection"):
+        read(path)
+
+
+def test_display_p3_is_converted(tmp_path: Path) -> None:
+    """A grey stays, and the red of sRGB, which has the levels (234, 51, 35) in Display P3, is that red again."""
+    picture = np.full((48, 64, 3), 128, np.uint8)
+    picture[:, :32] = (234, 51, 35)
+    path = write_clip(tmp_path / "clip.mp4", [picture] * 2, colour={"color_primaries": 12})
+    pixels = read(path)[1][0].pixels.astype(int)
+    assert np.abs(pixels[:, 40:] - 128).max() <= 2
+    assert np.abs(pixels[:, :24].mean((0, 1)) - (255, 0, 0)).max() < 8
+
+
+def test_the_colours_of_cinema_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DecodeError, match=r"the colours of cinema \(DCI-P3\).*convert it to BT\.709 first"):
+        read(write_clip(tmp_path / "clip.mp4", SMALL, colour={"color_primaries": 11}))
+
+
+def test_500_frames_per_second_keep_their_times(tmp_path: Path) -> None:
+    times = list(range(0, 40, 2))
+    reader, found = read(write_clip(tmp_path / "clip.mp4", frames(20, 48, 64), times_ms=times))
+    assert times_ms(reader, found) == times
+
+
+def test_8k_is_a_matter_of_the_limit(tmp_path: Path) -> None:
+    path = write_clip(
+        tmp_path / "clip.mp4",
+        [np.zeros((4320, 7680, 3), np.uint8)],
+        pixel_format="yuv420p",
+        options={"preset": "ultrafast", "crf": "40", "threads": "1"},
+    )
+    with pytest.raises(DecodeError, match=r"7680 x 4320 pixels; limits\.max_pixels allows 20,000,000"):
+        read(path, max_pixels=20_000_000)
+    assert read(path, max_pixels=40_000_000)[0].facts.size == (4320, 7680)
