@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -46,7 +46,9 @@ class Draw:
         """Return whether frames are RGBA."""
         return self.look == "cutout"
 
-    def __call__(self, pixels: Pixels, mask: Mask, aspect: Fraction = Fraction(1)) -> npt.NDArray[np.uint8]:
+    def __call__(
+        self, pixels: Pixels, mask: Mask, aspect: Fraction = Fraction(1), colours: Pixels | None = None
+    ) -> npt.NDArray[np.uint8]:
         """Return (H, W, 4) straight RGBA if ``clear``, else (H, W, 3) RGB, uint8.
 
         Args:
@@ -54,10 +56,12 @@ class Draw:
             mask: (H, W) uint8.
             aspect: Width of a pixel divided by its height. A picture behind the object is drawn so that a player shows it
                 undistorted.
+            colours: The object's own colours, (H, W, 3) uint8, if they are known.
         """
         if self.look == "mask":
             return np.repeat(mask[..., None], 3, axis=2)
-        colours = estimate_foreground(pixels, mask, self.foreground)
+        if colours is None:
+            colours = estimate_foreground(pixels, mask, self.foreground)
         if self.look == "cutout":
             return np.dstack([extend_colours(colours, mask), mask])
         alpha = mask[..., None].astype(np.uint16)
@@ -68,3 +72,17 @@ class Draw:
         if isinstance(self.background, str):
             return np.array(rgb(self.background), np.uint8)
         return fit_background(self.background, size[0], size[1], aspect)
+
+
+def draw_each(
+    draws: Sequence[Draw], pixels: Pixels, mask: Mask, aspect: Fraction = Fraction(1)
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield a frame drawn in several ways, in order. What they share is computed once. Arguments: see ``Draw.__call__``."""
+    colours: dict[str, Pixels] = {}
+    drawn: dict[Draw, npt.NDArray[np.uint8]] = {}
+    for draw in draws:
+        if draw not in drawn:
+            if draw.look != "mask" and draw.foreground not in colours:
+                colours[draw.foreground] = estimate_foreground(pixels, mask, draw.foreground)
+            drawn[draw] = draw(pixels, mask, aspect, colours.get(draw.foreground))
+        yield drawn[draw]

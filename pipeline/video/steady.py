@@ -7,6 +7,7 @@ the whole frame is searched again. Nothing is carried over a scene cut.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -33,6 +34,10 @@ SMALLEST = 0.0005
 SAME = 0.5
 """IoU of a mask with the carried one from which it shows the same object without a doubt."""
 
+CHANGED = "object_changed"
+"""Reason of a frame whose mask is not like the carried one, after the second look, too."""
+
+MAX_REASONS = 2
 
 BLEND = 0.6
 """Share of the carried mask in the mask of a frame where the motion is trusted."""
@@ -154,6 +159,7 @@ class Steady:
         for number, other in self._segments(frames, dict.fromkeys(doubtful)).items():
             if _likeness(other.mask, carried[number]) > _likeness(found[number].mask, carried[number]):
                 found[number] = other
+            found[number] = _doubted(found[number], _likeness(found[number].mask, carried[number]))
         return found
 
     def _segments(self, frames: list[Frame], boxes: dict[int, Box | None]) -> dict[int, Segment]:
@@ -165,6 +171,14 @@ class Steady:
                 raise SegmentError(f"at {float(frames[number].pts * self.unit):.2f} s: {segment}") from segment
             found[number] = segment
         return found
+
+
+def _doubted(segment: Segment, likeness: float) -> Segment:
+    """Lower the quality of a mask that is not like the carried one: another object may have been found."""
+    if likeness >= SAME:
+        return segment
+    reasons = (CHANGED, *segment.score.reasons)[:MAX_REASONS]
+    return replace(segment, score=replace(segment.score, quality=segment.score.quality * likeness / SAME, reasons=reasons))
 
 
 def _blended(mask: Mask, previous: Mask, moved: Motion, share: float) -> tuple[Mask, float]:

@@ -8,7 +8,7 @@ on a stretch but the time that the video takes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
+from itertools import count, islice
 from typing import Any, BinaryIO, NamedTuple
 
 import av
@@ -28,6 +28,10 @@ WARM_UP = 8
 """Frames before a stretch that the model sees, so that the object is carried into it."""
 
 
+BEAT_PACKETS = 200
+"""Packets between two signs of life."""
+
+
 class Stretch(NamedTuple):
     """Some segments of a video.
 
@@ -42,14 +46,25 @@ class Stretch(NamedTuple):
     pts: int
 
 
-def frame_times(file: BinaryIO) -> list[int]:
-    """Return the times of a video's frames in order, by its packets; none if they are not known without decoding."""
+def frame_times(file: BinaryIO, beat: Callable[[], None] = lambda: None) -> list[int]:
+    """Return the times of a video's frames in order, by its packets; none if they are not known without decoding.
+
+    Args:
+        file: The video, which is read completely.
+        beat: Called for some of the packets.
+    """
     try:
         with open_container(file) as container:
             stream = video_stream(container)
             packets = () if stream is None else container.demux(stream)
             # Of each packet its time only: together they are as large as the file.
-            times: list[Any] = [one.pts for one in packets if one.size and not one.is_discard]
+            times: list[Any] = []
+            for number, one in zip(count(), packets, strict=False):
+                if number % BEAT_PACKETS == 0:
+                    beat()
+                if one.size and not one.is_discard:
+                    times.append(one.pts)
+                del one
     except av.error.FFmpegError:
         return []
     return [] if None in times else sorted(times)

@@ -12,7 +12,7 @@ from pipeline.errors import WriteError
 from pipeline.types import Size
 from pipeline.video.archive import ArchiveWriter, check_archive
 from pipeline.video.check import check_written
-from pipeline.video.draw import Draw
+from pipeline.video.draw import Draw, draw_each
 from pipeline.video.forms import Form
 from pipeline.video.reader import Facts
 from pipeline.video.span import ALL, Span
@@ -67,8 +67,9 @@ def write_targets(
             writers.append(_writer_of(target, facts, opened, span))
             stack.enter_context(writers[-1])
         for one in frames:
-            for target, writer in zip(targets, writers, strict=True):
-                writer.add(target.draw(one.frame.pixels, one.mask, facts.aspect), one.frame.pts, one.frame.duration)
+            drawn = draw_each([target.draw for target in targets], one.frame.pixels, one.mask, facts.aspect)
+            for writer, pixels in zip(writers, drawn, strict=True):
+                writer.add(pixels, one.frame.pts, one.frame.duration)
             beat()
         results = [writer.finish() for writer in writers]
     for target, writer, written in zip(targets, writers, results, strict=True):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.imaging.extend import extend_colours
+from pipeline.imaging.foreground import estimate_foreground
 from pipeline.imaging.renditions.background import fit_background
-from pipeline.video.draw import Draw
+from pipeline.video import draw as draw_module
+from pipeline.video.draw import Draw, draw_each
 
 
 def stripes(width: int, height: int, middle: int) -> bytes:
@@ -48,3 +52,25 @@ def test_a_picture_is_decoded_and_resized_once() -> None:
     for _ in range(5):
         assert np.array_equal(draw(frame, mask), first)
     assert fit_background.cache_info().misses == before + 1
+
+
+def test_what_files_share_is_computed_once_per_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, mask = np.random.default_rng(1), np.zeros((48, 64), np.uint8)
+    pixels = rng.integers(0, 256, (48, 64, 3), np.uint8)
+    mask[10:30, 10:40], mask[30:34, 10:40] = 255, 120
+    draws = [Draw("cutout"), Draw("cutout"), Draw("filled"), Draw("filled", background="#ff0000"), Draw("mask")]
+    wanted, asked = [draw(pixels, mask) for draw in draws], list[str]()
+
+    def estimated(*given: Any) -> Any:
+        asked.append("foreground")
+        return estimate_foreground(*given)
+
+    def extended(*given: Any) -> Any:
+        asked.append("extend")
+        return extend_colours(*given)
+
+    monkeypatch.setattr(draw_module, "estimate_foreground", estimated)
+    monkeypatch.setattr(draw_module, "extend_colours", extended)
+    made = list(draw_each(draws, pixels, mask))
+    assert all(np.array_equal(one, other) for one, other in zip(made, wanted, strict=True))
+    assert asked == ["foreground", "extend"]

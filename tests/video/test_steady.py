@@ -142,6 +142,26 @@ def test_an_object_that_is_lost_is_looked_for_in_the_whole_frame() -> None:
     assert [box is None for number, box in model.asked if number == 3] == [False, True]
 
 
+def test_a_frame_that_shows_another_object_says_so() -> None:
+    frames, _, _ = clip(6)
+
+    class Lost(Fickle):
+        """Finds the blue disc in frame 3, with and without a box."""
+
+        def segment(self, images: Sequence[np.ndarray], boxes: Sequence[Box | None]) -> list[Any]:
+            made = super().segment(images, boxes)
+            for number, image in enumerate(images):
+                if self.asked[number - len(images)][0] == 3:
+                    blue = (image[..., 2] > 190) & (image[..., 0] < 60)
+                    made[number] = Segment((blue * 255).astype(np.uint8), Score(0.9, False, ("stray", "gaps"), {}))
+            return made
+
+    steady = Steady(Lost(), Fraction(1, 25))  # type: ignore[arg-type]
+    found = [one for window in windows(frames[:5], 5, 2) for one in steady(window.frames)]
+    assert found[3].reasons == ("object_changed", "stray") and found[3].quality < 0.1
+    assert all(one.reasons == () and one.quality == 0.9 for one in found[:3])
+
+
 def test_nothing_is_carried_over_a_scene_cut() -> None:
     before, after = clip(4)[0], clip(4, seed=9, start=4)[0]
     model = Fickle()

@@ -132,7 +132,10 @@ def test_packets_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = SimpleNamespace(disposition=0)
     container = SimpleNamespace(streams=SimpleNamespace(video=[stream]), demux=demux)
     monkeypatch.setattr(stretches, "open_container", lambda _: nullcontext(container))
-    assert frame_times(io.BytesIO()) == list(range(9))
+    monkeypatch.setattr(stretches, "BEAT_PACKETS", 3)
+    beats = list[int]()
+    assert frame_times(io.BytesIO(), lambda: beats.append(1)) == list(range(9))
+    assert len(beats) == 3, "signs of life: the whole file is read"
 
 
 def test_stretches_begin_with_a_warm_up() -> None:

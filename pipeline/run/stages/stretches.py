@@ -6,7 +6,7 @@ What goes wrong here goes wrong again, and is recorded, where the video itself i
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -38,8 +38,9 @@ def divide_videos(items: pa.Table, *, context: StageContext) -> Iterator[pa.Tabl
             continue
         isolated = context.isolated("divide", [row["item_id"]])
         try:
-            version, stretches = isolated.run_one(0, partial(_divide, row, context))
-        except ItemError:
+            version, stretches = isolated.run_one(0, partial(_divide, row, context, isolated.beat))
+        except ItemError as error:
+            log.debug(f"{row['item_id']}: it is not divided into stretches: {error}")
             stretches = []
         isolated.finish()
         for one in stretches:
@@ -49,8 +50,8 @@ def divide_videos(items: pa.Table, *, context: StageContext) -> Iterator[pa.Tabl
             yield table
 
 
-def _divide(row: dict[str, Any], context: StageContext) -> tuple[str, list[Stretch]]:
-    """Return the version of a video, and its stretches.
+def _divide(row: dict[str, Any], context: StageContext, beat: Callable[[], None]) -> tuple[str, list[Stretch]]:
+    """Return the version of a video, and its stretches. The file is read completely, with beats.
 
     Raises:
         ItemError: It cannot be read.
@@ -65,7 +66,7 @@ def _divide(row: dict[str, Any], context: StageContext) -> tuple[str, list[Stret
     with Source(request.uri, context.files, limits) as source:
         with VideoReader(source.open(), limits) as reader:
             facts = reader.facts
-        version, times = source.version(), frame_times(source.open())
+        version, times = source.version(), frame_times(source.open(), beat)
     span, unit = span_of(request.part, facts), float(facts.time_base)
     return version, divide(times, frames_per_segment(facts.size), span, unit) if version else []
 
