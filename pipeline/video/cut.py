@@ -102,10 +102,10 @@ def _write(
 ) -> tuple[str, ...]:
     """Write the frames, and return what differs from the source."""
     if not form.container:
-        pictures = PictureWriter(files.absolute(target), facts, files)
-        for one in frames:
-            pictures.add(draw(one.frame.pixels, one.mask, facts.aspect), one.frame.pts)
-        pictures.finish()
+        with PictureWriter(files.absolute(target), facts, files, grey=draw.look == "mask") as pictures:
+            for one in frames:
+                pictures.add(draw(one.frame.pixels, one.mask, facts.aspect), one.frame.pts)
+            pictures.finish()
         return ("a folder of pictures has no sound",) if facts.sound else ()
     with part_of(files.absolute(target)) as part:
         one_file = Target(part, form, draw)
