@@ -309,8 +309,9 @@ def _read(picture: str, files: Files, limits: Limits, *, at_once: bool) -> Pixel
         ItemError: It cannot be read or decoded.
     """
     from pipeline.errors import DecodeError, FetchError
+    from pipeline.imaging.animation import is_animation
     from pipeline.imaging.decode import decode
-    from pipeline.log import waiting_for
+    from pipeline.log import log, waiting_for
 
     with waiting_for(f"reading {shown(picture)}", at_once=at_once):
         if picture == PIPE:
@@ -319,10 +320,16 @@ def _read(picture: str, files: Files, limits: Limits, *, at_once: bool) -> Pixel
                 raise FetchError(f"stdin has more than {limits.max_bytes} bytes (limits.max_bytes)")
         else:
             data = files.read(picture if "~" not in picture else files.absolute(picture), max_bytes=limits.max_bytes)
+    name = "stdin" if picture == PIPE else picture
     try:
-        return decode(data, limits)
+        pixels = decode(data, limits)
     except DecodeError as error:
-        raise DecodeError(f"{'stdin' if picture == PIPE else picture}: {error}") from error
+        raise DecodeError(f"{name}: {error}") from error
+    if is_animation(data, limits):
+        log.warning(
+            f"{name}: only the first frame of this animation is cut out; for all frames give a video as output: -o x.webm"
+        )
+    return pixels
 
 
 def _engine(recipe: Recipe, compute: Compute, pictures: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 from PIL import GifImagePlugin, WebPImagePlugin
@@ -27,6 +27,14 @@ class AnimationFrame(NamedTuple):
 
     pixels: Pixels
     duration_ms: int
+
+
+def is_animation(data: bytes, limits: Limits) -> bool:
+    """Return whether bytes are a GIF or WebP of several frames. Damaged ones count as none."""
+    try:
+        return len(list(islice(animation_frames(data, limits), 2))) > 1
+    except DecodeError:
+        return False
 
 
 def animation_frames(data: bytes, limits: Limits) -> Iterator[AnimationFrame]:

@@ -63,6 +63,18 @@ def test_pictures_have_a_file_of_their_times_and_the_object(cut: Cut, capsys: py
         cut("clip.mp4", "--format", "png", "-o", "pictures/")
 
 
+def test_an_animation_that_becomes_a_picture_is_said(cut: Cut, capsys: pytest.CaptureFixture[str]) -> None:
+    first, *others = [Image.fromarray(one) for one in frames(3, 48, 64)]
+    first.save("still.gif")
+    for name in ("moving.gif", "moving.webp"):
+        first.save(name, save_all=True, append_images=others, duration=100)
+        assert cut(name, "-o", "out/") == 0
+        assert f"{name}: only the first frame of this animation is cut out" in " ".join(capsys.readouterr().err.split())
+        assert Image.open("out/moving.png").size == (64, 48)
+    assert cut("still.gif", "-o", "out/") == 0
+    assert "animation" not in capsys.readouterr().err
+
+
 def test_an_animation_becomes_a_video_over_a_colour(cut: Cut) -> None:
     pictures = [Image.fromarray(one) for one in frames(4, 48, 64)]
     pictures[0].save("moving.webp", save_all=True, append_images=pictures[1:], duration=[40, 80, 40, 120], lossless=True)
