@@ -102,7 +102,7 @@ def find_masks(
     Raises:
         ItemError: A frame cannot be decoded, or the model fails.
     """
-    with VideoReader(file, limits) as reader:
+    with VideoReader(file, limits, beat) as reader:
         facts = reader.facts
         reader.skip_to(stretch.pts)
         frames = frames_in(reader, span)
