@@ -55,9 +55,19 @@ def shrink(pixels: Pixels) -> Small:
 
 def motion(frame: Small, other: Small) -> Motion:
     """Return from where the pixels of a frame came in the other one."""
+    return both_ways(frame, other)[0]
+
+
+def both_ways(frame: Small, other: Small) -> tuple[Motion, Motion]:
+    """Return from where the pixels of a frame came in the other one, and from where the other's came in the frame."""
     finder: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     there = finder.calc(frame.grey, other.grey, None)
     back = finder.calc(other.grey, frame.grey, None)
+    return _motion(frame, other, there, back), _motion(other, frame, back, there)
+
+
+def _motion(frame: Small, other: Small, there: npt.NDArray[np.float32], back: npt.NDArray[np.float32]) -> Motion:
+    """Return the motion of the flow there, (h, w, 2) float32, which the flow back confirms or not."""
     height, width = frame.grey.shape
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     source = np.dstack([x + there[..., 0], y + there[..., 1]])

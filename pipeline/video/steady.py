@@ -19,7 +19,7 @@ from pipeline.errors import ItemError, SegmentError
 from pipeline.models.cascade import Segment
 from pipeline.segmenter import Segmenter
 from pipeline.types import Box, Mask
-from pipeline.video.flow import Motion, Small, carry, motion, shrink
+from pipeline.video.flow import Motion, Small, both_ways, carry, motion, shrink
 from pipeline.video.reader import Frame
 
 OBJECT = 128
@@ -69,6 +69,13 @@ class _Seen(NamedTuple):
     mask: Mask
 
 
+class _Step(NamedTuple):
+    """From where the pixels of a frame came in the frame before, and from where those of the frame before came in it."""
+
+    moved: Motion
+    back: Motion
+
+
 class Steady:
     """Finds the masks of a video's frames. Call it with windows of frames in order.
 
@@ -103,8 +110,8 @@ class Steady:
             SegmentError: The model failed on a frame. The message names its time.
         """
         smalls = [shrink(frame.pixels) for frame in frames]
-        previous = [None if self._last is None else self._last.small, *smalls[:-1]]
-        moved = [None if old is None else motion(small, old) for small, old in zip(smalls, previous, strict=True)]
+        steps = self._steps(smalls)
+        moved = [None if step is None else step.moved for step in steps]
         expected = self._expected(moved)
         asked = [
             number
@@ -116,24 +123,31 @@ class Steady:
         if self._last is not None:
             known[-1] = self._last
         scores = {number: segment.score for number, segment in found.items()}
-        masked: list[MaskedFrame] = []
-        previous_mask = self._last.mask if self._last is not None else known[0].mask
-        for number, frame in enumerate(frames):
+        masks, sources = [], []
+        for number in range(len(frames)):
             before = max((one for one in known if one <= number), default=number)
             after = min(one for one in known if one >= number)
             if number in found:
-                mask = known[number].mask
+                masks.append(known[number].mask)
             else:
                 near = moved[number] if before == number - 1 else None
-                mask = _between(smalls[number], known[before], known[after], near)
-            flicker = None
-            if (one := moved[number]) is not None and not one.is_cut:
-                mask, flicker = _blended(mask, previous_mask, one, 0.0 if self.alone else BLEND)
-            previous_mask = mask
-            score = min((scores[one] for one in (before, after) if one in scores), key=lambda one: one.quality)
-            masked.append(MaskedFrame(frame, mask, score.quality, score.reasons, flicker))
-        self._last = _Seen(smalls[-1], previous_mask)
-        return masked
+                step = steps[after] if after == number + 1 else None
+                masks.append(_between(smalls[number], known[before], known[after], near, step.back if step else None))
+            near_scores = (scores[one] for one in (before, after) if one in scores)
+            sources.append(min(near_scores, key=lambda one: one.quality))
+        last = None if self._last is None else self._last.mask
+        masks, flickers = _steadied(masks, last, steps, 0.0 if self.alone else BLEND)
+        self._last = _Seen(smalls[-1], masks[-1])
+        return [
+            MaskedFrame(frame, mask, score.quality, score.reasons, flicker)
+            for frame, mask, score, flicker in zip(frames, masks, sources, flickers, strict=True)
+        ]
+
+    def _steps(self, smalls: list[Small]) -> list[_Step | None]:
+        """Return the motion from each frame's predecessor; None for the first frame of a video."""
+        previous = [None if self._last is None else self._last.small, *smalls[:-1]]
+        pairs = zip(smalls, previous, strict=True)
+        return [None if old is None else _Step(*both_ways(small, old)) for small, old in pairs]
 
     def _expected(self, moved: list[Motion | None]) -> list[Mask | None]:
         """Carry the last mask through the window; None: nothing is known of the object, or nothing is to be carried."""
@@ -181,30 +195,60 @@ def _doubted(segment: Segment, likeness: float) -> Segment:
     return replace(segment, score=replace(segment.score, quality=segment.score.quality * likeness / SAME, reasons=reasons))
 
 
-def _blended(mask: Mask, previous: Mask, moved: Motion, share: float) -> tuple[Mask, float]:
-    """Blend a share of the carried mask of the frame before into a mask, where it can be trusted: less flicker at edges.
+def _steadied(
+    masks: list[Mask], last: Mask | None, steps: list[_Step | None], share: float
+) -> tuple[list[Mask], list[float | None]]:
+    """Blend every mask with the carried one of the frame before, then with that of the frame after: less flicker at edges.
+
+    Args:
+        masks: Of the frames of a window.
+        last: Mask of the frame before the window, which is final; None: there is none.
+        steps: Of each frame from the one before.
+        share: Of the carried mask, where it can be trusted.
 
     Returns:
-        The mask, and its flicker: the mean difference that is left, in [0, 1].
+        The masks, and their flicker as in ``MaskedFrame``.
     """
-    carried, trust = carry(previous, moved)
+    masks = list(masks)
+    flickers: list[float | None] = [None] * len(masks)
+    joined = [step if step is not None and not step.moved.is_cut else None for step in steps]
+    for number, step in enumerate(joined):
+        before = masks[number - 1] if number else last
+        if step is not None and before is not None and share:
+            masks[number], _ = _blended(masks[number], before, step.moved, share)
+    for number in range(len(masks) - 1, 0, -1):
+        if (step := joined[number]) is not None:
+            masks[number - 1], flickers[number] = _blended(masks[number - 1], masks[number], step.back, share)
+    if (step := joined[0]) is not None and last is not None:
+        _, flickers[0] = _blended(masks[0], last, step.moved, 0.0)
+    return masks, flickers
+
+
+def _blended(mask: Mask, other: Mask, moved: Motion, share: float) -> tuple[Mask, float]:
+    """Blend a share of the carried mask of the frame beside it into a mask, where it can be trusted.
+
+    Returns:
+        The mask, and the mean difference that is left, in [0, 1].
+    """
+    carried, trust = carry(other, moved)
     change = trust * (carried - mask)
     blended: Mask = np.rint(mask + share * change).astype(np.uint8)
     return blended, (1 - share) * float(np.abs(change).mean()) / 255
 
 
-def _between(small: Small, before: _Seen, after: _Seen, from_before: Motion | None) -> Mask:
+def _between(small: Small, before: _Seen, after: _Seen, from_before: Motion | None, from_after: Motion | None) -> Mask:
     """Carry two masks to a frame between theirs, each weighted by the trust in it. Over a scene cut, the other one counts.
 
     Args:
         small: The frame.
         before: The last frame with a mask of the model.
         after: The next one.
-        from_before: The motion from the frame before, if it is known.
+        from_before: The motion from ``before``, if it is known.
+        from_after: The motion from ``after``, if it is known.
     """
     total = np.zeros(after.mask.shape, np.float32)
     weight = np.full(after.mask.shape, 1e-6, np.float32)
-    moved = [(before, from_before or motion(small, before.small)), (after, motion(small, after.small))]
+    moved = [(before, from_before or motion(small, before.small)), (after, from_after or motion(small, after.small))]
     for seen, one in moved:
         if one.is_cut and not all(other.is_cut for _, other in moved):
             continue

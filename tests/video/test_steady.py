@@ -15,10 +15,10 @@ from pipeline.errors import SegmentError
 from pipeline.models.cascade import Segment
 from pipeline.quality.score import Score
 from pipeline.types import Box
-from pipeline.video.flow import carry, motion, shrink
+from pipeline.video.flow import both_ways, carry, motion, shrink
 from pipeline.video.reader import Frame
 from pipeline.video.segments import windows
-from pipeline.video.steady import Steady
+from pipeline.video.steady import Steady, _steadied, _Step
 
 HEIGHT, WIDTH = 120, 200
 
@@ -96,6 +96,24 @@ def test_a_mask_is_carried_with_the_motion() -> None:
     assert not moved.is_cut and moved.trust.mean() > 0.6
     carried, _ = carry(reds[0], moved)
     assert iou(carried, reds[1]) > 0.85 > iou(reds[0], reds[1])
+
+
+def test_both_neighbours_fill_a_hole_of_one_frame() -> None:
+    frames, reds, _ = clip(1)
+    small = shrink(frames[0].pixels)
+    step = _Step(*both_ways(small, small))
+    with_hole = reds[0].copy()
+    y, x = (int(values.mean()) for values in np.nonzero(reds[0]))
+    with_hole[y - 3 : y + 4, x - 3 : x + 4] = 0
+    masks, flickers = _steadied([reds[0], with_hole, reds[0]], None, [None, step, step], 0.6)
+    assert masks[1][y, x] == pytest.approx(255 * (1 - 0.4 * 0.4 - 0.6 * 0.6 * 0.4), abs=3)  # the hole reaches the frame after
+    assert iou(masks[1], reds[0]) > 0.99
+    assert flickers[0] is None
+    for number in (1, 2):
+        left = np.abs(masks[number].astype(float) - masks[number - 1]).mean() / 255
+        assert flickers[number] == pytest.approx(left, abs=1e-4)
+    alone, _ = _steadied([reds[0], with_hole, reds[0]], None, [None, step, step], 0.0)
+    assert alone[1][y, x] == 0
 
 
 def test_other_scenes_are_cuts() -> None:
