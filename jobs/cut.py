@@ -370,9 +370,11 @@ def _write(target: _Target, mask: str | None, result: Cutout, segmenter: Segment
     if mask:
         files.write(files.absolute(mask), encode_mask(result.alpha))
     why = f" ({'; '.join(map(explain, result.reasons))})" if result.reasons else ""
+    threshold = segmenter.recipe.review_below
+    review = ", to review" if threshold is not None and result.quality < threshold else ""
     height, width = result.alpha.shape
     name = "stdout" if target.path == PIPE else target.path
-    say.print(f"{name}: {width} x {height}, quality {result.quality:.2f}{why}", markup=False)
+    say.print(f"{name}: {width} x {height}, quality {result.quality:.2f}{review}{why}", markup=False)
     if result.detection is not None:
         box, score, label = result.detection
         corners = ",".join(f"{value:.0f}" for value in box)

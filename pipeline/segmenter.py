@@ -115,8 +115,10 @@ class Segmenter:
         self.second: Segmenter | None = None
         if self.recipe.second is not None:
             own = Compute().batch_size_for(self.recipe.second.recipe.frame_px, self.device)
+            # The first model's threshold decides on the status, so it decides which masks need a reason.
+            other = self.recipe.second.recipe.model_copy(update={"review_below": self.recipe.review_below})
             self.second = Segmenter.from_recipe(
-                self.recipe.second.recipe, files, device=device, threads=threads, batch=min(own, self.batch), engine=engine
+                other, files, device=device, threads=threads, batch=min(own, self.batch), engine=engine
             )
 
     @property

@@ -63,7 +63,7 @@ def run_scored(
             results[number] = SegmentError("the model returned numbers that are not finite; try recipe.precision=fp32")
             continue
         signals = all_signals(measured, measure_components(small))
-        results[number] = Segment(mask, score(signals, calibration, detector_scores[number]))
+        results[number] = Segment(mask, score(signals, calibration, detector_scores[number], recipe.review_below))
     return results
 
 

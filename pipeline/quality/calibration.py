@@ -74,10 +74,17 @@ class Calibration(Section):
         odds = self.bias + sum(term.log_odds(signals.get(name)) for name, term in self.terms.items())
         return min(1 - MIN_PROBABILITY, max(MIN_PROBABILITY, 1 / (1 + math.exp(-min(50.0, max(-50.0, odds))))))
 
-    def reasons(self, signals: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the signals, at most two, that lower the probability most, strongest first."""
+    def reasons(self, signals: Mapping[str, Any], review_below: float | None = None) -> tuple[str, ...]:
+        """Return the signals, at most two, that lower the probability most, strongest first.
+
+        Many small pulls can add up: below ``review_below`` the strongest one is named, however small it is. A signal without
+        a value is named there only if no other exists.
+        """
         pulls = sorted((term.log_odds(signals.get(name)) - term.usual, name) for name, term in self.terms.items())
-        return tuple(name for pull, name in pulls[:2] if pull < -MIN_PULL)
+        strong = tuple(name for pull, name in pulls[:2] if pull < -MIN_PULL)
+        if strong or review_below is None or self.probability(signals) >= review_below:
+            return strong
+        return tuple(sorted((name for _, name in pulls), key=lambda name: signals.get(name) is None)[:1])
 
     def share_below(self, quality: float) -> float | None:
         """Return the share of ordinary photos that is expected to have a lower quality; None if unknown."""

@@ -53,7 +53,12 @@ def all_signals(measured: Mapping[str, float], components: Components) -> Signal
     }
 
 
-def score(signals: Signals, calibration: Calibration | None = None, detector_score: float | None = None) -> Score:
+def score(
+    signals: Signals,
+    calibration: Calibration | None = None,
+    detector_score: float | None = None,
+    review_below: float | None = None,
+) -> Score:
     """Compute the quality: 0 if a flag is set, otherwise the calibrated probability.
 
     Without calibration it is ``soft_dice`` less ``gaps``, half of ``stray`` and ``box_outside``; the uncertain share limits it.
@@ -65,18 +70,22 @@ def score(signals: Signals, calibration: Calibration | None = None, detector_sco
         calibration: None: the score is not calibrated.
         detector_score: Score in [0, 1] of the box that a detector found, of the detector that the calibration names. It counts
             if the calibration has a term for it. None: there is none.
+        review_below: A quality below this has at least one reason. None: it may have none.
     """
     flags = tuple(flag for flag in FLAGS if signals[flag])
     if flags:
         return Score(0.0, calibration is not None, flags[:2], signals)
     if calibration is not None:
         known = signals | {DETECTOR_SCORE: detector_score}
-        return Score(calibration.probability(known), True, calibration.reasons(known), signals)
+        return Score(calibration.probability(known), True, calibration.reasons(known, review_below), signals)
     sure, stray, gaps = (float(signals[name] or 0) for name in ("soft_dice", "stray", "gaps"))
     uncertain = float(signals["uncertain_share"] or 0) / max(float(signals["area_share"] or 0), MIN_AREA)
     outside = float(signals["box_outside"] or 0)
     terms = {"soft_dice": sure, "stray": 1 - stray / 2, "gaps": 1 - gaps, "box_outside": 1 - outside}
     terms["uncertain_share"] = MAX_UNCERTAIN - uncertain
     quality = min(sure - stray / 2 - gaps - outside, terms["uncertain_share"])
-    worst = sorted((value, name) for name, value in terms.items() if value < REASON_BELOW)
-    return Score(min(1.0, max(0.0, quality)), False, tuple(name for _, name in worst[:2]), signals)
+    worst = sorted((value, name) for name, value in terms.items())
+    reasons = tuple(name for value, name in worst[:2] if value < REASON_BELOW)
+    if not reasons and review_below is not None and quality < review_below:
+        reasons = (worst[0][1],)
+    return Score(min(1.0, max(0.0, quality)), False, reasons, signals)

@@ -44,6 +44,13 @@ def test_several_pictures_go_to_a_folder(cut: Cut, capsys: pytest.CaptureFixture
     assert "cutouts/photo-001.png: 127 x 101, quality" in capsys.readouterr().out
 
 
+def test_a_picture_to_review_is_called_so_with_a_reason(cut: Cut, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cut("photo-000.jpg", "--set", "recipe.review_below=1") == 0
+    assert re.search(r"quality \d\.\d\d, to review \([a-z]", capsys.readouterr().out)
+    assert cut("photo-000.jpg", "--set", "recipe.review_below=0") == 0
+    assert "to review" not in capsys.readouterr().out
+
+
 def test_one_that_cannot_be_read_does_not_keep_the_others(cut: Cut, capsys: pytest.CaptureFixture[str]) -> None:
     Path("broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut off")
     assert cut("missing.jpg", "broken.jpg", "photo-000.jpg") == 1

@@ -48,6 +48,14 @@ def test_reasons_are_the_strongest_pulls() -> None:
     assert calibration().reasons({"soft_dice": 0.5, "stray": 0.4, "box_agreement": 0.2}) == ("box_agreement", "soft_dice")
 
 
+def test_small_pulls_that_add_up_to_a_review_have_a_reason() -> None:
+    signals = {"soft_dice": 0.97, "stray": 0.05, "box_agreement": 0.75}  # pulls of -0.1, -0.275, and -0.14 in log odds
+    assert calibration().reasons(signals) == ()
+    assert calibration().reasons(signals, 0.99) == ("stray",)
+    assert calibration().reasons(signals, calibration().probability(signals)) == (), "it is not below the threshold"
+    assert calibration().reasons({"soft_dice": 0.97, "stray": 0.0}, 0.99) == ("soft_dice",), "there is no box to disagree with"
+
+
 @given(st.dictionaries(st.sampled_from(sorted(FACTS["terms"])), st.none() | st.floats(-1e6, 1e6)))
 def test_any_signals_have_a_probability(signals: dict[str, float | None]) -> None:
     assert MIN_PROBABILITY <= calibration().probability(signals) <= 1 - MIN_PROBABILITY

@@ -41,6 +41,13 @@ def test_a_good_mask_has_no_reasons() -> None:
     assert not scored.calibrated
 
 
+def test_a_quality_below_the_threshold_has_a_reason_without_calibration() -> None:
+    assert score(signals(soft_dice=0.92, stray=0.18)).reasons == ()
+    scored = score(signals(soft_dice=0.92, stray=0.18), review_below=0.85)
+    assert scored.quality == pytest.approx(0.83) and scored.reasons == ("stray",)
+    assert score(signals(soft_dice=0.92), review_below=0.85).reasons == ()
+
+
 @pytest.mark.parametrize(
     ("changes", "flag"), [({"area_share": 0.0}, "empty"), ({"area_share": 1.0}, "full"), ({"span": 0.0005}, "constant")]
 )
