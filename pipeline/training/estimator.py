@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,15 +47,21 @@ class Settings:
 
 
 class FeatureStore:
-    """Backbone features of all photos and of their mirror images, float16, with the maps and their Dice."""
+    """Backbone features of all photos and of their mirror images, float16, with the maps and their Dice.
 
-    def __init__(self, scored: ScoredMaps, network: Estimator, cache: Path) -> None:
+    The features are kept in ``folder``, in a file that is named by a hash of the photos' frames and the backbone's weights.
+    """
+
+    def __init__(self, scored: ScoredMaps, network: Estimator, folder: Path) -> None:
         self.maps, self.dice = scored.maps, torch.from_numpy(scored.dice)
+        cache = folder / f"features-{_features_key(scored.frames, network)}.safetensors"
         if not cache.exists():
+            partial = cache.with_suffix(".partial")
             both = [_features(network, scored.frames, mirrored=mirrored) for mirrored in (False, True)]
             save_file(
-                {f"{name}{side}": one for side, pair in enumerate(both) for name, one in zip("fc", pair, strict=True)}, cache
+                {f"{name}{side}": one for side, pair in enumerate(both) for name, one in zip("fc", pair, strict=True)}, partial
             )
+            partial.replace(cache)
         self.features = load_file(cache)
 
     def batch(self, rows: npt.NDArray[np.int64], *, mirrored: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -62,6 +69,17 @@ class FeatureStore:
         p = torch.from_numpy(self.maps[rows])[:, None].float() / 255
         fine, coarse = (self.features[f"{name}{int(mirrored)}"][rows].float() for name in "fc")
         return fine, coarse, p.flip(3) if mirrored else p, self.dice[rows]
+
+
+def _features_key(frames: npt.NDArray[np.uint8], network: Estimator) -> str:
+    """Return 16 hexadecimal digits that name the features of these frames."""
+    digest = hashlib.sha256(repr(frames.shape).encode())
+    digest.update(np.ascontiguousarray(frames).data)
+    for key, value in network.backbone.state_dict().items():
+        if not key.endswith(BATCH_COUNTS):
+            digest.update(key.encode())
+            digest.update(value.contiguous().numpy().data)
+    return digest.hexdigest()[:16]
 
 
 @torch.inference_mode()
@@ -164,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tensors = open_matching(options.start, network, "the estimator", "give its weights")
         load_tensors(network, tensors, options.start, torch.float32)
     _load_backbone(network, options.backbone)
-    store = FeatureStore(scored, network.eval(), options.out / "features.safetensors")
+    store = FeatureStore(scored, network.eval(), options.out)
     held_out = scored.photos % HELD_OUT_OF == 0
     curve = train(network, store, np.flatnonzero(~held_out), settings)
     score = failure_auroc(network, store, np.flatnonzero(held_out))

@@ -2,12 +2,15 @@
 
 Photos with ground truth (Parquet: ``image``, ``mask`` bytes) go through a model: as they are, cropped, or corrupted
 (``imaging.corruptions``), without a box or with one as people and detectors draw it (``imaging.rough_boxes``). The results are
-small and are kept on disk in parts, so an interrupted run continues with the next part.
+small and are kept on disk in parts, so an interrupted run continues with the next part. The parts of other photos, models or
+settings are in other folders.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -68,9 +71,13 @@ class ScoredMaps:
 
 
 def score_photos(folder: Path, out: Path, *, times: int, processes: int) -> ScoredMaps:
-    """Score ``times`` variants of every photo below a folder. Parts that ``out`` already holds are reused."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Score ``times`` variants of every photo below a folder. Parts that ``out`` already holds are reused.
+
+    They are in a folder of ``out`` that is named by ``data_key``.
+    """
     sources = sorted(folder.glob("*.parquet"))
+    out = out / data_key(sources)
+    out.mkdir(parents=True, exist_ok=True)
     counts = [pq.ParquetFile(source).metadata.num_rows for source in sources]
     parts = [
         (source, start, sum(counts[:number]) + start, turn, out / f"{source.stem}-{start:05}-{turn}.npz")
@@ -85,12 +92,33 @@ def score_photos(folder: Path, out: Path, *, times: int, processes: int) -> Scor
     return ScoredMaps(*(np.concatenate([part[name] for part in arrays]) for name in ScoredMaps.__dataclass_fields__))
 
 
+def data_key(sources: Sequence[Path]) -> str:
+    """Return 16 hexadecimal digits that name the maps of these files: a hash of photos, models, boxes and shares."""
+    digests = []
+    for source in sources:
+        with source.open("rb") as file:
+            digests.append((source.name, hashlib.file_digest(file, "sha256").hexdigest()))
+    models = {preset: _map_facts(_recipe_of(preset)) for preset in PRESETS}
+    facts = [digests, models, BOXES, UNCHANGED, CROPPED, KINDS, MIN_OBJECT_PX, PHOTOS_PER_PART, SIDE_PX]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _map_facts(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings that change a model's maps; refiner and calibration come after these."""
+    return {name: value for name, value in recipe.facts().items() if not name.startswith(("refiner", "calibration"))}
+
+
+def _recipe_of(preset: str) -> Recipe:
+    """Return the recipe by which a model makes the maps."""
+    return load_preset(preset, {"precision": "fp32"}).recipe
+
+
 def _write_part(source: Path, start: int, first: int, turn: int, target: Path) -> None:
     """Score the photos of one part and write it atomically. ``first`` is the number of its first photo."""
     use_one_thread()
     rows = pq.read_table(source, columns=["image", "mask"]).slice(start, PHOTOS_PER_PART).to_pylist()
     preset = PRESETS[(first // PHOTOS_PER_PART + turn) % len(PRESETS)]
-    recipe = load_preset(preset, {"precision": "fp32"}).recipe
+    recipe = _recipe_of(preset)
     model = load_model(recipe, fetch_weights(recipe.weights, recipe.weights_sha256, Files())[0], device="cpu", threads=1)
     columns: dict[str, list[Any]] = {name: [] for name in ScoredMaps.__dataclass_fields__}
     for number, (photo, truth) in enumerate(_variants(rows, np.random.default_rng([first, turn]))):

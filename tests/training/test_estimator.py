@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.errors import ConfigError
 from pipeline.models.estimator import BUNDLED, SIDE_PX, Estimator
+from pipeline.training import estimator_data
 from pipeline.training.estimator import FeatureStore, Settings, corrupt_maps, failure_auroc, main, train
-from pipeline.training.estimator_data import BOXES, ScoredMaps, _choose_box, score_photos
+from pipeline.training.estimator_data import BOXES, ScoredMaps, _choose_box, data_key, score_photos
 from pipeline.types import Box
 
 
@@ -65,12 +66,46 @@ def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_photo_is_scored_and_existing_parts_are_reused(photos: Path, trained: Path) -> None:
-    parts = {path: path.stat().st_mtime_ns for path in (trained / "maps").iterdir()}
+    parts = {path: path.stat().st_mtime_ns for path in (trained / "maps").glob("*/*")}
+    assert parts
     found = score_photos(photos, trained / "maps", times=1, processes=1)
-    assert {path: path.stat().st_mtime_ns for path in (trained / "maps").iterdir()} == parts
+    assert {path: path.stat().st_mtime_ns for path in (trained / "maps").glob("*/*")} == parts
     assert found.frames.shape == (6, SIDE_PX, SIDE_PX, 3) and found.maps.shape == (6, SIDE_PX, SIDE_PX)
     assert sorted(found.photos) == [*range(6)]
     assert found.dice.max() > 0.8 and found.dice.min() >= 0
+
+
+def test_maps_of_other_photos_models_or_boxes_are_not_reused(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source,) = photos.glob("*.parquet")
+    keys = [data_key([source])]
+    other = tmp_path / source.name
+    pq.write_table(pq.read_table(source).slice(1), other)
+    keys.append(data_key([other]))
+    with monkeypatch.context() as patched:
+        patched.setitem(BOXES, "tight", 0.5)
+        keys.append(data_key([source]))
+    with monkeypatch.context() as patched:
+        load = estimator_data.load_preset
+        patched.setattr(estimator_data, "load_preset", lambda name, changes: load(name, changes | {"weights_sha256": "0" * 64}))
+        keys.append(data_key([source]))
+    assert len(set(keys)) == 4
+    assert data_key([source]) == keys[0]
+
+
+def test_features_of_other_photos_or_weights_are_not_reused(scored: ScoredMaps, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    few = ScoredMaps(scored.frames[:2], scored.maps[:2], scored.dice[:2], scored.photos[:2])
+    others = ScoredMaps(scored.frames[2:4], scored.maps[:2], scored.dice[:2], scored.photos[:2])
+    network, retrained = Estimator().eval(), Estimator().eval()
+    first, again, photos, weights = (
+        FeatureStore(some, one, tmp_path).features["f0"]
+        for some, one in ((few, network), (few, network), (others, network), (few, retrained))
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, photos) and not torch.equal(first, weights)
+    assert len(list(tmp_path.glob("features-*.safetensors"))) == 3
 
 
 def test_a_training_writes_weights_of_the_complete_network(trained: Path) -> None:
@@ -117,7 +152,7 @@ def test_the_loss_falls_and_the_backbone_stays(scored: ScoredMaps, tmp_path: Pat
     torch.manual_seed(0)
     network = Estimator().eval()
     before = {key: value.clone() for key, value in network.backbone.state_dict().items()}
-    store = FeatureStore(scored, network, tmp_path / "features.safetensors")
+    store = FeatureStore(scored, network, tmp_path)
     settings = Settings(epochs=6, batch=16, rate=3e-3, warm_steps=2, inverted=0, exchanged=0, halved=0)
     rows = np.arange(64)
     curve = train(network, store, rows[:48], settings)
@@ -131,7 +166,7 @@ def test_the_same_seed_gives_the_same_weights(scored: ScoredMaps, tmp_path: Path
     for _ in range(2):
         torch.manual_seed(3)
         network = Estimator().eval()
-        store = FeatureStore(scored, network, tmp_path / "features.safetensors")  # the second one reads the first one's file
+        store = FeatureStore(scored, network, tmp_path)  # the second one reads the first one's file
         train(network, store, np.arange(32), Settings(epochs=1, batch=16))
         made.append(network.state_dict())
     assert all(torch.equal(made[0][key], made[1][key]) for key in made[0])
