@@ -135,7 +135,7 @@ train-refiner: .venv/dev ## train the refiner cgm from DATA (default ../shared) 
 
 train-estimator: .venv/dev out/backbone/efficientnet-lite0.safetensors ## train the network of the signal expected_dice from DATA (default ../shared) into out/estimator
 	@test -f $(DATA)/data/train/duts-tr-00.parquet || { echo "make train-estimator wants $(DATA)/data/train; name another folder: make train-estimator DATA=/path/to/shared"; exit 2; }
-	$(BIN)/python -m pipeline.training.estimator --photos $(DATA)/data/train --backbone out/backbone/efficientnet-lite0.safetensors
+	$(BIN)/python -m pipeline.training.estimator --photos $(DATA)/data/train --products $(DATA)/data --backbone out/backbone/efficientnet-lite0.safetensors
 
 out/backbone/efficientnet-lite0.safetensors: .venv/core  # ImageNet weights of small backbones
 	mkdir -p out/backbone

@@ -26,6 +26,7 @@ from pipeline.models.estimator import Estimator, combine_logits
 from pipeline.models.tensors import BATCH_COUNTS, load_tensors, open_matching
 from pipeline.quality.ranking import FAILED_BELOW, GOOD_FROM, auroc
 from pipeline.training.estimator_data import ScoredMaps, score_photos
+from pipeline.training.estimator_products import score_products
 
 HELD_OUT_OF = 20
 """One photo in so many is for validation."""
@@ -164,6 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="folder of Parquet files with image and mask bytes")
+    parser.add_argument("--products", type=Path, help="folder with objects/ and backgrounds/ for synthetic products")
     parser.add_argument("--backbone", type=Path, required=True, help="ImageNet weights of tf_efficientnet_lite0, safetensors")
     parser.add_argument("--start", type=Path, help="initial weights of the estimator; absent: random")
     parser.add_argument("--times", type=int, default=2, help="variants per photo")
@@ -175,6 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = Settings()
     torch.manual_seed(settings.seed)
     scored = score_photos(options.photos, options.out / "maps", times=options.times, processes=options.processes)
+    if options.products:
+        scored = scored.with_others(score_products(options.products, options.out / "maps", processes=options.processes))
     failed = float((scored.dice < FAILED_BELOW).mean())
     print(f"{len(scored.dice)} maps, {failed:.1%} of them failures", flush=True)
     network = Estimator()

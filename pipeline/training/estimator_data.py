@@ -12,11 +12,11 @@ import hashlib
 import io
 import json
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -60,6 +60,15 @@ MIN_OBJECT_PX = 50
 """Pixels of an object. Photos with less are left out."""
 
 
+class Picture(NamedTuple):
+    """A picture to score: its number, (H, W, 3) uint8, its ground truth (H, W) uint8, and the box that is asked for."""
+
+    number: int
+    photo: Pixels
+    truth: Mask
+    box: Box | None
+
+
 @dataclass(frozen=True)
 class ScoredMaps:
     """N maps: ``frames`` (N, s, s, 3) uint8, ``maps`` (N, s, s) uint8, ``dice`` (N,) float32, ``photos`` (N,) numbers."""
@@ -68,6 +77,11 @@ class ScoredMaps:
     maps: npt.NDArray[np.uint8]
     dice: npt.NDArray[np.float32]
     photos: npt.NDArray[np.int64]
+
+    def with_others(self, others: ScoredMaps) -> ScoredMaps:
+        """Return these maps and others after them."""
+        names = ScoredMaps.__dataclass_fields__
+        return ScoredMaps(*(np.concatenate([getattr(one, name) for one in (self, others)]) for name in names))
 
 
 def score_photos(folder: Path, out: Path, *, times: int, processes: int) -> ScoredMaps:
@@ -88,7 +102,12 @@ def score_photos(folder: Path, out: Path, *, times: int, processes: int) -> Scor
     # Spawned: a fork would inherit locks of the threads of PyTorch or Ray, which nobody would release.
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         list(pool.map(_write_part, *zip(*[part for part in parts if not part[-1].exists()], strict=True)))
-    arrays = [np.load(part[-1]) for part in parts]
+    return read_parts([part[-1] for part in parts])
+
+
+def read_parts(paths: Sequence[Path]) -> ScoredMaps:
+    """Read files of ``write_maps`` as one."""
+    arrays = [np.load(path) for path in paths]
     return ScoredMaps(*(np.concatenate([part[name] for part in arrays]) for name in ScoredMaps.__dataclass_fields__))
 
 
@@ -98,13 +117,16 @@ def data_key(sources: Sequence[Path]) -> str:
     for source in sources:
         with source.open("rb") as file:
             digests.append((source.name, hashlib.file_digest(file, "sha256").hexdigest()))
-    models = {preset: _map_facts(_recipe_of(preset)) for preset in PRESETS}
-    facts = [digests, models, BOXES, UNCHANGED, CROPPED, KINDS, MIN_OBJECT_PX, PHOTOS_PER_PART, SIDE_PX]
+    facts = [digests, model_facts(), BOXES, UNCHANGED, CROPPED, KINDS, MIN_OBJECT_PX, PHOTOS_PER_PART, SIDE_PX]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
+def model_facts() -> dict[str, Any]:
+    """Return the settings that change the models' maps; refiner and calibration come after these."""
+    return {preset: _map_facts(_recipe_of(preset)) for preset in PRESETS}
+
+
 def _map_facts(recipe: Recipe) -> dict[str, Any]:
-    """Return the settings that change a model's maps; refiner and calibration come after these."""
     return {name: value for name, value in recipe.facts().items() if not name.startswith(("refiner", "calibration"))}
 
 
@@ -114,22 +136,30 @@ def _recipe_of(preset: str) -> Recipe:
 
 
 def _write_part(source: Path, start: int, first: int, turn: int, target: Path) -> None:
-    """Score the photos of one part and write it atomically. ``first`` is the number of its first photo."""
-    use_one_thread()
+    """Score the photos of one part and write it. ``first`` is the number of its first photo."""
     rows = pq.read_table(source, columns=["image", "mask"]).slice(start, PHOTOS_PER_PART).to_pylist()
-    preset = PRESETS[(first // PHOTOS_PER_PART + turn) % len(PRESETS)]
+
+    def pictures() -> Iterator[Picture]:
+        for number, (photo, truth) in enumerate(_variants(rows, np.random.default_rng([first, turn])), first):
+            yield Picture(number, photo, truth, _choose_box(truth, np.random.default_rng([number, turn, 1])))
+
+    write_maps(pictures(), PRESETS[(first // PHOTOS_PER_PART + turn) % len(PRESETS)], target)
+
+
+def write_maps(pictures: Iterable[Picture], preset: str, target: Path) -> None:
+    """Score a model's maps of pictures and write them atomically. Objects of less than ``MIN_OBJECT_PX`` are left out."""
+    use_one_thread()
     recipe = _recipe_of(preset)
     model = load_model(recipe, fetch_weights(recipe.weights, recipe.weights_sha256, Files())[0], device="cpu", threads=1)
     columns: dict[str, list[Any]] = {name: [] for name in ScoredMaps.__dataclass_fields__}
-    for number, (photo, truth) in enumerate(_variants(rows, np.random.default_rng([first, turn]))):
+    for number, photo, truth, box in pictures:
         if np.count_nonzero(truth >= HALF) < MIN_OBJECT_PX:
             continue
-        rng = np.random.default_rng([first + number, turn, 1])
-        frame, p, dice = _score(model, recipe, photo, truth, _choose_box(truth, rng))
+        frame, p, dice = _score(model, recipe, photo, truth, box)
         columns["frames"].append(cv2.resize(frame, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA))
         columns["maps"].append(np.rint(255 * cv2.resize(p, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)).astype(np.uint8))
         columns["dice"].append(np.float32(dice))
-        columns["photos"].append(first + number)
+        columns["photos"].append(number)
     partial = target.with_suffix(".part")
     with partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **{name: np.array(values) for name, values in columns.items()})
