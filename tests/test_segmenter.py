@@ -302,6 +302,32 @@ def test_the_mirrored_frame_and_the_refiner_s_change_are_signals() -> None:
 
 
 @pytest.mark.parametrize("engine", ["auto", "torch"])
+def test_specks_are_transparent_and_scored_as_removed(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model's output is replaced: a disc, and one of 0.6 % of its area beside it."""
+    photo = np.asarray(Image.open(EXAMPLES / "espresso.jpg").resize((640, 480)))
+    results = {}
+    for share in (0.0, 0.01):
+        settings: dict[str, Any] = {"refiner": "none", "estimate": False, "specks": share, "sharpen": 1}
+        segmenter = Segmenter("u2netp" if engine == "auto" else "mvanet-lite", threads=1, engine=engine, **settings)
+        side = segmenter.recipe.frame_px
+        y, x = (np.mgrid[:side, :side] - side / 2) / side
+        logits = torch.from_numpy(1000 * np.max([0.26 - np.hypot(x + 0.1, y), 0.02 - np.hypot(x - 0.4, y)], axis=0)).float()[
+            None
+        ]
+
+        def model(frames: Any, logits: Any = logits, plain: bool = engine == "auto") -> Any:
+            return logits.numpy() if plain else logits
+
+        monkeypatch.setattr(segmenter.run_pass, "model", model)
+        results[share] = segmenter(photo)
+    kept, cleaned = results.values()
+    speck, object_ = np.s_[:, 480:], np.s_[:, :450]
+    assert kept.alpha[speck].max() == 255 and not cleaned.alpha[speck].any()
+    assert np.array_equal(kept.alpha[object_], cleaned.alpha[object_])
+    assert float(kept.signals["area_share"] or 0) > float(cleaned.signals["area_share"] or 0)
+
+
+@pytest.mark.parametrize("engine", ["auto", "torch"])
 def test_filled_holes_are_opaque_in_the_photo_s_colours_and_scored_as_filled(
     engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ SAFE_SETTINGS = (
         "recipe.box_margin",
         "recipe.detector.label",
         "recipe.hole_share",
+        "recipe.specks",
         "recipe.holes",
         "recipe.outputs",
         "recipe.review_below",

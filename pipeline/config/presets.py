@@ -14,7 +14,7 @@ from pipeline.config.sections import Section, Share, build, bundled_file, bundle
 from pipeline.errors import ConfigError
 from pipeline.paths import CONFIGS
 
-ASKED_OF_RESULT = ("holes", "hole_share", "box_margin")
+ASKED_OF_RESULT = ("holes", "hole_share", "specks", "box_margin")
 """Settings of a recipe that say what its masks are to be. The second model has them from the first one, as far as the user or
 the preset that has a second model sets them; all others belong to one model."""
 

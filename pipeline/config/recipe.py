@@ -26,7 +26,7 @@ DERIVED = {"outputs", "renditions", "review_below"}
 UNHASHED = {"name", "weights", "refiner_weights", "calibration"}
 """Settings that do not change results: a name, and the places of files that are pinned by hash."""
 
-ESTIMATOR_SHA256 = "aa1dcd00c371f1b68cb98e44dd6097bef5433e8c7e3c392c960ca4a2f86bc011"
+ESTIMATOR_SHA256 = "2cbb4d2171478dd5ba064146b9118324d8004e61231b0ddfcd15aa8a3adf9df9"
 """SHA-256 of the bundled weights of the estimator, which predicts the signal ``expected_dice``."""
 
 CGM_SHA256 = "d2a410379fb3b8b9aa2b09081b45c7f6fca3c2e0da196df826993e2c40059d88"
@@ -108,6 +108,9 @@ class Recipe(Section):
     )
     hole_share: float = Field(
         default=0.02, gt=0, le=1, description="Largest hole that `holes: fill` fills, as a share of the object's area."
+    )
+    specks: float = Field(
+        default=0, ge=0, le=0.5, description="Detached parts below this share of the largest part are removed; 0 keeps all."
     )
     detector: Detector | None = Field(
         default=None,
@@ -266,6 +269,11 @@ class Recipe(Section):
         return self.hole_share if self.holes == "fill" else 0.0
 
     @property
+    def cleans(self) -> bool:
+        """True if holes are filled or specks are removed."""
+        return bool(self.filled_share or self.specks)
+
+    @property
     def video_picture(self) -> str | None:
         """Path or URI of the picture behind the object in the mp4 of a video; None for a colour."""
         return None if is_colour(self.video_background) else self.video_background
@@ -310,13 +318,13 @@ class Recipe(Section):
         """Return everything that changes masks, cutouts or scores, as JSON.
 
         Without a detector or a second model, there is no key for it. Photos do not depend on the settings of videos: with
-        their defaults, fingerprints are those of recipes that had no such settings. A picture counts by hash, not by path,
-        and what is behind the object only for MP4.
+        their defaults, and that of ``specks``, fingerprints are those of recipes that had no such settings. A picture counts by
+        hash, not by path, and what is behind the object only for MP4.
         """
         excluded: dict[str, Any] = dict.fromkeys(UNHASHED | DERIVED, True)
         excluded["detector"] = DETECTOR_UNHASHED if self.detector is not None else True
         excluded["second"] = True
-        for name in ("every", "steady", "videos", "video_background", "video_background_sha256"):
+        for name in ("specks", "every", "steady", "videos", "video_background", "video_background_sha256"):
             if getattr(self, name) == Recipe.model_fields[name].default:
                 excluded[name] = True
         if self.video_picture or "mp4" not in self.videos:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config.job import load_job
+from pipeline.config.recipe import ESTIMATOR_SHA256, fingerprint_of
 from pipeline.errors import ConfigError
 from pipeline.evaluate.calibrate import CalibrationResult, calibrate
 from pipeline.evaluate.driver import EvaluateOptions, evaluate
@@ -96,7 +97,8 @@ def _turn(table: pa.Table, kinds: Sequence[Kind], kind: Kind) -> pa.Table:
 def measured(model: str, manifest: Path, folder: Path) -> Output:
     """Run a model without calibration on a manifest and measure its masks, unless that is done; return its output."""
     job = load_job(manifest=str(manifest), output=str(folder), preset=model, overrides=SETTINGS)
-    root = folder / f"weights-{(job.recipe.weights_sha256 or 'none')[:8]}"
+    facts = job.recipe.facts() | {"estimator_sha256": ESTIMATOR_SHA256}
+    root = folder / f"recipe-{fingerprint_of(facts)[:8]}"
     output = Output.at(str(root / job.recipe.name), Files(job.storage))
     parts = list(output.files.list(output.layout.evaluation, suffixes=(".parquet",)))
     rows = sum(read_rows(part.uri, output.files, ["item_id"]).num_rows for part in parts)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pipeline.concurrency import local_cpus
 from pipeline.imaging.frame import Placement
-from pipeline.imaging.holes import fill_holes
+from pipeline.models.clean import clean_map
 from pipeline.models.engines.forks import note_load
 from pipeline.models.engines.onnx import OnnxNetwork
 from pipeline.models.failures import segment_errors
@@ -46,7 +46,7 @@ class GraphPass:
         note_load()
         recipe = resolved.recipe
         self.model = _network(resolved, threads, engine)
-        self.framing, self.fill = HostFrames(recipe), recipe.filled_share
+        self.framing, self.recipe = HostFrames(recipe), recipe
         self.views = Views(recipe, HostFrames)
         # The network uses all threads for one image; what follows is done for several images at a time, each by one thread.
         self.each = ThreadPoolExecutor(threads or local_cpus(), "finish").map
@@ -63,7 +63,7 @@ class GraphPass:
         with segment_errors(len(images)):
             frames = self.framing.frames(images, placements)
             looks = self.views.look(self.model, frames, images, placements)
-            logits = [fill_holes(one, self.fill) for one in looks.mean] if self.fill else looks.mean
+            logits = [clean_map(one, self.recipe) for one in looks.mean] if self.recipe.cleans else looks.mean
             work = zip(images, placements, frames, logits, self._flip_dice(looks), boxes, strict=True)
             one_by_one = list(self.each(self._finish, work) if len(images) > 1 else map(self._finish, work))
         tables, coarse, masks = zip(*one_by_one, strict=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.config.recipe import Recipe
 from pipeline.imaging.frame import Placement
-from pipeline.imaging.holes import fill_holes
+from pipeline.models.clean import clean_map
 from pipeline.models.estimator import expected_dice, load_estimator
 from pipeline.models.failures import segment_errors
 from pipeline.models.forward import device_memory, one_thread, to_device, to_host
@@ -73,11 +73,11 @@ class TorchPass:
         return DeviceFrames(recipe, self._device) if self.device == "cuda" else HostFrames(recipe)
 
     def _filled(self, logits: Tensor) -> Tensor:
-        """Fill holes if the recipe asks for it. They are found on the host, which waits for the device."""
-        if not self.recipe.filled_share:
+        """Fill holes and remove specks if the recipe asks for it. They are found on the host, which waits for the device."""
+        if not self.recipe.cleans:
             return logits
         (maps,) = to_host(logits)
-        return to_device(np.stack([fill_holes(one, self.recipe.filled_share) for one in maps]), self._device)
+        return to_device(np.stack([clean_map(one, self.recipe) for one in maps]), self._device)
 
     def _masks(
         self, p: Tensor, placements: Sequence[Placement], refinements: Sequence[Refinement | None]

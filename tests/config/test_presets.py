@@ -221,6 +221,7 @@ CHANGES: dict[str, Any] = {
     "video_background_sha256": "6" * 64,
     "holes": "fill",
     "hole_share": 0.01,
+    "specks": 0.05,
     "refiner": "none",
     "refiner_weights_sha256": "2" * 64,
     "foreground": "none",
