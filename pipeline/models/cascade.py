@@ -64,7 +64,7 @@ def join_segments(first: Segment, other: Segment | ItemError, second: Second) ->
     chosen = used[second.join]
     mask, score = (other.mask, other.score) if chosen[1] else (first.mask, first.score)
     if second.join == "mean":
-        mask = np.asarray((first.mask.astype(np.uint16) + other.mask + 1) // 2, np.uint8)
+        mask = mean_mask(first.mask, other.mask)
         score = replace(min(first.score, other.score, key=lambda one: one.quality), quality=sum(qualities) / 2)
     looks = tuple(replace(look, used=one) for look, one in zip((*first.looks, *other.looks), chosen, strict=True))
     return Segment(mask, score, looks=looks, agreement=agreement(first.mask, other.mask))
@@ -75,6 +75,11 @@ def agreement(one: Mask, other: Mask) -> float:
     a, b = one > 127, other > 127
     total = np.count_nonzero(a) + np.count_nonzero(b)
     return 2 * np.count_nonzero(a & b) / total if total else 1.0
+
+
+def mean_mask(one: Mask, other: Mask) -> Mask:
+    """Return the mean of two alphas of the same size, rounded half up."""
+    return np.asarray((one.astype(np.uint16) + other + 1) // 2, np.uint8)
 
 
 def as_rows(looks: tuple[Look, ...]) -> list[dict[str, Any]] | None:
