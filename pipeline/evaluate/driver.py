@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -15,12 +15,12 @@ from pipeline.config.job import Compute, Destination, Job
 from pipeline.errors import ConfigError
 from pipeline.evaluate.ground_truth import check_columns, join_index, read_ground_truth
 from pipeline.evaluate.measure import MeasureContext, MeasureWork, read_rows
-from pipeline.evaluate.summary import Summary, summarise
+from pipeline.evaluate.summary import Summary, differences, summarise
 from pipeline.evaluate.tables import as_json, markdown
 from pipeline.log import log
 from pipeline.manifest.manifest import open_manifest
 from pipeline.output.index import read_index
-from pipeline.quality.metrics import check_library
+from pipeline.quality.metrics import METRICS, check_library
 from pipeline.run.driver import run_job
 from pipeline.run.gpus import is_small
 from pipeline.run.local import run_in_worker
@@ -28,6 +28,9 @@ from pipeline.run.preflight import Plan
 from pipeline.run.signals import SignalHandler
 from pipeline.storage.files import Files
 from pipeline.storage.uris import join
+
+PAIRED = ["item_id", "error_code", *(metric.name for metric in METRICS)]
+"""Columns of the first model that the others are compared with."""
 
 ROWS_PER_BLOCK = 16
 """Items per block, and per part, of an evaluation in one process."""
@@ -68,11 +71,18 @@ def evaluate(jobs: Sequence[Job], options: EvaluateOptions, *, signals: SignalHa
     own = [job.model_copy(update={"output": one}) for job, one in zip(jobs, destinations, strict=True)]
     plans = [run_job(job, signals=signals)[0] for job in own]
     truth = read_ground_truth(plans[0].manifest, files, options.truth, options.tags)
-    summaries = []
+    summaries: list[Summary] = []
+    first: pa.Table | None = None
     with _cluster(jobs[0].compute, plans[0].rows):
         for name, plan in zip(names, plans, strict=True):
             rows = _measure(plan, truth, options)
-            summaries.append(summarise(name, plan.job.recipe.label(), rows, calibrated=_is_calibrated(plan)))
+            summary = summarise(name, plan.job.recipe.label(), rows, calibrated=_is_calibrated(plan))
+            if first is None:
+                first = rows.select(PAIRED)
+            else:
+                difference, by_tag = differences(rows, first)
+                summary = replace(summary, difference=difference, tag_differences=by_tag)
+            summaries.append(summary)
     output = plans[0].output
     output.write(join(root, "evaluation.json"), as_json(summaries))
     output.write(join(root, "evaluation.md"), markdown(summaries).encode())

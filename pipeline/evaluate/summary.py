@@ -48,6 +48,10 @@ class Summary:
     scores: dict[str, TagScore] = field(default_factory=dict)
     """Performance of the quality by tag; empty if no item has a tag."""
     calibrated: bool = False
+    difference: Means | None = None
+    """The metrics of each item less those of the first model, of the items that both have. None: it is the first model."""
+    tag_differences: dict[str, Means] = field(default_factory=dict)
+    """The same by tag."""
 
 
 def summarise(model: str, recipe: str, rows: pa.Table, *, calibrated: bool = False) -> Summary:
@@ -71,6 +75,34 @@ def summarise(model: str, recipe: str, rows: pa.Table, *, calibrated: bool = Fal
         _scores(measured, tags) if masks else {},
         calibrated,
     )
+
+
+def differences(rows: pa.Table, first: pa.Table) -> tuple[Means, dict[str, Means]]:
+    """Return the mean differences of paired items, a model's metrics less the first one's, of all items and by tag.
+
+    Items of one group are drawn together. Both models have the same items in a draw, so what makes an item hard for both does
+    not widen the interval. Maxima of a data set's curve (``CURVES``) have no value per item and are left out.
+
+    Args:
+        rows: Of a model, with the schema EVALUATION.
+        first: Those of the first model.
+    """
+    own, base = (some.filter(pc.is_null(some["error_code"])) for some in (rows, first))
+    place = {item_id: number for number, item_id in enumerate(base["item_id"].to_pylist())}
+    pairs = [(number, place[name]) for number, name in enumerate(own["item_id"].to_pylist()) if name in place]
+    ours, theirs = np.array(pairs, np.int64).reshape(-1, 2).T
+    values = _values(own)[ours] - _values(base)[theirs]
+    both = own.select(["tags", "group"]).take(pa.array(ours))
+    tags = [set(cell or ()) for cell in both["tags"].to_pylist()]
+    groups = np.asarray(np.unique(both["group"].to_pylist(), return_inverse=True)[1], np.int64)
+
+    def mean(chosen: npt.NDArray[np.bool_]) -> Means:
+        found = zip((metric.name for metric in METRICS), means(values[chosen], groups[chosen]), strict=True)
+        kept = {name: one for name, one in found if name not in CURVES.values() and np.isfinite(one.value)}
+        return Means(int(chosen.sum()), kept)
+
+    chosen = {tag: np.array([tag in one for one in tags], bool) for tag in sorted(set().union(*tags))}
+    return mean(np.ones(len(values), bool)), {tag: mean(some) for tag, some in chosen.items()}
 
 
 def _means(

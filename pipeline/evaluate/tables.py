@@ -24,8 +24,9 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 
 def tables(summaries: Sequence[Summary]) -> list[Table]:
-    """Return the tables that have rows: comparison, failures, metrics, metrics and score by tag, scores."""
-    found = [_comparison(summaries), _failures(summaries), _every_metric(summaries), *map(_by_tag, summaries)]
+    """Return the tables that have rows: comparison, failures, differences, metrics, metrics and score by tag, scores."""
+    found = [_comparison(summaries), _failures(summaries), _differences(summaries), _every_metric(summaries)]
+    found += map(_by_tag, summaries)
     found += [score_table(f"{one.model}: the score by tag", one.scores) for one in summaries]
     found += [ranking_table(_rankings(summaries)), _risks(summaries)]
     return [table for table in found if table[2]]
@@ -39,7 +40,8 @@ def markdown(summaries: Sequence[Summary]) -> str:
     about = [f"* **{metric.title}** {_cell(metric.about)}" for metric in METRICS]
     note = (
         f"Means over the items that could be measured, with {LEVEL:.0%} intervals ({RESAMPLES} resamples of items). E max, "
-        "Dice max and F max are the maximum of the mean curve: one threshold for the data set."
+        "Dice max and F max are the maximum of the mean curve: one threshold for the data set. Differences are means over pairs"
+        " of the same item by both models; a star means that the interval does not contain 0."
     )
     return "\n\n".join([*parts, note, "\n".join(about)]) + "\n"
 
@@ -57,6 +59,7 @@ def as_json(summaries: Sequence[Summary]) -> bytes:
             "errors": {code: {"count": count, "example": example} for code, (count, example) in one.errors.items()},
             "metrics": _as_dict(one.overall.metrics),
             "tags": {tag: {"measured": some.items, "metrics": _as_dict(some.metrics)} for tag, some in one.tags.items()},
+            "difference_from_first": _difference_as_dict(one),
             "quality_calibrated": one.calibrated,
             "scores": {tag: _score_as_dict(score) for tag, score in one.scores.items()},
             "rankings": {
@@ -88,6 +91,18 @@ def _failures(summaries: Sequence[Summary]) -> Table:
         [one.model, code, str(count), example] for one in summaries for code, (count, example) in sorted(one.errors.items())
     ]
     return "Not measured", ["model", "code", "items", "for example"], rows
+
+
+def _differences(summaries: Sequence[Summary]) -> Table:
+    """Return how the other models differ from the first one."""
+    others = [one for one in summaries if one.difference is not None]
+    rows = []
+    for metric in METRICS:
+        found = [one.difference.metrics.get(metric.name) for one in others if one.difference is not None]
+        if metric.name in COMPARED and any(found):
+            better = "lower" if metric.lower_is_better else "higher"
+            rows.append([f"{metric.title} ({better} is better)", *(_signed(metric.name, one) for one in found)])
+    return f"Difference from {summaries[0].model}" if summaries else "", ["metric", *(one.model for one in others)], rows
 
 
 def _every_metric(summaries: Sequence[Summary]) -> Table:
@@ -147,8 +162,22 @@ def _rankings(summaries: Sequence[Summary]) -> list[tuple[str, Ranking]]:
 
 
 def _number(name: str, one: Interval | None, *, interval: bool = False) -> str:
-    """Format a metric. Metrics with very small values (MAE, MSE) get a fourth decimal."""
-    return "" if one is None else _format(one, 4 if name in ("mae", "mae_soft", "mse") else 3, interval=interval)
+    """Format a metric."""
+    return "" if one is None else _format(one, _digits(name), interval=interval)
+
+
+def _signed(name: str, one: Interval | None) -> str:
+    """Format a difference: ``-0.0031 [-0.0052, -0.0011] *``. The star: its interval does not contain 0."""
+    if one is None or not math.isfinite(one.value):
+        return "–"
+    digits = _digits(name)
+    bounds = f" [{one.low:+.{digits}f}, {one.high:+.{digits}f}]{' *' if one.low > 0 or one.high < 0 else ''}"
+    return f"{one.value:+.{digits}f}{bounds if math.isfinite(one.low) else ''}"
+
+
+def _digits(name: str) -> int:
+    """Return the decimals of a metric. Those with very small values (MAE, MSE) get a fourth one."""
+    return 4 if name in ("mae", "mae_soft", "mse") else 3
 
 
 def _format(one: Interval, digits: int = 3, *, interval: bool = False) -> str:
@@ -169,6 +198,13 @@ def _share(one: TagScore) -> str:
 
 def _score_as_dict(one: TagScore) -> dict[str, Any]:
     return {name: _finite(value) for name, value in one._asdict().items()}
+
+
+def _difference_as_dict(one: Summary) -> dict[str, Any] | None:
+    if one.difference is None:
+        return None
+    tags = {tag: {"measured": some.items, "metrics": _as_dict(some.metrics)} for tag, some in one.tag_differences.items()}
+    return {"measured": one.difference.items, "metrics": _as_dict(one.difference.metrics), "tags": tags}
 
 
 def _as_dict(numbers: dict[str, Interval]) -> dict[str, Any]:

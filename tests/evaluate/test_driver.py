@@ -168,6 +168,14 @@ def test_a_second_evaluation_reuses_masks_and_replaces_rows(labelled: Path, fake
         assert ds.dataset(folder, format="parquet").to_table().num_rows == 10
     comparison = tables(summaries)[0]
     assert [row[0] for row in comparison[2]] == ["fake", "bare"]
+    assert summaries[0].difference is None
+    title, header, rows = next(table for table in tables(summaries) if table[0].startswith("Difference"))
+    assert (title, header) == ("Difference from fake", ["metric", "bare"])
+    assert rows[0][0] == "MAE (lower is better)" and rows[0][1][0] in "+-"
+    facts = json.loads((tmp_path / "out" / "evaluation.json").read_text())["models"]
+    own = [one["metrics"]["mae"]["value"] for one in facts]
+    assert facts[0]["difference_from_first"] is None
+    assert facts[1]["difference_from_first"]["metrics"]["mae"]["value"] == pytest.approx(own[1] - own[0])
     assert (tmp_path / "out" / "evaluation.md").read_text().count("| fake |") >= 1
 
 
