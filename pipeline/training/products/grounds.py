@@ -73,8 +73,10 @@ def photo(material: Material, rng: np.random.Generator, size: tuple[int, int]) -
     return np.asarray(pixels.astype(np.float32) / 255)
 
 
-def cast_shadow(canvas: Canvas, layer: Layer, at: tuple[float, float], light: Light, rng: np.random.Generator) -> None:
-    """Darken the ground where a standing layer touches it, and where it keeps the light away."""
+def cast_shadow(
+    canvas: Canvas, layer: Layer, at: tuple[float, float], light: Light, rng: np.random.Generator, *, far: float = 0.7
+) -> None:
+    """Darken the ground where a standing layer touches it and, with the probability ``far``, where it keeps the light away."""
     x, y = at
     height, width = layer.shape[:2]
     contact = np.zeros((max(8, width // 4), 2 * width), np.uint8)
@@ -82,7 +84,7 @@ def cast_shadow(canvas: Canvas, layer: Layer, at: tuple[float, float], light: Li
     cv2.ellipse(contact, middle, (max(2, int(0.47 * width)), max(2, contact.shape[0] // 6)), 0, 0, 360, 255, -1)
     soft = blur(contact, 0.035 * width).astype(np.float32) * np.float32(rng.uniform(0.25, 0.75) / 255)
     canvas.shade(soft, x - width / 2, y + height - contact.shape[0] * 0.62)
-    if rng.random() < 0.7:
+    if rng.random() < far:
         cast_far(canvas, layer, at, light, rng)
 
 
