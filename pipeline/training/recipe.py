@@ -25,7 +25,7 @@ class Views(Section):
     """Shares of the views that a sample shows of its photo, relative to their sum."""
 
     whole: float = Field(default=0.4, ge=0, description="the photo, or most of it, as without a box")
-    box: float = Field(default=0.3, ge=0, description="a crop around an object's box, off centre")
+    box: float = Field(default=0.3, ge=0, description="a crop to an object's box, as people and detectors draw it")
     pair: float = Field(default=0.15, ge=0, description="a crop around its box, with another photo beside it")
     composite: float = Field(default=0.15, ge=0, description="objects on backgrounds; none without --composites")
     products: float = Field(default=0, ge=0, description="rendered products, with a box or without; none without --composites")

@@ -38,6 +38,10 @@ from pipeline.types import Mask, Pixels
 COMPOSITE_PX = 640
 """Side of a composite, of which a frame shows a part."""
 
+ROUGH_BOXES = 0.5
+"""Share of the samples of the view ``box`` whose box is loose, displaced or cut as in ``crop_to_rough_box``. The others have
+margins on all sides as in ``crop_to_box``."""
+
 MAX_UNREADABLE = 8
 """Number of consecutive photos that cannot be read before a training ends."""
 
@@ -134,9 +138,13 @@ class Samples(Dataset[Sample]):
             return crop_photo(photo, rng)
         if view == "pair":
             photo = side_by_side(photo, self._photo(number + 1 + int(rng.integers(1, 1000))), rng)
-        elif rng.random() < 0.5:
+            return crop_to_box(photo, rng)
+        if rng.random() < 0.5:
             photo = keep_one_object(photo, rng)
-        return crop_to_box(photo, rng)
+        box = bounding_box(photo.alpha)
+        if box is None or rng.random() >= ROUGH_BOXES:
+            return crop_to_box(photo, rng)
+        return crop_to_rough_box(photo, box, rng)
 
     def _photo(self, number: int) -> Photo:
         for candidate in range(number, number + MAX_UNREADABLE):

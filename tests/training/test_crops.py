@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.storage.files import Files
+from pipeline.training import samples
 from pipeline.training.augment import degrade
 from pipeline.training.crops import (
+    Crop,
     Photo,
     bounding_box,
     composite,
@@ -18,7 +21,8 @@ from pipeline.training.crops import (
     side_by_side,
 )
 from pipeline.training.material import Material
-from pipeline.training.samples import resize_crop, sample_of
+from pipeline.training.recipe import TrainRecipe
+from pipeline.training.samples import ROUGH_BOXES, Photos, Samples, resize_crop, sample_of
 
 
 def photo_with(*boxes: tuple[int, int, int, int], height: int = 120, width: int = 160) -> Photo:
@@ -70,6 +74,30 @@ def test_a_rough_box_changes_the_region_and_not_the_ground_truth(seed: int) -> N
     assert 0 <= y0 < y1 <= 120
     assert crop.photo is photo
     assert photo.alpha[y0:y1, x0 : min(x1, 110)].sum() > 0.55 * 255 * 50 * 40
+
+
+def test_half_of_the_boxes_on_photos_are_rough(monkeypatch: pytest.MonkeyPatch) -> None:
+    photo, drawn = photo_with((60, 40, 110, 80)), []
+
+    def spy(photo: Photo, box: tuple[int, int, int, int], rng: np.random.Generator) -> Crop:
+        drawn.append(box)
+        return crop_to_rough_box(photo, box, rng)
+
+    monkeypatch.setattr(samples, "crop_to_rough_box", spy)
+    monkeypatch.setattr(Samples, "_photo", lambda self, number: photo)
+    recipe = TrainRecipe.model_validate(
+        {"name": "x", "variant": "mvanet-lite", "stages": [{"frame_px": 128, "batch": 1, "steps": 200}]}
+    )
+    made = Samples(Photos([], Files()), None, recipe, 128)
+    crops = [made._crop(number, "box", np.random.default_rng(number)) for number in range(400)]
+    assert len(drawn) / 400 == pytest.approx(ROUGH_BOXES, abs=0.08) and set(drawn) == {(60, 40, 110, 80)}
+    regions = np.array([crop.region for crop in crops])
+    cut = (regions[:, 0] > 62) | (regions[:, 1] > 42) | (regions[:, 2] < 108) | (regions[:, 3] < 78)
+    loose = (regions[:, 2:] - regions[:, :2] > 1.5 * np.array([50, 40])).any(1)
+    assert 0.02 < cut.mean() < 0.3, "a part of the object is outside"
+    assert 0.02 < loose.mean() < 0.3, "margins that crop_to_box never draws"
+    monkeypatch.setattr(Samples, "_photo", lambda self, number: photo_with())
+    assert made._crop(0, "box", np.random.default_rng(0)).photo.alpha.max() == 0, "a photo without an object has no box"
 
 
 @pytest.mark.parametrize("seed", range(12))
