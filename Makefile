@@ -146,13 +146,16 @@ out/backbone/efficientnet-lite0.safetensors: .venv/core  # ImageNet weights of s
 # What a step frees, the next one wants again: not given back to the system in between, it need not be zeroed anew. 16 % faster.
 KEEP_MEMORY := glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592:glibc.malloc.hugetlb=1
 
-out/lite-data/manifest.parquet: .venv/core
-	@test -d $(PHOTOS) || { echo "make train-lite wants Parquet files with photos and masks in $(PHOTOS); name another folder: make train-lite PHOTOS=/path"; exit 2; }
-	$(BIN)/matteline manifest $(PHOTOS) --unpack out/lite-data -o $@
+# A folder for each PHOTOS: the manifest of another one must not be taken for it.
+LITE_DATA := out/lite-data/$(subst /,-,$(patsubst /%,%,$(abspath $(PHOTOS))))
 
-train-lite: out/backbone/efficientnet-lite0.safetensors out/lite-data/manifest.parquet ## train mvanet-lite from PHOTOS and DATA (default ../shared) into out/lite; PROCESSES=2 of one core, HOURS=4; resumes
+$(LITE_DATA)/manifest.parquet: .venv/core
+	@test -d $(PHOTOS) || { echo "make train-lite wants Parquet files with photos and masks in $(PHOTOS); name another folder: make train-lite PHOTOS=/path"; exit 2; }
+	$(BIN)/matteline manifest $(PHOTOS) --unpack $(LITE_DATA) -o $@
+
+train-lite: out/backbone/efficientnet-lite0.safetensors $(LITE_DATA)/manifest.parquet ## train mvanet-lite from PHOTOS and DATA (default ../shared) into OUT=out/lite; PROCESSES=2 of one core, HOURS=4; resumes
 	OMP_NUM_THREADS=1 GLIBC_TUNABLES=$(KEEP_MEMORY) $(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(or $(PROCESSES),2) -m jobs.main train -t mvanet-lite \
-		-m out/lite-data/manifest.parquet --composites $(DATA)/data -o out/lite --hours $(or $(HOURS),4) --device cpu --threads 1
+		-m $(LITE_DATA)/manifest.parquet --composites $(DATA)/data -o $(or $(OUT),out/lite) --hours $(or $(HOURS),4) --device cpu --threads 1
 
 products-sheet: .venv/core ## draw 48 of the synthetic products that train-lite learns from, with their alpha, from DATA (default ../shared); SEED=1; out/products.jpg
 	@test -f $(DATA)/data/objects/objects.parquet || { echo "make products-sheet wants $(DATA)/data/objects/objects.parquet; name another folder: make products-sheet DATA=/path/to/shared"; exit 2; }
