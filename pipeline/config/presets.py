@@ -30,6 +30,10 @@ class Measured(Section):
     dice: Share = Field(description="Dice without boxes.")
     dice_boxed: Share = Field(description="Dice with boxes.")
 
+    def brief(self) -> str:
+        """Return the numbers for a line of ``matteline models``."""
+        return f"Dice {self.dice:.3f} / {self.dice_boxed:.3f}, MAE {self.mae:.4f}"
+
     def describe(self) -> str:
         """Return the numbers in words."""
         return f"On {self.photos} photos: MAE {self.mae:.4f}, Dice {self.dice:.3f}; with their boxes Dice {self.dice_boxed:.3f}"
@@ -38,7 +42,7 @@ class Measured(Section):
 class Preset(Section):
     """A model that users choose by name: its recipe, licence, size and source."""
 
-    about: str = Field(description="One line for `matteline models`.")
+    about: str = Field(description="What it is and what it is good for: a line of `matteline models`, up to 78 characters.")
     licence: str = Field(description="SPDX identifier of the licence of the weights.")
     commercial: bool = Field(description="Whether the licence allows commercial use. false: runs only with --accept-licence.")
     size_mb: float = Field(description="Size of the weights file in MB.")

@@ -69,12 +69,18 @@ def test_arrow_takes_its_memory_from_the_system(tmp_path: Path) -> None:
 
 
 def test_models_are_listed_with_their_licences(matteline: Command, tmp_path: Path) -> None:
-    shown = matteline("models", env={"COLUMNS": "200"})
+    shown = matteline("models", env={"COLUMNS": "80"})
     assert shown.returncode == 0
     for name in ("ben2-base", "mvanet-dis", "finegrain-box", "u2netp", "u2net", "isnet", "rmbg-1.4", "birefnet", "ben2-onnx"):
         assert name in shown.stdout
     assert "--accept-licence" in shown.stdout
     assert " ".join(shown.stdout.split()).count("MAE") == 2, "of the bundled models"
+    assert "[" not in shown.stdout and "://" not in shown.stdout
+    lines = shown.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    place = next(place for place, line in enumerate(lines) if line.startswith("ben2-base "))
+    assert lines[place + 1].startswith("  BEN2 Base") and lines[place + 2].startswith("ben2-onnx ")
+    assert "https://" in matteline("models", "--verbose").stdout
     names = matteline("models", "--names").stdout.splitlines()
     assert (len(names), names[-1]) == (80, "toothbrush")
 
