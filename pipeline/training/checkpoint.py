@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,10 +31,38 @@ class Progress(Stored):
     spent_s: Moment
 
 
+class Data(Stored):
+    """What the samples of a training depend on besides its recipe."""
+
+    items_sha256: str
+    """SHA-256 of the ids of the photos to train on and of those held out. Photos may move, their ids may not change."""
+    items: Count
+    composites: bool
+    """Whether there is material for composites."""
+
+    def difference(self, here: Data) -> str | None:
+        """Return how these data differ from those of a command, and what to change in it; None if they are equal."""
+        if self.items_sha256 != here.items_sha256:
+            return f"on {self.items} other items, but the manifest has {here.items}; give the manifest of that training"
+        if self.composites != here.composites:
+            how = "with composites; give --composites" if self.composites else "without composites; leave out --composites"
+            return how
+        return None
+
+
+class Peek(NamedTuple):
+    """What a checkpoint says of itself. ``data`` is None in those of earlier versions."""
+
+    recipe: TrainRecipe
+    step: int
+    data: Data | None
+
+
 def save(
     path: Path,
     recipe: TrainRecipe,
     progress: Progress,
+    data: Data,
     network: nn.Module,
     averaged: Mapping[str, Tensor],
     optimiser: torch.optim.Optimizer,
@@ -47,6 +76,7 @@ def save(
     metadata = {
         "recipe": recipe.model_dump_json(),
         "progress": Progress(step=progress.step, spent_s=round(progress.spent_s, 1)).model_dump_json(),
+        "data": data.model_dump_json(),
     }
     write(path, tensors, metadata)
 
@@ -79,8 +109,8 @@ def load(path: Path, network: nn.Module, averaged: dict[str, Tensor], optimiser:
     return progress
 
 
-def peek(path: Path) -> tuple[TrainRecipe, int]:
-    """Return a checkpoint's recipe and step without reading its tensors.
+def peek(path: Path) -> Peek:
+    """Return a checkpoint's recipe, step and data without reading its tensors.
 
     Raises:
         WeightsError: The file is damaged.
@@ -90,10 +120,11 @@ def peek(path: Path) -> tuple[TrainRecipe, int]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
         recipe, step = metadata["recipe"], parse(Progress, metadata["progress"].encode()).step
+        data = parse(Data, metadata["data"].encode()) if "data" in metadata else None
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path} is not a checkpoint, or is damaged ({first_line(error)}); delete it") from error
     try:
-        return TrainRecipe.model_validate_json(recipe), step
+        return Peek(TrainRecipe.model_validate_json(recipe), step, data)
     except ValueError as error:
         raise ConfigError(f"{path} was written by another version of this package; train into another folder") from error
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -16,15 +16,16 @@ from pipeline.errors import ConfigError
 from pipeline.log import log
 from pipeline.models.mvanet.network import MVANet
 from pipeline.training import checkpoint
-from pipeline.training.checkpoint import Progress
+from pipeline.training.checkpoint import Data, Progress
 from pipeline.training.distributed import Processes, use_one_thread
 from pipeline.training.initial_weights import load_initial
 from pipeline.training.losses import overlap
 from pipeline.training.material import Material
 from pipeline.training.network import LOSSES, SupervisedMVANet, parameter_groups, variant_of
 from pipeline.training.recipe import Stage, TrainRecipe
-from pipeline.training.reporting import Validation, report
+from pipeline.training.reporting import CURVE, Validation, drop_rows, report
 from pipeline.training.samples import Photos, Sample, Samples, ValidationSamples
+from pipeline.training.schedule import difference, rate_factor
 
 CHECKPOINT, STEADY, WEIGHTS = "checkpoint.safetensors", "steady.safetensors", "weights.safetensors"
 """The last checkpoint, the one from before the learning rate decays, and the averaged weights."""
@@ -75,8 +76,10 @@ class Trainer:
         self.network = SupervisedMVANet(network, recipe).to(self.device).to(memory_format=torch.channels_last)
         self.averaged = {key: value.detach().clone() for key, value in self.network.weights().items()}
         self.optimiser = _optimiser(self.network, recipe)
-        self.progress = Progress(step=0, spent_s=0.0)
+        self.progress, self.data = Progress(step=0, spent_s=0.0), data_of(photos, held_out, material)
         self._resume()
+        if not processes.rank:
+            drop_rows(options.output / CURVE, self.progress.step)
         self.parallel = processes.data_parallel(self.network)
 
     def run(self) -> Progress:
@@ -195,50 +198,39 @@ class Trainer:
     def _save(self, name: str) -> None:
         if not self.processes.rank:
             path = self.options.output / name
-            checkpoint.save(path, self.recipe, self.progress, self.network, self.averaged, self.optimiser)
+            checkpoint.save(path, self.recipe, self.progress, self.data, self.network, self.averaged, self.optimiser)
 
     def _resume(self) -> None:
-        """Load a checkpoint of this recipe, or of one that was the same up to the checkpoint's step."""
+        """Load a checkpoint of this recipe, or of one that was the same up to the checkpoint's step.
+
+        Raises:
+            ConfigError: There is a checkpoint, of another recipe or other photos.
+        """
+        output, different = self.options.output, None
         for name in (CHECKPOINT, STEADY):
-            path = self.options.output / name
-            if path.exists():
-                recipe, step = checkpoint.peek(path)
-                if can_resume(recipe, step, self.recipe):
-                    self.progress = checkpoint.load(path, self.network, self.averaged, self.optimiser)
-                    log.info(f"resuming from step {step} of {self.recipe.steps}")
-                    return
-        if (self.options.output / CHECKPOINT).exists():
-            raise ConfigError(f"{self.options.output} holds a training with another recipe; name another folder, or delete it")
+            path = output / name
+            if not path.exists():
+                continue
+            recipe, step, data = checkpoint.peek(path)
+            different = difference(recipe, step, self.recipe)
+            if different is None:
+                if data is not None and (other := data.difference(self.data)):
+                    raise ConfigError(f"{output} holds a training {other}, or train into another folder")
+                self.progress = checkpoint.load(path, self.network, self.averaged, self.optimiser)
+                log.info(f"resuming from step {step} of {self.recipe.steps}")
+                return
+        if different and (output / CHECKPOINT).exists():
+            raise ConfigError(f"{output} holds a training with another recipe: {different}; name another folder, or delete it")
 
 
-def can_resume(recipe: TrainRecipe, step: int, wanted: TrainRecipe) -> bool:
-    """Return whether a training by one recipe up to a step is also the beginning of a training by the wanted one."""
-    schedule = {"stages", "decay_steps"} | ({"start"} if recipe.start_sha256 else set())  # a file may move, its hash may not
-    same = recipe.model_dump(exclude=schedule) == wanted.model_dump(exclude=schedule)
-    batches = zip(_batch_shapes(recipe, step), _batch_shapes(wanted, step), strict=False)
-    return (
-        same
-        and step <= wanted.steps
-        and all(rate_factor(at, recipe) == rate_factor(at, wanted) for at in range(step))
-        and all(one == other for one, other in batches)
+def data_of(photos: Photos, held_out: Photos, material: Material | None) -> Data:
+    """Return what the samples of a training depend on besides its recipe."""
+    lines = (f"{part}\t{item.item_id}" for part, some in (("train", photos), ("held out", held_out)) for item in some.items)
+    return Data(
+        items_sha256=hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+        items=len(photos.items) + len(held_out.items),
+        composites=material is not None,
     )
-
-
-def _batch_shapes(recipe: TrainRecipe, step: int) -> list[tuple[int, int]]:
-    return [(stage.frame_px, stage.batch) for stage in recipe.stages for _ in range(stage.steps)][:step]
-
-
-def rate_factor(step: int, recipe: TrainRecipe) -> float:
-    """Return the learning rate of a step as a share of the full one.
-
-    It rises linearly, stays constant, and decays as 1 - √t over the last ``decay_steps``. A training with a constant rate can
-    be extended (arXiv 2405.18392); only the decay must be repeated.
-    """
-    if step < recipe.warm_steps:
-        return (step + 1) / recipe.warm_steps
-    if step < recipe.steady_steps:
-        return 1.0
-    return 1 - float(np.sqrt((step - recipe.steady_steps) / recipe.decay_steps))
 
 
 def _optimiser(network: SupervisedMVANet, recipe: TrainRecipe) -> torch.optim.AdamW:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from pipeline.log import log
 from pipeline.training.checkpoint import Progress
+
+CURVE = "curve.csv"
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ def report(
 ) -> None:
     """Append a row to ``curve.csv``; replace ``curve.png`` (with matplotlib) and ``sheet.jpg`` (frame, ground truth, alpha)."""
     row = {"step": progress.step, "seconds": round(progress.spent_s), "rate": rate, **losses, **asdict(validation)}
-    path = folder / "curve.csv"
+    path = folder / CURVE
     log.info(append_row(path, row))
     cv2.imwrite(str(folder / "sheet.jpg"), sheet.numpy()[..., ::-1])
     if importlib.util.find_spec("matplotlib"):
@@ -45,6 +48,35 @@ def append_row(path: Path, row: Mapping[str, float]) -> str:
             writer.writeheader()
         writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
     return " ".join(f"{name} {value:.5g}" for name, value in row.items())
+
+
+def drop_rows(path: Path, after: int) -> None:
+    """Drop the rows of steps after this one from a CSV file: a training that is resumed does these steps again.
+
+    A file that does not exist stays absent.
+    """
+    if not path.exists():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        names, rows = list(reader.fieldnames or ()), list(reader)
+    kept = [row for row in rows if _step_of(row) <= after]
+    if len(kept) == len(rows):
+        return
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(kept)
+    partial.replace(path)
+
+
+def _step_of(row: Mapping[str, str | None]) -> float:
+    """Return a row's step; infinity for a row that an interruption has cut off."""
+    try:
+        return float(row.get("step") or "")
+    except ValueError:
+        return math.inf
 
 
 def _plot(curve: Path, target: Path) -> None:

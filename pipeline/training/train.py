@@ -15,7 +15,10 @@ from pipeline.training.distributed import Processes
 from pipeline.training.loop import Trainer, TrainOptions
 from pipeline.training.material import PERMISSIVE, Material
 from pipeline.training.photos import read_photos
-from pipeline.training.recipe import TrainRecipe
+from pipeline.training.recipe import TrainRecipe, Views
+
+NEED_MATERIAL = ("composite", "products")
+"""Views that are left out without ``--composites``."""
 
 
 def train(
@@ -40,6 +43,8 @@ def train(
         torch.set_num_threads(threads)
     photos, held_out = read_photos(files.absolute(manifest), truth, files, recipe.held_out_of, columns)
     material = Material.read(composites, licences=PERMISSIVE) if composites else None
+    if material is None:
+        _check_views(recipe.views)
     start = fetch_start(recipe, files)
     processes = Processes.connect(device)
     try:
@@ -55,6 +60,23 @@ def train(
         log.info(f"{progress.step} of {recipe.steps} steps in {progress.spent_s / 3600:.1f} hours: {options.output}")
     finally:
         processes.disconnect()
+
+
+def _check_views(views: Views) -> None:
+    """Say which views are left out, since there is no material for them: a warning, if the recipe asks for one of them.
+
+    Raises:
+        ConfigError: No other view has a share.
+    """
+    shares = views.model_dump()
+    unused = [f"views.{name} ({shares[name]:g})" for name in NEED_MATERIAL if shares[name]]
+    if not any(share for name, share in shares.items() if name not in NEED_MATERIAL):
+        raise ConfigError(
+            f"all samples would be of {' and '.join(unused)}, which need objects and photos; give --composites FOLDER"
+        )
+    if unused:
+        say = log.warning if views.model_fields_set & set(NEED_MATERIAL) else log.info
+        say(f"the training recipe's {' and '.join(unused)} are left out: they need objects and photos (--composites FOLDER)")
 
 
 def fetch_start(recipe: TrainRecipe, files: Files) -> Path | None:

@@ -193,7 +193,7 @@ def checkpoint_kind() -> Kind:
         path = Path("checkpoint.safetensors")
         path.unlink(missing_ok=True)
         path.write_bytes(data)
-        _, step = checkpoint.peek(path)
+        step = checkpoint.peek(path).step
         slots: dict[str, torch.Tensor] = {name: slot.clone() for name, slot in averaged.items()}
         fresh = Small()
         found = checkpoint.load(path, fresh, slots, torch.optim.AdamW(fresh.parameters()))

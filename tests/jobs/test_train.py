@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from typer.testing import CliRunner
 
 from jobs.main import app
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.training.recipe import load_training
+from pipeline.log import log
+from pipeline.training.recipe import Views, load_training
+from pipeline.training.train import _check_views
 
 GOOD = {"variant": "mvanet-lite", "stages": [{"frame_px": 128, "batch": 2, "steps": 200}]}
 
@@ -65,6 +68,20 @@ def test_a_model_is_fine_tuned_by_its_recipe(tmp_path: Path) -> None:
         load_training(str(path), "mvanet")
     with pytest.raises(ConfigError, match="--start u2net: choose from mvanet, mvanet-lite, or give the path"):
         load_training(start="u2net")
+
+
+def test_views_that_need_material_are_left_out_with_a_word(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "propagate", True)
+    caplog.set_level(logging.INFO, log.name)
+    _check_views(Views())
+    _check_views(Views(products=0.2))
+    _check_views(Views(composite=0))
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+    assert "views.composite (0.15) and views.products (0.2) are left out: they need objects and photos" in caplog.text
+    with pytest.raises(ConfigError, match=r"views.products \(1\), which need objects and photos; give --composites"):
+        _check_views(Views(whole=0, box=0, pair=0, composite=0, products=1))
 
 
 def test_a_manifest_without_true_masks_is_refused(tmp_path: Path) -> None:

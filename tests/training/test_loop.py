@@ -21,11 +21,13 @@ from pipeline.storage.files import Files
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import peek
 from pipeline.training.distributed import Processes
-from pipeline.training.loop import CHECKPOINT, STEADY, WEIGHTS, Trainer, TrainOptions, can_resume, rate_factor
+from pipeline.training.loop import CHECKPOINT, STEADY, WEIGHTS, Trainer, TrainOptions
+from pipeline.training.material import Material
 from pipeline.training.network import LOSSES, SupervisedMVANet
 from pipeline.training.photos import read_photos
 from pipeline.training.recipe import TrainRecipe, load_training
 from pipeline.training.samples import Samples
+from pipeline.training.schedule import difference, rate_factor
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -78,6 +80,12 @@ def test_the_loss_falls_and_the_object_is_found(trainer: Any, tmp_path: Path) ->
     assert {tensor.dtype for tensor in load_file(tmp_path / WEIGHTS).values()} == {torch.float16}
 
 
+def steps_of(folder: Path) -> list[str]:
+    """The steps in a training's learning curve."""
+    with (folder / "curve.csv").open() as file:
+        return [row["step"] for row in csv.DictReader(file)]
+
+
 def test_an_interruption_changes_no_number(trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer(recipe(), tmp_path / "complete").run()
     torch.manual_seed(5)  # nothing may depend on the state of the random generator
@@ -91,10 +99,14 @@ def test_an_interruption_changes_no_number(trainer: Any, tmp_path: Path, monkeyp
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Trainer, "_step", interrupted)
-        trainer(recipe(), tmp_path / "interrupted", checkpoint_every_s=0).run()
-    resumed = trainer(recipe(), tmp_path / "interrupted")
+        trainer(recipe(), tmp_path / "interrupted", checkpoint_every_s=0, validate_every=2).run()
+    with (tmp_path / "interrupted" / "curve.csv").open("a") as file:
+        file.write("5,1\n6,")  # two rows that were written after the checkpoint, one of them cut off
+    resumed = trainer(recipe(), tmp_path / "interrupted", validate_every=2)
     assert resumed.progress.step == 4
+    assert steps_of(tmp_path / "interrupted") == ["2", "4"]
     assert resumed.run().step == 6
+    assert steps_of(tmp_path / "interrupted") == ["2", "4", "6"]
     for name in (WEIGHTS, CHECKPOINT):
         ours, expected = (load_file(tmp_path / folder / name) for folder in ("interrupted", "complete"))
         assert ours.keys() == expected.keys()
@@ -106,25 +118,66 @@ def test_a_training_is_extended_from_before_its_rate_decays(trainer: Any, tmp_pa
     trainer(recipe(), tmp_path).run()
     assert checkpoint.peek(tmp_path / STEADY)[1] == recipe().steady_steps == 4
     assert trainer(recipe(stages=[stage(9)]), tmp_path).progress.step == 4
-    with pytest.raises(ConfigError, match="with another recipe"):
+    assert steps_of(tmp_path) == [], "the row of step 6 is beyond the checkpoint"
+    with pytest.raises(ConfigError, match=r"with another recipe: rate is 0.003 there and 0.01 here; .* or delete it"):
         trainer(recipe(rate=1e-2), tmp_path)
+
+
+def test_a_training_on_other_items_or_without_its_composites_is_not_resumed(
+    disc_manifest: Callable[[int], Path], material: Material, tmp_path: Path
+) -> None:
+    def train(count: int, material: Material | None = None, out: Path = tmp_path / "out") -> Trainer:
+        out.mkdir(exist_ok=True)
+        photos, held_out = read_photos(str(disc_manifest(count)), "truth_uri", Files(), 4)
+        return Trainer(recipe(stages=[stage(4)]), TrainOptions(out, 1, workers=0), photos, held_out, material, None, ALONE)
+
+    train(12).run()
+    assert train(12).progress.step == 4, "the same ids in another folder"
+    with pytest.raises(ConfigError, match="on 12 other items, but the manifest has 11; give the manifest of that training"):
+        train(11)
+    with pytest.raises(ConfigError, match="without composites; leave out --composites, or train into another folder"):
+        train(12, material)
+    train(12, material, tmp_path / "with").run()
+    with pytest.raises(ConfigError, match="with composites; give --composites"):
+        train(12, None, tmp_path / "with")
+
+
+def test_a_checkpoint_of_an_earlier_version_is_resumed(trainer: Any, tmp_path: Path) -> None:
+    trainer(recipe(), tmp_path).run()
+    with safe_open(tmp_path / CHECKPOINT, framework="pt") as file:
+        metadata = {key: value for key, value in file.metadata().items() if key != "data"}
+    save_file(load_file(tmp_path / CHECKPOINT), tmp_path / CHECKPOINT, metadata)
+    assert trainer(recipe(), tmp_path).progress.step == 6
 
 
 def test_only_recipes_with_the_same_first_steps_can_resume() -> None:
     base, longer = recipe(), recipe(stages=[stage(6), stage(4, frame_px=256)])
     assert [round(rate_factor(step, base), 3) for step in range(6)] == [0.5, 1, 1, 1, 1, 0.293]
-    assert can_resume(base, 6, base)
-    assert can_resume(base, 4, longer)
-    assert not can_resume(base, 6, longer)  # its rate has begun to decay
-    assert not can_resume(base, 4, recipe(seed=2))
-    assert not can_resume(longer, 8, recipe(stages=[stage(12)]))
+    assert difference(base, 6, base) is None
+    assert difference(base, 4, longer) is None
+    said = [
+        difference(base, 6, longer),  # its rate has begun to decay
+        difference(base, 4, recipe(seed=2)),
+        difference(longer, 8, recipe(stages=[stage(12)])),
+        difference(longer, 8, recipe(stages=[stage(7), stage(3, frame_px=256)])),  # more steps in a stage that is over
+        difference(base, 6, recipe(stages=[stage(5)])),
+        difference(base, 4, recipe(views={"products": 0.2})),
+    ]
+    assert said == [
+        "stages and decay_steps: step 5 has 0.293 of the full learning rate there and 1 here",
+        "seed is 1 there and 2 here",
+        "stages: step 6 has 2 frames of 256 pixels there and 2 frames of 128 pixels here",
+        "stages: step 6 has 2 frames of 256 pixels there and 2 frames of 128 pixels here",
+        "stages have 5 steps here, and 6 are done",
+        "views.products is 0 there and 0.2 here",
+    ]
 
 
 def test_a_start_file_may_move_if_its_hash_is_known() -> None:
     zeros, ones = {"start_sha256": "0" * 64}, {"start_sha256": "1" * 64}
-    assert can_resume(recipe(start="a", **zeros), 6, recipe(start="b", **zeros))
-    assert not can_resume(recipe(start="a", **zeros), 6, recipe(start="a", **ones))
-    assert not can_resume(recipe(start="a"), 6, recipe(start="b"))
+    assert difference(recipe(start="a", **zeros), 6, recipe(start="b", **zeros)) is None
+    assert (difference(recipe(start="a", **zeros), 6, recipe(start="a", **ones)) or "").startswith("start_sha256 is 000")
+    assert difference(recipe(start="a"), 6, recipe(start="b")) == "start is a there and b here"
 
 
 def test_a_damaged_checkpoint_is_named(trainer: Any, tmp_path: Path) -> None:
