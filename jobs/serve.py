@@ -49,7 +49,11 @@ def serve(
     drain: Annotated[float, typer.Option("--drain", min=1, help="Seconds that requests get to end after SIGTERM.")] = 30.0,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option("--allow-host", metavar="NAME", help="Answer requests to this host name, too. Repeatable."),
+        typer.Option(
+            "--allow-host",
+            metavar="NAME",
+            help="Answer requests to this host name. With --host 0.0.0.0: only to these names and localhost. Repeatable.",
+        ),
     ] = None,
     allow_origin: Annotated[
         list[str] | None,

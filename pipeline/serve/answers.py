@@ -30,7 +30,7 @@ TYPES = {
 
 EXPOSED = (
     *("X-Quality", "X-Quality-Calibrated", "X-Status", "X-Reasons", "X-Recipe", "X-Box", "X-Box-Score", "X-Note"),
-    *("Server-Timing", "Retry-After"),
+    *("X-Error-Code", "X-Request-Id", "Server-Timing", "Retry-After", "Location"),
 )
 """Headers that pages of other origins may read."""
 

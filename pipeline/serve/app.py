@@ -11,14 +11,13 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from pipeline.errors import PipelineError
-from pipeline.serve.answers import EXPOSED, label
+from pipeline.serve.answers import label
 from pipeline.serve.asked import Asked, parse_asked
 from pipeline.serve.body import read_body
 from pipeline.serve.guard import Guard
@@ -47,16 +46,7 @@ def make_app(service: Service, *, with_lifespan: bool = False) -> ASGIApp:
     app = Starlette(routes=routes.all(), exception_handlers=handlers, lifespan=lifespan)
     app.router.redirect_slashes = False  # a redirect would name a host
     paths = frozenset(route.path for route in routes.all())
-    guarded: ASGIApp = Guard(app, service.settings, service.metrics, paths)
-    if not service.settings.origins:
-        return guarded
-    return CORSMiddleware(
-        guarded,
-        allow_origins=service.settings.origins,
-        allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["Authorization", "Content-Type"],
-        expose_headers=EXPOSED,
-    )
+    return Guard(app, service.settings, service.metrics, paths)
 
 
 def _lifespan_of(service: Service) -> Lifespan[Starlette]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import h11
@@ -15,7 +16,16 @@ CHECK_S = 10.0
 """Seconds between two looks at an answer that the client is slow to read."""
 
 MOST = 512
-"""Connections at a time; further ones are closed."""
+"""Connections at a time, at least. Further ones are told to try again."""
+
+SPARE = 128
+"""Connections besides those of the queue: requests that are refused, probes, and clients that keep theirs open."""
+
+SURPLUS = 128
+"""Connections that get this answer at the same time. Further ones are closed without one."""
+
+LEAVE_S = 2.0
+"""Seconds in which a client that is told to try again must close its connection."""
 
 SLOWEST = 1024
 """Bytes per second that a client must read, or the connection is cut."""
@@ -25,19 +35,32 @@ ANSWER_S = 300.0
 """Seconds in which a client must have read an answer: until then, it holds a place of the queue."""
 
 
+def protocol_for(queue: int) -> type[TimedProtocol]:
+    """Return the protocol of a service with so many places: there are always connections left for those who find none."""
+    return type("TimedProtocol", (TimedProtocol,), {"most": max(MOST, queue + SPARE)})
+
+
 class TimedProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1 with these time-outs, and JSON where uvicorn itself refuses a request."""
+    """uvicorn's HTTP/1.1 with these time-outs, and JSON where uvicorn itself refuses a request.
+
+    Attributes:
+        most: Connections at a time.
+    """
+
+    most = MOST
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._headers_by: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None
         self._read_by: asyncio.TimerHandle | None = None
+        self._is_surplus = self._is_told = False
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""
         super().connection_made(transport)
-        if len(self.connections) > MOST:
+        self._is_surplus = len(self.connections) > self.most
+        if len(self.connections) > self.most + SURPLUS:
             transport.abort()
         else:
             self._watch_headers()
@@ -52,6 +75,14 @@ class TimedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes. Part of a header starts the clock, a complete one stops it."""
+        if self._is_surplus:
+            if not self._is_told:
+                self._is_told = True
+                message = "too many connections are open; try again later"
+                self._answer(503, b"Service Unavailable", "busy", message, {"retry-after": "1"})
+                self.transport.write_eof()  # closed now, bytes that are still on their way would destroy the answer
+                self.loop.call_later(LEAVE_S, self.transport.abort)
+            return
         super().data_received(data)
         self._watch_headers()
 
@@ -109,13 +140,17 @@ class TimedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP."""
-        body = b'{"code":"request","message":"this is not a valid HTTP request"}'
-        headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
-        events = (
-            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+        self._answer(400, b"Bad Request", "request", "this is not a valid HTTP request", {})
+        self.transport.close()
+
+    def _answer(self, status: int, reason: bytes, code: str, message: str, more: dict[str, str]) -> None:
+        """Write an answer that the application does not know of."""
+        body = json.dumps({"code": code, "message": message}).encode()
+        headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
+        headers |= {"x-error-code": code, **more}
+        for event in (
+            h11.Response(status_code=status, headers=list(headers.items()), reason=reason),
             h11.Data(data=body),
             h11.EndOfMessage(),
-        )
-        for event in events:
+        ):
             self.transport.write(self.conn.send(event=event) or b"")
-        self.transport.close()

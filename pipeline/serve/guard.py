@@ -1,4 +1,4 @@
-"""Check every request before it is read: host, origin, token. Logs and counts every answer.
+"""Check every request before it is read: host, origin, token. Logs and counts every answer, and gives it an id.
 
 The check of ``Host`` keeps out web pages whose name is made to lead to this machine (DNS rebinding). The check of ``Origin``
 keeps out other web pages altogether: a browser would hide the answer from them, but the work would be done.
@@ -9,19 +9,25 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import secrets
 import time
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.log import log
+from pipeline.serve.answers import EXPOSED
 from pipeline.serve.metrics import Metrics
-from pipeline.serve.refusals import RequestRefused, refusal_of
+from pipeline.serve.refusals import REQUEST_ID, RequestRefused, refusal_of
 from pipeline.serve.settings import Serving
 
 OPEN = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
 """Addresses without a token: they say nothing about pictures, and load balancers and people who have not signed in use them."""
+
+PROBED = frozenset({"/health", "/ready"})
+"""Addresses that answer to any host name: probes and load balancers ask by the address of a machine or pod."""
 
 DRAIN_S = 2.0
 """Seconds in which the rest of a refused body is read. A connection that is closed before loses the answer."""
@@ -35,6 +41,13 @@ SAFE = {
     "Cache-Control": "no-store",
     "X-Frame-Options": "DENY",
 }
+
+PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST, DELETE",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type",
+    "Access-Control-Max-Age": "600",
+}
+"""What a browser learns before it sends the request of a page of an allowed origin (CORS)."""
 
 
 class Guard:
@@ -59,8 +72,13 @@ class Guard:
             return
         exchange = _Exchange(scope, receive, send)
         try:
-            self._check(scope)
-            await self._app(scope, exchange.receive, exchange.send)
+            if self._check(scope, exchange):
+                await self._app(scope, exchange.receive, exchange.send)
+            else:
+                await Response(headers=PREFLIGHT)(scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:  # the time to drain is over: uvicorn would answer in plain text
+            exchange.give_up_body()
+            await exchange.refuse(RequestRefused(503, "busy", "the service has ended; try again", {"Retry-After": "10"}))
         except Exception as error:  # noqa: BLE001  no error may reach the client as it is
             await exchange.refuse(error)
         finally:
@@ -68,6 +86,7 @@ class Guard:
             seconds = time.monotonic() - exchange.began
             self._metrics.count_request(path, exchange.status, seconds, exchange.code)
             facts = {"method": scope["method"], "path": path, "status": exchange.status, "ms": round(1000 * seconds, 1)}
+            facts["request_id"] = exchange.id
             if exchange.code:
                 facts["code"] = exchange.code
             (log.debug if path in {"/health", "/ready", "/metrics"} else log.info)("request", extra={"facts": facts})
@@ -79,27 +98,32 @@ class Guard:
         folder = f"{path.rpartition('/')[0]}/{{id}}"
         return folder if folder in self._paths else "other"
 
-    def _check(self, scope: Scope) -> None:
-        """Refuse a request of the wrong host, origin or token.
+    def _check(self, scope: Scope, exchange: _Exchange) -> bool:
+        """Refuse a request of the wrong host, origin or token. Return False for a browser's question beforehand (preflight).
 
         Raises:
             RequestRefused: 401, 403 or 421.
         """
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if self._hosts is not None and _name(host) not in self._hosts:
+        if self._hosts is not None and scope["path"] not in PROBED and _name(host) not in self._hosts:
             raise RequestRefused(421, "host", "this host name is not served here; name it with --allow-host")
         origin = headers.get("origin")
         if origin is not None and origin not in self._settings.origins and _authority(origin) != host.lower():
             raise RequestRefused(403, "origin", "pages of other origins are not served; name the origin with --allow-origin")
+        if origin in self._settings.origins:
+            exchange.origin = origin
+            if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+                return False  # browsers send it without the token
         if self._token is None or scope["path"] in OPEN:
-            return
+            return True
         kind, _, given = headers.get("authorization", "").partition(" ")
         digest = hashlib.sha256(given.strip().encode("latin-1", "replace")).digest()
         if not hmac.compare_digest(digest, self._token) or kind.lower() != "bearer":
             raise RequestRefused(
                 401, "token", "the token is missing or wrong; send Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
             )
+        return True
 
 
 def _authority(origin: str) -> str | None:
@@ -128,6 +152,10 @@ class _Exchange:
         headers = Headers(scope=scope)
         self._unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
         self._started = False
+        self.id = secrets.token_hex(8)
+        REQUEST_ID.set(self.id)
+        self.origin: str | None = None
+        """Allowed origin of the page that asks."""
 
     async def receive(self) -> Message:
         """Receive, and notice the body's end."""
@@ -144,6 +172,11 @@ class _Exchange:
             self.code = headers.get("X-Error-Code")
             for name, value in SAFE.items():
                 headers.setdefault(name, value)
+            headers["X-Request-Id"] = self.id
+            if self.origin is not None:
+                headers["Access-Control-Allow-Origin"] = self.origin
+                headers["Access-Control-Expose-Headers"] = ", ".join(EXPOSED)
+                headers.add_vary_header("Origin")
             if self._unread:
                 headers["Connection"] = "close"
             await self._send(message)
@@ -163,6 +196,10 @@ class _Exchange:
         """Answer with an error, unless one has begun: Starlette raises an unexpected error again after its answer."""
         if not self._started:
             await refusal_of(error).response()(self._scope, self.receive, self.send)
+
+    def give_up_body(self) -> None:
+        """Do not read the rest of the body."""
+        self._unread = False
 
     async def _drain(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import NamedTuple
 
 from starlette.exceptions import HTTPException
@@ -9,6 +10,9 @@ from starlette.responses import JSONResponse
 
 from pipeline.errors import DecodeError, FetchError, ItemError, ItemRefused, PipelineError, PromptError
 from pipeline.log import log
+
+REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID", default="")
+"""Id of the request that is being answered: it stands in the answer and in the log."""
 
 ITEM_STATUS: dict[type[ItemError], int] = {ItemRefused: 400, FetchError: 422, DecodeError: 422, PromptError: 422}
 """Status of the item errors that the client can mend; any other is 500."""
@@ -49,8 +53,10 @@ class Refusal(NamedTuple):
     headers: dict[str, str]
 
     def response(self) -> JSONResponse:
-        """Return the answer: ``{"code": …, "message": …}``."""
+        """Return the answer: ``{"code": …, "message": …}``, for a 500 with the ``request_id`` by which the log names it."""
         content = {"code": self.code, "message": self.message[:LONGEST]}
+        if self.status == 500 and (request_id := REQUEST_ID.get()):
+            content["request_id"] = request_id
         return JSONResponse(content, self.status, headers={"X-Error-Code": self.code, **self.headers})
 
 
@@ -62,11 +68,11 @@ def refusal_of(error: BaseException) -> Refusal:
         status = next((status for kind, status in ITEM_STATUS.items() if isinstance(error, kind)), 500)
         if status < 500:
             return Refusal(status, error.code, str(error), {})
-        log.error("request failed", extra={"facts": {"code": error.code, "detail": str(error)}})
+        log.error("request failed", extra={"facts": {"code": error.code, "detail": str(error), "request_id": REQUEST_ID.get()}})
         return Refusal(status, error.code, error.about, {})
     if isinstance(error, HTTPException):
         return _of_http(error)
-    log.error("request failed", exc_info=error)
+    log.error("request failed", exc_info=error, extra={"facts": {"request_id": REQUEST_ID.get()}})
     return Refusal(500, "internal", INTERNAL, {})
 
 

@@ -13,7 +13,7 @@ import uvicorn
 from pipeline.errors import ConfigError
 from pipeline.log import log
 from pipeline.serve.app import make_app
-from pipeline.serve.connections import TimedProtocol
+from pipeline.serve.connections import protocol_for
 from pipeline.serve.service import Service
 from pipeline.serve.settings import Serving
 
@@ -59,7 +59,7 @@ async def _serve(make_service: Callable[[], Service], listening: socket.socket, 
     service = make_service()
     config = uvicorn.Config(
         make_app(service),
-        http=TimedProtocol,
+        http=protocol_for(settings.queue),
         ws="none",
         lifespan="off",
         log_config=None,

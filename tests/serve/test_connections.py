@@ -183,3 +183,31 @@ def test_a_place_is_held_until_the_answer_is_read(fake_preset: str, monkeypatch:
             writer.close()
 
     served(scenario, make_app(service))
+
+
+def test_connections_above_the_limit_are_told_to_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "SURPLUS", 1)
+    monkeypatch.setattr(connections.TimedProtocol, "most", 2)
+    request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12345"
+
+    async def scenario(connect: Open) -> None:
+        held = [await connect() for _ in range(2)]
+        reader, writer = await connect()
+        writer.write(request)
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 503 ") and b"x-error-code: busy" in answer and b"retry-after: 1" in answer
+        more, _ = await connect()
+        assert await ended(more) == b""  # this many get no answer
+        for _, one in (*held, (reader, writer)):
+            one.close()
+        await asyncio.sleep(0.05)
+        reader, writer = await connect()
+        writer.write(request)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+    served(scenario)
+
+
+def test_there_are_more_connections_than_places() -> None:
+    assert connections.protocol_for(32).most == 512 and connections.protocol_for(4096).most > 4096

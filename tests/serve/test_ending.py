@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import sys
@@ -50,3 +51,17 @@ def test_a_service_on_a_cpu_does_without_pytorch(start_service: Callable[..., An
     assert service.post("/v1/cutout", picture).status == 200
     assert "libtorch" not in Path(f"/proc/{service.process.pid}/maps").read_text()
     assert service.end() == 0
+
+
+def test_a_request_that_does_not_end_in_time_gets_json(start_service: Callable[..., Any], fake_preset: str) -> None:
+    """The end of ``--drain`` cuts it off: the server itself would answer with 500 in plain text, and log a traceback."""
+    service = start_service("--preset", fake_preset, "--drain", "1")
+    with socket.create_connection(("127.0.0.1", service.port), timeout=60) as client:
+        client.sendall(HEAD % 100 + b"x")
+        while service.gauge("queue") != 1:
+            time.sleep(0.02)
+        service.process.send_signal(signal.SIGTERM)
+        head, _, body = client.makefile("rb").read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ") and json.loads(body)["code"] == "busy"
+    assert service.process.wait(60) == 0
+    assert not any("traceback" in line for line in service.log)
