@@ -173,6 +173,27 @@ def test_what_a_request_may_not_ask_for(
     assert "hush" not in str(refused.value) and "hidden" not in str(refused.value)
 
 
+@pytest.mark.parametrize("content", [None, "nonsense: [", "recipe: {boundary: 5}"])
+def test_a_file_of_the_operator_that_breaks_is_not_shown(
+    fake_preset: str, roots: tuple[Path, Path], tmp_path: Path, content: str | None, logged: list[Any]
+) -> None:
+    """Jobs read presets anew. The path of one that is gone or broken is for the log."""
+    read, write = map(str, roots)
+    own = tmp_path / "secret-shop.yaml"
+    own.write_bytes(Path(fake_preset).read_bytes())
+    offer = Offer((read,), (write,), 1, {"shoes": str(own)}, {}, {})
+    body = {"manifest": f"{read}/photos", "output": f"{write}/x"}
+    assert offer.check(body).preset == "shoes"
+    with pytest.raises(RequestRefused) as refused:
+        offer.check(body | {"settings": {"recipe.hole_share": 7}})
+    assert refused.value.status == 400 and "hole_share" in str(refused.value) and "secret" not in str(refused.value)
+    own.unlink() if content is None else own.write_text(content)
+    with pytest.raises(RequestRefused) as refused:
+        offer.check(body)
+    assert (refused.value.status, refused.value.code) == (500, "internal") and "secret" not in str(refused.value)
+    assert "secret-shop" in str(logged[-1].facts)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=30),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),

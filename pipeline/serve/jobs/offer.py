@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from pipeline.config.job import load_job
 from pipeline.config.job_request import JobRequest
 from pipeline.config.sections import build
 from pipeline.errors import ConfigError
+from pipeline.log import log
 from pipeline.serve.jobs.roots import Place, Roots, check_inside
-from pipeline.serve.refusals import RequestRefused, no_detector
+from pipeline.serve.refusals import REQUEST_ID, RequestRefused, no_detector
 
 LABEL = "recipe.detector.label"
 """Setting that needs a detector, which the operator configures: without one it would fetch the default one."""
@@ -79,7 +81,7 @@ class Offer:
         """Check the JSON of a request.
 
         Raises:
-            RequestRefused: 400 or 403: what is wrong, or not allowed.
+            RequestRefused: 400 or 403: what is wrong, or not allowed. 500: the operator's files cannot be used.
         """
         if not isinstance(body, dict):
             raise RequestRefused(400, "request", 'send a JSON object: {"manifest": "…", "output": "…"}')
@@ -103,13 +105,37 @@ class Offer:
             "renditions": [self.renditions[name] for name in dict.fromkeys(request.renditions)],
             "allow_roots": list(self.read),
         }
+        self._check_settings(request, preset, arguments)
+        return Allowed(request, manifest, output, preset, arguments)
+
+    def _check_settings(self, request: JobRequest, preset: str, arguments: dict[str, Any]) -> None:
+        """Build the job. The operator's files are read anew, so they may have changed since the service started.
+
+        Raises:
+            RequestRefused: 400: a setting of the request is wrong. 500: the operator's settings or files are.
+        """
+        try:
+            without = load_job(**arguments | {"overrides": self.settings})
+        except ConfigError as error:  # its message may name the operator's files
+            raise _unusable(error) from None
+        if LABEL in request.settings and without.recipe.detector is None:
+            raise no_detector(preset)
         try:
             load_job(**arguments)
-            if LABEL in request.settings and load_job(**arguments | {"overrides": self.settings}).recipe.detector is None:
-                raise no_detector(preset)
         except ConfigError as error:
-            raise RequestRefused(400, "request", str(error)) from None
-        return Allowed(request, manifest, output, preset, arguments)
+            message = str(error).removeprefix(f"{Path(arguments['preset']).stem}.yaml: ")
+            files = {
+                name for given in (*self.presets.values(), *self.renditions.values()) for name in (given, Path(given).name)
+            }
+            if any(name in message for name in files if Path(name).suffix in {".yaml", ".yml"}):  # changed a moment ago
+                raise _unusable(error) from None
+            raise RequestRefused(400, "request", message) from None
+
+
+def _unusable(error: ConfigError) -> RequestRefused:
+    """Log an error in the operator's settings or files, and return what the client is told."""
+    log.error("the settings of jobs cannot be used", extra={"facts": {"detail": str(error), "request_id": REQUEST_ID.get()}})
+    return RequestRefused(500, "internal", "the service's own settings for jobs cannot be used; its log says why")
 
 
 def _check_known(kind: str, names: tuple[str, ...], known: Mapping[str, str]) -> None:
