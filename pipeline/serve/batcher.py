@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,18 +110,26 @@ class Batcher:
                 batch.append(one)
         return batch
 
+    def _segment(
+        self, images: list[Pixels], boxes: list[Box | None], names: list[tuple[str, ...]]
+    ) -> Sequence[Segment | ItemError]:
+        """Run a pass in the thread. Its clock starts here: before, the thread may work for another model."""
+        self.working_since = time.monotonic()
+        try:
+            return self.segmenter.segment(images, boxes, names)
+        finally:
+            self.working_since = None
+
     async def _work(self, batch: list[_Waiting]) -> None:
-        self.working_since = began = time.monotonic()
+        began = time.monotonic()
         loop = asyncio.get_running_loop()
         images, boxes, names = [one.pixels for one in batch], [one.box for one in batch], [one.names for one in batch]
         results: list[Segment | ItemError | BaseException]
         try:
-            results = list(await loop.run_in_executor(self._thread, self.segmenter.segment, images, boxes, names))
+            results = list(await loop.run_in_executor(self._thread, self._segment, images, boxes, names))
         except Exception as error:  # noqa: BLE001  it belongs to the requests; the model goes on with the next ones
             self.is_broken = self.is_broken or isinstance(error, BrokenDevice)
             results = [error] * len(batch)
-        finally:
-            self.working_since = None
         self._metrics.observe_batch(len(batch), time.monotonic() - began)
         for one, result in zip(batch, results, strict=True):
             if one.done.done():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -100,6 +101,8 @@ class Service:
         self._each = ThreadPoolExecutor(local_cpus(), "pictures")
         self._model = ThreadPoolExecutor(1, "model")
         self._fetches = ThreadPoolExecutor(FETCHES, "fetches")  # slow web servers must not hold the threads for pictures
+        self._steps: dict[int, float] = {}
+        """Start of the step that each thread for pictures works on, by ``time.monotonic``."""
         self._tasks: list[asyncio.Task[None]] = []
         self._decoded = asyncio.Semaphore(local_cpus())
         """Pictures in memory, decoded; grows by two batches once the model is known."""
@@ -160,11 +163,18 @@ class Service:
 
     @property
     def fault(self) -> RequestRefused | None:
-        """Return what only a restart can mend: 503, the GPU is lost, or a pass takes longer than ``limits.item_s``."""
+        """Return what only a restart can mend: 503, the GPU is lost, or a step takes longer than ``limits.item_s``.
+
+        A step is a pass of the model, or the decoding or encoding of one picture. No library can be interrupted in it, so it
+        holds its thread for ever.
+        """
         if any(one.is_broken for one in self.batchers.values()):
             return RequestRefused(503, "device", "the GPU is lost to this process; restart the service")
         if self.stuck_s > self.limits.item_s:
             message = f"the model has worked on one batch for more than {self.limits.item_s:g} s (limits.item_s)"
+            return RequestRefused(503, "stuck", message)
+        if any(time.monotonic() - began > self.limits.item_s for began in list(self._steps.values())):
+            message = f"a picture is being decoded or encoded for more than {self.limits.item_s:g} s (limits.item_s)"
             return RequestRefused(503, "stuck", message)
         return None
 
@@ -250,4 +260,13 @@ class Service:
 
     async def in_thread(self, step: Callable[..., T], *arguments: object) -> T:
         """Run a step on one of the threads for pictures."""
-        return await asyncio.get_running_loop().run_in_executor(self._each, step, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._each, self._timed, step, *arguments)
+
+    def _timed(self, step: Callable[..., T], *arguments: object) -> T:
+        """Run a step in this thread, and remember since when."""
+        thread = threading.get_ident()
+        self._steps[thread] = time.monotonic()
+        try:
+            return step(*arguments)
+        finally:
+            del self._steps[thread]

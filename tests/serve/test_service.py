@@ -1,0 +1,84 @@
+"""Steps that do not end, and models that share a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+from asgi import ask
+
+from pipeline.config.job import Compute, Limits
+from pipeline.config.presets import load_preset
+from pipeline.imaging.decode import decode
+from pipeline.serve.app import make_app
+from pipeline.serve.asked import Asked
+from pipeline.serve.service import Service
+from pipeline.serve.settings import Serving
+from pipeline.storage.files import Files
+
+
+def test_a_decoder_that_hangs_is_told_by_the_health(fake_preset: str, picture: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds its thread for ever, so that every later picture would get 504 from a service that looks healthy."""
+    ends = threading.Event()
+
+    def hanging(*arguments: Any) -> Any:
+        assert ends.wait(30)
+        return decode(*arguments)
+
+    monkeypatch.setattr("pipeline.serve.service.decode", hanging)
+
+    async def scenario() -> None:
+        settings = Serving(deadline_s=0.3)
+        service = Service({"fake": load_preset(fake_preset)}, {}, {}, settings, Limits(item_s=0.2), Compute(), Files())
+        await service.load()
+        app = make_app(service)
+        assert (await ask(app, "GET", "/health")).status == 200
+        assert (await ask(app, "POST", "/v1/cutout", picture)).code == "deadline"
+        for path in ("/health", "/ready"):
+            answer = await ask(app, "GET", path)
+            assert (answer.status, answer.code) == (503, "stuck")
+        ends.set()
+        while service.fault is not None:
+            await asyncio.sleep(0.01)
+        service.settings = Serving()
+        assert (await ask(app, "POST", "/v1/cutout", picture)).status == 200
+        await service.stop()
+
+    try:
+        asyncio.run(asyncio.wait_for(scenario(), 60))
+    finally:
+        ends.set()
+
+
+def test_two_presets_take_turns_on_one_thread(fake_preset: str, picture: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        presets = {"fake": load_preset(fake_preset), "other": load_preset(fake_preset, {"box_margin": 0.2})}
+        service = Service(presets, {}, {}, Serving(), Limits(), Compute(), Files())
+        await service.load()
+        app, (first, second) = make_app(service), service.batchers.values()
+        recipes = [(await ask(app, "POST", f"/v1/cutout?preset={name}", picture)).headers["x-recipe"] for name in presets]
+        assert recipes[0] != recipes[1] and (await ask(app, "POST", "/v1/cutout", picture)).headers["x-recipe"] == recipes[0]
+        begun, goes, works = threading.Event(), threading.Event(), first.segmenter.segment
+
+        def held(*arguments: Any) -> Any:
+            begun.set()
+            assert goes.wait(30)
+            return works(*arguments)
+
+        monkeypatch.setattr(first.segmenter, "segment", held)
+        both = [asyncio.ensure_future(service.cut(picture, Asked("fake")))]
+        await asyncio.to_thread(begun.wait)
+        both.append(asyncio.ensure_future(service.cut(picture, Asked("other"))))
+        until = time.monotonic() + 0.3
+        while time.monotonic() < until:
+            assert second.working_since is None  # it waits for the thread: its pass has not begun
+            await asyncio.sleep(0.02)
+        assert first.working_since is not None
+        goes.set()
+        assert [(await one).status_code for one in both] == [200, 200]
+        await service.stop()
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
