@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from starlette.responses import Response
@@ -13,7 +13,8 @@ from pipeline.config.recipe import Recipe
 from pipeline.errors import WriteError
 from pipeline.imaging.png import encode_mask
 from pipeline.imaging.renditions.plain import encode_plain
-from pipeline.imaging.renditions.render import render
+from pipeline.imaging.renditions.render import Rendered, render
+from pipeline.imaging.trimap import trimap_of
 from pipeline.models.cascade import as_rows
 from pipeline.models.detectors.detector import Detection
 from pipeline.quality.reasons import explain
@@ -68,13 +69,20 @@ def encode_answer(result: Cutout, asked: Asked, backgrounds: Mapping[str, bytes]
         headers |= {"X-Box": _corners(result.detection.box), "X-Box-Score": f"{result.detection.score:.4f}"}
     if asked.output == "mask":
         return Response(encode_mask(result.mask), headers=headers, media_type=TYPES["png"])
-    data, kind, note = _picture(result, asked, backgrounds)
-    if note:
-        headers["X-Note"] = note
+    if asked.output == "trimap":
+        return Response(encode_mask(trimap_of(result.mask)), headers=headers, media_type=TYPES["png"])
+    made = render(asked.renditions, result.cutout[..., :3], result.mask, backgrounds, result.picture)
     if asked.output == "json":
-        content = json.dumps(_document(result, data, kind, note), allow_nan=False)
+        content = json.dumps(_document(result, _plain(result, asked), TYPES[asked.form], made), allow_nan=False)
         return Response(content, headers=headers, media_type="application/json")
-    return Response(data, headers=headers, media_type=kind)
+    if not asked.renditions:
+        return Response(_plain(result, asked), headers=headers, media_type=TYPES[asked.form])
+    (one,) = made
+    if one.data is None:
+        raise RequestRefused(422, "rendition", f"the rendition {one.name} was {one.note}")
+    if one.note:
+        headers["X-Note"] = one.note
+    return Response(one.data, headers=headers, media_type=TYPES[one.suffix])
 
 
 def _corners(box: Box) -> str:
@@ -89,21 +97,21 @@ def _found(detection: Detection | None) -> dict[str, Any] | None:
     return {"label": detection.label, "score": round(detection.score, 4), "box": [box.x0, box.y0, box.x1, box.y1]}
 
 
-def _picture(result: Cutout, asked: Asked, backgrounds: Mapping[str, bytes]) -> tuple[bytes, str, str | None]:
-    """Return the cutout or rendition, its content type, and a remark about it."""
-    colours = result.cutout[..., :3]
-    if asked.rendition is None:
-        try:
-            return encode_plain(colours, result.mask, asked.form, asked.background), TYPES[asked.form], None
-        except WriteError as error:  # the client can mend it, unlike a full disk
-            raise RequestRefused(422, error.code, str(error)) from None
-    (made,) = render([asked.rendition], colours, result.mask, backgrounds, result.picture)
-    if made.data is None:
-        raise RequestRefused(422, "rendition", f"the rendition {made.name} was {made.note}")
-    return made.data, TYPES[made.suffix], made.note
+def _plain(result: Cutout, asked: Asked) -> bytes:
+    """Return the cutout in its format."""
+    try:
+        return encode_plain(result.cutout[..., :3], result.mask, asked.form, asked.background)
+    except WriteError as error:  # the client can mend it, unlike a full disk
+        raise RequestRefused(422, error.code, str(error)) from None
 
 
-def _document(result: Cutout, data: bytes, kind: str, note: str | None) -> dict[str, Any]:
+def _rendition(made: Rendered) -> dict[str, Any]:
+    """Return a rendition for JSON; without bytes, its note says why."""
+    data = None if made.data is None else base64.b64encode(made.data).decode()
+    return {"name": made.name, "type": TYPES[made.suffix], "base64": data, "note": made.note}
+
+
+def _document(result: Cutout, data: bytes, kind: str, renditions: Iterable[Rendered]) -> dict[str, Any]:
     height, width = result.mask.shape
     return {
         "width": width,
@@ -117,7 +125,7 @@ def _document(result: Cutout, data: bytes, kind: str, note: str | None) -> dict[
         "found": _found(result.detection),
         "models": as_rows(result.looks),
         "agreement": None if result.agreement is None else round(result.agreement, 4),
-        "note": note,
         "image": {"type": kind, "base64": base64.b64encode(data).decode()},
         "mask": {"type": TYPES["png"], "base64": base64.b64encode(encode_mask(result.mask)).decode()},
+        "renditions": [_rendition(made) for made in renditions],
     }

@@ -14,7 +14,10 @@ from pipeline.imaging.renditions.plain import FORMATS, Format
 from pipeline.serve.refusals import RequestRefused
 from pipeline.types import Box
 
-Output = Literal["cutout", "mask", "json"]
+Output = Literal["cutout", "mask", "trimap", "json"]
+
+MOST_RENDITIONS = 8
+"""Renditions of one request, at most."""
 
 NAMES = ("preset", "box", "label", "point", "output", "rendition", "format", "background")
 """Names of the options, in the query or in a form."""
@@ -29,8 +32,8 @@ class Asked:
         box: Box around the object, in pixels of the upright picture.
         names: Names of the object, which a detector looks for; None: what the preset's detector looks for by default, if any.
         point: A point on the object, x and y in pixels of the upright picture; without a box and names.
-        output: ``cutout``: a picture. ``mask``: an 8-bit PNG. ``json``: both, with quality and signals.
-        rendition: Takes the place of the cutout.
+        output: ``cutout``: a picture. ``mask``, ``trimap``: an 8-bit PNG. ``json``: cutout and mask, with quality and signals.
+        renditions: In JSON, they stand beside cutout and mask. Otherwise there is at most one, in place of the cutout.
         form: Format of the cutout.
         background: Colour behind the cutout, as ``#rrggbb``; None: transparent, or white in JPEG.
     """
@@ -40,7 +43,7 @@ class Asked:
     names: tuple[str, ...] | None = None
     point: tuple[float, float] | None = None
     output: Output = "cutout"
-    rendition: Rendition | None = None
+    renditions: tuple[Rendition, ...] = ()
     form: Format = "png"
     background: str | None = None
 
@@ -64,13 +67,15 @@ def parse_asked(given: Mapping[str, str], presets: tuple[str, ...], renditions: 
     output = _one_of("output", options.get("output", "cutout"), get_args(Output))
     form = options.get("format", "png").lower()
     form = FORMATS.get(f".{_one_of('format', form, [suffix.lstrip('.') for suffix in FORMATS])}", "png")
-    rendition = options.get("rendition")
-    if rendition is not None:
-        _one_of("rendition", rendition, list(renditions))
-        if {"format", "background"} & set(options) or output == "mask":
-            raise _refused("a rendition has its own format and background; leave format, background and output=mask out")
-    if output == "mask" and (options.get("background") or form != "png"):
-        raise _refused("a mask is a PNG without a background; leave format and background out")
+    wanted = _rendition_names(options.get("rendition", ""), renditions)
+    if wanted and output != "json" and ({"format", "background"} & set(options) or output != "cutout"):
+        raise _refused(
+            "a rendition has its own format and background; leave format, background and output out, or give output=json"
+        )
+    if len(wanted) > 1 and output != "json":
+        raise _refused("several renditions need output=json; give it, or one rendition")
+    if output in {"mask", "trimap"} and (options.get("background") or form != "png"):
+        raise _refused(f"a {output} is a PNG without a background; leave format and background out")
     names = _names(options["label"]) if "label" in options else None
     if "box" in options and names:
         raise _refused("a box says already where the object is; leave box or label out")
@@ -82,7 +87,7 @@ def parse_asked(given: Mapping[str, str], presets: tuple[str, ...], renditions: 
         names=names,
         point=_point(options["point"]) if "point" in options else None,
         output=cast(Output, output),
-        rendition=None if rendition is None else renditions[rendition],
+        renditions=tuple(renditions[name] for name in wanted),
         form=form,
         background=_colour(options["background"]) if "background" in options else None,
     )
@@ -102,6 +107,16 @@ def parse_box(text: str) -> Box:
     if not isinstance(values, list) or len(values) != 4 or any(isinstance(value, bool | list | dict) for value in values):
         raise ItemRefused(f"box {text[:60]!r} is not four numbers; give x0,y0,x1,y1 in pixels")
     return Box.parse(values)
+
+
+def _rendition_names(text: str, known: Mapping[str, Rendition]) -> list[str]:
+    """Return the names in a list with commas, each once."""
+    names = list(dict.fromkeys(name for name in (part.strip() for part in text.split(",")) if name))
+    for name in names:
+        _one_of("rendition", name, list(known))
+    if len(names) > MOST_RENDITIONS:
+        raise _refused(f"rendition has {len(names)} names; give at most {MOST_RENDITIONS}")
+    return names
 
 
 def _point(text: str) -> tuple[float, float]:

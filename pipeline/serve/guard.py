@@ -84,7 +84,7 @@ class Guard:
         finally:
             path = self._label(scope["path"])
             seconds = time.monotonic() - exchange.began
-            self._metrics.count_request(path, exchange.status, seconds, exchange.code)
+            self._metrics.count_request(path, exchange.status, exchange.code)
             facts = {"method": scope["method"], "path": path, "status": exchange.status, "ms": round(1000 * seconds, 1)}
             facts["request_id"] = exchange.id
             if exchange.code:

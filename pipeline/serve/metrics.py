@@ -20,7 +20,9 @@ QUALITY = tuple(step / 10 for step in range(1, 11))
 ON_RAY = {
     "requests": Metric("counter", "matteline_serve_requests", "Answers by path and status.", ("path", "status")),
     "failures": Metric("counter", "matteline_serve_failures", "Refused and failed requests by error code.", ("code",)),
-    "answer": Metric("histogram", "matteline_serve_answer_seconds", "Seconds from a request to its cutout.", (), SECONDS),
+    "answer": Metric(
+        "histogram", "matteline_serve_answer_seconds", "Seconds from a picture's arrival to its cutout, encoded.", (), SECONDS
+    ),
     "batch": Metric("histogram", "matteline_serve_batch_pictures", "Pictures per pass of the model.", (), BATCH),
     "stage": Metric(
         "histogram",
@@ -67,16 +69,18 @@ class Metrics:
         self._stages: dict[str, _Histogram] = {}
         self._batch, self._quality = _Histogram(BATCH), _Histogram(QUALITY)
 
-    def count_request(self, path: str, status: int, seconds: float, code: str | None) -> None:
+    def count_request(self, path: str, status: int, code: str | None) -> None:
         """Count an answer. ``path`` is one of the service's own, or ``other``; ``code`` is that of a refusal."""
         self._requests[path, status] += 1
         ON_RAY["requests"].add(1, path=path, status=str(status))
         if code:
             self._failures[code] += 1
             ON_RAY["failures"].add(1, code=code)
-        if status == 200 and path in {"/v1/cutout", "/api/remove"}:
-            self._answer.observe(seconds)
-            ON_RAY["answer"].observe([seconds])
+
+    def observe_answer(self, seconds: float) -> None:
+        """Count the seconds of a cutout, from the arrival of its picture: slow uploads and downloads are the client's."""
+        self._answer.observe(seconds)
+        ON_RAY["answer"].observe([seconds])
 
     def observe_batch(self, pictures: int, seconds: float) -> None:
         """Count a pass of the model."""
@@ -103,7 +107,7 @@ class Metrics:
         ]
         lines += _head("failures_total", "counter", "Refused and failed requests by error code.")
         lines += [f'matteline_serve_failures_total{{code="{code}"}} {count}' for code, count in sorted(self._failures.items())]
-        lines += _head("answer_seconds", "histogram", "Seconds from a request to its cutout.")
+        lines += _head("answer_seconds", "histogram", "Seconds from a picture's arrival to its cutout, encoded.")
         lines += self._answer.lines("matteline_serve_answer_seconds")
         lines += _head("stage_seconds", "histogram", "Seconds per stage: read, decode, wait, model (a batch), encode.")
         for stage, histogram in sorted(self._stages.items()):

@@ -6,10 +6,10 @@ import html
 import json
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, get_args
 
 from pipeline.config.job import Limits
-from pipeline.serve.asked import NAMES
+from pipeline.serve.asked import NAMES, Output
 from pipeline.serve.jobs.openapi import job_paths
 from pipeline.serve.settings import Serving
 
@@ -19,8 +19,10 @@ ABOUT = {
     "label": "Name of the object, such as potted plant; several, separated by semicolons: any of them. "
     "For presets with labels in /v1/presets.",
     "point": "A point on the object: x,y in pixels. Of several salient objects that do not touch, only this one is cut out.",
-    "output": "cutout: a picture. mask: an 8-bit PNG, 255 is opaque. json: both as base64, with quality and signals.",
-    "rendition": "A rendition of /v1/renditions in place of the cutout.",
+    "output": "cutout: a picture. mask: an 8-bit PNG, 255 is opaque. trimap: an 8-bit PNG, 128 is unknown. json: cutout "
+    "and mask as base64, with quality and signals.",
+    "rendition": "A rendition of /v1/renditions in place of the cutout. With output=json, beside it, and several, separated "
+    "by commas.",
     "format": "Format of the cutout. JPEG has no transparency and gets white, or the background.",
     "background": 'A colour behind the object, such as "#f4f1ea", white or black. Default: transparent.',
 }
@@ -58,12 +60,12 @@ def document(
     """Return the OpenAPI 3.1 document."""
     values = {
         "preset": list(presets),
-        "output": ["cutout", "mask", "json"],
-        "rendition": list(renditions),
+        "output": list(get_args(Output)),
         "format": ["png", "webp", "jpeg", "jpg", "tiff", "tif"],
     }
+    about = ABOUT | {"rendition": f"{ABOUT['rendition']} Names: {', '.join(renditions)}."}
     options = {
-        name: {"type": "string", "description": ABOUT[name]} | ({"enum": values[name]} if name in values else {})
+        name: {"type": "string", "description": about[name]} | ({"enum": values[name]} if name in values else {})
         for name in NAMES
     }
     picture = {"schema": {"type": "string", "format": "binary"}}

@@ -48,13 +48,16 @@ def fetch(url: str, files: Files, limits: Limits) -> bytes:
 
 
 def _background(text: str) -> str | None:
-    """Convert ``r,g,b,a`` to ``#rrggbb``; None for none, and for one that is transparent."""
+    """Convert ``r,g,b,a`` or ``r,g,b`` to ``#rrggbb``; None for none, and for one that is transparent.
+
+    A translucent one is refused: every format would need it blended, and the cutout itself can be put over anything.
+    """
     if not text.strip():
         return None
     try:
-        red, green, blue, alpha = (int(part) for part in text.split(","))
+        red, green, blue, alpha = (int(part) for part in (*text.split(","), *("255",) * (text.count(",") == 2)))
     except ValueError:
         alpha = -1
     if alpha not in {0, 255} or not all(0 <= level <= 255 for level in (red, green, blue)):
-        raise RequestRefused(400, "request", f"bgc {text[:40]!r} is not a colour; give red,green,blue,255")
+        raise RequestRefused(400, "request", f"bgc {text[:40]!r} is not an opaque colour; give red,green,blue from 0 to 255")
     return f"#{red:02x}{green:02x}{blue:02x}" if alpha else None

@@ -216,8 +216,11 @@ class Service:
                 await self.ready.wait()
                 if not isinstance(data, bytes):
                     data = await asyncio.get_running_loop().run_in_executor(self._fetches, data)
+                arrived = time.monotonic()
                 async with self._decoded:
-                    return await self._cut(data, asked)
+                    response = await self._cut(data, asked)
+                self.metrics.observe_answer(time.monotonic() - arrived)
+                return response
         except TimeoutError:
             raise RequestRefused(504, "deadline", f"no answer within {self.settings.deadline_s:g} s; try again later") from None
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import re
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image
 
 from pipeline import Segmenter
 from pipeline.config.rendition import rendition_names
+from pipeline.imaging.trimap import trimap_of
 from pipeline.quality.reasons import explain
 
 Form = Callable[..., tuple[bytes, str]]
@@ -87,11 +90,40 @@ def test_renditions(service: Any, picture: bytes) -> None:
     assert lengths.headers["Content-Type"] == "application/json" and "counts" in lengths.json
 
 
+def test_json_has_renditions_beside_the_cutout(service: Any, picture: bytes) -> None:
+    found = service.post("/v1/cutout?output=json&rendition=amazon-main,%20thumbnail,amazon-main&format=webp", picture).json
+    assert found["image"]["type"] == "image/webp" and opened(base64.b64decode(found["image"]["base64"])).mode == "RGBA"
+    first, second = found["renditions"]
+    assert (first["name"], first["type"], second["name"]) == ("amazon-main", "image/jpeg", "thumbnail")
+    assert "enlarged" in first["note"]
+    alone = service.post("/v1/cutout?rendition=amazon-main", picture).body
+    assert base64.b64decode(first["base64"]) == alone
+    assert service.post("/v1/cutout?output=json", picture).json["renditions"] == []
+
+
+def test_photos_of_phones_need_no_further_extra(service: Any, picture: bytes) -> None:
+    extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    assert set(extras["heif"]) <= set(extras["serve"])
+    pillow_heif = pytest.importorskip("pillow_heif")
+    sink = io.BytesIO()
+    pillow_heif.from_pillow(opened(picture)).save(sink)
+    assert service.post("/v1/cutout", sink.getvalue()).status == 200
+
+
+def test_a_trimap(service: Any, picture: bytes, expected: Any) -> None:
+    answer = service.post(f"/v1/cutout?output=trimap&{ASKED}", picture)
+    assert np.array_equal(np.asarray(opened(answer.body)), trimap_of(expected.mask))
+
+
 def test_an_empty_mask_has_no_rendition(service: Any) -> None:
     sink = io.BytesIO()
     Image.new("RGB", (40, 30)).save(sink, "PNG")
     answer = service.post("/v1/cutout?rendition=amazon-main", sink.getvalue())
     assert (answer.status, answer.json["code"]) == (422, "rendition") and "no object" in answer.json["message"]
+    (told,) = service.post("/v1/cutout?rendition=amazon-main&output=json", sink.getvalue()).json["renditions"]
+    assert told["base64"] is None and "no object" in told["note"]
 
 
 def test_the_service_describes_itself(service: Any) -> None:
@@ -130,8 +162,11 @@ def test_clients_of_rembg_work(service: Any, picture: bytes, fake_preset: str, m
     body, kind = make_form("file", picture, om="true")
     assert np.array_equal(np.asarray(opened(service.post("/api/remove", body, Content_Type=kind).body)), expected.mask)
     body, kind = make_form("file", picture)
-    over = opened(service.post("/api/remove?bgc=255,0,0,255", body, Content_Type=kind).body)
-    assert over.mode == "RGB" and over.getpixel((0, 0)) == pytest.approx((255, 0, 0), abs=5)
+    for colour in ("255,0,0,255", "255,0,0"):
+        over = opened(service.post(f"/api/remove?bgc={colour}", body, Content_Type=kind).body)
+        assert over.mode == "RGB" and over.getpixel((0, 0)) == pytest.approx((255, 0, 0), abs=5)
+    for colour in ("255,0,0,128", "255,0", "1,2,3,255,5", "red"):
+        assert "opaque" in service.post(f"/api/remove?bgc={colour}", body, Content_Type=kind).json["message"]
 
 
 def test_addresses_below_an_allowed_root_are_read(

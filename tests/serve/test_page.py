@@ -113,6 +113,63 @@ def test_a_rendition_is_tried(tab: Any, photos: list[Path]) -> None:
     assert width == height
 
 
+REQUESTS = "performance.getEntriesByType('resource').filter(({name}) => name.includes('/v1/cutout')).map(({name}) => name)"
+
+
+def test_only_what_changed_is_asked_for(tab: Any, photos: list[Path]) -> None:
+    """One request gives cutout, mask and rendition. Another rendition needs one more, and none needs no request."""
+    change = "(at => {{ at.value = '{}'; at.dispatchEvent(new Event('change')); }})(document.getElementById('rendition'))"
+    tab.run(change.format("thumbnail"))
+    choose(tab, photos[0])
+    until(tab, "document.querySelector('.thumbnail img')?.naturalWidth")
+    until(tab, f"{DONE} === 1")
+    assert len(tab.run(REQUESTS)) == 1
+    tab.run(change.format(""))
+    until(tab, "!document.querySelector('.thumbnail')")
+    tab.run(change.format("thumbnail"))
+    until(tab, "document.querySelector('.thumbnail img')?.naturalWidth")
+    assert len(tab.run(REQUESTS)) == 1
+    tab.run(change.format("white"))
+    until(tab, "document.querySelector('.white img')?.naturalWidth")
+    requests = tab.run(REQUESTS)
+    assert len(requests) == 2 and "output=json" not in requests[1] and tab.errors == []
+
+
+def test_a_photo_that_the_browser_cannot_show_is_cut_out(tab: Any, tmp_path: Path, picture: bytes) -> None:
+    Image.open(io.BytesIO(picture)).save(tmp_path / "scan.tiff")
+    choose(tab, tmp_path / "scan.tiff")
+    assert "cannot show" in until(tab, "document.querySelector('.photo .unseen-photo')?.innerText")
+    until(tab, f"{DONE} === 1")
+
+
+def test_a_box_is_drawn_by_touch_and_a_tap_keeps_it(tab: Any, photos: list[Path]) -> None:
+    choose(tab, photos[0])
+    until(tab, f"{DONE} === 1")
+    tab.call("Emulation.setTouchEmulationEnabled", enabled=True)
+
+    def drag(*places: tuple[float, float]) -> None:
+        x, y, width, height = tab.run(f"(({{x, y, width, height}}) => [x, y, width, height])({FRAME}.getBoundingClientRect())")
+        for kind, place in zip(["Start"] + ["Move"] * (len(places) - 1), places, strict=True):
+            at = {"x": x + place[0] * width, "y": y + place[1] * height}
+            tab.call("Input.dispatchTouchEvent", type=f"touch{kind}", touchPoints=[at])
+        tab.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    drag((0.25, 0.2), (0.4, 0.4), (0.5, 0.5))  # scrolls the page: no box is wanted
+    assert not tab.run("document.querySelector('.photo rect')")
+    start = "[...document.querySelectorAll('button')].find((one) => one.innerText === 'Draw a box').click()"
+    tab.run(start)
+    drag((0.25, 0.2), (0.4, 0.4), (0.5, 0.5))
+    numbers = "[...document.querySelectorAll('.numbers input')].map((one) => Number(one.value))"
+    assert tab.run(numbers) == pytest.approx([30, 18, 60, 45], abs=2)
+    until(tab, f"{DONE} === 1")
+    tab.run(start)
+    drag((0.6, 0.6), (0.61, 0.61))  # too small for a box
+    assert tab.run(numbers) == pytest.approx([30, 18, 60, 45], abs=2)
+    assert tab.run("document.querySelectorAll('.photo rect').length") == 2
+    tab.call("Emulation.setTouchEmulationEnabled", enabled=False)
+    assert tab.errors == []
+
+
 def test_pasted_and_dropped_pictures(tab: Any, picture: bytes) -> None:
     tab.run(
         f"window.bytes = new Uint8Array({list(picture)}); window.data = (name) => {{ const made = new DataTransfer(); "
@@ -161,3 +218,8 @@ def test_a_token_is_asked_for(opened: Any, start_service: Callable[..., Any], fa
     opened.run("document.getElementById('token-text').focus()")
     opened.press(TOKEN, "Enter")
     until(opened, f"{DONE} === 1 && document.getElementById('rendition').options.length > 3")
+    listed = "[...document.getElementById('rendition').options].map((one) => one.value)"
+    before = opened.run(listed)
+    opened.run("document.getElementById('token').dispatchEvent(new Event('submit', {cancelable: true}))")
+    time.sleep(0.5)
+    assert opened.run(listed) == before

@@ -26,7 +26,11 @@ FORM = "multipart/form-data; boundary=b"
     "query, status, code, words",
     [
         ("outptu=mask", 400, "request", "'outptu'"),
-        ("output=trimap", 400, "request", "cutout, mask, json"),
+        ("output=alpha", 400, "request", "cutout, mask, trimap, json"),
+        ("output=trimap&background=white", 400, "request", "a trimap is a PNG"),
+        ("rendition=amazon-main&output=trimap", 400, "request", "its own format"),
+        ("rendition=white,thumbnail", 400, "request", "output=json"),
+        ("rendition=white,x&output=json", 400, "request", "'x' is unknown"),
         ("preset=/etc/passwd.yaml", 400, "request", "choose from fake"),
         ("rendition=/etc/x.yaml", 400, "request", "amazon-main"),
         ("rendition=amazon-main&format=webp", 400, "request", "its own format"),

@@ -82,3 +82,31 @@ def test_two_presets_take_turns_on_one_thread(fake_preset: str, picture: bytes, 
         await service.stop()
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+def test_a_slow_upload_is_no_slow_answer(fake_preset: str, picture: bytes) -> None:
+    """``answer_seconds``, on which an alert looks, is what the service needs, and not what its client does."""
+
+    async def scenario() -> str:
+        service = Service({"fake": load_preset(fake_preset)}, {}, {}, Serving(), Limits(), Compute(), Files())
+        await service.load()
+        app, sent = make_app(service), []
+
+        async def receive() -> Any:
+            if not sent:
+                await asyncio.sleep(1.2)
+                sent.append(picture)
+                return {"type": "http.request", "body": picture, "more_body": False}
+            await asyncio.Event().wait()
+
+        async def send(_: Any) -> None:
+            pass
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/cutout", "query_string": b"", "root_path": ""}
+        await app(scope | {"headers": [(b"host", b"localhost")]}, receive, send)
+        await service.stop()
+        return service.metrics.text()
+
+    lines = asyncio.run(asyncio.wait_for(scenario(), 60)).splitlines()
+    assert "matteline_serve_answer_seconds_count 1" in lines
+    assert 'matteline_serve_answer_seconds_bucket{le="1"} 1' in lines

@@ -1,7 +1,8 @@
 // A box on the photo: drawn with the pointer, or given as numbers.
 const LEAST_PX = 4;
 
-// Calls `changed` with [x0, y0, x1, y1] in pixels of the picture when a box is drawn. `size` gives [width, height].
+// Calls `changed` with [x0, y0, x1, y1] in pixels of the picture when a box is drawn, and with undefined when there is none: too
+// small, or interrupted. `size` gives [width, height].
 function drawable(frame, size, show, changed) {
   let from = null, drawn = null;
   const point = (event) => {
@@ -26,7 +27,7 @@ function drawable(frame, size, show, changed) {
   frame.addEventListener("pointerup", () => {
     const made = drawn;
     from = drawn = null;
-    if (made) changed(made[2] - made[0] >= LEAST_PX && made[3] - made[1] >= LEAST_PX ? made : null);
+    if (made) changed(made[2] - made[0] >= LEAST_PX && made[3] - made[1] >= LEAST_PX ? made : undefined);
   });
   frame.addEventListener("pointercancel", () => { from = drawn = null; changed(undefined); });
 }

@@ -13,7 +13,10 @@ class Card {
     this.photo.draggable = false;
     this.photo.src = this.photoUrl = URL.createObjectURL(file);
     this.photo.addEventListener("load", () => this.frame.classList.remove("empty"));
-    this.photo.addEventListener("error", () => { this.photo.hidden = true; });
+    this.photo.addEventListener("error", () => {
+      this.photo.hidden = true;
+      this.frame.append(make("p", "unseen-photo", "This browser cannot show this photo. The service may read it all the same."));
+    });
     this.build();
   }
 
@@ -70,25 +73,33 @@ class Card {
     if (String(before) !== String(this.box)) this.run();
   }
 
-  // Asks for cutout and mask, then for the rendition.
+  // Asks once for cutout, mask and rendition. If only the rendition is another one, asks for that, or for nothing.
   async run() {
     this.stop?.abort();
     const {signal} = (this.stop = new AbortController());
+    const where = this.box ? {box: this.box.join(",")} : asksByName() ? {label: at("object").value} : {};
+    const options = {...(at("preset").value && {preset: at("preset").value}), ...where}, name = at("rendition").value;
+    const key = JSON.stringify(options), known = this.result && this.key === key;
+    if (known && this.blobs && (!name || this.rendition?.name === name)) {
+      this.state = "done";
+      if (!this.box) this.showBox(this.result.found?.box);
+      return this.show();
+    }
     this.state = "waiting";
     this.show();
-    const where = this.box ? {box: this.box.join(",")} : asksByName() ? {label: at("object").value} : {};
-    const options = {...(at("preset").value && {preset: at("preset").value}), ...where};
     try {
-      const answer = await cut(this.file, {...options, output: "json"}, signal);
-      const result = await answer.json();
-      let rendition = null;
-      if (at("rendition").value) rendition = await this.ask(options, at("rendition").value, signal);
+      let result = this.result, rendition = null;
+      if (known) rendition = await this.ask(options, name, signal);
+      else {
+        result = await (await cut(this.file, {...options, output: "json", ...(name && {rendition: name})}, signal)).json();
+        [rendition = null] = result.renditions.map(renditionOf);
+      }
       if (signal.aborted) return;
-      this.result = result;
+      Object.assign(this, {result, key});
       this.done(result, rendition);
     } catch (error) {
       if (signal.aborted) return;
-      Object.assign(this, {state: "failed", problem: error.message, code: error.code, blobs: null});
+      Object.assign(this, {state: "failed", problem: error.message, code: error.code, blobs: null, key: null});
     }
     this.show();
   }
@@ -96,7 +107,7 @@ class Card {
   async ask(options, name, signal) {
     try {
       const answer = await cut(this.file, {...options, rendition: name}, signal), type = answer.headers.get("Content-Type");
-      return {name, note: answer.headers.get("X-Note"), suffix: type.split("/")[1].replace("jpeg", "jpg"), blob: await answer.blob()};
+      return {name, note: answer.headers.get("X-Note"), suffix: suffixOf(type), blob: await answer.blob()};
     } catch (error) {
       if (signal.aborted || error.code !== "rendition") throw error;
       return {name, note: error.message};
@@ -175,6 +186,11 @@ class Card {
     count();
   }
 }
+
+const suffixOf = (type) => type.split("/")[1].replace("jpeg", "jpg");
+const renditionOf = ({name, type, base64, note}) => (
+  base64 ? {name, note, suffix: suffixOf(type), blob: blobOf({type, base64})} : {name, note: `the rendition ${name} was ${note}`}
+);
 
 function figure(className, frame, ...caption) {
   const made = make("figure", className), under = make("figcaption");

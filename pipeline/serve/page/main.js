@@ -33,7 +33,9 @@ async function offer() {
   at("preset-label").hidden = presets.length < 2;
   presets.forEach(({name, labels}) => labels && named.add(name));
   showObject();
-  at("rendition").append(...renditions.filter(({what}) => what === "cutout").map(option));
+  const rendition = at("rendition"), chosen = rendition.value;
+  rendition.replaceChildren(rendition.options[0], ...renditions.filter(({what}) => what === "cutout").map(option));
+  rendition.value = chosen;
 }
 
 function listen() {
