@@ -7,6 +7,8 @@ import copy
 import importlib.util
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,10 +167,42 @@ def test_dashboard_and_alerts_use_metrics_that_exist() -> None:
     ends = {"histogram": ("_bucket", "_sum", "_count")}
     ours = {metric.exported + end for metric in ON_RAY.values() for end in ends.get(metric.kind, ("",))}
     source = "".join(path.read_text(encoding="utf-8") for path in RAY_SERVE.glob("_private/*.py"))
-    theirs = {f"ray_{name}" for name in re.findall(r'"(serve_\w+)"', source)}
+    named = {name.replace("{protocol_name}", "http") for name in re.findall(r'"(serve_[\w{}]+)"', source)}
+    theirs = {f"ray_{name}{end}" for name in named for end in ("", "_total")}  # Ray adds the end to counters
     assert used <= ours | theirs and used & ours and used & theirs
     readme = (ROOT / "infra" / "README.md").read_text(encoding="utf-8")
     for rule in rules:
         assert f"`{rule['alert']}`" in readme
     labels = {name for query in queries for name in re.findall(r'(\w+)=~?"', query)}
-    assert labels <= {"deployment", "ray_io_cluster", "status", "path"}
+    assert labels <= {"application", "deployment", "ray_io_cluster", "status", "status_code", "path"}
+    by_name = {rule["alert"]: rule["expr"] for rule in rules}
+    assert 'or absent(ray_serve_deployment_replica_healthy{deployment="Cutouts"})' in by_name["MattelineServiceDown"]
+    for name in ("MattelineServiceFull", "MattelineServiceFails"):  # requests that no replica takes are counted by proxies only
+        assert "ray_matteline" not in by_name[name] and '"status_code"' in source
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool")
+@pytest.mark.parametrize("case", ["the head is gone", "the proxy refuses", "all is well"])
+def test_the_alerts_fire_when_they_should(case: str, tmp_path: Path) -> None:
+    rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text(encoding="utf-8"))["spec"]
+    (tmp_path / "rules.yml").write_text(json.dumps(rules))
+    answers = 'ray_serve_num_http_requests_total{application="matteline",ray_io_cluster="c",status_code="%s"}'
+    series = {
+        answers % 200: "0+60x30",
+        answers % 503: "0+60x30" if case == "the proxy refuses" else "0+0x30",
+    }
+    if case != "the head is gone":
+        series['ray_serve_deployment_replica_healthy{deployment="Cutouts",ray_io_cluster="c"}'] = "1+0x30"
+    firing = {"the head is gone": "MattelineServiceDown", "the proxy refuses": "MattelineServiceFull"}.get(case)
+    shown = {
+        rule["alert"]: f'count(ALERTS{{alertname="{rule["alert"]}",alertstate="firing"}})'
+        for rule in rules["groups"][0]["rules"]
+    }
+    asked = [
+        {"expr": expr, "eval_time": "25m", "exp_samples": [{"labels": "{}", "value": 1}] if name == firing else []}
+        for name, expr in shown.items()
+    ]
+    test = {"interval": "1m", "input_series": [{"series": one, "values": of} for one, of in series.items()]}
+    (tmp_path / "test.yml").write_text(json.dumps({"rule_files": ["rules.yml"], "tests": [test | {"promql_expr_test": asked}]}))
+    done = subprocess.run(["promtool", "test", "rules", "test.yml"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
