@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from pipeline.config.job import Limits
 from pipeline.serve.asked import NAMES, Output
+from pipeline.serve.body import FILE_FIELDS
 from pipeline.serve.jobs.openapi import job_paths
 from pipeline.serve.settings import Serving
 
@@ -37,6 +38,13 @@ HEADERS = {
     "X-Box-Score": "Its score, from 0 to 1.",
     "X-Note": "A remark about a rendition, such as an object that reaches the border.",
     "Server-Timing": "Milliseconds of decode, wait (queue and model) and encode.",
+    "X-Request-Id": "Id of the request, which the log has as request_id.",
+}
+
+REFUSAL_HEADERS = {
+    "X-Error-Code": "The code of the JSON.",
+    "X-Request-Id": "Id of the request, which the log has as request_id.",
+    "Retry-After": "With 503: seconds after which to try again, unless the service must be restarted.",
 }
 
 REFUSALS = {
@@ -46,12 +54,52 @@ REFUSALS = {
     "408": "The body came too slowly.",
     "413": "The body is too large.",
     "415": "The body is of another kind.",
+    "421": "A host name that is not served.",
     "422": "The bytes are not a picture within the limits; it shows nothing of the name; it is too large for the format; or "
     "there is no rendition of its empty mask.",
     "500": "The model failed on this picture.",
     "503": "All places of the queue are taken, and Retry-After says when to try again; or the service must be restarted.",
     "504": "The deadline has passed.",
 }
+
+
+_NUMBER, _TEXT = {"type": "number"}, {"type": "string"}
+_FILE: dict[str, Any] = {"type": _TEXT, "base64": _TEXT}
+
+
+def _object(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Return the schema of an object that has these keys and no others."""
+    return {"type": "object", "required": list(properties), "additionalProperties": False, "properties": properties, **more}
+
+
+RESULT = _object(
+    {
+        "width": {"type": "integer", "description": "Pixels of the upright picture."},
+        "height": {"type": "integer", "description": "Pixels of the upright picture."},
+        "status": {"enum": ["ok", "review"]},
+        "quality": _NUMBER | {"minimum": 0, "maximum": 1},
+        "calibrated": {"type": "boolean"},
+        "reasons": {"type": "array", "items": _object({"name": _TEXT, "text": _TEXT})},
+        "signals": {"type": "object", "additionalProperties": {"type": ["number", "boolean", "null"]}},
+        "recipe": _TEXT,
+        "found": _object(
+            {"label": _TEXT, "score": _NUMBER, "box": {"type": "array", "items": _NUMBER, "minItems": 4, "maxItems": 4}}
+        )
+        | {"type": ["object", "null"], "description": "The box that was found, with a label."},
+        "models": {"type": ["array", "null"], "items": {"type": "object"}, "description": "What each of two models thought."},
+        "agreement": {"type": ["number", "null"], "description": "Of two models."},
+        "image": _object(_FILE, description="The cutout."),
+        "mask": _object(_FILE, description="An 8-bit PNG."),
+        "renditions": {
+            "type": "array",
+            "description": "Those that were asked for. Without bytes, the note says why.",
+            "items": _object(
+                {"name": _TEXT, "type": _TEXT, "base64": {"type": ["string", "null"]}, "note": {"type": ["string", "null"]}}
+            ),
+        },
+    }
+)
+"""JSON schema of the answer to ``output=json``."""
 
 
 def document(
@@ -69,15 +117,20 @@ def document(
         for name in NAMES
     }
     picture = {"schema": {"type": "string", "format": "binary"}}
-    form = {"schema": {"type": "object", "required": ["image"], "properties": {"image": picture["schema"], **options}}}
+    files = {
+        name: picture["schema"] | {"description": "The picture, in one of the fields image and file."} for name in FILE_FIELDS
+    }
+    either = [{"required": [name]} for name in FILE_FIELDS]
+    form = {"schema": {"type": "object", "oneOf": either, "properties": {**files, **options}}}
     pictures = dict.fromkeys(("image/png", "image/webp", "image/jpeg", "image/tiff"), picture)
     cutout = {
+        "operationId": "cutout",
         "summary": "Cut out the object of one picture",
         "description": f"The picture is the body itself, or the field image of a form: at most {limits.max_bytes:,} bytes and "
         f"{limits.max_pixels:,} pixels. Options stand in the query or in the form. Answers within {settings.deadline_s:g} s.",
         "parameters": [_parameter(name, options[name]) for name in NAMES],
         "requestBody": {"required": True, "content": {"image/*": picture, "multipart/form-data": form}},
-        "responses": _answers(pictures | {"application/json": {"schema": {"type": "object"}}}),
+        "responses": _answers(pictures | {"application/json": {"schema": {"$ref": "#/components/schemas/Result"}}}),
     }
     rembg = {
         "model": "A configured preset; any other model gives the default.",
@@ -95,17 +148,29 @@ def document(
         "/v1/cutout": {"post": cutout},
         "/api/remove": {
             "post": remove
-            | {"summary": "As rembg's server", "requestBody": {"required": True, "content": {"multipart/form-data": file}}},
-            "get": remove | {"summary": "As rembg's server, by address", "parameters": [url, *remove["parameters"]]},
+            | {
+                "operationId": "remove",
+                "summary": "As rembg's server",
+                "requestBody": {"required": True, "content": {"multipart/form-data": file}},
+            },
+            "get": remove
+            | {
+                "operationId": "removeByAddress",
+                "summary": "As rembg's server, by address",
+                "parameters": [url, *remove["parameters"]],
+            },
         },
         **(job_paths() if with_jobs else {}),
-        "/v1/presets": _get("List the configured presets", "application/json"),
-        "/v1/renditions": _get("List the renditions", "application/json"),
-        "/health": _get(
-            "Is the process working? 503 if the GPU is lost, or a pass of the model does not end", "application/json"
+        "/v1/presets": _get("presets", "List the configured presets", "application/json"),
+        "/v1/renditions": _get("renditions", "List the renditions", "application/json"),
+        "/health": _get("health", "Is the process working? 503 if it must be restarted", "application/json", probe=True),
+        "/ready": _get(
+            "ready",
+            "Are the models loaded? 503 before, while the service ends, and with /health",
+            "application/json",
+            probe=True,
         ),
-        "/ready": _get("Are the models loaded? 503 before, while the service ends, and with /health", "application/json"),
-        "/metrics": _get("Metrics for Prometheus", "text/plain"),
+        "/metrics": _get("metrics", "Metrics for Prometheus", "text/plain"),
     }
     made: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -119,8 +184,10 @@ def document(
                     "properties": {
                         "code": {"type": "string", "description": "Stable, for programs."},
                         "message": {"type": "string", "description": "One sentence for people."},
+                        "request_id": {"type": "string", "description": "With 500: what the log calls this request."},
                     },
-                }
+                },
+                "Result": RESULT,
             }
         },
     }
@@ -138,13 +205,20 @@ def _parameter(name: str, schema: dict[str, Any], *, required: bool = False) -> 
 def _answers(content: dict[str, Any]) -> dict[str, Any]:
     headers = {name: {"description": about, "schema": {"type": "string"}} for name, about in HEADERS.items()}
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    refusals = {status: {"description": about, "content": error} for status, about in REFUSALS.items()}
+    told = {name: {"description": about, "schema": {"type": "string"}} for name, about in REFUSAL_HEADERS.items()}
+    refusals = {status: {"description": about, "headers": told, "content": error} for status, about in REFUSALS.items()}
     return {"200": {"description": "The result.", "headers": headers, "content": content}, **refusals}
 
 
-def _get(summary: str, kind: str) -> dict[str, Any]:
+def _get(operation: str, summary: str, kind: str, *, probe: bool = False) -> dict[str, Any]:
+    """Return an address to read. A probe needs no token, and answers 503 as well."""
     answer = {"description": summary, "content": {kind: {"schema": {"type": "string" if kind == "text/plain" else "object"}}}}
-    return {"get": {"summary": summary, "responses": {"200": answer}}}
+    refused = {
+        "description": REFUSALS["503"],
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+    }
+    made = {"operationId": operation, "summary": summary, "responses": {"200": answer, **({"503": refused} if probe else {})}}
+    return {"get": made | ({"security": []} if probe else {})}
 
 
 STYLE = """:root { color-scheme: light dark; } body { font: 15px/1.5 system-ui, sans-serif; max-width: 900px; margin: 0 auto;

@@ -17,9 +17,15 @@ _STATE = {
 }
 _REFUSED = {
     "400": "A field or a setting is wrong, or may not be set.",
-    "403": "An address is below no root of the service.",
+    "401": "The token is missing or wrong.",
+    "403": "An address is below no root of the service; or a page of another origin asks.",
     "404": "There is no such job.",
+    "408": "The body came too slowly.",
     "409": "A job of this output is running.",
+    "413": "The body is too large.",
+    "415": "The body is of another kind.",
+    "421": "A host name that is not served.",
+    "500": "The service failed; its log says why.",
     "503": "As many jobs are running as the service takes; or the storage does not answer.",
 }
 
@@ -34,27 +40,34 @@ def job_paths() -> dict[str, Any]:
     return {
         "/v1/jobs": {
             "post": {
+                "operationId": "submitJob",
                 "summary": "Start a job: a run over a manifest",
                 "description": f"The body is JSON. {named} The same request continues a job that was stopped or has died. "
                 f"Settings that may be set: {', '.join(SAFE_SETTINGS)}.",
                 "requestBody": body,
-                "responses": {"202": _answer("The job's state."), **_refusals("400", "403", "409", "503")},
+                "responses": {"202": _answer("The job's state."), **_refusals("400", "403", "408", "409", "413", "415", "503")},
             },
-            "get": {"summary": "List the latest jobs, the newest first", "responses": {"200": _answer("The jobs.", jobs=True)}},
+            "get": {
+                "operationId": "jobs",
+                "summary": "List the latest jobs, the newest first",
+                "responses": {"200": _answer("The jobs.", jobs=True), **_refusals("403", "503")},
+            },
         },
         "/v1/jobs/{id}": {
             "get": {
+                "operationId": "job",
                 "summary": "Get the state of a job with its progress",
                 "parameters": where,
-                "responses": {"200": _answer("The job's state."), **_refusals("404", "503")},
+                "responses": {"200": _answer("The job's state."), **_refusals("403", "404", "503")},
             },
             "delete": {
+                "operationId": "stopJob",
                 "summary": "Stop a job; what it has done stays",
                 "parameters": where,
                 "responses": {
                     "202": _answer("It was asked to stop."),
                     "200": _answer("It was over."),
-                    **_refusals("404", "503"),
+                    **_refusals("403", "404", "503"),
                 },
             },
         },
@@ -68,4 +81,5 @@ def _answer(about: str, *, jobs: bool = False) -> dict[str, Any]:
 
 
 def _refusals(*statuses: str) -> dict[str, Any]:
-    return {status: {"description": _REFUSED[status], "content": _ERROR} for status in statuses}
+    every = sorted({"401", "421", "500", *statuses})
+    return {status: {"description": _REFUSED[status], "content": _ERROR} for status in every}
