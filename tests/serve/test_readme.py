@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from PIL import Image
 
+from jobs.main import app
+from pipeline.config.job import Limits
 from pipeline.config.job_request import SAFE_SETTINGS
 from pipeline.paths import EXAMPLES
 from pipeline.serve.answers import EXPOSED
 from pipeline.serve.asked import NAMES
+from pipeline.serve.body import FORM_BYTES
+from pipeline.serve.settings import Serving
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "pipeline" / "serve" / "README.md").read_text(encoding="utf-8")
@@ -35,6 +40,20 @@ def test_the_commands_work(service: Any, tmp_path: Path) -> None:
     assert Image.open(tmp_path / "cutout.webp").size == (600, 400) and Image.open(tmp_path / "mask.png").mode == "L"
     assert json.loads((tmp_path / "cup.json").read_text())["status"] in {"ok", "review"}
     assert "x-quality:" in (tmp_path / "headers.txt").read_text()
+
+
+def test_the_ways_to_run_it_name_options_that_exist() -> None:
+    """nginx passes the client's host name on, and takes bodies as large as the service does."""
+    options = {name for one in typer.main.get_command(app).commands["serve"].params for name in one.opts}  # type: ignore[attr-defined]
+    for used in re.findall(r"matteline(?:\S*) serve(( --\S+| [^-`\s]\S*)*)", README):
+        assert set(re.findall(r"--[a-z-]+", used[0])) <= options, used
+    nginx = README.partition("```nginx")[2].partition("```")[0]
+    most = int(re.search(r"client_max_body_size (\d+)m", nginx)[1]) * 2**20  # type: ignore[index]
+    assert most > Limits().max_bytes + FORM_BYTES and "proxy_set_header Host $http_host;" in nginx
+    waits = int(re.search(r"proxy_read_timeout (\d+)s", nginx)[1])  # type: ignore[index]
+    assert waits > Serving().deadline_s
+    unit = README.partition("```ini")[2].partition("```")[0]
+    assert int(re.search(r"TimeoutStopSec=(\d+)", unit)[1]) > Serving().drain_s  # type: ignore[index]
 
 
 def test_the_tables_name_what_there_is(service: Any) -> None:

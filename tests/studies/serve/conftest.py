@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ sys.path += [str(TESTS), str(TESTS / "imaging")]
 
 from service_process import Running, services  # noqa: E402
 
+from pipeline.bench.machine import describe  # noqa: E402
 from pipeline.paths import EXAMPLES  # noqa: E402
 
 
@@ -27,6 +30,14 @@ def start_service() -> Iterator[Callable[..., Running]]:
 def service(start_service: Callable[..., Running]) -> Running:
     """The service as it is by default."""
     return start_service()
+
+
+@pytest.fixture(scope="session")
+def keep(results: Callable[[str], Path]) -> Iterator[Callable[[str, Any], None]]:
+    """``keep(name, numbers)``: add numbers to ``out/serve/measured.json``, which also describes the machine."""
+    kept: dict[str, Any] = {"machine": asdict(describe())}
+    yield lambda name, numbers: kept.update({name: numbers})
+    (results("serve") / "measured.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ from pipeline.paths import EXAMPLES
 
 pytestmark = [pytest.mark.study, pytest.mark.timeout(4 * 3600)]
 FILES = int(os.environ.get("FILES") or 10_000)
+Keep = Callable[[str, Any], None]
 REQUESTS = int(os.environ.get("REQUESTS") or 20_000)
 CLIENTS = 8
 HEAD = b"POST /v1/cutout HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\nx"
@@ -46,7 +47,7 @@ def timed(work: Callable[[], Any]) -> float:
     return time.monotonic() - began
 
 
-def test_start_and_idle_memory(start_service: Callable[..., Any], bars: Any, cup: bytes) -> None:
+def test_start_and_idle_memory(start_service: Callable[..., Any], bars: Any, cup: bytes, keep: Keep) -> None:
     seconds = []
     for _ in range(3):
         began = time.monotonic()
@@ -55,11 +56,12 @@ def test_start_and_idle_memory(start_service: Callable[..., Any], bars: Any, cup
         seconds.append(time.monotonic() - began)
         memory_mb = psutil.Process(running.process.pid).memory_info().rss / 1e6
         running.end()
+    keep("start", {"first_answer_s": min(seconds), "idle_mb": memory_mb})
     bars.at_most("seconds from the command to its first answer, best of 3", min(seconds), 3)
     bars.at_most("memory of an idle service, MB", memory_mb, 600)
 
 
-def test_one_client_waits_hardly_longer_than_for_the_model(service: Any, bars: Any, model: Any, cup: bytes) -> None:
+def test_one_client_waits_hardly_longer_than_for_the_model(service: Any, bars: Any, model: Any, cup: bytes, keep: Keep) -> None:
     """Pairs, one after the other, so that other work on the machine meets both."""
     pixels, alone, served = decode(cup, Limits()), [], []
     for _ in range(31):
@@ -67,10 +69,11 @@ def test_one_client_waits_hardly_longer_than_for_the_model(service: Any, bars: A
         served.append(timed(lambda: service.post("/v1/cutout", cup)))
     own_ms, ms = 1000 * statistics.median(alone), 1000 * statistics.median(served)
     print(f"the model alone: {own_ms:.0f} ms; a request: {ms:.0f} ms")
+    keep("one_client", {"request_ms": ms, "model_ms": own_ms})
     bars.at_most(f"p50 of a 600 x 400 request, ms (1.15 times the model's {own_ms:.0f} ms, and 30)", ms, 1.15 * own_ms + 30)
 
 
-def test_eight_clients_keep_the_model_busy(service: Any, bars: Any, model: Any, cup: bytes) -> None:
+def test_eight_clients_keep_the_model_busy(service: Any, bars: Any, model: Any, cup: bytes, keep: Keep) -> None:
     pixels, count, shares = decode(cup, Limits()), 32, []
     with ThreadPoolExecutor(CLIENTS) as clients:
         for _ in range(5):
@@ -78,10 +81,11 @@ def test_eight_clients_keep_the_model_busy(service: Any, bars: Any, model: Any, 
             together = timed(lambda: list(clients.map(lambda _: service.post("/v1/cutout", cup), range(count))))
             shares.append(alone / together)
     print(f"shares of the model's own throughput: {[round(one, 2) for one in shares]}")
+    keep("eight_clients", {"shares_of_model": shares})
     bars.at_least("throughput with 8 clients as a share of the model alone, median of 5", statistics.median(shares), 0.9)
 
 
-def test_a_full_queue_answers_at_once(start_service: Callable[..., Any], bars: Any, cup: bytes) -> None:
+def test_a_full_queue_answers_at_once(start_service: Callable[..., Any], bars: Any, cup: bytes, keep: Keep) -> None:
     running = start_service("--queue", "6")
     with ExitStack() as stack:
         for _ in range(6):
@@ -94,6 +98,7 @@ def test_a_full_queue_answers_at_once(start_service: Callable[..., Any], bars: A
             seconds.append(timed(lambda: statuses.append(running.post("/v1/cutout", cup).status)))
     running.end()
     assert set(statuses) == {503}
+    keep("full_queue", {"refusal_ms": 1000 * statistics.median(seconds)})
     bars.at_most("milliseconds until 503 with a full queue, median of 50", 1000 * statistics.median(seconds), 50)
 
 
@@ -123,7 +128,7 @@ def test_hostile_files_get_nothing_but_4xx(start_service: Callable[..., Any], ba
     running.end()
 
 
-def test_soak(service: Any, bars: Any) -> None:
+def test_soak(service: Any, bars: Any, keep: Keep) -> None:
     """Photos of all sizes, wrong requests and clients that leave, from eight clients."""
     photos = [path.read_bytes() for path in sorted(EXAMPLES.glob("*.jpg"))]
     small = io.BytesIO()
@@ -163,6 +168,15 @@ def test_soak(service: Any, bars: Any) -> None:
     print(
         f"{REQUESTS:,} requests {dict(statuses)}; seconds p50 {p50:.2f}, p90 {p90:.2f}, p99 {p99:.2f}; "
         f"MiB {early:.0f} to {late:.0f}"
+    )
+    keep(
+        "soak",
+        {
+            "requests": REQUESTS,
+            "statuses": dict(statuses),
+            "seconds": {"p50": p50, "p90": p90, "p99": p99},
+            "samples": [dict(zip(("request", "mib", "descriptors"), sample, strict=True)) for sample in samples],
+        },
     )
     bars.at_most(
         f"{REQUESTS:,} requests: answers of 500 and above", sum(n for status, n in statuses.items() if status >= 500), 0
