@@ -76,6 +76,12 @@ class Sound:
         self._waiting: Any = None
         self._ended: set[int] = set()
         self._over = not self._tracks
+        self._filled: set[int] = set()
+
+    @property
+    def empty(self) -> list[int]:
+        """Positions in ``written`` of tracks of which no packet was carried; known when all packets have passed."""
+        return [number for number, track in enumerate(self._tracks) if track not in self._filled]
 
     def close(self) -> None:
         """Close the demuxer."""
@@ -109,7 +115,7 @@ class Sound:
         """Yield what the encoder of a track still holds, once."""
         if track not in self._ended:
             self._ended.add(track)
-            if (encoder := self._encoded.get(track)) is not None:
+            if track in self._filled and (encoder := self._encoded.get(track)) is not None:
                 with _as_write_errors(encoder):
                     if track in self._resamplers:
                         for even in self._resamplers[track][1].resample(None):
@@ -129,6 +135,7 @@ class Sound:
                     continue
                 if frame.pts is not None:
                     frame.pts -= self._shift(frame)
+                self._filled.add(track)
                 with _as_write_errors(encoder):
                     for even in self._resampled(track, frame):
                         yield from encoder.encode(even)
@@ -136,6 +143,7 @@ class Sound:
             shift = self._shift(packet)
             packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
             packet.stream = self._tracks[track]
+            self._filled.add(track)
             yield packet
 
     def _resampled(self, track: int, frame: Any) -> Iterator[Any]:

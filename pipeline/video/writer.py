@@ -33,6 +33,8 @@ class Written:
     seconds: list[float] = field(default_factory=list)
     alpha: list[float] | None = None
     tracks: tuple[Track, ...] = ()
+    empty: list[int] = field(default_factory=list)
+    """Positions of sound tracks without sound, which a container may leave out."""
 
 
 class VideoWriter:
@@ -126,6 +128,8 @@ class VideoWriter:
             DecodeError: The source's sound is damaged.
         """
         self._mux(None, float("inf"))
+        self.written.empty = [] if self._sound is None else self._sound.empty
+        self.notes += [f"sound track {number} has no sound there" for number in self.written.empty]
         try:
             self._container.close()
         except (av.error.FFmpegError, OSError) as error:

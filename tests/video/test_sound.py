@@ -135,6 +135,21 @@ def test_a_track_may_change_from_stereo_to_surround(tmp_path: Path) -> None:
     assert made == 3 * 960
 
 
+@pytest.mark.parametrize("form", ["mov", "webm", "mp4"])
+def test_a_track_without_packets_does_not_cost_the_video(tmp_path: Path, form: str) -> None:
+    clip, broken = write_clip(tmp_path / "clip", PICTURES, container="matroska", sound=["aac"] * 2), tmp_path / "broken.mkv"
+    with av.open(str(clip)) as source, av.open(str(broken), "w") as output:
+        streams = [output.add_stream_from_template(one) for one in source.streams]
+        for packet in source.demux():
+            if packet.size and packet.stream is not source.streams.audio[1]:
+                packet.stream = streams[packet.stream.index]
+                output.mux(packet)
+    assert len(tracks_of(broken)) == 2
+    target = converted(broken, form)
+    assert len(tracks_of(target)) == (2 if form == "webm" else 1)
+    assert packets_of(target)
+
+
 def test_what_an_encoder_refuses_is_said(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip", PICTURES, container="matroska", sound=["flac"], layout="5.1")
     with clip.open("rb") as file, av.open(str(tmp_path / "out.webm"), "w") as output:
