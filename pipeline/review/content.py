@@ -145,9 +145,12 @@ def describe_video(facts: Mapping[str, Any]) -> str:
     return f"{facts['frames']:,} frames, {facts['seconds']:.1f} s{worst}{flicker}{notes}"[:MAX_CHARS]
 
 
-def _played_file(facts: Mapping[str, Any]) -> str | None:
-    files = {one["name"]: one["path"] for one in facts["files"] or ()}
-    return next((_inside(files[name]) for name in PLAYED if name in files), None)
+def _played_file(facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return path, width and height of the file that the page plays; None without one inside the output."""
+    files = {one["name"]: one for one in facts["files"] or ()}
+    file = next((files[name] for name in PLAYED if name in files), None)
+    path = None if file is None else _inside(file["path"])
+    return None if file is None or path is None else {"path": path, "width": file["width"], "height": file["height"]}
 
 
 def link_base(output: Output, page: str) -> str | None:

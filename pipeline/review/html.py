@@ -22,6 +22,7 @@ FIRST = 24
 """Items whose pictures stand before the script, so that the first view does not wait for the others; ``PAGE`` in items.js."""
 
 POLICY = "default-src 'none'; img-src data:; style-src"
+MEDIA = "media-src data: 'self' file:"
 
 _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
@@ -45,7 +46,7 @@ def render(facts: Mapping[str, Any], rows: Mapping[str, Any], pictures: Iterable
         f'<script type="application/json" id="picture-{number}">{embed_json(one)}</script>'
         for number, one in enumerate(pictures)
     ]
-    policy = f"{POLICY} '{_hash(style)}'; script-src '{_hash(script)}'; media-src data:; base-uri 'none'; form-action 'none'"
+    policy = f"{POLICY} '{_hash(style)}'; script-src '{_hash(script)}'; {MEDIA}; base-uri 'none'; form-action 'none'"
     parts = {
         "POLICY": policy,
         "STYLE": style,

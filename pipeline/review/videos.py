@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 PLAYED_BYTES = 3_000_000
-"""Size of a video up to which the page plays it. A larger one is only linked."""
+"""Size of a video up to which the page contains it. A larger one is linked, and played from its file."""
 
 SHOWN, PLAYED = ("webm", "mov", "mask", "mp4"), ("webm", "mp4", "mask")
 """Files of a video: whose frames are shown, and which browsers play; the best one first."""

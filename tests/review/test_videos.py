@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -64,7 +66,12 @@ def test_the_worst_moments_are_pictures(load: Load) -> None:
     assert np.abs(photo[..., :3].astype(int) - wanted).mean() < 6, "the frame of that moment"
     assert cutout.shape[:2] == (48, 64) and cutout[0, 0, 3] < 30
     content: Any = pictures_of(entry)
-    assert content["about"].startswith("75 frames, 3.0 s, worst moment at ") and content["linked"] == "cutouts/a.webm"
+    assert content["about"].startswith("75 frames, 3.0 s, worst moment at ")
+    assert content["linked"] == {
+        "path": "cutouts/a.webm",
+        "width": 64,
+        "height": 48,
+    }
     kind, data = content["play"]["src"].split(",")
     assert kind == "data:video/webm;base64" and base64.b64decode(data)[:4] == b"\x1aE\xdf\xa3"
 
@@ -90,6 +97,28 @@ def test_what_cannot_be_shown_is_said(load: Load, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("pipeline.video.extra.find_spec", lambda _: None)
     (entry,) = load_entries(output, AllowList((str(tmp_path),)), ["a"])
     assert "pip install 'matteline[video]'" in entry.missing[0].reason
+
+
+@pytest.mark.browser
+def test_a_large_video_is_played_from_its_file(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browser: ModuleType
+) -> None:
+    monkeypatch.setattr(videos, "PLAYED_BYTES", 10)
+    load("webm")
+    path = tmp_path / "out" / "report.html"
+    path.write_bytes(report_page(Output.at(str(tmp_path / "out"), Files()), 5, Options(str(path), (str(tmp_path),))).html)
+    if (found := browser.find()) is None:
+        pytest.skip("no browser is installed")
+    with browser.Browser(found) as tab:
+        tab.open(path)
+        played = "document.querySelector('video.player')"
+        assert tab.run(f"{played}.preload") == "none" and tab.run(f"{played}.readyState") == 0
+        tab.run(f"{played}.play(); 0")
+        until = time.monotonic() + 20
+        while tab.run(f"{played}.readyState") < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert tab.run(f"{played}.videoWidth") == 64 and tab.run(f"{played}.error") is None
+        assert tab.run("document.querySelector('video.player + a').textContent") == "Open the video"
 
 
 def test_paths_of_the_index_stay_inside(tmp_path: Path) -> None:

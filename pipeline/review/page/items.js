@@ -178,7 +178,7 @@ function looks(pictures, place) {
   return [...remarks, views, ...player(pictures), ...(pictures.signals.length ? [measurements(pictures)] : [])];
 }
 
-// The player of a small video, or the link to a large one.
+// The player of a small video, or the link to a large one and its player, which loads nothing before it is started.
 function player({play, linked}) {
   if (play) {
     const made = make("video", "player");
@@ -189,9 +189,14 @@ function player({play, linked}) {
     return [made];
   }
   if (!linked || facts.base === null) return [];
-  const made = make("a", "", "Open the video");
-  made.href = (facts.base + linked).split("/").map(encodeURIComponent).join("/");
-  return [made];
+  const link = make("a", "", "Open the video"), made = make("video", "player");
+  link.href = (facts.base + linked.path).split("/").map(encodeURIComponent).join("/");
+  made.controls = made.loop = made.muted = true;
+  made.preload = "none";
+  made.width = linked.width;
+  made.height = linked.height;
+  made.src = link.href;
+  return [made, link];
 }
 
 function measurements(pictures) {
