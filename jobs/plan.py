@@ -204,7 +204,7 @@ def _speed(made: Plan, pool: Pool) -> Speed:
     from pipeline.output.run_record import records
     from pipeline.run.cost import Speed, measured_speed, second_share
 
-    known = measured_speed(records(made.output), pool.gpus)
+    known = measured_speed(records(made.output), pool.gpus, made.job.recipe.every)
     if known is not None:
         return known
     from pipeline.bench.quick import seconds_per_item

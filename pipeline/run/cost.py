@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pipeline.config.job import Limits
 from pipeline.errors import ConfigError, FetchError, ItemError, StorageError
 from pipeline.manifest.manifest import Manifest, read
-from pipeline.manifest.videos import are_videos
+from pipeline.manifest.videos import PART_COLUMNS, Part, are_videos, part_of
 from pipeline.models.resolve import ResolvedRecipe
 from pipeline.storage.files import Files
 from pipeline.storage.members import TarMember, parse_member
@@ -109,21 +109,32 @@ def sample_videos(manifest: Manifest, files: Files, limits: Limits) -> VideoLeng
     from pipeline.video.source import Source
     from pipeline.video.stills import length
 
-    uris: list[str] = []
+    rows: list[dict[str, Any]] = []
     for fragment in manifest.fragments[:SAMPLED_FRAGMENTS]:
         table = next(read(manifest, fragment, files), None)
         if table is not None:
             usable = table.filter(pc.and_(pa.array(are_videos(table)), pc.is_null(table["error_code"])))
-            uris += [uri for uri in usable["image_uri"].to_pylist() if scheme(uri) not in HTTP_SCHEMES]
+            named = usable.select([name for name in ("image_uri", *PART_COLUMNS) if name in usable.column_names])
+            rows += [row for row in named.to_pylist() if scheme(row["image_uri"]) not in HTTP_SCHEMES]
     found = []
-    for uri in uris[:SAMPLED_VIDEOS]:
+    for row in rows[:SAMPLED_VIDEOS]:
         try:
-            with Source(manifest.allowlist.real_path(uri), files, limits) as source:
-                found.append(length(source.open()))
+            with Source(manifest.allowlist.real_path(row["image_uri"]), files, limits) as source:
+                found.append(_length_of(part_of(row), length(source.open())))
         except ItemError:
             found.append(None)
     known = [one for one in found if one is not None]
     return VideoLengths([frames for frames, _ in known], [seconds for _, seconds in known], len(found) - len(known))
+
+
+def _length_of(part: Part, whole: tuple[int, float] | None) -> tuple[int, float] | None:
+    """Return the frames and seconds of a part of a video of this length, with equal gaps; None if it is not known."""
+    if whole is None:
+        return None
+    frames, seconds = whole
+    start_s, end_s = part.start_s or 0.0, seconds if part.end_s is None else part.end_s
+    inside_s = max(0.0, min(end_s, seconds) - start_s)
+    return round(frames * inside_s / seconds), inside_s
 
 
 def _size(uri: str, files: Files) -> int | None:
@@ -156,18 +167,22 @@ def second_share(resolved: ResolvedRecipe) -> float | None:
     return None if second is None or calibration is None else calibration.share_below(second.below)
 
 
-def measured_speed(records: Iterable[dict[str, Any]], gpus_per_actor: float) -> Speed | None:
+def measured_speed(records: Iterable[dict[str, Any]], gpus_per_actor: float, every: int = 1) -> Speed | None:
     """Return the speed of the latest run that was long enough and had actors like these; None without one.
 
     Args:
         records: Run records, the latest first. No more are read than needed.
         gpus_per_actor: GPUs per actor.
+        every: ``recipe.every``: the model sees every so many frames of a video, and each of them counts as an item.
     """
     for record in records:
         done = record.get("ok", 0) + record.get("review", 0) + record.get("failed", 0)
+        frames = record.get("frames") or 0
+        passes = done + frames // every
         hours = record.get("actor_hours")
-        if hours and done >= MIN_ITEMS and record.get("gpus_per_actor") == gpus_per_actor:
-            return Speed(done / hours / 3600, f"run {record['run_id']} did {done} items in {hours:.3g} actor hours")
+        if hours and passes >= MIN_ITEMS and record.get("gpus_per_actor") == gpus_per_actor:
+            what = f"{done} items" + (f" with {frames:,} frames of videos" if frames else "")
+            return Speed(passes / hours / 3600, f"run {record['run_id']} did {what} in {hours:.3g} actor hours")
     return None
 
 
