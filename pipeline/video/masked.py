@@ -9,6 +9,7 @@ from pipeline.concurrency import ahead
 from pipeline.errors import DecodeError
 from pipeline.segmenter import Segmenter
 from pipeline.types import Box
+from pipeline.video.named import Named
 from pipeline.video.reader import Facts, Frame
 from pipeline.video.segments import SegmentStore, StoredFrame, Window, frames_per_segment, stored_frame, windows
 from pipeline.video.steady import MaskedFrame, Steady
@@ -26,6 +27,7 @@ def segmented(
     kept: Callable[[], None] = lambda: None,
     first: int = 0,
     before: Sequence[Frame] = (),
+    named: Named | None = None,
 ) -> Generator[list[MaskedFrame]]:
     """Yield the frames with their masks, batch by batch. The next batch is decoded while the model works.
 
@@ -38,6 +40,7 @@ def segmented(
         kept: Called when a segment was kept.
         first: Number of the first segment.
         before: Some frames before the first one, from which the object is carried on.
+        named: The object, if it has a name, without ``box``.
 
     Raises:
         ItemError: A frame cannot be decoded, the box is outside, the model fails on a frame, or a segment cannot be kept. The
@@ -48,7 +51,7 @@ def segmented(
     batch = max(1, min(segmenter.batch, BATCH_BYTES // (3 * height * width)))
     if box is not None:
         box.check_inside(facts.size)
-    steady = Steady(segmenter, facts.time_base, box, every, alone=alone)
+    steady = Steady(segmenter, facts.time_base, box, every, alone=alone, named=named)
     for start in range(0, len(before), batch):
         steady(list(before[start : start + batch]))
     finder = _Finder(steady, store, kept)
@@ -104,5 +107,5 @@ class _Finder:
         if self._is_first and not self._steady.agrees(masked[0].frame, masked[0].mask):
             return None  # whoever found this segment, began it with another object
         self._is_first = False
-        self._steady.go_on_from(masked[-1].frame, masked[-1].mask)
+        self._steady.go_on_from(masked[-1])
         return masked

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
@@ -14,7 +15,7 @@ import av
 from pipeline.concurrency import ahead
 from pipeline.config.job import Limits
 from pipeline.config.recipe import Recipe
-from pipeline.errors import DecodeError, ItemError
+from pipeline.errors import DecodeError
 from pipeline.manifest.videos import Part
 from pipeline.models.detectors.detector import Detection
 from pipeline.segmenter import Segmenter
@@ -24,10 +25,11 @@ from pipeline.video.cut import part_of, store
 from pipeline.video.draw import Draw, behind
 from pipeline.video.forms import FORMS, MP4, Form
 from pipeline.video.masked import segmented
-from pipeline.video.reader import Facts, Frame, VideoReader
+from pipeline.video.named import with_first
+from pipeline.video.reader import Facts, VideoReader
 from pipeline.video.segments import SegmentStore, frames_per_segment
 from pipeline.video.source import Source
-from pipeline.video.span import frames_in, span_of
+from pipeline.video.span import frames_again, frames_in, span_of
 from pipeline.video.steady import MaskedFrame
 from pipeline.video.tally import SegmentFacts, Tally
 from pipeline.video.targets import Target, write_targets
@@ -54,7 +56,7 @@ class Request:
         uri: Path or URI.
         part: The part that is cut out.
         box: Around the object in the first frame.
-        names: Names of the object, which is looked for in the first frame if there is no box.
+        names: Names of the object, which is looked for if there is no box.
         targets: Absolute paths or URIs of its files, by their names in ``recipe.videos``.
         segments: Folder for the masks of finished segments.
     """
@@ -137,13 +139,18 @@ def process(
     with ExitStack() as stack, refused_by_ffmpeg():
         reader = stack.enter_context(VideoReader(source.open(), limits, clock.beat))
         span = span_of(request.part, reader.facts)
-        frames, box, detection = _look(frames_in(reader, span), request, segmenter)
+        frames, found = frames_in(reader, span), None
+        if request.box is None and request.names:
+            again = partial(frames_again, source, span, limits, clock.beat)
+            frames, found = with_first(frames, again, reader.facts, request.names, segmenter)
         targets = {
             name: Target(stack.enter_context(part_of(uri)), *_form_of(name, recipe, backgrounds))
             for name, uri in request.targets.items()
         }
         finished = segments_of(original.version or original.sha256, reader.facts.size, request, recipe, files)
-        masked = stack.enter_context(closing(segmented(frames, reader.facts, segmenter, box, finished, clock.kept)))
+        named = found and found.named
+        asked = segmented(frames, reader.facts, segmenter, request.box, finished, clock.kept, named=named)
+        masked = stack.enter_context(closing(asked))
         batches = stack.enter_context(closing(ahead(masked, wait=True)))
         tally = Tally(reader.facts, frames_per_segment(reader.facts.size))
         passing = tally.passing(chain.from_iterable(batches))
@@ -155,7 +162,9 @@ def process(
             store(one.path, request.targets[name], files)
         clock.beat()
     described = [_describe(name, one, *written[name]) for name, one in targets.items()]
-    facts = _facts(reader.facts, tally, list(targets.values())) | {"files": described}
+    notes = () if found is None else found.notes
+    facts = _facts(reader.facts, tally, list(targets.values()), notes) | {"files": described}
+    detection = None if found is None else found.detection
     return Described(reader.facts.size, detection, tally.quality, tally.reasons, facts, tally.segments)
 
 
@@ -184,19 +193,6 @@ def refused_by_ffmpeg() -> Iterator[None]:
         raise DecodeError(f"FFmpeg refuses this video: {error.strerror}") from error
 
 
-def _look(
-    frames: Iterator[Frame], request: Request, segmenter: Segmenter
-) -> tuple[Iterator[Frame], Box | None, Detection | None]:
-    """Look for the named object in the first frame. Returns all frames, the box, and what was found."""
-    if request.box is not None or not request.names:
-        return frames, request.box, None
-    first = next(frames)
-    found = segmenter.finder.one_each([first.pixels], [request.names])[0]
-    if isinstance(found, ItemError):
-        raise found
-    return chain([first], frames), None if found is None else found.box, found
-
-
 def _form_of(name: str, recipe: Recipe, backgrounds: Mapping[str, bytes]) -> tuple[Form, Draw]:
     if name == "mask":
         return MP4, Draw("mask")
@@ -209,7 +205,7 @@ def _describe(name: str, target: Target, sha256: str, size: int) -> dict[str, An
     return {"name": name, "bytes": size, "sha256": sha256, "height": height, "width": width, "codec": target.form.encoder}
 
 
-def _facts(source: Facts, tally: Tally, targets: list[Target]) -> dict[str, Any]:
+def _facts(source: Facts, tally: Tally, targets: list[Target], notes: Sequence[str]) -> dict[str, Any]:
     return {
         "frames": tally.frames,
         "seconds": tally.seconds,
@@ -217,5 +213,5 @@ def _facts(source: Facts, tally: Tally, targets: list[Target]) -> dict[str, Any]
         "sound": list(source.sound),
         "flicker": tally.flicker,
         "worst": [one._asdict() for one in tally.worst],
-        "notes": list(dict.fromkeys(note for one in targets for note in one.notes)),
+        "notes": list(dict.fromkeys([*notes, *(note for one in targets for note in one.notes)])),
     }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
+from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
 from pipeline.manifest.videos import Part
 from pipeline.video.reader import Facts, Frame, VideoReader
+from pipeline.video.source import Source
 
 
 class Span(NamedTuple):
@@ -54,3 +57,18 @@ def frames_in(reader: VideoReader, span: Span) -> Iterator[Frame]:
             f"no frame is between start_s={span.start_s - first_s:g} and end_s={span.end_s - first_s:g}; the last one before "
             f"is at {last_s - first_s:.2f} s"
         )
+
+
+@contextmanager
+def frames_again(
+    source: Source, span: Span, limits: Limits, beat: Callable[[], None] = lambda: None
+) -> Iterator[Iterator[Frame]]:
+    """Read the frames of a part by a reader of their own, such as to look for an object. ``beat`` is called for each."""
+    with VideoReader(source.open(), limits, beat) as reader:
+        yield _beaten(frames_in(reader, span), beat)
+
+
+def _beaten(frames: Iterator[Frame], beat: Callable[[], None]) -> Iterator[Frame]:
+    for frame in frames:
+        beat()
+        yield frame

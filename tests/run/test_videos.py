@@ -215,6 +215,16 @@ def test_bad_videos_are_one_failed_row_each(go: Go, clips: Path, tmp_path: Path)
     assert is_sound(tmp_path / "out")
 
 
+def test_a_name_that_is_not_in_a_video_fails_it(go: Go, clips: Path, tmp_path: Path) -> None:
+    write_clip(clips / "clip.mp4", frames(20, *SIZE))
+    rows = [{"item_id": name, "video_uri": "clips/clip.mp4", "label": name} for name in ("giraffe", "auto")]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
+    go("recipe.detector=nanodet", "recipe.detector.threshold=0.99", manifest="m.parquet")
+    found = rows_of(tmp_path / "out")
+    assert (found["auto"]["error_code"], found["giraffe"]["error_code"]) == (None, "prompt")
+    assert found["giraffe"]["error_detail"].startswith("in the first 5 s of the video: no 'giraffe' was found")
+
+
 def test_a_killed_worker_loses_nothing(go: Go, clips: Path, tmp_path: Path) -> None:
     for name in "abc":
         write_clip(clips / f"{name}.mp4", frames(30, *SIZE), sound=["aac"])

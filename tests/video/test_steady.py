@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
@@ -11,14 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.errors import SegmentError
+from pipeline.errors import PromptError, SegmentError
 from pipeline.models.cascade import Segment
+from pipeline.models.detectors.detector import Detection
 from pipeline.quality.score import Score
 from pipeline.types import Box
+from pipeline.video.carried import Step, steadied
 from pipeline.video.flow import both_ways, carry, motion, shrink
+from pipeline.video.named import Named, find_first
 from pipeline.video.reader import Frame
 from pipeline.video.segments import windows
-from pipeline.video.steady import Steady, _steadied, _Step
+from pipeline.video.steady import MaskedFrame, Steady
 
 HEIGHT, WIDTH = 120, 200
 
@@ -101,18 +105,18 @@ def test_a_mask_is_carried_with_the_motion() -> None:
 def test_both_neighbours_fill_a_hole_of_one_frame() -> None:
     frames, reds, _ = clip(1)
     small = shrink(frames[0].pixels)
-    step = _Step(*both_ways(small, small))
+    step = Step(*both_ways(small, small))
     with_hole = reds[0].copy()
     y, x = (int(values.mean()) for values in np.nonzero(reds[0]))
     with_hole[y - 3 : y + 4, x - 3 : x + 4] = 0
-    masks, flickers = _steadied([reds[0], with_hole, reds[0]], None, [None, step, step], 0.6)
+    masks, flickers = steadied([reds[0], with_hole, reds[0]], None, [None, step, step], 0.6)
     assert masks[1][y, x] == pytest.approx(255 * (1 - 0.4 * 0.4 - 0.6 * 0.6 * 0.4), abs=3)  # the hole reaches the frame after
     assert iou(masks[1], reds[0]) > 0.99
     assert flickers[0] is None
     for number in (1, 2):
         left = np.abs(masks[number].astype(float) - masks[number - 1]).mean() / 255
         assert flickers[number] == pytest.approx(left, abs=1e-4)
-    alone, _ = _steadied([reds[0], with_hole, reds[0]], None, [None, step, step], 0.0)
+    alone, _ = steadied([reds[0], with_hole, reds[0]], None, [None, step, step], 0.0)
     assert alone[1][y, x] == 0
 
 
@@ -207,3 +211,136 @@ def test_an_error_of_the_model_names_the_time() -> None:
     failing = SimpleNamespace(batch=2, segment=lambda images, boxes: [SegmentError("out of memory")] * len(images))
     with pytest.raises(SegmentError, match=r"at 0\.00 s: out of memory"):
         run(failing, clip(2)[0])
+
+
+class Detector:
+    """Finds the box of the red disc, if it is there, by the name ``disc``."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def one_each(self, images: Sequence[np.ndarray], names: Sequence[tuple[str, ...]]) -> list[Any]:
+        assert names == [("disc",)]
+        (image,), self.looks = images, self.looks + 1
+        red = (image[..., 0] > 190) & (image[..., 2] < 60)
+        if red.sum() < 100:
+            return [PromptError("no 'disc' was found")]
+        (rows, columns) = np.nonzero(red)
+        return [Detection(Box(columns.min() - 2, rows.min() - 2, columns.max() + 3, rows.max() + 3), "disc", 0.9)]
+
+
+class Salient:
+    """A model that finds what is in the box, red or blue; without a box the blue disc."""
+
+    batch = 2
+
+    def __init__(self) -> None:
+        self.finder = Detector()
+        self.asked = 0
+
+    def segment(self, images: Sequence[np.ndarray], boxes: Sequence[Box | None]) -> list[Any]:
+        made = []
+        for image, box in zip(images, boxes, strict=True):
+            self.asked += 1
+            red = (image[..., 0] > 190) & (image[..., 2] < 60)
+            blue = (image[..., 2] > 190) & (image[..., 0] < 60)
+            chosen = blue
+            if box is not None:
+                inside = np.zeros(red.shape, bool)
+                inside[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)] = True
+                chosen = max((red & inside, blue & inside), key=np.sum)
+            made.append(Segment((chosen * 255).astype(np.uint8), Score(0.9, False, (), {})))
+        return made
+
+
+def without_red(frames: list[Frame], seed: int, reds: list[np.ndarray]) -> list[Frame]:
+    """The same frames without the red disc."""
+    made = []
+    for number, (frame, red) in enumerate(zip(frames, reds, strict=True)):
+        pixels, hidden = frame.pixels.copy(), red > 0
+        pixels[hidden] = ground(seed)[:, 2 * number : 2 * number + WIDTH][hidden]
+        made.append(frame._replace(pixels=pixels))
+    return made
+
+
+def run_named(model: Any, frames: list[Frame], pts: int = 0, **options: Any) -> list[MaskedFrame]:
+    named = Named(("disc",), pts, Box(20, 20, 60, 60) if not pts else Box(20 + 4 * pts, 20, 60 + 4 * pts, 60))
+    steady = Steady(model, Fraction(1, 25), named=named, **options)
+    return [one for window in windows(frames, len(frames), model.batch * steady.every) for one in steady(window.frames)]
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_named_object_is_looked_for_after_a_cut(every: int) -> None:
+    (before, reds, _), after = clip(4), clip(4, seed=9, start=4)[0]
+    model = Salient()
+    found = run_named(model, [*before, *after], every=every)
+    assert min(iou(one.mask, red) for one, red in zip(found, [*reds, *reds], strict=True)) > 0.7
+    assert model.finder.looks == 1, "in the first frame after the cut"
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_scene_without_the_named_object_is_empty_until_it_is_found(every: int) -> None:
+    (before, *_), (after, later_reds, _) = clip(4), clip(26, seed=9, start=4)
+    hidden = without_red(after[:12], 9, later_reds[:12])
+    model = Salient()
+    found = run_named(model, [*before, *hidden, *after[12:]], every=every)
+    empty = [number for number, one in enumerate(found) if not one.mask.any()]
+    assert empty == list(range(4, 25)), "found by the look at the second half second"
+    assert {(one.quality, one.reasons) for one in found if not one.mask.any()} == {(0.0, ("object_missing",))}
+    assert found[25].mask.max() == 255, "the empty mask is not blended into it"
+    assert min(iou(found[number].mask, later_reds[number - 4]) for number in range(25, 30)) > 0.7
+    assert (model.finder.looks, model.asked < 20) == (3, True)
+
+
+def test_nothing_is_cut_out_before_the_named_object_is_there() -> None:
+    frames, reds, _ = clip(10)
+    model = Salient()
+    found = run_named(model, [*without_red(frames[:5], 0, reds[:5]), *frames[5:]], pts=5)
+    assert [bool(one.mask.any()) for one in found] == [False] * 5 + [True] * 5
+    assert {one.quality for one in found} == {0.9, 1.0} and model.asked == 5
+    assert min(iou(one.mask, red) for one, red in zip(found[5:], reds[5:], strict=True)) > 0.7
+    alone = run_named(Salient(), [*without_red(frames[:5], 0, reds[:5]), *frames[5:]], pts=5, alone=True)
+    assert [bool(one.mask.any()) for one in alone] == [False] * 5 + [True] * 5
+
+
+def test_another_object_in_the_carried_box_is_replaced_by_the_named_one() -> None:
+    frames, reds, _ = clip(8)
+
+    class Lost(Salient):
+        """Finds the blue disc in the carried box of frame 3, and in any box that is wider than the detector's."""
+
+        def segment(self, images: Sequence[np.ndarray], boxes: Sequence[Box | None]) -> list[Any]:
+            wide = [None if box is not None and box.x1 - box.x0 > 41.5 else box for box in boxes]
+            return super().segment(images, wide)
+
+    model = Lost()
+    found = run_named(model, frames)
+    assert min(iou(one.mask, red) for one, red in zip(found, reds, strict=True)) > 0.7
+    assert model.finder.looks > 0
+
+
+def test_a_continued_run_gives_the_same_masks() -> None:
+    (before, reds, _), (after, later_reds, _) = clip(6), clip(20, seed=9, start=6)
+    frames = [*before[:3], *without_red(before, 0, reds)[3:], *without_red(after[:8], 9, later_reds[:8]), *after[8:]]
+    whole = run_named(Salient(), frames)
+    for cut in (5, 7, 13, 15):
+        model = Salient()
+        steady = Steady(model, Fraction(1, 25), named=Named(("disc",), 0, Box(20, 20, 60, 60)))  # type: ignore[arg-type]
+        steady.go_on_from(whole[cut - 1])
+        rest = [one for start in range(cut, 26, 2) for one in steady(frames[start : start + 2])]
+        for one, other in zip(rest, whole[cut:], strict=True):
+            assert np.array_equal(one.mask, other.mask) and one.reasons == other.reasons and one.quality == other.quality
+
+
+def test_the_named_object_may_come_some_seconds_after_the_start() -> None:
+    frames, reds, _ = clip(24)
+    late = [*without_red(frames[:7], 0, reds[:7]), *frames[7:]]
+    model = Salient()
+    unit = Fraction(1, 4)
+    found = find_first(late[0], lambda: nullcontext(late), unit, ("disc",), model)  # type: ignore[arg-type]
+    assert found.named.pts == 8 and found.detection is not None and found.detection.box == found.named.box
+    assert found.notes == ("the object is found at 2.00 s; nothing is cut out before",)
+    assert model.finder.looks == 5
+    with pytest.raises(PromptError, match=r"in the first 5 s of the video: no 'disc' was found"):
+        find_first(late[0], lambda: nullcontext(without_red(frames, 0, reds)), unit, ("disc",), model)  # type: ignore[arg-type]
+    assert find_first(late[9], lambda: nullcontext([]), unit, ("disc",), model).notes == ()  # type: ignore[arg-type]
