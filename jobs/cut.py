@@ -60,6 +60,8 @@ def cut(
         ),
     ] = None,
     label: options.Label = None,
+    start: options.Start = None,
+    end: options.End = None,
     mask: Annotated[str | None, typer.Option("--mask", help="Also write the mask to this path, an 8-bit PNG.")] = None,
     mask_only: Annotated[
         bool, typer.Option("--mask-only", help="Write the mask, an 8-bit PNG or a grey video, instead of the cutout.")
@@ -97,7 +99,7 @@ def cut(
     Renditions are written beside the cutout: cup.png, cup-amazon-main.jpg. If one of several pictures fails, the others are
     still written, and the exit code is 1.
     """
-    from jobs.cut_video import VideoOptions, are_videos, cut_videos, refuse_for_videos
+    from jobs.cut_video import VideoOptions, are_videos, cut_videos, refuse_for_pictures, refuse_for_videos
     from pipeline.config.job import Compute, Limits, Storage, parse_overrides
     from pipeline.config.presets import DEFAULT_PRESET, load_preset
     from pipeline.config.sections import build
@@ -115,12 +117,13 @@ def cut(
     files = Files(storage.model_copy(update={"allow_roots": (*storage.allow_roots, *(allow_root or ()))}))
     where, touched = _parse_box(box, label), _parse_point(point, box, label)
     if are_videos(pictures, output, form):
-        named = label if options.named(label) else None
-        refuse_for_videos({"--point": point, "--label": named, "--mask": mask, "--rendition": rendition})
+        refuse_for_videos({"--point": point, "--mask": mask, "--rendition": rendition})
         chosen = load_preset(preset or DEFAULT_PRESET, changes.get("recipe"))
         check_licence(chosen, accept_licence)
-        cut_videos(pictures, VideoOptions(output, form, background, mask_only), chosen.recipe, compute, limits, files, where)
+        wanted = VideoOptions(output, form, background, mask_only)
+        cut_videos(pictures, wanted, chosen.recipe, compute, limits, files, where, (start, end))
         return
+    refuse_for_pictures({"--start": start, "--end": end})
     targets = _targets(pictures, output, form, background, mask_only)
     if len(targets) > 1 and (box or mask or point):
         raise ConfigError("--box, --point and --mask are for one picture; use a manifest for boxes of several (matteline run)")

@@ -13,6 +13,7 @@ from jobs.console import err, out, show_error
 if TYPE_CHECKING:
     from pipeline.config.job import Compute, Limits
     from pipeline.config.recipe import Recipe
+    from pipeline.manifest.videos import Part
     from pipeline.segmenter import Segmenter
     from pipeline.storage.files import Files
     from pipeline.types import Box
@@ -69,6 +70,19 @@ def refuse_for_videos(given: Mapping[str, object]) -> None:
             raise ConfigError(f"{option} is for pictures, not for videos; remove it")
 
 
+def refuse_for_pictures(given: Mapping[str, object]) -> None:
+    """Refuse options that pictures do not have.
+
+    Raises:
+        ConfigError: One of them was given.
+    """
+    from pipeline.errors import ConfigError
+
+    for option, value in given.items():
+        if value is not None:
+            raise ConfigError(f"{option} is for videos, not for pictures; remove it, or give a video as output: -o x.webm")
+
+
 def cut_videos(
     videos: Sequence[str],
     wanted: VideoOptions,
@@ -77,11 +91,13 @@ def cut_videos(
     limits: Limits,
     files: Files,
     box: Box | None = None,
+    part: tuple[float | None, float | None] = (None, None),
 ) -> None:
     """Cut out videos one after the other. If one of several fails, the others are still written.
 
     Raises:
-        ConfigError: Options contradict each other, PyAV is not installed, or the recipe has a second model.
+        ConfigError: Options contradict each other, a part ends before it starts, PyAV is not installed, or
+            the recipe has a second model.
         ItemError: The only video failed.
         typer.Exit: Some of several failed.
     """
@@ -92,6 +108,8 @@ def cut_videos(
     form, targets = _targets(videos, wanted, files)
     if box is not None and len(targets) > 1:
         raise ConfigError("--box is for one video; cut out the others with commands of their own")
+    names = () if recipe.detector is None else recipe.detector.label
+    parsed = _part(part)
     check_usable(recipe)
     from pipeline.video.cut import cut_video
     from pipeline.video.draw import WHITE, Draw
@@ -108,7 +126,7 @@ def cut_videos(
     failed = 0
     for video, path in targets:
         try:
-            result = cut_video(video, path, form, draw, load, files, limits, box)
+            result = cut_video(video, path, form, draw, load, files, limits, box, names, parsed)
         except PipelineError as error:
             if len(targets) == 1:
                 raise
@@ -125,6 +143,22 @@ def cut_videos(
     if failed:
         err.print(f"{failed} of {len(targets)} videos failed")
         raise typer.Exit(1)
+
+
+def _part(given: tuple[float | None, float | None]) -> Part:
+    """Return the part of ``--start`` and ``--end``.
+
+    Raises:
+        ConfigError: The end is not after the start, or one of them is negative.
+    """
+    from pipeline.errors import ConfigError, ItemRefused
+    from pipeline.manifest.videos import PART_COLUMNS, part_of
+
+    try:
+        return part_of(dict(zip(PART_COLUMNS, given, strict=True)))
+    except ItemRefused as error:
+        said = str(error).replace("start_s", "--start").replace("end_s", "--end")
+        raise ConfigError(said) from None
 
 
 def _targets(videos: Sequence[str], wanted: VideoOptions, files: Files) -> tuple[Form, list[_Target]]:

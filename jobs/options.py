@@ -99,6 +99,10 @@ Label = Annotated[
         "the names. Those of `matteline models --names` need no download. auto: the salient object, as without this option.",
     ),
 ]
+Start = Annotated[
+    float | None, typer.Option("--start", metavar="SECONDS", help="Cut out a video from here on, in seconds from its start.")
+]
+End = Annotated[float | None, typer.Option("--end", metavar="SECONDS", help="Cut out a video up to here.")]
 AllowRoot = Annotated[
     list[str] | None,
     typer.Option(

@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from pipeline.concurrency import ahead
 from pipeline.config.job import Limits
-from pipeline.errors import DecodeError, SegmentError, WriteError
+from pipeline.errors import DecodeError, PromptError, SegmentError, WriteError
 from pipeline.log import PassProgress
+from pipeline.manifest.videos import Part
 from pipeline.segmenter import Segmenter
 from pipeline.storage import uris
 from pipeline.storage.errors import describe_error
@@ -23,12 +25,16 @@ from pipeline.types import Box
 from pipeline.video.draw import Draw
 from pipeline.video.forms import Form
 from pipeline.video.masked import segmented
+from pipeline.video.named import with_first
 from pipeline.video.pictures import PictureWriter
 from pipeline.video.reader import Facts, VideoReader
 from pipeline.video.source import Source
+from pipeline.video.span import Span, frames_again, frames_in, span_of
 from pipeline.video.steady import MaskedFrame
 from pipeline.video.tally import Tally
 from pipeline.video.targets import Target, write_targets
+
+WHOLE = Part()
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ def cut_video(
     files: Files,
     limits: Limits,
     box: Box | None = None,
+    names: tuple[str, ...] = (),
+    part: Part = WHOLE,
 ) -> VideoResult:
     """Cut out a video and write it. The file appears under its name when it is whole, and was read back and compared.
 
@@ -73,9 +81,12 @@ def cut_video(
         files: Access to storage.
         limits: Limits of the video.
         box: Around the object in the first frame, in pixels of the upright frame. Default: the object that the model finds.
+        names: Names of the object, which is looked for if there is no box.
+        part: The part that is cut out.
 
     Raises:
-        ItemError: The video cannot be read or cut out (``fetch``, ``decode``, ``segment``; ``item``: the box), or the result
+        ItemError: The video cannot be read or cut out (``fetch``, ``decode``, ``segment``; ``item``: the box;
+            ``prompt``: nothing of that name), or the result
             cannot be written or differs from what was written (``write``). Errors of the source name it.
     """
     began = time.monotonic()
@@ -84,21 +95,33 @@ def cut_video(
         try:
             reader = stack.enter_context(VideoReader(video.open(), limits))
             segmenter = load()
-            with PassProgress(f"cutting out {source}", reader.facts.frames, "frames") as progress:
-                masked = stack.enter_context(closing(segmented(reader, reader.facts, segmenter, box)))
+            with PassProgress(f"cutting out {source}", reader.facts.frames if part == WHOLE else 0, "frames") as progress:
+                span = span_of(part, reader.facts)
+                frames, found = frames_in(reader, span), None
+                if box is None and names:
+                    frames, found = with_first(
+                        frames, partial(frames_again, video, span, limits), reader.facts, names, segmenter
+                    )
+                asked = segmented(frames, reader.facts, segmenter, box, named=found and found.named)
+                masked = stack.enter_context(closing(asked))
                 batches = stack.enter_context(closing(ahead(masked, wait=True)))
                 tally = Tally(reader.facts)
-                frames = progress.counting(tally.passing(chain.from_iterable(batches)))
-                notes = _write(frames, reader.facts, target, form, draw, video, files)
+                passing = progress.counting(tally.passing(chain.from_iterable(batches)))
+                notes = (
+                    *(found.notes if found else ()),
+                    *_write(passing, reader.facts, target, form, draw, video, files, span),
+                )
         except DecodeError as error:
             raise DecodeError(f"{source}: {error}") from error.__cause__
         except SegmentError as error:
             raise SegmentError(f"{source}: {error}") from error.__cause__
+        except PromptError as error:
+            raise PromptError(f"{source}: {error}") from error.__cause__
     return VideoResult(reader.facts, tally.frames, tally.seconds, tally.quality, notes, time.monotonic() - began)
 
 
 def _write(
-    frames: Iterable[MaskedFrame], facts: Facts, target: str, form: Form, draw: Draw, source: Source, files: Files
+    frames: Iterable[MaskedFrame], facts: Facts, target: str, form: Form, draw: Draw, source: Source, files: Files, span: Span
 ) -> tuple[str, ...]:
     """Write the frames, and return what differs from the source."""
     if not form.container:
@@ -109,7 +132,7 @@ def _write(
         return ("a folder of pictures has no sound",) if facts.sound else ()
     with part_of(files.absolute(target)) as part:
         one_file = Target(part, form, draw)
-        write_targets(frames, facts, [one_file], source.open)
+        write_targets(frames, facts, [one_file], source.open, span)
         store(part, files.absolute(target), files)
     return tuple(one_file.notes)
 

@@ -16,9 +16,12 @@ from PIL import Image
 
 from jobs.main import app
 from pipeline.config.job import Limits
-from pipeline.errors import ConfigError, DecodeError, FetchError, WriteError
+from pipeline.errors import ConfigError, DecodeError, FetchError, PromptError, WriteError
 from pipeline.log import log
+from pipeline.models.detectors.detector import Detection
+from pipeline.models.detectors.finder import Finder
 from pipeline.segmenter import Segmenter
+from pipeline.types import Box
 from pipeline.video.draw import Draw
 from pipeline.video.reader import VideoReader
 
@@ -86,6 +89,47 @@ def test_an_animation_becomes_a_video_over_a_colour(cut: Cut) -> None:
     assert corner[1] > 200 and max(corner[0], corner[2]) < 60, "green"
 
 
+@pytest.fixture
+def finds_the_disc(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """A detector that finds what is dark. Returns the names that it looked for."""
+    looked = list[tuple[str, ...]]()
+
+    def one_each(_: Finder, images: list[np.ndarray], names: list[tuple[str, ...]]) -> list[Detection | PromptError]:
+        looked.extend(names)
+        rows, columns = np.nonzero(images[0].max(axis=2) < 100)
+        if not len(rows):
+            return [PromptError("no 'cup' was found")]
+        return [Detection(Box(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1), "cup", 0.8)]
+
+    monkeypatch.setattr(Finder, "one_each", one_each)
+    return looked
+
+
+def test_an_object_is_found_by_its_name_after_the_video_fades_in(
+    cut: Cut, capsys: pytest.CaptureFixture[str], finds_the_disc: list[tuple[str, ...]]
+) -> None:
+    ground = np.full((48, 64, 3), (210, 190, 170), np.uint8)
+    write_clip(Path("clip.mp4"), [*[ground] * 14, *frames(30, 48, 64)[14:]], sound=["aac"])
+    assert cut("clip.mp4", "-o", "out/", "--format", "png", "--label", "cup", "--label", "bottle") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "30 frames, 1.20 s" in said and "(the object is found at 1.00 s; nothing is cut out before; a folder" in said
+    alphas = [np.asarray(Image.open(f"out/clip/{number:06}.png"))[..., 3] for number in range(30)]
+    assert [bool(one.max() > 128) for one in alphas] == [False] * 25 + [True] * 5
+    assert finds_the_disc == [("cup", "bottle")] * 3
+    with pytest.raises(PromptError, match=r"clip\.mp4: in the first 5 s of the video: no 'cup' was found"):
+        cut("clip.mp4", "-o", "x.webm", "--label", "cup", "--end", "0.5")
+    assert cut("clip.mp4", "-o", "y.webm", "--label", "auto") == 0 and len(finds_the_disc) == 4, "auto needs no detector"
+
+
+def test_a_part_of_a_video(cut: Cut, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cut("clip.mp4", "-o", "part.mov", "--start", "0.08", "--end", "0.2") == 0
+    assert "part.mov: 3 frames, 0.12 s" in capsys.readouterr().out
+    with av.open("part.mov") as made:
+        assert [round(float(one.time or 0), 2) for one in made.decode(video=0)] == [0.0, 0.04, 0.08]
+    with av.open("part.mov") as made:
+        assert max(float(one.pts * one.time_base) for one in made.demux(audio=0) if one.pts is not None) < 0.12
+
+
 @pytest.mark.parametrize("option", ["--background=sea.png", "--set=recipe.video_background=sea.png"])
 def test_a_picture_is_behind_the_object(cut: Cut, option: str) -> None:
     Image.new("RGB", (30, 50), (20, 60, 220)).save("sea.png")
@@ -143,6 +187,11 @@ def test_the_documented_command_gives_what_segment_video_of_ben2_gives(
         (("clip.mp4", "-o", "clip.mp4"), ConfigError, "choose another name"),
         (("clip.mp4", "other.mp4", "-o", "x.webm"), ConfigError, "is one file, but there are 2 videos"),
         (("clip.mp4", "--mask", "x.png"), ConfigError, "--mask is for pictures"),
+        (("clip.mp4", "--start", "2", "--end", "1"), ConfigError, "--end is 1 and --start is 2; --end must be above --start"),
+        (("clip.mp4", "--start=-1"), ConfigError, "--start is '-1.0'; give seconds"),
+        (("photo.jpg", "--end", "1"), ConfigError, "--end is for videos"),
+        (("clip.mp4", "--start", "9", "-o", "x.webm"), DecodeError, "clip.mp4: no frame is between start_s=9"),
+        (("clip.mp4", "--label", "cup", "--box", "1,1,9,9"), ConfigError, "remove --box or --label"),
         (("clip.mp4", "--rendition", "white"), ConfigError, "--rendition is for pictures"),
         (("missing.mp4", "-o", "x.webm"), FetchError, "missing.mp4: it does not exist"),
         (("photo.mp4", "-o", "x.webm"), DecodeError, r"photo.mp4: this is a picture \(JPEG\), not a video"),
