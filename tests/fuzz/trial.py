@@ -7,6 +7,7 @@ native code cannot avoid them: address space, and time per file (a signal ends t
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -72,6 +73,7 @@ def main() -> None:
         for valid, data in kinds[-1][1].samples.items():  # what libraries load on first use is no growth
             kinds[-1][1].read(f"valid: {valid}", data)
         os.chdir("..")
+    gc.collect()
     memory = int(memory_mib("VmSize") + MAX_MEMORY_MIB) << 20
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     before = memory_mib("VmRSS")
@@ -84,6 +86,7 @@ def main() -> None:
         what = outcome(kind, name, data)
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
+        gc.collect()  # encoders of videos are in cycles, and their threads' stacks would count as memory
         print(json.dumps([name, what, round(memory_mib("VmHWM") - before, 1)]), file=answers, flush=True)
 
 

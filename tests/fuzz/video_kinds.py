@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from kinds import Kind, Wrong
+from PIL import Image
 
 from pipeline.config.job import Limits
 from pipeline.storage.files import Files
@@ -28,6 +29,7 @@ from clips import frames, variable_times, write_clip
 
 LIMITS = Limits(max_pixels=200_000, max_frames=60, max_seconds=60, max_bytes=2_000_000)
 SIZE = (24, 32)
+PRORES = {"profile": "4444", "alpha_bits": "16"}
 
 
 def read_video(name: str, data: bytes) -> None:
@@ -61,7 +63,7 @@ def read_kept(name: str, data: bytes) -> None:
 
 
 def clips() -> dict[str, bytes]:
-    """Small videos of every container, with and without sound, rotation and B-frames."""
+    """Small videos of every container, with and without sound, rotation and B-frames; with alpha, interlaced, animations."""
     pictures = frames(8, *SIZE)
     webm = {"container": "webm", "encoder": "libvpx-vp9", "pixel_format": "yuv420p", "options": {"deadline": "realtime"}}
     made: dict[str, bytes] = {}
@@ -71,8 +73,16 @@ def clips() -> dict[str, bytes]:
             "mov": {"container": "mov", "sound": ["aac", "aac"], "options": {"bf": "2", "g": "4"}},
             "matroska": {"container": "matroska", "sound": ["libopus"], "aspect": Fraction(4, 3)},
             "webm": webm | {"sound": ["libopus"]},
+            "webm with alpha": webm | {"pixel_format": "yuva420p", "options": {"deadline": "realtime", "auto-alt-ref": "0"}},
+            "prores": {"container": "mov", "encoder": "prores_ks", "pixel_format": "yuva444p10le", "options": PRORES},
+            "interlaced": {"pixel_format": "yuv420p", "interlaced": True},
         }.items():
             made[name] = write_clip(Path(folder) / name, pictures, **options).read_bytes()  # type: ignore[arg-type]
+    first, *others = [Image.fromarray(one) for one in pictures[:4]]
+    for form in ("GIF", "WEBP"):
+        sink = io.BytesIO()
+        first.save(sink, form, save_all=True, append_images=others, duration=80)
+        made[form.lower()] = sink.getvalue()
     return made
 
 
@@ -82,7 +92,8 @@ def videos() -> Kind:
 
 
 def written_videos() -> Kind:
-    return Kind(clips(), read_written, byte_share=1.0)
+    made = {name: data for name, data in clips().items() if name not in {"gif", "webp"}}  # which are not written
+    return Kind(made, read_written, byte_share=1.0)
 
 
 def kept_masks() -> Kind:

@@ -5,6 +5,7 @@ The clip: 321 x 241, variable rate, rotated, with two sound tracks.
 
 from __future__ import annotations
 
+import zipfile
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -14,9 +15,11 @@ import av
 import numpy as np
 import pytest
 from clips import frames, variable_times, write_clip
+from PIL import Image
 
 from pipeline.config.job import Limits
 from pipeline.errors import WriteError
+from pipeline.video.archive import ArchiveWriter, check_archive
 from pipeline.video.check import check_written
 from pipeline.video.colour import to_rgba
 from pipeline.video.container import decoder_of
@@ -127,6 +130,32 @@ def test_the_grey_matte_is_the_mask(clip: Path, tmp_path: Path) -> None:
     convert(clip, target, MP4, "mask")
     for number, one in enumerate(read_back(target)):
         assert np.abs(one[:321, :241, 0].astype(int) - mask_of(number, 321, 241)).mean() < 2
+
+
+@pytest.mark.parametrize("form", ["webm", "mov", "mp4"])
+def test_the_matte_has_the_frames_gaps_size_and_sound_of_the_source(clip: Path, tmp_path: Path, form: str) -> None:
+    target = tmp_path / f"matte.{form}"
+    convert(clip, target, FORMS[form], "mask")
+    reader, found = read(target)
+    times = [float(one.pts * reader.facts.time_base) * 1000 for one in found]
+    assert np.abs(np.array(times) - variable_times(COUNT)).max() < 1
+    assert reader.facts.size == ((322, 242) if form == "mp4" else (321, 241)) and len(reader.facts.sound) == 2
+    for number, one in enumerate(found):
+        assert np.abs(one.pixels[:321, :241, 0].astype(int) - mask_of(number, 321, 241)).mean() < 2
+
+
+def test_pictures_have_the_frames_gaps_size_and_alpha_of_the_source(clip: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.zip"
+    draw = Draw("cutout")
+    with clip.open("rb") as file, VideoReader(file, Limits()) as reader, ArchiveWriter(target, reader.facts) as writer:
+        for number, frame in enumerate(reader):
+            writer.add(draw(frame.pixels, mask_of(number, 321, 241)), frame.pts, frame.duration)
+        check_archive(target, writer.finish(), lambda: None)
+    with zipfile.ZipFile(target) as archive:
+        assert [float(line) for line in archive.read("timestamps.txt").splitlines()[1:]] == variable_times(COUNT)
+        for number in range(COUNT):
+            made = np.asarray(Image.open(archive.open(f"{number:06}.png")))
+            assert made.shape == (321, 241, 4) and np.array_equal(made[..., 3], mask_of(number, 321, 241))
 
 
 def test_nothing_of_the_background_is_left_in_transparent_pixels(clip: Path, tmp_path: Path) -> None:
