@@ -72,9 +72,9 @@ bench-refiner: .venv/dev ## measure refiners and foreground colours on scenes wi
 	@test -f $(DATA)/data/objects/objects.parquet || { echo "make bench-refiner wants $(DATA)/data/objects/objects.parquet; name another folder: make bench-refiner DATA=/path/to/shared"; exit 2; }
 	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m study --tb=short tests/studies/refiner
 
-bench-video: .venv/dev ## measure how steady masks of videos are, on synthetic clips with exact alpha from DATA (default ../shared); 5 minutes
+bench-video: .venv/dev ## measure how steady masks of videos are, on synthetic clips with exact alpha from DATA (default ../shared); memory of a long one (LENGTH=600 seconds), overlap (FRAMES=120); 40 minutes
 	@test -f $(DATA)/data/objects/objects.parquet || { echo "make bench-video wants $(DATA)/data/objects/objects.parquet; name another folder: make bench-video DATA=/path/to/shared"; exit 2; }
-	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m study --tb=short tests/studies/video/test_video.py
+	DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m study --tb=short tests/studies/video/test_video.py tests/studies/video/test_video_bars.py
 
 demo-video: .venv/dev ## cut out a ten-second clip, made of bundled photos and with sound: clip.mp4, clip.webm and poster.jpg in out/demo-video; two minutes
 	$(BIN)/python -m pytest -s -m study --tb=short tests/studies/video/test_demo_video.py

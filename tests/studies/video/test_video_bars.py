@@ -1,0 +1,111 @@
+"""Does a long video stay within its memory, and do decoding, the model and encoding overlap?
+
+``LENGTH`` are the seconds of the long video (default: 600, of five frames each), ``FRAMES`` the frames that the overlap is
+measured on (default: 120).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from clips import write_clip
+
+from pipeline import Segmenter
+from pipeline.config.job import Limits, Storage
+from pipeline.storage.files import Files
+from pipeline.video.cut import cut_video
+from pipeline.video.draw import Draw
+from pipeline.video.forms import WEBM
+
+LENGTH_S = int(os.environ.get("LENGTH", "600"))
+FRAMES = int(os.environ.get("FRAMES", "120"))
+RATE = 5
+"""Frames per second of the long video: memory may grow with its frames and its seconds, and time does with its frames."""
+FULL_HD, HD = (1080, 1920), (720, 1280)
+
+
+def moving(height: int, width: int, count: int) -> list[np.ndarray]:
+    """Return frames with a dark disc on a light ground, (height, width, 3) uint8."""
+    y, x = np.mgrid[:height, :width]
+    made = []
+    for number in range(count):
+        alpha = np.clip((height / 5 - np.hypot(y - height / 2, x - width * (0.4 + 0.01 * number))) / 6 + 0.5, 0, 1)[..., None]
+        made.append(np.rint(np.array([210, 190, 170]) * (1 - alpha) + np.array([60, 20, 20]) * alpha).astype(np.uint8))
+    return made
+
+
+def to_and_fro(pictures: list[np.ndarray], count: int) -> list[np.ndarray]:
+    """Return so many frames of a few pictures, which are not copied."""
+    return list(islice(cycle([*pictures, *pictures[-2:0:-1]]), count))
+
+
+@contextmanager
+def peak_mib(process: psutil.Process) -> Iterator[list[float]]:
+    """Sample the resident memory of a process and its children. The list holds the highest sum in MiB."""
+    peak, over = [0.0], threading.Event()
+
+    def sample() -> None:
+        while not over.wait(0.2):
+            found = 0
+            for one in (process, *process.children(recursive=True)):
+                try:
+                    found += one.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            peak[0] = max(peak[0], found / 2**20)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.study
+@pytest.mark.timeout(4 * 3600)
+def test_a_long_video_stays_within_its_memory(tmp_path: Path, matteline: str, fake_preset: str, bars: Any) -> None:
+    (tmp_path / "clips").mkdir()
+    write_clip(
+        tmp_path / "clips" / "long.mp4",
+        to_and_fro(moving(*FULL_HD, 12), RATE * LENGTH_S),
+        times_ms=[1000 * number // RATE for number in range(RATE * LENGTH_S)],
+        pixel_format="yuv420p",
+        options={"preset": "ultrafast", "crf": "30"},
+        sound=["aac"],
+    )
+    command = [matteline, "run", "-m", "clips", "-o", "out", "-p", fake_preset, "--set", "recipe.videos=mp4"]
+    with psutil.Popen(command, cwd=tmp_path) as run, peak_mib(run) as peak:
+        assert run.wait() == 0
+    bars.at_most(f"MiB of all processes, {LENGTH_S} s in Full HD", peak[0], 1536)
+
+
+@pytest.mark.study
+@pytest.mark.timeout(3600)
+def test_decoding_and_encoding_overlap_with_the_model(tmp_path: Path, bars: Any) -> None:
+    pictures = to_and_fro(moving(*HD, 12), FRAMES)
+    clip = write_clip(tmp_path / "clip.mp4", pictures, pixel_format="yuv420p", sound=["aac"])
+    segmenter = Segmenter()
+    segmenter(pictures[0])  # the first pass takes longer
+    alone_s = _seconds(lambda: segmenter.segment(pictures, [None] * len(pictures)))
+    target = str(tmp_path / "clip.webm")
+    job_s = _seconds(lambda: cut_video(str(clip), target, WEBM, Draw("cutout"), lambda: segmenter, Files(Storage()), Limits()))
+    print(f"\nmodel alone {alone_s:.1f} s, cut {job_s:.1f} s, {FRAMES} frames")
+    bars.at_least("frames per second of cut ÷ those of the model alone", alone_s / job_s, 0.8)
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
