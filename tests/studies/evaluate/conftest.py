@@ -19,13 +19,21 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipeline.config.presets import load_preset
+from pipeline.errors import WeightsError
+from pipeline.storage.files import Files
+from pipeline.storage.weights_cache import fetch_weights
 from pipeline.training.crops import Photo, bounding_box, side_by_side
 from pipeline.training.material import Material
 from pipeline.training.products.hard_cases import write_cases
 
 MODELS = ("mvanet-lite", "u2netp")
+FULL = "u2net"
+"""The full U²-Net, in the tables of ``plain`` and ``boxed`` where its weights are on this machine or can be downloaded."""
+
 PAIRS = 100
 MANIFESTS = {
+    "plain": "Photos without boxes",
     "boxed": "Photos cropped to their boxes",
     "unboxed": "Photos and corrupted copies, without boxes",
     "pairs": "Photos beside another one, without boxes",
@@ -58,7 +66,9 @@ def manifests(data: Path, out: Path, run: Callable[..., None]) -> dict[str, Path
     tags = [[source, *(cell or ["photo"])] for source, cell in zip(sources, tags, strict=True)]
     rows = rows.set_column(rows.schema.get_field_index("tags"), "tags", pa.array(tags, pa.list_(pa.string())))
     pq.write_table(rows.drop_columns(["box"]), paths["unboxed"])
-    pq.write_table(rows.filter(pc.equal(rows["item_id"], rows["group"])), paths["boxed"])
+    originals = rows.filter(pc.equal(rows["item_id"], rows["group"]))
+    pq.write_table(originals, paths["boxed"])
+    pq.write_table(originals.drop_columns(["box"]), paths["plain"])
     pairs = pa.Table.from_pylist(make_pairs(read_rows(paths["boxed"]), out))
     pq.write_table(pairs, paths["boxed-pairs"])
     pq.write_table(pairs.drop_columns(["box"]), paths["pairs"])
@@ -113,7 +123,21 @@ def read_photo(row: dict[str, Any]) -> Photo:
 
 
 @pytest.fixture(scope="session")
-def evaluated(manifests: dict[str, Path], out: Path, run: Callable[..., None]) -> Callable[[str], dict[str, dict[str, Any]]]:
+def full() -> bool:
+    """Whether there are weights of the full U²-Net."""
+    recipe = load_preset(FULL).recipe
+    try:
+        fetch_weights(recipe.weights, recipe.weights_sha256, Files())
+    except WeightsError as error:
+        print(f"\n{FULL} is not on this machine, so it has no rows: {error}")
+        return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def evaluated(
+    manifests: dict[str, Path], out: Path, run: Callable[..., None], full: bool
+) -> Callable[[str], dict[str, dict[str, Any]]]:
     """``evaluated("boxed")``: evaluate all models on a manifest, once; by model, an entry of ``evaluation.json``."""
     known: dict[str, dict[str, dict[str, Any]]] = {}
 
@@ -121,7 +145,8 @@ def evaluated(manifests: dict[str, Path], out: Path, run: Callable[..., None]) -
         if kind not in known:
             print(f"\n\n{MANIFESTS[kind]}\n", flush=True)
             shutil.rmtree(out / kind, ignore_errors=True)
-            models = [part for model in MODELS for part in ("-p", model)]
+            names = (*MODELS, FULL) if full and kind in ("plain", "boxed") else MODELS
+            models = [part for model in names for part in ("-p", model)]
             settings = ["--tags", "tags", "--set", "recipe.outputs=[mask]"]
             run("evaluate", "-m", str(manifests[kind]), "-o", str(out / kind), *models, *settings)
             found = json.loads((out / kind / "evaluation.json").read_text(encoding="utf-8"))["models"]
