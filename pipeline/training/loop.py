@@ -24,13 +24,15 @@ from pipeline.training.material import Material
 from pipeline.training.network import LOSSES, SupervisedMVANet, parameter_groups, variant_of
 from pipeline.training.recipe import Stage, TrainRecipe
 from pipeline.training.reporting import CURVE, Validation, drop_rows, report
-from pipeline.training.samples import Photos, Sample, Samples, ValidationSamples
+from pipeline.training.samples import Photos, ProductSamples, Sample, Samples, ValidationSamples
 from pipeline.training.schedule import difference, rate_factor
 
 CHECKPOINT, STEADY, WEIGHTS = "checkpoint.safetensors", "steady.safetensors", "weights.safetensors"
 """The last checkpoint, the one from before the learning rate decays, and the averaged weights."""
 
 SHEET_PHOTOS = 8
+
+Held = ValidationSamples | ProductSamples
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> tuple[Validation, Tensor]:
-        """Measure the averaged network on the photos held out.
+        """Measure the averaged network on the photos held out, and on synthetic products if the recipe has any.
 
         Returns:
             The means, and a sheet (n·S, 3·S, 3) uint8 of the first photos: frame, ground truth, alpha.
@@ -165,7 +167,15 @@ class Trainer:
         network.load_state_dict(self.averaged)
         self.processes.copy_state(network)
         network.eval()
-        samples = ValidationSamples(self.held_out, self.recipe.stages[-1].frame_px)
+        side = self.recipe.stages[-1].frame_px
+        (mae, iou, dice), sheet = self._measure(network, ValidationSamples(self.held_out, side))
+        material = self.material.held_out() if self.material and self.recipe.views.products else None
+        if material is None or not (material.objects["train"] and material.photos["train"]):
+            return Validation(mae, iou, dice), sheet
+        return Validation(mae, iou, dice, self._measure(network, ProductSamples(material, side))[0][2]), sheet
+
+    def _measure(self, network: MVANet, samples: Held) -> tuple[tuple[float, float, float], Tensor]:
+        """Return MAE, IoU and Dice of all processes' samples, and this one's sheet."""
         numbers = range(self.processes.rank, len(samples), self.processes.count)
         sums = torch.zeros(4, device=self.device)
         sheet: list[Tensor] = []
@@ -179,7 +189,9 @@ class Trainer:
                 maps = (255 * one[0, 0, :, :, None].cpu().expand(-1, -1, 3) for one in (alpha, p))
                 sheet.append(torch.cat([batch.frame[0].float(), *maps], 1))
         mae, iou, dice, count = self.processes.sum(sums).tolist()
-        return Validation(mae / count, iou / count, dice / count), torch.cat(sheet).clamp(0, 255).byte()
+        # Of few samples, a process of many may have none.
+        drawn = torch.cat(sheet).clamp(0, 255).byte() if sheet else torch.empty(0, dtype=torch.uint8)
+        return (mae / count, iou / count, dice / count), drawn
 
     def _report(self, losses: Tensor) -> None:
         """Validate, then write the curve, the sheet and the weights. All processes validate, the first one writes."""
@@ -243,7 +255,7 @@ def _optimiser(network: SupervisedMVANet, recipe: TrainRecipe) -> torch.optim.Ad
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=recipe.rate)
 
 
-def _loader(samples: Samples | ValidationSamples, numbers: list[list[int]], workers: int) -> DataLoader[Sample]:
+def _loader(samples: Samples | Held, numbers: list[list[int]], workers: int) -> DataLoader[Sample]:
     """Return the batches of these sample numbers, in this order, made by worker processes."""
     return DataLoader(
         samples,

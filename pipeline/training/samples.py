@@ -42,6 +42,9 @@ ROUGH_BOXES = 0.5
 """Share of the samples of the view ``box`` whose box is loose, displaced or cut as in ``crop_to_rough_box``. The others have
 margins on all sides as in ``crop_to_box``."""
 
+HELD_OUT_PRODUCTS = 48
+"""Number of synthetic products to validate on."""
+
 MAX_UNREADABLE = 8
 """Number of consecutive photos that cannot be read before a training ends."""
 
@@ -188,6 +191,24 @@ def sample_of(frame: Pixels, alpha: Mask) -> Sample:
     window = len(frame) // 16 | 1
     edge = cv2.absdiff(cv2.blur(alpha, (window, window)), alpha)
     return Sample(*(from_numpy(np.ascontiguousarray(plane)) for plane in (frame, alpha, edge)))
+
+
+class ProductSamples(Dataset[Sample]):
+    """Synthetic products for validation, the same ones every time, without augmentation.
+
+    Args:
+        material: That is held out of training.
+        frame_px: Side of the frames.
+    """
+
+    def __init__(self, material: Material, frame_px: int) -> None:
+        self.material, self.frame_px = material, frame_px
+
+    def __len__(self) -> int:
+        return HELD_OUT_PRODUCTS
+
+    def __getitem__(self, number: int) -> Sample:
+        return sample_of(*resize_crop(product_crop(self.material, np.random.default_rng(number)), self.frame_px))
 
 
 class ValidationSamples(Dataset[Sample]):

@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError, WeightsError
 from pipeline.models.mvanet.checkpoint import load_mvanet, recognise
 from pipeline.models.mvanet.network import LITE, MVANet
 from pipeline.storage.files import Files
-from pipeline.training import checkpoint
+from pipeline.training import checkpoint, samples
 from pipeline.training.checkpoint import peek
 from pipeline.training.distributed import Processes
 from pipeline.training.loop import CHECKPOINT, STEADY, WEIGHTS, Trainer, TrainOptions
@@ -26,7 +26,8 @@ from pipeline.training.material import Material
 from pipeline.training.network import LOSSES, SupervisedMVANet
 from pipeline.training.photos import read_photos
 from pipeline.training.recipe import TrainRecipe, load_training
-from pipeline.training.samples import Samples
+from pipeline.training.reporting import append_row
+from pipeline.training.samples import ProductSamples, Samples
 from pipeline.training.schedule import difference, rate_factor
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -140,6 +141,35 @@ def test_a_training_on_other_items_or_without_its_composites_is_not_resumed(
     train(12, material, tmp_path / "with").run()
     with pytest.raises(ConfigError, match="with composites; give --composites"):
         train(12, None, tmp_path / "with")
+
+
+def test_products_have_a_column_of_their_own(
+    disc_manifest: Callable[[int], Path], material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "HELD_OUT_PRODUCTS", 2)
+    photos, held_out = read_photos(str(disc_manifest(4)), "truth_uri", Files(), 4)
+    for out, views in ((tmp_path / "with", {"products": 0.2}), (tmp_path / "without", {})):
+        out.mkdir()
+        one = recipe(stages=[stage(3)], warm_steps=1, decay_steps=1, views=views)
+        Trainer(one, TrainOptions(out, 1, workers=0, validate_every=2), photos, held_out, material, None, ALONE).run()
+    with (tmp_path / "with" / "curve.csv").open() as file:
+        values = [float(row["products_dice"]) for row in csv.DictReader(file)]
+    assert len(values) == 2 and all(0 <= value <= 1 for value in values)
+    assert "products_dice" not in (tmp_path / "without" / "curve.csv").read_text()
+
+
+def test_products_to_validate_on_are_always_the_same(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, again = (ProductSamples(material.held_out(), 64)[3] for _ in range(2))
+    assert one.frame.shape == (64, 64, 3) and one.alpha.max() == 255
+    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
+    assert not torch.equal(one.frame, ProductSamples(material.held_out(), 64)[4].frame)
+
+
+def test_a_curve_of_an_earlier_version_gets_the_new_column(tmp_path: Path) -> None:
+    curve = tmp_path / "curve.csv"
+    append_row(curve, {"step": 1, "dice": 0.5})
+    append_row(curve, {"step": 2, "dice": 0.6, "products_dice": 0.25})
+    assert curve.read_text().split() == ["step,dice,products_dice", "1,0.5,", "2,0.6,0.25"]
 
 
 def test_a_checkpoint_of_an_earlier_version_is_resumed(trainer: Any, tmp_path: Path) -> None:
