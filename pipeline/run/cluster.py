@@ -210,6 +210,8 @@ def _start_ray(compute: Compute) -> None:
                 slots = max(ROOMY_CPUS, local_cpus()) + (compute.actors or 1) * (compute.cpus_per_actor or 1)
                 with _on_loopback():
                     ray.init(address="local", num_cpus=ceil(slots), include_dashboard=False, **quiet)
+    except ConfigError:  # of _check_answers
+        raise
     except (ConnectionError, RuntimeError, ValueError) as error:
         why = f"{error} ({error.__cause__})" if error.__cause__ else error
         raise ConfigError(f"cannot start or join a Ray cluster at {address or 'this machine'}: {why}") from error

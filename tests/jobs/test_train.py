@@ -91,7 +91,7 @@ def test_a_manifest_without_true_masks_is_refused(tmp_path: Path) -> None:
     assert "no column 'truth_uri'" in str(raised(*given))
     assert "--truth names one of its further columns: note" in str(raised(*given))
     (tmp_path / "manifest.csv").write_text("image_uri,truth_uri\na.png,b.png\n/etc/passwd,b.png\n")
-    assert "each needs at least one" in str(raised(*given))
+    assert "has 1 usable item, and training needs at least two" in str(raised(*given))
     assert not (tmp_path / "out").exists()
 
 

@@ -82,7 +82,7 @@ def test_the_contrast_of_a_rim_by_hand() -> None:
     alpha = np.zeros((100, 120), np.uint8)
     alpha[30:, 40:80] = 255
     image = np.full((100, 120, 3), 200, np.uint8)
-    assert rim_contrast(image, alpha) == 0
+    assert rim_contrast(image, alpha) == pytest.approx(0, abs=1e-6)
     image[alpha > 0] = 149
     image[50:80, 50:70] = 0  # a print in the middle is not at the rim
     assert rim_contrast(image, alpha) == pytest.approx(51 / 255, abs=1e-6)
