@@ -37,8 +37,8 @@ def read_photos(uri: str, truth: str, files: Files, held_out_of: int, columns: C
     ]
     if len(usable) < 2:
         raise ConfigError(
-            f"{uri} has {len(usable)} usable {'item' if len(usable) == 1 else 'items'}, and training needs at least two, one of them for validation: add items "
-            "with an image and a ground truth"
+            f"{uri} has {len(usable)} usable {'item' if len(usable) == 1 else 'items'}, and training needs at least two, "
+            "one of them for validation: add items with an image and a ground truth"
         )
     training, held_out = _split(usable, held_out_of)
     return Photos(training, files), Photos(held_out, files)

@@ -32,6 +32,6 @@ def test_of_few_photos_at_least_one_is_held_out_and_one_is_not(count: int, held_
 
 
 def test_one_photo_is_too_few(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has 1 usable items, and training needs at least two") as refused:
+    with pytest.raises(ConfigError, match="has 1 usable item, and training needs at least two") as refused:
         read_photos(manifest_of(["a"], tmp_path), "truth_uri", Files(), 10)
     assert "held_out_of" not in str(refused.value)
