@@ -35,6 +35,7 @@ def render(
     id_column: options.IdColumn = None,
     box_column: options.BoxColumn = None,
     boxes_column: options.BoxesColumn = None,
+    label_column: options.LabelColumn = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="URI of the output.")] = None,
     label: options.Label = None,
     preset: options.Preset = None,
@@ -80,7 +81,7 @@ def render(
     own = {"image": image, "schedule": schedule, "replicas": replicas, "name": name}
     pairs = options.settings(set_, endpoint_url)
     pairs += options.run_settings(retry, changed=changed, replace=replace, accept_licence=accept_licence)
-    pairs += options.column_settings(image_column, id_column, box_column, boxes_column)
+    pairs += options.column_settings(image_column, id_column, box_column, boxes_column, label_column)
     pairs += options.label_settings(label) + options.limit_settings(deadline, drift_from)
     if not (job or pairs or rendition or allow_root or str(preset).endswith((".yaml", ".yml"))):
         changes = {key: value for key, value in {**own, **where}.items() if value is not None}

@@ -186,7 +186,8 @@ def checkpoint_kind() -> Kind:
         parameter.grad = torch.ones_like(parameter)
     optimiser.step()
     averaged = {name: slot.clone() for name, slot in network.state_dict().items() if slot.is_floating_point()}
-    checkpoint.save(Path("whole.safetensors"), recipe, checkpoint.Progress(step=3, spent_s=1.5), network, averaged, optimiser)
+    progress, data = checkpoint.Progress(step=3, spent_s=1.5), checkpoint.Data(items_sha256="0" * 64, items=5, composites=True)
+    checkpoint.save(Path("whole.safetensors"), recipe, progress, data, network, averaged, optimiser)
     samples = {"checkpoint": Path("whole.safetensors").read_bytes()}
 
     def read(_: str, data: bytes) -> None:
