@@ -26,6 +26,7 @@ if "jobs.main" in sys.orig_argv or "pipeline.run.worker" in sys.orig_argv:
     for name in os.environ["MISSING"].split():
         module, _, attribute = name.partition(".")
         delattr({"os": os, "signal": signal, "time": time}[module], attribute)
+    os.process_cpu_count = os.cpu_count  # as Python 3.13 does it where there is no sched_getaffinity
     load, read = ctypes.CDLL, pathlib.Path.read_text
 
     class Library(load):

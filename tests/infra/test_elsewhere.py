@@ -14,7 +14,7 @@ import pytest
 import ray
 import yaml
 
-from jobs.run import seconds
+from jobs.options import seconds
 from pipeline.output.lease import TTL_S
 from pipeline.output.progress import BEAT_S
 from pipeline.run.metrics import ALL
