@@ -20,13 +20,14 @@ POSIX = [*LINUX, "os.getuid", "os.fork", "os.O_NONBLOCK", "os.O_CLOEXEC", "os.ni
 """
 
 SITE = """
-import ctypes, os, pathlib, signal, sys, time
+import ctypes, os, pathlib, shutil, signal, sys, time
 
 if "jobs.main" in sys.orig_argv or "pipeline.run.worker" in sys.orig_argv:
     for name in os.environ["MISSING"].split():
         module, _, attribute = name.partition(".")
         delattr({"os": os, "signal": signal, "time": time}[module], attribute)
     os.process_cpu_count = os.cpu_count  # as Python 3.13 does it where there is no sched_getaffinity
+    shutil._use_fd_functions &= "os.O_NONBLOCK" not in os.environ["MISSING"]  # what Windows has no descriptors for
     load, read = ctypes.CDLL, pathlib.Path.read_text
 
     class Library(load):
