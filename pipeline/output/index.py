@@ -26,8 +26,8 @@ from pipeline.storage.errors import describe_error, is_corruption, is_missing, l
 from pipeline.storage.files import Files
 from pipeline.storage.uris import join, name, redact
 
-READ_PARTS, READ_BYTES = 16, 8 * 1024 * 1024
-"""Parts that are read at the same time, and their bytes together. A part takes several times its size in memory."""
+READ_PARTS, READ_BYTES = 16, 2 * 1024 * 1024
+"""Parts that are read at the same time, and their bytes together. A part takes some twenty times its size in memory."""
 
 ONE_REQUEST_BYTES = 4 * 1024 * 1024
 """Parts up to this size are read in one request. Of a larger part only the requested columns are read."""
