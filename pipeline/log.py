@@ -173,7 +173,7 @@ class Waiting:
 
 
 class _Waits(threading.local):
-    """What the current thread waits for, innermost last."""
+    """Holds the waits of the current thread, innermost last."""
 
     def __init__(self) -> None:
         self.stack: list[Waiting] = []

@@ -20,10 +20,10 @@ SAFE_SETTINGS = (
         "recipe.box_margin",
         "recipe.detector.label",
         "recipe.hole_share",
-        "recipe.specks",
         "recipe.holes",
         "recipe.outputs",
         "recipe.review_below",
+        "recipe.specks",
     ),
     *("run.changed", "run.replace", "run.retry"),
 )

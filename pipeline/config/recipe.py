@@ -317,9 +317,9 @@ class Recipe(Section):
     def facts(self) -> dict[str, Any]:
         """Return everything that changes masks, cutouts or scores, as JSON.
 
-        Without a detector or a second model, there is no key for it. Photos do not depend on the settings of videos: with
-        their defaults, and that of ``specks``, fingerprints are those of recipes that had no such settings. A picture counts by
-        hash, not by path, and what is behind the object only for MP4.
+        Without a detector or a second model, there is no key for it. The settings of videos and ``specks`` have none with their
+        defaults, so that fingerprints are those of recipes without such settings. A picture counts by hash, not by path, and
+        what is behind the object only for MP4.
         """
         excluded: dict[str, Any] = dict.fromkeys(UNHASHED | DERIVED, True)
         excluded["detector"] = DETECTOR_UNHASHED if self.detector is not None else True

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.imaging.components import nearer
+
 FILLED = 12.0
 """Logit of a filled pixel: opaque, even after rounding to 16 bits."""
 
@@ -38,11 +40,5 @@ def fill_holes(logits: npt.NDArray[np.float32], below: float) -> npt.NDArray[np.
     holes = small[labels[1:-1, 1:-1]] & (inside == 0)
     if not holes.any():
         return logits
-    return np.asarray(np.where(holes | _edges(holes, inside), np.maximum(logits, np.float32(FILLED)), logits), np.float32)
-
-
-def _edges(holes: npt.NDArray[np.bool_], inside: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Return the object's pixels (S, S) beside the holes, unless background that stays is nearer: its soft edge stays, too."""
-    to_hole = cv2.distanceTransform(np.asarray(~holes, np.uint8), cv2.DIST_L2, 3)
-    to_rest = cv2.distanceTransform(np.asarray(holes | (inside != 0), np.uint8), cv2.DIST_L2, 3)
-    return np.asarray((to_hole <= max(3.0, EDGE_SHARE * len(holes))) & (to_hole < to_rest), np.bool_)
+    filled = nearer(holes, ~holes & (inside == 0), max(3.0, EDGE_SHARE * len(holes)))
+    return np.asarray(np.where(filled, np.maximum(logits, np.float32(FILLED)), logits), np.float32)

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.imaging.components import nearer
+
 REMOVED = -12.0
 """Logit of a removed pixel: transparent, even after rounding to 16 bits."""
 
@@ -34,12 +36,5 @@ def remove_specks(logits: npt.NDArray[np.float32], below: float) -> npt.NDArray[
         return logits
     small = np.concatenate([[False], areas < below * areas.max()])
     specks = small[labels]
-    near = _edges(specks, (labels > 0) & ~specks) & ~np.isnan(logits)
+    near = nearer(specks, (labels > 0) & ~specks, max(3.0, EDGE_SHARE * len(specks))) & ~np.isnan(logits)
     return np.asarray(np.where(near, np.minimum(logits, np.float32(REMOVED)), logits), np.float32)
-
-
-def _edges(specks: npt.NDArray[np.bool_], kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Return the specks and the pixels (S, S) beside them, unless a part that stays is nearer: its soft edge stays, too."""
-    to_speck = cv2.distanceTransform(np.asarray(~specks, np.uint8), cv2.DIST_L2, 3)
-    to_kept = cv2.distanceTransform(np.asarray(~kept, np.uint8), cv2.DIST_L2, 3)
-    return np.asarray((to_speck <= max(3.0, EDGE_SHARE * len(specks))) & (to_speck < to_kept), np.bool_)

@@ -54,7 +54,7 @@ class TorchPass:
         with segment_errors(len(images)), torch.inference_mode():
             frames = self.framing.frames(images, placements)
             looks = self.views.look(self.model, frames, images, placements)
-            logits = self._filled(looks.mean)
+            logits = self._cleaned(looks.mean)
             with one_thread():
                 p = logits.sigmoid()
                 estimate = None if self.estimator is None else expected_dice(self.estimator, p, frames)
@@ -72,7 +72,7 @@ class TorchPass:
     def _framing_of(self, recipe: Recipe) -> DeviceFrames | HostFrames:
         return DeviceFrames(recipe, self._device) if self.device == "cuda" else HostFrames(recipe)
 
-    def _filled(self, logits: Tensor) -> Tensor:
+    def _cleaned(self, logits: Tensor) -> Tensor:
         """Fill holes and remove specks if the recipe asks for it. They are found on the host, which waits for the device."""
         if not self.recipe.cleans:
             return logits

@@ -32,7 +32,7 @@ class Progress(Stored):
 
 
 class Data(Stored):
-    """What the samples of a training depend on besides its recipe."""
+    """Facts that the samples of a training depend on besides its recipe."""
 
     items_sha256: str
     """SHA-256 of the ids of the photos to train on and of those held out. Photos may move, their ids may not change."""
@@ -51,7 +51,7 @@ class Data(Stored):
 
 
 class Peek(NamedTuple):
-    """What a checkpoint says of itself. ``data`` is None in those of earlier versions."""
+    """Facts of a checkpoint. ``data`` is None in those of earlier versions."""
 
     recipe: TrainRecipe
     step: int

@@ -37,7 +37,7 @@ class Named(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Where an object was found first, what the detector found (None: nothing, which is allowed), and a remark or none."""
+    """The first sight of an object: where it was, what the detector found (None: nothing, which is allowed), and remarks."""
 
     named: Named
     detection: Detection | None

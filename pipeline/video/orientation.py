@@ -13,7 +13,7 @@ MATRIX = (3, 3)
 
 
 class Orientation(NamedTuple):
-    """How stored frames are shown.
+    """The way in which stored frames are shown.
 
     Attributes:
         transposed: Rows are shown as columns, before they are mirrored.

@@ -27,7 +27,7 @@ CLOCK = Fraction(1, 90_000)
 
 @dataclass
 class Written:
-    """What is compared with what is read back: times in seconds and mean of alpha (0 to 255) per frame, the sound tracks."""
+    """Facts to compare with the file that is read back: seconds and mean alpha (0 to 255) per frame, and sound tracks."""
 
     size: Size
     seconds: list[float] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What is known about a conversion to OpenVINO before it is done. Imports neither PyTorch nor OpenVINO."""
+"""Tell whether a network must be converted to OpenVINO, and how long that takes. Imports neither PyTorch nor OpenVINO."""
 
 from __future__ import annotations
 

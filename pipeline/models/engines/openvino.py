@@ -23,7 +23,6 @@ from pipeline.models.engines.graph_cache import read_cached
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 """OpenVINO's names of ``recipe.precision``."""
 
-
 LARGE_BYTES = 50_000_000
 """Size of an ONNX file from which compiling it takes seconds."""
 
