@@ -67,15 +67,15 @@ def _facts(report: RecipeReport) -> dict[str, Any]:
 
 def _write_sheet(output: Output, target: str) -> None:
     from pipeline.config.job import Limits
-    from pipeline.imaging.decode import decode
-    from pipeline.imaging.sheet import Entry, contact_sheet
+    from pipeline.imaging.decode import decode_preview
+    from pipeline.imaging.sheet import CELL, Entry, contact_sheet
     from pipeline.imaging.validate import decode_cutout, decode_mask
     from pipeline.output.summary import worst
     from pipeline.quality.reasons import explain
 
     files, entries = output.files, []
     for row in worst(output, SHEET_ITEMS):
-        photo = decode(files.read(row["image_uri"]), Limits())
+        photo, _ = decode_preview(files.read(row["image_uri"]), Limits(), 2 * max(CELL))
         caption = f"{row['item_id']}  quality {row['quality']:.2f}  {'; '.join(map(explain, row['reasons']))}"
         box = row["box"] or row["detected_box"]
         mask, cutout = output.load(row["mask_path"], decode_mask), output.load(row["cutout_path"], decode_cutout)

@@ -21,9 +21,10 @@ SQUARE_PX = 12
 
 
 class Entry(NamedTuple):
-    """One item: photo (H, W, 3), mask (H, W), cutout as colours and opacity, the prompt's box, and a caption."""
+    """One item: photo, mask (H, W), cutout as colours and opacity, the prompt's box in pixels of the mask, and a caption."""
 
     photo: Pixels
+    """(H, W, 3), or smaller, but at least as large as a cell."""
     mask: Mask
     cutout: tuple[Pixels, Mask]
     box: tuple[float, ...] | None
@@ -49,7 +50,7 @@ def _strip(entry: Entry) -> Image.Image:
     photo = Image.fromarray(entry.photo)
     cells = [_cell(photo), _cell(Image.fromarray(entry.mask)), _cell(Image.fromarray(np.dstack(entry.cutout)))]
     if entry.box is not None:
-        scale = cells[0].width / photo.width
+        scale = cells[0].width / entry.mask.shape[1]
         x0, y0, x1, y1 = (value * scale for value in entry.box)
         ImageDraw.Draw(cells[0]).rectangle((x0, y0, x1, y1), outline=(255, 0, 90), width=2)
     for number, cell in enumerate(cells):

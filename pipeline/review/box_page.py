@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from pipeline.concurrency import map_ahead
 from pipeline.config.job import Limits
 from pipeline.errors import ConfigError, FetchError, ItemError, ItemRefused, StorageError
-from pipeline.imaging.decode import decode
+from pipeline.imaging.decode import decode_preview
 from pipeline.imaging.png import RESOURCE_ERRORS
-from pipeline.imaging.views import preview
+from pipeline.imaging.views import LARGE_PX, preview
 from pipeline.review.content import words
 from pipeline.review.entries import MAX_CHARS, MAX_LISTED, cell_text
 from pipeline.review.entry import Entry, Missing
@@ -120,9 +120,9 @@ def _look(files: Files, allowlist: AllowList, row: dict[str, Any]) -> tuple[Entr
         if not allowlist.allows(uri):
             raise ItemRefused(allowlist.refusal(uri))
         data = files.read(allowlist.real_path(uri), max_bytes=limits.max_bytes, timeout_s=limits.fetch_s)
-        photo = decode(data, limits)
+        photo, full = decode_preview(data, limits, LARGE_PX)
         box, shown = Box.parse(row["box"]), preview(photo, None)
-        content |= {"box": [round(value, 2) for value in box], "full": [photo.shape[1], photo.shape[0]], "found": True}
+        content |= {"box": [round(value, 2) for value in box], "full": [full.width, full.height], "found": True}
         content |= {"width": shown.width, "height": shown.height, "contour": "", "photo": data_uri(shown.data)}
     except (ItemError, *RESOURCE_ERRORS) as error:
         entry.missing.append(Missing("photo", str(error)[:MAX_CHARS]))

@@ -24,7 +24,7 @@ from valid_images import SRGB, png, saved, tiff, valid_images
 import pipeline.imaging.decode
 from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
-from pipeline.imaging.decode import decode
+from pipeline.imaging.decode import decode, decode_preview
 from pipeline.types import Pixels
 
 LIMITS = Limits(max_pixels=2_000_000, max_bytes=4_000_000)
@@ -268,6 +268,34 @@ def test_orientation_works_with_transparency_and_a_profile(photo: Maker) -> None
     assert np.abs(pixels[1:, :-1].astype(int) - upright[1:, :-1]).max() <= 1
     profiled = decode(saved(Image.fromarray(stored), "PNG", exif=exif, icc_profile=SWAPPED), LIMITS)
     assert np.abs(profiled[..., ::-1].astype(int) - upright).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_preview_has_enough_pixels_and_the_full_size(orientation: int, photo: Maker) -> None:
+    upright = cv2.GaussianBlur(photo(640, 802), (0, 0), 6)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(np.ascontiguousarray(STORED[orientation](upright)), "JPEG", exif=exif, quality=95)
+    for side_px, shape in ((802, (640, 802)), (401, (320, 401)), (102, (160, 201)), (100, (80, 101)), (1, (80, 101))):
+        small, full = decode_preview(data, LIMITS, side_px)
+        assert full == (640, 802)
+        assert small.shape == (*shape, 3)
+        expected = cv2.resize(upright, shape[::-1], interpolation=cv2.INTER_AREA)
+        assert np.abs(small.astype(int) - expected).mean() < 2
+
+
+def test_previews_of_small_images_and_of_other_formats_are_complete(photo: Maker) -> None:
+    for data in (saved(photo(30, 20), "JPEG", quality=90), saved(photo(300, 200), "PNG")):
+        small, full = decode_preview(data, LIMITS, 60)
+        np.testing.assert_array_equal(small, decode(data, LIMITS))
+        assert full == small.shape[:2]
+
+
+def test_a_damaged_jpeg_has_no_preview(photo: Maker) -> None:
+    data = saved(photo(640, 800), "JPEG", quality=90)
+    for damaged in (data[: len(data) // 2], data[:400] + bytes(200) + data[600:-2]):
+        with pytest.raises(DecodeError):
+            decode_preview(damaged, LIMITS, 100)
 
 
 def test_unreadable_exif_is_ignored(photo: Maker) -> None:

@@ -28,3 +28,9 @@ def test_photo_mask_and_cutout_are_side_by_side() -> None:
 
 def test_an_empty_sheet_is_a_picture() -> None:
     assert Image.open(io.BytesIO(contact_sheet([]))).size[0] > 0
+
+
+def test_a_box_is_drawn_in_pixels_of_the_mask() -> None:
+    full = entry(360, 480)
+    small = full._replace(photo=np.ascontiguousarray(full.photo[::2, ::2]))
+    assert contact_sheet([small]) == contact_sheet([full])
