@@ -123,7 +123,7 @@ def _built(
 ) -> pa.Table:
     from pipeline.manifest.build import from_dis5k, from_folder, from_masks
     from pipeline.manifest.coco import from_coco
-    from pipeline.manifest.ground_truth import from_coco_masks
+    from pipeline.manifest.coco_masks import from_coco_masks
     from pipeline.manifest.unpack import from_hub
 
     if coco and write_masks:

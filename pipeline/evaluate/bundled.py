@@ -146,9 +146,12 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=MODELS, help="presets; u2net, too, where its weights can be downloaded")
     options = parser.parse_args()
     set_up_logging()
-    folder = (options.out / f"every-{options.every}").resolve()
+    photos = (options.data / "eval" / "photos.parquet").resolve()
+    with photos.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    folder = (options.out / f"every-{options.every}-{content[:8]}").resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = make_manifest(str((options.data / "eval" / "photos.parquet").resolve()), folder, options.every)
+    manifest = make_manifest(str(photos), folder, options.every)
     for model in options.models:
         result = calibrate([measured(model, manifest, folder)], HELD_OUT)
         install(model, result)

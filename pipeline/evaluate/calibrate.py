@@ -155,7 +155,7 @@ def _rankings(items: _Items, calibration: Calibration) -> dict[str, Ranking]:
 
 def _threshold(items: _Items, calibration: Calibration) -> Threshold | None:
     plain = items.where(~items.harder)
-    return choose_threshold(_quality(plain, calibration), plain.dice)
+    return choose_threshold(_quality(plain, calibration), plain.dice, plain.groups)
 
 
 def _quantiles(items: _Items, calibration: Calibration) -> tuple[float, ...] | None:
@@ -192,7 +192,9 @@ def _items(rows: Sequence[dict[str, Any]], held_out_share: float) -> _Items:
 
 
 def held_out_groups(kinds: dict[str, str], share: float) -> set[str]:
-    """Return this share of the photos of every kind. The hashes of their names decide, so they are always the same.
+    """Return this share of the photos of every kind: those with the lowest hashes of their names.
+
+    The same photos give the same choice. With more or fewer photos of a kind, some near the limit change sides.
 
     ``kinds`` has the kind of each photo.
     """

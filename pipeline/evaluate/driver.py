@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 
 from pipeline.config.job import Compute, Destination, Job
 from pipeline.errors import ConfigError
-from pipeline.evaluate.ground_truth import check_columns, join_index, read_ground_truth
+from pipeline.evaluate.ground_truth import join_index, read_ground_truth
 from pipeline.evaluate.measure import MeasureContext, MeasureWork, read_rows
 from pipeline.evaluate.summary import Summary, differences, summarise
 from pipeline.evaluate.tables import as_json, markdown
 from pipeline.log import log
+from pipeline.manifest.ground_truth import check_truth
 from pipeline.manifest.manifest import open_manifest
 from pipeline.output.index import read_index
 from pipeline.quality.metrics import METRICS, check_library
@@ -61,7 +62,7 @@ def evaluate(jobs: Sequence[Job], options: EvaluateOptions, *, signals: SignalHa
     """
     check_library()
     files = Files(jobs[0].storage)
-    check_columns(open_manifest(jobs[0].manifest, files, chosen=jobs[0].columns), options.truth, options.tags)
+    check_truth(open_manifest(jobs[0].manifest, files, chosen=jobs[0].columns), options.truth, options.tags)
     for job in jobs:
         if "mask" not in job.recipe.outputs:
             raise ConfigError(f"the recipe {job.recipe.name} writes no masks to evaluate; add mask to recipe.outputs")

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import ConfigError, ItemsMissing
+from pipeline.errors import ItemsMissing
 from pipeline.evaluate.schema import INDEX_COLUMNS
-from pipeline.manifest.items import resolve_all
+from pipeline.manifest.ground_truth import groups_of, truth_of
 from pipeline.manifest.manifest import Manifest, read
 from pipeline.manifest.tags import parse_tags
 from pipeline.output.index import read_index
 from pipeline.output.output import Output
-from pipeline.schema import MAX_DETAIL, carried_name
+from pipeline.schema import carried_name
 from pipeline.storage.files import Files
-
-
-def check_columns(manifest: Manifest, truth: str, tags: str | None) -> None:
-    """Check the manifest's columns of ground truth and, unless None, of tags.
-
-    Raises:
-        ConfigError: A column does not exist, or the ground truth is not text.
-    """
-    carried = manifest.carried
-    listed = ", ".join(carried.names[:8]) or "none besides those of every manifest"
-    for column, option in ((truth, "--truth"), (tags, "--tags")):
-        if column is not None and carried_name(column) not in carried.names:
-            raise ConfigError(f"the manifest has no column {column!r}; {option} names one of its further columns: {listed}")
-    kind = carried.field(carried_name(truth)).type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise ConfigError(f"the manifest's column {truth!r} holds {kind}; it must hold text: paths or URIs of masks")
 
 
 def read_ground_truth(manifest: Manifest, files: Files, truth: str, tags: str | None) -> pa.Table:
@@ -65,30 +48,14 @@ def join_index(truth: pa.Table, output: Output) -> pa.Table:
 
 
 def _ground_truth_of(items: pa.Table, manifest: Manifest, truth: str, tags: str | None) -> pa.Table:
-    written = pc.fill_null(items[carried_name(truth)].cast(pa.string()), "").combine_chunks()
-    uris, errors = resolve_all(written, manifest.base)
-    outside_roots = manifest.allowlist.outside(uris)
-    for row in np.flatnonzero(outside_roots).tolist():
-        errors[row] = manifest.allowlist.refusal(uris[row].as_py(), truth)
-    uris = pc.if_else(pa.array(outside_roots), pa.scalar(None, pa.string()), uris)
-    messages = [errors.get(row) for row in range(items.num_rows)]
-    # The checks are those of images, so their messages begin with image_uri.
-    messages = [None if message is None else message.replace("image_uri", truth, 1)[:MAX_DETAIL] for message in messages]
+    uris, messages = truth_of(items, manifest, truth)
     cells = [[]] * items.num_rows if tags is None else [parse_tags(cell) for cell in items[carried_name(tags)].to_pylist()]
     return pa.table(
         {
             "item_id": items["item_id"],
             "truth_uri": uris,
             "truth_error": pa.array(messages, pa.string()),
-            "group": _groups_of(items),
+            "group": groups_of(items),
             "tags": pa.array(cells, pa.list_(pa.string())),
         }
     )
-
-
-def _groups_of(items: pa.Table) -> pa.ChunkedArray:
-    """Return the manifest's column ``group``. An item without a group is alone."""
-    name = carried_name("group")
-    if name not in items.column_names:
-        return items["item_id"]
-    return pc.coalesce(items[name].cast(pa.string()), items["item_id"])

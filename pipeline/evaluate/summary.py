@@ -111,10 +111,13 @@ def _means(
     groups: npt.NDArray[np.int64],
     chosen: npt.NDArray[np.bool_],
 ) -> Means:
-    groups = groups[chosen]
-    metrics = dict(zip((metric.name for metric in METRICS), means(values[chosen], groups), strict=True))
-    # One threshold for the data set: the mean of every item's own maximum would be higher.
-    metrics |= {metric: highest_mean(curves[name][chosen], groups) for name, metric in CURVES.items()}
+    names = [metric.name for metric in METRICS]
+    metrics = dict(zip(names, means(values[chosen], groups[chosen]), strict=True))
+    for curve, metric in CURVES.items():
+        # One threshold for the data set: the mean of every item's own maximum would be higher. Where an item has no maximum,
+        # its curve is undefined, as of an image of one pixel.
+        known = chosen & np.isfinite(values[:, names.index(metric)])
+        metrics[metric] = highest_mean(curves[curve][known], groups[known])
     return Means(int(chosen.sum()), {name: one for name, one in metrics.items() if np.isfinite(one.value)})
 
 

@@ -29,17 +29,24 @@ class Threshold:
     """Items whose quality is not below the threshold."""
     failures: int
     """Those of them that are failures."""
+    photos: int
+    """Photos with an ok item."""
+    failed_photos: int
+    """Photos with an ok item that is a failure."""
 
     def describe(self) -> str:
-        """Return the numbers in words."""
-        share, bound = self.failures / self.ok, upper_bound(self.failures, self.ok, 0.95)
+        """Return the numbers in words. The bound counts photos: masks of one photo often fail together."""
+        bound = upper_bound(self.failed_photos, self.photos, 0.95)
         return (
             f"review_below {self.review_below:g}: {self.ok} of {self.items} held-out items are ok; {self.failures} of these "
-            f"({share:.1%}; with 95 % confidence at most {bound:.1%}) have a Dice below {FAILED_BELOW:g}"
+            f"({self.failures / self.ok:.1%}) have a Dice below {FAILED_BELOW:g}. They are of {self.failed_photos} of "
+            f"{self.photos} photos (with 95 % confidence at most {bound:.1%})"
         )
 
 
-def choose_threshold(quality: npt.NDArray[np.float64], dice: npt.NDArray[np.float64]) -> Threshold | None:
+def choose_threshold(
+    quality: npt.NDArray[np.float64], dice: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]
+) -> Threshold | None:
     """Return the lowest threshold from which on at most 5 % of the ok items are failures; None if there is none.
 
     At it, and at every higher multiple of 0.01 that leaves ``MIN_OK`` ok items, the share of failures is at most 5 %. The first
@@ -50,13 +57,16 @@ def choose_threshold(quality: npt.NDArray[np.float64], dice: npt.NDArray[np.floa
     Args:
         quality: Calibrated qualities (N,).
         dice: Dice of the same items (N,).
+        groups: Number of each item's photo (N,).
     """
     chosen = None
     for step in range(STEPS - 1, 0, -1):
         ok = quality >= step / STEPS
-        count, failures = int(ok.sum()), int((dice[ok] < FAILED_BELOW).sum())
+        failed = ok & (dice < FAILED_BELOW)
+        count, failures = int(ok.sum()), int(failed.sum())
         if failures > MAX_FAILED_SHARE * count and count >= MIN_OK:
             break
         if count >= MIN_OK:
-            chosen = Threshold(step / STEPS, len(quality), count, failures)
+            photos, failed_photos = (len(np.unique(groups[some])) for some in (ok, failed))
+            chosen = Threshold(step / STEPS, len(quality), count, failures, photos, failed_photos)
     return chosen

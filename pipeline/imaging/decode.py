@@ -118,8 +118,7 @@ def decode_preview(data: bytes, limits: Limits, side_px: int) -> tuple[Pixels, S
 
     libjpeg then computes fewer pixels, so that a large photo takes a third of the time. Other formats are decoded completely.
 
-    Args:
-        side_px: Length that the longer side must still have, unless the image is smaller.
+    The longer side keeps at least ``side_px`` pixels, unless the image is smaller.
 
     Returns:
         As ``decode``, and the image's full height and width.

@@ -1,96 +1,49 @@
-"""Build manifests with ground-truth masks from COCO annotations."""
+"""Read which ground truth the rows of a manifest name, and which photos they belong to."""
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipeline.config.job import Limits
-from pipeline.errors import ItemError
-from pipeline.imaging.decode import decode
-from pipeline.imaging.png import encode_mask
-from pipeline.imaging.polygons import decode_polygons
-from pipeline.imaging.rle import decode_counts
-from pipeline.manifest.coco import CocoObject, LeftOut, check_size, coco_objects, coco_polygons, coco_table, rle_size
-from pipeline.storage import uris
-from pipeline.storage.files import Files
-from pipeline.storage.object_names import FileNames
-from pipeline.types import Mask, Size
-
-THREADS = 8
+from pipeline.errors import ConfigError
+from pipeline.manifest.items import resolve_all
+from pipeline.manifest.manifest import Manifest
+from pipeline.schema import MAX_DETAIL, carried_name
 
 
-def from_coco_masks(annotations: str, folder: str, target: str, files: Files) -> pa.Table:
-    """Add a column ``truth_uri`` to ``from_coco``: polygons and run lengths as PNG masks, written below ``target``.
-
-    An object without a usable segmentation has no ground truth.
+def check_truth(manifest: Manifest, truth: str, tags: str | None = None) -> None:
+    """Check the manifest's columns of ground truth and, unless None, of tags.
 
     Raises:
-        ConfigError: See ``coco_objects``.
-        FetchError: The annotations can't be read.
-        WriteError: A mask can't be written.
+        ConfigError: A column does not exist, or the ground truth is not text.
     """
-    table, objects = coco_table(annotations, coco_objects(annotations, files), folder, files)
-
-    names = FileNames()
-    targets = [uris.join(target, f"{names.name(entry.item_id)}.png") for entry in objects]
-
-    photos, without = table["image_uri"].to_pylist(), LeftOut()
-
-    def write(entry: CocoObject, photo: str, uri: str) -> str | None:
-        try:
-            mask = coco_mask(entry, lambda: _size_of(photo, folder, files))
-        except ValueError as error:
-            without.add(str(error), entry.item_id)
-            return None
-        files.write(uri, encode_mask(mask * 255))
-        return uri
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        written = list(pool.map(write, objects, photos, targets))
-    without.warn(f"annotations of {annotations} have no ground truth")
-    return table.append_column("truth_uri", pa.array(written, pa.string()))
+    carried = manifest.carried
+    listed = ", ".join(carried.names[:8]) or "none besides those of every manifest"
+    for column, option in ((truth, "--truth"), (tags, "--tags")):
+        if column is not None and carried_name(column) not in carried.names:
+            raise ConfigError(f"the manifest has no column {column!r}; {option} names one of its further columns: {listed}")
+    kind = carried.field(carried_name(truth)).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise ConfigError(f"the manifest's column {truth!r} holds {kind}; it must hold text: paths or URIs of masks")
 
 
-def _size_of(photo: str, folder: str, files: Files) -> Size:
-    """Return the size of a photo below the folder.
+def truth_of(items: pa.Table, manifest: Manifest, truth: str) -> tuple[pa.Array, list[str | None]]:
+    """Return the absolute URIs of the items' ground truth, null where it cannot be used, and the reasons."""
+    written = pc.fill_null(items[carried_name(truth)].cast(pa.string()), "").combine_chunks()
+    uris, errors = resolve_all(written, manifest.base)
+    outside_roots = manifest.allowlist.outside(uris)
+    for row in np.flatnonzero(outside_roots).tolist():
+        errors[row] = manifest.allowlist.refusal(uris[row].as_py(), truth)
+    uris = pc.if_else(pa.array(outside_roots), pa.scalar(None, pa.string()), uris)
+    messages = [errors.get(row) for row in range(items.num_rows)]
+    # The checks are those of images, so their messages begin with image_uri.
+    return uris, [None if message is None else message.replace("image_uri", truth, 1)[:MAX_DETAIL] for message in messages]
 
-    Raises:
-        ValueError: It is elsewhere, or cannot be read.
-    """
-    if not posixpath.normpath(photo).startswith(f"{folder.rstrip('/')}/") and "://" not in photo:
-        raise ValueError("the file has no height and width of its image, and the photo is not below the folder of photos")
-    try:
-        return Size(*decode(files.read(photo, max_bytes=Limits().max_bytes), Limits()).shape[:2])
-    except ItemError as error:
-        raise ValueError("the file has no height and width of its image, and the photo cannot be read") from error
 
-
-def coco_mask(entry: CocoObject, size_of: Callable[[], Size]) -> Mask:
-    """Decode an annotation's mask, (H, W) uint8 of 0 and 1.
-
-    Args:
-        entry: The object.
-        size_of: Returns the size of its photo; called if the file gives none.
-
-    Raises:
-        ValueError: The image has no size or an excessive one, or the segmentation has an unknown form.
-    """
-    segmentation = entry.annotation.get("segmentation")
-    try:
-        size = Size(int(entry.image["height"]), int(entry.image["width"]))
-        if min(size) < 1:
-            raise ValueError("some tools write 0 for an unknown size")
-    except (KeyError, TypeError, ValueError, OverflowError):
-        size = rle_size(segmentation) or size_of()
-    check_size(size)
-    if isinstance(segmentation, dict):
-        if rle_size(segmentation) != size:
-            raise ValueError("its run lengths have another size than its image")
-        return decode_counts(size, segmentation.get("counts"))
-    if not isinstance(segmentation, list) or not segmentation:
-        raise ValueError("it has no segmentation")
-    return decode_polygons(size, coco_polygons(segmentation))
+def groups_of(items: pa.Table) -> pa.ChunkedArray:
+    """Return the manifest's column ``group``. An item without a group is alone."""
+    name = carried_name("group")
+    if name not in items.column_names:
+        return items["item_id"]
+    return pc.coalesce(items[name].cast(pa.string()), items["item_id"])

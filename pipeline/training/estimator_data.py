@@ -177,7 +177,7 @@ def _variants(rows: Sequence[dict[str, Any]], rng: np.random.Generator) -> Itera
             yield photo, truth
         else:
             kind: Kind = KINDS[rng.integers(len(KINDS))]
-            other = photos[(number + int(rng.integers(1, len(photos)))) % len(photos)]
+            other = photos[(number + int(rng.integers(1, max(2, len(photos))))) % len(photos)]
             try:
                 yield corrupt(photo, truth, kind, int(rng.integers(2**31)), other), truth
             except ValueError:  # the corruption needs room, or a floor, that this photo does not have

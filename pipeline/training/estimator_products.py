@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.imaging.rough_boxes import BoxKind, rough_box
+from pipeline.models.estimator import SIDE_PX
 from pipeline.training.estimator_data import (
     BOXES,
     MIN_OBJECT_PX,
@@ -39,15 +40,15 @@ def score_products(data: Path, out: Path, *, count: int = PRODUCTS, processes: i
 
     Args:
         data: Folder with ``objects/`` and ``backgrounds/``.
-        out: They are in a folder of it that is named by a hash of the models and the shares of boxes.
+        out: They are in a folder of it that is named by a hash of the models, the material and the shares of boxes.
         count: Number of scenes.
         processes: Number of processes.
 
     Raises:
         ConfigError: ``data`` lacks a file.
     """
-    Material.read(data, licences=PERMISSIVE)
-    facts = [model_facts(), BOXES, MIN_OBJECT_PX, PHOTOS_PER_PART]
+    material = Material.read(data, licences=PERMISSIVE)
+    facts = [model_facts(), BOXES, MIN_OBJECT_PX, PHOTOS_PER_PART, SIDE_PX, material.sha256()]
     out = out / f"products-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
     out.mkdir(parents=True, exist_ok=True)
     numbers = [range(start, min(start + PHOTOS_PER_PART, count)) for start in range(0, count, PHOTOS_PER_PART)]

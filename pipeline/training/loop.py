@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.log import log
 from pipeline.models.mvanet.network import MVANet
 from pipeline.training import checkpoint
@@ -41,8 +42,8 @@ class TrainOptions:
 
     output: Path
     hours: float
-    validate_every: int = 300
-    """Steps between validations."""
+    validate_every: int | None = None
+    """Steps between validations; None for a tenth of all steps, but at most 300."""
     checkpoint_every_s: float = 180.0
     workers: int = 1
     """Processes that make samples, per training process."""
@@ -88,7 +89,10 @@ class Trainer:
         """Train until all steps are done or the time is over."""
         began, saved = time.monotonic() - self.progress.spent_s, time.monotonic()
         limit_s = self.progress.spent_s + 3600 * self.options.hours
+        every = self.options.validate_every or max(1, min(300, self.recipe.steps // 10))
         recent: list[Tensor] = []
+        if self._lacks_report():
+            self._report(recent)
         self.network.train()
         for batch in self._batches():
             recent.append(self._step(batch))
@@ -97,15 +101,21 @@ class Trainer:
             last = self.processes.broadcast(spent_s > limit_s) or step == self.recipe.steps
             if step == self.recipe.steady_steps:
                 self._save(STEADY)
-            if last or step % self.options.validate_every == 0:
-                self._report(torch.stack(recent))
-                recent = []
             if last or time.monotonic() - saved > self.options.checkpoint_every_s:
                 self._save(CHECKPOINT)
                 saved = time.monotonic()
+            if last or step % every == 0:
+                self._report(recent)
+                recent = []
             if last:
                 break
         return self.progress
+
+    def _lacks_report(self) -> bool:
+        """Return whether the initial weights are to be measured, or an interruption has cost the report of the last step."""
+        if not self.progress.step:
+            return bool(self.recipe.start)
+        return self.progress.step == self.recipe.steps and not (self.options.output / WEIGHTS).exists()
 
     def _step(self, batch: Sample) -> Tensor:
         """Do one step of the optimiser and return its losses, in the order of ``LOSSES``."""
@@ -154,7 +164,10 @@ class Trainer:
         starts = range(sample + self.processes.rank * per_process, sample + steps * stage.batch, stage.batch)
         numbers = [list(range(start, start + per_process)) for start in starts]
         samples = Samples(self.photos, self.material, self.recipe, stage.frame_px)
-        yield from _loader(samples, numbers, self.options.workers)
+        for batch in _loader(samples, numbers, self.options.workers):
+            if isinstance(batch, PipelineError):
+                raise batch
+            yield batch
 
     @torch.no_grad()
     def validate(self) -> tuple[Validation, Tensor]:
@@ -175,11 +188,18 @@ class Trainer:
         return Validation(mae, iou, dice, self._measure(network, ProductSamples(material, side))[0][2]), sheet
 
     def _measure(self, network: MVANet, samples: Held) -> tuple[tuple[float, float, float], Tensor]:
-        """Return MAE, IoU and Dice of all processes' samples, and this one's sheet."""
+        """Return MAE, IoU and Dice of all processes' samples, and this one's sheet. Photos that cannot be read are skipped.
+
+        Raises:
+            ConfigError: None can be read.
+        """
         numbers = range(self.processes.rank, len(samples), self.processes.count)
         sums = torch.zeros(4, device=self.device)
         sheet: list[Tensor] = []
         for batch in _loader(samples, [[number] for number in numbers], self.options.workers):
+            if isinstance(batch, PipelineError):
+                log.warning(f"left out of the validation: {batch}")
+                continue
             x, alpha, _ = self._prepare(batch)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
                 logits = network(x)
@@ -189,17 +209,22 @@ class Trainer:
                 maps = (255 * one[0, 0, :, :, None].cpu().expand(-1, -1, 3) for one in (alpha, p))
                 sheet.append(torch.cat([batch.frame[0].float(), *maps], 1))
         mae, iou, dice, count = self.processes.sum(sums).tolist()
+        if not count:
+            raise ConfigError("none of the photos held out for validation can be read; correct what the warnings name")
         # Of few samples, a process of many may have none.
         drawn = torch.cat(sheet).clamp(0, 255).byte() if sheet else torch.empty(0, dtype=torch.uint8)
         return (mae / count, iou / count, dice / count), drawn
 
-    def _report(self, losses: Tensor) -> None:
-        """Validate, then write the curve, the sheet and the weights. All processes validate, the first one writes."""
+    def _report(self, losses: list[Tensor]) -> None:
+        """Validate, then write the curve, the sheet and the weights. All processes validate, the first one writes.
+
+        ``losses`` are those of the steps since the last report; there are none before the first step.
+        """
         validation, sheet = self.validate()
         self.network.train()
         if self.processes.rank:
             return
-        means = dict(zip(LOSSES, losses.mean(0).tolist(), strict=True))
+        means = dict(zip(LOSSES, torch.stack(losses).mean(0).tolist(), strict=True)) if losses else {}
         rate = rate_factor(self.progress.step - 1, self.recipe) * self.recipe.rate
         report(self.options.output, self.progress, rate, means, validation, sheet)
         weights = {key: value.half() if value.is_floating_point() else value for key, value in self.averaged.items()}
@@ -255,10 +280,30 @@ def _optimiser(network: SupervisedMVANet, recipe: TrainRecipe) -> torch.optim.Ad
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=recipe.rate)
 
 
-def _loader(samples: Samples | Held, numbers: list[list[int]], workers: int) -> DataLoader[Sample]:
-    """Return the batches of these sample numbers, in this order, made by worker processes."""
+class _Caught(Dataset[Sample | PipelineError]):
+    """Samples, and the errors of those that cannot be made: raised in a worker process, they would arrive as a traceback."""
+
+    def __init__(self, samples: Samples | Held) -> None:
+        self.samples = samples
+
+    def __getitem__(self, number: int) -> Sample | PipelineError:
+        try:
+            return self.samples[number]
+        except PipelineError as error:
+            return error.with_traceback(None)
+
+
+def _collated(made: list[Sample | PipelineError]) -> Sample | PipelineError:
+    """Return a batch of the samples, or the first error."""
+    error = next((one for one in made if isinstance(one, PipelineError)), None)
+    return error or cast(Sample, default_collate(made))
+
+
+def _loader(samples: Samples | Held, numbers: list[list[int]], workers: int) -> DataLoader[Sample | PipelineError]:
+    """Return the batches of these sample numbers, in this order, made by worker processes, or an error in place of one."""
     return DataLoader(
-        samples,
+        _Caught(samples),
+        collate_fn=_collated,
         batch_sampler=numbers,
         num_workers=workers,
         multiprocessing_context="spawn" if workers else None,  # a fork would inherit locks of threads that it does not have

@@ -64,6 +64,16 @@ class Material:
             _split({row["background_id"]: row["image"] for row in photos}),
         )
 
+    def sha256(self) -> str:
+        """Return a hash of all objects and photos."""
+        digest = hashlib.sha256()
+        for part in (self.objects, self.photos):
+            for split, some in part.items():
+                digest.update(f"{split} {len(some)}\n".encode())
+                for one in some:
+                    digest.update(hashlib.sha256(one).digest())
+        return digest.hexdigest()
+
     def held_out(self) -> Material:
         """Return what is held out in place of what training uses, for pictures that no training has seen."""
         return Material({"train": self.objects["held_out"], "held_out": []}, {"train": self.photos["held_out"], "held_out": []})

@@ -43,7 +43,8 @@ class SupervisedMVANet(nn.Module):
             network.backbone.requires_grad_(False)
         dim = variant_of(recipe).dim
         # Coarsest first, as DecoderFeatures.maps.
-        self.sides = nn.ModuleList(nn.Conv2d(dim, 1, 3, padding=1) for _ in range(len(network.mcrm) + 1))
+        count = len(network.mcrm) + 1 if recipe.losses.local or recipe.losses.overview else 0
+        self.sides = nn.ModuleList(nn.Conv2d(dim, 1, 3, padding=1) for _ in range(count))
         run_depthwise_in_fp32(self)
 
     @torch.no_grad()
@@ -59,7 +60,7 @@ class SupervisedMVANet(nn.Module):
         return self
 
     def forward(self, x: Tensor, alpha: Tensor, edge: Tensor) -> Tensor:
-        """Return the losses of a batch, in the order of ``LOSSES``.
+        """Return the losses of a batch, in the order of ``LOSSES``. Those without a weight are 0.
 
         Args:
             x: (N, 3, S, S), normalised RGB.
@@ -70,13 +71,14 @@ class SupervisedMVANet(nn.Module):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             features = self.network.decode(x)
             logits = self.network.predict(x, features.maps[-1])
-            sides = [by_image(to_nhwc(side(maps))) for side, maps in zip(self.sides, features.maps, strict=True)]
+            sides = [by_image(to_nhwc(side(maps))) for side, maps in zip(self.sides, features.maps, strict=False)]
         shape = functools.partial(shape_loss, alpha=alpha, edge=edge, bce=weights.bce, iou=weights.iou)
         final = shape(logits)
         l1, slope = alpha_loss(logits, alpha)
-        local = _mean(shape, [to_nchw(stitch(views[:, :LOCAL])) for views in sides])
-        overview = _mean(shape, [to_nchw(views[:, LOCAL]) for views in sides])
-        saliency = _mean(shape, features.saliency)
+        zero = final.new_zeros(())
+        local = _mean(shape, [to_nchw(stitch(views[:, :LOCAL])) for views in sides]) if weights.local else zero
+        overview = _mean(shape, [to_nchw(views[:, LOCAL]) for views in sides]) if weights.overview else zero
+        saliency = _mean(shape, features.saliency) if weights.saliency else zero
         total = final + weights.l1 * l1 + weights.slope * slope
         total = total + weights.local * local + weights.overview * overview + weights.saliency * saliency
         return torch.stack([total, final, l1, slope, local, overview, saliency])

@@ -127,7 +127,9 @@ def load_training(name_or_path: str | None = None, start: str | None = None) -> 
         other = _read(f"{FINE_TUNING}{start}")
         if other.variant != recipe.variant:
             raise ConfigError(f"--start {start}: the training recipe {recipe.name} is for {recipe.variant}; choose another one")
-        return recipe.model_copy(update={"start": other.start, "start_sha256": other.start_sha256})
+        own = recipe.model_fields_set
+        taken = {name: getattr(other, name) for name in ("mean", "std") if name not in own}  # as the weights expect it
+        return recipe.model_copy(update={"start": other.start, "start_sha256": other.start_sha256, **taken})
     if "/" not in start and "." not in start:
         raise ConfigError(f"--start {start}: choose from {', '.join(sorted(tuned))}, or give the path of a weights file")
     return recipe.model_copy(update={"start": start, "start_sha256": None})

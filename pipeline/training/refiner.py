@@ -25,6 +25,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pipeline.errors import PipelineError
 from pipeline.models.refiners.cgm import BASE, GUIDED, STEP_PX, WEIGHT, Cgm, tile_inputs
 from pipeline.models.refiners.guided import HALO_CELLS, on_device
 from pipeline.models.refiners.refine_tiles import view_of
@@ -32,10 +33,13 @@ from pipeline.models.refiners.unknown_region import find_unknown
 from pipeline.training.distributed import use_one_thread
 from pipeline.training.material import PERMISSIVE, Material
 from pipeline.training.reporting import append_row
-from pipeline.training.scenes import FINISHES, KINDS, Scene, make_scene
+from pipeline.training.scenes import FACTORS, FINISHES, KINDS, Scene, make_scene
 
-FACTORS = (2, 3, 4, 4, 6, 8)
+TRAINING_FACTORS = (2, 3, 4, 4, 6, 8)
+"""Sizes of scenes to train on, as factors of the model's frame; a size that stands twice is drawn twice as often."""
 VALIDATION_SEEDS = 10_000_000
+ALIVE_S = 10.0
+"""Seconds between two looks at whether the processes that make scenes are alive."""
 """Seeds from here on are for validation."""
 
 
@@ -96,7 +100,7 @@ def produce(data: Path, settings: Settings, worker: int, first: int, out: multip
     for number in itertools.count(first):
         rng = np.random.default_rng([settings.seed, worker, number])
         kind, finish = KINDS[int(rng.integers(len(KINDS)))], FINISHES[int(rng.integers(len(FINISHES)))]
-        scene = make_scene(material, int(rng.integers(VALIDATION_SEEDS)), kind, finish, int(rng.choice(FACTORS)))
+        scene = make_scene(material, int(rng.integers(VALIDATION_SEEDS)), kind, finish, int(rng.choice(TRAINING_FACTORS)))
         for crop in random_crops(crop_of(scene), settings, rng):
             packed = torch.cat([crop.inputs, crop.truth[None], crop.weight[None]]).half().numpy().tobytes()
             while not _put(out, packed):
@@ -120,18 +124,29 @@ class CropBuffer:
         self.crops = torch.empty((settings.buffer, 9, settings.crop_px, settings.crop_px), dtype=torch.float16)
         context = multiprocessing.get_context("spawn")
         self.arriving: multiprocessing.Queue[bytes] = context.Queue(64)
-        for worker in range(producers):
-            context.Process(target=produce, args=(data, settings, worker, first, self.arriving), daemon=True).start()
+        self.producers = [
+            context.Process(target=produce, args=(data, settings, worker, first, self.arriving), daemon=True)
+            for worker in range(producers)
+        ]
+        for one in self.producers:
+            one.start()
 
     def batch(self, rng: np.random.Generator) -> Tensor:
-        """Return (N, 9, H, W) float32, mirrored and turned. Wait until the buffer holds enough crops."""
+        """Return (N, 9, H, W) float32, mirrored and turned. Wait until the buffer holds enough crops.
+
+        Raises:
+            PipelineError: A process that makes them has ended.
+        """
         settings = self.settings
         while True:
             try:
                 enough = self.filled >= 8 * settings.batch and self.used + settings.batch <= settings.times * self.filled
-                self._add(self.arriving.get(block=not enough))
+                self._add(self.arriving.get(block=not enough, timeout=ALIVE_S))
             except queue.Empty:
-                break
+                if enough:
+                    break
+                if not all(one.is_alive() for one in self.producers):
+                    raise PipelineError("a process that makes scenes has ended; its message is above") from None
             if enough and self.arriving.empty():
                 break
         self.used += settings.batch
@@ -180,13 +195,14 @@ def train(data: Path, out: Path, settings: Settings, *, hours: float, producers:
     step, spent_s = _resume(out / "checkpoint.pt", network, averaged, optimiser)
     material = Material.read(data, licences=PERMISSIVE)
     held_out = [
-        crop_of(make_scene(material, VALIDATION_SEEDS + number, kind, finish, factor))
-        for number, (kind, finish, factor) in enumerate(itertools.product(KINDS, FINISHES, (2, 4, 6)))
+        crop_of(make_scene(material, VALIDATION_SEEDS + number, kind, finish, factor, split="held_out"))
+        for number, (kind, finish, factor) in enumerate(itertools.product(KINDS, FINISHES, FACTORS))
     ]
     buffer = CropBuffer(data, settings, producers, 1_000_000 * (1 + int(spent_s)))
     rng = np.random.default_rng([settings.seed, step])
     start = reported = time.monotonic()
-    while step < settings.steps and time.monotonic() - start < 3600 * hours:
+    over = step == settings.steps
+    while not over:
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * _rate_factor(step, settings)
         batch = buffer.batch(rng).to(memory_format=torch.channels_last)
@@ -202,8 +218,10 @@ def train(data: Path, out: Path, settings: Settings, *, hours: float, producers:
             decay = min(settings.average, step / (step + 10))
             for mean, now in zip(averaged.parameters(), network.parameters(), strict=True):
                 mean.lerp_(now, 1 - decay)
-        if time.monotonic() - reported > every_s or step == settings.steps:
-            reported = time.monotonic()
+        at = time.monotonic()
+        over = step == settings.steps or at - start > 3600 * hours
+        if over or at - reported > every_s:
+            reported = at
             seconds = spent_s + reported - start
             errors = validate(averaged, held_out)
             _save(out, network, averaged, optimiser, step, seconds)

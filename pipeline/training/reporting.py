@@ -105,8 +105,9 @@ def _plot(curve: Path, target: Path) -> None:
     axes = figure.subplots(1, 2)
     measured: list[str] = [name for name in ("mae", "iou", "dice", "products_dice") if name in rows[0]]
     for axis, names in zip(axes, (["loss", "final", "local", "overview", "saliency"], measured), strict=True):
-        for name in names:
-            axis.plot([row["step"] for row in rows], [row[name] for row in rows], label=name)
+        for name in (one for one in names if one in rows[0]):
+            axis.plot([row["step"] for row in rows], [row[name] for row in rows], label=name, marker=".")
         axis.set_xlabel("step")
-        axis.legend(loc="upper right")
+        if axis.lines:
+            axis.legend(loc="upper right")
     figure.savefig(target)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
 from torch import Tensor, from_numpy
 from torch.utils.data import Dataset
 
@@ -45,6 +46,12 @@ margins on all sides as in ``crop_to_box``."""
 HELD_OUT_PRODUCTS = 48
 """Number of synthetic products to validate on."""
 
+AS_IN_JOBS = 0.75
+"""Share of frames that are resized as jobs do it, with Pillow's bilinear filter. The others are means of areas."""
+
+VALIDATION_PHOTOS = 250
+"""Number of photos to validate on, at most, chosen by their ids."""
+
 MAX_UNREADABLE = 8
 """Number of consecutive photos that cannot be read before a training ends."""
 
@@ -64,6 +71,8 @@ class Item:
     item_id: str
     image_uri: str
     truth_uri: str
+    boxed: bool = False
+    """True if the ground truth is the object in a box, beside which there may be others."""
 
 
 def id_hash(item_id: str) -> int:
@@ -105,7 +114,8 @@ class Photos:
 class Samples(Dataset[Sample]):
     """Training samples by number, without end.
 
-    Every epoch has its own order. A photo that cannot be read is skipped with a warning, and the next one takes its place.
+    Every epoch has its own order. A photo that cannot be read is skipped with a warning, and the next one takes its place. The
+    views ``whole`` and ``box`` of an item with a box are both a crop to it: the complete photo shows other objects, too.
 
     Args:
         material: For composites and products; None for none of either.
@@ -118,6 +128,7 @@ class Samples(Dataset[Sample]):
         self.views = list(shares)
         self.shares = np.array(list(shares.values())) / sum(shares.values())
         self._order: tuple[int, list[int]] = (-1, [])  # an epoch and its order
+        self._skipped: set[int] = set()
 
     def __getitem__(self, number: int) -> Sample:
         rng = np.random.default_rng([self.recipe.seed, number])
@@ -136,25 +147,31 @@ class Samples(Dataset[Sample]):
             return crop_to_box(photo, rng) if needs_box or rng.random() < 0.5 else crop_photo(photo, rng)
         if view == "products" and self.material:
             return product_crop(self.material, rng)
-        photo = self._photo(number)
-        if view == "whole":
+        place, photo = self._photo(number)
+        boxed = self.photos.items[place].boxed
+        if view == "whole" and not boxed:
             return crop_photo(photo, rng)
         if view == "pair":
-            photo = side_by_side(photo, self._photo(number + 1 + int(rng.integers(1, 1000))), rng)
-            return crop_to_box(photo, rng)
-        if rng.random() < 0.5:
+            other, neighbour = self._photo(number + 1 + int(rng.integers(1, 1000)))
+            if other != place:  # else the same object would be both object and background
+                return crop_to_box(side_by_side(photo, neighbour, rng), rng)
+        if not boxed and rng.random() < 0.5:
             photo = keep_one_object(photo, rng)
         box = bounding_box(photo.alpha)
         if box is None or rng.random() >= ROUGH_BOXES:
             return crop_to_box(photo, rng)
         return crop_to_rough_box(photo, box, rng)
 
-    def _photo(self, number: int) -> Photo:
+    def _photo(self, number: int) -> tuple[int, Photo]:
+        """Return a readable photo and its place among the photos."""
         for candidate in range(number, number + MAX_UNREADABLE):
+            place = self._shuffled(candidate)
             try:
-                return self.photos.read(self._shuffled(candidate))
+                return place, self.photos.read(place)
             except PipelineError as error:
-                log.warning(f"skipped: {error}")
+                if place not in self._skipped:
+                    log.warning(f"skipped: {self.photos.items[place].item_id}: {error}")
+                self._skipped.add(place)
         raise ConfigError(f"{MAX_UNREADABLE} photos in a row cannot be read; check the manifest's images and ground truth")
 
     def _shuffled(self, number: int) -> int:
@@ -175,15 +192,18 @@ def product_crop(material: Material, rng: np.random.Generator) -> Crop:
 
 
 def resize_crop(crop: Crop, side: int, rng: np.random.Generator | None = None) -> tuple[Pixels, Mask]:
-    """Resize a crop of any shape to a frame (side, side, 3) uint8 and its ground truth (side, side) uint8."""
+    """Resize a crop of any shape to a frame (side, side, 3) uint8 and its ground truth (side, side) uint8.
+
+    Without ``rng``, and mostly with it, the frame is that of a job (``imaging.frame.make_frame``).
+    """
     x0, y0, x1, y1 = crop.region
-    shrinks = side < min(x1 - x0, y1 - y0)
-    bilinear = rng is not None and rng.random() < 0.25
-    filter_ = cv2.INTER_AREA if shrinks and not bilinear else cv2.INTER_LINEAR
     image, alpha = crop.photo.image[y0:y1, x0:x1], crop.photo.alpha[y0:y1, x0:x1]
-    frame = cv2.resize(image, (side, side), interpolation=filter_)
-    truth = cv2.resize(alpha, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return np.asarray(frame, np.uint8), np.asarray(truth, np.uint8)
+    area = cv2.INTER_AREA if side < min(x1 - x0, y1 - y0) else cv2.INTER_LINEAR
+    if rng is None or rng.random() < AS_IN_JOBS:
+        frame = np.array(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
+    else:
+        frame = np.asarray(cv2.resize(image, (side, side), interpolation=area), np.uint8)
+    return frame, np.asarray(cv2.resize(alpha, (side, side), interpolation=area), np.uint8)
 
 
 def sample_of(frame: Pixels, alpha: Mask) -> Sample:
@@ -212,10 +232,13 @@ class ProductSamples(Dataset[Sample]):
 
 
 class ValidationSamples(Dataset[Sample]):
-    """Complete photos for validation, without augmentation."""
+    """Photos for validation, without augmentation: complete, or cropped to their boxes."""
 
     def __init__(self, photos: Photos, frame_px: int) -> None:
-        self.photos, self.frame_px = photos, frame_px
+        items = photos.items
+        if len(items) > VALIDATION_PHOTOS:
+            items = sorted(items, key=lambda one: id_hash(one.item_id))[:VALIDATION_PHOTOS]
+        self.photos, self.frame_px = replace(photos, items=items), frame_px
 
     def __len__(self) -> int:
         return len(self.photos.items)
@@ -223,4 +246,8 @@ class ValidationSamples(Dataset[Sample]):
     def __getitem__(self, number: int) -> Sample:
         photo = self.photos.read(number)
         height, width = photo.alpha.shape
-        return sample_of(*resize_crop(Crop(photo, (0, 0, width, height)), self.frame_px))
+        if self.photos.items[number].boxed:
+            crop = crop_to_box(photo, np.random.default_rng(number))
+        else:
+            crop = Crop(photo, (0, 0, width, height))
+        return sample_of(*resize_crop(crop, self.frame_px))

@@ -27,7 +27,8 @@ def difference(recipe: TrainRecipe, step: int, wanted: TrainRecipe) -> str | Non
 
     The first steps of both must be the same. The text names the field and both values.
     """
-    schedule = {"stages", "decay_steps"} | ({"start"} if recipe.start_sha256 else set())  # a file may move, its hash may not
+    # A recipe may have a copy with another name. A start file may move, its hash may not.
+    schedule = {"name", "stages", "decay_steps"} | ({"start"} if recipe.start_sha256 else set())
     theirs, ours = (_flat(one.model_dump(exclude=schedule)) for one in (recipe, wanted))
     for name, value in theirs.items():
         if ours[name] != value:

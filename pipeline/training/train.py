@@ -12,7 +12,7 @@ from pipeline.log import log
 from pipeline.storage.files import Files
 from pipeline.storage.weights_cache import fetch_weights
 from pipeline.training.distributed import Processes
-from pipeline.training.loop import Trainer, TrainOptions
+from pipeline.training.loop import CHECKPOINT, Trainer, TrainOptions
 from pipeline.training.material import PERMISSIVE, Material
 from pipeline.training.photos import read_photos
 from pipeline.training.recipe import TrainRecipe, Views
@@ -45,7 +45,7 @@ def train(
     material = Material.read(composites, licences=PERMISSIVE) if composites else None
     if material is None:
         _check_views(recipe.views)
-    start = fetch_start(recipe, files)
+    start = None if (options.output / CHECKPOINT).exists() else fetch_start(recipe, files)
     processes = Processes.connect(device)
     try:
         for stage in recipe.stages:

@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.evaluate.summary import differences
+from pipeline.evaluate.schema import EVALUATION
+from pipeline.evaluate.summary import differences, summarise
 from pipeline.quality.intervals import means
-from pipeline.quality.metrics import CURVES, METRICS
+from pipeline.quality.metrics import CURVES, METRICS, THRESHOLDS
 
 N = 200
 
@@ -62,3 +63,14 @@ def test_items_of_one_group_are_drawn_together(pair: tuple[np.ndarray, np.ndarra
     together, _ = differences(rows(other + shift, ids, group=groups), rows(first, ids))
     wide, narrow = (one.metrics["dice_binary"] for one in (together, apart))
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+
+
+def test_an_item_without_a_curve_does_not_count_in_the_maximum_of_the_mean() -> None:
+    """A curve of an image of one pixel is a division by nothing."""
+    curves = {name: [0.5] * THRESHOLDS for name in CURVES} | dict.fromkeys(CURVES.values(), 0.5)
+    broken = {name: [1e15] * THRESHOLDS for name in CURVES} | dict.fromkeys(CURVES.values())
+    same = {"group": "a", "status": "ok", "dice_binary": 0.9, "quality": 0.5}
+    made = [{"item_id": f"{number}", **same, **(broken if number == 2 else curves)} for number in range(3)]
+    summary = summarise("model", "recipe", pa.Table.from_pylist(made, EVALUATION))
+    assert summary.overall.items == 3
+    assert {summary.overall.metrics[name].value for name in CURVES.values()} == {0.5}

@@ -7,11 +7,14 @@ import numpy as np
 from pipeline.evaluate.threshold import choose_threshold
 
 
-def items(*groups: tuple[float, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return quality and Dice of groups of a quality, a number of good items and a number of failures."""
+def items(*groups: tuple[float, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return quality, Dice and photo of groups of a quality, a number of good items and a number of failures.
+
+    Two items each are of one photo.
+    """
     quality = np.concatenate([np.full(good + bad, at) for at, good, bad in groups])
     dice = np.concatenate([[0.9] * good + [0.899] * bad for _, good, bad in groups])
-    return quality, dice
+    return quality, dice, np.arange(len(dice)) // 2
 
 
 def test_the_lowest_threshold_with_few_failures() -> None:
@@ -19,8 +22,8 @@ def test_the_lowest_threshold_with_few_failures() -> None:
     assert chosen is not None
     assert (chosen.review_below, chosen.items, chosen.ok, chosen.failures) == (0.31, 150, 100, 5)
     assert chosen.describe() == (
-        "review_below 0.31: 100 of 150 held-out items are ok; 5 of these (5.0%; with 95 % confidence at most 10.2%) have a "
-        "Dice below 0.9"
+        "review_below 0.31: 100 of 150 held-out items are ok; 5 of these (5.0%) have a Dice below 0.9. They are of 3 of 50 "
+        "photos (with 95 % confidence at most 14.8%)"
     )
 
 
@@ -39,7 +42,7 @@ def test_few_ok_items_show_nothing() -> None:
 
 def test_failures_with_the_highest_quality_leave_no_threshold() -> None:
     assert choose_threshold(*items((0.9, 20, 40), (0.5, 1000, 0))) is None
-    assert choose_threshold(np.empty(0), np.empty(0)) is None
+    assert choose_threshold(np.empty(0), np.empty(0), np.empty(0, np.int64)) is None
 
 
 def test_a_mask_with_a_flag_is_never_ok() -> None:

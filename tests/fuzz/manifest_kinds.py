@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from kinds import Kind, Wrong
 from mutations import ODD_VALUES, damage, damage_json, damage_table
 
-from pipeline.manifest.ground_truth import from_coco_masks
+from pipeline.manifest.coco_masks import from_coco_masks
 from pipeline.manifest.manifest import open_manifest, read, scan
 from pipeline.manifest.names import NameTemplate
 from pipeline.storage.files import Files

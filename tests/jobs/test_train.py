@@ -64,6 +64,9 @@ def test_a_model_is_fine_tuned_by_its_recipe(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(GOOD))
     mine = load_training(str(path), "mvanet-lite")
     assert (mine.name, mine.start, mine.start_sha256) == ("mine", lite.start, lite.start_sha256)
+    assert (mine.mean, mine.std) == (lite.mean, lite.std), "what the weights expect"
+    path.write_text(yaml.safe_dump(GOOD | {"mean": [0, 0, 0]}))
+    assert load_training(str(path), "mvanet-lite").mean == (0, 0, 0)
     with pytest.raises(ConfigError, match="the training recipe mine is for mvanet-lite"):
         load_training(str(path), "mvanet")
     with pytest.raises(ConfigError, match="--start u2net: choose from mvanet, mvanet-lite, or give the path"):
@@ -92,7 +95,7 @@ def test_a_manifest_without_true_masks_is_refused(tmp_path: Path) -> None:
     assert "no column 'truth_uri'" in str(raised(*given))
     assert "--truth names one of its further columns: note" in str(raised(*given))
     (tmp_path / "manifest.csv").write_text("image_uri,truth_uri\na.png,b.png\n/etc/passwd,b.png\n")
-    assert "has 1 usable item, and training needs at least two" in str(raised(*given))
+    assert "has 1 usable photo, and training needs at least two" in str(raised(*given))
     assert not (tmp_path / "out").exists()
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from pipeline.errors import ConfigError
 from pipeline.manifest.coco import coco_objects, from_coco
 from pipeline.manifest.coco_images import find_images
-from pipeline.manifest.ground_truth import from_coco_masks
+from pipeline.manifest.coco_masks import from_coco_masks
 from pipeline.storage.files import Files
 
 WIDTH, HEIGHT = 120, 90

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import ConfigError, WeightsError
+from pipeline.log import log
 from pipeline.models.mvanet.checkpoint import load_mvanet, recognise
 from pipeline.models.mvanet.network import LITE, MVANet
 from pipeline.storage.files import Files
@@ -60,6 +61,7 @@ def trainer(disc_manifest: Callable[[int], Path]) -> Callable[..., Trainer]:
     def make(recipe: TrainRecipe, out: Path, **options: Any) -> Trainer:
         out.mkdir(exist_ok=True)
         photos, held_out = read_photos(str(manifest), "truth_uri", Files(), recipe.held_out_of)
+        options = {"validate_every": 100} | options
         return Trainer(recipe, TrainOptions(out, 1, workers=0, **options), photos, held_out, None, None, ALONE)
 
     return make
@@ -113,6 +115,57 @@ def test_an_interruption_changes_no_number(trainer: Any, tmp_path: Path, monkeyp
         assert ours.keys() == expected.keys()
         assert all(torch.equal(ours[key], expected[key]) for key in expected)
     assert resumed.run().step == 6  # nothing is left to do
+
+
+def test_the_initial_weights_are_measured_before_the_first_step(trainer: Any, tmp_path: Path) -> None:
+    trainer(recipe(), tmp_path / "first").run()
+    start = str(tmp_path / "first" / WEIGHTS)
+    one = trainer(recipe(start=start), tmp_path / "second", validate_every=None)
+    one.run()
+    with (tmp_path / "second" / "curve.csv").open() as file:
+        first, *rows = list(csv.DictReader(file))
+    assert (first["step"], first["rate"], first["loss"]) == ("0", "0", "")
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5", "6"], "ten times in a training, or after every step"
+    assert 0 < float(first["dice"]) < 1 and float(rows[-1]["loss"]) > 0
+    assert trainer(recipe(start=start), tmp_path / "second").run().step == 6
+    assert steps_of(tmp_path / "second") == ["0", "1", "2", "3", "4", "5", "6"]
+
+
+def test_photos_held_out_that_cannot_be_read_are_left_out(
+    trainer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = trainer(recipe(), tmp_path)
+    good = one.held_out
+    lost = [dataclasses.replace(item, truth_uri=good.items[-1].image_uri + ".gone") for item in good.items[1:]]
+    one.held_out = dataclasses.replace(good, items=[*lost, good.items[0]])
+    monkeypatch.setattr(log, "propagate", True)
+    alone = dataclasses.replace(good, items=good.items[:1])
+    (validation, _), one.held_out = one.validate(), alone
+    assert len(lost) == caplog.text.count("left out of the validation") > 0
+    assert validation == one.validate()[0]
+    one.held_out = dataclasses.replace(good, items=lost)
+    with pytest.raises(ConfigError, match="none of the photos held out for validation can be read"):
+        one.validate()
+
+
+def test_weights_are_written_after_an_interruption_in_the_last_report(
+    trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched, pytest.raises(ConfigError):
+        patched.setattr(Trainer, "validate", lambda self: (_ for _ in ()).throw(ConfigError("interrupted")))
+        trainer(recipe(), tmp_path).run()
+    assert not (tmp_path / WEIGHTS).exists()
+    assert trainer(recipe(), tmp_path).run().step == 6
+    assert (tmp_path / WEIGHTS).exists() and steps_of(tmp_path) == ["6"]
+
+
+def test_an_error_of_a_worker_process_is_told_as_it_is(trainer: Any, tmp_path: Path) -> None:
+    one = trainer(recipe(), tmp_path)
+    one.photos = dataclasses.replace(one.photos, items=[dataclasses.replace(one.photos.items[0], truth_uri="/nowhere.png")])
+    one.options = dataclasses.replace(one.options, workers=1)
+    with pytest.raises(ConfigError) as refused:
+        one.run()
+    assert str(refused.value) == "8 photos in a row cannot be read; check the manifest's images and ground truth"
 
 
 def test_a_training_is_extended_from_before_its_rate_decays(trainer: Any, tmp_path: Path) -> None:
@@ -193,6 +246,7 @@ def test_only_recipes_with_the_same_first_steps_can_resume() -> None:
         difference(base, 6, recipe(stages=[stage(5)])),
         difference(base, 4, recipe(views={"products": 0.2})),
     ]
+    assert difference(base, 4, recipe(name="longer", stages=[stage(9)])) is None
     assert said == [
         "stages and decay_steps: step 5 has 0.293 of the full learning rate there and 1 here",
         "seed is 1 there and 2 here",
@@ -240,6 +294,14 @@ def test_the_weights_run_as_a_model_and_a_batch_equals_its_items(trainer: Any, t
         together, one_by_one = network(x), torch.cat([network(one[None]) for one in x])
     assert recognise(tmp_path / WEIGHTS) == "trained-mvanet-lite"
     assert (together - one_by_one).abs().max() < 1e-4 * together.abs().max()
+
+
+def test_losses_without_weight_cost_nothing() -> None:
+    network = SupervisedMVANet(MVANet(dataclasses.replace(LITE, dim=8)), recipe(losses={"local": 0, "overview": 0})).train()
+    losses = network(torch.randn(2, 3, 128, 128), torch.rand(2, 1, 128, 128), torch.rand(2, 1, 128, 128))
+    losses[0].backward()
+    assert dict(zip(LOSSES, losses.tolist(), strict=True))["local"] == 0
+    assert all(one.grad is not None for one in network.parameters()), "several processes wait for every gradient"
 
 
 def test_side_outputs_are_not_written() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
+from pipeline.log import log
 from pipeline.storage.files import Files
 from pipeline.training.photos import read_photos
 from pipeline.training.samples import is_held_out
@@ -31,7 +32,34 @@ def test_of_few_photos_at_least_one_is_held_out_and_one_is_not(count: int, held_
     assert again[1].items == held_out.items
 
 
+def test_all_items_of_a_photo_are_on_one_side(tmp_path: Path) -> None:
+    header = "item_id,image_uri,truth_uri,box,group"
+    grouped = [f"{n}{mark},{n}{mark}.jpg,{n}.png,,{n}" for n in range(30) for mark in ("", "@blur", "@noise")]
+    (tmp_path / "grouped.csv").write_text("\n".join([header, *grouped]))
+    objects = [f'{n}#{k},{n}.jpg,{n}-{k}.png,"[0, 0, {k + 5}, 9]",' for n in range(30) for k in range(3)]
+    (tmp_path / "objects.csv").write_text("\n".join([header.removesuffix(",group"), *(row[:-1] for row in objects)]))
+    for name, photo_of in (("grouped", lambda one: one.item_id.split("@")[0]), ("objects", lambda one: one.image_uri)):
+        training, held_out = read_photos(str(tmp_path / f"{name}.csv"), "truth_uri", Files(), 5)
+        kept, out = ({photo_of(one) for one in some.items} for some in (training, held_out))
+        assert len(training.items) + len(held_out.items) == 90
+        assert out and not kept & out
+        assert {one.boxed for one in training.items} == {name == "objects"}
+
+
+def test_items_that_cannot_be_used_are_named_with_the_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = ["item_id,image_uri,truth_uri", "a,a.jpg,a.png", "b,b.jpg,b.png", "c,c.jpg,", "d,d.jpg,/elsewhere/d.png", "e,,e.png"]
+    (tmp_path / "photos.csv").write_text("\n".join(rows))
+    monkeypatch.setattr(log, "propagate", True)
+    training, held_out = read_photos(str(tmp_path / "photos.csv"), "truth_uri", Files(), 5)
+    assert {one.item_id for one in (*training.items, *held_out.items)} == {"a", "b"}
+    reasons = dict(line.split("skipped: ")[1].split(": ", 1) for line in caplog.messages)
+    assert sorted(reasons) == ["c", "d", "e"]
+    assert "truth_uri" in reasons["c"] and "--allow-root" in reasons["d"] and "image_uri" in reasons["e"]
+
+
 def test_one_photo_is_too_few(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has 1 usable item, and training needs at least two") as refused:
+    with pytest.raises(ConfigError, match="has 1 usable photo, and training needs at least two") as refused:
         read_photos(manifest_of(["a"], tmp_path), "truth_uri", Files(), 10)
     assert "held_out_of" not in str(refused.value)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from PIL import Image
 from pycocotools import mask as coco
 
-from pipeline.manifest.ground_truth import from_coco_masks
+from pipeline.manifest.coco_masks import from_coco_masks
 from pipeline.storage.files import Files
 
 
