@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 PIPE = "-"
 """Names stdin as a picture, and stdout as an output."""
 
+DOUBTFUL = 0.4
+"""Score below which a detector's box is often wrong (configs/README.md)."""
+
 SUFFIXES: dict[Format, str] = {"png": ".png", "webp": ".webp", "jpeg": ".jpg", "tiff": ".tiff"}
 
 
@@ -46,7 +49,7 @@ def cut(
             "--output",
             "-o",
             help="File to write (.png, .webp, .jpg, .tiff; for a video .webm, .mov, .mp4), folder for several, or - "
-            "for stdout. Default: <name>-cutout.png (.webm) in the current folder.",
+            "for stdout. Default: <name>-cutout.png (.webm) in the current folder; for a picture from stdin, stdout.",
         ),
     ] = None,
     box: Annotated[
@@ -381,7 +384,8 @@ def _write(target: _Target, mask: str | None, result: Cutout, segmenter: Segment
     if result.detection is not None:
         box, score, label = result.detection
         corners = ",".join(f"{value:.0f}" for value in box)
-        say.print(f"found {label!r} in the box {corners} with a score of {score:.2f}", markup=False)
+        doubt = "; it may be wrong: look at the cutout, or name the place with --box" if score < DOUBTFUL else ""
+        say.print(f"found {label!r} in the box {corners} with a score of {score:.2f}{doubt}", markup=False)
     resolved = segmenter.resolved
     if not resolved.recipe.renditions:
         return

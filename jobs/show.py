@@ -47,9 +47,19 @@ def show(
         out.print_json(json.dumps([_facts(report) for report in reports]))
     elif not quiet:
         print_report(reports)
+        for report in reports:
+            _print_lowest(report.output)
     if sheet:
         _write_sheet(reports[-1].output, files.absolute(sheet))
         out.print(f"  sheet    {sheet}", markup=False)
+
+
+def _print_lowest(output: Output) -> None:
+    from pipeline.output.summary import worst
+
+    if lowest := worst(output, 3, with_pictures=False):
+        named = ", ".join(f"{row['item_id']} {row['quality']:.2f}" for row in lowest)
+        out.print(f"  lowest quality: {named}", markup=False)
 
 
 def _facts(report: RecipeReport) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class LabelColumns:
         """
         for name, column in self._given.items():
             if name not in found.has:
-                listed = ", ".join(sorted(found.columns)[:20]) or "none"
+                listed = ", ".join(sorted({*found.columns, *found.has})[:20]) or "none"
                 raise ConfigError(f"the index has no column {column!r} (--{name}-column); those of the manifest are: {listed}")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.types import Mask, Pixels, Size
 
@@ -16,8 +17,12 @@ MARK = b"Contact sheet by Matteline"
 
 CELL = Size(height=180, width=240)
 GAP_PX = 8
-CAPTION_PX = 18
+CAPTION_PX, LINE_PX, LETTER_PX = 34, 16, 12
+"""Height of a caption of two lines, of one of them, and of its letters."""
 SQUARE_PX = 12
+
+FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf", "Helvetica.ttc")
+"""Fonts of Linux, macOS and Windows; the first one that the system has is used. Pillow's own has no letters beyond ASCII."""
 
 
 class Entry(NamedTuple):
@@ -59,8 +64,40 @@ def _strip(entry: Entry) -> Image.Image:
         if ground is not None:
             ground.paste(cell, mask=cell.getchannel("A"))
         strip.paste(ground or cell, (left, top))
-    ImageDraw.Draw(strip).text((0, CELL.height + 3), entry.caption[:110], fill=(70, 70, 70))
+    for number, line in enumerate(_lines(entry.caption, strip.width)):
+        place = (0, CELL.height + 2 + number * LINE_PX)
+        ImageDraw.Draw(strip).text(place, line, fill=(70, 70, 70), font=_font())
     return strip
+
+
+def _lines(text: str, width_px: int) -> list[str]:
+    """Divide a caption into at most two lines of this width, between words where possible. A longer one ends with …."""
+    lines, rest = [], " ".join(text.split())
+    while rest and len(lines) < 2:
+        end = _fitting(rest, width_px)
+        cut = rest.rfind(" ", 0, end + 1) if end < len(rest) else end
+        end = cut if cut > 0 else end
+        lines.append(rest[:end])
+        rest = rest[end:].lstrip()
+    if rest:
+        lines[-1] = f"{lines[-1][: _fitting(f'{lines[-1]}…', width_px) - 1]}…"
+    return lines
+
+
+def _fitting(text: str, width_px: int) -> int:
+    """Return how many of the first characters fit into a width, at least one."""
+    longest = min(len(text), width_px)
+    return next((end for end in range(longest, 1, -1) if _font().getlength(text[:end]) <= width_px), 1)
+
+
+@functools.cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    for name in FONTS:
+        try:
+            return ImageFont.truetype(name, LETTER_PX)
+        except OSError:
+            continue
+    return ImageFont.load_default(LETTER_PX)
 
 
 def _cell(image: Image.Image) -> Image.Image:

@@ -150,17 +150,18 @@ def _add_remarks(renditions: pa.ChunkedArray, found: dict[str, Remarks]) -> None
                 one.notes[note] = one.notes.get(note, 0) + count
 
 
-def worst(output: Output, count: int) -> list[dict[str, Any]]:
-    """Return the rows of lowest quality that have a mask and a cutout, worst first.
+def worst(output: Output, count: int, *, with_pictures: bool = True) -> list[dict[str, Any]]:
+    """Return the rows of lowest quality, worst first; ``with_pictures`` those that have a mask and a cutout.
 
     Raises:
         StorageError: A part cannot be read, or is damaged.
     """
-    columns = ["item_id", "image_uri", "box", "detected_box", "mask_path", "cutout_path", "quality", "reasons"]
+    pictures = ("mask_path", "cutout_path") if with_pictures else ()
+    columns = ["item_id", "image_uri", "box", "detected_box", *pictures, "quality", "reasons"]
 
     def candidates() -> Iterator[dict[str, Any]]:
         for rows in read_index(output, columns):
-            complete = [pc.is_valid(rows[name]) for name in ("quality", "mask_path", "cutout_path")]
+            complete = [pc.is_valid(rows[name]) for name in ("quality", *pictures)]
             yield from rows.filter(functools.reduce(pc.and_, complete)).sort_by("quality").slice(0, count).to_pylist()
 
     return heapq.nsmallest(count, candidates(), key=lambda row: (row["quality"], row["item_id"]))

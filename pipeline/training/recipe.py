@@ -74,7 +74,10 @@ class TrainRecipe(Section):
     warm_steps: int = Field(default=100, ge=0, description="steps at the start in which the rate rises")
     decay_steps: int = Field(default=0, ge=0, description="steps at the end in which the rate falls to 0")
     average: float = Field(
-        default=0.999, ge=0, lt=1, description="decay of the moving average of the weights, which is written; at most step / (step + 20)"
+        default=0.999,
+        ge=0,
+        lt=1,
+        description="decay of the moving average of the weights, which is written; at most step / (step + 20)",
     )
     clip: float = Field(default=1.0, gt=0, description="maximum norm of the gradient")
 

@@ -30,6 +30,7 @@ def test_commands_and_snippets(
     content = {"images": [image], "annotations": annotations, "categories": [{"id": 5, "name": "mug"}]}
     (tmp_path / "photos/objects.json").write_text(json.dumps(content))
     run_job(load_job(manifest=str(tmp_path / "photos"), output=str(tmp_path / "out/photos"), preset=fake_preset))
+    (tmp_path / "photos.csv").write_text("image_uri\n" + "\n".join(f"{number // 2}.jpg" for number in range(10)) + "\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
@@ -43,7 +44,10 @@ def test_commands_and_snippets(
         if kind == "python":
             exec(text, {})
             count += 1
-    assert count == 8 + 3
+    assert count == 8 + 4
+    assert (tmp_path / "photos.csv").read_text().split()[1:] == [
+        f"{number // 2}.jpg,{'val' if number < 2 else 'train'}" for number in range(10)
+    ]
     improved = json.loads((tmp_path / "improved.json").read_text())
     assert improved["images"] == content["images"] and improved["annotations"][0]["area"] > 1
     made = {str(path.relative_to(tmp_path)) for path in (tmp_path / "sets").rglob("*") if path.is_file()}

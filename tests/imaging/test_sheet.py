@@ -3,8 +3,10 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image
+import pytest
+from PIL import Image, ImageFont
 
+from pipeline.imaging import sheet
 from pipeline.imaging.sheet import CELL, Entry, contact_sheet
 
 
@@ -34,3 +36,26 @@ def test_a_box_is_drawn_in_pixels_of_the_mask() -> None:
     full = entry(360, 480)
     small = full._replace(photo=np.ascontiguousarray(full.photo[::2, ::2]))
     assert contact_sheet([small]) == contact_sheet([full])
+
+
+def test_captions_have_two_lines_and_end_at_words() -> None:
+    width = 3 * CELL.width
+    assert sheet._lines("Täschchen für Oma.jpg  quality 0.21", width) == ["Täschchen für Oma.jpg quality 0.21"]
+    words = [f"word{number}" for number in range(400)]
+    first, second = sheet._lines(" ".join(words), width)
+    assert first.split() == words[: len(first.split())]
+    assert second.endswith("…") and second.split()[0] == words[len(first.split())]
+    assert all(sheet._font().getlength(line) <= width for line in (first, second, *sheet._lines("a" * 5000, width)))
+    assert sheet._lines("", width) == []
+
+
+def test_umlauts_are_drawn_where_a_font_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sheet, "FONTS", ("no such font",))
+    sheet._font.cache_clear()
+    assert contact_sheet([entry(90, 120)])
+    sheet._font.cache_clear()
+    monkeypatch.undo()
+    if not isinstance(sheet._font(), ImageFont.FreeTypeFont) or sheet._font().getname()[0] == "Aileron":
+        pytest.skip("this system has none of the fonts")
+    one, other = (sheet._font().getmask(text).getbbox() for text in ("\u00fc", "\u0378"))
+    assert one != other, "a box stands for a character that a font lacks"

@@ -111,6 +111,8 @@ def test_the_demo_from_start_to_show(matteline: Command, tmp_path: Path) -> None
     shown = matteline("show", "out/demo")
     assert shown.returncode == 0
     assert f"{table.num_rows} items" in shown.stdout
+    lowest = min(table.to_pylist(), key=lambda row: (row["quality"], row["item_id"]))
+    assert f"lowest quality: {lowest['item_id']} {lowest['quality']:.2f}" in shown.stdout
     facts = json.loads(matteline("show", "out/demo", "--json").stdout)
     assert sum(facts[0]["counts"].values()) == table.num_rows
 
