@@ -29,6 +29,9 @@ def dataset(
     coco: Annotated[
         str | None, typer.Option("--coco", metavar="FILE", help="Write COCO annotations (JSON, run lengths) here.")
     ] = None,
+    coco_polygons: Annotated[
+        bool, typer.Option("--coco-polygons", help="With --coco: polygons instead of run lengths, for labelling tools.")
+    ] = False,
     yolo: Annotated[
         Folder, typer.Option("--yolo", metavar="FOLDER", help="Write photos, polygons and data.yaml for YOLO here.")
     ] = None,
@@ -88,6 +91,8 @@ def dataset(
             "nothing to write; give --coco FILE.json, --yolo FOLDER, --indexed FOLDER, --imagefolder FOLDER, --parquet FOLDER, "
             "or several of them"
         )
+    if coco_polygons and not coco:
+        raise ConfigError("--coco-polygons needs --coco FILE.json, whose annotations become polygons")
     if classes and not indexed:
         raise ConfigError("--classes needs --indexed FOLDER, whose pixels become class ids")
     if images == Images.link and not (yolo or imagefolder):
@@ -95,7 +100,7 @@ def dataset(
     files = options.files_of(set_, endpoint_url, allow_root)
     targets = Targets(**{name: None if value is None else files.absolute(value) for name, value in given.items()})
     labels = LabelColumns(category_column, split_column)
-    choices = Choices(classes, images.value, source, allow_root or (), labels)
+    choices = Choices(classes, coco_polygons, images.value, source, allow_root or (), labels)
     report = export_dataset(open_output(output, files), targets, choices)
     out.print(f"{report.images} images, {report.objects} objects{_notes(report)}", markup=False)
     for target in report.written:

@@ -14,13 +14,14 @@ from pipeline.datasets.form import Object, Photo, Picture
 from pipeline.datasets.rows import Row
 from pipeline.datasets.values import plain, to_json
 from pipeline.errors import ConfigError
+from pipeline.imaging.polygons import outlines
 from pipeline.imaging.rle import run_lengths
 from pipeline.storage.files import Files
 from pipeline.storage.uris import parent
 
 
 class CocoForm:
-    """Write COCO annotations with run lengths. Images and annotations are numbered 1, 2, … in each file.
+    """Write COCO annotations with run lengths or polygons. Images and annotations are numbered 1, 2, … in each file.
 
     Args:
         target: The file. With splits, ``_<split>`` is added to its name.
@@ -30,6 +31,7 @@ class CocoForm:
         about: Description of the data set.
         folder: A local folder for temporary files.
         files: Access to storage.
+        polygons: Polygons instead of run lengths.
     """
 
     needs_photo = False
@@ -43,8 +45,11 @@ class CocoForm:
         about: str,
         folder: Path,
         files: Files,
+        *,
+        polygons: bool = False,
     ) -> None:
         self.written: list[str] = []
+        self.polygons = polygons
         self.columns, self.files = tuple(columns), files
         self._ids = dict(zip(classes.names, classes.ids, strict=True))
         head = {"info": {"description": about}, "categories": [_category(*pair) for pair in self._ids.items()]}
@@ -60,7 +65,7 @@ class CocoForm:
 
     def begin(self, picture: Picture, _: Photo | None) -> Geometries:
         """Start the annotations of a picture."""
-        return Geometries()
+        return Geometries(polygons=self.polygons)
 
     def add(self, picture: Picture, made: list[tuple[Row, dict[str, Any]]]) -> None:
         """Write a picture's annotations."""
@@ -81,14 +86,17 @@ class CocoForm:
 class Geometries:
     """Collects the geometry of a picture's masks, without empty ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, polygons: bool) -> None:
+        self.polygons = polygons
         self.made: list[tuple[Row, dict[str, Any]]] = []
 
     def add(self, one: Object) -> None:
         """Add ``segmentation``, ``area`` and ``bbox`` of a mask."""
         found = run_lengths(one.inside)
         if found["area"]:
-            segmentation = {"size": found["size"], "counts": found["counts"]}
+            segmentation: Any = {"size": found["size"], "counts": found["counts"]}
+            if self.polygons:
+                segmentation = [ring.round(2).reshape(-1).tolist() for ring in outlines(one.inside)]
             self.made.append((one.row, {"bbox": found["bbox"], "area": found["area"], "segmentation": segmentation}))
 
     def finish(self) -> list[tuple[Row, dict[str, Any]]]:

@@ -155,14 +155,23 @@ class SourceForm:
         columns: Custom columns, which are added to ``attributes``.
         folder: A local folder for temporary files.
         files: Access to storage.
+        polygons: Polygons instead of run lengths.
     """
 
     needs_photo = False
 
     def __init__(
-        self, source: CocoSource, target: str, splits: Iterable[str | None], columns: Iterable[str], folder: Path, files: Files
+        self,
+        source: CocoSource,
+        target: str,
+        splits: Iterable[str | None],
+        columns: Iterable[str],
+        folder: Path,
+        files: Files,
+        *,
+        polygons: bool = False,
     ) -> None:
-        self.source, self.files, self.columns = source, files, tuple(columns)
+        self.source, self.files, self.columns, self.polygons = source, files, tuple(columns), polygons
         self.targets = {split: split_target(target, split) for split in splits}
         self.written = list(self.targets.values())
         self.kept = 0
@@ -192,7 +201,7 @@ class SourceForm:
 
     def begin(self, picture: Picture, _: Photo | None) -> Geometries:
         """Start the annotations of a picture."""
-        return Geometries()
+        return Geometries(polygons=self.polygons)
 
     def add(self, picture: Picture, made: list[tuple[Row, dict[str, Any]]]) -> None:
         """Note the geometry of a picture's annotations."""

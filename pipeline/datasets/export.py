@@ -65,6 +65,8 @@ class Choices:
 
     class_ids: bool = False
     """Pixels of palette PNGs are class ids instead of object numbers."""
+    coco_polygons: bool = False
+    """COCO annotations have polygons instead of run lengths."""
     images: ImageMode = "copy"
     source: str | None = None
     """COCO annotations instead of those that the manifest names; ``none``: number images and annotations anew."""
@@ -182,11 +184,16 @@ def _forms(
     several = bool(targets.imagefolder or targets.parquet) and any(len(picture.rows) > 1 for picture in pictures)
     forms: list[Form] = []
     if targets.coco and sources:
-        parts = [SourceForm(one, targets.coco, some, found.columns, scratch, files) for one, some in sources.items()]
+        polygons = choices.coco_polygons
+        parts = [
+            SourceForm(one, targets.coco, some, found.columns, scratch, files, polygons=polygons)
+            for one, some in sources.items()
+        ]
         forms.append(SourceForms(parts))
     elif targets.coco:
         about = f"{uris.name(output.folder)}, cut out by Matteline"
-        forms.append(CocoForm(targets.coco, splits, classes, found.columns, about, scratch, files))
+        made = CocoForm(targets.coco, splits, classes, found.columns, about, scratch, files, polygons=choices.coco_polygons)
+        forms.append(made)
     if targets.indexed:
         forms.append(PaletteForm(targets.indexed, classes if choices.class_ids else None, files))
     if targets.yolo:

@@ -78,9 +78,32 @@ def outline(inside: Mask) -> Ring | None:
     polygon has at least three corners. Lines of no width, there and back, join parts and holes; a filled polygon has holes by
     the even-odd rule as by the non-zero rule. Small parts and holes are left out (``MIN_PART``).
     """
+    rings = _rings(inside)
+    if not rings:
+        return None
+    ring, *others = rings
+    for other in others:
+        ring = _join(ring, other)
+    return _with_three_corners(ring) + 0.5
+
+
+def outlines(inside: Mask) -> list[Ring]:
+    """Return one polygon per part of a mask, (H, W) uint8 of 0 and 1, along the borders of its pixels, as in COCO.
+
+    Holes are joined to their part as in ``outline``, and small parts and holes are left out. A border is a quarter of a pixel
+    inside of the pixels', beside the simplification.
+    """
+    x, y, width, height = cv2.boundingRect(inside)
+    crop = np.ascontiguousarray(inside[y : y + height, x : x + width])
+    double = np.asarray(cv2.resize(crop, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST), np.uint8) if width else crop
+    return [(_with_three_corners(ring) + 0.5) / 2 + (x, y) for ring in _rings(double)]
+
+
+def _rings(inside: Mask) -> list[Ring]:
+    """Return a ring through the centres of the outermost pixels of each part, with its holes, the largest part first."""
     x, y, width, height = cv2.boundingRect(inside)
     if not width:
-        return None
+        return []
     crop = np.ascontiguousarray(inside[y : y + height, x : x + width])
     contours, tree = cv2.findContours(crop, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     pixels, share = TOLERANCE
@@ -95,11 +118,11 @@ def outline(inside: Mask) -> Ring | None:
     for place in largest_first:
         if parents[place] in joined and areas[place] >= least:
             joined[parents[place]] = _join(joined[parents[place]], _simplified(contours[place], tolerance))
-    ring, *others = joined.values()
-    for other in others:
-        ring = _join(ring, other)
-    ring = np.concatenate([ring, np.repeat(ring[-1:], max(0, 3 - len(ring)), axis=0)])
-    return np.asarray(ring + np.array((x + 0.5, y + 0.5)))
+    return [ring + np.array((x, y)) for ring in joined.values()]
+
+
+def _with_three_corners(ring: Ring) -> Ring:
+    return np.concatenate([ring, np.repeat(ring[-1:], max(0, 3 - len(ring)), axis=0)])
 
 
 def _simplified(contour: npt.NDArray[Any], tolerance: float) -> Ring:

@@ -62,6 +62,16 @@ def test_objects_are_grouped_by_image(output: Output, write: Write, tmp_path: Pa
     assert not np.asarray(Image.open(folder / "c.png")).any()
 
 
+def test_annotations_may_be_polygons(output: Output, write: Write, tmp_path: Path) -> None:
+    write({"a.jpg#1": mask(5, 5, 20, 20), "a.jpg#2": np.maximum(mask(0, 0, 10, 10), mask(20, 15, 38, 28))})
+    export_dataset(output, Targets(coco=str(tmp_path / "c.json")), Choices(coco_polygons=True))
+    coco = COCO(str(tmp_path / "c.json"))
+    first, second = coco.loadAnns(coco.getAnnIds())
+    assert (len(first["segmentation"]), len(second["segmentation"])) == (1, 2)
+    assert (first["area"], first["bbox"]) == (225, [5, 5, 15, 15])
+    assert (coco.annToMask(first) != mask(5, 5, 20, 20) // 255).sum() <= 4
+
+
 def test_the_same_index_in_other_parts_gives_the_same_bytes(output: Output, tmp_path: Path, write: Write) -> None:
     masks = {f"photo-{number % 3}.jpg#{number}": mask(number, 0, number + 9, 20) for number in range(12)}
     write(masks)

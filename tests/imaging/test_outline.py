@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
+from pycocotools import mask as coco_mask
 
-from pipeline.imaging.polygons import outline
+from pipeline.imaging.polygons import decode_polygons, outline, outlines
+from pipeline.types import Size
 
 
 def filled(ring: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -105,3 +107,25 @@ def test_noise_gives_a_polygon_of_bounded_length() -> None:
     noise = (np.random.default_rng(0).random((600, 600)) > 0.45).astype(np.uint8)
     ring = outline(noise)
     assert ring is not None and len(ring) < 20_000
+
+
+def test_outlines_in_coco_are_read_as_the_mask() -> None:
+    """Read by pycocotools, two parts, one of them with a hole, differ from the mask at single pixels of the border."""
+    mask = np.zeros((300, 400), np.uint8)
+    cv2.circle(mask, (120, 150), 90, 1, -1)
+    cv2.circle(mask, (120, 150), 40, 0, -1)
+    mask[20:120, 250:390] = 1
+    rings = outlines(mask)
+    assert len(rings) == 2
+    found = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([ring.reshape(-1).tolist() for ring in rings], 300, 400)))
+    assert (found != mask).sum() < 0.01 * mask.sum()
+    assert np.array_equal(decode_polygons(Size(300, 400), [rings[1].reshape(-1).tolist()])[:, 240:], mask[:, 240:])
+
+
+def test_outlines_of_single_pixels_have_three_corners() -> None:
+    mask = np.zeros((5, 5), np.uint8)
+    assert outlines(mask) == []
+    mask[2, 3] = 1
+    (ring,) = outlines(mask)
+    assert ring.shape[0] >= 3
+    assert (ring.min(0).tolist(), ring.max(0).tolist()) == ([3.25, 2.25], [3.75, 2.75])
