@@ -169,7 +169,7 @@ def _machines(made: Plan) -> tuple[Plan, Pool, Cluster]:
     from pipeline.run.local import local_pool
 
     if is_small(made.job.compute, made.todo):
-        return made, local_pool(made), ()
+        return made, local_pool(made.job.compute, made.job.recipe), ()
     from pipeline.log import waiting_for
     from pipeline.models.check import can_use_gpu
 

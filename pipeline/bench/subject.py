@@ -13,7 +13,7 @@ from pipeline.config.job import Job, load_job
 from pipeline.log import log
 from pipeline.models.check import can_use_gpu
 from pipeline.run.cluster import ray_cluster, with_cpu_actors
-from pipeline.run.gpus import will_use_gpus
+from pipeline.run.gpus import runs_on_gpus
 from pipeline.run.pool import Pool, fit_pool
 from pipeline.run.preflight import make_plan
 from pipeline.segmenter import Segmenter
@@ -83,7 +83,7 @@ def open_subject(
         weights = "dummy"
     chosen = job.preset.model_copy(update={"recipe": recipe})
     job = job.model_copy(update={"storage": storage, "preset": chosen})
-    job = make_plan(job, Files(storage), gpu=will_use_gpus(job.compute)).job
+    job = make_plan(job, Files(storage), gpu=runs_on_gpus(job.compute, job.recipe)).job
     job = with_cpu_actors(job, LONG_RUN)
     with ray_cluster(job.compute) as cluster:
         return Subject(job, fit_pool(job.compute, cluster, gpu_model=can_use_gpu(job.recipe)), weights)

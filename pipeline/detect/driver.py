@@ -21,7 +21,7 @@ from pipeline.config.detector import UNHASHED, detector_with, eases
 from pipeline.config.job import Budget, Job
 from pipeline.config.recipe import Recipe
 from pipeline.detect.parts import REQUEST, done_ids, read_all, results
-from pipeline.detect.stages import FOUND, DetectWork
+from pipeline.detect.stages import FOUND, DetectWork, model_of
 from pipeline.errors import ConfigError, ErrorBudgetExceeded, FetchError, ItemsMissing, StorageError
 from pipeline.log import log, waiting_for
 from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
@@ -31,7 +31,7 @@ from pipeline.models.resolve import resolve_finder
 from pipeline.output.changes import hash_requests
 from pipeline.output.output import Output
 from pipeline.run.context import context_of
-from pipeline.run.gpus import is_small, will_use_gpus
+from pipeline.run.gpus import is_small, runs_on_gpus
 from pipeline.run.local import blocks_to_do, local_pool, run_in_worker
 from pipeline.run.preflight import Plan
 from pipeline.storage.files import Files
@@ -119,7 +119,7 @@ def _plan(job: Job, target: str, files: Files) -> Plan:
     with waiting_for("fetching the detector", at_once=False):
         assert recipe.detector is not None
         names = may_have_names(recipe.detector, manifest.carried)
-        resolved = resolve_finder(recipe, files, gpu=will_use_gpus(job.compute), names=names)
+        resolved = resolve_finder(recipe, files, gpu=runs_on_gpus(job.compute, model_of(recipe)), names=names)
     _check_settings(output, _settings(resolved.recipe), job.run.retry)
     assert resolved.recipe.detector is not None
     done = done_ids(output, manifest, resolved.recipe.detector, job.run.retry)
@@ -143,8 +143,8 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     """Return what decides which boxes are found; with ``many: each``, the model, too."""
     assert recipe.detector is not None
     settings = recipe.detector.model_dump(mode="json", exclude=UNHASHED)
-    model = recipe.model_copy(update={"detector": None})
-    return settings | ({"recipe": model.fingerprint()} if recipe.detector.many == "each" else {})
+    model = model_of(recipe)
+    return settings if model is None else settings | {"recipe": model.fingerprint()}
 
 
 def _check_settings(output: Output, settings: dict[str, Any], retry: Collection[str]) -> None:
@@ -179,7 +179,7 @@ def _parts(plan: Plan) -> Iterator[dict[str, Any]]:
 
         yield from detect_items(plan, "detect")
         return
-    pool = local_pool(plan)
+    pool = local_pool(plan.job.compute, model_of(plan.job.recipe))
     yield from run_in_worker(
         DetectWork(context_of(plan, pool, "detect")), blocks_to_do(plan, pool), plan.job.compute.no_progress_s
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.detect.stages import DetectBatch, write_part
+from pipeline.detect.stages import DetectBatch, model_of, write_part
+from pipeline.models.check import can_use_gpu
 from pipeline.run.block_sizes import block_mib, rows_per_part
 from pipeline.run.cluster import ray_cluster
 from pipeline.run.context import context_of
@@ -25,7 +26,8 @@ def detect_items(plan: Plan, run_id: str) -> Iterator[dict[str, Any]]:
     """
     compute = plan.job.compute
     with ray_cluster(compute) as cluster, ray_data(no_progress_s=compute.no_progress_s, block_mib=block_mib(plan)):
-        pool = fit_pool(compute, cluster)
+        model = model_of(plan.job.recipe)
+        pool = fit_pool(compute, cluster, gpu_model=model is None or can_use_gpu(model))
         context = context_of(plan, pool, run_id, RayCrashLedger.start())
         for shard in shards(plan, pool):
             items: Any = read_items(shard, pool, context)  # Ray's types know no Arrow tables

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.concurrency import ahead, local_cpus
 from pipeline.config.detector import AUTO
+from pipeline.config.recipe import Recipe
 from pipeline.detect.parts import COLUMNS, PARTS, REQUEST
 from pipeline.errors import ItemError, PipelineError, PromptError
 from pipeline.imaging.parts import parts_of
@@ -40,6 +41,12 @@ NO_PARTS = "no salient object was found; give the item a label or a box, or set 
 _Result = list[Detection] | ItemError
 
 
+def model_of(recipe: Recipe) -> Recipe | None:
+    """Return the recipe of the model that finds the objects of items without names; None if the detector works alone."""
+    assert recipe.detector is not None, "the recipe has a detector"
+    return recipe.model_copy(update={"detector": None}) if recipe.detector.many == "each" else None
+
+
 class DetectBatch:
     """One actor with the detector: created once, called for every batch."""
 
@@ -63,8 +70,7 @@ class DetectBatch:
         self.finder = Finder(resolved, context.files, device=device, threads=threads)
         if names:
             self.settings, _ = self.finder.load()
-        if self.settings.many == "each":
-            model = resolved.recipe.model_copy(update={"detector": None})
+        if (model := model_of(resolved.recipe)) is not None:
             self.segmenter = Segmenter.from_recipe(
                 model, context.files, device=device, threads=threads, engine=context.job.compute.engine
             )

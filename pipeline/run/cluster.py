@@ -22,8 +22,7 @@ from pipeline.concurrency import local_cpus
 from pipeline.config.job import Compute, Job
 from pipeline.errors import ConfigError, Stopped
 from pipeline.log import log, logging_to, waiting_for
-from pipeline.models.check import can_use_gpu
-from pipeline.run.gpus import address_of, will_use_gpus
+from pipeline.run.gpus import address_of, runs_on_gpus
 from pipeline.run.pool import ROOMY_CPUS, Cluster, Node, Pool
 
 WORKER_START_S = 120.0
@@ -181,7 +180,7 @@ def with_cpu_actors(job: Job, todo: int) -> Job:
     is_chosen = compute.actors or compute.max_actors or compute.gpus_per_actor
     if not is_small or is_chosen or address_of(compute) or ray.is_initialized():
         return job
-    if can_use_gpu(recipe) and will_use_gpus(compute):
+    if runs_on_gpus(compute, recipe):
         return job
     actors = max(1, min(MAX_CPU_ACTORS, local_cpus(), todo // MIN_ITEMS_PER_ACTOR))
     return job.model_copy(update={"compute": compute.model_copy(update={"actors": actors})})

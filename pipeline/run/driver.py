@@ -24,7 +24,7 @@ from pipeline.output.progress import Progress
 from pipeline.output.run_record import ROUND_MARK, RunRecord
 from pipeline.run.budget import check_budget
 from pipeline.run.callback import Callback, Reporter
-from pipeline.run.gpus import is_small, will_use_gpus
+from pipeline.run.gpus import is_small, runs_on_gpus
 from pipeline.run.local import load_model
 from pipeline.run.metrics import LEASE, LEFT, RUN_ITEMS, SPEED
 from pipeline.run.notify import Notifier, When, notifying
@@ -138,7 +138,7 @@ def _on_signal(signals: SignalHandler | None, cleanup: Callable[[str], None]) ->
 
 def may_use_gpus(job: Job) -> bool:
     """Return whether a precision of the recipe depends on GPUs, and its models will run on them."""
-    return job.recipe.has_open_precision and will_use_gpus(job.compute)
+    return job.recipe.has_open_precision and runs_on_gpus(job.compute, job.recipe)
 
 
 def _find_changed(plan: Plan, ready: Snapshot | None) -> IdSet | None:

@@ -6,6 +6,7 @@ import os
 import sys
 
 from pipeline.config.job import Compute
+from pipeline.config.recipe import Recipe
 from pipeline.log import waiting_for
 from pipeline.models.devices import has_cuda
 
@@ -18,7 +19,7 @@ def is_small(compute: Compute, items: int) -> bool:
 
 
 def will_use_gpus(compute: Compute) -> bool:
-    """Return whether the model will run on GPUs: those of the cluster, or without one, those that PyTorch finds here.
+    """Return whether there will be GPUs to run on: those of the cluster, or without one, those that PyTorch finds here.
 
     Raises:
         ConfigError: No cluster answers at the address.
@@ -34,6 +35,25 @@ def will_use_gpus(compute: Compute) -> bool:
         with ray_cluster(compute) as cluster:
             return any(node.gpus for node in cluster)
     return has_cuda()
+
+
+def runs_on_gpus(compute: Compute, recipe: Recipe | None) -> bool:
+    """Return whether the models of a recipe will run on GPUs: there are some, and this installation can use them.
+
+    Args:
+        compute: Its ``device``, ``cuda``, is taken at its word: what cannot use a GPU is refused later.
+        recipe: The recipe; None for models that run on any device.
+
+    Raises:
+        ConfigError: No cluster answers at the address.
+    """
+    if not will_use_gpus(compute):
+        return False
+    if compute.device == "cuda" or recipe is None:
+        return True
+    from pipeline.models.check import can_use_gpu  # slow, and not needed where there is no GPU
+
+    return can_use_gpu(recipe)
 
 
 def address_of(compute: Compute) -> str | None:

@@ -13,12 +13,14 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.concurrency import local_cpus
+from pipeline.config.job import Compute
+from pipeline.config.recipe import Recipe
 from pipeline.errors import Stopped
 from pipeline.log import log
 from pipeline.run.block_sizes import DERIVED_ROWS, rows_per_block
 from pipeline.run.context import context_of
 from pipeline.run.crash_ledger import InMemoryLedger
-from pipeline.run.gpus import will_use_gpus
+from pipeline.run.gpus import runs_on_gpus
 from pipeline.run.pool import NO_MODEL, Pool
 from pipeline.run.preflight import Plan
 from pipeline.run.stages.read import read_lacking, read_todo
@@ -32,9 +34,9 @@ MAX_STARTS = 3
 """Workers that may die one after the other before they begin anything."""
 
 
-def local_pool(plan: Plan) -> Pool:
-    """Return one actor with all cores, or one GPU."""
-    on_gpu = will_use_gpus(plan.job.compute)
+def local_pool(compute: Compute, recipe: Recipe | None) -> Pool:
+    """Return one actor with all cores, or one GPU. Arguments are as in ``runs_on_gpus``."""
+    on_gpu = runs_on_gpus(compute, recipe)
     return Pool(1, float(on_gpu), float(local_cpus()), 1, "cuda" if on_gpu else "cpu")
 
 
@@ -44,7 +46,9 @@ def load_model(plan: Plan, run_id: str) -> None:
     Raises:
         PipelineError: The model or its weights cannot be used.
     """
-    for _ in run_in_worker(SegmentWork(context_of(plan, local_pool(plan), run_id)), [], plan.job.compute.no_progress_s):
+    compute = plan.job.compute
+    context = context_of(plan, local_pool(compute, plan.job.recipe), run_id)
+    for _ in run_in_worker(SegmentWork(context), [], compute.no_progress_s):
         pass
 
 

@@ -96,7 +96,7 @@ def _segment_kind(plan: Plan, record: RunRecord, lease: Lease, counters: RunCoun
 
         yield from on_cluster.segment_items(plan, record, counters, lease.check)
         return
-    pool = local.local_pool(plan)
+    pool = local.local_pool(plan.job.compute, plan.job.recipe)
     record.actors, record.gpus_per_actor = pool.actors, pool.gpus
     with counters.working(pool.actors):
         yield from local.segment_items(plan, pool, record.run_id)

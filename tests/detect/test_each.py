@@ -14,6 +14,7 @@ from PIL import Image
 from pipeline import Segmenter, run
 from pipeline.config.job import load_job
 from pipeline.detect.driver import Summary, detect
+from pipeline.detect.stages import model_of
 from pipeline.errors import ConfigError
 
 LEFT, RIGHT = (20, 30, 80, 90), (120, 40, 180, 80)
@@ -95,6 +96,13 @@ def test_another_model_needs_another_work_folder(tmp_path: Path, photos: dict[st
     find(tmp_path, fake_preset, rows)
     with pytest.raises(ConfigError, match=r"begun with another detector \(recipe\)"):
         find(tmp_path, "u2netp", rows)
+
+
+@pytest.mark.parametrize(("many", "expected"), [("each", True), ("best", False)])
+def test_only_a_model_that_is_used_decides_about_the_gpu(many: str, expected: bool) -> None:
+    job = load_job(manifest="m", output="unused", preset="u2netp", overrides={"recipe.detector": NOWHERE | {"many": many}})
+    model = model_of(job.recipe)
+    assert (model is not None and model.model == "onnx" and model.detector is None) == expected
 
 
 def test_elsewhere_it_is_refused(tmp_path: Path, photos: dict[str, str], fake_preset: str) -> None:

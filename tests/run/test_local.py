@@ -23,7 +23,8 @@ from pipeline.config.job import Compute, load_job
 from pipeline.errors import Stopped, WeightsError
 from pipeline.output.run_record import RunRecord
 from pipeline.run import driver, gpus, worker_process
-from pipeline.run.driver import load_or_check_model, run_job
+from pipeline.run.driver import load_or_check_model, may_use_gpus, run_job
+from pipeline.run.local import local_pool
 from pipeline.run.preflight import make_plan
 from pipeline.storage.files import Files
 
@@ -241,6 +242,23 @@ def test_a_worker_ends_with_its_driver(go: Go, tmp_path: Path, fake_preset: str)
 )
 def test_which_runs_are_small(settings: dict[str, Any], items: int, small: bool) -> None:
     assert gpus.is_small(Compute(**settings), items) == small
+
+
+@pytest.mark.parametrize(
+    ("preset", "device", "expected"),
+    [("u2netp", "auto", "cpu"), ("u2netp", "cuda", "cuda"), ("mvanet-lite", "auto", "cuda"), ("mvanet-lite", "cpu", "cpu")],
+)
+def test_an_onnx_model_without_cuda_stays_on_the_cpu(
+    preset: str, device: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a run on Ray. ``cuda`` is taken at its word, and refused where the model is loaded."""
+    monkeypatch.setattr(gpus, "has_cuda", lambda: True)
+    monkeypatch.setattr("pipeline.models.engines.ort.has_cuda_provider", lambda: False)
+    job = load_job(manifest="photos", output="out", preset=preset, overrides=[f"compute.device={device}"])
+    pool = local_pool(job.compute, job.recipe)
+    assert (pool.device, pool.gpus) == (expected, float(expected == "cuda"))
+    assert may_use_gpus(job) == (job.recipe.has_open_precision and expected == "cuda")
+    assert local_pool(job.compute, None).gpus == float(device != "cpu"), "a detector alone needs no ONNX Runtime with CUDA"
 
 
 def test_an_address_of_a_cluster_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
