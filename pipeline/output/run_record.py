@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from pipeline.config.sections import Count, Moment, Share, Stored, parse
-from pipeline.errors import FetchError
+from pipeline.errors import FetchError, PipelineError, Stopped
 from pipeline.log import log
 from pipeline.output.counters import RunCounters
 from pipeline.output.output import Output
@@ -28,10 +28,21 @@ OUTCOMES = {
     4: "stopped",
     5: "another run uses this output",
 }
+"""How a run ended, by its exit code."""
 
+INTERRUPTED = "stopped by Ctrl-C; run the same job again to continue"
 
 ROUND_MARK = "watch-"
 """Marks the ids of runs that are rounds of a watch."""
+
+
+def ending_of(error: BaseException) -> tuple[int, str]:
+    """Return the exit code and the message of a run that an error ended."""
+    if isinstance(error, PipelineError):
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt):  # a Python caller's Ctrl-C: the command has a SignalHandler
+        return Stopped.exit_code, INTERRUPTED
+    return 1, type(error).__name__
 
 
 @dataclass(repr=False)

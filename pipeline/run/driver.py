@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from pipeline.output.changes import changed as find_changed
 from pipeline.output.index import tally
 from pipeline.output.lease import Lease, new_run_id, run_id_after
 from pipeline.output.progress import Progress
-from pipeline.output.run_record import ROUND_MARK, RunRecord
+from pipeline.output.run_record import ROUND_MARK, RunRecord, ending_of
 from pipeline.run.budget import check_budget
 from pipeline.run.callback import Callback, Reporter
 from pipeline.run.gpus import is_small, runs_on_gpus
@@ -35,19 +35,19 @@ from pipeline.run.signals import SignalHandler
 from pipeline.run.worker_process import end_unused
 from pipeline.storage.files import Files
 
-INTERRUPTED = "stopped by Ctrl-C; run the same job again to continue"
-
 
 @dataclass(frozen=True)
 class _Run:
-    """A run that holds the lease of its output."""
+    """A run that has something to do."""
 
     plan: Plan
     record: RunRecord
-    lease: Lease
-    progress: Progress
+    redone: IdSet | None
+    """Items to do again; see ``changed_items``."""
     baseline: Baseline | None
     reporter: Reporter
+    notifier: Notifier
+    signals: SignalHandler | None
 
 
 def run_job(
@@ -77,59 +77,71 @@ def run_job(
     run_id, files = run_id or new_run_id("" if ready is None else ROUND_MARK), Files(job.storage)
     with facts_in_every_line(run_id=run_id), notifying(job, run_id, files, notify) as notifier:
         deadline = None if job.budget.deadline_s is None else time.time() + job.budget.deadline_s
-        gpu = may_use_gpus(job)
-        plan = make_plan(job, files, gpu=gpu, ready=ready)
+        plan = make_plan(job, files, gpu=may_use_gpus(job), ready=ready)
         run_id = run_id_after(run_id, plan.output)
         accepted = baseline(job.drift, job.output.uri, files)
-        others = _find_changed(plan, ready)
-        plan = dataclasses.replace(without_done(plan, job.run.retry, others), deadline=deadline)
-        recipe = plan.job.recipe
-        record = notifier.record = RunRecord(
-            run_id,
-            plan.manifest.uri,
-            recipe.fingerprint(),
-            recipe.name,
-            plan.rows,
-            plan.rows - plan.todo,
-            columns=job.columns.model_dump(exclude_none=True),
-        )
+        redone = changed_items(plan, ready)
+        plan = dataclasses.replace(without_done(plan, job.run.retry, redone), deadline=deadline)
+        record = notifier.record = _new_record(plan, run_id)
+        _say_what_is_to_do(plan, record)
+        is_empty_round = ready is not None and not plan.rows
+        is_over = is_empty_round or (not plan.todo and is_settled(plan))
+        if is_over and ready is not None:
+            return plan, record
         reporter = Reporter(callback, record)
-        if plan.todo and (said := unused_names(recipe.detector, plan.manifest.carried, job.columns)) is not None:
-            log.log(logging.DEBUG if plan.manifest.is_watched else logging.WARNING, said)
-        facts = {"items": plan.rows, "done_before": record.done_before, "output": plan.output.folder}
-        log.log(_level(plan), f"{plan.todo} of {plan.rows} items to do", extra={"facts": facts})
-        if ready is not None and not plan.todo and (not plan.rows or is_settled(plan)):
-            return plan, record
-        if not plan.todo and is_settled(plan):
-            _check_index(plan)
-            _write_record(plan, record, 0, None)
-            reporter.finish()
-            return plan, record
-        reporter.update()
-        if plan.todo:
-            handled = _on_signal(signals, lambda reason: notifier.send(Stopped.exit_code, reason, quick=True))
-            # In this order: a signal may come after the first line.
-            what = "loading the model" if is_small(job.compute, plan.todo) else "checking the model"
-            with handled, waiting_for(what, at_once=ready is None):
-                load_or_check_model(plan, run_id)
-        with Lease(plan.output, run_id) as lease:
-            progress = Progress(
-                record,
-                plan.output,
-                owner=lease.owner,
-                every_s=job.compute.progress_s,
-                beat=lambda facts: _set_gauges(facts, lease),
-            )
-            run = _Run(plan, record, lease, progress, accepted, reporter)
-            with _on_signal(signals, lambda reason: _stop(run, notifier, reason)):
-                with waiting_for("checking the output's index", at_once=False):
-                    prepare_output(plan)
-                # The run that held the lease until now may have done some of the items.
-                plan = without_done(plan, job.run.retry, others)
-                record.done_before = plan.rows - plan.todo
-                with progress:
-                    _run_and_record(dataclasses.replace(run, plan=plan))
-        return plan, record
+        with _telling_the_end(reporter, record):
+            if is_over:
+                _check_index(plan)
+                _write_record(plan, record, 0, None)
+                return plan, record
+            return _do(_Run(plan, record, redone, accepted, reporter, notifier, signals)), record
+
+
+def _new_record(plan: Plan, run_id: str) -> RunRecord:
+    recipe, done, columns = plan.job.recipe, plan.rows - plan.todo, plan.job.columns.model_dump(exclude_none=True)
+    return RunRecord(run_id, plan.manifest.uri, recipe.fingerprint(), recipe.name, plan.rows, done, columns=columns)
+
+
+def _say_what_is_to_do(plan: Plan, record: RunRecord) -> None:
+    if plan.todo and (said := unused_names(plan.job.recipe.detector, plan.manifest.carried, plan.job.columns)) is not None:
+        log.log(logging.DEBUG if plan.manifest.is_watched else logging.WARNING, said)
+    facts = {"items": plan.rows, "done_before": record.done_before, "output": plan.output.folder}
+    log.log(_level(plan), f"{plan.todo} of {plan.rows} items to do", extra={"facts": facts})
+
+
+@contextmanager
+def _telling_the_end(reporter: Reporter, record: RunRecord) -> Iterator[None]:
+    """Tell the reporter how the run ended, whatever has ended it."""
+    try:
+        yield
+    except BaseException as error:
+        if record.outcome is None:  # it did not get as far as a record in its output
+            record.close(*ending_of(error))
+        raise
+    finally:
+        reporter.finish()
+
+
+def _do(run: _Run) -> Plan:
+    """Load the model, take the lease, and do the work. Returns the plan as it was when the lease was taken."""
+    plan, notifier = run.plan, run.notifier
+    run.reporter.update()
+    if plan.todo:
+        handled = _on_signal(run.signals, lambda reason: notifier.send(Stopped.exit_code, reason, quick=True))
+        # In this order: a signal may come after the first line.
+        what = "loading the model" if is_small(plan.job.compute, plan.todo) else "checking the model"
+        with handled, waiting_for(what, at_once=not plan.manifest.is_watched):
+            load_or_check_model(plan, run.record.run_id)
+    with Lease(plan.output, run.record.run_id) as lease:
+        progress = Progress(
+            run.record,
+            plan.output,
+            owner=lease.owner,
+            every_s=plan.job.compute.progress_s,
+            beat=lambda facts: _set_gauges(facts, lease),
+        )
+        with _on_signal(run.signals, lambda reason: _stop(run, lease, progress, reason)):
+            return _work_and_record(run, lease, progress)
 
 
 def _on_signal(signals: SignalHandler | None, cleanup: Callable[[str], None]) -> AbstractContextManager[None]:
@@ -141,8 +153,12 @@ def may_use_gpus(job: Job) -> bool:
     return job.recipe.has_open_precision and runs_on_gpus(job.compute, job.recipe)
 
 
-def _find_changed(plan: Plan, ready: Snapshot | None) -> IdSet | None:
-    """Return the changed items: of an ordinary run only if it asks for them, of a watch at least those that have failed."""
+def changed_items(plan: Plan, ready: Snapshot | None = None) -> IdSet | None:
+    """Return the changed items: of an ordinary run only if it asks for them, of a watch at least those that have failed.
+
+    Raises:
+        StorageError: As ``output.changes.changed``.
+    """
     changed = plan.job.run.changed
     if ready is None:
         return find_changed(plan.manifest, plan.output, plan.job) if changed else None
@@ -169,44 +185,53 @@ def load_or_check_model(plan: Plan, run_id: str) -> None:
         check_model(plan)
 
 
-def _stop(run: _Run, notifier: Notifier, reason: str) -> None:
+def _stop(run: _Run, lease: Lease, progress: Progress, reason: str) -> None:
     """Leave a consistent output within a second when a signal ends the process.
 
     Its index is not compacted, which may take longer: the run did that while it went on, so few small parts are left.
     """
-    run.lease.release()  # from now on, a compaction in progress neither writes nor deletes
+    lease.release()  # from now on, a compaction in progress neither writes nor deletes
     _write_record(run.plan, run.record, Stopped.exit_code, reason)
-    run.progress.close()
-    notifier.send(Stopped.exit_code, reason, quick=True)
+    progress.close()
+    run.notifier.send(Stopped.exit_code, reason, quick=True)
 
 
-def _run_and_record(run: _Run) -> None:
+def _work_and_record(run: _Run, lease: Lease, progress: Progress) -> Plan:
     """Do the work, and write the run record however it ends."""
-    plan, record = run.plan, run.record
     try:
+        try:
+            plan = _work(run, lease, progress)
+        finally:
+            if run.signals is not None:
+                run.signals.wait_if_leaving()  # ``_stop`` has released the lease, and writes the record
+    except BaseException as error:
+        _write_record(run.plan, run.record, *ending_of(error))
+        if isinstance(error, PipelineError):
+            error.record = run.record
+        raise
+    else:
+        _write_record(run.plan, run.record, 0, None)
+        return plan
+    finally:
+        progress.close()
+
+
+def _work(run: _Run, lease: Lease, progress: Progress) -> Plan:
+    with waiting_for("checking the output's index", at_once=False):
+        prepare_output(run.plan)
+    # The run that held the lease until now may have done some of the items.
+    plan, record = without_done(run.plan, run.plan.job.run.retry, run.redone), run.record
+    record.done_before = plan.rows - plan.todo
+    with progress:
         if plan.todo or needs_derivation(plan):
-            run_passes(plan, record, run.lease, run.reporter)
-            run_derivation(plan, record, run.lease, run.reporter)
+            run_passes(plan, record, lease, run.reporter)
+            run_derivation(plan, record, lease, run.reporter)
         if run.baseline is not None:
             record.drift = drift(run.baseline, plan.output, plan.job.drift)
             _log_drift(record.drift)
         check_budget({"ok": record.ok, "review": record.review, "failed": record.failed}, plan.job.budget)
         _check_index(plan)
-    except PipelineError as error:
-        _write_record(plan, record, error.exit_code, str(error))
-        error.record = record
-        raise
-    except KeyboardInterrupt:  # a Python caller's Ctrl-C: the command has a SignalHandler
-        _write_record(plan, record, Stopped.exit_code, INTERRUPTED)
-        raise
-    except BaseException as error:
-        _write_record(plan, record, 1, type(error).__name__)
-        raise
-    else:
-        _write_record(plan, record, 0, None)
-    finally:
-        run.progress.close()
-        run.reporter.finish()
+    return plan
 
 
 def _check_index(plan: Plan) -> None:

@@ -10,9 +10,9 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from pipeline.config.job import Job, parse_notify_target
-from pipeline.errors import ConfigError, PipelineError, Stopped, StorageError, WriteError
+from pipeline.errors import ConfigError, PipelineError, StorageError, WriteError
 from pipeline.log import log
-from pipeline.output.run_record import OUTCOMES, RunRecord
+from pipeline.output.run_record import OUTCOMES, RunRecord, ending_of
 from pipeline.storage.files import Files
 from pipeline.storage.uris import HTTP_SCHEMES, redact, scheme
 
@@ -104,14 +104,8 @@ def notifying(job: Job, run_id: str, files: Files, when: When = "always") -> Ite
     )
     try:
         yield notifier
-    except PipelineError as error:
-        notifier.send(error.exit_code, str(error))
-        raise
-    except KeyboardInterrupt:
-        notifier.send(Stopped.exit_code, "stopped by Ctrl-C")
-        raise
     except BaseException as error:
-        notifier.send(1, type(error).__name__)
+        notifier.send(*ending_of(error))
         raise
     if when == "always":
         notifier.send(0, None)

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,9 +25,10 @@ from pipeline.errors import ConfigError, ErrorBudgetExceeded, ItemsMissing, Stop
 from pipeline.manifest.manifest import open_manifest
 from pipeline.output.gc import collect_garbage
 from pipeline.output.verify import verify
-from pipeline.run import local
+from pipeline.run import driver, local
 from pipeline.run.driver import run_job
 from pipeline.run.preflight import check_model, make_plan
+from pipeline.run.signals import SignalHandler
 from pipeline.schema import INDEX, TRAVELLING, carried_name
 from pipeline.storage.files import Files
 
@@ -283,6 +285,32 @@ def test_a_run_without_any_result_is_no_success(tmp_path: Path, fake_preset: str
     for _ in range(2):
         with pytest.raises(ErrorBudgetExceeded, match="all 1 items failed"):
             run_job(job)
+
+
+def test_a_part_that_is_committed_after_a_signal_does_not_change_the_record(
+    tmp_path: Path, make_photos: MakePhotos, fake_preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal's thread has released the lease and writes the record; the main thread waits until the process ends."""
+    make_photos(tmp_path / "photos", 2)
+    job = load_job(manifest=str(tmp_path / "photos"), output=str(tmp_path / "out"), preset=fake_preset)
+    signals, committed = SignalHandler(lambda _: None), threading.Event()
+
+    def interrupted(plan: Any, record: Any, lease: Any, reporter: Any) -> None:
+        assert signals._cleanup is not None
+        signals._leaving.set()
+        signals._cleanup("stopped by SIGTERM")
+        committed.set()
+        lease.check()
+
+    monkeypatch.setattr(driver, "run_passes", interrupted)
+    main = threading.Thread(target=lambda: run_job(job, signals=signals), daemon=True)
+    main.start()
+    assert committed.wait(60)
+    main.join(0.5)
+    assert main.is_alive()
+    (path,) = (tmp_path / "out" / "_matteline" / "runs").iterdir()
+    record = json.loads(path.read_text())
+    assert (record["exit_code"], record["error"]) == (4, "stopped by SIGTERM")
 
 
 def test_after_the_deadline_nothing_is_taken_up_and_the_next_run_goes_on(

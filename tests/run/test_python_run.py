@@ -21,10 +21,10 @@ import pytest
 import pipeline
 import pipeline.run.driver
 from pipeline import RunProgress, RunRecord, run
-from pipeline.errors import ConfigError, ErrorBudgetExceeded, LeaseHeld, PipelineError, Stopped, StorageError
+from pipeline.errors import ConfigError, ErrorBudgetExceeded, LeaseHeld, PipelineError, Stopped, StorageError, WeightsError
 from pipeline.output.lease import Lease
 from pipeline.output.output import Output
-from pipeline.run import callback
+from pipeline.run import callback, driver
 from pipeline.storage.files import Files
 
 MakePhotos = Callable[..., list[Path]]
@@ -160,6 +160,32 @@ def test_too_many_failures_are_an_error_with_the_record(tmp_path: Path, fake_pre
 def test_a_second_run_on_the_same_output_is_refused(photos: Path, tmp_path: Path, fake_preset: str) -> None:
     with Lease(Output.at(str(tmp_path / "out"), Files()), "other"), pytest.raises(LeaseHeld):
         run(photos, tmp_path / "out", preset=fake_preset)
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "state", "is_recorded"),
+    [
+        ("load_or_check_model", WeightsError("no network"), "refused", False),
+        ("Lease", LeaseHeld("another run is active"), "another run uses this output", False),
+        ("prepare_output", StorageError("no index"), "refused", True),
+        ("run_passes", RuntimeError("a bug"), "broken", True),
+    ],
+)
+def test_the_last_call_says_how_the_run_ended(
+    photos: Path, tmp_path: Path, fake_preset: str, monkeypatch: Any, step: str, error: Exception, state: str, is_recorded: bool
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(driver, step, fail)
+    told: list[RunProgress] = []
+    with pytest.raises(type(error), match=str(error)):
+        run(photos, tmp_path / "out", preset=fake_preset, progress=told.append)
+    assert [one.state for one in told] == ["running", state]
+    records = [json.loads(path.read_text()) for path in (tmp_path / "out").rglob("runs/*.json")]
+    assert [one["outcome"] for one in records] == [state] * is_recorded
+    if isinstance(error, PipelineError):
+        assert (error.record is not None) == is_recorded
 
 
 def interrupt(_: RunProgress) -> None:
