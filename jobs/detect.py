@@ -29,6 +29,7 @@ def detect(
     endpoint_url: options.Endpoint = None,
     allow_root: options.AllowRoot = None,
     retry: options.Retry = None,
+    accept_licence: options.AcceptLicence = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Find objects by name, and write a manifest with one row per box.
@@ -43,7 +44,8 @@ def detect(
 
     keep_pandas_out()
     set_up_logging(verbose=verbose)
-    pairs = options.settings(set_, endpoint_url) + options.label_settings(label) + options.run_settings(retry)
+    pairs = options.settings(set_, endpoint_url) + options.label_settings(label)
+    pairs += options.run_settings(retry, accept_licence=accept_licence)
     pairs += options.column_settings(image_column, id_column, box_column, boxes_column, label_column)
     job = options.job_of(manifest, output, preset, None, pairs, allow_root)
     if preset and (job.recipe.detector is None or job.recipe.detector.many != "each"):

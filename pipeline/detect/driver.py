@@ -27,7 +27,7 @@ from pipeline.log import log, waiting_for
 from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
 from pipeline.manifest.manifest import Manifest, open_manifest, scan
 from pipeline.manifest.prompts import may_have_names, unused_names
-from pipeline.models.resolve import resolve_finder
+from pipeline.models.resolve import check_licence, resolve_finder
 from pipeline.output.changes import hash_requests
 from pipeline.output.output import Output
 from pipeline.run.context import context_of
@@ -81,7 +81,8 @@ def detect(job: Job, target: str) -> Summary:
     """Find the boxes of all items of a manifest and write them.
 
     Args:
-        job: Its manifest, detector, compute, limits, storage and ``run.retry`` are used.
+        job: Its manifest, detector, compute, limits, storage, ``run.retry`` and ``run.accept_licence`` are used, and with
+            ``many: each`` its preset.
         target: Path or URI of the Parquet file to write.
 
     Raises:
@@ -116,6 +117,8 @@ def _plan(job: Job, target: str, files: Files) -> Plan:
         )
     files.check_writable(output.folder)
     recipe = job.recipe if job.recipe.detector is not None else job.recipe.model_copy(update={"detector": detector_with({})})
+    if model_of(recipe) is not None:
+        check_licence(job.preset, job.run.accept_licence)
     with waiting_for("fetching the detector", at_once=False):
         assert recipe.detector is not None
         names = may_have_names(recipe.detector, manifest.carried)

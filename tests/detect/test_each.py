@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,22 @@ def test_another_model_needs_another_work_folder(tmp_path: Path, photos: dict[st
     find(tmp_path, fake_preset, rows)
     with pytest.raises(ConfigError, match=r"begun with another detector \(recipe\)"):
         find(tmp_path, "u2netp", rows)
+
+
+def test_the_licence_of_the_model_is_asked_for(
+    tmp_path: Path, photos: dict[str, str], matteline: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(pa.Table.from_pylist([{"item_id": "a", "image_uri": photos["two"]}]), tmp_path / "manifest.parquet")
+    command = ["detect", "-m", "manifest.parquet", "-o", "boxes.parquet", "-p", "rmbg-1.4"]
+    each = ["--set", "recipe.detector.many=each"]
+    done = matteline(*command, *each)
+    assert done.returncode == 2 and "pass --accept-licence" in done.stderr
+
+    def reached(*_: Any, **__: Any) -> Any:
+        raise ConfigError("the licence is accepted")
+
+    monkeypatch.setattr("pipeline.detect.driver.resolve_finder", reached)
+    assert "the licence is accepted" in matteline(*command, *each, "--accept-licence").stderr
 
 
 @pytest.mark.parametrize(("many", "expected"), [("each", True), ("best", False)])
