@@ -30,6 +30,7 @@ from pipeline.manifest.prompts import may_have_names, unused_names
 from pipeline.models.resolve import check_licence, resolve_finder
 from pipeline.output.changes import hash_requests
 from pipeline.output.output import Output
+from pipeline.run.budget import exceeds
 from pipeline.run.context import context_of
 from pipeline.run.gpus import is_small, runs_on_gpus
 from pipeline.run.local import blocks_to_do, local_pool, run_in_worker
@@ -72,8 +73,7 @@ class Summary:
         Raises:
             ErrorBudgetExceeded: The target is written, and has the boxes of the others.
         """
-        too_many = self.failed > budget.allowed_failed and self.failed / self.items > budget.max_failed_share
-        if self.failed and (too_many or self.failed == self.items):
+        if self.failed and (self.failed == self.items or exceeds(self.failed, self.items, budget)):
             raise ErrorBudgetExceeded(f"{self.failed} of {self.items} items failed; correct their rows and add --retry all")
 
 

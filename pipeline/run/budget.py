@@ -6,14 +6,19 @@ from pipeline.config.job import Budget
 from pipeline.errors import ErrorBudgetExceeded, Stopped
 
 
+def exceeds(failed: int, done: int, budget: Budget) -> bool:
+    """Return whether more items failed than the budget allows: more than ``allowed_failed``, and more than the share."""
+    return failed > budget.allowed_failed and failed / done > budget.max_failed_share
+
+
 def check_budget(counts: dict[str, int], budget: Budget) -> None:
-    """Refuse to go on when too many items of this run failed: more than ``allowed_failed``, and more than the share.
+    """Refuse to go on when more items of this run failed than the budget allows.
 
     Raises:
         ErrorBudgetExceeded: With the numbers.
     """
     done, failed = sum(counts.values()), counts["failed"]
-    if failed > budget.allowed_failed and failed / done > budget.max_failed_share:
+    if exceeds(failed, done, budget):
         raise ErrorBudgetExceeded(
             f"{failed} of {done} items failed ({failed / done:.1%}); the budget is {budget.max_failed_share:.1%} "
             "(budget.max_failed_share). Finished items are kept. Fix the cause, then run the same command with --retry and the "

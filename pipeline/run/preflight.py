@@ -27,6 +27,7 @@ from pipeline.output.identity import check_identity
 from pipeline.output.index import done_ids, ids_of_run, read_index
 from pipeline.output.output import Output, find_outputs
 from pipeline.output.settings import differences, eases_detector, folders_in_the_way, read_settings, settings_of
+from pipeline.run.budget import exceeds
 from pipeline.storage.allowlist import display_uri, suggest_allow_root
 from pipeline.storage.files import Files
 from pipeline.storage.uris import check_utf8
@@ -222,13 +223,14 @@ def _check_rows(scanned: Scan) -> None:
 
 
 def _check_roots(job: Job, manifest: Manifest, scanned: Scan) -> None:
-    """Refuse a run that would exceed its error budget because images are outside the allowed roots.
+    """Refuse a run that would exceed its error budget, or have no result, because images are outside the allowed roots.
 
     Raises:
         ConfigError: It names the root that most of those images are below.
     """
     outside = scanned.outside_roots
-    if outside.rows <= job.budget.max_failed_share * scanned.rows:
+    are_all = 0 < outside.rows == scanned.rows
+    if not are_all and not exceeds(outside.rows, scanned.rows, job.budget):
         return
     root, count = outside.largest_group()
     share = "all" if count == outside.rows else f"{count} of them"

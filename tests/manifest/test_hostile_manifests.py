@@ -217,12 +217,13 @@ def test_a_run_that_lacks_a_root_is_refused_and_the_root_is_named(folder: Path, 
         job = load_job(manifest=uri, output=f"{folder}/out", preset=fake_preset, overrides=settings)
         return make_plan(job, Files(job.storage))
 
+    assert plan().refused == 4, "up to budget.allowed_failed items may fail"
     with pytest.raises(ConfigError) as refused:
-        plan()
+        plan("budget.allowed_failed=3")
     message = str(refused.value)
     assert "4 of 20 rows" in message and "3 of them below" in message and f"add --allow-root {folder}/set2 if" in message
-    assert plan(f"storage.allow_roots=[{folder}/set2]").refused == 1
-    assert plan("budget.max_failed_share=0.2").refused == 4
+    assert plan(f"storage.allow_roots=[{folder}/set2]", "budget.allowed_failed=0").refused == 1
+    assert plan("budget.allowed_failed=0", "budget.max_failed_share=0.2").refused == 4
     apart = write_manifest(folder / "set2", "m.jsonl", [photo, f"{folder}/set/photo-000.jpg"])
     with pytest.raises(ConfigError, match=rf"2 of 2 rows .*, all below {folder}; add --allow-root {folder} if"):
         plan(uri=apart)
