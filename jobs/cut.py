@@ -288,24 +288,29 @@ def _check_targets(targets: list[_Target], mask: str | None, recipe: Recipe, fil
     from pipeline.paths import example_path
     from pipeline.storage.overwriting import refuse_inputs
 
-    taken: dict[str, str] = {}
-    for target in targets:
-        if (key := target.path.casefold()) in taken:
-            raise ConfigError(f"{taken[key]} and {target.picture} would both be written to {target.path}; give one at a time")
-        taken[key] = target.picture
-        if target.path == PIPE and sys.stdout.isatty():
-            raise ConfigError("the picture would be written to the terminal; redirect stdout, or give --output FILE")
-    sources = [files.absolute(example_path(target.picture)) for target in targets if target.picture != PIPE]
-    paths = [files.absolute(target.path) for target in targets if target.path != PIPE]
+    if any(target.path == PIPE for target in targets) and sys.stdout.isatty():
+        raise ConfigError("the picture would be written to the terminal; redirect stdout, or give --output FILE")
     names = [f"{file.name}.{one.suffix}" for one in recipe.renditions for file in one.files]
-    refuse_inputs("--output", paths, sources)
-    refuse_inputs("--mask", [files.absolute(mask)] if mask else [], sources)
-    refuse_inputs("--rendition", [f"{_beside(path)}-{name}" for path in paths for name in names], sources)
+    written = [("--output", target.picture, target.path) for target in targets]
+    written += [("--mask", "the mask", mask)] if mask else []
+    for target in targets:
+        written += [("--rendition", f"a rendition of {target.picture}", f"{_beside(target.path)}-{name}") for name in names]
+    sources = [files.absolute(example_path(target.picture)) for target in targets if target.picture != PIPE]
+    taken: dict[str, str] = {}
+    for option, what, path in written:
+        key = path if path == PIPE else files.absolute(path).casefold()
+        if key in taken:
+            advice = "give one at a time" if option == "--output" else "choose another name"
+            raise ConfigError(f"{taken[key]} and {what} would both be written to {path}; {advice}")
+        taken[key] = what
+    for option in ("--output", "--mask", "--rendition"):
+        refuse_inputs(option, [files.absolute(path) for one, _, path in written if one == option and path != PIPE], sources)
 
 
 def _beside(path: str) -> str:
-    """Return what the names of a cutout's renditions begin with."""
-    return str(PurePosixPath(path).with_suffix("")) if "://" not in path else path.rsplit(".", 1)[0]
+    """Return what the names of a cutout's renditions begin with: its path without a suffix."""
+    folder, slash, name = path.rpartition("/")
+    return f"{folder}{slash}{PurePosixPath(name).with_suffix('')}"
 
 
 def _read(picture: str, files: Files, limits: Limits, *, at_once: bool) -> Pixels:

@@ -195,9 +195,10 @@ def _targets(videos: Sequence[str], wanted: VideoOptions, files: Files) -> tuple
     refuse_inputs("--output", [files.absolute(path) for _, path in targets], [files.absolute(video) for video in videos])
     taken = set[str]()
     for video, path in targets:
-        if files.absolute(path) in taken:
+        key = files.absolute(path).casefold()
+        if key in taken:
             raise ConfigError(f"{path}, the output for {video}, is also the output for another video; choose another name")
-        taken.add(files.absolute(path))
+        taken.add(key)
     return form, targets
 
 

@@ -251,7 +251,8 @@ def test_images_elsewhere_need_a_root(matteline: Command, tmp_path: Path, make_p
     rows = ["image_uri,item_id", f"{tmp_path}/one/photo-000.jpg,1", "../two/photo-000.jpg,2"]
     (tmp_path / "here" / "m.csv").write_text("\n".join(rows))
     (tmp_path / "job.yaml").write_text(
-        f"manifest: here/m.csv\noutput: out\npreset: {fake_preset}\nstorage: {{allow_roots: [one]}}\nbudget: {{allowed_failed: 0}}\n"
+        f"manifest: here/m.csv\noutput: out\npreset: {fake_preset}\n"
+        "storage: {allow_roots: [one]}\nbudget: {allowed_failed: 0}\n"
     )
     command = ("run", "--job", "job.yaml")
     refused = matteline(*command)

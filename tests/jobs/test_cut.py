@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.cut import _parse_box, _targets
+from jobs.cut import _beside, _parse_box, _targets
 from jobs.main import app
 from pipeline import Segmenter
 from pipeline.config.job import load_job
@@ -105,6 +105,20 @@ def test_names_of_cutouts(picture: str, path: str) -> None:
     assert target.path == path
 
 
+@pytest.mark.parametrize(
+    ("path", "beside"),
+    [
+        ("s3://my.bucket/cup", "s3://my.bucket/cup"),
+        ("s3://my.bucket/v1.2/cup.png", "s3://my.bucket/v1.2/cup"),
+        ("out.v2/cup", "out.v2/cup"),
+        ("cup.png", "cup"),
+        ("/a/cup.x.png", "/a/cup.x"),
+    ],
+)
+def test_renditions_are_named_like_the_file_without_its_suffix(path: str, beside: str) -> None:
+    assert _beside(path) == beside
+
+
 def test_a_name_without_a_suffix_is_a_file_if_a_format_says_so(cut: Cut) -> None:
     assert cut("photo-000.jpg", "-o", "cutout", "--format", "webp") == 0
     assert opened("cutout").format == "WEBP"
@@ -171,6 +185,11 @@ def test_stdin_is_limited(cut: Cut, monkeypatch: pytest.MonkeyPatch) -> None:
         (("photo-000.jpg", "--point", "1"), "not two numbers"),
         (("photo-000.jpg", "--point", "a,b"), "not two numbers"),
         (("photo-000.jpg", "./photo-000.jpg"), "would both be written to photo-000-cutout.png"),
+        (("photo-000.jpg", "-o", "o.png", "--mask", "./O.png"), "photo-000.jpg and the mask would both be written to ./O.png"),
+        (
+            ("photo-000.jpg", "-o", "o.png", "--mask", "o-white.jpg", "-r", "white"),
+            "the mask and a rendition of photo-000.jpg would both be written to o-white.jpg; choose another name",
+        ),
         (("photo-000.jpg", "-o", "x.gif"), "must end in .png, .webp, .jpg or .tiff"),
         (("photo-000.jpg", "-o", "x.png", "--format", "webp"), "name different formats"),
         (("photo-000.jpg", "--format", "gif"), "choose png, webp, jpg or tiff"),
