@@ -14,7 +14,6 @@ import ray.data
 from ray.data import ActorPoolStrategy, Dataset
 from ray.data.exceptions import ExecutionTimeoutError
 
-from pipeline.errors import Stopped
 from pipeline.manifest.manifest import Manifest
 from pipeline.output.counters import RunCounters
 from pipeline.run.block_sizes import block_mib, rows_per_block, rows_per_part
@@ -195,7 +194,7 @@ def execute(plan: Plan, pool: Pool, run_id: str, counters: RunCounters) -> Itera
                 del dataset
                 gc.collect()  # the records of its blocks are in reference cycles
     except ExecutionTimeoutError as error:
-        raise Stopped(no_progress(no_progress_s)) from error
+        raise no_progress(no_progress_s) from error
 
 
 def _stored_bytes(stats: Any) -> Iterator[int]:

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ray.data import DataContext
 from ray.exceptions import RayError
@@ -25,7 +26,9 @@ _ADVICE = re.compile(r"\nFailed to [^\n]* after \d+/\d+ attempts .*", re.DOTALL)
 
 @contextmanager
 def ray_data(*, no_progress_s: int, block_mib: int | None = None) -> Iterator[None]:
-    """Configure Ray Data, and raise the package's own errors as they were raised in a worker.
+    """Configure Ray Data inside this block, and raise the package's own errors as they were raised in a worker.
+
+    The settings are those of the process. The caller's own are set back at the end.
 
     Args:
         no_progress_s: Seconds without a finished block after which Ray gives up.
@@ -40,16 +43,31 @@ def ray_data(*, no_progress_s: int, block_mib: int | None = None) -> Iterator[No
     # Otherwise Ray Data applies no backpressure before the object store is half full. Rows without pixels never fill it, and
     # all of them would wait in the driver, which keeps 20 KB per block.
     os.environ.setdefault("RAY_DATA_DOWNSTREAM_CAPACITY_OBJECT_STORE_BUDGET_UTIL_THRESHOLD", "0")
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_no_progress_timeout_s = no_progress_s
-    context.raise_original_map_exception = True  # otherwise the package's errors lose their type on the way to the driver
+    settings = {
+        "enable_progress_bars": False,
+        "execution_no_progress_timeout_s": no_progress_s,
+        "raise_original_map_exception": True,  # otherwise the package's errors lose their type on the way to the driver
+    }
     if block_mib is not None:
-        context.target_max_block_size = max(1, block_mib * 2**20)
+        settings["target_max_block_size"] = max(1, block_mib * 2**20)
+    with _changed(DataContext.get_current(), settings):
+        try:
+            yield
+        except RayError as error:
+            raise unwrap_ray_error(error) or error from error
+
+
+@contextmanager
+def _changed(context: DataContext, settings: dict[str, Any]) -> Iterator[None]:
+    """Change settings of Ray Data inside this block."""
+    before = {name: getattr(context, name) for name in settings}
+    for name, value in settings.items():
+        setattr(context, name, value)
     try:
         yield
-    except RayError as error:
-        raise unwrap_ray_error(error) or error from error
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
 
 
 def unwrap_ray_error(error: BaseException | None) -> PipelineError | None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray.data import DataContext
 
 from pipeline.config.job import Compute
 from pipeline.config.recipe import Recipe
@@ -24,6 +25,7 @@ from pipeline.run import cluster, on_cluster
 from pipeline.run.cluster import actors_at_work, await_gpus, check_workers
 from pipeline.run.gpus import will_use_gpus
 from pipeline.run.pool import Node, Pool, fit_pool
+from pipeline.run.ray_data import ray_data
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -220,6 +222,18 @@ def test_the_driver_says_that_the_actors_make_a_graph(
     assert logged[0].getMessage() == "making the network's graph for this CPU: some seconds, once per weights and machine"
     assert said == f"loading the model, {logged[0].getMessage()}"
     assert on_cluster._first_work(plan, Pool(1, 1, 1, 1, "cuda")) == "loading the model"
+
+
+def test_the_settings_of_a_callers_ray_data_are_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = DataContext.get_current()
+    monkeypatch.setattr(context, "execution_no_progress_timeout_s", 77)
+    monkeypatch.setattr(context, "target_max_block_size", 7 * 2**20)
+    before = vars(context).copy()
+    with pytest.raises(Stopped), ray_data(no_progress_s=5, block_mib=0):
+        assert (context.execution_no_progress_timeout_s, context.target_max_block_size) == (5, 1)
+        assert not context.enable_progress_bars
+        raise Stopped("enough")
+    assert vars(context) == before
 
 
 def test_our_own_log_is_written_while_ray_is_muted() -> None:
