@@ -79,9 +79,10 @@ def _fit(compute: Compute, cluster: Cluster, *, gpu_model: bool) -> Pool:
     cpus, gpus = sum(node.cpus for node in cluster), sum(node.gpus for node in cluster)
     share = compute.gpus_per_actor
     if share is None:
-        share = 1.0 if gpus > 0 and compute.device != "cpu" and gpu_model else 0.0
+        share = 1.0 if gpus > 0 and compute.device != "cpu" and (gpu_model or compute.device == "cuda") else 0.0
     if share and not gpu_model:
-        raise ConfigError("this ONNX Runtime has no CUDA; install onnxruntime-gpu, or set compute.gpus_per_actor=0")
+        other = "set compute.gpus_per_actor=0" if compute.gpus_per_actor else "use compute.device=auto or cpu"
+        raise ConfigError(f"this ONNX Runtime has no CUDA; install onnxruntime-gpu in place of onnxruntime, or {other}")
     if compute.device == "cuda" and not share:
         what = (
             "compute.gpus_per_actor is 0; remove one of the two" if gpus else "there is no GPU; use compute.device=auto or cpu"

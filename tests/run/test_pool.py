@@ -50,5 +50,11 @@ def test_a_pool_that_cannot_be_is_refused(compute: Compute, cluster: tuple[Node,
 
 def test_an_onnx_model_without_cuda_takes_no_gpu() -> None:
     assert fit_pool(Compute(), (Node(8, 2),), gpu_model=False) == Pool(1, 0, 1, 1, "cpu")
-    with pytest.raises(ConfigError, match="onnxruntime-gpu"):
+    with pytest.raises(ConfigError, match="onnxruntime-gpu in place of onnxruntime, or set compute.gpus_per_actor=0"):
         fit_pool(Compute(gpus_per_actor=1), (Node(8, 2),), gpu_model=False)
+    with pytest.raises(ConfigError, match="onnxruntime-gpu in place of onnxruntime, or use compute.device=auto or cpu"):
+        fit_pool(Compute(device="cuda"), (Node(8, 2),), gpu_model=False)
+    with pytest.raises(ConfigError, match="compute.gpus_per_actor is 0; remove one of the two"):
+        fit_pool(Compute(device="cuda", gpus_per_actor=0), (Node(8, 2),), gpu_model=False)
+    with pytest.raises(ConfigError, match="there is no GPU"):
+        fit_pool(Compute(device="cuda"), (Node(8),), gpu_model=False)
