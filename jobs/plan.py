@@ -44,7 +44,7 @@ def plan(
     """
     from pipeline.log import set_up_logging, waiting_for
     from pipeline.run.cost import Price
-    from pipeline.run.driver import may_use_gpus
+    from pipeline.run.driver import changed_items, may_use_gpus
     from pipeline.run.preflight import check_model, make_plan, without_done
     from pipeline.storage.files import Files
 
@@ -55,7 +55,9 @@ def plan(
     asked = options.job_of(manifest, output, preset, job, pairs, allow_root, rendition)
     parsed = Price.parse(price) if price else None
     files = Files(asked.storage)
-    made = without_done(make_plan(asked, files, gpu=may_use_gpus(asked)), asked.run.retry)
+    made = make_plan(asked, files, gpu=may_use_gpus(asked))
+    with waiting_for("looking for changed images", at_once=False):
+        made = without_done(made, asked.run.retry, changed_items(made))
     with waiting_for("checking the model"):
         check_model(made)
     made, pool, cluster = _machines(made)
@@ -204,18 +206,19 @@ def _speed(made: Plan, pool: Pool) -> Speed:
     from pipeline.output.run_record import records
     from pipeline.run.cost import Speed, measured_speed, second_share
 
-    known = measured_speed(records(made.output), pool.gpus, made.job.recipe.every)
+    recipe = made.job.recipe
+    known = measured_speed(records(made.output), recipe.fingerprint(), pool.gpus, recipe.every)
     if known is not None:
         return known
     from pipeline.bench.quick import seconds_per_item
 
     compute = made.job.compute
     threads = compute.threads_per_actor or max(1, local_cpus() // pool.actors_per_node)
-    batch = compute.batch_size_for(made.job.recipe.frame_px, pool.device)
+    batch = compute.batch_size_for(recipe.frame_px, pool.device)
     share = second_share(made.resolved)
     with waiting_for("timing the model on this machine"):
         per_item_s = seconds_per_item(
-            made.job.recipe,
+            recipe,
             made.output.files,
             device=pool.device,
             threads=threads,
@@ -223,5 +226,5 @@ def _speed(made: Plan, pool: Pool) -> Speed:
             engine=compute.engine,
             second_share=1.0 if share is None else share,
         )
-    what = "the model alone takes" if made.job.recipe.second is None else "the two models alone take"
+    what = "the model alone takes" if recipe.second is None else "the two models alone take"
     return Speed(1 / per_item_s, f"{what} {per_item_s:.3g} s per item on this machine, {pool.actors} in parallel")

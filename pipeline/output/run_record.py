@@ -168,6 +168,7 @@ class RunFacts(Stored):
     outcome: str | None
     exit_code: int | None
     failures: dict[str, Failures]
+    recipe: str | None = None
     columns: dict[str, str] | None = None
     started_at: str | None = None
     finished_at: str | None = None

@@ -167,11 +167,14 @@ def second_share(resolved: ResolvedRecipe) -> float | None:
     return None if second is None or calibration is None else calibration.share_below(second.below)
 
 
-def measured_speed(records: Iterable[dict[str, Any]], gpus_per_actor: float, every: int = 1) -> Speed | None:
-    """Return the speed of the latest run that was long enough and had actors like these; None without one.
+def measured_speed(
+    records: Iterable[dict[str, Any]], recipe: str, gpus_per_actor: float, every: int = 1
+) -> Speed | None:
+    """Return the speed of the latest run that was long enough and had this recipe and actors like these; None without one.
 
     Args:
         records: Run records, the latest first. No more are read than needed.
+        recipe: Fingerprint of the recipe.
         gpus_per_actor: GPUs per actor.
         every: ``recipe.every``: the model sees every so many frames of a video, and each of them counts as an item.
     """
@@ -180,7 +183,8 @@ def measured_speed(records: Iterable[dict[str, Any]], gpus_per_actor: float, eve
         frames = record.get("frames") or 0
         passes = done + frames // every
         hours = record.get("actor_hours")
-        if hours and passes >= MIN_ITEMS and record.get("gpus_per_actor") == gpus_per_actor:
+        is_like_this = (record.get("recipe"), record.get("gpus_per_actor")) == (recipe, gpus_per_actor)
+        if hours and passes >= MIN_ITEMS and is_like_this:
             what = f"{done} items" + (f" with {frames:,} frames of videos" if frames else "")
             return Speed(passes / hours / 3600, f"run {record['run_id']} did {what} in {hours:.3g} actor hours")
     return None

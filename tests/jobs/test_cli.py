@@ -286,6 +286,15 @@ def test_plan_says_what_would_run(matteline: Command, tmp_path: Path, make_photo
     assert "starting Ray" not in shown.stderr
 
 
+def test_plan_counts_what_has_changed(matteline: Command, tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
+    make_photos(tmp_path / "photos", 3)
+    job = ("-m", "photos", "-o", "out", "-p", fake_preset)
+    assert matteline("run", *job).returncode == 0
+    make_photos(tmp_path / "other", 1, first=9)[0].rename(tmp_path / "photos" / "photo-001.jpg")
+    assert "3, of which 3 are done and 0 to do" in matteline("plan", *job).stdout
+    assert "3, of which 2 are done and 1 to do" in matteline("plan", *job, "--set", "run.changed=true").stdout
+
+
 def test_manifest_from_a_folder_and_from_coco(matteline: Command, tmp_path: Path, make_photos: MakePhotos) -> None:
     make_photos(tmp_path / "photos", 3)
     assert matteline("manifest", "photos", "-o", "all.csv").returncode == 0

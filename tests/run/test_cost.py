@@ -30,7 +30,7 @@ def test_hours_and_money_by_hand() -> None:
 
 
 def record(**more: Any) -> dict[str, Any]:
-    return {"run_id": "r", "ok": 60, "review": 10, "failed": 0, "actor_hours": 14 / 3600, "gpus_per_actor": 1.0} | more
+    return {"run_id": "r", "recipe": "a", "ok": 60, "review": 10, "failed": 0, "actor_hours": 14 / 3600, "gpus_per_actor": 1.0} | more
 
 
 @pytest.mark.parametrize(
@@ -39,13 +39,15 @@ def record(**more: Any) -> dict[str, Any]:
         ([record()], 5.0),
         ([record(ok=10), record(actor_hours=35 / 3600)], 2.0),  # too short to tell
         ([record(gpus_per_actor=0.0), record(actor_hours=35 / 3600)], 2.0),  # on CPUs
+        ([record(recipe="b"), record(actor_hours=35 / 3600)], 2.0),  # of another recipe, before --replace
+        ([record(recipe="b")], None),
         ([record(actor_hours=None)], None),  # whose copies nobody counted
         ([{"run_id": "broken"}], None),
         ([], None),
     ],
 )
 def test_speed_is_that_of_the_last_run_like_this_one(records: list[dict[str, Any]], items_per_s: float | None) -> None:
-    found = measured_speed(records, 1.0)
+    found = measured_speed(records, "a", 1.0)
     assert (found and found.items_per_s) == (items_per_s and pytest.approx(items_per_s))
 
 
@@ -74,8 +76,8 @@ def test_images_that_are_missing_elsewhere_or_on_the_web_are_no_bytes(
 
 
 def test_frames_of_videos_count_as_items_of_an_earlier_run() -> None:
-    record = {"run_id": "1", "ok": 3, "review": 1, "failed": 0, "frames": 1200, "actor_hours": 0.5, "gpus_per_actor": 0.0}
-    found = measured_speed([record], 0.0, every=2)
+    record = {"run_id": "1", "recipe": "a", "ok": 3, "review": 1, "failed": 0, "frames": 1200, "actor_hours": 0.5, "gpus_per_actor": 0.0}
+    found = measured_speed([record], "a", 0.0, every=2)
     assert found == Speed(604 / 1800, "run 1 did 4 items with 1,200 frames of videos in 0.5 actor hours")
 
 
