@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from pipeline.manifest.prompts import may_have_names, unused_names
 from pipeline.models.resolve import check_licence, resolve_finder
 from pipeline.output.changes import hash_requests
 from pipeline.output.output import Output
-from pipeline.run.budget import exceeds
+from pipeline.run.budget import deadline_of, deadline_passed, exceeds, has_passed
 from pipeline.run.context import context_of
 from pipeline.run.gpus import is_small, runs_on_gpus
 from pipeline.run.local import blocks_to_do, local_pool, run_in_worker
@@ -81,20 +81,25 @@ def detect(job: Job, target: str) -> Summary:
     """Find the boxes of all items of a manifest and write them.
 
     Args:
-        job: Its manifest, detector, compute, limits, storage, ``run.retry`` and ``run.accept_licence`` are used, and with
-            ``many: each`` its preset.
+        job: Its manifest, detector, compute, limits, storage, ``budget.deadline_s``, ``run.retry`` and ``run.accept_licence``
+            are used, and with ``many: each`` its preset.
         target: Path or URI of the Parquet file to write.
 
     Raises:
         Refused: The manifest, the detector or the target cannot be used, or the work was begun with another detector.
+        Stopped: The deadline passed before the last item.
         ItemsMissing: Rows are missing at the end.
     """
-    files = Files(job.storage)
-    plan = _plan(job, check_utf8(files.absolute(target)), files)
+    files, deadline = Files(job.storage), deadline_of(job.budget)
+    plan = replace(_plan(job, check_utf8(files.absolute(target)), files), deadline=deadline)
     if (said := unused_names(plan.job.recipe.detector, plan.manifest.carried, job.columns)) is not None:
         log.warning(said)
+    left = plan.todo
     for part in _parts(plan) if plan.todo else ():
         log.info("detected", extra={"facts": part})
+        left -= part["items"]
+    if left > 0 and has_passed(deadline):
+        raise deadline_passed(left)
     assert plan.job.recipe.detector is not None
     done = done_ids(plan.output, plan.manifest, plan.job.recipe.detector)
     if missing := int((~contains(done, plan.ids)).sum()):

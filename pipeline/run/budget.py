@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from pipeline.config.job import Budget
 from pipeline.errors import ErrorBudgetExceeded, Stopped
 
@@ -24,6 +26,21 @@ def check_budget(counts: dict[str, int], budget: Budget) -> None:
             "(budget.max_failed_share). Finished items are kept. Fix the cause, then run the same command with --retry and the "
             "error codes"
         )
+
+
+def deadline_of(budget: Budget) -> float | None:
+    """Return the time, in seconds since 1970, from which a run that starts now begins no more items; None for none."""
+    return None if budget.deadline_s is None else time.time() + budget.deadline_s
+
+
+def has_passed(deadline: float | None) -> bool:
+    """Return whether a deadline has passed, so that no more items are begun."""
+    return deadline is not None and time.time() >= deadline
+
+
+def deadline_passed(left: int) -> Stopped:
+    """Return the error of a run whose deadline passed before all items were begun."""
+    return Stopped(f"the deadline passed with {left} items left; run the same command again to continue")
 
 
 def no_progress(seconds: float) -> Stopped:

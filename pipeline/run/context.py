@@ -13,6 +13,7 @@ from pipeline.config.recipe import Recipe
 from pipeline.output.derived import wanted_files
 from pipeline.output.output import Output
 from pipeline.run.block_sizes import batch_size, block_mib
+from pipeline.run.budget import has_passed
 from pipeline.run.crash_ledger import CrashLedger, IsolatedBatch
 from pipeline.run.pool import NO_MODEL, Pool
 from pipeline.run.preflight import Plan
@@ -36,7 +37,7 @@ class StageContext:
     replaces: bool = False
     """True if this run replaces objects of items that have a row."""
     deadline: float | None = None
-    """Seconds since 1970 from which no more items are started; None for none."""
+    """Seconds since 1970 from which no more items are begun; None for none."""
     ledger: CrashLedger | None = None
     """None (tests, benchmarks): crashes are not isolated, and items have no time limit."""
     pool: Pool = NO_MODEL
@@ -54,6 +55,11 @@ class StageContext:
     def rendition_recipes(self) -> dict[str, str]:
         """Fingerprint of the rendition of each file, by the file's name. Hashed once per process, not once per item."""
         return wanted_files(self.recipe)
+
+    @property
+    def is_late(self) -> bool:
+        """True once the deadline has passed, so that nothing more is begun."""
+        return has_passed(self.deadline)
 
     @property
     def files(self) -> Files:

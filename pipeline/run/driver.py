@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pipeline.output.index import tally
 from pipeline.output.lease import Lease, new_run_id, run_id_after
 from pipeline.output.progress import Progress
 from pipeline.output.run_record import ROUND_MARK, RunRecord, ending_of
-from pipeline.run.budget import check_budget
+from pipeline.run.budget import check_budget, deadline_of
 from pipeline.run.callback import Callback, Reporter
 from pipeline.run.gpus import is_small, runs_on_gpus
 from pipeline.run.local import load_model
@@ -76,7 +75,7 @@ def run_job(
     """
     run_id, files = run_id or new_run_id("" if ready is None else ROUND_MARK), Files(job.storage)
     with facts_in_every_line(run_id=run_id), notifying(job, run_id, files, notify) as notifier:
-        deadline = None if job.budget.deadline_s is None else time.time() + job.budget.deadline_s
+        deadline = deadline_of(job.budget)
         plan = make_plan(job, files, gpu=may_use_gpus(job), ready=ready)
         run_id = run_id_after(run_id, plan.output)
         accepted = baseline(job.drift, job.output.uri, files)

@@ -6,12 +6,11 @@ Small runs work in one process on this machine (``local``), all others on Ray (`
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Generator
 from contextlib import closing, suppress
 from typing import Any
 
-from pipeline.errors import ItemsMissing, Stopped, StorageError
+from pipeline.errors import ItemsMissing, StorageError
 from pipeline.log import log
 from pipeline.output.compaction import Compactor
 from pipeline.output.counters import RunCounters
@@ -20,7 +19,7 @@ from pipeline.output.lease import Lease
 from pipeline.output.run_record import RunRecord
 from pipeline.output.settings import read_settings, write_settings
 from pipeline.run import local
-from pipeline.run.budget import check_budget
+from pipeline.run.budget import check_budget, deadline_passed, has_passed
 from pipeline.run.callback import Reporter
 from pipeline.run.gpus import is_small
 from pipeline.run.preflight import Plan, by_kind, missing_items, only_missing
@@ -62,8 +61,8 @@ def _run_passes(plan: Plan, record: RunRecord, lease: Lease, counters: RunCounte
         plan = only_missing(plan, record.run_id)
         if not plan.todo:
             return
-        if plan.deadline is not None and time.time() >= plan.deadline:
-            raise Stopped(f"the deadline passed with {plan.todo} items left; run the same command again to continue")
+        if has_passed(plan.deadline):
+            raise deadline_passed(plan.todo)
         log.warning(f"{plan.todo} items have no row yet", extra={"facts": {"missing": plan.todo}})
     raise ItemsMissing(missing_items(plan.todo, plan))
 
@@ -107,12 +106,14 @@ def run_derivation(plan: Plan, record: RunRecord, lease: Lease, reporter: Report
 
     Raises:
         ItemsMissing: Some items still lack something. The message names one.
+        Stopped: The deadline passed before the last item.
         PipelineError: The run was stopped, or a worker refused.
     """
     settings = read_settings(plan.output)
     if settings is None or settings["complete"]:
         return
     failures: dict[str, str] = {}
+    left = 0
     if items := count_lacking(plan.output, plan.job.recipe):
         try:
             sources = {part.uri for part in plan.output.parts()}  # workers read them until the end
@@ -123,6 +124,7 @@ def run_derivation(plan: Plan, record: RunRecord, lease: Lease, reporter: Report
                 for part in parts:
                     record.derived += part["done"]
                     failures |= json.loads(part["failures"])
+                    left += part["left"]
                     lease.check()
                     compactor.part_added()
                     reporter.update()
@@ -130,6 +132,8 @@ def run_derivation(plan: Plan, record: RunRecord, lease: Lease, reporter: Report
             if lease.lost is None:
                 tidy_index(plan.output, plan.done)
         log.info("derived outputs of finished items", extra={"facts": {"items": record.derived, "failed": len(failures)}})
+    if left:
+        raise deadline_passed(left)
     if failures:
         item_id, why = next(iter(failures.items()))
         raise ItemsMissing(

@@ -58,7 +58,7 @@ class Plan:
     replaces: bool = False
     """True if some items to do have a row, so that their objects are replaced."""
     deadline: float | None = None
-    """Seconds since 1970 from which no more items are started; None for none."""
+    """Seconds since 1970 from which no more items are begun; None for none."""
     same_results: str | None = None
     """Fingerprint of the recorded recipe, if its items need no work although it differs; see ``eases_detector``."""
     only: Kind | None = None

@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from pipeline.config.job import load_job
 from pipeline.detect.driver import Summary, detect
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Stopped
 from pipeline.paths import EXAMPLES
 
 CAT, OSPREY = (str(EXAMPLES / f"{name}.jpg") for name in ("cat", "osprey"))
@@ -73,6 +73,16 @@ def test_a_lower_threshold_with_retry_prompt(find: Detect, tmp_path: Path) -> No
         find(rows, threshold=0.5, retry=("prompt",))
     with pytest.raises(ConfigError, match=r"begun with another detector \(max_boxes, threshold\)|\(threshold, max_boxes\)"):
         find(rows, threshold=0.04, max_boxes=3, retry=("prompt",))
+
+
+def test_after_the_deadline_nothing_is_begun(find: Detect, tmp_path: Path) -> None:
+    rows = [{"item_id": "cat", "image_uri": CAT, "label": "cat"}, {"item_id": "dog", "image_uri": CAT, "label": "dog"}]
+    with pytest.raises(Stopped, match="the deadline passed with 2 items left; run the same command again"):
+        find(rows, threshold=0.5, settings={"budget.deadline_s": 0.01})
+    assert not (tmp_path / "boxes.parquet").exists()
+    assert find(rows, threshold=0.5).failures == {"prompt": 1}
+    with pytest.raises(Stopped, match="the deadline passed with 1 items left"):
+        find(rows, threshold=0.5, retry=("prompt",), settings={"budget.deadline_s": 0.01})
 
 
 def test_two_items_of_one_id_are_refused(find: Detect) -> None:

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config.job import load_job
-from pipeline.errors import ConfigError, ItemsMissing
+from pipeline.errors import ConfigError, ItemsMissing, Stopped
 from pipeline.manifest.manifest import open_manifest
 from pipeline.output.gc import collect_garbage
 from pipeline.output.output import Output, open_output
@@ -121,6 +121,16 @@ def test_a_rendition_is_added_without_the_model_and_equals_one_made_at_once(
     assert {path: (tmp_path / "out" / path).read_bytes() for path in files_of(tmp_path / "out")} == at_once
     check(output, tmp_path)
     assert go(renditions=("amazon-main", "dataset-coco")).derived == 0
+
+
+def test_after_the_deadline_no_rendition_is_begun(go: Callable[..., RunRecord], tmp_path: Path, output: Output) -> None:
+    go()
+    with pytest.raises(Stopped, match="the deadline passed with 4 items left; run the same command again") as stopped:
+        go("budget.deadline_s=0.01", renditions=("amazon-main",))
+    assert (stopped.value.record.outcome, stopped.value.record.derived) == ("stopped", 0)
+    assert not (tmp_path / "out" / "amazon-main").exists()
+    assert go("budget.deadline_s=600", renditions=("amazon-main",)).derived == 4
+    check(output, tmp_path)
 
 
 def test_the_photo_s_shadow_is_added_from_the_photo(

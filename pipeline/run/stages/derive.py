@@ -34,8 +34,11 @@ from pipeline.types import Mask, Pixels
 def derive_batch(rows: pa.Table, *, context: StageContext) -> pa.Table:
     """Make what these items lack, commit their new rows as one index part, and return one row about it.
 
-    The row has ``done`` (items), and ``failures`` as JSON: id and message of each item that still lacks something.
+    The row has ``done`` (items), ``failures`` as JSON: id and message of each item that still lacks something, and ``left``:
+    the number of items that were not begun, because ``context.deadline`` has passed.
     """
+    if context.is_late:
+        return _facts([], {}, rows.num_rows)
     tune_process()
     entries, failures = rows.to_pylist(), {}
     isolated = context.isolated("derive", [entry["item_id"] for entry in entries])
@@ -45,6 +48,8 @@ def derive_batch(rows: pa.Table, *, context: StageContext) -> pa.Table:
     with ThreadPoolExecutor(threads) as pool:
         sources = map_ahead(pool, lambda entry: _Source(entry, context), entries, 2 * threads)
         for number, (entry, source) in enumerate(zip(entries, sources, strict=True)):
+            if context.is_late:
+                break
             try:
                 done.append(isolated.run_one(number, partial(_derive, entry, source, context)))
             except ItemError as error:
@@ -52,7 +57,11 @@ def derive_batch(rows: pa.Table, *, context: StageContext) -> pa.Table:
     isolated.finish()
     if done:
         write_part(context.output, pa.Table.from_pylist(done, rows.schema))
-    return pa.table({"done": [len(done)], "failures": [json.dumps(failures)]})
+    return _facts(done, failures, len(entries) - len(done) - len(failures))
+
+
+def _facts(done: list[dict[str, Any]], failures: dict[str, str], left: int) -> pa.Table:
+    return pa.table({"done": [len(done)], "failures": [json.dumps(failures)], "left": [left]})
 
 
 def _derive(entry: dict[str, Any], source: _Source, context: StageContext) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class FindMasks:
             raise self.stage.refused
         began, context = time.monotonic(), self.stage.context
         for row in stretches.to_pylist():
-            if context.deadline is not None and time.time() >= context.deadline:
+            if context.is_late:
                 break
             with ThreadPoolExecutor(1) as pool:
                 work = pool.submit(self._find, row, context)
