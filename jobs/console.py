@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -23,6 +24,14 @@ MAX_REMARKS = 5
 
 out = SafeConsole(soft_wrap=True, highlight=False)
 err = SafeConsole(stderr=True, soft_wrap=True, highlight=False)
+
+
+def echo(text: str) -> None:
+    """Print a file's content to stdout as it is, to be read by a program."""
+    try:
+        typer.echo(text, nl=False)
+    except BrokenPipeError:
+        out.on_broken_pipe()
 
 
 def show_error(error: PipelineError) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs import options
-from jobs.console import err, out
+from jobs.console import echo, err, out
 
 if TYPE_CHECKING:
     from pipeline.config.job import Job
@@ -170,7 +170,7 @@ def _write(text: str, file: Path | None) -> None:
     from pipeline.errors import StorageError
 
     if file is None:
-        typer.echo(text, nl=False)
+        echo(text)
         if sys.stdout.isatty():
             err.print(f"# apply it: matteline infra render … | {APPLY} -", markup=False)
         return

@@ -75,7 +75,7 @@ app.add_typer(infra, name="infra")
 def main() -> None:
     """Run a command. The exit code is that of the error (see ``pipeline.errors``), or 0.
 
-    A broken pipe (``matteline show | head``) is not an error.
+    A pipe that is closed before the last line (``matteline show out | head -1``) is not an error; see ``SafeConsole``.
     """
     # Arrow's own allocator keeps the memory of every thread that read an index: 600 MiB for a million rows. The variable must
     # be set before Arrow is imported. Workers inherit it.
@@ -91,8 +91,6 @@ def main() -> None:
             err.print_exception()
         show_error(error)
         raise SystemExit(error.exit_code) from None
-    except BrokenPipeError:
-        raise SystemExit(0) from None
 
 
 def _share_malloc_arenas() -> None:

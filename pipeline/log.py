@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO, TypeVar
 
@@ -36,7 +37,18 @@ can show."""
 
 
 class SafeConsole(Console):
-    """A terminal on which ids, paths and file names are only text: ``_CONTROLS`` are shown as escapes."""
+    """A terminal on which ids, paths and file names are only text: ``_CONTROLS`` are shown as escapes.
+
+    If nobody reads it any more (``| head``), it is silent, and the command goes on to its own end and exit code.
+    """
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing from now on, instead of ending the process, and let the interpreter's last flush go nowhere."""
+        self.quiet = True
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.file.fileno())
+            os.close(nowhere)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render, and escape what is not Rich's own control sequence."""

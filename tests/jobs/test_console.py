@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from rich.table import Table
@@ -13,6 +17,8 @@ from jobs.main import app
 from pipeline.config.run_options import RunOptions
 from pipeline.errors import ITEM_ERRORS
 from pipeline.log import SafeConsole
+
+MATTELINE = str(Path(sys.executable).with_name("matteline"))
 
 
 def test_control_characters_are_shown_and_styles_still_work() -> None:
@@ -44,6 +50,23 @@ def test_texts_in_tables_are_no_markup() -> None:
     SafeConsole(file=sink, width=80).print(lines)
     for text in ("[x]", "[bold]n[/]", "[y]", "/photos/t [x]/[bold]a[/]", "[/z]"):
         assert text in sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("command", "closed", "status"),
+    [("models", "stdout", 0), ("show missing", "stderr", 2), ("show missing", "stdout", 2)],
+)
+def test_a_reader_that_has_gone_changes_no_exit_code(command: str, closed: str, status: int, tmp_path: Path) -> None:
+    """As in ``set -o pipefail; matteline models | true``."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {closed: writer}
+    done = subprocess.run([MATTELINE, *command.split()], cwd=tmp_path, text=True, timeout=100, check=False, **streams)
+    os.close(writer)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in (done.stderr or "") and "BrokenPipe" not in (done.stderr or "")
+    if status == 0:
+        assert done.stderr == ""
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
