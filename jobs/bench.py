@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,10 +49,19 @@ def bench(
     speed; nothing is downloaded. If rembg is on the PATH, `rembg p` is timed on the same photos.
     """
     from pipeline.bench.driver import run_bench
+    from pipeline.errors import StorageError
     from pipeline.log import set_up_logging
     from pipeline.paths import example_path
+    from pipeline.storage.files import Files
+    from pipeline.storage.uris import parent
 
     set_up_logging(verbose=verbose)
+    target = None if json_file is None else Files().absolute(json_file)
+    if target is not None:  # before minutes of measurements
+        try:
+            Files().check_writable(parent(target))
+        except StorageError as error:
+            raise StorageError(f"--json {json_file}: {error}") from None
     result = run_bench(
         preset or (DEFAULT[:1] if quick else DEFAULT),
         options.settings(set_, endpoint_url),
@@ -66,8 +74,8 @@ def bench(
     _print_machine(result)
     for step in (_print_rates, _print_models, _print_transfers, _print_stages, _print_jobs, _print_peers):
         step(result)
-    if json_file:
-        Path(json_file).write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
+    if target is not None:
+        Files().write(target, f"{json.dumps(asdict(result), indent=2)}\n".encode())
 
 
 def _print_machine(result: Bench) -> None:

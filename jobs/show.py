@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs import options
-from jobs.console import out, print_report
+from jobs.console import err, out, print_report
 
 if TYPE_CHECKING:
     from pipeline.output.output import Output
@@ -51,7 +51,8 @@ def show(
             _print_lowest(report.output)
     if sheet:
         _write_sheet(reports[-1].output, files.absolute(sheet))
-        out.print(f"  sheet    {sheet}", markup=False)
+        say = err if as_json else out  # after JSON, stdout has nothing else
+        say.print(sheet if quiet else f"  sheet    {sheet}", markup=False)
 
 
 def _print_lowest(output: Output) -> None:

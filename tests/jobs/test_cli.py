@@ -286,6 +286,27 @@ def test_plan_says_what_would_run(matteline: Command, tmp_path: Path, make_photo
     assert "starting Ray" not in shown.stderr
 
 
+def test_show_prints_nothing_beside_what_was_asked_for(
+    matteline: Command, tmp_path: Path, make_photos: MakePhotos, fake_preset: str
+) -> None:
+    make_photos(tmp_path / "photos", 2)
+    assert matteline("run", "-m", "photos", "-o", "out", "-p", fake_preset).returncode == 0
+    shown = matteline("show", "out", "--json", "--sheet", "s.jpg")
+    assert len(json.loads(shown.stdout)) == 1 and "sheet    s.jpg" in shown.stderr
+    assert matteline("show", "out", "--quiet", "--sheet", "s.jpg").stdout == "s.jpg\n"
+    assert "  sheet    s.jpg\n" in matteline("show", "out", "--sheet", "s.jpg").stdout
+
+
+def test_a_measurement_that_cannot_be_kept_is_not_begun(matteline: Command, tmp_path: Path, monkeypatch: Any) -> None:
+    def begin(*_: Any, **__: Any) -> Any:
+        raise AssertionError("it measures")
+
+    monkeypatch.setattr("pipeline.bench.driver.run_bench", begin)
+    (tmp_path / "file").touch()
+    done = matteline("bench", "--json", "file/bench.json")
+    assert done.returncode == 2 and "--json file/bench.json: " in done.stderr
+
+
 def test_plan_counts_what_has_changed(matteline: Command, tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
     make_photos(tmp_path / "photos", 3)
     job = ("-m", "photos", "-o", "out", "-p", fake_preset)
