@@ -221,14 +221,10 @@ def label_settings(labels: list[str] | None) -> list[str]:
     Raises:
         ConfigError: There are too many, or one is too long.
     """
-    from pipeline.config.detector import AUTO, parse_names
-    from pipeline.errors import ConfigError, PromptError
+    from pipeline.config.detector import label_of
 
-    try:
-        names = parse_names(labels)
-    except PromptError as error:
-        raise ConfigError(f"--label: {error}") from None
-    return [] if names is None else [f"recipe.detector.label={json.dumps(names or [AUTO])}"]
+    label = label_of(labels, "--label")
+    return [] if label is None else [f"recipe.detector.label={json.dumps(label)}"]
 
 
 def named(labels: list[str] | None) -> bool:

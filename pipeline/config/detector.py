@@ -182,6 +182,23 @@ def parse_names(given: Any) -> tuple[str, ...] | None:
     return tuple(name for name in names if name.lower() != AUTO)
 
 
+def label_of(given: Any, option: str) -> list[str] | None:
+    """Return the value of ``recipe.detector.label`` for an option; None if it was not given.
+
+    Args:
+        given: As for ``parse_names``. ``auto`` takes the place of names in other settings.
+        option: Named in the error.
+
+    Raises:
+        ConfigError: The names cannot be used.
+    """
+    try:
+        names = parse_names(given)
+    except PromptError as error:
+        raise ConfigError(f"{option}: {error}") from None
+    return None if names is None else list(names) or [AUTO]
+
+
 def asks_for_nothing(detector: Any) -> bool:
     """Return whether the settings of a detector are only the label ``auto``, for which none is needed."""
     if not isinstance(detector, Mapping) or set(detector) != {"label"}:

@@ -119,11 +119,10 @@ def _texts(given: PathLike | Iterable[PathLike], name: str) -> list[str]:
 
 
 def _label(given: str | Iterable[str]) -> dict[str, Any]:
-    """Return the settings of ``label``. ``auto`` takes the place of names in other settings."""
-    from pipeline.config.detector import AUTO, parse_names
+    from pipeline.config.detector import label_of
 
-    names = parse_names(given if isinstance(given, str) else list(given))
-    return {} if names is None else {"recipe.detector.label": names or (AUTO,)}
+    label = label_of(given if isinstance(given, str) else list(given), "label")
+    return {} if label is None else {"recipe.detector.label": label}
 
 
 class _Callable(ModuleType):

@@ -139,6 +139,8 @@ def test_images_elsewhere_need_an_allowed_root(photos: Path, tmp_path: Path, fak
         ({"settings": {"compute.acters": 2}}, ConfigError, "settings: compute.acters: Extra inputs are not permitted"),
         ({"preset": "u3netp"}, ConfigError, "there is no preset 'u3netp'"),
         ({"retry": "fetsch"}, ConfigError, "'fetsch' is not an error code; choose from crash"),
+        ({"label": "x" * 300}, ConfigError, "label: the label 'x+'… has 300 characters"),
+        ({"label": [7]}, ConfigError, "label: label 7 is not a name"),
         ({"manifest": "gone"}, StorageError, "gone: it does not exist"),
         ({"outputs": "x"}, TypeError, "outputs"),
     ],
