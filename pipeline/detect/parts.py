@@ -31,7 +31,7 @@ REQUEST = pa.binary(16)
 
 @dataclass(frozen=True)
 class Results:
-    """The results of all requests in memory, good ones before failed ones."""
+    """The results of all requests in memory, good ones before failed ones, and of several the newest."""
 
     good: tuple[IdSet, pa.Table]
     """Sorted requests, and their rows in the same order."""
@@ -95,6 +95,7 @@ def results(output: Output, schema: pa.Schema) -> Results:
 
 
 def _sorted(rows: pa.Table) -> tuple[IdSet, pa.Table]:
+    """Sort rows by their request. Of equal ones the first stays the first, which is the one that is looked up."""
     requests = _hashes(rows)
     order = np.argsort(requests, kind="stable")
     return requests[order], rows.take(pa.array(order))
@@ -105,7 +106,9 @@ def _hashes(rows: pa.Table) -> IdSet:
 
 
 def _tables(output: Output, columns: list[str]) -> Iterator[pa.Table]:
-    for part in output.files.list(join(output.folder, PARTS), suffixes=(".parquet",)):
+    """Yield these columns of all parts, the newest first: after a retry, a request has rows in several."""
+    parts = output.files.list(join(output.folder, PARTS), suffixes=(".parquet",))
+    for part in sorted(parts, key=lambda part: -part.modified):
         try:
             rows = pq.read_table(pa.BufferReader(output.files.read(part.uri)), columns=columns, page_checksum_verification=True)
             yield rows.select(columns)

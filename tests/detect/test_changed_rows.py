@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, PngImagePlugin
 
 from pipeline.config.job import load_job
-from pipeline.detect.driver import Summary, detect
+from pipeline.detect.driver import RESULT, Summary, detect
+from pipeline.detect.parts import PARTS, results
 from pipeline.errors import ConfigError, Stopped
+from pipeline.output.output import Output
 from pipeline.paths import EXAMPLES
+from pipeline.storage.files import Files
 
 CAT, OSPREY = (str(EXAMPLES / f"{name}.jpg") for name in ("cat", "osprey"))
 INJECT = Path(__file__).resolve().parents[1] / "faults" / "inject"
@@ -83,6 +89,19 @@ def test_after_the_deadline_nothing_is_begun(find: Detect, tmp_path: Path) -> No
     assert find(rows, threshold=0.5).failures == {"prompt": 1}
     with pytest.raises(Stopped, match="the deadline passed with 1 items left"):
         find(rows, threshold=0.5, retry=("prompt",), settings={"budget.deadline_s": 0.01})
+
+
+@pytest.mark.parametrize(("first", "second"), [("part-0", "part-1"), ("part-1", "part-0")])
+def test_of_several_results_of_a_request_the_newest_counts(tmp_path: Path, first: str, second: str) -> None:
+    """A retry in another batch writes another part."""
+    output, folder = Output.at(str(tmp_path / "work"), Files()), tmp_path / "work" / PARTS
+    folder.mkdir(parents=True)
+    for age_s, name, code in ((100, first, "fetch"), (10, second, "decode")):
+        rows = [{"request": b"0123456789abcdef", "found": None, "error_code": code, "error_detail": f"of {name}"}]
+        pq.write_table(pa.Table.from_pylist(rows, RESULT), folder / f"{name}.parquet")
+        os.utime(folder / f"{name}.parquet", (time.time() - age_s,) * 2)
+    failures = results(output, RESULT).failures_of(np.array([b"0123456789abcdef"], "S16"))
+    assert failures["error_code"].to_pylist() == ["decode"]
 
 
 def test_two_items_of_one_id_are_refused(find: Detect) -> None:
