@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -94,17 +95,18 @@ def manifest(
     refuse_inputs("--output", [target], [one for one in (folder, coco) if one])
     table = _built(folder, files, coco=coco, write_masks=write_masks, masks=masks, dis5k=dis5k, unpack=unpack)
     read = [unpack] if unpack else [one for one in (folder, masks, write_masks) if one]
-    left_out: dict[str, int] = {}
+    left_out = Counter[str]()
     if kinds:
         place = join(parent(target), "copies")
         if f"{place}/".startswith(f"{folder}/"):
             raise ConfigError(
                 f"the copies would be written to {place}, among the photos; write the manifest outside of their folder"
             )
-        table, left_out = with_corruptions(table, kinds, place, AllowList(tuple(read)), files)
+        table, copies = with_corruptions(table, kinds, place, AllowList(tuple(read)), files)
+        left_out.update(copies)
     if box_kinds:
         table, without = with_rough_boxes(table, box_kinds, AllowList(tuple(read)), files)
-        left_out |= without
+        left_out.update(without)
     refuse_other_columns(table, target, files)
     write_manifest(table, target, files)
     boxed = next((name for name in ("x0", "box") if name in table.column_names), None)
@@ -113,7 +115,7 @@ def manifest(
         f", {table.num_rows - table['truth_uri'].null_count} with ground truth" if "truth_uri" in table.column_names else ""
     )
     out.print(f"{output}: {table.num_rows} items, {with_box} with a box{truths}", markup=False)
-    for reason, count in sorted(left_out.items(), key=lambda pair: -pair[1])[:REASONS]:
+    for reason, count in left_out.most_common(REASONS):
         out.print(f"  {count} {'copy' if count == 1 else 'copies'} left out: {reason}", markup=False)
     _print_roots(read, target)
 
@@ -139,9 +141,10 @@ def _built(
 
 def _print_roots(folders: list[str], target: str) -> None:
     """Print the --allow-root options that runs of this manifest need."""
+    from pipeline.storage.allowlist import allow_root
     from pipeline.storage.uris import parent
 
     outside = [folder for folder in folders if not f"{folder}/".startswith(f"{parent(target).rstrip('/')}/")]
     if outside:
-        allowlist = " ".join(f"--allow-root {folder}" for folder in outside)
-        out.print(f"the images are outside the manifest's folder; run it with {allowlist}", markup=False)
+        needed = " ".join(map(allow_root, outside))
+        out.print(f"the images are outside the manifest's folder; run it with {needed}", markup=False)

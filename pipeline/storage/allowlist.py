@@ -185,8 +185,13 @@ class OutsideRoots:
 
 def suggest_allow_root(root: str) -> str:
     """Return ``add --allow-root …`` for a message, quoted for a shell."""
+    return f"add {allow_root(root)}"
+
+
+def allow_root(root: str) -> str:
+    """Return ``--allow-root …`` for a message, quoted for a shell."""
     copyable = root.isprintable() and len(root) <= MAX_SHOWN
-    return f"add --allow-root {shlex.quote(root)}" if copyable else "add --allow-root with its folder"
+    return f"--allow-root {shlex.quote(root)}" if copyable else "--allow-root with its folder"
 
 
 def display_uri(uri: str, *, quoted: bool = True) -> str:

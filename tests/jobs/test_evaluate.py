@@ -86,9 +86,9 @@ def test_manifests_with_truths_from_elsewhere(matteline: Command, tmp_path: Path
     cells = [{"bytes": path.read_bytes(), "path": path.name} for path in photos]
     truths = [{"bytes": path.read_bytes(), "path": path.name} for path in sorted((tmp_path / "DIS-VD" / "gt").iterdir())]
     pq.write_table(pa.table({"image": cells, "mask": truths}), tmp_path / "hub.parquet")
-    made = matteline("manifest", "hub.parquet", "--unpack", "files", "-o", "far/hub.csv")
+    made = matteline("manifest", "hub.parquet", "--unpack", "my files", "-o", "far/hub.csv")
     assert "2 items, 0 with a box, 2 with ground truth" in made.stdout, made.stderr
-    assert f"--allow-root {tmp_path / 'files'}" in made.stdout
+    assert f"run it with --allow-root '{tmp_path / 'my files'}'" in made.stdout
 
     same = matteline("manifest", "hub.parquet", "--unpack", "files", "-o", "hub.parquet")
     assert same.returncode == 2 and "hub.parquet is what the command reads" in same.stderr

@@ -79,6 +79,8 @@ def test_missing_copies_are_reported(photos: Path) -> None:
     assert code == 0 and len((photos / "m.jsonl").read_text().splitlines()) == 5
     for words in ("2 copies left out: 0.png: ", "1.png: the ground truth has another size", "1 copy left out: shadow"):
         assert words in output
+    code, output, _ = matteline(*command, "--corruptions", "noise,shadow", "--boxes", "tight")
+    assert code == 0 and "3 copies left out: 0.png: " in output, "of both options together"
 
 
 def test_annotations_cannot_name_files_outside_the_roots(photos: Path) -> None:
