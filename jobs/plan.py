@@ -201,7 +201,6 @@ def _estimate(made: Plan, pool: Pool, passes: int, *, machines: int, price: Pric
 
 def _speed(made: Plan, pool: Pool) -> Speed:
     """Return the speed of an earlier run, or that of the model alone on this machine."""
-    from pipeline.concurrency import local_cpus
     from pipeline.log import waiting_for
     from pipeline.output.run_record import records
     from pipeline.run.cost import Speed, measured_speed, second_share
@@ -213,7 +212,6 @@ def _speed(made: Plan, pool: Pool) -> Speed:
     from pipeline.bench.quick import seconds_per_item
 
     compute = made.job.compute
-    threads = compute.threads_per_actor or max(1, local_cpus() // pool.actors_per_node)
     batch = compute.batch_size_for(recipe.frame_px, pool.device)
     share = second_share(made.resolved)
     with waiting_for("timing the model on this machine"):
@@ -221,7 +219,7 @@ def _speed(made: Plan, pool: Pool) -> Speed:
             recipe,
             made.output.files,
             device=pool.device,
-            threads=threads,
+            threads=pool.threads(compute),
             batch=batch,
             engine=compute.engine,
             second_share=1.0 if share is None else share,

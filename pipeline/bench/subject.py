@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pipeline.bench.dummy_weights import write_dummy_weights
 from pipeline.bench.photos import Photos, write_manifest
-from pipeline.concurrency import local_cpus
 from pipeline.config.job import Job, load_job
 from pipeline.log import log
 from pipeline.models.check import can_use_gpu
@@ -37,7 +36,7 @@ class Subject:
     @property
     def threads(self) -> int:
         """CPU threads of one replica of the model."""
-        return self.job.compute.threads_per_actor or max(1, local_cpus() // self.pool.actors_per_node)
+        return self.pool.threads(self.job.compute)
 
     @property
     def batch(self) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.concurrency import ahead, local_cpus
+from pipeline.concurrency import ahead
 from pipeline.config.detector import AUTO
 from pipeline.config.recipe import Recipe
 from pipeline.detect.parts import COLUMNS, PARTS, REQUEST
@@ -18,12 +18,11 @@ from pipeline.imaging.parts import parts_of
 from pipeline.manifest.prompts import may_have_names, prompts_of
 from pipeline.models.detectors.detector import Detection, not_found
 from pipeline.models.detectors.finder import Finder
-from pipeline.models.failures import BrokenDevice
 from pipeline.models.resolve import resolve_finder
 from pipeline.output.changes import hash_requests
 from pipeline.output.layout import part_name
 from pipeline.run.context import StageContext
-from pipeline.run.crash_ledger import CrashLedger, IsolatedBatch, end_process
+from pipeline.run.crash_ledger import CrashLedger
 from pipeline.run.stages.columns import column, errors_of, unpack, with_errors
 from pipeline.run.stages.columns import replace as with_columns
 from pipeline.run.stages.decode import decode_batch
@@ -52,7 +51,7 @@ class DetectBatch:
 
     def __init__(self, context: StageContext) -> None:
         self.context, pool = context, context.pool
-        threads = context.job.compute.threads_per_actor or max(1, local_cpus() // pool.actors_per_node)
+        threads = pool.threads(context.job.compute)
         tune_process(threads)
         self.refused: PipelineError | None = None
         try:
@@ -90,9 +89,10 @@ class DetectBatch:
             if not isinstance(one, PromptError) and errors[row] is None and (one or (self.segmenter and not boxed[row]))
         }
         ids = batch["item_id"].to_pylist()
-        isolated = self.context.isolated("detect", [ids[row] for row in names])
+        rows, isolated = list(names), self.context.isolated("detect", [ids[row] for row in names])
+        results = isolated.run_items(lambda numbers: self._find(batch, {rows[one]: names[rows[one]] for one in numbers}))
         found: list[list[Detection] | None] = [None] * batch.num_rows
-        for row, result in zip(names, self._attempt(batch, names, isolated), strict=True):
+        for row, result in zip(rows, results, strict=True):
             if isinstance(result, ItemError):
                 errors[row] = result
             elif result:
@@ -102,22 +102,6 @@ class DetectBatch:
         isolated.finish()
         boxes = [None if one is None else [two._asdict() | {"box": list(two.box)} for two in one] for one in found]
         return with_columns(with_errors(batch, errors), found=column(boxes, FOUND)).drop_columns(["pixels"])
-
-    def _attempt(self, batch: pa.Table, names: dict[int, tuple[str, ...]], isolated: IsolatedBatch) -> list[_Result]:
-        try:
-            if not isolated.one_by_one:
-                return isolated.run_batch(lambda: self._find(batch, names))
-            return [self._one(batch, {row: one}, isolated, number) for number, (row, one) in enumerate(names.items())]
-        except BrokenDevice:
-            if self.context.ledger is None:
-                raise
-            end_process()
-
-    def _one(self, batch: pa.Table, names: dict[int, tuple[str, ...]], isolated: IsolatedBatch, number: int) -> _Result:
-        try:
-            return isolated.run_one(number, lambda: self._find(batch, names)[0])
-        except ItemError as error:
-            return error
 
     def _find(self, batch: pa.Table, names: dict[int, tuple[str, ...]]) -> list[_Result]:
         heights, widths = (batch[name].to_pylist() for name in ("height", "width"))
@@ -156,7 +140,7 @@ def write_part(rows: pa.Table, *, context: StageContext) -> pa.Table:
 
 @dataclass(frozen=True)
 class DetectWork:
-    """The work of a worker process (``run.work.Work``): the stages of ``graph.graph``."""
+    """The work of a worker process (``run.work.Work``): the stages of ``graph.detect_items``."""
 
     context: StageContext
 

@@ -18,6 +18,7 @@ from hashlib import blake2b
 from typing import NoReturn, Protocol, TypeVar
 
 from pipeline.errors import ItemCrashed, ItemError
+from pipeline.models.failures import BrokenDevice
 
 MAX_CRASHES = 3
 """Processes that an item may kill. Three, because one death may be another item's fault, and one that of the machine."""
@@ -74,7 +75,7 @@ class InMemoryLedger:
 
 
 class IsolatedBatch:
-    """One batch in one stage. Without a ledger nothing is recorded and nothing has a deadline.
+    """One batch in one stage. Without a ledger nothing is recorded, nothing has a deadline, and a lost GPU is raised.
 
     Args:
         stage: Prefix that separates the entries of different stages.
@@ -96,9 +97,25 @@ class IsolatedBatch:
         """Return True if a process crashed on this batch, so that its items must be run one by one."""
         return bool(self.batch_crashes or any(self.crashes))
 
+    def run_items(self, work: Callable[[Sequence[int]], Sequence[T]]) -> list[T | ItemError]:
+        """Run the items together, or after a crash one by one, in which case an item that fails gives its error.
+
+        Args:
+            work: Called with the numbers of some items. Returns a result for each.
+        """
+        if not self.one_by_one:
+            return list(self.run_batch(lambda: work(range(len(self.crashes)))))
+        return [self._alone(number, work) for number in range(len(self.crashes))]
+
+    def _alone(self, number: int, work: Callable[[Sequence[int]], Sequence[T]]) -> T | ItemError:
+        try:
+            return self.run_one(number, lambda: work([number])[0])
+        except ItemError as error:
+            return error
+
     def run_batch(self, work: Callable[[], T]) -> T:
         """Run the complete batch with the deadline of one item. If that is too short, the items then get as long each."""
-        with self._deadline():
+        with self._guarded():
             return work()
 
     def run_one(self, row: int, work: Callable[[], T]) -> T:
@@ -115,11 +132,11 @@ class IsolatedBatch:
                 "or need more memory than is available. Retry it with --retry crash"
             )
         if self.ledger is None or not self.one_by_one:
-            with self._deadline():
+            with self._guarded():
                 return work()
         self.ledger.begin_alone(self.keys[row])
         try:
-            with self._deadline():
+            with self._guarded():
                 result = work()
         except ItemError:
             self.ledger.survived(self.keys[row])
@@ -150,7 +167,8 @@ class IsolatedBatch:
             self.ledger.end(self.keys)
 
     @contextmanager
-    def _deadline(self) -> Iterator[None]:
+    def _guarded(self) -> Iterator[None]:
+        """End this process at the deadline, or if its GPU is lost: the next one finds the batch in the ledger."""
         if self.ledger is None:
             yield
             return
@@ -158,6 +176,8 @@ class IsolatedBatch:
         _deadlines.start(self.item_s)
         try:
             yield
+        except BrokenDevice:
+            end_process()
         finally:
             _deadlines.cancel()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from pipeline.concurrency import local_cpus
 from pipeline.config.job import Compute
 from pipeline.errors import ConfigError, Stopped
 
@@ -47,6 +48,10 @@ class Pool:
     earlier ones are done. Where few CPUs are left, smaller shares let items be committed before the last one is decoded."""
     max_actors: int | None = None
     """Actors that the pool may grow to when machines join; None for a fixed number."""
+
+    def threads(self, compute: Compute) -> int:
+        """Return the CPU threads of one actor on this machine, whose cores may be others than the driver's."""
+        return compute.threads_per_actor or max(1, local_cpus() // self.actors_per_node)
 
 
 NO_MODEL = Pool(1, 0.0, 1.0, 1, "cpu")

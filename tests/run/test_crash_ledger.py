@@ -123,6 +123,21 @@ def test_stages_do_not_mix_and_nothing_is_noted_without_a_ledger() -> None:
     assert IsolatedBatch(notes, "finish", [], 60).run_batch(lambda: 5) == 5
 
 
+def test_items_run_together_and_after_a_crash_alone() -> None:
+    calls: list[list[int]] = []
+
+    def work(numbers: Sequence[int]) -> list[int]:
+        calls.append(list(numbers))
+        if list(numbers) == [1]:
+            raise DecodeError("gone")
+        return [10 * number for number in numbers]
+
+    assert IsolatedBatch(None, "together", ["a", "b", "c"], 60).run_items(work) == [0, 10, 20]
+    first, second, third = IsolatedBatch(InMemoryLedger({"alone/a": 1}), "alone", ["a", "b", "c"], 60).run_items(work)
+    assert (first, third) == (0, 20) and isinstance(second, DecodeError)
+    assert calls == [[0, 1, 2], [0], [1], [2]]
+
+
 @pytest.mark.parametrize("work", ["time.sleep(60)", "re.match(r'(a+)+b', 'a' * 64)"], ids=["waits", "holds the lock"])
 def test_work_beyond_its_deadline_ends_the_process(work: str) -> None:
     program = (

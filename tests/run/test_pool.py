@@ -48,6 +48,13 @@ def test_a_pool_that_cannot_be_is_refused(compute: Compute, cluster: tuple[Node,
         fit_pool(compute, cluster)
 
 
+def test_actors_of_one_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.run.pool.local_cpus", lambda: 8)
+    assert Pool(6, 0, 1, 3, "cpu").threads(Compute()) == 2
+    assert Pool(20, 0, 1, 20, "cpu").threads(Compute()) == 1
+    assert Pool(6, 0, 1, 3, "cpu").threads(Compute(threads_per_actor=5)) == 5
+
+
 def test_an_onnx_model_without_cuda_takes_no_gpu() -> None:
     assert fit_pool(Compute(), (Node(8, 2),), gpu_model=False) == Pool(1, 0, 1, 1, "cpu")
     with pytest.raises(ConfigError, match="onnxruntime-gpu in place of onnxruntime, or set compute.gpus_per_actor=0"):

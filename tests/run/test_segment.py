@@ -88,7 +88,7 @@ def test_a_lost_gpu_ends_the_process_and_leaves_its_entry(
     def die() -> None:
         raise SystemExit(70)
 
-    monkeypatch.setattr("pipeline.run.stages.segment.end_process", die)
+    monkeypatch.setattr("pipeline.run.crash_ledger.end_process", die)
     stage.segmenter.run_pass.model = lost
     with pytest.raises(SystemExit):
         stage(batch("a", "b"))

@@ -433,7 +433,7 @@ def test_a_process_that_lost_its_gpu_ends_in_a_stretch(
         raise InterruptedError("the process ends")
 
     monkeypatch.setattr(finder.stage.segmenter, "segment", broken)
-    monkeypatch.setattr("pipeline.run.stages.stretches.end_process", ended)
+    monkeypatch.setattr("pipeline.run.crash_ledger.end_process", ended)
     with pytest.raises(InterruptedError):
         list(finder(stretch))
 

@@ -8,13 +8,10 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from pipeline.concurrency import local_cpus
 from pipeline.errors import ItemError, PipelineError, PromptError
 from pipeline.manifest.prompts import prompts_of
 from pipeline.models.cascade import Segment, as_rows
-from pipeline.models.failures import BrokenDevice
 from pipeline.run.context import StageContext
-from pipeline.run.crash_ledger import IsolatedBatch, end_process
 from pipeline.run.metrics import BATCH, DEVICE_MEMORY, SECONDS
 from pipeline.run.stages.columns import column, errors_of, pack, replace, unpack, with_errors
 from pipeline.run.stages.process import tune_process
@@ -35,8 +32,7 @@ class SegmentBatch:
 
     def __init__(self, context: StageContext) -> None:
         self.context, compute, pool = context, context.job.compute, context.pool
-        # The cores are those of this machine, which may differ from the driver's.
-        threads = compute.threads_per_actor or max(1, local_cpus() // pool.actors_per_node)
+        threads = pool.threads(compute)
         tune_process(threads)
         self.refused: PipelineError | None = None
         try:
@@ -67,24 +63,25 @@ class SegmentBatch:
         segments: list[Segment | None] = [None] * batch.num_rows
         todo = [row for row, error in enumerate(errors) if error is None]
         ids = batch["item_id"].to_pylist()
-        isolated = self.context.isolated("segment", [ids[row] for row in todo])
-        for row, segment in zip(todo, self._attempt(_Rows(batch, names), todo, isolated), strict=True):
+        isolated, rows = self.context.isolated("segment", [ids[row] for row in todo]), _Rows(batch, names)
+        found = isolated.run_items(lambda numbers: self._segment(rows, [todo[number] for number in numbers]))
+        for row, segment in zip(todo, found, strict=True):
             if isinstance(segment, ItemError):
                 errors[row] = segment
             else:
                 segments[row] = segment
         isolated.finish()
         scores = [None if segment is None else asdict(segment.score) for segment in segments]
-        found = [None if segment is None else segment.detection for segment in segments]
+        detections = [None if segment is None else segment.detection for segment in segments]
         seconds = (time.perf_counter() - start) / max(1, len(todo))
         self._measure(seconds, len(todo))
         return replace(
             with_errors(batch, errors),
             mask=pack([None if segment is None else segment.mask for segment in segments]),
             prompt=column([list(one) or None for one in names], pa.list_(pa.string())),
-            detected_box=column([one and list(one.box) for one in found], pa.list_(pa.float64())),
-            detected_label=column([one and one.label for one in found], pa.string()),
-            detector_score=column([one and one.score for one in found], pa.float32()),
+            detected_box=column([one and list(one.box) for one in detections], pa.list_(pa.float64())),
+            detected_label=column([one and one.label for one in detections], pa.string()),
+            detector_score=column([one and one.score for one in detections], pa.float32()),
             quality=column([score and score["quality"] for score in scores], pa.float32()),
             quality_calibrated=column([score and score["calibrated"] for score in scores], pa.bool_()),
             reasons=column([score and score["reasons"] for score in scores], pa.list_(pa.string())),
@@ -99,22 +96,6 @@ class SegmentBatch:
         BATCH.observe([count])
         for what, used in self.segmenter.run_pass.memory().items():
             DEVICE_MEMORY.set(used, what=what)
-
-    def _attempt(self, batch: _Rows, todo: list[int], isolated: IsolatedBatch) -> list[Segment | ItemError]:
-        try:
-            if not isolated.one_by_one:
-                return isolated.run_batch(lambda: self._segment(batch, todo))
-            return [self._one(batch, row, isolated, number) for number, row in enumerate(todo)]
-        except BrokenDevice:
-            if self.context.ledger is None:
-                raise
-            end_process()  # this process can't use its GPU any more; the next one finds the batch in the ledger
-
-    def _one(self, batch: _Rows, row: int, isolated: IsolatedBatch, number: int) -> Segment | ItemError:
-        try:
-            return isolated.run_one(number, lambda: self._segment(batch, [row])[0])
-        except ItemError as error:
-            return error
 
     def _segment(self, batch: _Rows, rows: list[int]) -> list[Segment | ItemError]:
         heights, widths, boxes = (batch.table[name].to_pylist() for name in ("height", "width", "box"))

@@ -16,9 +16,7 @@ import pyarrow as pa
 from pipeline.errors import ItemError
 from pipeline.log import log
 from pipeline.manifest.prompts import prompts_of
-from pipeline.models.failures import BrokenDevice
 from pipeline.run.context import StageContext
-from pipeline.run.crash_ledger import end_process
 from pipeline.run.stages.commit import nothing_committed
 from pipeline.run.stages.segment import SegmentBatch
 from pipeline.run.stages.videos import is_over, request_of
@@ -118,8 +116,4 @@ class FindMasks:
             isolated.run_one(0, find)
         except ItemError as error:
             log.debug(f"{row['item_id']}: the stretch from segment {stretch.first} was left out: {error}")
-        except BrokenDevice:
-            if context.ledger is None:
-                raise
-            end_process()  # as in the stage of pictures
         isolated.finish()

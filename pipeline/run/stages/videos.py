@@ -19,12 +19,11 @@ import pyarrow.parquet as pq
 from pipeline.errors import ItemError, PromptError, StorageError, WriteError
 from pipeline.manifest.prompts import prompts_of
 from pipeline.manifest.videos import VIDEO_COLUMN, part_of
-from pipeline.models.failures import BrokenDevice
 from pipeline.output import kept_masks
 from pipeline.output.layout import is_inside, part_name, video_path
 from pipeline.output.overwrites import note_overwrites
 from pipeline.run.context import StageContext
-from pipeline.run.crash_ledger import IsolatedBatch, end_process
+from pipeline.run.crash_ledger import IsolatedBatch
 from pipeline.run.metrics import WRITTEN
 from pipeline.run.stages.columns import replace
 from pipeline.run.stages.commit import commit_batch, nothing_committed
@@ -194,10 +193,6 @@ def _cut(
             isolated.run_one(0, lambda: _process(fact, result, prompt, segmenter, context, isolated, frames))
         except ItemError as failure:
             error = {"error_code": failure.code, "error_detail": str(failure)[:MAX_DETAIL]}
-        except BrokenDevice:
-            if context.ledger is None:
-                raise
-            end_process()  # as in the stage of pictures
         isolated.finish()
     if error["error_code"] is not None:
         with suppress(WriteError):  # the item's error is the first one
