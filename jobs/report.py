@@ -10,7 +10,7 @@ from jobs import options
 from jobs.console import err, out
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pipeline.review.pages import Page
     from pipeline.storage.files import Files
@@ -84,6 +84,7 @@ def report(
     set_up_logging()
     files = options.files_of(set_, endpoint_url)
     if output.lower().endswith(".parquet"):
+        _refuse_for_boxes({"--sample": sample, "--show": show is not None})
         _report_boxes(output, html, items, files, allow_root or ())
         return
     columns = None if show is None else [name.strip() for name in show.split(",") if name.strip()]
@@ -105,6 +106,19 @@ def report(
     if page.missing:
         _say_missing(page)
         raise SystemExit(1)
+
+
+def _refuse_for_boxes(given: Mapping[str, bool]) -> None:
+    """Refuse options that a page of boxes does not have.
+
+    Raises:
+        ConfigError: One of them was given.
+    """
+    from pipeline.errors import ConfigError
+
+    for option, is_given in given.items():
+        if is_given:
+            raise ConfigError(f"{option} is for the output of matteline run, not for a file with boxes; remove it")
 
 
 def _report_boxes(boxes: str, html: str | None, items: int, files: Files, allow_roots: Sequence[str]) -> None:

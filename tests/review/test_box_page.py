@@ -47,6 +47,9 @@ def test_boxes_are_drawn_lowest_score_first(tmp_path: Path, make_photos: Callabl
     assert picture["box"] == [5, 6, 30, 40] and picture["photo"].startswith("data:image/webp;base64,")
     assert matteline("report", "boxes.parquet", "--items", "1").returncode == 0
     assert "picture-1" not in page.read_text(encoding="utf-8")
+    for option in (("--sample",), ("--show", "sku")):
+        refused = matteline("report", "boxes.parquet", *option)
+        assert refused.returncode == 2 and f"{option[0]} is for the output of matteline run" in refused.stderr
     foreign = matteline("report", "boxes.parquet", "-o", "photos/photo-000.jpg")
     assert foreign.returncode == 2 and "photo-000.jpg" in foreign.stderr
 
