@@ -95,14 +95,7 @@ def make_plan(
     check_licence(job.preset, job.run.accept_licence)
     with waiting_for("reading the manifest", at_once=ready is None):  # a folder is listed here, a table is read below
         manifest = open_manifest(job.manifest, files, NameTemplate(job.output.name), job.columns, ready=ready)
-    root = check_utf8(files.absolute(job.output.uri))
-    given = files.absolute(job.manifest)  # a folder, if it is the base, or if a table in it was found
-    if (given == manifest.base or given != manifest.uri) and f"{_real(root)}/".startswith(f"{_real(given)}/"):
-        raise ConfigError(
-            f"the output {root} is inside the manifest's folder {given}, so the next run would take its masks for "
-            "images; choose an output beside it"
-        )
-    files.check_writable(root)
+    root = _check_root(job, manifest, files)
     with waiting_for("reading the recipe's files", at_once=False):
         resolved = resolve(job.recipe, files, gpu=gpu, limits=job.limits)
     job = job.with_recipe(resolved.recipe)
@@ -111,11 +104,7 @@ def make_plan(
     recorded = check_settings(output, resolved.recipe, settings, replace=job.run.replace, retry=job.run.retry)
     with waiting_for("reading the manifest", at_once=False) as waiting:
         scanned = scan(manifest, files, waiting)
-    _check_roots(job, manifest, scanned)
-    _check_rows(scanned)
-    if len(scanned.videos):
-        check_usable(resolved.recipe)
-    _check_links(manifest, scanned)
+    _check_scanned(job, manifest, scanned)
     if recorded is not None:
         _check_names(output, manifest, scanned)
         if not (job.run.replace or job.run.changed):
@@ -134,6 +123,37 @@ def make_plan(
         settings,
         same_results=same_results(recorded, settings, job.run),
     )
+
+
+def _check_root(job: Job, manifest: Manifest, files: Files) -> str:
+    """Return the output's absolute URI, after objects were written there and deleted.
+
+    Raises:
+        ConfigError: It is inside the manifest's folder.
+        StorageError: It is not writable.
+    """
+    root = check_utf8(files.absolute(job.output.uri))
+    given = files.absolute(job.manifest)  # a folder, if it is the base, or if a table in it was found
+    if (given == manifest.base or given != manifest.uri) and f"{_real(root)}/".startswith(f"{_real(given)}/"):
+        raise ConfigError(
+            f"the output {root} is inside the manifest's folder {given}, so the next run would take its masks for "
+            "images; choose an output beside it"
+        )
+    files.check_writable(root)
+    return root
+
+
+def _check_scanned(job: Job, manifest: Manifest, scanned: Scan) -> None:
+    """Refuse a manifest of which too little can be used.
+
+    Raises:
+        ConfigError: It says what, and how to fix it.
+    """
+    _check_roots(job, manifest, scanned)
+    _check_rows(scanned)
+    if len(scanned.videos):
+        check_usable(job.recipe)
+    _check_links(manifest, scanned)
 
 
 def _real(uri: str) -> str:
