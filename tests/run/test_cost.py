@@ -30,7 +30,8 @@ def test_hours_and_money_by_hand() -> None:
 
 
 def record(**more: Any) -> dict[str, Any]:
-    return {"run_id": "r", "recipe": "a", "ok": 60, "review": 10, "failed": 0, "actor_hours": 14 / 3600, "gpus_per_actor": 1.0} | more
+    counts = {"ok": 60, "review": 10, "failed": 0}
+    return {"run_id": "r", "recipe": "a", **counts, "actor_hours": 14 / 3600, "gpus_per_actor": 1.0} | more
 
 
 @pytest.mark.parametrize(
@@ -76,8 +77,8 @@ def test_images_that_are_missing_elsewhere_or_on_the_web_are_no_bytes(
 
 
 def test_frames_of_videos_count_as_items_of_an_earlier_run() -> None:
-    record = {"run_id": "1", "recipe": "a", "ok": 3, "review": 1, "failed": 0, "frames": 1200, "actor_hours": 0.5, "gpus_per_actor": 0.0}
-    found = measured_speed([record], "a", 0.0, every=2)
+    some = record(run_id="1", ok=3, review=1, frames=1200, actor_hours=0.5, gpus_per_actor=0.0)
+    found = measured_speed([some], "a", 0.0, every=2)
     assert found == Speed(604 / 1800, "run 1 did 4 items with 1,200 frames of videos in 0.5 actor hours")
 
 
