@@ -56,9 +56,8 @@ class StageContext:
         """Fingerprint of the rendition of each file, by the file's name. Hashed once per process, not once per item."""
         return wanted_files(self.recipe)
 
-    @property
     def is_late(self) -> bool:
-        """True once the deadline has passed, so that nothing more is begun."""
+        """Return whether the deadline has passed, so that nothing more is begun."""
         return has_passed(self.deadline)
 
     @property

@@ -167,9 +167,7 @@ def second_share(resolved: ResolvedRecipe) -> float | None:
     return None if second is None or calibration is None else calibration.share_below(second.below)
 
 
-def measured_speed(
-    records: Iterable[dict[str, Any]], recipe: str, gpus_per_actor: float, every: int = 1
-) -> Speed | None:
+def measured_speed(records: Iterable[dict[str, Any]], recipe: str, gpus_per_actor: float, every: int = 1) -> Speed | None:
     """Return the speed of the latest run that was long enough and had this recipe and actors like these; None without one.
 
     Args:

@@ -29,7 +29,7 @@ def decode_batch(items: pa.Table, *, context: StageContext) -> Iterator[pa.Table
     ``fetch_s``, ``decode_s``. They are null where the item failed; its error is in ``error_code`` and ``error_detail``. An
     image whose symbolic links lead out of the allow-list is not read. After ``context.deadline`` there are no tables.
     """
-    if context.is_late:
+    if context.is_late():
         return
     tune_process()
     limits, threads = context.job.limits, context.job.compute.fetch_threads

@@ -37,7 +37,7 @@ def derive_batch(rows: pa.Table, *, context: StageContext) -> pa.Table:
     The row has ``done`` (items), ``failures`` as JSON: id and message of each item that still lacks something, and ``left``:
     the number of items that were not begun, because ``context.deadline`` has passed.
     """
-    if context.is_late:
+    if context.is_late():
         return _facts([], {}, rows.num_rows)
     tune_process()
     entries, failures = rows.to_pylist(), {}
@@ -48,7 +48,7 @@ def derive_batch(rows: pa.Table, *, context: StageContext) -> pa.Table:
     with ThreadPoolExecutor(threads) as pool:
         sources = map_ahead(pool, lambda entry: _Source(entry, context), entries, 2 * threads)
         for number, (entry, source) in enumerate(zip(entries, sources, strict=True)):
-            if context.is_late:
+            if context.is_late():
                 break
             try:
                 done.append(isolated.run_one(number, partial(_derive, entry, source, context)))

@@ -84,7 +84,7 @@ class FindMasks:
             raise self.stage.refused
         began, context = time.monotonic(), self.stage.context
         for row in stretches.to_pylist():
-            if context.is_late:
+            if context.is_late():
                 break
             with ThreadPoolExecutor(1) as pool:
                 work = pool.submit(self._find, row, context)

@@ -70,7 +70,7 @@ def cut_videos(items: pa.Table, segmenter: Segmenter, context: StageContext) -> 
     """
     prompts = prompts_of(items, context.recipe.detector)
     for number, row in enumerate(items.to_pylist()):
-        if context.is_late:
+        if context.is_late():
             return
         frames = _Frames()
         with ThreadPoolExecutor(1) as pool:
