@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config.job import load_job
-from pipeline.errors import ConfigError, ErrorBudgetExceeded, ItemsMissing, Stopped
+from pipeline.errors import ConfigError, ErrorBudgetExceeded, ItemsMissing, LeaseHeld, Stopped
 from pipeline.manifest.manifest import open_manifest
 from pipeline.output.gc import collect_garbage
 from pipeline.output.verify import verify
@@ -293,7 +293,7 @@ def test_a_part_that_is_committed_after_a_signal_does_not_change_the_record(
     """The signal's thread has released the lease and writes the record; the main thread waits until the process ends."""
     make_photos(tmp_path / "photos", 2)
     job = load_job(manifest=str(tmp_path / "photos"), output=str(tmp_path / "out"), preset=fake_preset)
-    signals, committed = SignalHandler(lambda _: None), threading.Event()
+    signals, committed, over = SignalHandler(lambda _: None), threading.Event(), threading.Event()
 
     def interrupted(plan: Any, record: Any, lease: Any, reporter: Any) -> None:
         assert signals._cleanup is not None
@@ -302,15 +302,21 @@ def test_a_part_that_is_committed_after_a_signal_does_not_change_the_record(
         committed.set()
         lease.check()
 
+    def go() -> None:
+        with suppress(LeaseHeld):
+            run_job(job, signals=signals)
+
     monkeypatch.setattr(driver, "run_passes", interrupted)
-    main = threading.Thread(target=lambda: run_job(job, signals=signals), daemon=True)
+    monkeypatch.setattr(signals, "wait_if_leaving", lambda: over.wait(100) if signals._leaving.is_set() else None)
+    main = threading.Thread(target=go)
     main.start()
-    assert committed.wait(60)
+    assert committed.wait(100)
     main.join(0.5)
-    assert main.is_alive()
     (path,) = (tmp_path / "out" / "_matteline" / "runs").iterdir()
-    record = json.loads(path.read_text())
-    assert (record["exit_code"], record["error"]) == (4, "stopped by SIGTERM")
+    record, is_waiting = json.loads(path.read_text()), main.is_alive()
+    over.set()
+    main.join()
+    assert is_waiting and (record["exit_code"], record["error"]) == (4, "stopped by SIGTERM")
 
 
 def test_after_the_deadline_nothing_is_taken_up_and_the_next_run_goes_on(
