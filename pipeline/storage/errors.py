@@ -61,7 +61,8 @@ _REGION = {
 _BUSY = {
     *("SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "OperationAborted", "Throttling"),
     "NoSuchUpload",  # of a file in parts: joined already, and the answer was lost; or deleted by somebody
-    *("ConditionalRequestConflict", "BadDigest", "IncompleteBody", "429", "500", "502", "503", "504"),
+    *("ConditionalRequestConflict", "BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody"),
+    *("429", "500", "502", "503", "504"),
 }
 _REFUSED = "the credentials were refused ({code}); correct storage.key and storage.secret, the profile or the AWS variables"
 _FORBIDDEN = "access was refused ({code}); these credentials need permission for it, or it does not exist"

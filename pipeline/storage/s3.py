@@ -17,8 +17,10 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import s3fs
 from aiobotocore.session import AioSession
+from botocore.exceptions import ClientError
 from botocore.utils import parse_timestamp
 from fsspec.asyn import sync
+from s3fs.errors import translate_boto_error
 
 from pipeline.config.job import Storage
 from pipeline.errors import FetchError, StorageError
@@ -175,7 +177,17 @@ class S3Backend(FsspecBackend):
 
     def _put(self, uri: str, data: bytes | BinaryIO, timeout_s: float, **conditions: str) -> None:
         bucket, key = _bucket_and_key(uri)
-        self._call("put_object", timeout_s, Bucket=bucket, Key=key, Body=data, ContentType=_mime_type(key), **conditions)
+
+        async def put() -> None:
+            await self.fs.set_session()
+            client = await self.fs.get_s3(bucket)
+            try:
+                await client.put_object(Bucket=bucket, Key=key, Body=data, ContentType=_mime_type(key), **conditions)
+            except ClientError as error:
+                raise translate_boto_error(error) from error
+
+        # Not fs._call_s3: it repeats a request from where its file is, at its end. with_retries opens the file anew.
+        sync(self.fs.loop, put, timeout=timeout_s)
 
     async def _put_parts(self, uri: str, file: BinaryIO, part_bytes: int) -> None:
         """Upload a file in parts. If that fails, or is cancelled by a timeout, its parts are deleted."""

@@ -515,6 +515,21 @@ def test_persistent_errors_are_reported(web: Any, fake_s3: MakeFiles) -> None:
         assert "s3cr3t" not in str(failed.value)
 
 
+def test_an_upload_is_repeated_from_the_start_of_its_file(web: Any, fake_s3: MakeFiles, tmp_path: Path) -> None:
+    """botocore gives up after three attempts; whoever repeats the request must not go on at the end of the file."""
+    source = tmp_path / "source.bin"
+    source.write_bytes(b"x" * 100_000)
+    web.say(*[(503, {}, SLOW_DOWN)] * 3, (200, {}, b""))
+    fake_s3().upload("s3://bucket/x", source)
+    assert [(method, headers.get("Content-Length")) for method, _, headers in web.seen] == [("PUT", "100000")] * 4
+
+
+def test_create_recognizes_its_own_object_after_three_lost_responses(web: Any, fake_s3: MakeFiles) -> None:
+    exists = (412, {}, b"<Error><Code>PreconditionFailed</Code><Condition>If-None-Match</Condition></Error>")
+    web.say(*[(503, {}, SLOW_DOWN)] * 3, exists, (200, {}, b"mine"))
+    assert fake_s3().create("s3://bucket/x", b"mine") is True
+
+
 def test_create_recognizes_its_own_object_after_a_lost_response(web: Any, fake_s3: MakeFiles) -> None:
     """The first PUT creates the object but returns an error; the retry finds the object and compares its content."""
     exists = (412, {}, b"<Error><Code>PreconditionFailed</Code><Condition>If-None-Match</Condition></Error>")
