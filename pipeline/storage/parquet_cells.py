@@ -61,8 +61,6 @@ def read_cell(cell: Cell, version: Hashable, etag: str, open_input: Callable[[],
     try:
         data = reader.read(cell)
     except (pa.ArrowException, *library_errors()) as error:
-        with _lock:  # it has lost its place
-            _readers.pop(key, None)
         if not is_corruption(error):
             raise
         raise FetchError(f"{_named(cell)}: the file is damaged, or not a Parquet file; copy it again") from error
@@ -78,6 +76,9 @@ class _Reader:
     def __init__(self, cell: Cell, open_input: Callable[[], Any]) -> None:
         self._container, self._column, self._open = cell.container, cell.column, open_input
         self._lock = threading.Lock()
+        self._reset()
+
+    def _reset(self) -> None:
         self._file: Any = None
         self._ends: list[int] = []
         self._group, self._next_row = -1, 0
@@ -88,16 +89,25 @@ class _Reader:
     def read(self, cell: Cell) -> bytes | None:
         """Return the bytes of a row; None if it has none."""
         with self._lock:
-            if self._file is None:
-                self._open_file(cell)
-            group = next((number for number, end in enumerate(self._ends) if cell.row < end), None)
-            if group is None:
-                raise FetchError(f"{_named(cell)}: the file has {self._ends[-1] if self._ends else 0} rows")
-            if cell.row not in self._kept and (group != self._group or cell.row < self._next_row):
-                self._start(group)
-            while cell.row not in self._kept:
-                self._advance(cell)
-            return self._kept[cell.row]
+            try:
+                return self._find(cell)
+            except FetchError:
+                raise
+            except BaseException:  # it has lost its place, and other threads wait for it
+                self._reset()
+                raise
+
+    def _find(self, cell: Cell) -> bytes | None:
+        if self._file is None:
+            self._open_file(cell)
+        group = next((number for number, end in enumerate(self._ends) if cell.row < end), None)
+        if group is None:
+            raise FetchError(f"{_named(cell)}: the file has {self._ends[-1] if self._ends else 0} rows")
+        if cell.row not in self._kept and (group != self._group or cell.row < self._next_row):
+            self._start(group)
+        while cell.row not in self._kept:
+            self._advance(cell)
+        return self._kept[cell.row]
 
     def _open_file(self, cell: Cell) -> None:
         # The column is read with a buffer, or all of it would be in memory.

@@ -235,6 +235,33 @@ def test_a_row_group_is_read_once_and_not_held(local: Any, monkeypatch: pytest.M
     assert sum(len(one or b"") for one in reader._kept.values()) < 1_000_000 + 64 * 10_000
 
 
+def test_a_reader_begins_anew_after_a_failed_request(tmp_path: Path) -> None:
+    """A thread that waits for the reader while another one's request fails must not take it for the end of the rows."""
+    pictures = [os.urandom(50_000) for _ in range(300)]
+    (tmp_path / "a.parquet").write_bytes(parquet_of(pictures, compression="none", data_page_size=50_000))
+    fails = [False]
+
+    class Source(io.FileIO):
+        def readinto(self, buffer: Any) -> int:
+            if fails[0]:
+                raise ConnectionResetError("reset by peer")
+            return super().readinto(buffer)
+
+        def read(self, count: int = -1) -> bytes:
+            if fails[0]:
+                raise ConnectionResetError("reset by peer")
+            return super().read(count)
+
+    first, last = (Cell("/a.parquet", row, "a picture/1") for row in (0, 299))
+    reader = parquet_cells._Reader(first, lambda: pa.PythonFile(Source(tmp_path / "a.parquet"), mode="r"))
+    assert reader.read(first) == pictures[0]
+    fails[0] = True
+    with pytest.raises(ConnectionResetError):
+        reader.read(last)
+    fails[0] = False
+    assert reader.read(last) == pictures[299]
+
+
 @pytest.mark.parametrize(
     ("cell", "words"),
     [
