@@ -94,6 +94,14 @@ def _text_of(entry: Any, key: str) -> str | None:
     return None if value is None else id_text(value)
 
 
+def is_coco(data: bytes) -> bool:
+    """Return whether a file is a JSON object with images and annotations."""
+    try:
+        return {"images", "annotations"} <= {key for key, _ in JsonMembers(data.decode(json.detect_encoding(data)))}
+    except (ValueError, RecursionError):
+        return False
+
+
 def _is_category(entry: Any) -> bool:
     number = _text_of(entry, "id")
     return number is not None and number.isdecimal() and bool(_text_of(entry, "name"))
@@ -120,12 +128,14 @@ class CocoSource:
             self.places: dict[str, int] = {}
             """The place of each annotation's geometry by its id; -1 without one."""
             self.shared: set[str] = set()
-            """The ids that several annotations have."""
+            """The ids that several annotations have which differ."""
             for key, value in self.members():
                 if key == "categories":
                     self.categories = list(filter(_is_category, value))
                 elif key == "annotations":
                     self._add_ids(number for one in value if (number := _text_of(one, "id")) is not None)
+            if self.shared:
+                self.shared = self._different(self.shared)
         except FetchError as error:
             raise ConfigError(f"the annotations from which the manifest was built cannot be read: {error}; {hint}") from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -136,6 +146,13 @@ class CocoSource:
             if one in self.places:
                 self.shared.add(one)
             self.places[one] = -1
+
+    def _different(self, ids: set[str]) -> set[str]:
+        """Return those of some ids that annotations have which differ: an exact repeat is the same annotation."""
+        first: dict[str, Any] = {}
+        annotations = (one for key, value in self.members() if key == "annotations" for one in value)
+        named = ((number, one) for one in annotations if (number := _text_of(one, "id")) in ids)
+        return {number for number, one in named if number is not None and first.setdefault(number, one) != one}
 
     def members(self) -> JsonMembers:
         """Return the members of the file."""

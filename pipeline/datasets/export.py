@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from pipeline.concurrency import map_ahead
 from pipeline.datasets.classes import OBJECT, Classes
-from pipeline.datasets.coco import CocoForm
-from pipeline.datasets.coco_source import CocoSource, SourceForm, SourceForms, coco_file_name
+from pipeline.datasets.coco import CocoForm, split_target
+from pipeline.datasets.coco_source import CocoSource, SourceForm, SourceForms, coco_file_name, is_coco
 from pipeline.datasets.form import Form, Object, Photo, Picture
 from pipeline.datasets.hub import Columns
 from pipeline.datasets.hub_parquet import ParquetForm
@@ -33,12 +35,15 @@ from pipeline.output.output import Output
 from pipeline.output.photos import manifest_folder, photo_roots
 from pipeline.storage import uris
 from pipeline.storage.allowlist import AllowList, display_uri
-from pipeline.storage.overwriting import refuse_inputs
+from pipeline.storage.overwriting import refuse_foreign, refuse_inputs
 from pipeline.types import Size
 
 THREADS = 16
 WAITING_BYTES = 256 * 1024 * 1024
 """Bytes of photos that are read ahead."""
+
+MAX_SPLITS = 50
+"""Splits of a set, at most: each has open files."""
 
 _SPLIT = re.compile(r"\w+(\.\w+)*", re.ASCII)
 
@@ -113,9 +118,7 @@ def export_dataset(output: Output, targets: Targets, choices: Choices = Choices(
         StorageError: The index or a mask cannot be read.
         WriteError: A file cannot be written.
     """
-    for option, folder in targets.folders().items():
-        if next(iter(output.files.list(folder)), None) is not None:
-            raise ConfigError(f"{folder} is not empty; give {option} a new folder, or delete it")
+    _check_folders(targets, output)
     found, report = survey(output, choices.labels), DatasetReport()
     _check_splits(found)
     with TemporaryDirectory(prefix="matteline-") as scratch:
@@ -160,9 +163,25 @@ class _Pictures:
             yield Picture(path, self.names.is_shared(path), name, split, size, current, len(group) - len(current))
 
 
+def _check_folders(targets: Targets, output: Output) -> None:
+    """Refuse folders with files in them, and forms whose files would mix."""
+    folders = targets.folders()
+    for (option, folder), (other, inside) in permutations(folders.items(), 2):
+        if f"{inside}/".startswith(f"{folder}/"):
+            raise ConfigError(f"{other} {inside} is the folder of {option}, or in it; give each form a folder of its own")
+    for option, folder in folders.items():
+        if next(iter(output.files.list(folder)), None) is not None:
+            raise ConfigError(f"{folder} is not empty; give {option} a new folder, or delete it")
+
+
 def _check_splits(found: Survey) -> None:
-    """Refuse splits that are no names of files, or that some items lack."""
+    """Refuse splits that are no names of files, or that some items lack, and too many."""
     names = sorted(split for split in found.splits if split is not None)
+    if len(names) > MAX_SPLITS:
+        raise ConfigError(
+            f"there are {len(names)} splits, such as {names[0][:80]!r}; a set may have {MAX_SPLITS}: name another column with "
+            "--split-column, or remove the column split from the manifest and run again"
+        )
     if names and None in found.splits:
         raise ConfigError("some items have no split; fill the column split in the manifest, or remove it, and run again")
     for name in names:
@@ -178,7 +197,8 @@ def _forms(
     files, splits = output.files, sorted(found.splits, key=lambda split: split or "")
     names = [category or OBJECT for category in found.categories]
     sources = _sources(output, choices, found) if targets.coco or targets.yolo or choices.class_ids else {}
-    refuse_inputs("--coco", [targets.coco] if targets.coco else [], [source.uri for source in sources])
+    if targets.coco:
+        _check_annotations([split_target(targets.coco, split) for split in splits], [one.uri for one in sources], found, output)
     known = next(iter(sources)).categories if len(sources) == 1 else []
     classes, columns, photos = Classes.of(names, known), Columns(found.columns), PhotoWriter(choices.images, files)
     several = bool(targets.imagefolder or targets.parquet) and any(len(picture.rows) > 1 for picture in pictures)
@@ -203,6 +223,17 @@ def _forms(
     if targets.parquet:
         forms.append(ParquetForm(targets.parquet, splits, columns, several, scratch, files))
     return forms
+
+
+def _check_annotations(targets: Sequence[str], sources: Sequence[str], found: Survey, output: Output) -> None:
+    """Refuse to replace the annotations that the manifest was built from, and files that are not COCO."""
+    inputs, base = list(sources), manifest_folder(output)
+    for source in {source for source, _ in found.sources if source is not None}:
+        with suppress(ConfigError):
+            inputs.append(_resolved(source, base))
+    refuse_inputs("--coco", targets, inputs)
+    for target in targets:
+        refuse_foreign("--coco", target, output.files, (), is_coco)
 
 
 def _sources(output: Output, choices: Choices, found: Survey) -> dict[CocoSource, list[str | None]]:

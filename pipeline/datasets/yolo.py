@@ -10,6 +10,7 @@ import yaml
 from pipeline.datasets.classes import Classes
 from pipeline.datasets.form import Object, Photo, Picture
 from pipeline.datasets.photos import PhotoWriter
+from pipeline.errors import ConfigError
 from pipeline.imaging.polygons import outline
 from pipeline.storage.files import Files
 from pipeline.storage.uris import join
@@ -18,6 +19,9 @@ IMAGES, LABELS, YAML = "images", "labels", "data.yaml"
 TRAIN, VAL = "train", "val"
 SPLITS = {"valid": VAL, "validation": VAL, "dev": VAL}
 """Other names of the splits that ultralytics knows."""
+
+_KEYS = ("path", "names", "nc", "channels", "download")
+"""Keys of ``data.yaml`` with a meaning of their own; ``download`` is run as a program."""
 
 _IMAGES_FOLDER = re.compile(r"(?<![^/])images(?=/)")
 
@@ -31,6 +35,9 @@ class YoloForm:
         classes: Their places are the class numbers, from 0.
         photos: Copies or links photos.
         files: Access to storage.
+
+    Raises:
+        ConfigError: A split has the name of a key of ``data.yaml``.
     """
 
     needs_photo = True
@@ -38,6 +45,8 @@ class YoloForm:
     def __init__(self, folder: str, splits: Iterable[str | None], classes: Classes, photos: PhotoWriter, files: Files) -> None:
         self.folder, self.classes, self.photos, self.files, self.written = folder, classes, photos, files, [folder]
         self.splits = {split: TRAIN if split is None else SPLITS.get(split, split) for split in splits}
+        if taken := [split for split in self.splits if split in _KEYS]:
+            raise ConfigError(f"the split {taken[0]!r} has the name of a key of {YAML}; rename it for --yolo")
 
     def check(self, picture: Picture) -> None:
         """Check that the photo can be copied or linked."""

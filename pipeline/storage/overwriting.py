@@ -31,11 +31,13 @@ def refuse_inputs(option: str, targets: Iterable[str], inputs: Iterable[str]) ->
 def refuse_foreign(option: str, target: str, files: Files, suffixes: tuple[str, ...], is_ours: Callable[[bytes], bool]) -> None:
     """Refuse a target of another suffix, and a file that exists and that an earlier command of the kind did not write.
 
+    Without ``suffixes``, the target may have any.
+
     Raises:
         ConfigError: It names the target.
         StorageError: The storage is inaccessible.
     """
-    if not target.lower().endswith(suffixes):
+    if suffixes and not target.lower().endswith(suffixes):
         raise ConfigError(f"{option} {redact(target)} must end in {' or '.join(suffixes)}")
     if not files.exists(target):
         return

@@ -241,6 +241,18 @@ def test_an_id_of_two_annotations_is_refused_if_an_item_has_it(
         export(output, tmp_path / "new.json")
 
 
+def test_an_exact_repeat_of_an_annotation_is_the_same_one(
+    output: Output, write: Write, tmp_path: Path, exported: dict[str, Any]
+) -> None:
+    """``matteline manifest --coco`` leaves it out."""
+    content = source()
+    content["annotations"].append(dict(content["annotations"][0]))
+    write(**exported | {"coco_file": write_source(tmp_path / "source.json", content)})
+    export(output, tmp_path / "new.json")
+    made = json.loads((tmp_path / "new.json").read_text())["annotations"]
+    assert made[0] == made[-1] and made[0]["bbox"] != content["annotations"][0]["bbox"]
+
+
 @pytest.mark.parametrize("split", [None, ["train", "train", "val"]])
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_what_the_manifest_left_out_stays_as_it_is(

@@ -277,6 +277,46 @@ def test_masks_of_an_older_version_of_the_image_are_left_out(output: Output, tmp
     assert annotation["item_id"] == "a.jpg#1"
 
 
+@pytest.mark.parametrize("source", [None, "none"])
+@pytest.mark.parametrize("split", [{}, {"split": ["train", "val"]}])
+def test_annotations_of_the_user_are_not_replaced(
+    output: Output, tmp_path: Path, write: Write, source: str | None, split: dict[str, list[str]]
+) -> None:
+    """COCO has its annotations in ``instances_train.json`` and ``instances_val.json``, which are the names of splits here."""
+    content = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"id": 1, "image_id": 1}, {"id": 2, "image_id": 1}]}
+    given = tmp_path / ("instances_val.json" if split else "instances.json")
+    given.write_text(json.dumps(content))
+    masks = {"a.jpg#1": mask(0, 0, 9, 9), "b.jpg#2" if split else "a.jpg#2": mask(0, 0, 9, 9)}
+    write(masks, coco_file=str(given), coco_id=["1", "2"], **split)
+    with pytest.raises(ConfigError, match=rf"--coco .*{given.name} is what the command reads; choose another name"):
+        export_dataset(output, Targets(coco=str(tmp_path / "instances.json")), Choices(source=source))
+    assert json.loads(given.read_text()) == content
+
+
+def test_a_file_that_is_not_coco_is_not_replaced(output: Output, tmp_path: Path, write: Write) -> None:
+    write({f"{number}.jpg": mask(0, 0, 9, 9) for number in range(2)}, split=["train", "val"])
+    (tmp_path / "c_val.json").write_text('{"images": []}')
+    with pytest.raises(ConfigError, match=r"--coco .*c_val\.json exists, and this command did not write it"):
+        export_dataset(output, Targets(coco=str(tmp_path / "c.json")))
+    (tmp_path / "c_val.json").unlink()
+    for _ in range(2):  # its own files are replaced
+        export_dataset(output, Targets(coco=str(tmp_path / "c.json")))
+
+
+@pytest.mark.parametrize(("one", "other"), [("sets", "sets"), ("sets", "sets/hub"), ("sets/folder", "sets")])
+def test_forms_need_folders_of_their_own(output: Output, tmp_path: Path, write: Write, one: str, other: str) -> None:
+    write({"a.jpg": mask(0, 0, 9, 9)})
+    with pytest.raises(ConfigError, match="give each form a folder of its own"):
+        export_dataset(output, Targets(imagefolder=str(tmp_path / one), parquet=str(tmp_path / other)))
+    export_dataset(output, Targets(imagefolder=str(tmp_path / "sets"), parquet=str(tmp_path / "sets-2")))
+
+
+def test_the_number_of_splits_is_limited(output: Output, tmp_path: Path, write: Write) -> None:
+    write({f"{number}.jpg": mask(0, 0, 9, 9) for number in range(51)}, split=[f"s{number}" for number in range(51)])
+    with pytest.raises(ConfigError, match="there are 51 splits, such as 's0'; a set may have 50"):
+        export_dataset(output, Targets(coco=str(tmp_path / "c.json")))
+
+
 def test_impossible_exports_are_refused(output: Output, tmp_path: Path, write: Write) -> None:
     with pytest.raises(ConfigError, match="no masks in"):
         export_dataset(output, Targets(coco=str(tmp_path / "coco.json")))

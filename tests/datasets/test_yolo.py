@@ -80,6 +80,14 @@ def test_splits_are_folders(output: Output, write: Write, tmp_path: Path) -> Non
     }
 
 
+@pytest.mark.parametrize("split", ["path", "names", "nc", "channels", "download"])
+def test_a_split_is_no_key_of_the_list(output: Output, write: Write, tmp_path: Path, split: str) -> None:
+    """``download`` would be run as a program."""
+    write({"a.jpg": mask(1, 1, 9, 9), "b.jpg": mask(1, 1, 9, 9)}, split=["train", split])
+    with pytest.raises(ConfigError, match=rf"the split '{split}' has the name of a key of data\.yaml; rename it"):
+        export(output, tmp_path / "yolo")
+
+
 def test_a_folder_named_images_does_not_hide_labels(output: Output, write: Write, tmp_path: Path) -> None:
     """A manifest beside a folder ``images`` is common, and ultralytics replaces the last /images/ of a path."""
     write({"images/a.jpg": mask(1, 1, 9, 9), "x/images/images/b.jpg": mask(1, 1, 9, 9), "images-2/c.jpg": mask(1, 1, 9, 9)})
