@@ -92,6 +92,10 @@ class ChangedWhileRead(ConnectionError):
     """A file was rewritten in place while it was read, so that its bytes are a mixture of two versions."""
 
 
+class NamesServer(OSError):
+    """A scheme of fsspec whose addresses name a server."""
+
+
 _LIBRARIES = {"hf": "huggingface_hub", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 """fsspec's libraries by scheme, as they are called for pip."""
 
@@ -117,6 +121,10 @@ def _by_type(kind: str) -> tuple[tuple[Errors, str], ...]:
         ),
         ((TimeoutError,), "the request timed out; check the address (on S3 storage.endpoint_url) and the network"),
         (_connection_errors(), "it can't be reached; check the address (on S3 storage.endpoint_url) and the network"),
+        (
+            (NamesServer,),
+            f"{kind}:// names a server, and only buckets can be opened; mount its folder and give the path, or use s3://",
+        ),
         ((ImportError,), f"no installed library supports {kind}://; install {library}, or use a path or s3://"),
         ((FileNotFoundError,), hub if kind == "hf" else "it does not exist; correct the path or URI"),
         ((PermissionError,), "access was refused; check its permissions"),

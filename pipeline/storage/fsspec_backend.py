@@ -1,4 +1,4 @@
-"""Object stores and file systems through fsspec: Google Cloud Storage, Azure, HDFS, memory."""
+"""Object stores through fsspec: Google Cloud Storage, Azure, memory."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 from fsspec.utils import glob_translate
 
 from pipeline.storage.backend import Content, FileInfo, LeftOut, check_size, is_hidden, listed
+from pipeline.storage.errors import NamesServer
 from pipeline.storage.uris import scheme
 
 SEQUENTIAL_BLOCK = 8 * 1024 * 1024
@@ -115,11 +116,17 @@ def filesystem(uri: str) -> Any:
 
     Raises:
         ImportError: No installed library supports the scheme.
+        NamesServer: Its addresses name a server, and not a bucket: one filesystem would be needed for each.
     """
     try:
-        return fsspec.filesystem(scheme(uri), skip_instance_cache=True, use_listings_cache=False)
+        implementation = fsspec.get_filesystem_class(scheme(uri))
+        if "host" in implementation._get_kwargs_from_urls(uri):
+            raise NamesServer(scheme(uri))
+        return implementation(skip_instance_cache=True, use_listings_cache=False)
     except ValueError as error:
         raise ImportError(f"no library supports {scheme(uri)}://") from error
+    except TypeError as error:  # it needs a server's name, or more
+        raise NamesServer(scheme(uri)) from error
 
 
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "modificationTime", "created")

@@ -423,6 +423,14 @@ def test_unknown_schemes(local: Any) -> None:
         local.files.read("nosuchscheme://bucket/x")
 
 
+@pytest.mark.parametrize("uri", ["hdfs://node:8020/a.csv", "webhdfs://node:9870/a.csv", "ftp://host/a.csv"])
+def test_schemes_of_servers_are_refused(uri: str) -> None:
+    """Their host was dropped, or ended the command with a traceback."""
+    for call, error in ((Files().read, FetchError), (Files().exists, StorageError), (Files().check_readable, StorageError)):
+        with pytest.raises(error, match=f"{uri}: .*names a server, and only buckets can be opened; mount its folder"):
+            call(uri)
+
+
 def test_other_fsspec_filesystems() -> None:
     files = Files()
     files.write("memory://tests/a/1.png", b"1")
