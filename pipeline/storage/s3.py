@@ -258,7 +258,7 @@ def _s3_filesystem(storage: Storage) -> Any:
         secret=reveal("secret"),
         token=reveal("token"),
         client_kwargs={} if storage.region is None else {"region_name": storage.region},
-        # botocore retries for seconds; with_retries continues until its deadline.
+        # botocore makes 4 attempts within seconds; with_retries continues until its deadline.
         config_kwargs={
             "retries": {"mode": "standard", "max_attempts": 3},
             "connect_timeout": 5,

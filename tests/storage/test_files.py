@@ -524,17 +524,17 @@ def test_persistent_errors_are_reported(web: Any, fake_s3: MakeFiles) -> None:
 
 
 def test_an_upload_is_repeated_from_the_start_of_its_file(web: Any, fake_s3: MakeFiles, tmp_path: Path) -> None:
-    """botocore gives up after three attempts; whoever repeats the request must not go on at the end of the file."""
+    """botocore gives up after four attempts; whoever repeats the request must not go on at the end of the file."""
     source = tmp_path / "source.bin"
     source.write_bytes(b"x" * 100_000)
-    web.say(*[(503, {}, SLOW_DOWN)] * 3, (200, {}, b""))
+    web.say(*[(503, {}, SLOW_DOWN)] * 4, (200, {}, b""))
     fake_s3().upload("s3://bucket/x", source)
-    assert [(method, headers.get("Content-Length")) for method, _, headers in web.seen] == [("PUT", "100000")] * 4
+    assert [(method, headers.get("Content-Length")) for method, _, headers in web.seen] == [("PUT", "100000")] * 5
 
 
-def test_create_recognizes_its_own_object_after_three_lost_responses(web: Any, fake_s3: MakeFiles) -> None:
+def test_create_recognizes_its_own_object_after_four_lost_responses(web: Any, fake_s3: MakeFiles) -> None:
     exists = (412, {}, b"<Error><Code>PreconditionFailed</Code><Condition>If-None-Match</Condition></Error>")
-    web.say(*[(503, {}, SLOW_DOWN)] * 3, exists, (200, {}, b"mine"))
+    web.say(*[(503, {}, SLOW_DOWN)] * 4, exists, (200, {}, b"mine"))
     assert fake_s3().create("s3://bucket/x", b"mine") is True
 
 

@@ -238,7 +238,7 @@ def test_a_row_group_is_read_once_and_not_held(local: Any, monkeypatch: pytest.M
 def test_a_reader_begins_anew_after_a_failed_request(tmp_path: Path) -> None:
     """A thread that waits for the reader while another one's request fails must not take it for the end of the rows."""
     pictures = [os.urandom(50_000) for _ in range(300)]
-    (tmp_path / "a.parquet").write_bytes(parquet_of(pictures, compression="none", data_page_size=50_000))
+    (tmp_path / "a.parquet").write_bytes(parquet_of(pictures, compression="none", use_dictionary=False, write_batch_size=10))
     fails = [False]
 
     class Source(io.FileIO):
