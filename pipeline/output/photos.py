@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from pipeline.errors import StorageError
+from pipeline.manifest.listing import is_pattern, split_pattern
 from pipeline.output.output import Output
 from pipeline.output.run_record import last_run
 from pipeline.storage.allowlist import AllowList
@@ -24,10 +24,11 @@ def manifest_folder(output: Output) -> str | None:
     try:
         if output.files.is_folder(manifest):
             return manifest
+        if is_pattern(manifest, output.files):
+            return split_pattern(manifest, output.files)[0]
     except StorageError:
         pass
-    before = re.split(r"[*?\[]", manifest, maxsplit=1)[0]
-    return parent(manifest if before == manifest else f"{before}-")
+    return parent(manifest)
 
 
 def photo_roots(output: Output, allow_roots: Sequence[str]) -> AllowList:
