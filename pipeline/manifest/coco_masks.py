@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +15,7 @@ from pipeline.imaging.polygons import decode_polygons
 from pipeline.imaging.rle import decode_counts
 from pipeline.manifest.coco import CocoObject, LeftOut, check_size, coco_objects, coco_polygons, coco_table, rle_size
 from pipeline.storage import uris
+from pipeline.storage.allowlist import AllowList
 from pipeline.storage.files import Files
 from pipeline.storage.object_names import FileNames
 from pipeline.types import Mask, Size
@@ -38,33 +38,38 @@ def from_coco_masks(annotations: str, folder: str, target: str, files: Files) ->
     names = FileNames()
     targets = [uris.join(target, f"{names.name(entry.item_id)}.png") for entry in objects]
 
-    photos, without = table["image_uri"].to_pylist(), LeftOut()
+    photos, allowlist = table["image_uri"].to_pylist(), AllowList((folder,))
 
     def write(entry: CocoObject, photo: str, uri: str) -> str | None:
+        """Write a mask. Returns the reason if there is none."""
         try:
-            mask = coco_mask(entry, lambda: _size_of(photo, folder, files))
+            mask = coco_mask(entry, lambda: _size_of(photo, allowlist, files))
         except ValueError as error:
-            without.add(str(error), entry.item_id)
-            return None
+            return str(error)
         files.write(uri, encode_mask(mask * 255))
-        return uri
+        return None
 
     with ThreadPoolExecutor(THREADS) as pool:
-        written = list(pool.map(write, objects, photos, targets))
+        reasons = list(pool.map(write, objects, photos, targets))
+    without = LeftOut()
+    for entry, reason in zip(objects, reasons, strict=True):
+        if reason is not None:
+            without.add(reason, entry.item_id)
     without.warn(f"annotations of {annotations} have no ground truth")
-    return table.append_column("truth_uri", pa.array(written, pa.string()))
+    truths = [uri if reason is None else None for uri, reason in zip(targets, reasons, strict=True)]
+    return table.append_column("truth_uri", pa.array(truths, pa.string()))
 
 
-def _size_of(photo: str, folder: str, files: Files) -> Size:
-    """Return the size of a photo below the folder.
+def _size_of(photo: str, allowlist: AllowList, files: Files) -> Size:
+    """Return the size of a photo below the folder. Annotations can name any location.
 
     Raises:
         ValueError: It is elsewhere, or cannot be read.
     """
-    if not posixpath.normpath(photo).startswith(f"{folder.rstrip('/')}/") and "://" not in photo:
+    if not allowlist.allows(photo):
         raise ValueError("the file has no height and width of its image, and the photo is not below the folder of photos")
     try:
-        return Size(*decode(files.read(photo, max_bytes=Limits().max_bytes), Limits()).shape[:2])
+        return Size(*decode(files.read(allowlist.real_path(photo), max_bytes=Limits().max_bytes), Limits()).shape[:2])
     except ItemError as error:
         raise ValueError("the file has no height and width of its image, and the photo cannot be read") from error
 

@@ -54,3 +54,23 @@ def test_unusable_segmentations_give_no_ground_truth(tmp_path: Path) -> None:
     assert coco_manifest(tmp_path, bad)["truth_uri"].to_pylist() == [None] * len(bad)
     huge = coco_manifest(tmp_path, [[[0, 0, 9, 0, 9, 9]]], height=10**6, width=10**6)
     assert huge["truth_uri"].to_pylist() == [None]
+
+
+def test_photos_elsewhere_are_not_read_for_their_size(tmp_path: Path) -> None:
+    """Annotations may name any location, and it would be read with the user's credentials."""
+    files = Files()
+    (tmp_path / "photos").mkdir()
+    for uri in ("memory://private/x.png", str(tmp_path / "private.png"), str(tmp_path / "photos" / "mine.png")):
+        files.write(uri, png(1))
+    (tmp_path / "photos" / "link.png").symlink_to(tmp_path / "private.png")
+    names = ["memory://private/x.png", "../private.png", str(tmp_path / "private.png"), "link.png", "mine.png"]
+    content = {
+        "images": [{"id": number, "file_name": name} for number, name in enumerate(names)],
+        "annotations": [
+            {"id": number, "image_id": number, "segmentation": [[0, 0, 4, 0, 4, 4]], "bbox": [0, 0, 4, 4]}
+            for number in range(len(names))
+        ],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    table = from_coco_masks(str(tmp_path / "coco.json"), str(tmp_path / "photos"), str(tmp_path / "masks"), files)
+    assert [uri is not None for uri in table["truth_uri"].to_pylist()] == [False] * 4 + [True]
