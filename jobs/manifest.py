@@ -76,7 +76,7 @@ def manifest(
     """
     from pipeline.errors import ConfigError
     from pipeline.manifest.box_copies import parse_box_kinds, with_rough_boxes
-    from pipeline.manifest.build import refuse_other_columns, write_manifest
+    from pipeline.manifest.build import check_suffix, refuse_other_columns, write_manifest
     from pipeline.manifest.corruptions import parse_kinds, with_corruptions
     from pipeline.storage.allowlist import AllowList
     from pipeline.storage.overwriting import refuse_inputs
@@ -90,6 +90,7 @@ def manifest(
     if write_masks and not coco:
         raise ConfigError("--write-masks needs --coco, the annotations that the masks are drawn from")
     files = options.files_of(set_, endpoint_url)
+    check_suffix(output)
     folder, target = check_utf8(files.absolute(images)), check_utf8(files.absolute(output))
     coco, masks, write_masks, unpack = (one and check_utf8(files.absolute(one)) for one in (coco, masks, write_masks, unpack))
     refuse_inputs("--output", [target], [one for one in (folder, coco) if one])

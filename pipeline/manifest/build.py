@@ -21,19 +21,24 @@ from pipeline.storage import uris
 from pipeline.storage.files import Files
 
 _BUILT = ("item_id", "image_uri", *CORNERS, "box", "category", "coco_file", "coco_id", "truth_uri", "tags", "group")
+_SUFFIXES = (".csv", ".parquet", ".jsonl", ".ndjson")
 _URI_COLUMNS = ("image_uri", "truth_uri", "coco_file")
 
 _DIS5K_NAME = re.compile(r"\d+#([^#]+)#\d+#")
 
 
-def from_folder(folder: str, files: Files) -> pa.Table:
+def from_folder(folder: str, files: Files, without: str | None = None) -> pa.Table:
     """List the images below a folder or prefix: columns ``item_id`` (path below the folder) and ``image_uri``.
+
+    Those below a folder ``without`` in it are left out.
 
     Raises:
         ConfigError: There are no images.
         StorageError: The folder can't be listed.
     """
-    images = [uris.printable(uri) for uri in list_folder(folder, files, IMAGE_SUFFIXES)]
+    inside = f"{without.rstrip('/')}/" if without is not None and without != folder else None
+    listed = list_folder(folder, files, IMAGE_SUFFIXES)
+    images = [uris.printable(uri) for uri in listed if inside is None or not uri.startswith(inside)]
     if not images:
         raise ConfigError(f"no images below {folder}; names must end in {', '.join(sorted(IMAGE_SUFFIXES))}")
     return pa.table({"item_id": [uri.removeprefix(folder).lstrip("/") for uri in images], "image_uri": images})
@@ -42,11 +47,13 @@ def from_folder(folder: str, files: Files) -> pa.Table:
 def from_masks(folder: str, masks: str, files: Files) -> pa.Table:
     """Add a column ``truth_uri`` to ``from_folder``: the mask of the same path below ``masks`` with any suffix, or null.
 
+    A folder of masks among the images holds no items.
+
     Raises:
         ConfigError: There are no images, an image has two masks, or no image has a mask.
         StorageError: A folder can't be listed.
     """
-    table = from_folder(folder, files)
+    table = from_folder(folder, files, without=None if folder.startswith(f"{masks.rstrip('/')}/") else masks)
     by_stem: dict[str, str] = {}
     for mask in list_folder(masks, files, IMAGE_SUFFIXES):
         stem = _stem(uris.printable(mask.removeprefix(masks)).lstrip("/"))
@@ -90,6 +97,18 @@ def _stem(path: str) -> str:
     return os.path.splitext(path)[0]  # noqa: PTH122  a URI is no Path
 
 
+def check_suffix(target: str) -> str:
+    """Return the suffix of a manifest to write, in lower case.
+
+    Raises:
+        ConfigError: There is no such format.
+    """
+    suffix = os.path.splitext(target)[1].lower()  # noqa: PTH122  a URI is no Path
+    if suffix not in _SUFFIXES:
+        raise ConfigError(f"a manifest's name must end in .csv, .parquet or .jsonl, not {suffix or 'nothing'!r}")
+    return suffix
+
+
 def refuse_other_columns(table: pa.Table, target: str, files: Files) -> None:
     """Refuse to replace a table of the user's own: one with columns that neither the new one nor any built manifest has.
 
@@ -117,20 +136,18 @@ def write_manifest(table: pa.Table, target: str, files: Files) -> None:
         ConfigError: The name has another suffix.
         WriteError: The file can't be written.
     """
-    base = uris.parent(target).rstrip("/") + "/"
+    suffix, base = check_suffix(target), uris.parent(target).rstrip("/") + "/"
     for column in set(_URI_COLUMNS) & set(table.column_names):
         relative = [uri and uri.removeprefix(base) for uri in table[column].to_pylist()]
         table = table.set_column(table.schema.get_field_index(column), column, pa.array(relative, pa.string()))
     sink = io.BytesIO()
-    match os.path.splitext(target)[1].lower():  # noqa: PTH122  a URI is no Path
+    match suffix:
         case ".csv":
             pyarrow.csv.write_csv(_with_json_text(table), sink)
         case ".parquet":
             pq.write_table(table, sink)
-        case ".jsonl" | ".ndjson":
+        case _:
             sink.writelines(_to_json(row).encode() + b"\n" for row in table.to_pylist())
-        case other:
-            raise ConfigError(f"a manifest's name must end in .csv, .parquet or .jsonl, not {other or 'nothing'!r}")
     files.write(target, sink.getvalue())
 
 

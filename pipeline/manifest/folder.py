@@ -123,7 +123,7 @@ def _only_table(uri: str, tables: Mapping[TableKind, list[str]], files: Files, c
         raise ConfigError(
             f"{redact(uri)} contains images and {len(usable)} tables that name images ({listed}); give the one that is meant, "
             f"such as --manifest {shlex.quote(redact(usable[0].uris[0]))}. For all images, list them with: matteline manifest "
-            f"{redact(uri)} -o images.csv"
+            f"{shlex.quote(redact(uri))} -o images.csv"
         )
     if usable:
         log.info(f"{redact(uri)}: the rows of {name(usable[0].uris[0])} are the items")

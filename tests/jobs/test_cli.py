@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -314,6 +315,16 @@ def test_plan_counts_what_has_changed(matteline: Command, tmp_path: Path, make_p
     make_photos(tmp_path / "other", 1, first=9)[0].rename(tmp_path / "photos" / "photo-001.jpg")
     assert "3, of which 3 are done and 0 to do" in matteline("plan", *job).stdout
     assert "3, of which 2 are done and 1 to do" in matteline("plan", *job, "--set", "run.changed=true").stdout
+
+
+def test_a_manifest_of_an_unknown_format_is_refused_before_work(
+    matteline: Command, tmp_path: Path, make_photos: MakePhotos
+) -> None:
+    (photo,) = make_photos(tmp_path / "photos", 1)
+    pq.write_table(pa.table({"image": [photo.read_bytes()]}), tmp_path / "a.parquet")
+    made = matteline("manifest", "a.parquet", "--unpack", "pictures", "-o", "m.txt")
+    assert made.returncode == 2 and "must end in .csv, .parquet or .jsonl, not '.txt'" in made.stderr
+    assert not (tmp_path / "pictures").exists()
 
 
 def test_manifest_from_a_folder_and_from_coco(matteline: Command, tmp_path: Path, make_photos: MakePhotos) -> None:

@@ -35,6 +35,22 @@ def test_masks_are_matched_by_path(tmp_path: Path) -> None:
     assert truths == {"a.jpg": f"{masks}/a.png", "b/a.jpg": f"{masks}/b/a.png", "c.webp": None}
 
 
+@pytest.mark.parametrize("masks", ["photos/masks", "photos/b"])
+def test_masks_among_the_photos_are_no_items(tmp_path: Path, masks: str) -> None:
+    images = touch(tmp_path / "photos", "a.jpg", "masks/a.png", "b/a.png", "b.jpg")
+    touch(tmp_path / masks, "a.png")
+    table = from_masks(images, str(tmp_path / masks), Files())
+    assert not [name for name in table["item_id"].to_pylist() if name.startswith(f"{masks.removeprefix('photos/')}/")]
+    assert table["truth_uri"].to_pylist()[:2] == [f"{tmp_path / masks}/a.png", None]
+
+
+def test_photos_may_be_among_the_masks(tmp_path: Path) -> None:
+    images = touch(tmp_path / "set" / "photos", "a.jpg")
+    masks = touch(tmp_path / "set", "a.png")
+    assert from_masks(images, masks, Files())["truth_uri"].to_pylist() == [f"{masks}/a.png"]
+    assert from_masks(images, images, Files())["truth_uri"].to_pylist() == [f"{images}/a.jpg"]
+
+
 def test_ambiguous_or_missing_masks_are_refused(tmp_path: Path) -> None:
     images, masks = touch(tmp_path / "photos", "a.jpg"), touch(tmp_path / "masks", "a.png", "a.jpg")
     with pytest.raises(ConfigError, match="are both masks of 'a'; keep one"):
