@@ -96,14 +96,15 @@ def _header(uri: str, files: Files) -> _Header:
         except UnicodeDecodeError:
             check_utf8(uri, files)
             raise
-        reader = csv.reader(io.StringIO(text, newline=""))
+        source = io.StringIO(text, newline="")
+        reader = csv.reader(source)
         lines, names = 0, list[str]()
         for record in reader:
             if any(map(is_name, record)):
                 names = record
                 break
             lines = reader.line_num
-        has_rows = any(record for record in reader)
+        has_rows = len(head) == HEAD_BYTES or bool(source.read().strip())  # not by csv, which limits the size of cells
     if not names:
         raise ConfigError(f"the manifest {redact(uri)} is empty; its first line must name the columns, one of them image_uri")
     if len(names) == 1 and any(mark in names[0] for mark in ";\t"):

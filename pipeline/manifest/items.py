@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config.columns import Columns
+from pipeline.config.columns import BOXES, Columns
 from pipeline.errors import ConfigError, ItemRefused
 from pipeline.manifest import boxes as box_columns
 from pipeline.manifest.boxes import Boxes
@@ -21,8 +24,8 @@ from pipeline.schema import ITEM, MAX_DETAIL, carried_name
 from pipeline.storage import uris
 from pipeline.storage.allowlist import RETRY_ITEM, AllowList, OutsideRoots
 
-CORNERS = ("x0", "y0", "x1", "y1")
-OWN_COLUMNS = ("image_uri", "item_id", "box", "boxes", *CORNERS)
+CORNERS = BOXES[2:]
+OWN_COLUMNS = ("image_uri", "item_id", *BOXES)
 """Columns with a meaning; all others are carried into the index."""
 
 USUAL = Columns()
@@ -30,6 +33,9 @@ USUAL = Columns()
 
 MAX_TEXT = 8192
 """Characters of an id and of an image's address, at most. S3 keys have 1,024 bytes, and servers refuse longer addresses."""
+
+MAX_COLUMNS = 2000
+"""Columns of a manifest, at most."""
 
 UNNAMED = "{}: columns without a name are left out"
 
@@ -65,17 +71,35 @@ def is_name(name: str) -> bool:
     return bool(_clean(name))
 
 
+def check_count(names: Collection[str], source: str) -> None:
+    """Refuse more than ``MAX_COLUMNS`` columns.
+
+    Raises:
+        ConfigError: There are more.
+    """
+    if len(names) > MAX_COLUMNS:
+        first = ", ".join(repr(name[:40]) for name in islice(names, 3))
+        raise ConfigError(
+            f"{source} has more than {MAX_COLUMNS} columns ({first}, …); drop the others, or write such values into one column"
+        )
+
+
 def clean_names(names: list[str], source: str, chosen: Columns = USUAL) -> list[str]:
     """Remove spaces and byte order marks around column names, and give chosen columns their usual names.
 
     Raises:
-        ConfigError: Two columns have the same name.
+        ConfigError: Two columns have the same name, or there are too many.
     """
+    check_count(names, source)
     clean = [chosen.rename(_clean(name)) for name in names]
-    for name in clean:
-        if clean.count(name) > 1:
-            raise ConfigError(f"{source} has two columns named {chosen.original(name)!r}; rename or drop one")
+    if (twice := _repeated(clean)) is not None:
+        raise ConfigError(f"{source} has two columns named {chosen.original(twice)!r}; rename or drop one")
     return clean
+
+
+def _repeated(names: Iterable[str]) -> str | None:
+    """Return the first name that occurs twice; None if there is none."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def roles(schema: pa.Schema, source: str, chosen: Columns = USUAL) -> Roles:
@@ -114,10 +138,8 @@ def roles(schema: pa.Schema, source: str, chosen: Columns = USUAL) -> Roles:
         raise ConfigError(f"{source} gives boxes in two forms ({' and '.join(forms)}); keep one")
     _check_types(schema, source)
     carried = tuple(name for name in schema.names if name not in OWN_COLUMNS and name not in with_bytes)
-    index_names = [carried_name(name).lower() for name in carried]
-    for name in index_names:
-        if index_names.count(name) > 1:
-            raise ConfigError(f"{source} has two columns for the index column {name!r} (SQL ignores case); rename one")
+    if (twice := _repeated(carried_name(name).lower() for name in carried)) is not None:
+        raise ConfigError(f"{source} has two columns for the index column {twice!r} (SQL ignores case); rename one")
     return Roles(boxes=forms[0] if forms else "", has_id="item_id" in names, carried=carried)
 
 
@@ -148,15 +170,7 @@ def items(
     """
     raw, both = with_videos(raw)
     columns = roles(raw.schema, file)
-    rows = np.arange(raw.num_rows)
-    suffixes: list[str] | None = None
-    if columns.boxes == "boxes":
-        expanded, values, suffixes = box_columns.expand(box_columns.to_values(raw.column("boxes")))
-        rows = np.array(expanded, dtype=np.int64)
-        raw = raw.drop_columns("boxes").take(rows)  # or each item would get a copy of all boxes of its image
-        boxes = box_columns.from_values(values)
-    else:
-        boxes = _boxes(raw, columns.boxes)
+    raw, rows, boxes, suffixes = _one_box_per_row(raw, columns.boxes)
     written, long_uris = _drop_long(_text(raw.column("image_uri")), "image_uri")
     ids_of_rows = _text(raw.column("item_id")) if columns.has_id else pa.array([""] * raw.num_rows, pa.string())
     given, long_ids = _drop_long(ids_of_rows, "item_id")
@@ -198,6 +212,20 @@ def resolve_all(written: pa.Array, base: str) -> tuple[pa.Array, dict[int, str]]
             texts[row] = None
             errors[row] = str(error)
     return pa.array(texts, pa.string()), errors
+
+
+def _one_box_per_row(raw: pa.Table, form: str) -> tuple[pa.Table, npt.NDArray[np.int64], Boxes, list[str] | None]:
+    """Repeat the rows of a column ``boxes``, once per box.
+
+    Returns:
+        The rows, the place that each of them had, their boxes, and the ends of their ids; None without such a column.
+    """
+    if form != "boxes":
+        return raw, np.arange(raw.num_rows), _boxes(raw, form), None
+    expanded, values, suffixes = box_columns.expand(box_columns.to_values(raw.column("boxes")))
+    rows = np.array(expanded, dtype=np.int64)
+    # Without the column, or each item would get a copy of all boxes of its image.
+    return raw.drop_columns("boxes").take(rows), rows, box_columns.from_values(values), suffixes
 
 
 def _boxes(raw: pa.Table, form: str) -> Boxes:
@@ -301,6 +329,11 @@ def has_bytes(kind: pa.DataType) -> bool:
     return any(check(kind) for check in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary))
 
 
+def is_list(kind: pa.DataType) -> bool:
+    """Return whether a column of this type has lists, of any kind."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
 def _hint(names: list[str]) -> str:
     by_key = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in names}
     similar = next((by_key[key] for key in _SIMILAR_NAMES if key in by_key), None)
@@ -351,5 +384,4 @@ def _is_number(kind: Any) -> bool:
 
 
 def _is_list(kind: Any) -> bool:
-    checks = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_null)
-    return any(check(kind) for check in checks)
+    return is_list(kind) or pa.types.is_null(kind)

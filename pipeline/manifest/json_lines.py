@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.config.columns import Columns
 from pipeline.errors import ConfigError
 from pipeline.log import log
-from pipeline.manifest.items import CORNERS, OWN_COLUMNS, UNNAMED, USUAL, clean_names, is_name
+from pipeline.manifest.items import CORNERS, OWN_COLUMNS, UNNAMED, USUAL, check_count, clean_names, is_name
 from pipeline.manifest.table_files import HEAD_BYTES, ROWS, TABLE_BYTES, not_utf8, open_text, translate_errors
 from pipeline.storage.files import Files
 from pipeline.storage.uris import redact
@@ -31,7 +31,11 @@ JSON_TEXT = {b"about": b"JSON text: the manifest's values differ in type, or are
 
 
 def json_schema(rows: Iterable[dict[str, Any]], source: str, chosen: Columns = USUAL) -> pa.Schema:
-    """Infer one type per column: booleans, integers, numbers and text are kept, mixed or nested values become JSON text."""
+    """Infer one type per column: booleans, integers, numbers and text are kept, mixed or nested values become JSON text.
+
+    Raises:
+        ConfigError: There are no columns, too many, or two of one name.
+    """
     types: dict[str, set[type]] = {}
     for row in rows:
         for name, value in row.items():
@@ -39,6 +43,7 @@ def json_schema(rows: Iterable[dict[str, Any]], source: str, chosen: Columns = U
             if kind is int and not -(2**53) <= value <= 2**53:
                 kind = _Large if -(2**63) <= value < 2**63 else object
             types.setdefault(name, set()).add(kind)
+        check_count(types, source)
     if not types:
         raise ConfigError(f"the manifest {source} is empty; give one JSON object per line, each with an image_uri")
     unnamed = [types.pop(name) for name in list(types) if not is_name(name)]
@@ -62,12 +67,22 @@ def _json_field(name: str, kinds: set[type]) -> pa.Field:
 
 
 def json_rows(lines: Iterator[JsonLine], uri: str, schema: pa.Schema, chosen: Columns = USUAL) -> Iterator[pa.Table]:
-    """Yield tables of at most ``ROWS`` rows with the types of ``schema``."""
+    """Yield tables of at most ``ROWS`` rows with the types of ``schema``.
+
+    Raises:
+        ConfigError: A line has a column or type that the schema lacks, because the file was changed.
+    """
     for chunk in _chunks(lines):
         names = list(filter(is_name, dict.fromkeys(name for row in chunk for name in row)))
-        columns = {}
+        # A box needs all of its corners, also where the rows of this chunk lack one.
+        columns = {name: pa.nulls(len(chunk), schema.field(name).type) for name in CORNERS if name in schema.names}
         for name, clean in zip(names, clean_names(names, redact(uri), chosen), strict=True):
-            columns[clean] = _json_column(clean, [row.get(name) for row in chunk], schema.field(clean))
+            try:
+                columns[clean] = _json_column(clean, [row.get(name) for row in chunk], schema.field(clean))
+            except (KeyError, pa.ArrowException, OverflowError) as error:
+                raise ConfigError(
+                    f"{redact(uri)} was changed after the run began (column {name[:40]!r}); run again when it is written"
+                ) from error
         columns.setdefault("image_uri", pa.nulls(len(chunk), pa.string()))
         yield pa.table(columns)
 

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config.columns import BOXES, Columns
-from pipeline.manifest.items import OWN_COLUMNS, USUAL, clean_names
+from pipeline.manifest.items import MAX_TEXT, OWN_COLUMNS, USUAL, clean_names
 from pipeline.manifest.json_lines import parse_object
 from pipeline.manifest.listing import IMAGE_SUFFIXES, is_system_file
 from pipeline.manifest.table_files import ROWS, TABLE_BYTES, translate_errors
@@ -111,7 +111,7 @@ def shard_rows(uri: str, schema: pa.Schema, files: Files, chosen: Columns = USUA
         own = {"image_uri": "" if picture is None else str(picture), "item_id": sample.key}
         row = {rename(name): value for name, value in (sample.fields() | own).items()}
         rows.append({name: row.get(name) for name in names})
-        used += sum(map(len, sample.texts.values()))
+        used += sum(map(len, (*own.values(), *sample.texts.values())))
         if len(rows) == ROWS or used > TABLE_BYTES:
             yield _table(rows, names)
             rows, used = [], 0
@@ -135,7 +135,7 @@ def _samples(uri: str, files: Files) -> Iterator[Sample]:
         for member, content in tar_members(uri, source):
             name = printable(member.name).removeprefix("./")
             key, extension = split_key(name)
-            if not key or is_hidden(name) or is_system_file(name):
+            if not key or len(name) > MAX_TEXT or is_hidden(name) or is_system_file(name):
                 continue
             if sample is None or sample.key != key or extension in sample.members:
                 if sample is not None:

@@ -24,7 +24,7 @@ from pipeline.manifest.cells import Cells, Column, find_cells
 from pipeline.manifest.columns import check_columns
 from pipeline.manifest.csv_tables import csv_rows, csv_schema
 from pipeline.manifest.hub_columns import SPLIT, splits_of
-from pipeline.manifest.items import OWN_COLUMNS, UNNAMED, USUAL, clean_names, has_bytes, is_name, roles
+from pipeline.manifest.items import OWN_COLUMNS, UNNAMED, USUAL, check_count, clean_names, has_bytes, is_name, roles
 from pipeline.manifest.json_lines import json_lines, json_rows, json_schema
 from pipeline.manifest.layouts import Layout, Placement
 from pipeline.manifest.partitions import Partition, add_columns, add_fields, partition_of
@@ -107,17 +107,16 @@ def read_schema(
     Raises:
         ConfigError: A file is empty, damaged, of another kind, without ``image_uri``, or incompatible with the others.
     """
+    if kind == "tar":
+        schema = shard_schema(uris[0], files, chosen)
+        check_columns(schema, redact(uris[0]), without_image(chosen))
+        return _add_id_field(schema, chosen), [Fragment(uri) for uri in uris]
     partitions = [partition_of(uri, base, chosen) for uri in uris]
     paths = [uri.removeprefix(f"{base.rstrip('/')}/") for uri in uris]
     splits: Sequence[str | None] = splits_of(paths) or [None] * len(paths)
     if layout is not None and not layout.in_folder:
         partitions = _with_splits(partitions, splits)
-    placements = [None if layout is None else layout.placement(uri, base) for uri in uris]
     added = [] if layout is None else [pa.field("image_uri", pa.string())]
-    if kind == "tar":
-        schema = shard_schema(uris[0], files, chosen)
-        check_columns(schema, redact(uris[0]), without_image(chosen))
-        return _add_id_field(schema, chosen), [Fragment(uri) for uri in uris]
     if kind == "jsonl":
         lines = chain.from_iterable(json_lines(uri, files) for uri in uris)
         schema = json_schema((line.row for line in lines), redact(uris[0]), chosen)
@@ -125,19 +124,33 @@ def read_schema(
             schema = add_fields(schema, partition)
         schema = pa.schema([*schema, *added])
         check_columns(schema, redact(uris[0]), chosen)
-        return _add_id_field(schema, chosen), [
-            Fragment(uri, partition=partition, placement=placement)
-            for uri, partition, placement in zip(uris, partitions, placements, strict=True)
+        schema, parts = _add_id_field(schema, chosen), [[Fragment(uri)] for uri in uris]
+    else:
+        read_one = _parquet_schema if kind == "parquet" else _csv_schema
+        with ThreadPoolExecutor(SCHEMA_THREADS) as pool:
+            results = list(pool.map(lambda uri: read_one(uri, files, chosen), uris))
+        parts = [fragments for _, fragments in results]
+        if any(fragment.cells is not None for fragments in parts for fragment in fragments):
+            partitions = _with_splits(partitions, splits)
+        schemas = [
+            pa.schema([*add_fields(schema, partition), *added], metadata=schema.metadata)
+            for (schema, _), partition in zip(results, partitions, strict=True)
         ]
-    read_one = _parquet_schema if kind == "parquet" else _csv_schema
-    with ThreadPoolExecutor(SCHEMA_THREADS) as pool:
-        results = list(pool.map(lambda uri: read_one(uri, files, chosen), uris))
-    if any(fragment.cells is not None for _, fragments in results for fragment in fragments):
-        partitions = _with_splits(partitions, splits)
-    schemas = [
-        pa.schema([*add_fields(schema, partition), *added], metadata=schema.metadata)
-        for (schema, _), partition in zip(results, partitions, strict=True)
+        schema = _unified(schemas, uris, chosen)
+    placements = [None if layout is None else layout.placement(uri, base) for uri in uris]
+    return schema, [
+        replace(fragment, partition=partition, placement=placement, cells=_with_stem(fragment, base))
+        for fragments, partition, placement in zip(parts, partitions, placements, strict=True)
+        for fragment in fragments
     ]
+
+
+def _unified(schemas: Sequence[pa.Schema], uris: Sequence[str], chosen: Columns) -> pa.Schema:
+    """Check the columns of several files, and return the carried ones of all.
+
+    Raises:
+        ConfigError: A file has no ``image_uri``, or they are incompatible or have too many columns together.
+    """
     check_columns(schemas[0], redact(uris[0]), chosen)
     for uri, schema in zip(uris[1:], schemas[1:], strict=True):
         roles(schema, redact(uri), chosen)
@@ -150,15 +163,11 @@ def read_schema(
         ]
         for schema in schemas
     ]
+    check_count({name: None for fields in carried for name, _ in fields}, f"{redact(uris[0])} with the manifest's other files")
     try:
-        schema = pa.unify_schemas([pa.schema(fields) for fields in carried], promote_options="permissive")
+        return pa.unify_schemas([pa.schema(fields) for fields in carried], promote_options="permissive")
     except pa.ArrowException as error:
         raise ConfigError(f"the manifest's files have incompatible columns: {str(error).splitlines()[0]}") from error
-    return schema, [
-        replace(fragment, partition=partition, placement=placement, cells=_with_stem(fragment, base))
-        for (_, fragments), partition, placement in zip(results, partitions, placements, strict=True)
-        for fragment in fragments
-    ]
 
 
 def _with_splits(partitions: Sequence[Partition], splits: Sequence[str | None]) -> list[Partition]:

@@ -21,7 +21,7 @@ from pipeline.manifest.table_files import translate_errors
 from pipeline.storage import uris
 from pipeline.storage.files import Files
 from pipeline.storage.object_names import FileNames
-from pipeline.storage.parquet_cells import holds_pictures
+from pipeline.storage.parquet_cells import BUFFER_BYTES, holds_pictures
 
 ROWS, THREADS = 16, 8
 
@@ -47,7 +47,7 @@ def from_hub(source: str, target: str, files: Files) -> pa.Table:
         StorageError: The source can't be read or listed.
         WriteError: A file can't be written.
     """
-    sources = [source] if files.exists(source) else [info.uri for info in files.list(source, suffixes=(".parquet",))]
+    sources = [source] if files.exists(source) else [info.uri for info in files.list(source, suffixes=(".parquet", ".pq"))]
     if not sources:
         raise ConfigError(f"no Parquet file at or below {source}; give a .parquet file, or a folder that contains some")
     place = _Target(target, files, FileNames())
@@ -73,7 +73,8 @@ def _unpack(source: str, folder: str, target: _Target) -> Iterator[pa.Table]:
         target.files.open_input(source) as stream,
         ThreadPoolExecutor(THREADS) as pool,
     ):
-        file = pq.ParquetFile(stream)
+        # With a buffer, or all pictures of a row group would be in memory.
+        file = pq.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False)
         pictures = _picture_columns(file.schema_arrow, source)
         carried = [field.name for field in file.schema_arrow if _is_carried(field) and field.name not in pictures.values()]
         _tell_left_out(file.schema_arrow, [*carried, "item_id", *pictures.values()], source)

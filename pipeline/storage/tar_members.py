@@ -64,6 +64,8 @@ def tar_members(container: str, source: Any) -> Iterator[tuple[TarMember, Any]]:
             end = 0
             while (found := archive.next()) is not None:
                 archive.members = []  # or it would keep all of them
+                if sum(len(name) + len(value) for name, value in archive.pax_headers.items()) > MAX_READ_BYTES:
+                    raise tarfile.ReadError("its global headers are too large")  # it keeps these
                 if found.size < 0 or archive.offset <= end:
                     raise tarfile.ReadError(f"the size of {found.name[:100]!r} is negative")
                 end = archive.offset

@@ -14,7 +14,9 @@ import pytest
 
 from pipeline.errors import ConfigError, FetchError, StorageError
 from pipeline.manifest.build import from_folder, from_masks
+from pipeline.manifest.items import MAX_COLUMNS
 from pipeline.manifest.manifest import open_manifest, read
+from pipeline.manifest.table_files import ROWS
 from pipeline.storage.files import Files
 
 FILES = Files()
@@ -260,3 +262,63 @@ def test_parquet_texts_that_are_not_utf8_are_damage(tmp_path: Path, column: str)
     pq.write_table(table, tmp_path / "m.parquet")
     with pytest.raises(ConfigError, match="m.parquet is damaged, or not a Parquet file: .*Invalid UTF8"):
         items_of(tmp_path / "m.parquet")
+
+
+def wide_csv(path: Path, names: list[str]) -> None:
+    path.write_text(f"{','.join(names)}\n{','.join('x' for _ in names)}\n")
+
+
+def wide_parquet(path: Path, names: list[str]) -> None:
+    pq.write_table(pa.table({name: ["x"] for name in names}), path)
+
+
+def wide_json_lines(path: Path, names: list[str]) -> None:
+    path.write_text("".join(json.dumps({"image_uri": "a.jpg", name: "x"}) + "\n" for name in names))
+
+
+@pytest.mark.parametrize(("suffix", "write"), [("csv", wide_csv), ("parquet", wide_parquet), ("jsonl", wide_json_lines)])
+def test_the_number_of_columns_is_limited(tmp_path: Path, suffix: str, write: Any) -> None:
+    names = ["image_uri", *(f"c{number}" for number in range(MAX_COLUMNS))]
+    write(tmp_path / f"1.{suffix}", names[:-1])
+    assert len(open_manifest(str(tmp_path / f"1.{suffix}"), FILES).carried) == MAX_COLUMNS - 1
+    write(tmp_path / f"2.{suffix}", ["image_uri", *(f"d{number}" for number in range(9))])
+    with pytest.raises(ConfigError, match=rf"1\.{suffix}.* has more than 2000 columns \(.*, …\); drop the others"):
+        open_manifest(str(tmp_path), FILES)
+    write(tmp_path / f"1.{suffix}", names)
+    with pytest.raises(ConfigError, match=rf"1\.{suffix} has more than 2000 columns \(.*, …\); drop the others"):
+        open_manifest(str(tmp_path / f"1.{suffix}"), FILES)
+
+
+def test_the_first_cell_of_a_csv_file_may_be_large(tmp_path: Path) -> None:
+    """Python's csv takes cells of 131,072 characters."""
+    boxes = [[0, 0, 9, 9 + number] for number in range(9_000)]
+    assert len(items_of(written(tmp_path, "m.csv", f'image_uri,boxes\na.jpg,"{json.dumps(boxes)}"\n'))) == 9_000
+    assert not items_of(written(tmp_path, "n.csv", "image_uri,boxes\n \n,\n"))
+
+
+def test_a_row_that_lacks_a_corner_fails_alone(tmp_path: Path) -> None:
+    """Rows are read in tables, and in the last one no row has the key."""
+    whole = [json.dumps({"image_uri": f"{number}.jpg", "x0": 0, "y0": 0, "x1": 9, "y1": 9}) for number in range(ROWS)]
+    lines = [*whole, json.dumps({"image_uri": "last.jpg", "x0": 0, "y0": 0, "x1": 9})]
+    found = items_of(written(tmp_path, "m.jsonl", "\n".join(lines)))
+    assert [row["error_code"] for row in found] == [*[None] * ROWS, "item"]
+    assert found[0]["box"] == [0, 0, 9, 9]
+
+
+@pytest.mark.parametrize("line", ['{"image_uri": "a.jpg", "new": 1}', '{"image_uri": "a.jpg", "n": "text"}'])
+def test_json_lines_that_change_after_opening_are_told(tmp_path: Path, line: str) -> None:
+    path = written(tmp_path, "m.jsonl", '{"image_uri": "a.jpg", "n": 1}')
+    manifest = open_manifest(str(path), FILES)
+    path.write_text(line)
+    with pytest.raises(ConfigError, match=r"m\.jsonl was changed after the run began \(column '(n|new)'\); run again"):
+        list(read(manifest, manifest.fragments[0], FILES))
+
+
+def test_the_command_for_a_list_of_images_is_quoted(tmp_path: Path) -> None:
+    folder = tmp_path / "a shoot; rm x"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"x")
+    for name in ("1.csv", "2.csv"):
+        written(folder, name, "image_uri\na.jpg\n")
+    with pytest.raises(ConfigError, match=rf"matteline manifest '{folder}' -o images\.csv"):
+        open_manifest(str(folder), FILES)

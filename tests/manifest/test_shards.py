@@ -119,6 +119,15 @@ def test_hostile_names_and_fields(local: Any) -> None:
     assert {"x" * 200, "\n", "Item_ID", "manifest_image_uri"}.isdisjoint(last)
 
 
+def test_long_names_are_not_kept(local: Any) -> None:
+    """A name in a PAX header may have a megabyte, and a sample a thousand members."""
+    uri = local.put("a.tar", tar(("x" * 8_193 + ".jpg", b"x"), *sample("a"), (f"a.{'y' * 9_000}.png", b"x")))
+    assert [row["item_id"] for row in rows_of(uri, local.files)] == ["a"]
+    uri = local.put("b.tar", tar(*((f"{'x' * 8_000}{number}.jpg", b"x") for number in range(700))))
+    manifest = open_manifest(uri, local.files)
+    assert max(table.num_rows for one in manifest.fragments for table in read(manifest, one, local.files)) < 600
+
+
 def test_a_large_field_is_left_out(local: Any) -> None:
     uri = local.put(
         "a.tar",

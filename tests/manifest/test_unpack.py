@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,24 @@ def test_images_without_masks_are_unpacked(tmp_path: Path, name: str) -> None:
     table = from_hub(str(tmp_path / "a.parquet"), str(tmp_path / "out"), Files())
     assert table.column_names == ["item_id", "image_uri", "label"]
     assert Path(table["image_uri"][0].as_py()).read_bytes() == png(7)
+
+
+def test_a_row_group_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [os.urandom(500_000) for _ in range(100)]
+    how: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_batch_size": 1}
+    pq.write_table(pa.table({"image": pictures}), tmp_path / "a.parquet", **how)
+    before, used = pa.total_allocated_bytes(), list[int]()
+    real = Files.write
+    monkeypatch.setattr(Files, "write", lambda *given: (used.append(pa.total_allocated_bytes()), real(*given))[1])
+    table = from_hub(str(tmp_path / "a.parquet"), str(tmp_path / "out"), Files())
+    assert Path(table["image_uri"][99].as_py()).read_bytes() == pictures[99]
+    assert max(used) - before < 30_000_000
+
+
+def test_files_of_both_suffixes_are_unpacked(tmp_path: Path) -> None:
+    for name in ("a.parquet", "b.pq"):
+        pq.write_table(pa.table({"image": [png(1)]}), tmp_path / name)
+    assert from_hub(str(tmp_path), str(tmp_path / "out"), Files())["item_id"].to_pylist() == ["a-000000", "b-000000"]
 
 
 def test_hostile_ids_stay_below_the_folder(tmp_path: Path) -> None:

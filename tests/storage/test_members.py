@@ -130,6 +130,10 @@ def header(name: str, size: int, kind: bytes = tarfile.REGTYPE, link: str = "") 
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
 
 
+def global_header(key: str, size: int) -> bytes:
+    return tarfile.TarInfo.create_pax_global_header({key: "x" * size})
+
+
 def with_size(block: bytes, field: bytes) -> bytes:
     """Replace the size in a header, and mend its checksum."""
     block = block[:124] + field + block[136:]
@@ -172,6 +176,7 @@ def test_names_are_only_names() -> None:
         (header("a.jpg", 3) + b"abc".ljust(512, b"\0") + b"damaged".ljust(512, b"x") + END, "header at offset 1024 is invalid"),
         (header("a.jpg", 3) + b"abc".ljust(512, b"\0") + header("b.jpg", 3)[:300], "header at offset 1024 is invalid"),
         (header("x", 0, tarfile.XHDTYPE) * 3000 + END, "."),
+        (b"".join(global_header(f"k{number}", 500_000) + header("a", 0) for number in range(3)) + END, "global headers"),
     ],
 )
 def test_damaged_and_hostile_archives_are_refused(data: bytes, words: str) -> None:
