@@ -9,6 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.manifest.items import is_list
+
 
 def plain(value: Any) -> Any:
     """Return a value as JSON has it: dates and other types as text, NaN and infinity as None."""
@@ -25,7 +27,7 @@ def plain(value: Any) -> Any:
 
 def json_type(kind: pa.DataType) -> pa.DataType:
     """Return the type of a column after ``plain``."""
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    if is_list(kind):
         return pa.list_(json_type(kind.value_type))
     if pa.types.is_struct(kind):
         return pa.struct([(kind.field(place).name, json_type(kind.field(place).type)) for place in range(kind.num_fields)])

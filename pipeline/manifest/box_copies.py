@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +14,12 @@ from pipeline.config.job import Limits
 from pipeline.errors import ConfigError, ItemError, ItemRefused
 from pipeline.imaging.ground_truth import decode_ground_truth
 from pipeline.imaging.rough_boxes import BOX_KINDS, INCOMPLETE, BoxKind, rough_box
-from pipeline.manifest.corruptions import MARK, THREADS, is_copy
+from pipeline.manifest.corruptions import MARK, THREADS, is_copy, seed_of
+from pipeline.manifest.items import CORNERS
 from pipeline.manifest.tags import parse_tags
 from pipeline.storage.allowlist import AllowList
 from pipeline.storage.files import Files
 from pipeline.types import Box
-
-_CORNERS = ("x0", "y0", "x1", "y1")
 
 
 def parse_box_kinds(text: str) -> tuple[BoxKind, ...]:
@@ -78,7 +76,7 @@ def with_rough_boxes(
     with ThreadPoolExecutor(THREADS) as pool:
         results = list(pool.map(copies_of, masked))
     left_out = Counter(reason for _, reasons in results for reason in reasons)
-    boxes = {name: pa.float64() for name in _CORNERS} if in_columns else {"box": pa.list_(pa.float64())}
+    boxes = {name: pa.float64() for name in CORNERS} if in_columns else {"box": pa.list_(pa.float64())}
     own = boxes | {"tags": pa.list_(pa.string()), "group": pa.string()}
     fields = [field for field in table.schema if field.name not in own]
     schema = pa.schema([*fields, *(pa.field(name, kind) for name, kind in own.items())])
@@ -101,7 +99,7 @@ def _copies(
         truth = decode_ground_truth(files.read(allowlist.real_path(uri), max_bytes=Limits().max_bytes), Limits())
     except ItemError as error:
         return [], [f"{row['item_id']}: {error}"] * len(kinds)
-    seed = int.from_bytes(hashlib.sha256(row["item_id"].encode("utf-8", "surrogatepass")).digest()[:8])
+    seed = seed_of(row["item_id"])
     copies, missing = [], []
     for kind in kinds:
         try:
@@ -119,4 +117,4 @@ def _set_list(box: Box | None) -> dict[str, Any]:
 
 
 def _set_corners(box: Box | None) -> dict[str, Any]:
-    return dict(zip(_CORNERS, box or (None,) * 4, strict=True))
+    return dict(zip(CORNERS, box or (None,) * 4, strict=True))

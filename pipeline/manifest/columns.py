@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.config.columns import Columns
 from pipeline.log import log
-from pipeline.manifest.items import USUAL, has_bytes, roles
+from pipeline.manifest.items import USUAL, has_bytes, is_list, roles
 from pipeline.manifest.json_lines import JSON_TEXT
 
 _PREFIX = re.compile(r"^(?:bbox|box|bndbox|boundingbox|rect|roi)(?=.)")
@@ -94,7 +94,7 @@ def _found(by_key: Mapping[str, str], keys: Sequence[str]) -> list[str]:
 def _nested_boxes(field: pa.Field) -> str:
     """Return the name of a field in structs that looks like boxes, such as ``objects.bbox`` in data sets on the hub."""
     kind = field.type
-    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    while is_list(kind):
         kind = kind.value_type
     if pa.types.is_struct(kind):
         children = [kind.field(place).name for place in range(kind.num_fields)]

@@ -53,6 +53,11 @@ def is_copy(item_id: str) -> bool:
     return bool(original) and kind in KINDS
 
 
+def seed_of(item_id: str) -> int:
+    """Return the seed of an item's copies, which is the same in every run."""
+    return int.from_bytes(hashlib.sha256(item_id.encode("utf-8", "surrogatepass")).digest()[:8])
+
+
 def with_corruptions(
     table: pa.Table, kinds: Sequence[Kind], target: str, allowlist: AllowList, files: Files
 ) -> tuple[pa.Table, dict[str, int]]:
@@ -116,7 +121,7 @@ def _copies(
             other = _read(following, allowlist, files)
         except ItemError:
             other = None
-    seed = int.from_bytes(hashlib.sha256(row["item_id"].encode("utf-8", "surrogatepass")).digest()[:8])
+    seed = seed_of(row["item_id"])
     copies, missing = [], []
     for kind in kinds:
         try:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pipeline.config.columns import Columns
 from pipeline.config.detector import Detector, parse_names, split_names
 from pipeline.errors import PromptError
+from pipeline.manifest.items import is_list
 
 COLUMNS = ("label", "labels")
 """A name, and several: a list, or text such as ``cup; plant``. Both are carried into the index, as other columns are."""
@@ -39,15 +40,11 @@ def unused_names(detector: Detector | None, carried: pa.Schema, chosen: Columns)
 
 def _is_numeric(kind: pa.DataType) -> bool:
     """Return whether a column has numbers, such as those of classes, or lists of numbers."""
-    while pa.types.is_dictionary(kind) or _is_list(kind):
+    while pa.types.is_dictionary(kind) or is_list(kind):
         kind = kind.value_type
     return bool(
         pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_boolean(kind)
     )
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def prompts_of(rows: pa.Table, detector: Detector | None) -> list[tuple[str, ...] | PromptError]:

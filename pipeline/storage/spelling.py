@@ -7,10 +7,11 @@ People and their tools write names in other ways than the disk has them: with Wi
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from html import unescape
 from urllib.parse import unquote
+
+from pipeline.storage.object_names import collision_key
 
 MAX_NAMES = 20_000
 """Names of one folder that are compared, at most."""
@@ -51,8 +52,7 @@ def by_fold(names: Iterable[str]) -> dict[str, str]:
 
 def fold(name: str) -> str:
     """Return what all spellings of a name have in common."""
-    plain = " ".join(_plain(name).strip("\"' ").replace("+", " ").split())
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", plain).casefold())
+    return collision_key(" ".join(_plain(name).strip("\"' ").replace("+", " ").split()))
 
 
 def _plain(text: str) -> str:
