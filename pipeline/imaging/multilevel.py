@@ -29,8 +29,8 @@ SMOOTH, SMOOTH_AT_EDGES = 2e-3, 0.1
 SMALL_PX, SMALL_ROUNDS, ROUNDS = 32, 4, 3
 """Levels up to this side take four rounds, larger ones three: they start from nearly the right colours."""
 
-SURE_POWER = 8
-"""Power of the opacity by which pixels count in the initial colours."""
+TOGETHER_PX = 2**14
+"""Pixels of a level up to which all channels are processed together. Those of a larger one would leave a core's cache."""
 
 STRIP_PX = 2**20
 """Pixels per strip, so that a large picture needs little memory."""
@@ -58,12 +58,12 @@ def estimate_colours(image: Pixels, mask: Mask) -> Colours:
     colours = _shrink(image, size).astype(np.float32)
     alpha = _shrink(mask, size).astype(np.float32).reshape(size[::-1])
     alpha *= np.float32(1 / 255)
-    estimate = _initial_colours(colours, alpha)
+    estimate, planes = _initial_colours(colours, alpha), cv2.merge([*cv2.split(colours), alpha])
     for height, width in _levels(alpha.shape):
         level = (width, height)
-        estimate = np.stack([_resize(plane, level, cv2.INTER_LINEAR) for plane in estimate])
-        observed = np.stack([_resize(plane, level, cv2.INTER_AREA) for plane in cv2.split(colours)])
-        estimate = _relax(estimate, observed, _resize(alpha, level, cv2.INTER_AREA))
+        estimate = np.stack([_enlarge(plane, level) for plane in estimate])
+        *observed, shares = cv2.split(np.asarray(cv2.resize(planes, level, interpolation=cv2.INTER_AREA), np.float32))
+        estimate = _relax(estimate, np.stack(observed), np.asarray(shares, np.float32))
     return Colours(cv2.merge([*estimate[:3], estimate[0]]), cv2.merge([*estimate[3:], estimate[3]]))
 
 
@@ -133,8 +133,8 @@ def _sample(colours: npt.NDArray[np.float32], where: npt.NDArray[np.float32]) ->
 
 
 def _initial_colours(colours: npt.NDArray[np.float32], alpha: Alpha) -> Planes:
-    """Return the mean colours of the most and of the least opaque pixels, (6, 1, 1)."""
-    weights = [sure**SURE_POWER + np.float32(1e-6) for sure in (alpha, 1 - alpha)]
+    """Return the mean colours of the most and of the least opaque pixels, (6, 1, 1), weighted by opacity to the power of 8."""
+    weights = [np.square(np.square(np.square(sure))) + np.float32(1e-6) for sure in (alpha, 1 - alpha)]
     means = [np.average(colours.reshape(-1, 3), axis=0, weights=one.ravel()) for one in weights]
     return np.array(means, np.float32).reshape(6, 1, 1)
 
@@ -151,27 +151,63 @@ def _relax(estimate: Planes, observed: Planes, alpha: Alpha) -> Planes:
     A pixel's F and B minimise (αF + (1-α)B - I)² + Σ w(|F - F'|² + |B - B'|²) over its neighbours F', B'. With F̂, B̂ their
     weighted means, W the weights' sum and r = I - αF̂ - (1-α)B̂, that is F = F̂ + αr/(W + α² + (1-α)²), and B likewise.
     """
-    right, below = (np.abs(np.diff(alpha, axis=axis)) * SMOOTH_AT_EDGES + SMOOTH for axis in (1, 0))
+    beside, below = (np.abs(np.diff(alpha, axis=axis)) * SMOOTH_AT_EDGES + SMOOTH for axis in (1, 0))
+    right = np.zeros_like(alpha)  # none beyond the last column, so that planes can be processed as one row
+    right[:, :-1] = beside
     weights = np.full_like(alpha, 1e-12)  # a single pixel has no neighbours
-    weights[:, 1:] += right
-    weights[:, :-1] += right
+    weights[:, 1:] += beside
+    weights[:, :-1] += beside
     weights[1:] += below
     weights[:-1] += below
     rest = 1 - alpha
     share = 1 / (weights + alpha**2 + rest**2)
-    to_foreground, to_background, inverse = alpha * share, rest * share, 1 / weights
-    for _ in range(SMALL_ROUNDS if max(alpha.shape) <= SMALL_PX else ROUNDS):
-        means = estimate * np.float32(1e-12)
-        means[:, :, 1:] += estimate[:, :, :-1] * right
-        means[:, :, :-1] += estimate[:, :, 1:] * right
-        means[:, 1:] += estimate[:, :-1] * below
-        means[:, :-1] += estimate[:, 1:] * below
-        means *= inverse
-        residual = observed - alpha * means[:3]
-        residual -= rest * means[3:]
-        means[:3] += to_foreground * residual
-        means[3:] += to_background * residual
-        estimate = np.clip(means, 0, 255, out=means)
+    planes = right, below, 1 / weights, alpha, rest, alpha * share, rest * share
+    level = _Level(*(np.asarray(plane, np.float32).ravel() for plane in planes))
+    rounds = SMALL_ROUNDS if max(alpha.shape) <= SMALL_PX else ROUNDS
+    flat, goal = estimate.reshape(2, 3, -1), observed.reshape(3, -1)
+    for channels in _groups(alpha.size):
+        flat[:, channels] = _relax_channels(flat[:, channels], goal[channels], level, alpha.shape[1], rounds)
+    return estimate
+
+
+class _Level(NamedTuple):
+    """What all channels and rounds of a level share: planes (h·w,)."""
+
+    right: npt.NDArray[np.float32]
+    """Weights between a pixel and the next one of its row."""
+    below: npt.NDArray[np.float32]
+    """Weights between a pixel and the one below, without the last row."""
+    inverse: npt.NDArray[np.float32]
+    """1 / W."""
+    alpha: npt.NDArray[np.float32]
+    rest: npt.NDArray[np.float32]
+    to_foreground: npt.NDArray[np.float32]
+    to_background: npt.NDArray[np.float32]
+
+
+def _groups(pixels: int) -> list[slice]:
+    """Return the channels to process together: all of a small level, which is fewer calls, and one of a large one."""
+    return [slice(0, 3)] if pixels <= TOGETHER_PX else [slice(channel, channel + 1) for channel in range(3)]
+
+
+def _relax_channels(estimate: Planes, observed: Planes, level: _Level, width: int, rounds: int) -> Planes:
+    """Return the estimate (2, channels, h·w) of F and B after these rounds. It is overwritten."""
+    means, products = np.empty_like(estimate), np.empty_like(estimate)
+    residual, term = np.empty_like(observed), np.empty_like(observed)
+    row, column, last = products[..., :-1], products[..., : estimate.shape[2] - width], level.right[:-1]
+    for _ in range(rounds):
+        np.multiply(estimate, np.float32(1e-12), out=means)
+        means[..., 1:] += np.multiply(estimate[..., :-1], last, out=row)
+        means[..., :-1] += np.multiply(estimate[..., 1:], last, out=row)
+        means[..., width:] += np.multiply(estimate[..., :-width], level.below, out=column)
+        means[..., :-width] += np.multiply(estimate[..., width:], level.below, out=column)
+        means *= level.inverse
+        np.subtract(observed, np.multiply(level.alpha, means[0], out=term), out=residual)
+        residual -= np.multiply(level.rest, means[1], out=term)
+        means[0] += np.multiply(level.to_foreground, residual, out=term)
+        means[1] += np.multiply(level.to_background, residual, out=term)
+        np.clip(means, 0, 255, out=means)
+        estimate, means = means, estimate
     return estimate
 
 
@@ -184,6 +220,6 @@ def _shrink(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
 
 
-def _resize(plane: npt.NDArray[Any], size: tuple[int, int], interpolation: int) -> npt.NDArray[np.float32]:
-    """Resize one channel to (width, height)."""
-    return np.asarray(cv2.resize(plane, size, interpolation=interpolation), np.float32).reshape(size[::-1])
+def _enlarge(plane: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Resize one channel to (width, height), bilinearly between pixel centres."""
+    return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR), np.float32)
