@@ -29,12 +29,10 @@ def measure_components(mask: Mask) -> Components:
     if not width:
         return Components(0, 0.0, 0)
     inside = inside[y : y + height, x : x + width]
-    areas = _areas(cv2.connectedComponents(inside, connectivity=8))[1:]  # the first is the background
+    areas = label_parts(inside, connectivity=8)[1][1:]  # the first is the background
     # A margin joins all background that touches the border into one component, that of the first pixel. It is no hole.
-    background = cv2.connectedComponents(
-        cv2.copyMakeBorder(1 - inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1), connectivity=4
-    )
-    enclosed = np.delete(_areas(background), [0, background[1][0, 0]])
+    labels, all_areas = label_parts(cv2.copyMakeBorder(1 - inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1), connectivity=4)
+    enclosed = np.delete(all_areas, [0, labels[0, 0]])
     count, holes = (areas > MIN_COMPONENT * mask.size).sum(), (enclosed > MIN_HOLE * mask.size).sum()
     return Components(int(count), float(areas.max() / areas.sum()), int(holes))
 
@@ -45,10 +43,20 @@ def nearer(part: npt.NDArray[np.bool_], rest: npt.NDArray[np.bool_], reach: floa
     return np.asarray((to_part <= reach) & (to_part < to_rest), np.bool_)
 
 
-def _areas(labelled: tuple[int, npt.NDArray[Any]]) -> npt.NDArray[np.intp]:
-    """Count the pixels of each label, in a third of the time of ``connectedComponentsWithStats``."""
-    count, labels = labelled
+def label_parts(inside: npt.NDArray[Any], connectivity: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
+    """Find the connected parts of the pixels that are not zero, and count the pixels of each.
+
+    This takes a third of the time of ``connectedComponentsWithStats``.
+
+    Args:
+        inside: (H, W) uint8.
+        connectivity: 4 or 8 neighbours.
+
+    Returns:
+        The part of each pixel (H, W), and the areas of the parts (number,). Part 0 is everything else.
+    """
+    count, labels = cv2.connectedComponents(inside, connectivity=connectivity)
     if count > 2:
-        return np.bincount(labels.ravel())
-    ones = cv2.countNonZero(labels)  # faster, and most masks have one component
-    return np.array([labels.size - ones, ones][:count])
+        return labels, np.bincount(labels.ravel())
+    ones = cv2.countNonZero(labels)  # faster, and most masks have one part
+    return labels, np.array([labels.size - ones, ones][:count])

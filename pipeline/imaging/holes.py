@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.imaging.components import nearer
+from pipeline.imaging.components import label_parts, nearer
 
 FILLED = 12.0
 """Logit of a filled pixel: opaque, even after rounding to 16 bits."""
@@ -34,8 +34,8 @@ def fill_holes(logits: npt.NDArray[np.float32], below: float) -> npt.NDArray[np.
         return logits
     # A margin joins all background at the border into one component, that of the first pixel.
     outside = cv2.copyMakeBorder(1 - inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(outside, connectivity=4)
-    small = stats[:, cv2.CC_STAT_AREA] <= below * area
+    labels, areas = label_parts(outside, connectivity=4)
+    small = areas <= below * area
     small[[0, labels[0, 0]]] = False  # the object, and what is around it
     holes = small[labels[1:-1, 1:-1]] & (inside == 0)
     if not holes.any():

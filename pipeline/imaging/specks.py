@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.imaging.components import nearer
+from pipeline.imaging.components import label_parts, nearer
 
 REMOVED = -12.0
 """Logit of a removed pixel: transparent, even after rounding to 16 bits."""
@@ -30,8 +29,8 @@ def remove_specks(logits: npt.NDArray[np.float32], below: float) -> npt.NDArray[
     """
     if not below:
         return logits
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(np.asarray(logits > 0, np.uint8), connectivity=8)
-    areas = stats[1:, cv2.CC_STAT_AREA]
+    labels, areas = label_parts(np.asarray(logits > 0, np.uint8), connectivity=8)
+    areas = areas[1:]  # the first is the background
     if len(areas) < 2 or areas.min() >= below * areas.max():
         return logits
     small = np.concatenate([[False], areas < below * areas.max()])
