@@ -6,11 +6,14 @@ import io
 import re
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from math import ceil
 from typing import Any, cast
 
+import cv2
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
@@ -44,8 +47,14 @@ from pipeline.types import Pixels, Size
 MAX_SIDE_PX = 1_000_000
 """Longest side that libpng reads; a larger mask could not be read back."""
 
+SAMPLES = 4
+"""Bytes per pixel in Pillow's memory of an RGB image."""
+
+BLOCK_PX = 2**24 // SAMPLES
+"""Pixels of the largest RGB image that Pillow keeps in one block of memory."""
+
 STRIPE_PX = 2**18
-"""Pixels copied from Pillow's memory at a time, to stay in a core's cache."""
+"""Pixels of a larger image that are copied at a time, to stay in a core's cache."""
 
 # Keep 64 MiB of freed image memory for the next image: allocating it again takes as long as half of the decoding.
 Image.core.set_blocks_max(4)  # type: ignore[attr-defined]
@@ -273,13 +282,24 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _copied(image: Image.Image) -> Pixels:
-    """Copy an RGB image's pixels stripe by stripe; in one piece Pillow copies them three times."""
+    """Copy an RGB image's pixels; one of several blocks of memory stripe by stripe, which Pillow would copy three times."""
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
-    rows = max(1, STRIPE_PX // width)
+    rows = height if width * height <= BLOCK_PX else max(1, STRIPE_PX // width)
     for top in range(0, height, rows):
-        pixels[top : top + rows] = np.asarray(image.crop((0, top, width, min(top + rows, height))))
+        stripe = image if rows == height else image.crop((0, top, width, min(top + rows, height)))
+        _copy_into(pixels[top : top + rows], stripe)
     return pixels
+
+
+def _copy_into(pixels: Pixels, image: Image.Image) -> None:
+    """Copy an RGB image to an array (H, W, 3), from Pillow's own memory where that is possible."""
+    if Image.core.get_alignment() <= SAMPLES:  # type: ignore[attr-defined]  # else a gap may follow each row
+        with suppress(ValueError):  # it is in several blocks
+            samples = np.asarray(pa.array(image).flatten()).reshape(*pixels.shape[:2], SAMPLES)
+            cv2.cvtColor(samples, cv2.COLOR_RGBA2RGB, dst=pixels)
+            return
+    pixels[:] = np.asarray(image)
 
 
 def _scale_transparent_colour(image: Image.Image, depth: int) -> None:
