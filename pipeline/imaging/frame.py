@@ -104,6 +104,12 @@ def restore(alpha: Alpha, placement: Placement, recipe: Recipe, refinement: Call
     return _paste(resized, placement)
 
 
+def look_up(frame: Pixels, tables: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> None:
+    """Write the table's number for each level of a frame (S, S, 3) to planes (3, S, S); ``tables`` is (3, 256)."""
+    for channel, table, plane in zip(cv2.split(np.ascontiguousarray(frame)), tables, out, strict=True):
+        cv2.LUT(channel, table, dst=plane)
+
+
 def resize_map(plane: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
     """Resize a model's output (h, w) to its frame (side, side), bilinearly between pixel centres."""
     return np.asarray(cv2.resize(plane, (side, side), interpolation=cv2.INTER_LINEAR), np.float32)

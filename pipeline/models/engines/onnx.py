@@ -16,7 +16,7 @@ import onnxruntime
 
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, SegmentError, WeightsError
-from pipeline.imaging.frame import resize_map
+from pipeline.imaging.frame import look_up, resize_map
 from pipeline.models.devices import DeviceType, choose_device_type
 from pipeline.models.engines.openvino import OpenVinoFile, choose_engine
 from pipeline.models.engines.ort import CUDA, RUN_ERRORS, has_cuda_provider, session_options
@@ -135,7 +135,8 @@ class Normalise:
 
     def __init__(self, recipe: Recipe) -> None:
         self.frame_px, self.scale = recipe.frame_px, recipe.scale
-        self.mean, self.std = (np.array(one, np.float32).reshape(1, 3, 1, 1) for one in (recipe.mean, recipe.std))
+        self.mean, self.std = (np.array(one, np.float32).reshape(3, 1) for one in (recipe.mean, recipe.std))
+        self.tables = self._tables_up_to(255)
 
     def __call__(self, frames: npt.NDArray[np.uint8]) -> Maps:
         """Return (x - mean) / std as (N, 3, S, S) float32, where x is divided by 255 or by each frame's maximum.
@@ -144,12 +145,16 @@ class Normalise:
             ValueError: As ``check_frames``.
         """
         check_frames(frames, self.frame_px)
-        x = np.ascontiguousarray(frames.transpose(0, 3, 1, 2)).astype(np.float32)
-        # A black frame has the maximum 0, and stays black.
-        x /= np.maximum(x.max((1, 2, 3), keepdims=True), 1) if self.scale == "max" else np.float32(255)
-        x -= self.mean
-        x /= self.std
+        x = np.empty((len(frames), 3, self.frame_px, self.frame_px), np.float32)
+        for frame, planes in zip(frames, x, strict=True):
+            # A black frame has the maximum 0, and stays black.
+            look_up(frame, self._tables_up_to(max(int(frame.max()), 1)) if self.scale == "max" else self.tables, planes)
         return x
+
+    def _tables_up_to(self, highest: int) -> Maps:
+        """Return the input for each level of each channel, (3, 256), where ``highest`` counts as 1."""
+        levels = np.arange(256, dtype=np.float32) / np.float32(highest)
+        return (levels - self.mean) / self.std
 
 
 def to_logits(output: Images, activation: str) -> Maps:
