@@ -47,6 +47,7 @@ def heic(image: Image.Image | Pixels, **options: Any) -> bytes:
 @pytest.mark.parametrize("stripe_px", [1, 100, 1000, 10**6])
 def test_stripes_join_without_a_seam(stripe_px: int, photo: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     image = photo(37, 61)
+    monkeypatch.setattr(pipeline.imaging.decode, "BLOCK_PX", 0)
     monkeypatch.setattr(pipeline.imaging.decode, "STRIPE_PX", stripe_px)
     np.testing.assert_array_equal(decode(saved(image, "PNG"), LIMITS), image)
 
