@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
@@ -17,7 +18,9 @@ from pipeline import Cutout, Segmenter
 from pipeline.config.detector import load_detector_preset
 from pipeline.config.recipe import ESTIMATOR_SHA256
 from pipeline.errors import ConfigError, PromptError
+from pipeline.models import devices
 from pipeline.models.detectors.detector import Detection
+from pipeline.models.graph_pass import GraphPass
 from pipeline.models.scored import run_scored
 from pipeline.paths import EXAMPLES
 from pipeline.types import Box
@@ -212,3 +215,17 @@ def test_the_score_of_a_default_detector_and_that_for_a_second_model_count(
         assert [scores for _, scores in seen] == [[found.score], [found.score]]
         assert [name for name, _ in seen] == ["fake", "second"]
         seen.clear()
+
+
+def test_a_detector_computes_in_the_precision_of_the_device_that_the_model_runs_on(
+    tiny_detectors: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine with a GPU, and an ONNX Runtime that cannot use it."""
+    monkeypatch.setattr(devices, "has_cuda", lambda: True)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    detector = {"model": "owlv2", "weights": str(tiny_detectors["owlv2"]), "threshold": 0.3}
+    segmenter = Segmenter("u2netp", detector=detector, threads=1)
+    assert segmenter.device == "cpu" and segmenter.recipe.detector is not None
+    assert segmenter.recipe.detector.precision == "fp32"
+    assert segmenter(picture(), label="cup").detection is not None
+    assert isinstance(segmenter.run_pass, GraphPass), "without PyTorch, as on a machine without a GPU"

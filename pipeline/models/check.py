@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.config.recipe import CGM_SHA256, Recipe
+from pipeline.models.devices import can_run_on_gpu
 from pipeline.models.engines.openvino import check_engine
 from pipeline.models.graphs.bundled import network_graph
 from pipeline.models.heads import read_head
@@ -64,10 +65,5 @@ def _layout(weights: Path | None) -> str | None:
 
 def can_use_gpu(recipe: Recipe) -> bool:
     """Return whether this installation can run the recipe's models on a GPU, whether or not there is one."""
-    if recipe.second is not None and not can_use_gpu(recipe.second.recipe):
-        return False
-    if recipe.model != "onnx":
-        return True
-    from pipeline.models.engines.ort import has_cuda_provider
-
-    return has_cuda_provider()
+    recipes = [recipe] if recipe.second is None else [recipe, recipe.second.recipe]
+    return all(can_run_on_gpu(one.model) for one in recipes)

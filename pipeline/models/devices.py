@@ -31,6 +31,25 @@ def choose_device_type(name: str) -> DeviceType:
     return "cpu"
 
 
+def effective_device(name: str, model: str) -> DeviceType:
+    """Return the type of the device that a ``recipe.model`` runs on: with ``auto`` a GPU only if this installation can use it.
+
+    Raises:
+        ConfigError: As ``choose_device_type``.
+    """
+    device = choose_device_type(name)
+    return "cpu" if name == "auto" and device == "cuda" and not can_run_on_gpu(model) else device
+
+
+def can_run_on_gpu(model: str) -> bool:
+    """Return whether this installation can run such a ``recipe.model`` on a GPU, whether or not there is one."""
+    if model != "onnx":
+        return True
+    from pipeline.models.engines.ort import has_cuda_provider
+
+    return has_cuda_provider()
+
+
 def has_cuda() -> bool:
     """Return whether PyTorch can use a CUDA GPU here. PyTorch is imported only if NVIDIA's driver shows a GPU."""
     if "torch" not in sys.modules and not driver_finds_gpu():

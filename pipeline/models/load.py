@@ -20,7 +20,7 @@ from pipeline.models.engines.openvino import check_engine, choose_engine
 from pipeline.models.failures import segment_errors
 from pipeline.models.fake_model import FakeModel
 from pipeline.models.forward import Frames, Normalise, choose_device, to_logits
-from pipeline.models.layouts import FP16_LAYOUTS, check_frame
+from pipeline.models.layouts import check_frame
 from pipeline.models.mvanet.checkpoint import load_mvanet, recognise
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -74,20 +74,6 @@ class MvanetModel:
         with torch.inference_mode(), segment_errors(len(frames)):
             x = self.normalise(frames).to(self.dtype)  # (N, 3, S, S)
             return to_logits(self.network(x)[:, 0], self.activation)  # (N, S, S)
-
-
-def resolve_precision(recipe: Recipe, weights: Path | None, *, gpu: bool) -> Recipe:
-    """Replace the precision ``auto``: fp16 on GPUs for layouts whose alpha it keeps, else fp32.
-
-    All CPUs get the same, so that a run can continue on another machine.
-
-    Raises:
-        WeightsError: As ``check_weights``.
-    """
-    if recipe.precision != "auto":
-        return recipe
-    fp16 = gpu and recipe.model == "mvanet" and recognise(_path(recipe, weights)) in FP16_LAYOUTS
-    return recipe.model_copy(update={"precision": "fp16" if fp16 else "fp32"})
 
 
 def load_model(

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.imaging.frame import Placement
-from pipeline.models.devices import choose_device_type
+from pipeline.models.devices import effective_device
 from pipeline.models.graphs.bundled import runs_in_graphs
 from pipeline.models.resolve import ResolvedRecipe
 from pipeline.types import Mask, Pixels
@@ -62,7 +62,7 @@ def load_pass(resolved: ResolvedRecipe, *, device: str, threads: int | None, eng
 
     Args:
         resolved: The recipe with its files.
-        device: ``auto`` (CUDA if available), ``cpu`` or ``cuda``.
+        device: ``auto`` (CUDA if the model can run on it), ``cpu`` or ``cuda``.
         threads: CPU threads of an operation; default: the library's choice.
         engine: As ``compute.engine``.
 
@@ -71,7 +71,7 @@ def load_pass(resolved: ResolvedRecipe, *, device: str, threads: int | None, eng
             had loaded a model.
         WeightsError: A file cannot be used.
     """
-    if runs_in_graphs(resolved.recipe, choose_device_type(device), engine):
+    if runs_in_graphs(resolved.recipe, effective_device(device, resolved.recipe.model), engine):
         from pipeline.models.graph_pass import GraphPass
 
         return GraphPass(resolved, threads=threads, engine=engine)

@@ -13,6 +13,7 @@ from pipeline.config.recipe import REVIEW_BELOW, Recipe
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models.backgrounds import Backgrounds, pin_backgrounds, pin_video_background
 from pipeline.models.detectors.files import resolve_detector
+from pipeline.models.devices import can_run_on_gpu
 from pipeline.models.layouts import FP16_LAYOUTS, layout_of
 from pipeline.paths import WEIGHTS
 from pipeline.quality.calibration import Calibration, load_calibration
@@ -65,7 +66,8 @@ def resolve(recipe: Recipe, files: Files, *, gpu: bool, limits: Limits | None = 
     Args:
         recipe: The recipe.
         files: Access to storage.
-        gpu: Whether the model will run on a GPU. ``recipe.precision=auto`` depends on it.
+        gpu: Whether models that can run on a GPU will. ``recipe.precision=auto`` depends on it, and the detector's, which runs
+            where the model does.
         limits: Limits of background pictures; default ``Limits()``.
 
     Raises:
@@ -92,7 +94,8 @@ def resolve(recipe: Recipe, files: Files, *, gpu: bool, limits: Limits | None = 
                 "recipe.detector.many=each makes several items of one: find their boxes with matteline detect, and run the "
                 "manifest that it writes"
             )
-        pinned["detector"], detector = resolve_detector(recipe.detector, files, gpu=gpu)
+        on_gpu = gpu and can_run_on_gpu(recipe.model)
+        pinned["detector"], detector = resolve_detector(recipe.detector, files, gpu=on_gpu)
     second = None
     if recipe.second is not None:
         with _of_the_second():
@@ -107,15 +110,21 @@ def resolve(recipe: Recipe, files: Files, *, gpu: bool, limits: Limits | None = 
 
 
 def _precision(recipe: Recipe, weights: Path | None, gpu: bool) -> str:
-    """Choose a precision: fp16 on GPUs for layouts whose alpha it keeps, else fp32."""
-    if not gpu or recipe.model != "mvanet":  # fp32 on all CPUs, so that a run can go on on another machine
-        return "fp32"
-    layout = None if weights is None else layout_of(weights)
-    if layout is not None:
-        return "fp16" if layout in FP16_LAYOUTS else "fp32"
-    from pipeline.models.load import resolve_precision  # imports PyTorch
+    """Choose a precision: fp16 on GPUs for layouts whose alpha it keeps, else fp32.
 
-    return resolve_precision(recipe, weights, gpu=gpu).precision
+    All CPUs get the same, so that a run can continue on another machine.
+
+    Raises:
+        WeightsError: On a GPU: the weights are of no known layout.
+    """
+    if not gpu or recipe.model != "mvanet" or weights is None:
+        return "fp32"
+    layout = layout_of(weights)
+    if layout is None:
+        from pipeline.models.mvanet.checkpoint import recognise  # imports PyTorch
+
+        layout = recognise(weights)
+    return "fp16" if layout in FP16_LAYOUTS else "fp32"
 
 
 def resolve_finder(recipe: Recipe, files: Files, *, gpu: bool, names: bool = True) -> ResolvedRecipe:

@@ -26,6 +26,8 @@ def will_use_gpus(compute: Compute) -> bool:
     """
     if compute.device != "auto":
         return compute.device == "cuda"
+    if compute.gpus_per_actor == 0:
+        return False
     if compute.wait_for_gpus:
         return True
     if address_of(compute) or has_joined_ray():

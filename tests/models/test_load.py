@@ -16,14 +16,15 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError, SegmentError, WeightsError
-from pipeline.models import load
+from pipeline.models import resolve
 from pipeline.models.engines import openvino
 from pipeline.models.engines.openvino import choose_engine
 from pipeline.models.failures import BrokenDevice
 from pipeline.models.fake import SOFTNESS, THRESHOLD, FakeNetwork
 from pipeline.models.fake_model import FakeModel
 from pipeline.models.forward import Normalise, choose_device, to_logits
-from pipeline.models.load import MvanetModel, check_weights, load_model, resolve_precision
+from pipeline.models.load import MvanetModel, check_weights, load_model
+from pipeline.models.mvanet import checkpoint
 from pipeline.models.mvanet.network import BEN2, MVANET
 
 CPU = torch.device("cpu")
@@ -166,12 +167,13 @@ def test_fp16_on_a_cpu_is_refused_before_the_file_is_read(recipe: Any) -> None:
 def test_auto_precision_depends_on_layout_and_device(
     layout: str, gpu: bool, expected: str, recipe: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load, "recognise", lambda _path: layout)
-    monkeypatch.setattr(load, "FP16_LAYOUTS", frozenset({"ben2"}))
-    assert resolve_precision(recipe("mvanet", precision="auto"), Path("file"), gpu=gpu).precision == expected
-    assert resolve_precision(recipe("mvanet", precision="bf16"), Path("file"), gpu=gpu).precision == "bf16"
-    assert resolve_precision(recipe("onnx", precision="auto"), Path("file"), gpu=gpu).precision == "fp32"
-    assert resolve_precision(recipe("fake", precision="auto"), None, gpu=gpu).precision == "fp32"
+    monkeypatch.setattr(checkpoint, "recognise", lambda _path: layout)
+    for known in (layout, None):  # PyTorch recognises what ``layouts`` does not know
+        monkeypatch.setattr(resolve, "layout_of", lambda _path, known=known: known)
+        monkeypatch.setattr(resolve, "FP16_LAYOUTS", frozenset({"ben2"}))
+        assert resolve._precision(recipe("mvanet"), Path("file"), gpu) == expected
+        assert resolve._precision(recipe("onnx"), Path("file"), gpu) == "fp32"
+        assert resolve._precision(recipe("fake"), None, gpu) == "fp32"
 
 
 @pytest.mark.parametrize("model", ["mvanet", "onnx"])

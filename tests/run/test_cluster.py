@@ -14,15 +14,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import onnxruntime
 import pytest
 import ray
 from ray.data import DataContext
 
-from pipeline.config.job import Compute
+from pipeline.config.job import Compute, load_job
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, Stopped
-from pipeline.run import cluster, on_cluster
+from pipeline.run import cluster, gpus, on_cluster
 from pipeline.run.cluster import actors_at_work, await_gpus, check_workers
+from pipeline.run.driver import may_use_gpus
 from pipeline.run.gpus import will_use_gpus
 from pipeline.run.pool import Node, Pool, fit_pool
 from pipeline.run.ray_data import ray_data
@@ -57,14 +59,32 @@ def test_copies_are_counted_by_the_gpus_that_are_taken(monkeypatch: pytest.Monke
     assert actors_at_work(Pool(2, 0.0, 1.0, 1, "cpu", max_actors=16)) == 0  # nobody knows
 
 
-@pytest.mark.parametrize(("nodes", "gpus"), [((Node(4), Node(8, 1)), True), ((Node(4), Node(8)), False)])
+@pytest.mark.parametrize(("nodes", "has_gpus"), [((Node(4), Node(8, 1)), True), ((Node(4), Node(8)), False)])
 def test_where_the_model_will_run_is_asked_of_the_cluster(
-    nodes: tuple[Node, ...], gpus: bool, monkeypatch: pytest.MonkeyPatch
+    nodes: tuple[Node, ...], has_gpus: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "ray_cluster", lambda _compute: nullcontext(nodes))
-    assert will_use_gpus(Compute(ray_address="head:6379")) is gpus
+    assert will_use_gpus(Compute(ray_address="head:6379")) is has_gpus
     assert will_use_gpus(Compute(ray_address="head:6379", device="cuda"))
     assert not will_use_gpus(Compute(ray_address="head:6379", device="cpu"))
+
+
+def test_actors_without_gpus_decide_the_precision_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "has_cuda", lambda: True)
+    monkeypatch.setattr(cluster, "ray_cluster", lambda _compute: nullcontext((Node(8, 1),)))
+    for address in (None, "head:6379"):
+        assert will_use_gpus(Compute(ray_address=address))
+        assert not will_use_gpus(Compute(ray_address=address, gpus_per_actor=0))
+
+
+def test_a_model_that_cannot_use_gpus_leaves_the_detector_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``auto`` of the detector is fp32 then, since the pool's actors have no GPU."""
+    monkeypatch.setattr(gpus, "has_cuda", lambda: True)
+    job = load_job(manifest="m", output="o", preset="u2netp", overrides=["recipe.detector=grounding-dino-tiny"])
+    assert job.recipe.has_open_precision
+    for providers, expected in ((["CPUExecutionProvider"], False), (["CUDAExecutionProvider"], True)):
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda providers=providers: providers)
+        assert may_use_gpus(job) is expected
 
 
 def test_why_a_cluster_cannot_be_joined_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import onnxruntime
 from pipeline.config.recipe import Recipe
 from pipeline.errors import ConfigError, SegmentError, WeightsError
 from pipeline.imaging.frame import look_up, resize_map
-from pipeline.models.devices import DeviceType, choose_device_type
+from pipeline.models.devices import DeviceType, effective_device
 from pipeline.models.engines.openvino import OpenVinoFile, choose_engine
 from pipeline.models.engines.ort import CUDA, RUN_ERRORS, has_cuda_provider, session_options
 from pipeline.models.failures import first_line
@@ -182,15 +182,13 @@ def _to_maps(output: Images, batch: int, frame_px: int) -> Maps:
 
 
 def _choose_device(name: str) -> DeviceType:
-    device = choose_device_type(name)
-    if device == "cpu" or has_cuda_provider():
-        return device
-    if name == "cuda":
+    device = effective_device(name, "onnx")
+    if device == "cuda" and not has_cuda_provider():
         raise ConfigError(
             "compute.device is cuda, but this ONNX Runtime was built without it; "
             "install onnxruntime-gpu in place of onnxruntime, or use compute.device=cpu"
         )
-    return "cpu"
+    return device
 
 
 def refuse_external_weights(path: Path) -> None:
