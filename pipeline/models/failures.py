@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.errors import SegmentError
+from pipeline.imaging.png import RESOURCE_ERRORS
 
 
 class BrokenDevice(Exception):
@@ -23,12 +24,25 @@ def segment_errors(batch: int) -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
-        if _is_pytorchs(error, "AcceleratorError"):
-            raise BrokenDevice(first_line(error)) from error
+    except (RuntimeError, *RESOURCE_ERRORS) as error:
         if _is_pytorchs(error, "OutOfMemoryError"):
             raise SegmentError(f"out of GPU memory with {batch} frames at once; lower compute.batch_size") from error
+        lost = error if _is_pytorchs(error, "AcceleratorError") else _loss_of_device()
+        if lost is not None:
+            raise BrokenDevice(first_line(lost)) from error
         raise SegmentError(f"the model failed on a batch of {batch}: {first_line(error)}") from error
+
+
+def _loss_of_device() -> Exception | None:
+    """Return the error of a lost CUDA context, which cuBLAS and cuDNN report as a RuntimeError; None if it works."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        return error if _is_pytorchs(error, "AcceleratorError") else None
+    return None
 
 
 def _is_pytorchs(error: Exception, name: str) -> bool:
