@@ -8,6 +8,8 @@ import multiprocessing
 import pickle
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -144,3 +146,47 @@ def test_threads_leave_the_usual_number_of_threads_behind() -> None:
     with ThreadPoolExecutor(1) as pool:
         found.append(pool.submit(torch.get_num_threads).result())
     assert set(found) == {usual}
+
+
+def test_a_thread_that_began_while_others_wanted_one_thread_does_not_make_that_usual() -> None:
+    """Its first operation in PyTorch has seen their number, and it keeps that."""
+    before, usual = torch.get_num_threads(), 2
+    torch.set_num_threads(usual)
+    began, left = threading.Event(), threading.Event()
+
+    def work() -> tuple[int, int]:
+        torch.ones(3).add_(1)
+        first = torch.get_num_threads()
+        began.set()
+        assert left.wait(20)
+        with one_thread():
+            pass
+        return first, torch.get_num_threads()
+
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            with one_thread():
+                found = pool.submit(work)
+                assert began.wait(20)
+            left.set()
+            assert found.result() == (1, usual)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_passes_in_pytorch_take_turns() -> None:
+    segmenter = Segmenter("mvanet-lite", engine="torch", threads=1)
+    real, inside, most = segmenter.run_pass.model, [0], [0]
+
+    def model(frames: Any) -> Any:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.05)
+        logits = real(frames)
+        inside[0] -= 1
+        return logits
+
+    segmenter.run_pass.model = model
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(segmenter, PICTURES[:4]))) == 4
+    assert most == [1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,11 +58,18 @@ def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
 
 
 def to_host(*parts: Tensor | npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """Copy tensors to arrays with a single wait for the device. Arrays are returned as they are."""
+    """Copy tensors to arrays with a single wait for the device. Arrays are returned as they are.
+
+    What comes from a GPU is copied once more: it arrives in page-locked memory, of which the system has little.
+    """
     copies = [part.to("cpu", non_blocking=True) if isinstance(part, Tensor) else part for part in parts]
     for device in {part.device for part in parts if isinstance(part, Tensor) and part.device.type == "cuda"}:
         torch.cuda.current_stream(device).synchronize()
-    return [copy.numpy() if isinstance(copy, Tensor) else copy for copy in copies]
+    return [_array(copy, part) if isinstance(part, Tensor) else copy for copy, part in zip(copies, parts, strict=True)]
+
+
+def _array(copy: Tensor, original: Tensor) -> npt.NDArray[Any]:
+    return copy.numpy().copy() if original.device.type == "cuda" else copy.numpy()
 
 
 def to_logits(output: Tensor, activation: str) -> Tensor:
@@ -73,7 +81,8 @@ def to_logits(output: Tensor, activation: str) -> Tensor:
 class _OneThread:
     """PyTorch's number of threads while some threads of this process want one, and before.
 
-    PyTorch keeps a number per thread, and gives new threads the number that was set last.
+    PyTorch keeps a number per thread, and gives new threads the number that was set last. A thread that first used PyTorch
+    while another one was inside has kept 1, so the usual number is that of a new thread while nobody is inside.
     """
 
     def __init__(self) -> None:
@@ -83,7 +92,8 @@ class _OneThread:
     def enter(self) -> None:
         with self._lock:
             if not self._inside:
-                self._usual = torch.get_num_threads()
+                with ThreadPoolExecutor(1) as new:
+                    self._usual = new.submit(torch.get_num_threads).result()
             self._inside += 1
             torch.set_num_threads(1)
 
@@ -118,6 +128,12 @@ def choose_device(name: str) -> torch.device:
     if choose_device_type(name) == "cpu":
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
+
+
+def compute_in_full(device: str) -> None:
+    """Make fp32 networks convolve in fp32 on a GPU: TF32, PyTorch's default there, keeps only 10 bits of the mantissa."""
+    if device == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def device_memory(device: torch.device) -> dict[str, int]:

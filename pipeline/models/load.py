@@ -19,7 +19,7 @@ from pipeline.models.engines.onnx_model import OnnxModel
 from pipeline.models.engines.openvino import check_engine, choose_engine
 from pipeline.models.failures import segment_errors
 from pipeline.models.fake_model import FakeModel
-from pipeline.models.forward import Frames, Normalise, choose_device, to_logits
+from pipeline.models.forward import Frames, Normalise, choose_device, compute_in_full, to_logits
 from pipeline.models.layouts import check_frame
 from pipeline.models.mvanet.checkpoint import load_mvanet, recognise
 
@@ -102,6 +102,7 @@ def load_model(
     """
     note_load()
     chosen = choose_device(device)
+    compute_in_full(chosen.type)
     if threads is not None:
         torch.set_num_threads(threads)
     if recipe.model == "fake":
@@ -126,8 +127,6 @@ def load_model(
             weights_bytes=path.stat().st_size,
         )
         return MvanetModel(compiled, recipe, chosen, torch.float32)
-    if chosen.type == "cuda" and dtype == torch.float32:
-        torch.backends.cudnn.allow_tf32 = False  # TF32 would keep only 10 bits of the mantissa
     return MvanetModel(load_mvanet(path, device=chosen, dtype=dtype), recipe, chosen, dtype)
 
 

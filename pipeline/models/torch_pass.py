@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,7 +36,7 @@ class TorchPass:
     """A ``Pass`` in PyTorch; arguments: see ``load_pass``."""
 
     def __init__(self, resolved: ResolvedRecipe, *, device: str, threads: int | None, engine: str) -> None:
-        self.recipe = resolved.recipe
+        self.recipe, self._turn = resolved.recipe, threading.Lock()  # two passes at once would need twice the memory
         check_refiner(self.recipe, resolved.refiner_weights)  # before the network, which takes long
         self.model: Model = load_model(
             self.recipe, resolved.weights, device=device, threads=threads, engine=engine, cache=cache_folder("graphs")
@@ -51,7 +52,7 @@ class TorchPass:
 
     def __call__(self, images: Sequence[Pixels], placements: Sequence[Placement], boxes: npt.NDArray[np.float32]) -> PassResult:
         """See ``Pass``. The host waits for the device once, at the end; with a refiner also to learn the unknown regions."""
-        with segment_errors(len(images)), torch.inference_mode():
+        with self._turn, segment_errors(len(images)), torch.inference_mode():
             frames = self.framing.frames(images, placements)
             looks = self.views.look(self.model, frames, images, placements)
             logits = self._cleaned(looks.mean)

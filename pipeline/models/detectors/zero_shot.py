@@ -19,6 +19,7 @@ from pipeline.models.detectors.detector import Detection
 from pipeline.models.devices import choose_device_type
 from pipeline.models.engines.forks import note_load
 from pipeline.models.failures import first_line, segment_errors
+from pipeline.models.forward import compute_in_full
 from pipeline.types import Box, Pixels
 
 CLASSES = {
@@ -59,6 +60,7 @@ class ZeroShotDetector:
         if settings.precision == "fp16" and self.device == "cpu":
             raise ConfigError("recipe.detector.precision=fp16 is for GPUs; use fp32 on a CPU")
         self.model, self.processor = _load(settings, folder)
+        compute_in_full(self.device)
         self.model.to(self.device)
         self._lock = threading.Lock()  # a tokenizer serves one thread at a time
 

@@ -214,7 +214,7 @@ def open_session(path: Path, device: DeviceType, device_id: int, threads: int | 
     options = session_options(threads, optimise=optimise)
     providers: list[Any] = ["CPUExecutionProvider"]
     if device == "cuda":
-        providers.insert(0, (CUDA, {"device_id": device_id}))
+        providers.insert(0, (CUDA, {"device_id": device_id, "use_tf32": 0}))
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
