@@ -8,6 +8,7 @@ import sys
 from typing import Literal
 
 from pipeline.errors import ConfigError
+from pipeline.models.engines.forks import check_cuda, note_cuda
 
 CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
@@ -18,7 +19,7 @@ def choose_device_type(name: str) -> DeviceType:
     """Return the type of the device named ``cpu`` or ``cuda``; ``auto`` is CUDA if available, else the CPU.
 
     Raises:
-        ConfigError: There is no CUDA GPU, or the name is unknown.
+        ConfigError: There is no CUDA GPU, or the name is unknown; or as ``has_cuda``.
     """
     if name not in {"auto", "cpu", "cuda"}:
         raise ConfigError(f"there is no device {name!r}; use auto, cpu or cuda")
@@ -51,12 +52,20 @@ def can_run_on_gpu(model: str) -> bool:
 
 
 def has_cuda() -> bool:
-    """Return whether PyTorch can use a CUDA GPU here. PyTorch is imported only if NVIDIA's driver shows a GPU."""
+    """Return whether PyTorch can use a CUDA GPU here. PyTorch is imported only if NVIDIA's driver shows a GPU.
+
+    Raises:
+        ConfigError: As ``check_cuda``.
+    """
+    check_cuda()
     if "torch" not in sys.modules and not driver_finds_gpu():
         return False
     import torch
 
-    return torch.cuda.is_available()
+    found = torch.cuda.is_available()
+    if found:
+        note_cuda()
+    return found
 
 
 @functools.cache
@@ -65,6 +74,9 @@ def driver_finds_gpu() -> bool:
     try:
         driver = ctypes.CDLL(CUDA_DRIVER)
         count = ctypes.c_int(0)
-        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+        found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
     except (OSError, AttributeError):
         return False
+    if found:
+        note_cuda()
+    return bool(found)

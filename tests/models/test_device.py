@@ -6,6 +6,9 @@ device, so they can be recorded on a CPU; on ``meta``, where tensors have shapes
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pipeline.errors import ConfigError
 from pipeline.imaging.frame import place
+from pipeline.models import devices, load
+from pipeline.models.engines import forks, onnx
+from pipeline.models.engines.ort import CUDA
 from pipeline.models.forward import Normalise, to_host, to_logits
 from pipeline.models.mvanet.network import BEN2, MVANET, Variant
 from pipeline.models.resample import DeviceFrames
@@ -153,3 +160,92 @@ def test_to_host_copies_tensors_and_keeps_arrays() -> None:
     tensor, array, other = to_host(torch.arange(4), original, torch.ones(2, 2))
     assert tensor.tolist() == [0, 1, 2, 3] and other.shape == (2, 2)
     assert array is original
+
+
+class OnGpu(torch.Tensor):
+    """A tensor that says it is on a GPU, and whose copy is page-locked memory: ``arrived``."""
+
+    arrived: torch.Tensor
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("cuda", 0)
+
+    def to(self, *_: Any, **__: Any) -> torch.Tensor:  # type: ignore[override]
+        return self.arrived
+
+
+def test_what_comes_from_a_gpu_is_ordinary_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[str] = []
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(synchronize=lambda: waits.append("once")))
+    arrived = torch.arange(6, dtype=torch.uint8)
+    one = torch.zeros(6, dtype=torch.uint8).as_subclass(OnGpu)
+    one.arrived = arrived
+    mask, same = to_host(one, kept := np.ones(3))
+    np.testing.assert_array_equal(mask, arrived)
+    assert not np.shares_memory(mask, arrived.numpy()) and same is kept and waits == ["once"]
+
+
+@pytest.mark.parametrize("model", ["fake", "onnx"])
+def test_no_network_on_a_gpu_computes_in_tf32(model: str, recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refiner and estimator convolve beside every model."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(load, "choose_device", lambda _: torch.device("cuda", 0))
+    monkeypatch.setattr(load, "OnnxModel", lambda *_, **__: None)
+    load.load_model(recipe(model), None if model == "fake" else Path("file"))
+    assert not torch.backends.cudnn.allow_tf32
+
+
+def test_onnx_runtime_does_not_compute_in_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    class Session:
+        def __init__(self, *_: Any, providers: Any) -> None:
+            given.extend(providers)
+
+        def get_providers(self) -> list[str]:
+            return [CUDA]
+
+    monkeypatch.setattr(onnx.onnxruntime, "InferenceSession", Session)
+    onnx.open_session(Path("file"), "cuda", 1, None, optimise=True)
+    assert given == [(CUDA, {"device_id": 1, "use_tf32": 0}), "CPUExecutionProvider"]
+
+
+class Driver:
+    """NVIDIA's driver with one GPU."""
+
+    def cuInit(self, _: int) -> int:  # noqa: N802  its name
+        return 0
+
+    def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802  its name
+        count._obj.value = 1
+        return 0
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda _: Driver())
+    monkeypatch.setattr(forks, "_process", forks._Process())
+    devices.driver_finds_gpu.cache_clear()
+    yield
+    devices.driver_finds_gpu.cache_clear()
+
+
+def test_a_process_forked_after_a_look_for_gpus_may_not_use_them(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child would find none, and ``auto`` would be the CPU without a word."""
+    assert devices.driver_finds_gpu()
+    forks._process.fork()  # what a child does first
+    for name in ("auto", "cuda"):
+        with pytest.raises(ConfigError, match="forked from one that had looked for GPUs, .* spawn"):
+            devices.choose_device_type(name)
+    assert devices.choose_device_type("cpu") == "cpu"
+    forks.check_fork()  # a CPU runs models there
+
+
+def test_a_process_forked_before_may(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    forks._process.fork()
+    assert devices.choose_device_type("auto") == "cuda"
+    forks._process.fork()
+    with pytest.raises(ConfigError, match="spawn"):
+        devices.choose_device_type("auto")

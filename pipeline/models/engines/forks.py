@@ -1,7 +1,7 @@
-"""Refuse models in processes that were forked from one that had loaded a model.
+"""Refuse models in processes that were forked from one that had loaded a model, and GPUs if it had started CUDA.
 
 The threads of OpenVINO, ONNX Runtime and OpenMP do not survive a fork. A forward pass in the child would wait for them forever
-(microsoft/onnxruntime#5093).
+(microsoft/onnxruntime#5093). CUDA does not survive one either: the child would find no GPU, and ``auto`` would be the CPU.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ class _Process:
     is_fork = False
     """True if it was forked from a process that had loaded a model."""
 
+    has_cuda = False
+    has_lost_cuda = False
+    """True if it was forked from a process that had started CUDA."""
+
     def fork(self) -> None:
-        self.is_fork = self.has_loaded
+        self.is_fork, self.has_lost_cuda = self.has_loaded, self.has_cuda
 
 
 _process = _Process()
@@ -35,6 +39,24 @@ def note_load() -> None:
     """
     check_fork()
     _process.has_loaded = True
+
+
+def note_cuda() -> None:
+    """Record that this process has started CUDA, which only looking for GPUs does."""
+    _process.has_cuda = True
+
+
+def check_cuda() -> None:
+    """Refuse GPUs in a process that was forked from one that had started CUDA.
+
+    Raises:
+        ConfigError: It was.
+    """
+    if _process.has_lost_cuda:
+        raise ConfigError(
+            "this process was forked from one that had looked for GPUs, and CUDA does not survive a fork; start processes with "
+            "spawn or forkserver, fork them before, or use compute.device=cpu (in Python: device='cpu')"
+        )
 
 
 def check_fork() -> None:
