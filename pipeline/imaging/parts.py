@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from pipeline.errors import PromptError
-from pipeline.imaging.components import MIN_COMPONENT
+from pipeline.imaging.components import MIN_COMPONENT, nearer
+from pipeline.imaging.rle import binarize
 from pipeline.types import Box, Mask
 
 EDGE = 0.03
@@ -32,7 +33,7 @@ def parts_of(mask: Mask, at_most: int) -> list[Part]:
         mask: (H, W) uint8.
         at_most: Number of parts.
     """
-    _, _, found, _ = cv2.connectedComponentsWithStats((mask > 127).view(np.uint8), connectivity=8)
+    _, _, found, _ = cv2.connectedComponentsWithStats(binarize(mask), connectivity=8)
     large = sorted((row for row in found[1:].tolist() if row[4] > MIN_COMPONENT * mask.size), key=lambda row: -row[4])
     area = sum(row[4] for row in large)
     return [Part(_box(row), row[4] / area) for row in large[:at_most]]
@@ -49,7 +50,7 @@ def part_at(mask: Mask, x: float, y: float) -> Box | None:
     height, width = mask.shape
     if not (0 <= x < width and 0 <= y < height):
         return None
-    _, labels, found, _ = cv2.connectedComponentsWithStats((mask > 127).view(np.uint8), connectivity=8)
+    _, labels, found, _ = cv2.connectedComponentsWithStats(binarize(mask), connectivity=8)
     label = int(labels[int(y), int(x)])
     return _box(found[label].tolist()) if label else None
 
@@ -78,14 +79,13 @@ def without_others(mask: Mask, whole: Mask, x: float, y: float) -> Mask:
         x: As for ``part_at``, which found a part there.
         y: As for ``part_at``.
     """
-    labels = cv2.connectedComponents((whole > 127).view(np.uint8), connectivity=8)[1]
+    labels = cv2.connectedComponents(binarize(whole), connectivity=8)[1]
     own = labels == labels[int(y), int(x)]
     others = (labels > 0) & ~own
     if not others.any():
         return mask
-    to_own, to_others = (cv2.distanceTransform((~one).view(np.uint8), cv2.DIST_L2, 5) for one in (own, others))
-    reach = max(2.0, EDGE * max(mask.shape))
-    return np.where((to_others <= reach) & (to_others < to_own), 0, mask).astype(np.uint8)
+    beside = nearer(others, own, max(2.0, EDGE * max(mask.shape)), cv2.DIST_MASK_5)
+    return np.where(beside, 0, mask).astype(np.uint8)
 
 
 def _box(row: list[int]) -> Box:

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.config.second import Second
 from pipeline.errors import ItemError, SegmentError
+from pipeline.imaging.rle import binarize
 from pipeline.models.detectors.detector import Detection
 from pipeline.quality.score import Score
 from pipeline.types import Mask
@@ -72,7 +73,7 @@ def join_segments(first: Segment, other: Segment | ItemError, second: Second) ->
 
 def agreement(one: Mask, other: Mask) -> float:
     """Return the Dice of two masks, opaque from 128 on: 2·|a ∩ b| / (|a| + |b|), 1 if both are empty."""
-    a, b = one > 127, other > 127
+    a, b = binarize(one), binarize(other)
     total = np.count_nonzero(a) + np.count_nonzero(b)
     return 2 * np.count_nonzero(a & b) / total if total else 1.0
 
