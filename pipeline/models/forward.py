@@ -65,11 +65,9 @@ def to_host(*parts: Tensor | npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
     copies = [part.to("cpu", non_blocking=True) if isinstance(part, Tensor) else part for part in parts]
     for device in {part.device for part in parts if isinstance(part, Tensor) and part.device.type == "cuda"}:
         torch.cuda.current_stream(device).synchronize()
-    return [_array(copy, part) if isinstance(part, Tensor) else copy for copy, part in zip(copies, parts, strict=True)]
-
-
-def _array(copy: Tensor, original: Tensor) -> npt.NDArray[Any]:
-    return copy.numpy().copy() if original.device.type == "cuda" else copy.numpy()
+    arrays = [copy.numpy() if isinstance(copy, Tensor) else copy for copy in copies]
+    locked = [isinstance(part, Tensor) and part.device.type == "cuda" for part in parts]
+    return [array.copy() if is_locked else array for array, is_locked in zip(arrays, locked, strict=True)]
 
 
 def to_logits(output: Tensor, activation: str) -> Tensor:
