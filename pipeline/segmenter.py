@@ -41,13 +41,14 @@ class Segmenter:
     >>> result.save("cutout.png")
     >>> mask, cutout = result                          # (H, W) and (H, W, 4) uint8
 
-    Threads may share it: passes of the model take turns, everything around them runs side by side. It can be pickled, and loads
-    the model again where it is unpickled. A process that was forked after a model was loaded cannot use models; load them in
-    the child, or use spawn.
+    Threads may share it: passes of the model take turns in PyTorch and OpenVINO, and run side by side in ONNX Runtime. It can
+    be pickled, and loads the model again where it is unpickled. A process that was forked after a model was loaded cannot use
+    models; load them in the child, or use spawn.
 
     Args:
         preset: Name of a bundled preset (``matteline models`` lists them), or path of a preset's YAML file.
-        device: ``auto`` (CUDA if available), ``cpu`` or ``cuda``.
+        device: ``auto`` (CUDA if the model can run on it), ``cpu`` or ``cuda``. A GPU's number is refused; CUDA_VISIBLE_DEVICES
+            chooses one.
         threads: CPU threads of the model; default: the library's choice.
         engine: As ``compute.engine``.
         accept_licence: Needed for weights that may not be used commercially.
@@ -163,7 +164,8 @@ class Segmenter:
                 it where there is no box; ``auto`` is the salient object. For a list of pictures, one name for all, or a list
                 with one entry per picture: a name, a list of names, or None. Default: ``recipe.detector.label``.
             point: x, y on the object, in pixels of one upright picture, without a box and a name. Of several salient objects
-                that do not touch, only the one at the point is cut out.
+                that do not touch, only the one at the point is cut out. The score is that of the mask before parts of the
+                others are removed.
 
         Returns:
             A ``Cutout``; for a list, a list of them in the same order.
@@ -172,8 +174,10 @@ class Segmenter:
             ItemError: The error of the first picture that failed. ``DecodeError``: a file is missing or damaged.
                 ``PromptError``: nothing of that name was found, or nothing at the point.
             TypeError: This is no picture. The message says what is taken.
-            ConfigError: There are not as many boxes or labels as pictures; or a label is given without transformers installed.
+            ConfigError: There are not as many boxes or labels as pictures; or a detector needs transformers, which is not
+                installed.
             WeightsError: The detector's files cannot be fetched or used.
+            BrokenDevice: The GPU is lost; only a new process can use it.
         """
         several = is_several(image)
         if point is not None:

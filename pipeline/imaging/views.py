@@ -87,7 +87,7 @@ def preview(pixels: Pixels, alpha: Mask | None) -> Picture:
 
 
 def least_certain(mask: Mask, side: int = ZOOM_PX) -> tuple[int, int]:
-    """Return the row and column of the top left corner of the most transparent window of ``side`` pixels.
+    """Return the row and column of the top left corner of the least certain window of ``side`` pixels.
 
     A pixel counts a·(1 - a), the variance of a coin with probability alpha. Windows are compared at every eighth pixel.
     """

@@ -1,7 +1,8 @@
 """Score a mask with one number, and name the signals that lowered it.
 
 With a calibration the score is the probability that Dice is at least 0.95. Without one it is
-``soft_dice`` less ``stray`` and ``gaps``, limited by further terms: it ranks masks and is not a probability.
+``soft_dice`` less ``gaps``, half of ``stray``, and ``box_outside``, limited by the uncertain share: it ranks masks and is no
+probability.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Score:
 
 
 def all_signals(measured: Mapping[str, float], components: Components) -> Signals:
-    """Return all signals, from those measured on the device (``models.signals.NAMES``) and the mask's components."""
+    """Return all signals, from those measured on the device (``models.signal_names.NAMES``) and the mask's components."""
     known = {name: None if math.isnan(value) else value for name, value in measured.items() if name not in ("span", "finite")}
     return known | {
         "components": float(components.number),

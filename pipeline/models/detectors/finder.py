@@ -38,7 +38,7 @@ class Finder:
             names: What it must find; without a detector in the recipe, they choose it.
 
         Raises:
-            ConfigError: transformers is not installed.
+            ConfigError: The detector needs transformers, which is not installed.
             WeightsError: A file cannot be fetched or used.
         """
         preset = self._preset(names)
