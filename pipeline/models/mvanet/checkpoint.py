@@ -81,18 +81,8 @@ def _training_modules() -> Renames:
         yield name, f"{name}.0"
 
 
-def _finegrain_modules() -> Renames:
-    """Yield the names of finegrain-ai/refiners: paths through its tree of chains, where equal siblings are numbered from 1."""
-
-    def block(ours: str, theirs: str, act: str = "PReLU") -> Renames:
-        for part, name in (("conv", "Conv2d"), ("norm", "BatchNorm2d"), ("act", act)):
-            yield f"{ours}.{part}", f"{theirs}.{name}"
-
-    def quarters(ours: str, theirs: str) -> Renames:
-        for view in range(LOCAL):
-            chain = f"{theirs}.PatchwiseCrossAttention.Concatenate.Chain_{view + 1}"
-            yield f"{ours}.attend_quarters.{view}", f"{chain}.MultiheadAttention"
-
+def _finegrain_backbone() -> Renames:
+    """Yield the backbone's part of ``_finegrain_modules``."""
     swin = "SwinTransformer"
     yield "backbone.patch_embed.proj", f"{swin}.PatchEmbedding.Conv2d"
     yield "backbone.patch_embed.norm", f"{swin}.PatchEmbedding.LayerNorm"
@@ -111,6 +101,20 @@ def _finegrain_modules() -> Renames:
             yield f"{ours}.mlp.fc1", f"{theirs}.Residual_2.Linear_1"
             yield f"{ours}.mlp.fc2", f"{theirs}.Residual_2.Linear_2"
 
+
+def _finegrain_modules() -> Renames:
+    """Yield the names of finegrain-ai/refiners: paths through its tree of chains, where equal siblings are numbered from 1."""
+
+    def block(ours: str, theirs: str, act: str = "PReLU") -> Renames:
+        for part, name in (("conv", "Conv2d"), ("norm", "BatchNorm2d"), ("act", act)):
+            yield f"{ours}.{part}", f"{theirs}.{name}"
+
+    def quarters(ours: str, theirs: str) -> Renames:
+        for view in range(LOCAL):
+            chain = f"{theirs}.PatchwiseCrossAttention.Concatenate.Chain_{view + 1}"
+            yield f"{ours}.attend_quarters.{view}", f"{chain}.MultiheadAttention"
+
+    yield from _finegrain_backbone()
     pyramid = "Pyramid"  # each level is nested in the finer one, and adds a lateral block to the coarser one
     for level in range(4):
         coarser = f"{pyramid}.Sum.PyramidL{level + 2}"
