@@ -22,7 +22,7 @@ def import_(
     """Store a page's reviews in the output. If a sample was drawn, print whether the sample passes."""
     from pipeline.errors import ConfigError
     from pipeline.output.output import open_output
-    from pipeline.review.reviews import import_reviews, review_sample
+    from pipeline.review.reviews import describe_outdated, import_reviews, review_sample
 
     files = options.files_of(set_, endpoint_url)
     opened = open_output(output, files)
@@ -30,8 +30,10 @@ def import_(
         text = files.read(files.absolute(reviews)).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{reviews} is not UTF-8 text; export the reviews again") from error
-    count, uri = import_reviews(text, opened)
-    out.print(f"{count} reviews in {uri}", markup=False)
+    imported = import_reviews(text, opened)
+    out.print(f"{imported.count} reviews in {imported.uri}", markup=False)
+    if imported.outdated:
+        out.print(describe_outdated(imported.outdated), markup=False)
     result = review_sample(opened)
     if result is not None:
         out.print(result.message, markup=False)

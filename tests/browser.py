@@ -232,6 +232,7 @@ def synthetic(items: int, pictures: int = 300) -> bytes:
         "quality": [number / items for number in range(items)],
         "reasons": [["stability", "soft_dice"][: number % 3] for number in range(items)],
         "tags": [["hair"] if number % 5 == 0 else [] for number in range(items)],
+        "version": ["ok"] * items,
         "code": [""] * items,
         "detail": [""] * items,
         "shown": [

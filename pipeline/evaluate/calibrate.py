@@ -18,6 +18,7 @@ from pipeline.evaluate.by_tag import TagScore, score_by_tag
 from pipeline.evaluate.measure import read_rows
 from pipeline.evaluate.summary import SCORES
 from pipeline.evaluate.threshold import Threshold, choose_threshold
+from pipeline.log import log
 from pipeline.manifest.box_copies import is_incomplete
 from pipeline.manifest.corruptions import is_copy
 from pipeline.output.index import read_index
@@ -27,7 +28,7 @@ from pipeline.quality.calibration import DETECTOR_SCORE, Calibration
 from pipeline.quality.calibration_fit import Fit, check_library, fit
 from pipeline.quality.ranking import FAILED_BELOW, GOOD_FROM, Ranking, evaluate_score
 from pipeline.quality.score import FLAGS, score
-from pipeline.review.reviews import read_reviews
+from pipeline.review.reviews import describe_outdated, read_reviews
 
 COLUMNS = ("item_id", "group", "tags", "signals", DETECTOR_SCORE, "dice_binary", "error_code")
 
@@ -214,7 +215,10 @@ def _known_rows(output: Output) -> Iterator[dict[str, Any]]:
                 measured.add(row["item_id"])
                 kind, dice = next(iter(row["tags"] or ()), ""), row["dice_binary"]
                 yield {**row, "kind": kind, "dice": dice, "good": dice >= GOOD_FROM}
-    reviews = {name: row["verdict"] for name, row in read_reviews(output).items() if name not in measured}
+    found = read_reviews(output)
+    if outdated := len(found.outdated - measured):
+        log.warning(f"{output.folder}: {describe_outdated(outdated)}")
+    reviews = {name: row["verdict"] for name, row in found.latest.items() if name not in measured}
     if reviews:
         reviewed = pa.array(list(reviews))
         for part in read_index(output, ["item_id", "signals", DETECTOR_SCORE]):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import types
 
 from pipeline.concurrency import map_ahead
 from pipeline.config.job import Limits
@@ -18,7 +19,7 @@ from pipeline.errors import ConfigError, FetchError, ItemError, ItemRefused, Sto
 from pipeline.imaging.decode import decode_preview
 from pipeline.imaging.png import RESOURCE_ERRORS
 from pipeline.imaging.views import LARGE_PX, preview
-from pipeline.review.content import words
+from pipeline.review.content import page_head
 from pipeline.review.entries import MAX_CHARS, MAX_LISTED, cell_text
 from pipeline.review.entry import Entry, Missing
 from pipeline.review.html import data_uri, render
@@ -31,6 +32,12 @@ from pipeline.types import Box
 
 COLUMNS = ("item_id", "image_uri", "box", "box_score", "box_label")
 
+KINDS = (
+    ("box", (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_null), "lists of four numbers"),
+    ("box_score", (types.is_floating, types.is_integer, types.is_null), "numbers"),
+)
+"""Types of columns that are computed with, and what the columns hold."""
+
 
 def boxes_page(uri: str, files: Files, items: int, allow_roots: Sequence[str] = ()) -> Page:
     """Return the page: the boxes of the lowest scores with their photos, then the list of the others.
@@ -42,7 +49,7 @@ def boxes_page(uri: str, files: Files, items: int, allow_roots: Sequence[str] = 
         allow_roots: Roots from which photos may be read, beside the file's folder and those of the settings.
 
     Raises:
-        ConfigError: It has not the columns of ``matteline detect``.
+        ConfigError: It has not the columns of ``matteline detect``, or they have other types.
         StorageError: It cannot be read.
     """
     rows, total = _read(uri, files)
@@ -53,20 +60,16 @@ def boxes_page(uri: str, files: Files, items: int, allow_roots: Sequence[str] = 
     missing = missing_pictures([entry for entry, _ in looked])
     lines = [f"{total:,} boxes. The {len(looked):,} of the lowest scores have photos." if total else "There are no boxes."]
     lines += [f"{len(rows):,} of them are listed."] if len(rows) < total else []
-    facts = {
-        **{"title": uris.name(uris.redact(uri)), "tab": uris.name(uris.redact(uri)), "date": "", "recipe": "", "base": None},
-        **{
-            "about": [["Boxes", uris.redact(uri)]],
-            "folder": uris.redact(uri),
-            "counts": [],
-            "calibrated": False,
-            "lines": lines,
-        },
-        **{"missing": [one.describe() for one in missing], "histogram": [], "reasons": [], "failures": [], "tables": []},
-        "missing_rows": [number for number, (entry, _) in enumerate(looked) if entry.missing],
-        **{"columns": ["score"], "views": (("Photo", "photo", "box"),), "verdicts": [], "sample": None},
-        **words(),
-    }
+    facts = page_head(
+        uris.name(uris.redact(uri)),
+        uris.redact(uri),
+        about=[["Boxes", uris.redact(uri)]],
+        lines=lines,
+        missing=[one.describe() for one in missing],
+        missing_rows=[number for number, (entry, _) in enumerate(looked) if entry.missing],
+        columns=["score"],
+        views=(("Photo", "photo", "box"),),
+    )
     return Page(render(facts, _columns(rows), (picture for _, picture in looked)), len(looked), missing)
 
 
@@ -88,6 +91,10 @@ def _read(uri: str, files: Files) -> tuple[list[dict[str, Any]], int]:
             raise ConfigError(
                 f"{uris.redact(uri)} has no column {lacking[0]}; give a run's output, or a file that matteline detect wrote"
             )
+        for name, kinds, wanted in KINDS:
+            kind = file.schema_arrow.field(name).type
+            if not any(is_one(kind) for is_one in kinds):
+                raise ConfigError(f"{uris.redact(uri)}: the column {name} has the type {kind}; store {wanted} in it")
         return heapq.nsmallest(MAX_LISTED, rows(file), key=_rank), total
     except FetchError as error:
         raise StorageError(str(error)) from error
@@ -98,7 +105,7 @@ def _read(uri: str, files: Files) -> tuple[list[dict[str, Any]], int]:
 def _rank(row: dict[str, Any]) -> tuple[float, str]:
     """Sort by score; boxes of the user, which have none, come last."""
     score = row["box_score"]
-    return (score if isinstance(score, float) and math.isfinite(score) else math.inf, str(row["item_id"]))
+    return (score if isinstance(score, float | int) and math.isfinite(score) else math.inf, str(row["item_id"]))
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,8 @@ def compare(one: Output, other: Output, max_changes: int = MAX_CHANGES) -> Compa
     statuses: tuple[dict[str, int], dict[str, int]] = {}, {}
     add_counts(before["status"], statuses[0])
     dices: list[float] = []
-    worst: list[tuple[float, str, Change, Pair]] = []
+    worst: list[tuple[float, str, int, Change, Pair]] = []
+    order = count()  # of equal entries, so that changes are never compared
     with ThreadPoolExecutor(THREADS) as pool:
         for part in read_index(other, COLUMNS):
             found.after += part.num_rows
@@ -105,7 +107,7 @@ def compare(one: Output, other: Output, max_changes: int = MAX_CHANGES) -> Compa
                 found.incomparable += change.dice is None
                 dices += [] if change.dice is None else [change.dice]
                 # The heap holds the worst changes. Its first entry is the least of them, and is dropped first.
-                heapq.heappush(worst, (-_rank(change), change.item_id, change, pair))
+                heapq.heappush(worst, (-_rank(change), change.item_id, next(order), change, pair))
                 if len(worst) > max_changes:
                     heapq.heappop(worst)
         found.worst = list(pool.map(partial(_locate, sides), sorted(worst, key=lambda entry: (-entry[0], entry[1]))))
@@ -185,7 +187,7 @@ def _read_masks(sides: tuple[Output, Output], pair: Pair) -> tuple[Mask, Mask]:
     return one, other
 
 
-def _locate(sides: tuple[Output, Output], entry: tuple[float, str, Change, Pair]) -> Change:
+def _locate(sides: tuple[Output, Output], entry: tuple[float, str, int, Change, Pair]) -> Change:
     """Add the most changed window."""
     *_, change, pair = entry
     if change.dice is None:

@@ -52,21 +52,34 @@ def report_head(report: RecipeReport, columns: Sequence[str], missing: Sequence[
     summary, run, output = report.summary, report.last_run or {}, report.output
     reasons = sorted(summary.reasons.items(), key=lambda pair: (-pair[1], pair[0]))[:MAX_REASONS]
     failures = [[code, one.count, f"{one.item_id}: {one.detail}"[:MAX_CHARS]] for code, one in sorted(summary.failures.items())]
-    return {
+    return page_head(
         **_names(output, run),
-        "counts": [[status, summary.counts.get(status, 0)] for status in STATUSES],
-        "calibrated": summary.calibrated,
-        "lines": [*drift_line(run.get("drift")), *_certainty(summary)],
-        "missing": [one.describe() for one in missing],
-        "histogram": list(summary.quality_histogram),
-        "reasons": [list(pair) for pair in reasons],
-        "failures": failures,
-        "tables": [],
-        "columns": list(columns),
-        "views": VIEWS,
-        "verdicts": list(VERDICTS),
-        **words(),
+        counts=[[status, summary.counts.get(status, 0)] for status in STATUSES],
+        calibrated=summary.calibrated,
+        lines=[*drift_line(run.get("drift")), *_certainty(summary)],
+        missing=[one.describe() for one in missing],
+        histogram=list(summary.quality_histogram),
+        reasons=[list(pair) for pair in reasons],
+        failures=failures,
+        columns=list(columns),
+        verdicts=list(VERDICTS),
+    )
+
+
+def page_head(title: str, folder: str, **facts: Any) -> dict[str, Any]:
+    """Return the head of any page: these facts, and nothing where there are none.
+
+    Args:
+        title: The page's title.
+        folder: What the page is about: the browser keeps reviews under this name.
+        facts: Further facts, by the names below.
+    """
+    nothing: dict[str, Any] = {
+        **{"tab": title, "date": "", "about": [], "recipe": "", "base": None},
+        **{"counts": [], "calibrated": False, "lines": [], "histogram": [], "reasons": [], "failures": [], "tables": []},
+        **{"missing": [], "missing_rows": [], "columns": [], "views": VIEWS, "verdicts": [], "sample": None},
     }
+    return nothing | words() | {"title": title, "folder": folder} | facts
 
 
 def words() -> dict[str, Any]:
@@ -82,6 +95,7 @@ def rows_by_column(rows: Sequence[Mapping[str, Any]], columns: int = 0) -> dict[
     return {
         "item_id": [row["item_id"] for row in rows],
         "status": [row["status"] for row in rows],
+        "version": [row["version"] for row in rows],
         "quality": [_number(row["quality"]) for row in rows],
         "reasons": [[reason for reason in row["reasons"] or () if reason] for row in rows],
         "tags": [row["tags"] for row in rows],

@@ -15,6 +15,7 @@ from pipeline.manifest.id_set import contains, hash_ids, merge_ids
 from pipeline.manifest.tags import parse_tags
 from pipeline.output.index import map_parts, read_index, read_schema
 from pipeline.output.output import Output
+from pipeline.review.versions import VERSION_COLUMNS, version_of
 from pipeline.schema import INDEX, carried_name
 
 MAX_LISTED = 200_000
@@ -101,13 +102,14 @@ def find_rows(output: Output, ids: Collection[str], shown: Sequence[str] = ()) -
 
 
 def _parts(output: Output, shown: Sequence[str]) -> Iterator[pa.Table]:
-    return read_index(output, list(dict.fromkeys([*COLUMNS, *shown])))
+    return read_index(output, list(dict.fromkeys([*COLUMNS, *VERSION_COLUMNS, *shown])))
 
 
 def _rows(part: pa.Table, shown: Sequence[str]) -> Iterator[dict[str, Any]]:
     for row in part.to_pylist():
         texts = {"tags": parse_tags(row.get("tags")), "error_detail": (row["error_detail"] or "")[:MAX_CHARS]}
-        yield {name: row.get(name) for name in COLUMNS} | texts | {"shown": [cell_text(row.get(name)) for name in shown]}
+        texts |= {"version": version_of(row), "shown": [cell_text(row.get(name)) for name in shown]}
+        yield {name: row.get(name) for name in COLUMNS} | texts
 
 
 def cell_text(value: Any) -> str:

@@ -11,7 +11,7 @@ from pipeline.output.photos import photo_roots
 from pipeline.output.run_record import RecipeReport, report_of
 from pipeline.output.settings import recipe_label
 from pipeline.review.compare import Comparison, numbers
-from pipeline.review.content import drift_line, link_base, pictures_of, report_head, rows_by_column, words
+from pipeline.review.content import drift_line, link_base, page_head, pictures_of, report_head, rows_by_column
 from pipeline.review.entries import MAX_LISTED, find_rows, list_rows, shown_columns
 from pipeline.review.html import render
 from pipeline.review.pictures import MissingPictures, load_entries, missing_pictures
@@ -117,29 +117,16 @@ def compare_page(before: Output, after: Output, found: Comparison, allow_roots: 
         missing = [list(pair) for pair in dict.fromkeys(map(tuple, [*first["missing"], *second["missing"]]))]
         about = {"missing": missing, "note": change.note, "changed": f"Dice {dice} · quality {quality} → {now}"}
         pictures.append(first | later | about | {"signals": [], "files": {}, "renditions": []})
-    facts = {
-        "title": f"{last_part(before.folder)} and {last_part(after.folder)}",
-        "tab": f"{last_part(before.folder)} and {last_part(after.folder)}",
-        "date": "",
-        "about": [["Before", before.folder], ["After", after.folder]],
-        "recipe": recipe_label(after),
-        "folder": after.folder,
-        "counts": [[name, getattr(found, name)] for name in ("same", "changed", "appeared", "vanished")],
-        "calibrated": False,
-        "lines": [f"The {len(ids)} most changed items are shown.", *drift_line(found.drift)],
-        "missing": [],
-        "missing_rows": [],
-        "histogram": [],
-        "reasons": [],
-        "failures": [],
-        "tables": [{"title": "Numbers", "columns": ["number", "value"], "rows": [list(pair) for pair in numbers(found)]}],
-        "columns": [],
-        "views": COMPARED,
-        "verdicts": [],
-        "sample": None,
-        "base": None,
-        **words(),
-    }
+    facts = page_head(
+        f"{last_part(before.folder)} and {last_part(after.folder)}",
+        after.folder,
+        about=[["Before", before.folder], ["After", after.folder]],
+        recipe=recipe_label(after),
+        counts=[[name, getattr(found, name)] for name in ("same", "changed", "appeared", "vanished")],
+        lines=[f"The {len(ids)} most changed items are shown.", *drift_line(found.drift)],
+        tables=[{"title": "Numbers", "columns": ["number", "value"], "rows": [list(pair) for pair in numbers(found)]}],
+        views=COMPARED,
+    )
     return render(facts, rows_by_column(find_rows(after, ids)), pictures)
 
 

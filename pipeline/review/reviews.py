@@ -1,7 +1,9 @@
 """Import human reviews and store them beside the index (``matteline review import``).
 
 Each import writes one part, ``reviews/reviews-<16 hex digits>.parquet``. Its name is a hash of its content, so importing a file
-twice stores it once. The latest review of an item counts. ``reviews/sample.json`` is the sample under review.
+twice stores it once. The latest review of an item's present result counts: one of an earlier result (``versions``) is left out.
+A review without a version, in a file that people wrote, counts for any result. ``reviews/sample.json`` is the sample under
+review.
 """
 
 from __future__ import annotations
@@ -11,28 +13,28 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config.sections import Count, Share, Stored, parse
 from pipeline.errors import ConfigError, FetchError, StorageError
-from pipeline.manifest.id_set import contains, hash_ids
+from pipeline.manifest.id_set import contains, hash_ids, merge_ids
 from pipeline.output.index import read_index
 from pipeline.output.layout import Layout
 from pipeline.output.output import Output
 from pipeline.output.settings import recipe_label
 from pipeline.review.sampling import Plan, draw, percent, plan, upper_bound
+from pipeline.review.versions import VERSION_COLUMNS, version_of
 from pipeline.storage.errors import library_errors
 from pipeline.storage.uris import join
 
 VERDICTS = ("accept", "reject")
-COLUMNS = ("item_id", "verdict", "note", "recipe", "time")
+COLUMNS = ("item_id", "verdict", "note", "recipe", "time", "version")
 SCHEMA = pa.schema(
     [
         pa.field("item_id", pa.string(), nullable=False),
@@ -40,6 +42,7 @@ SCHEMA = pa.schema(
         pa.field("note", pa.string()),
         pa.field("recipe", pa.string(), metadata={"about": "name and fingerprint of the recipe"}),
         pa.field("time", pa.timestamp("ms", tz="UTC"), nullable=False, metadata={"about": "time of the review"}),
+        pa.field("version", pa.string(), metadata={"about": "the result that it judged; null: any"}),
     ]
 )
 
@@ -64,6 +67,8 @@ class SampleResult:
     bad: int
     upper_bound: float
     """Upper bound of the share of bad items, with the plan's confidence."""
+    outdated: int = 0
+    """Items with reviews of earlier results only. They count as not reviewed."""
 
     @property
     def complete(self) -> bool:
@@ -78,6 +83,11 @@ class SampleResult:
     @property
     def message(self) -> str:
         """The result in one sentence for people."""
+        earlier = f"; {describe_outdated(self.outdated)}" if self.outdated else ""
+        return self._outcome + earlier
+
+    @property
+    def _outcome(self) -> str:
         plan_, so_far = self.plan, f"{self.reviewed:,} of {self.plan.draw:,} checked, {self.bad:,} bad"
         if self.bad > plan_.allowed:
             bound = (
@@ -90,44 +100,67 @@ class SampleResult:
         return f"open: {started}{plan_.describe()}"
 
 
-def import_reviews(text: str, output: Output) -> tuple[int, str]:
-    """Check the CSV of a report page and write it as a part.
+class Imported(NamedTuple):
+    """What an import stored."""
 
-    Returns:
-        The number of reviews, and the part's URI.
+    count: int
+    outdated: int
+    """Reviews of earlier results, which are not stored."""
+    uri: str
+
+
+class Reviews(NamedTuple):
+    """The reviews of an output."""
+
+    latest: dict[str, dict[str, Any]]
+    """The latest review of each item's present result, as rows of ``SCHEMA``."""
+    outdated: set[str]
+    """Items with reviews of earlier results only."""
+
+
+def describe_outdated(count: int) -> str:
+    """Return what became of the reviews of earlier results, for people."""
+    return f"{count:,} {'review is' if count == 1 else 'reviews are'} of earlier results and left out"
+
+
+def import_reviews(text: str, output: Output) -> Imported:
+    """Check the CSV of a report page and write its reviews of the present results as a part.
 
     Raises:
-        ConfigError: A column, item, verdict, recipe or time is invalid. The message names the line.
+        ConfigError: A column, item, verdict, recipe or time is invalid, and the message names the line; or all reviews are of
+            earlier results.
         StorageError: The index cannot be read, or the part cannot be written.
     """
     rows = list(_rows(text, recipe_label(output), output.folder))
     if not rows:
         raise ConfigError("the file has no reviews; export it from the page of matteline report")
-    keys = hash_ids(pa.array([row["item_id"] for _, row in rows], pa.string()))
-    known = np.zeros(len(rows), np.bool_)
-    for part in read_index(output, ["item_id"]):
-        known |= contains(np.sort(hash_ids(part["item_id"])), keys)
-    if not known.all():
-        line, row = rows[int(np.argmin(known))]
+    versions = _versions(output, {row["item_id"] for _, row in rows})
+    for line, row in rows:
+        if row["version"] is None and row["item_id"] not in versions:
+            raise ConfigError(
+                f"line {line}: item {row['item_id']!r} is not in {output.folder}; import the file into its own output"
+            )
+    current = [row for _, row in rows if _is_current(row, versions)]
+    if not current:
         raise ConfigError(
-            f"line {line}: item {row['item_id']!r} is not in {output.folder}; import the file into its own output"
+            f"none of the {len(rows):,} reviews is of a present result of {output.folder}; review a new matteline report"
         )
-    table = pa.Table.from_pylist(sorted((row for _, row in rows), key=lambda row: (row["item_id"], row["time"])), SCHEMA)
+    table = pa.Table.from_pylist(sorted(current, key=lambda row: (row["item_id"], row["time"])), SCHEMA)
     content = json.dumps(table.to_pylist(), default=str).encode()
     uri = join(output.layout.reviews, f"reviews-{hashlib.sha256(content).hexdigest()[:16]}.parquet")
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     output.write(uri, sink.getvalue())
-    return len(rows), uri
+    return Imported(len(current), len(rows) - len(current), uri)
 
 
-def read_reviews(output: Output) -> dict[str, dict[str, Any]]:
-    """Return the latest review per item, as rows of ``SCHEMA``.
+def read_reviews(output: Output) -> Reviews:
+    """Return the reviews of the items' present results, and which items have only others.
 
     Raises:
-        StorageError: A part cannot be read, or is damaged.
+        StorageError: A part or the index cannot be read, or is damaged.
     """
-    latest: dict[str, dict[str, Any]] = {}
+    latest: dict[tuple[str, str | None], dict[str, Any]] = {}
     for info in output.files.list(output.layout.reviews, suffixes=(".parquet",)):
         try:
             rows = _read_part(output.files.read(info.uri))
@@ -136,9 +169,30 @@ def read_reviews(output: Output) -> dict[str, dict[str, Any]]:
         except (pa.ArrowException, *library_errors(), OverflowError) as error:
             raise StorageError(f"the reviews {info.uri} are damaged; delete them and import them again") from error
         for row in rows:
-            if row["item_id"] not in latest or latest[row["item_id"]]["time"] <= row["time"]:
-                latest[row["item_id"]] = row
-    return latest
+            key = (row["item_id"], row["version"])
+            if key not in latest or latest[key]["time"] <= row["time"]:
+                latest[key] = row
+    versions = _versions(output, {item_id for item_id, _ in latest})
+    current = sorted((row for row in latest.values() if _is_current(row, versions)), key=lambda row: row["time"])
+    found = {row["item_id"]: row for row in current}
+    return Reviews(found, {item_id for item_id, _ in latest} - found.keys())
+
+
+def _versions(output: Output, ids: Collection[str]) -> dict[str, str]:
+    """Return the versions of these items' present results. Items that are not in the index are left out."""
+    if not ids:
+        return {}
+    wanted, found = merge_ids([hash_ids(pa.array(sorted(ids), pa.string()))]), {}
+    for part in read_index(output, ["item_id", *VERSION_COLUMNS]):
+        rows = part.filter(pa.array(contains(wanted, hash_ids(part["item_id"]))))
+        found |= {row["item_id"]: version_of(row) for row in rows.to_pylist()}
+    return found
+
+
+def _is_current(review: Mapping[str, Any], versions: Mapping[str, str]) -> bool:
+    """Return whether a review counts for the present result of its item."""
+    item_id, version = review["item_id"], review["version"]
+    return item_id in versions and version in (None, versions[item_id])
 
 
 def _read_part(data: bytes) -> list[dict[str, Any]]:
@@ -162,11 +216,13 @@ def draw_sample(output: Output, settings: Mapping[str, Any], seed: int, lot: int
     ``settings`` has ``at_most``, ``confidence`` and ``allowed`` of ``sampling.plan``.
 
     Raises:
-        ConfigError: No such sample can be drawn.
+        ConfigError: No such sample can be drawn, or there are fewer items than ``lot``.
         StorageError: The index cannot be read, or the sample cannot be written.
     """
     made = plan(lot, **settings)
     ids = draw(_items_with_objects(output), made.draw, seed)
+    if len(ids) < made.draw:
+        raise ConfigError(f"some items of {output.folder} have several rows; run its job again, which keeps the newest ones")
     output.write(_sample_uri(output.layout), json.dumps(asdict(made) | {"seed": seed, "ids": ids}).encode())
     return ids
 
@@ -188,9 +244,9 @@ def review_sample(output: Output) -> SampleResult | None:
         raise StorageError(f"the sample {uri} cannot be read ({error}); draw it again") from error
     made = Plan(**sample.model_dump(include=set(Plan.__dataclass_fields__)))
     reviews = read_reviews(output)
-    verdicts = [reviews[item_id]["verdict"] for item_id in sample.ids if item_id in reviews]
-    bad = verdicts.count("reject")
-    return SampleResult(made, len(verdicts), bad, upper_bound(bad, len(verdicts), made.confidence))
+    verdicts = [reviews.latest[item_id]["verdict"] for item_id in sample.ids if item_id in reviews.latest]
+    bad, outdated = verdicts.count("reject"), len(reviews.outdated.intersection(sample.ids))
+    return SampleResult(made, len(verdicts), bad, upper_bound(bad, len(verdicts), made.confidence), outdated)
 
 
 def _rows(text: str, recipe: str, folder: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -232,7 +288,7 @@ def _parse_row(row: dict[str, Any], line: int, recipe: str, folder: str) -> dict
     except (ValueError, OverflowError) as error:  # midnight of the first year, east of Greenwich, is in no year
         raise ConfigError(f"line {line}: the time {row['time']!r} is invalid; write it as 2026-01-31T12:00:00Z") from error
     facts = {name: row[name] for name in ("item_id", "verdict")}
-    return facts | {"note": row.get("note") or None, "recipe": recipe, "time": time}
+    return facts | {"note": row.get("note") or None, "recipe": recipe, "time": time, "version": row.get("version") or None}
 
 
 def _items_with_objects(output: Output) -> Iterator[str]:

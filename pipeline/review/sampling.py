@@ -85,13 +85,20 @@ def passes(lot: int, bad: int, draw: int, allowed: int) -> Fraction:
 
 
 def draw(ids: Iterable[str], count: int, seed: int) -> list[str]:
-    """Draw ``count`` ids at random: those with the smallest keyed hashes, so their order does not matter."""
+    """Draw ``count`` different ids at random: those with the smallest keyed hashes, so their order does not matter."""
     key = hashlib.sha256(f"sample {seed}".encode()).digest()
-
-    def rank(item_id: str) -> tuple[bytes, str]:
-        return hashlib.blake2b(item_id.encode("utf-8", "surrogatepass"), key=key, digest_size=16).digest(), item_id
-
-    return heapq.nsmallest(count, ids, key=rank)
+    drawn: list[tuple[int, str]] = []  # a heap; its first entry has the largest hash
+    held: set[str] = set()
+    for item_id in ids:
+        digest = hashlib.blake2b(item_id.encode("utf-8", "surrogatepass"), key=key, digest_size=16).digest()
+        entry = (-int.from_bytes(digest), item_id)
+        if item_id in held or (len(drawn) == count and entry <= drawn[0]):
+            continue
+        if len(drawn) == count:
+            held.remove(heapq.heappop(drawn)[1])
+        heapq.heappush(drawn, entry)
+        held.add(item_id)
+    return [item_id for _, item_id in sorted(drawn, reverse=True)]
 
 
 def upper_bound(bad: int, reviewed: int, confidence: float) -> float:

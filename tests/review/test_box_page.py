@@ -68,6 +68,12 @@ def test_photos_outside_the_roots_and_other_files_are_refused(
     assert data_of(tmp_path / "in" / "boxes.html", "picture-0")["missing"] == []
     pq.write_table(pa.table({"item_id": ["a"]}), tmp_path / "other.parquet")
     (tmp_path / "text.parquet").write_text("no table")
-    for name, said in (("other", "has no column image_uri"), ("text", "is not a Parquet file"), ("gone", "gone.parquet")):
+    table = pq.read_table(tmp_path / "in" / "boxes.parquet")
+    for name, at in (("box", 2), ("box_score", 3)):
+        pq.write_table(table.set_column(at, name, pa.array(["0.5", "x"])), tmp_path / f"{name}.parquet")
+    for name, said in (
+        *(("other", "has no column image_uri"), ("text", "is not a Parquet file"), ("gone", "gone.parquet")),
+        *(("box", "box has the type string; store lists"), ("box_score", "box_score has the type string; store numbers")),
+    ):
         refused = matteline("report", f"{name}.parquet")
         assert refused.returncode in (2, 4) and said in refused.stderr and "Traceback" not in refused.stderr

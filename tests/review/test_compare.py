@@ -6,10 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from pipeline.output.index import read_part
 from pipeline.output.output import Output
 from pipeline.review.compare import compare, dice
+from pipeline.schema import INDEX
 from pipeline.storage.files import Files
 
 MakeOutput = Callable[..., None]
@@ -26,6 +30,16 @@ def test_two_outputs_are_compared_item_by_item(tmp_path: Path, make_output: Make
     assert found.ks is not None and 0 <= found.ks < 0.1
     assert not found.drift["drifted"] and set(found.drift["shifts"]) == {"quality", "review", "failed"}
     assert dice(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8)) == 1
+
+
+def test_rows_that_an_interrupted_run_left_twice_are_compared(tmp_path: Path, make_output: MakeOutput) -> None:
+    one, other = (Output.at(str(tmp_path / name), Files()) for name in ("one", "two"))
+    make_output(one)
+    make_output(other, grow=10)
+    (part,) = other.parts()
+    rows = [row | {"quality": 0.5} for row in read_part(part, other.files, None).to_pylist()]
+    pq.write_table(pa.Table.from_pylist(rows, INDEX), f"{other.layout.index}/part-again.parquet")
+    assert [change.item_id for change in compare(one, other).worst] == ["i0", "i0"]
 
 
 def test_ten_times_as_many_failures_are_drift(tmp_path: Path, make_output: MakeOutput) -> None:

@@ -70,7 +70,15 @@ def test_paths_that_lead_out_of_the_output_are_no_links() -> None:
 
 
 def test_rows_have_only_values_that_json_has() -> None:
-    row = {"item_id": "a", "status": "ok", "tags": [], "error_code": None, "error_detail": None, "shown": ["x", ""]}
+    row = {
+        "item_id": "a",
+        "status": "ok",
+        "tags": [],
+        "error_code": None,
+        "error_detail": None,
+        "shown": ["x", ""],
+        "version": "ok",
+    }
     rows = [row | {"quality": math.inf, "reasons": None}, row | {"quality": 0.51239, "reasons": ["gaps", None]}]
     found = rows_by_column(rows, 2)
     embed_json(found)

@@ -32,7 +32,7 @@ class Elements(HTMLParser):
 
 
 def page_of(text: str) -> str:
-    rows = {name: [text] for name in ("item_id", "status", "code", "detail")} | {
+    rows = {name: [text] for name in ("item_id", "status", "version", "code", "detail")} | {
         "quality": [0.5],
         "reasons": [[text]],
         "tags": [[text]],

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -169,7 +170,7 @@ def test_reviews_go_from_the_keyboard_to_the_index(tab: Any, output: Output, tmp
     tab.press("ArrowRight", "r", "ArrowLeft", "e")
     written = tab.downloaded("reviews.csv")
     assert "5 reviews" in matteline("review", "import", str(written), output.folder)
-    found = {item_id: (row["verdict"], row["note"]) for item_id, row in read_reviews(output).items()}
+    found = {item_id: (row["verdict"], row["note"]) for item_id, row in read_reviews(output).latest.items()}
     assert found == {
         "i0": ("accept", None),
         "i1": ("reject", None),
@@ -180,6 +181,12 @@ def test_reviews_go_from_the_keyboard_to_the_index(tab: Any, output: Output, tmp
     tab.open(Path(output.folder, "report.html"))
     kept = "[...document.querySelectorAll('article.accept, article.reject')].map((one) => one.className)"
     assert [name.split()[1] if "line" in name else name.split()[0] for name in tab.run(kept)] == ["accept", "reject"] * 2
+    (part,) = output.parts()
+    rows = [row | ({"mask_sha256": "f"} if row["item_id"] == "i0" else {}) for row in pq.read_table(part.uri).to_pylist()]
+    write_part(output, pa.Table.from_pylist(rows, INDEX))  # as after --replace
+    tab.open(page_of(output, code=1))
+    assert len(tab.run(kept)) == 3, "the review of the earlier result does not count"
+    assert "1 review in this browser judged earlier results" in tab.run("document.getElementById('notices').innerText")
 
 
 def test_search_and_filters_by_keyboard(tab: Any, output: Output) -> None:
@@ -225,7 +232,7 @@ def test_hostile_texts_stay_text(tab: Any, hostile: Output, tmp_path: Path) -> N
     assert tab.run("document.querySelectorAll('main script, main a, main svg[onload], main [onerror], main b b').length") == 0
     tab.press("a" * 7, "e")
     matteline("review", "import", str(tab.downloaded("reviews.csv")), hostile.folder)
-    assert set(read_reviews(hostile)) == {*HOSTILE, "gone"}
+    assert set(read_reviews(hostile).latest) == {*HOSTILE, "gone"}
     tab.downloaded("reviews.csv").unlink()
     compared = tmp_path / "compare.html"
     matteline("compare", hostile.folder, hostile.folder, "--html", str(compared))

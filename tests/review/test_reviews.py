@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ConfigError, StorageError
-from pipeline.output.index import write_part
+from pipeline.output.index import read_part, write_part
 from pipeline.output.output import Output
 from pipeline.output.settings import recipe_label
+from pipeline.review.entries import find_rows
 from pipeline.review.reviews import draw_sample, import_reviews, read_reviews, review_sample
 from pipeline.schema import INDEX
 from pipeline.storage.files import Files
@@ -37,7 +38,7 @@ def test_the_latest_review_counts_and_a_file_is_stored_once(output: Output) -> N
     assert import_reviews(first, output) == import_reviews(first, output)
     import_reviews(HEAD + "i1,reject,,,2026-01-02T00:00:00Z\n", output)
     assert len(list(Path(output.layout.reviews).iterdir())) == 2
-    found = read_reviews(output)
+    found = read_reviews(output).latest
     assert {item_id: (row["verdict"], row["note"]) for item_id, row in found.items()} == {
         "i1": ("reject", None),
         "i2": ("reject", 'a, "b"'),
@@ -62,6 +63,51 @@ def test_invalid_reviews_are_refused_with_their_line(output: Output, text: str, 
     with pytest.raises(ConfigError, match=message):
         import_reviews(text, output)
     assert not Path(output.layout.reviews).exists()
+
+
+def replaced(output: Output, item_id: str, sha256: str) -> None:
+    """Give an item a new result, as a run with --replace does."""
+    (part,) = output.parts()
+    rows = read_part(part, output.files, None).to_pylist()
+    rows = [row | ({"cutout_sha256": sha256} if row["item_id"] == item_id else {}) for row in rows]
+    write_part(output, pa.Table.from_pylist(rows, INDEX))
+
+
+def test_reviews_of_earlier_results_are_left_out(output: Output) -> None:
+    """Accepting a sample, and then replacing its masks, must not accept what nobody has seen."""
+    ids = draw_sample(output, {"at_most": 0.1, "confidence": 0.9, "allowed": 0}, seed=1, lot=60)
+    versions = {row["item_id"]: row["version"] for row in find_rows(output, ids)}
+    text = HEAD.replace("\n", ",version\n") + "".join(f"{one},accept,,,,{versions[one]}\n" for one in ids)
+    imported = import_reviews(text, output)
+    assert (imported.count, imported.outdated) == (16, 0)
+    replaced(output, ids[0], "f" * 64)
+    result = review_sample(output)
+    assert result is not None and not result.accepted and (result.reviewed, result.outdated) == (15, 1)
+    assert result.message.endswith("; 1 review is of earlier results and left out")
+    assert read_reviews(output).outdated == {ids[0]}
+    imported = import_reviews(text + "gone,reject,,,,abc\n", output)
+    assert (imported.count, imported.outdated) == (15, 2), "the others of the file count"
+    with pytest.raises(ConfigError, match="none of the 1 reviews is of a present result"):
+        import_reviews(f"{HEAD.strip()},version\n{ids[0]},accept,,,,{versions[ids[0]]}\n", output)
+    new = find_rows(output, ids[:1])[0]["version"]
+    import_reviews(f"{HEAD.strip()},version\n{ids[0]},reject,,,1999-01-01,{new}\n", output)
+    found = read_reviews(output)
+    assert found.latest[ids[0]]["verdict"] == "reject" and not found.outdated, "whatever the time of the others is"
+
+
+def test_reviews_without_a_version_count_for_any_result(output: Output) -> None:
+    import_reviews(HEAD + "i1,accept,,,\n", output)
+    (path,) = Path(output.layout.reviews).glob("*.parquet")
+    pq.write_table(pq.read_table(path).drop_columns("version"), path)  # as Matteline wrote it before
+    replaced(output, "i1", "f" * 64)
+    assert read_reviews(output).latest["i1"]["verdict"] == "accept"
+
+
+def test_a_sample_of_an_index_with_repeated_rows_is_refused(output: Output) -> None:
+    (part,) = output.parts()
+    output.files.write(f"{output.layout.index}/part-again.parquet", output.files.read(part.uri))
+    with pytest.raises(ConfigError, match="some items of .* have several rows"):
+        draw_sample(output, {"at_most": 0.001, "confidence": 0.9, "allowed": 0}, seed=1, lot=120)
 
 
 def test_reviews_decide_about_a_sample(output: Output) -> None:
@@ -97,7 +143,7 @@ def test_a_formula_that_the_page_has_quoted_is_the_item_again(output: Output, it
     cell = '"' + written.replace('"', '""') + '"'
     write_part(output, pa.Table.from_pylist([{"item_id": item_id, "output_name": "x", "status": "ok"}], INDEX))
     import_reviews(HEAD + f"{cell},reject,{cell},,2026-01-02T00:00:00Z\n", output)
-    (review,) = read_reviews(output).values()
+    (review,) = read_reviews(output).latest.values()
     assert (review["item_id"], review["note"]) == (item_id, item_id)
 
 

@@ -70,6 +70,8 @@ def test_the_bound_is_one_if_all_are_bad_or_none_is_reviewed() -> None:
 def test_a_sample_depends_on_its_seed_only() -> None:
     ids = [f"item-{number}" for number in range(1000)]
     assert draw(ids, 20, 1) == draw(reversed(ids), 20, 1) != draw(ids, 20, 2)
+    assert draw(ids * 2, 20, 1) == draw(ids, 20, 1), "an id is drawn once, also if the index has it twice"
+    assert sorted(draw(ids[:5] * 3, 20, 1)) == ids[:5]
     counts = [sum(int(item_id[5:]) < 500 for item_id in draw(ids, 100, seed)) for seed in range(50)]
     assert 45 < sum(counts) / 50 < 55
 

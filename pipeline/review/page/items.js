@@ -277,8 +277,8 @@ function judge(word) {
   if (word === "note") {
     const text = prompt("Note", note);
     if (text === null) return;
-    setReview(id, [verdict || "reject", text, new Date().toISOString()]);
-  } else setReview(id, word === verdict ? null : [word, note, new Date().toISOString()]);
+    setReview(row, verdict || "reject", text);
+  } else setReview(row, word === verdict ? null : word, note);
   redraw();
 }
 

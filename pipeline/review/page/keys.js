@@ -25,6 +25,7 @@ document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" || (search && event.key === "Enter")) event.target.blur();
     return;
   }
+  if (event.target.tagName === "VIDEO") return; // its own keys: play, seek, volume
   const moved = at("viewer").open && event.shiftKey ? pans[event.key] : undefined;
   const press = moved ? () => pan(...moved) : (at("viewer").open ? viewerKeys : keys);
   const found = typeof press === "function" ? press : Object.hasOwn(press, event.key) ? press[event.key] : undefined;

@@ -1,13 +1,23 @@
-// Reviews: {item id: [verdict, note, time]}. The key has the folder, since all pages opened from disk share one storage.
-// A browser may refuse to store them (private windows).
+// Reviews: {item id: [verdict, note, time, version]}. The key has the folder, since all pages opened from disk share one storage.
+// A browser may refuse to store them (private windows). A review counts for the version of the result that it judged. Of items
+// that are not on this page, the import decides that.
 const storageKey = "matteline reviews " + facts.folder;
 const history = [];
-let reviews = new Map();
-try { reviews = new Map(JSON.parse(localStorage.getItem(storageKey) || "[]")); } catch { /* they last as long as the page */ }
+let reviews = new Map(), outdated = 0;
+try { loadReviews(JSON.parse(localStorage.getItem(storageKey) || "[]")); } catch { /* they last as long as the page */ }
 
-function setReview(id, review) {
+function loadReviews(stored) {
+  if (!facts.verdicts.length) return;
+  const versions = new Map(rows.item_id.map((id, row) => [id, rows.version[row]]));
+  reviews = new Map(stored.filter(([id, [, , , version]]) => version && version === (versions.get(id) ?? version)));
+  outdated = stored.length - reviews.size;
+}
+
+// Sets the verdict and the note of a row's review; without a verdict the review is removed.
+function setReview(row, verdict, note) {
+  const id = rows.item_id[row];
   history.push([id, reviews.get(id)]);
-  if (review) reviews.set(id, review); else reviews.delete(id);
+  if (verdict) reviews.set(id, [verdict, note, new Date().toISOString(), rows.version[row]]); else reviews.delete(id);
   storeReviews();
 }
 
@@ -28,8 +38,10 @@ function csv() {
   // Spreadsheets run a cell that begins like a formula. An apostrophe makes it text; the import removes it.
   const safe = (text) => (/^'*[=+\-@\t\r]/.test(text) ? "'" : "") + text;
   const quoted = (text) => '"' + safe(String(text)).replaceAll('"', '""') + '"';
-  const lines = [["item_id", "verdict", "note", "recipe", "time"].join(",")];
-  for (const [id, [verdict, note, time]] of reviews) lines.push([id, verdict, note, facts.recipe, time].map(quoted).join(","));
+  const lines = [["item_id", "verdict", "note", "recipe", "time", "version"].join(",")];
+  for (const [id, [verdict, note, time, version]] of reviews) {
+    lines.push([id, verdict, note, facts.recipe, time, version].map(quoted).join(","));
+  }
   return lines.join("\r\n") + "\r\n";
 }
 

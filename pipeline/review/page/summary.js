@@ -4,6 +4,7 @@ function summary() {
   at("title").textContent = plain(facts.title);
   at("subtitle").textContent = plain([facts.date, facts.verdicts.length ? items(total) : ""].filter(Boolean).join(" · "));
   if (facts.missing.length) at("notices").append(missingNotice());
+  if (outdated) at("notices").append(outdatedNotice());
   if (facts.sample) at("notices").append(sampleNotice());
   at("summary").append(countsPanel());
   if (facts.histogram.length) at("summary").append(histogramPanel());
@@ -19,6 +20,12 @@ function missingNotice() {
   made.append(make("h2", "", `Pictures are missing for ${items(count)}`));
   for (const line of facts.missing) made.append(make("p", "", line));
   made.append(button("", "Show these items", () => choose("status", "missing")));
+  return made;
+}
+
+function outdatedNotice() {
+  const made = make("div", "notice"), some = outdated === 1 ? "1 review" : `${number(outdated)} reviews`;
+  made.append(make("p", "", `${some} in this browser judged earlier results and ${outdated === 1 ? "does" : "do"} not count.`));
   return made;
 }
 

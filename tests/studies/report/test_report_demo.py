@@ -79,7 +79,7 @@ def test_reviews_by_keyboard_reach_the_index(tab: Any, bars: Any, page: Path, tm
     with tab.downloaded("reviews.csv").open(newline="") as file:
         text = file.read()
     import_reviews(text, copy)
-    reviews = read_reviews(copy)
+    reviews = read_reviews(copy).latest
     rows = csv.DictReader(text.splitlines())
     arrived = [row for row in rows if reviews.get(row["item_id"], {}).get("verdict") == row["verdict"]]
     bars.at_least("verdicts that went from keys into the index", len(arrived), items)
@@ -108,7 +108,7 @@ def test_the_page_is_readable_on_phones_and_in_dark_mode(
 
 def test_hostile_texts_are_only_text(tab: Any, browser: ModuleType, bars: Any, tmp_path: Path) -> None:
     one, other, third = HOSTILE
-    rows: dict[str, list[Any]] = {name: list(HOSTILE) for name in ("item_id", "status", "code", "detail")}
+    rows: dict[str, list[Any]] = {name: list(HOSTILE) for name in ("item_id", "status", "version", "code", "detail")}
     rows |= {"quality": [0.5] * len(HOSTILE), "shown": [list(HOSTILE)]}
     rows |= {name: [[text] for text in HOSTILE] for name in ("reasons", "tags")}
     facts = browser.blank_facts() | dict.fromkeys(("title", "tab", "date", "recipe", "folder", "base"), one)
