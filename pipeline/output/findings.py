@@ -20,11 +20,12 @@ KINDS = {
     "changed": "an object's size or SHA-256 differs from the row's",
     "undecodable": "an object is truncated, or its size or format differs from the row's",
     "unreadable": "an index part cannot be read",
+    "segments": "the segments of a video cannot be read, or are of another run than its row",
     "orphan": "an object belongs to no row; matteline gc removes it",
 }
 """Kinds of findings."""
 
-REPAIRABLE = {"incoherent", "absent", "changed", "undecodable", "unreadable"}
+REPAIRABLE = {"incoherent", "absent", "changed", "undecodable", "unreadable", "segments"}
 """Those that ``matteline verify --repair`` removes, so that the next run makes the items again."""
 
 

@@ -19,13 +19,15 @@ from pipeline.output.buckets import Buckets, bucket_count, differences
 from pipeline.output.index import read_index
 from pipeline.output.lease import Lease
 from pipeline.output.listing import HIDDEN, KeySample, list_objects
-from pipeline.output.object_paths import PATHS, object_paths
+from pipeline.output.object_paths import PATHS, object_paths, with_keys
 from pipeline.output.output import Output
+from pipeline.output.segments import COLUMNS as SEGMENT_COLUMNS
+from pipeline.output.segments import segment_paths
 from pipeline.output.settings import object_folders, read_settings
 from pipeline.storage.files import LEFTOVER
 
 KINDS = {
-    "object": "a mask, cutout or rendition without a row: its task crashed, its item failed, or its rendition was removed",
+    "object": "a mask, cutout, rendition or segments without a row: its task crashed, its item failed, or it was removed",
     "part": "an index part whose rows were replaced",
     "temporary": "a partial file of a process that was killed while it wrote",
 }
@@ -106,12 +108,13 @@ def delete_superseded(output: Output, *, before: float) -> None:
 
 def _indexed_objects(output: Output, folder: Path) -> tuple[Buckets, KeySample]:
     parts = list(output.parts())
-    known, sample = Buckets(folder / "indexed", "path", bucket_count(parts)), KeySample()
+    known, sample = Buckets(folder / "indexed", "key", bucket_count(parts)), KeySample()
     with PassProgress("reading index parts", len(parts)) as progress:
-        for part in read_index(output, PATHS):
+        for part in read_index(output, list(dict.fromkeys([*PATHS, *SEGMENT_COLUMNS]))):
             paths = object_paths(part).select(["path"])
-            known.add(paths)
             sample.add(paths["path"])
+            segments = pa.table({"path": pa.array([path.encode() for path in segment_paths(part)], pa.binary())})
+            known.add(with_keys(pa.concat_tables([paths, segments])).select(["key"]))
             progress.add(1)
     return known, sample
 
@@ -119,7 +122,8 @@ def _indexed_objects(output: Output, folder: Path) -> tuple[Buckets, KeySample]:
 def _candidates(output: Output, listed: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Yield the listed files that are garbage unless they are in the index, with the number of their ``kind``."""
     superseded = output.layout.superseded.removeprefix(f"{output.folder}/")
-    folders = [[f"{folder}/" for folder in object_folders(read_settings(output))], [f"{superseded}/"]]
+    objects = [*object_folders(read_settings(output)), "segments"]
+    folders = [[f"{folder}/" for folder in objects], [f"{superseded}/"]]
     for table in listed:
         paths = table["path"]
         is_hidden = pc.match_substring_regex(paths, HIDDEN).to_numpy()
@@ -128,4 +132,4 @@ def _candidates(output: Output, listed: Iterable[pa.Table]) -> Iterator[pa.Table
             for prefix in prefixes:
                 kinds[pc.starts_with(paths, prefix).to_numpy() & ~is_hidden] = number
         kinds[pc.match_substring_regex(paths, LEFTOVER).to_numpy()] = 2
-        yield table.append_column("kind", pa.array(kinds)).filter(pa.array(kinds >= 0))
+        yield with_keys(table.append_column("kind", pa.array(kinds)).filter(pa.array(kinds >= 0)))

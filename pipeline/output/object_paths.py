@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.output.layout import OUTPUTS
+from pipeline.storage.object_names import collision_key
 
 PATHS = (*(f"{output}_path" for output in OUTPUTS), "renditions", "video_facts")
 """Columns that name objects."""
@@ -22,3 +23,20 @@ def object_paths(rows: pa.Table) -> pa.Table:
     found = [pa.table({"path": paths.cast(pa.binary()), "row": pa.array(numbers, pa.int64())}) for paths, numbers in columns]
     objects = pa.concat_tables(found)
     return objects.filter(objects["path"].is_valid())
+
+
+def with_keys(paths: pa.Table) -> pa.Table:
+    """Append a column ``key`` (binary), which is equal for paths that a file system may not tell apart.
+
+    Where case or the Unicode normal form is ignored, a folder has the spelling of the item that came first: the file
+    ``cutouts/shelf/b.png`` is listed as ``cutouts/Shelf/b.png``.
+    """
+    texts = pa.chunked_array([chunk.view(pa.string()) for chunk in paths["path"].chunks], pa.string())
+    keys = [chunk.view(pa.binary()) for chunk in pc.ascii_lower(texts).chunks]  # byte by byte, whatever the bytes are
+    plain = pc.string_is_ascii(texts)
+    if not pc.all(plain, min_count=0).as_py():
+        found = pa.chunked_array(keys, pa.binary()).to_pylist()
+        for row in np.flatnonzero(~plain.to_numpy()).tolist():
+            found[row] = collision_key(found[row].decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+        keys = [pa.array(found, pa.binary())]
+    return paths.append_column("key", pa.chunked_array(keys, pa.binary()))

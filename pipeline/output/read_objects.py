@@ -2,7 +2,8 @@
 
 The index is divided into shares, which workers check in any order. Shares without findings are recorded in the output
 (``_matteline/verify.json``), so that an interrupted verification does not read them again. Those with findings are read again,
-because their objects may have been restored.
+because their objects may have been restored. So is everything while notes say that objects were being replaced
+(``overwrites``): an object may be newer than the record, and its row older.
 """
 
 from __future__ import annotations
@@ -140,7 +141,8 @@ def read_objects(reading: Reading, parts: Sequence[FileInfo], items: int, report
         StorageError: An index part cannot be read.
     """
     shares = shares_of(parts) if items else []
-    record = _Record(reading, parts, worthwhile=len(shares) > 1)
+    is_noted = next(reading.output.files.list(reading.output.layout.overwrites), None) is not None
+    record = _Record(reading, parts, worthwhile=len(shares) > 1 and not is_noted)
     report.merge(record.report)
     damaged: list[bytes] = []
     with PassProgress("reading the objects of items", items) as progress, closing(record):

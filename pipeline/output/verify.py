@@ -28,9 +28,10 @@ from pipeline.output.index import drop_rows, read_index, remove_unreadable_parts
 from pipeline.output.layout import OUTPUTS
 from pipeline.output.lease import Lease
 from pipeline.output.listing import KeySample, list_objects, without_hidden
-from pipeline.output.object_paths import PATHS, object_paths
+from pipeline.output.object_paths import PATHS, object_paths, with_keys
 from pipeline.output.output import Output
 from pipeline.output.read_objects import Reading, ReadVideo, read_objects
+from pipeline.output.segments import check_segments
 from pipeline.output.settings import object_folders, read_settings
 from pipeline.storage.backend import FileInfo
 
@@ -87,7 +88,7 @@ def repair(
         for part in unreadable:
             report.add("unreadable", part)
         for note in list(output.files.list(output.layout.overwrites)):
-            output.files.delete(note.uri)  # every object was read, so nothing is left to check
+            output.files.delete(note.uri)  # every object was read now, so nothing is left to check
     return report
 
 
@@ -104,7 +105,7 @@ def _verify(reading: Reading, manifest: Manifest | None, each: Each) -> tuple[Ve
         if manifest is not None:
             _compare_items(rows.ids, manifest, output, folder, report)
     damaged = read_objects(reading, parts, rows.sampled, report, each)
-    return report, merge_ids([*rows.incoherent, damaged])
+    return report, merge_ids([*rows.incoherent, damaged, check_segments(output, report)])
 
 
 @dataclass
@@ -112,7 +113,7 @@ class _Rows:
     """The keys of an index."""
 
     objects: Buckets
-    """``path``, and whether the object will be ``read``."""
+    """``path``, its ``key`` (``with_keys``), and whether the object will be ``read``."""
     ids: Buckets
     """``item_id``."""
     paths: KeySample
@@ -124,14 +125,15 @@ class _Rows:
 def _read_rows(reading: Reading, parts: Sequence[FileInfo], folder: Path, report: VerifyReport) -> _Rows:
     """Check each row by itself, and collect the keys of all."""
     count = bucket_count(parts)
-    rows = _Rows(Buckets(folder / "objects", "path", count), Buckets(folder / "ids", "item_id", count), KeySample(), 0, [])
+    rows = _Rows(Buckets(folder / "objects", "key", count), Buckets(folder / "ids", "item_id", count), KeySample(), 0, [])
     with PassProgress("reading index parts", len(parts)) as progress:
         for part in read_index(reading.output, COLUMNS):
             report.rows += part.num_rows
             objects, sampled = object_paths(part), reading.is_sampled(part["item_id"])
             rows.sampled += int(sampled.sum())
             rows.paths.add(objects["path"])
-            rows.objects.add(pa.table({"path": objects["path"], "read": pa.array(sampled[objects["row"].to_numpy()])}))
+            read = pa.array(sampled[objects["row"].to_numpy()])
+            rows.objects.add(with_keys(pa.table({"path": objects["path"], "read": read})))
             rows.ids.add(pa.table({"item_id": part["item_id"].cast(pa.binary())}))
             wrong = part.filter(pa.array(_is_incoherent(part, objects)))
             for row in wrong.slice(0, MAX_EXAMPLES).to_pylist():
@@ -165,7 +167,8 @@ def _describe(row: dict[str, object]) -> str:
 def _compare_objects(rows: _Rows, output: Output, folder: Path, report: VerifyReport, each: Each) -> None:
     with PassProgress("listing objects", rows.paths.count) as progress:
         listed = list_objects(output, object_folders(read_settings(output)), rows.paths, each)
-        for extra, missing in differences(rows.objects, progress.of_rows(without_hidden(listed)), folder / "listed"):
+        found = map(with_keys, progress.of_rows(without_hidden(listed)))
+        for extra, missing in differences(rows.objects, found, folder / "listed"):
             if extra.num_rows:
                 report.add_all("orphan", extra["path"], f"{output.folder}/")
             if missing.num_rows:

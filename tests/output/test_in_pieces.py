@@ -22,6 +22,7 @@ from pipeline.output.findings import VerifyReport
 from pipeline.output.gc import GcReport, collect_garbage
 from pipeline.output.index import read_index, write_part
 from pipeline.output.output import Output
+from pipeline.output.overwrites import note_overwrites
 from pipeline.output.settings import write_settings
 from pipeline.run.each import workers
 from pipeline.schema import INDEX
@@ -202,6 +203,19 @@ def test_a_repair_continues_and_removes_the_damaged(output: Output, in_pieces: N
     assert verify.repair(output, "run-2").repaired == 2
     ids = [item_id for part in read_index(output, ["item_id"]) for item_id in part["item_id"].to_pylist()]
     assert len(ids) == ITEMS - 1 and row(0)["item_id"] not in ids
+
+
+def test_a_repair_reads_what_was_intact_before_it_was_overwritten(output: Output, in_pieces: None) -> None:
+    """A verify is interrupted; then a run that replaces items is killed after it has overwritten an object."""
+    with pytest.raises(KeyboardInterrupt):
+        verify.verify(output, each=after(9, KeyboardInterrupt()))
+    ids = [row(number)["item_id"] for number in range(ITEMS)]
+    note_overwrites(output, "run-2", ids, complete=True)
+    for item_id in ids:
+        output.write(output.layout.uri(f"masks/{item_id}.png"), encode_mask(np.ones((3, 4), np.uint8)))
+    report = verify.repair(output, "run-3")
+    assert (report.repaired, report.objects) == (ITEMS, 2 * ITEMS), "the notes are deleted, so all objects must have been read"
+    assert not list(output.files.list(output.layout.overwrites))
 
 
 def test_on_ray_the_findings_are_the_same(

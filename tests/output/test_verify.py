@@ -19,13 +19,16 @@ from pipeline.errors import LeaseHeld
 from pipeline.imaging.png import encode_mask
 from pipeline.manifest.manifest import open_manifest
 from pipeline.output.findings import KINDS, VerifyReport
+from pipeline.output.gc import collect_garbage
 from pipeline.output.index import done_ids, read_index, write_part
+from pipeline.output.layout import part_name
 from pipeline.output.lease import Lease
 from pipeline.output.output import Output
 from pipeline.output.overwrites import note_overwrites
+from pipeline.output.settings import write_settings
 from pipeline.output.verify import repair, verify
 from pipeline.run.driver import run_job
-from pipeline.schema import INDEX
+from pipeline.schema import INDEX, SEGMENTS
 from pipeline.storage.files import Files
 
 MakePhotos = Callable[..., list[Path]]
@@ -190,6 +193,57 @@ def test_a_repair_of_a_sound_output_changes_nothing(masks: Output) -> None:
     assert report.sound and report.repaired == 0
     assert [info.uri for info in masks.parts()] == before
     assert not list(masks.files.list(masks.layout.overwrites)), "every object was read, so the notes are done"
+
+
+@pytest.mark.parametrize(("name", "listed"), [("shelf/d", "Shelf/d"), ("caf\u00e9/Stra\u00dfe", "cafe\u0301/Strasse")])
+def test_files_that_a_disk_lists_in_another_spelling_stay(
+    masks: Output, fake_settings: dict[str, Any], name: str, listed: str
+) -> None:
+    """A disk that ignores case or Unicode forms keeps the spelling of the folder that was made first."""
+    write_settings(masks, fake_settings)
+    write_part(masks, pa.Table.from_pylist([row(name)], INDEX))
+    masks.write(masks.layout.uri(f"masks/{listed}.png"), MASK)
+    masks.write(masks.layout.uri(f"masks/{listed}-2.png"), MASK)
+    report = verify(masks, sample=0)
+    assert counts(report) == {"orphan": 1} and report.examples["orphan"][0].endswith("-2.png")
+    assert collect_garbage(masks, "gc", delete=True, min_age_s=-60).files["object"] == 1
+    assert masks.files.exists(masks.layout.uri(f"masks/{listed}.png"))
+
+
+def write_segments(output: Output, item_id: str, owner: str, run_id: str) -> str:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([{"item_id": owner, "number": 0, "run_id": run_id}], SEGMENTS), sink)
+    uri = f"{output.layout.segments}/{part_name([item_id])}"
+    output.write(uri, sink.getvalue())
+    return uri
+
+
+def test_the_segments_of_videos_are_verified_and_collected(masks: Output, fake_settings: dict[str, Any]) -> None:
+    write_settings(masks, fake_settings)
+    video = {
+        "mask_path": None,
+        "mask_bytes": None,
+        "mask_sha256": None,
+        "run_id": "r1",
+        "video_facts": {"frames": 2, "files": []},
+    }
+    file = {"name": "mask", "frames": 2, "bytes": len(MASK), "sha256": row("")["mask_sha256"], "height": 3, "width": 4}
+    for item_id in ("v", "w", "x", "y"):
+        facts = {"frames": 2, "files": [file | {"path": f"masks/{item_id}.mp4"}]}
+        masks.write(masks.layout.uri(f"masks/{item_id}.mp4"), MASK)
+        write_part(masks, pa.Table.from_pylist([row(item_id, **video | {"video_facts": facts})], INDEX))
+    write_segments(masks, "v", "v", "r1")
+    assert verify(masks).sound, "x and y have no segments"
+    write_segments(masks, "w", "w", "r0")
+    masks.write(write_segments(masks, "x", "x", "r1"), b"PAR1")
+    orphan = write_segments(masks, "gone", "gone", "r1")
+    report = verify(masks)
+    assert counts(report) == {"segments": 2, "orphan": 1} and report.examples["orphan"] == [orphan]
+    assert {one.partition(":")[0] for one in report.examples["segments"]} == {"w", "x"}
+    assert collect_garbage(masks, "gc", delete=True, min_age_s=-60).files["object"] == 1
+    assert not masks.files.exists(orphan) and counts(verify(masks)) == {"segments": 2}
+    assert repair(masks, "repair").repaired == 2
+    assert ids(masks) == ["a", "b", "c", "v", "y"]
 
 
 def test_a_repair_is_refused_during_a_run(local: Any) -> None:
