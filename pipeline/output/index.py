@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.concurrency import map_ahead
 from pipeline.errors import FetchError, StorageError
-from pipeline.manifest.id_set import IdSet, contains, hash_ids, merge_ids
+from pipeline.manifest.id_set import IdSet, contains, hash_ids, merge_ids, positions
 from pipeline.output.layout import REPAIR
 from pipeline.output.output import Output
 from pipeline.quality.expectation import Expectation
@@ -173,9 +173,12 @@ def tally(output: Output, ids: IdSet) -> dict[str, int]:
         StorageError: A part cannot be read, or is damaged.
     """
     counts: dict[str, int] = {}
+    found = np.zeros(len(ids), np.bool_)
     for rows in read_index(output, ["item_id", "status"]):
-        add_counts(rows["status"].filter(pa.array(contains(ids, hash_ids(rows["item_id"])))), counts)
-    return counts | {"missing": len(ids) - sum(counts.values())}
+        at = positions(ids, hash_ids(rows["item_id"]))
+        found[at[at >= 0]] = True
+        add_counts(rows["status"].filter(pa.array(at >= 0)), counts)
+    return counts | {"missing": int((~found).sum())}
 
 
 def add_counts(values: pa.ChunkedArray | pa.Array, counts: dict[str, int]) -> None:

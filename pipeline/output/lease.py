@@ -73,26 +73,27 @@ def new_run_id(mark: str = "") -> str:
 
 
 def run_id_after(run_id: str, output: Output) -> str:
-    """Return a run id that sorts after the run that held an output's lease last, even if that run's clock was ahead.
+    """Return a run id that sorts after all runs of an output, even if the clock of one was ahead.
 
     Args:
-        run_id: Returned as it is if it sorts after that run. Otherwise its time is replaced.
+        run_id: Returned as it is if it sorts after the run that held the lease last, and after those with a record: a run
+            without work has no lease. Otherwise its time is replaced.
         output: The output.
 
     Raises:
-        StorageError: The lease cannot be read.
+        StorageError: The lease cannot be read, or the records cannot be listed.
     """
-    latest = in_force(output.layout.lease, output.files)
-    if latest is None or latest[1].run_id < run_id:
+    held = in_force(output.layout.lease, output.files)
+    ids = [name(uri).removesuffix(".json") for uri in _list(output.layout.runs, output.files)]
+    latest = max((one for one in (held[1].run_id if held else "", *ids) if _moment_of(one) is not None), default="")
+    moment = _moment_of(latest)
+    if latest < run_id or moment is None:
         return run_id
-    moment = _moment_of(latest[1].run_id)
-    if moment is None:
-        return run_id
-    log.warning(f"run {latest[1].run_id} seems to be later than now: its machine or this one has a wrong clock")
+    log.warning(f"run {latest} seems to be later than now: its machine or this one has a wrong clock")
     try:
         return _run_id(moment + timedelta(milliseconds=1), run_id.partition("Z-")[2])
     except OverflowError as error:
-        raise StorageError(f"the lease in {output.layout.lease} is of a run in the year 9999; delete it") from error
+        raise StorageError(f"run {latest} of {output.folder} is of the year 9999; delete its lease and record") from error
 
 
 def _run_id(moment: datetime, suffix: str) -> str:

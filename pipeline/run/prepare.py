@@ -18,13 +18,15 @@ from pipeline.run.preflight import Plan, check_settings, same_results
 def is_settled(plan: Plan) -> bool:
     """Return whether the output needs neither a repair nor a change, so that a run without items to do can end at once.
 
+    Items that are done and also have a row of another recipe (``plan.replaces``) are two rows of one item, too.
+
     Raises:
         StorageError: The output cannot be read.
     """
     recorded = read_settings(plan.output)
     if recorded is None or not recorded["complete"] or any(recorded[name] != plan.settings[name] for name in DERIVED):
         return False
-    if recorded["fingerprint"] != plan.settings["fingerprint"] or len(duplicate_ids(plan.done)):
+    if recorded["fingerprint"] != plan.settings["fingerprint"] or len(duplicate_ids(plan.done)) or plan.replaces:
         return False
     return next(plan.output.files.list(plan.output.layout.overwrites, suffixes=(".json",)), None) is None
 

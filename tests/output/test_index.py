@@ -17,10 +17,18 @@ import pytest
 
 from pipeline.config.job import Storage
 from pipeline.errors import ConfigError, StorageError, WriteError
-from pipeline.manifest.id_set import contains, hash_ids
+from pipeline.manifest.id_set import contains, hash_ids, merge_ids
 from pipeline.output import index as index_module
 from pipeline.output.compaction import compact
-from pipeline.output.index import done_ids, drop_rows, ids_of_run, read_index, remove_unreadable_parts, write_part
+from pipeline.output.index import (
+    done_ids,
+    drop_rows,
+    ids_of_run,
+    read_index,
+    remove_unreadable_parts,
+    tally,
+    write_part,
+)
 from pipeline.output.output import Output, find_outputs, open_output
 from pipeline.output.reconcile import reconcile
 from pipeline.output.summary import Remarks, summarise, worst
@@ -111,6 +119,13 @@ def test_failed_items_are_done_unless_their_code_is_retried(output: Output) -> N
     done, others = done_ids(output, RECIPE, retry={"fetch"})
     assert contains(done, asked).tolist() == [True, False, True]
     assert contains(others, asked).tolist() == [False, True, False]
+
+
+def test_items_with_two_rows_are_not_missing(output: Output) -> None:
+    write_part(output, part(["a", "b"]))
+    write_part(output, part(["a"], recipe=["1" * 64], status=["failed"]))
+    ids = merge_ids([hash_ids(pa.array(["a", "b", "c"]))])
+    assert tally(output, ids) == {"ok": 2, "failed": 1, "missing": 1}
 
 
 def test_rows_of_another_recipe_are_not_done(output: Output) -> None:

@@ -166,6 +166,19 @@ def test_ids_of_runs_follow_the_order_of_their_leases(lease: Any, where: Any) ->
     assert run_id_after("20260101T100000.000Z-watch-aaaaaa", output) == "20260101T120000.502Z-watch-aaaaaa"
 
 
+def test_ids_of_runs_follow_the_records_of_runs_without_a_lease(lease: Any, where: Any) -> None:
+    """A run without work, on a machine whose clock is ahead, writes a record and takes no lease."""
+    output, early = Output.at(f"{where.root}/out", where.files), "20260101T100000.000Z-aaaaaa"
+    with lease("20260101T090000.000Z-bbbbbb"):
+        pass
+    for run_id in ("20260101T120000.500Z-cccccc", "notes"):
+        output.write(output.layout.run(run_id), b"{}")
+    ordered = run_id_after(early, output)
+    assert ordered == "20260101T120000.501Z-aaaaaa"
+    with lease(ordered):
+        pass
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -17,13 +17,13 @@ import pytest
 from PIL import Image
 
 from pipeline.config.job import load_job
-from pipeline.errors import ConfigError, ItemsMissing, Stopped
+from pipeline.errors import ConfigError, ErrorBudgetExceeded, ItemsMissing, Stopped
 from pipeline.manifest.manifest import open_manifest
 from pipeline.output.gc import collect_garbage
 from pipeline.output.output import Output, open_output
 from pipeline.output.run_record import RunRecord, last_run
 from pipeline.output.verify import repair, verify
-from pipeline.run import local
+from pipeline.run import local, passes
 from pipeline.run.driver import run_job
 from pipeline.storage.files import Files
 
@@ -105,6 +105,27 @@ def test_a_replacement_that_was_interrupted_goes_on_without_the_option(
     assert go("recipe.frame_px=96").ok + 0 >= 0
     assert len({row["recipe"] for row in rows(tmp_path / "out").values()}) == 1
     check(output, tmp_path)
+
+
+def test_a_replacement_in_which_all_items_failed_and_that_was_killed_is_tidied(
+    go: Callable[..., RunRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go()
+    for photo in (tmp_path / "photos").iterdir():
+        photo.write_bytes(b"no picture")
+    asked = ("recipe.frame_px=96", "budget.max_failed_share=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(passes, "tidy_index", raise_interrupt)  # after the last commit
+        with pytest.raises(KeyboardInterrupt):
+            go(*asked, replace=True)
+    for _ in range(2):
+        with pytest.raises(ErrorBudgetExceeded, match="all 4 items failed"):
+            go(*asked)
+    assert len(rows(tmp_path / "out")) == len(ds.dataset(tmp_path / "out" / "index").to_table()) == 4
+
+
+def raise_interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_rendition_is_added_without_the_model_and_equals_one_made_at_once(
