@@ -37,20 +37,26 @@ def top(
 
     Ends when the run ends. Shows the link to Ray's dashboard if the run's cluster has one.
     """
-    from pipeline.output.status import read_status
+    from pipeline.log import waiting_for
+    from pipeline.output.status import Seen, read_status
 
-    files = options.files_of(set_, endpoint_url)
-    uri = files.absolute(output)
-    status = read_status(uri, files, run_id=run_id)
+    files, seen = options.files_of(set_, endpoint_url), Seen()
+    uri, once = files.absolute(output), once or as_json or not out.is_terminal
+    status = read_status(uri, files, run_id=run_id, seen=seen)
+    if once and status.is_open:
+        with waiting_for("watching whether the run renews its lease"):
+            while status.is_open:
+                time.sleep(1)
+                status = read_status(uri, files, run_id=run_id, seen=seen)
     if as_json:
         out.print_json(status.encode())
-    elif once or not out.is_terminal or status.verdict == "over":
+    elif once or status.verdict == "over":
         out.print(view(status))
     else:
         with suppress(KeyboardInterrupt), Live(view(status), console=out, auto_refresh=False) as live:
             while status.verdict != "over":
                 time.sleep(every)
-                status = read_status(uri, files, run_id=run_id)
+                status = read_status(uri, files, run_id=run_id, seen=seen)
                 live.update(view(status), refresh=True)
 
 

@@ -23,7 +23,7 @@ from pipeline.config.job import Storage
 from pipeline.errors import ConfigError
 from pipeline.output.lease import GRACE_S, TTL_S, Holder
 from pipeline.output.output import Output
-from pipeline.output.status import read_status
+from pipeline.output.status import CONFIRM_S, Seen, read_status
 from pipeline.storage.files import Files
 
 MATTELINE = str(Path(sys.executable).with_name("matteline"))
@@ -142,6 +142,52 @@ def test_the_verdict_on_a_run(output: Output, expires_at: float, changes: dict[s
     found, text = shown(output)
     assert found == verdict
     assert words in text and "35 of 100" in text and "http://10.0.0.1:8265" in text
+
+
+class Clock:
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_a_viewer_whose_clock_is_ahead_sees_a_healthy_run(output: Output) -> None:
+    clock = Clock()
+    seen = Seen(clock)
+    write_progress(output)
+    write_lease(output, NOW - 50)  # renewed 170 s ago by the viewer's clock
+    assert shown(output, seen=seen)[0] == "running" and "which 45 s will show" in shown(output, seen=seen)[1]
+    clock.seconds += 30
+    write_lease(output, NOW - 20)
+    write_progress(output, updated_at="2026-11-23T02:07:00+00:00")
+    verdict, text = shown(output, seen=seen)
+    assert verdict == "running" and "expired" not in text
+    clock.seconds += TTL_S
+    assert shown(output, seen=seen)[0] == "running", "it may have been renewed just after the last look"
+    clock.seconds += GRACE_S
+    verdict, text = shown(output, seen=seen)
+    assert verdict == "dead" and "its lease was not renewed for 135 s" in text
+
+
+def test_a_viewer_whose_clock_is_behind_sees_that_a_run_is_dead(output: Output) -> None:
+    clock = Clock()
+    seen = Seen(clock)
+    write_progress(output, updated_at="2026-11-23T02:14:00+00:00")
+    write_lease(output, NOW + 400)
+    assert shown(output, seen=seen)[0] == "running"
+    clock.seconds += TTL_S + GRACE_S
+    assert shown(output, seen=seen)[0] == "dead"
+
+
+def test_a_lease_that_has_expired_is_watched_before_the_run_is_called_dead(output: Output) -> None:
+    clock = Clock()
+    seen = Seen(clock)
+    write_progress(output)
+    write_lease(output, NOW - 60)
+    assert read_status(output.folder, output.files, now=NOW, seen=seen).is_open
+    clock.seconds += CONFIRM_S
+    verdict, text = shown(output, seen=seen)
+    assert verdict == "dead" and "its lease expired 60 s ago" in text
 
 
 def test_a_run_without_its_lease_is_dead_and_the_latest_run_is_shown(output: Output) -> None:
