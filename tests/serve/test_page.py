@@ -135,6 +135,40 @@ def test_only_what_changed_is_asked_for(tab: Any, photos: list[Path]) -> None:
     assert len(requests) == 2 and "output=json" not in requests[1] and tab.errors == []
 
 
+def test_files_are_those_that_are_shown(tab: Any, photos: list[Path]) -> None:
+    """The rendition that is no longer chosen is none of them, and a photo's own name says nothing about its files."""
+    photo = photos[0].rename(photos[0].with_name("a-mask.v2.jpg"))
+    change = "(at => {{ at.value = '{}'; at.dispatchEvent(new Event('change')); }})(document.getElementById('rendition'))"
+    choose(tab, photo, photos[1])
+    tab.run(change.format("thumbnail"))
+    until(tab, "[...document.querySelectorAll('.thumbnail img')].filter((one) => one.naturalWidth).length === 2")
+    tab.run(change.format(""))
+    until(tab, "!document.querySelector('.thumbnail')")
+    tab.run("document.querySelector('.mask figcaption button').click()")
+    assert Image.open(tab.downloaded("a-mask.v2-mask.png")).mode == "L"
+    tab.run("document.getElementById('all').click()")
+    with zipfile.ZipFile(tab.downloaded("cutouts.zip")) as archive:
+        assert len(archive.namelist()) == 4 and not any("thumbnail" in name for name in archive.namelist())
+
+
+def test_the_photo_keeps_the_keyboard_while_a_box_is_tried(tab: Any, photos: list[Path]) -> None:
+    choose(tab, photos[0])
+    until(tab, f"{DONE} === 1")
+    tab.run("document.querySelector('details').open = true; document.querySelectorAll('.numbers input')[3].focus()")
+    tab.run(
+        "[...document.querySelectorAll('.numbers input')].forEach((one, place) => { one.value = [30, 18, 60, 45][place]; })"
+    )
+    tab.run("document.querySelector('.numbers').requestSubmit()")
+    until(tab, f"{DONE} === 1 && document.querySelector('.photo rect')")
+    assert tab.run(f"{ACTIVE}.tagName") == "INPUT"
+
+
+def test_what_is_no_picture_is_named_on_the_empty_page(tab: Any) -> None:
+    tab.run("window.made = new DataTransfer(); made.items.add(new File(['x'], 'a.pdf', {type: 'application/pdf'}))")
+    tab.run("dispatchEvent(new DragEvent('drop', {dataTransfer: made}))")
+    assert "1 file is no picture and was left out." in tab.run("document.body.innerText")
+
+
 def test_a_photo_that_the_browser_cannot_show_is_cut_out(tab: Any, tmp_path: Path, picture: bytes) -> None:
     Image.open(io.BytesIO(picture)).save(tmp_path / "scan.tiff")
     choose(tab, tmp_path / "scan.tiff")

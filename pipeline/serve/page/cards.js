@@ -42,6 +42,7 @@ class Card {
     details.append(make("summary", "", "Box in pixels"), this.numbers);
     this.photoFigure = figure("photo", this.frame, make("span", "", "Photo"), this.draw, this.unbox);
     this.photoFigure.append(details);
+    this.views.append(this.photoFigure);
     this.element.append(top, this.notes, this.views);
     this.drawing(false);
     this.show();
@@ -125,8 +126,15 @@ class Card {
     this.shown = Object.fromEntries(this.blobs.map(([what, , blob]) => [what, url(blob)]));
   }
 
+  // A rendition that is no longer chosen is kept, in case it is chosen again, and is no file meanwhile.
   files() {
-    return (this.blobs || []).map(([what, suffix, blob]) => [`${stem(this.name)}-${what}.${suffix}`, blob]);
+    const wanted = ["cutout", "mask", at("rendition").value];
+    return (this.blobs || []).filter(([what]) => wanted.includes(what)).map(([what, suffix, blob]) => [`${stem(this.name)}-${what}.${suffix}`, blob]);
+  }
+
+  save(what) {
+    const [, suffix, blob] = this.blobs.find(([made]) => made === what);
+    save(blob, `${stem(this.name)}-${what}.${suffix}`);
   }
 
   show() {
@@ -139,7 +147,8 @@ class Card {
     if (state === "failed") this.notes.append(make("p", "problem", `${capital(this.problem)}.`), button("Try again", () => this.run()));
     if (state === "done") for (const {text} of result.reasons) this.notes.append(make("p", "why", `${capital(text)}.`));
     this.unbox.hidden = !this.box;
-    this.views.replaceChildren(this.photoFigure, ...(state === "failed" ? [] : [this.view("mask", "Mask"), this.view("cutout", "Cutout")]));
+    while (this.photoFigure.nextSibling) this.photoFigure.nextSibling.remove();  // the photo stays in place, since it may have the keyboard
+    if (state !== "failed") this.views.append(this.view("mask", "Mask"), this.view("cutout", "Cutout"));
     if (state !== "failed" && at("rendition").value) this.views.append(this.renditionView());
     this.views.style.setProperty("--views", this.views.childElementCount);
     const [width, height] = this.size();
@@ -157,7 +166,7 @@ class Card {
     }
     if (this.state === "waiting") frame.classList.add("working");
     if (what !== "mask" && url) frame.classList.add("ground");
-    const load = button("Download", () => save(...this.files().filter(([name]) => name.includes(`-${what}.`)).flatMap(([name, blob]) => [blob, name])));
+    const load = button("Download", () => this.save(what));
     load.disabled = this.state !== "done" || !url;
     load.setAttribute("aria-label", `Download ${title.toLowerCase()} of ${this.name}`);
     return figure(what, frame, make("span", "", title), load);

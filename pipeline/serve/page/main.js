@@ -7,7 +7,8 @@ function add(files) {
     at("cards").append(card.element);
     card.run();
   }
-  if (files.length > pictures.length) at("state").textContent = `${files.length - pictures.length} left out: no picture`;
+  const others = files.length - pictures.length, what = others === 1 ? "1 file is no picture and was" : `${others} files are no pictures and were`;
+  at("left-out").textContent = others ? `${what} left out.` : "";
 }
 
 function count() {
