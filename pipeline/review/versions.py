@@ -17,6 +17,6 @@ def version_of(row: Mapping[str, Any]) -> str:
 
     It stays the same when renditions are added, or when an item is processed again with the same result.
     """
-    video = (row["video_facts"] or {}).get("files") or ({},)
-    sha256 = row["cutout_sha256"] or row["mask_sha256"] or video[0].get("sha256") or row["status"]
+    files: list[dict[str, Any]] = (row["video_facts"] or {}).get("files") or [{}]
+    sha256 = row["cutout_sha256"] or row["mask_sha256"] or files[0].get("sha256") or row["status"]
     return str(sha256)[:CHARACTERS]
