@@ -58,7 +58,7 @@ def render(
 
     Raises:
         ConfigError: The overlay does not exist, a value is invalid, Kustomize is not installed or fails, or the result
-            breaks a rule.
+            breaks a rule, or its workers have fewer GPUs than an actor uses.
     """
     names = overlay_names(infra)
     if overlay not in names:
@@ -78,17 +78,49 @@ def render(
             _add_job(ray_job, settings["data"]["name"], job, copied / "base")
         write_mapping(copied / "base" / "rayjob.yaml", ray_job)
         if ray_cron_job:
-            kustomization = read_mapping(folder / "kustomization.yaml")
-            components = kustomization["components"]
-            kustomization["components"] = [name + "-ray" if name.endswith("/nightly") else name for name in components]
-            write_mapping(folder / "kustomization.yaml", kustomization)
+            _schedule_with_ray(folder)
         text = kustomize(folder)
+    objects = list(yaml.safe_load_all(text))
     if gpus_per_actor:
+        _check_share(objects, overlay, gpus_per_actor)
         text = MAX_ACTORS.sub(lambda found: f"{found[1]}{max(1, int(int(found[2]) / gpus_per_actor))}", text)
-    broken = violations(list(yaml.safe_load_all(text)), ray)
-    if broken:
+    if broken := violations(objects, ray):
         raise ConfigError(f"overlay {overlay} breaks a rule: {broken[0]}")
     return text
+
+
+def _schedule_with_ray(folder: Path) -> None:
+    """Let an overlay use KubeRay's RayCronJob."""
+    kustomization = read_mapping(folder / "kustomization.yaml")
+    components = kustomization["components"]
+    kustomization["components"] = [name + "-ray" if name.endswith("/nightly") else name for name in components]
+    write_mapping(folder / "kustomization.yaml", kustomization)
+
+
+def _check_share(objects: list[dict[str, Any]], overlay: str, gpus_per_actor: float) -> None:
+    """Check that an actor finds its GPUs on one worker.
+
+    Raises:
+        ConfigError: No worker has so many.
+    """
+    most = max((_gpus_of(thing) for thing in objects), default=0)
+    if gpus_per_actor <= most:
+        return
+    given = f"compute.gpus_per_actor={gpus_per_actor:g}"
+    if not most:
+        raise ConfigError(f"{given}: the workers of overlay {overlay} have no GPU; remove it, or render gpu-spot")
+    raise ConfigError(f"{given}: a worker of overlay {overlay} has {most} GPU; give at most {most}")
+
+
+def _gpus_of(thing: Any) -> int:
+    """Return the largest number of GPUs that a container anywhere in an object may use."""
+    if isinstance(thing, list):
+        return max(map(_gpus_of, thing), default=0)
+    if not isinstance(thing, dict):
+        return 0
+    limits = thing.get("limits")
+    own = int(limits.get("nvidia.com/gpu", 0)) if isinstance(limits, dict) else 0
+    return max(own, _gpus_of(list(thing.values())))
 
 
 def settings_of(overlay: str, infra: Path = INFRA) -> dict[str, Any]:

@@ -213,6 +213,23 @@ def test_two_actors_share_each_gpu_of_the_readme_s_job(command: Callable[..., li
     assert job.columns.id == "sku"
 
 
+@pytest.mark.parametrize(
+    ("overlay", "share", "said"),
+    [
+        ("gpu-spot", "2", "a worker of overlay gpu-spot has 1 GPU; give at most 1"),
+        ("cpu", "0.5", "the workers of overlay cpu have no GPU"),
+        ("kind", "1", "the workers of overlay kind have no GPU"),
+    ],
+)
+def test_more_gpus_per_actor_than_a_worker_has_are_refused(
+    command: Callable[..., Any], overlay: str, share: str, said: str
+) -> None:
+    command("--set", "compute.gpus_per_actor=1")
+    words = ["infra", "render", "--overlay", overlay, "-m", GIVEN["manifest"], "-o", GIVEN["output"]]
+    done = CliRunner().invoke(app, [*words, "--set", f"compute.gpus_per_actor={share}"])
+    assert isinstance(done.exception, ConfigError) and said in str(done.exception)
+
+
 def test_o_is_the_output(command: Callable[..., Any]) -> None:
     command()
     done = CliRunner().invoke(app, ["infra", "render", "--overlay", "cpu", "-o", "s3://shop/cutouts"])
