@@ -1,7 +1,7 @@
 """Define the settings of a job, and load them from a job file and the command line.
 
-Only the recipe changes pixels, so its fingerprint names the output. The other sections change speed and tolerance, and are not
-part of the fingerprint. Precedence: code defaults < preset < job file < command line.
+Only the recipe changes pixels, so an output has one recipe, and each row its fingerprint. The other sections change speed and
+tolerance, and are not part of it. Precedence: code defaults < preset < job file < command line.
 """
 
 from __future__ import annotations

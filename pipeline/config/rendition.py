@@ -57,7 +57,7 @@ class File(NamedTuple):
 
 
 class Rendition(Section):
-    """One rendition. Of the mask (``what`` is not ``cutout``), it takes ``trim``, ``fill``, ``aspect`` and ``size_px`` only."""
+    """One rendition. Of the mask (``what`` is not ``cutout``), it takes only ``trim`` to ``size_px``, and ``haze``."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$", description="Name of its folder and of its entries in the index.")
     about: str = Field(default="", exclude=True, description="One line for `matteline renditions`.")

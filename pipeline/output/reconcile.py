@@ -22,7 +22,8 @@ from pipeline.storage.backend import FileInfo
 def reconcile(output: Output) -> int:
     """Reduce the index to one row per item, after retried tasks, reprocessed items or an interrupted compaction.
 
-    The row of the latest run stays, whatever the workers' clocks say. Parts with other rows move to ``superseded/``. Their
+    The row of the latest run stays, whatever the workers' clocks say; of several of its rows, the one that was finished last by
+    these clocks. Parts with other rows move to ``superseded/``. Their
     rows that stay are first written to a new part, so an interruption loses no row and the next call continues.
 
     Returns:
