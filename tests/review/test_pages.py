@@ -210,6 +210,14 @@ def test_search_and_filters_by_keyboard(tab: Any, output: Output) -> None:
     )
 
 
+def test_a_video_that_has_the_keyboard_keeps_its_keys(tab: Any, output: Output) -> None:
+    tab.open(page_of(output, code=1))
+    tab.run("document.body.append(Object.assign(document.createElement('video'), {controls: true, tabIndex: 0, id: 'clip'}))")
+    tab.run("document.getElementById('clip').focus()")
+    tab.press("ArrowRight", "ArrowDown")
+    assert shown(tab)[0] == "i0" and current(tab) == "i0"
+
+
 def test_hostile_texts_stay_text(tab: Any, hostile: Output, tmp_path: Path) -> None:
     tab.open(page_of(hostile, code=1), height=500)
     written_out = [one.replace("\n", "\\u000a").replace("\u202e", "\\u202e").replace("\u202c", "\\u202c") for one in HOSTILE]

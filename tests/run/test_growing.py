@@ -111,7 +111,7 @@ def test_a_replacement_in_which_all_items_failed_and_that_was_killed_is_tidied(
     go: Callable[..., RunRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go()
-    for photo in (tmp_path / "photos").iterdir():
+    for photo in (tmp_path / "photos").rglob("*.jpg"):
         photo.write_bytes(b"no picture")
     asked = ("recipe.frame_px=96", "budget.max_failed_share=1")
     with monkeypatch.context() as patch:

@@ -82,6 +82,7 @@ def test_one_or_all_can_be_downloaded(tab: Any, photos: list[Path]) -> None:
         assert archive.namelist() == [*names, "photo-000-cutout-2.png", "photo-000-mask-2.png"]
         image = Image.open(io.BytesIO(archive.read("photo-001-cutout.png")))
         assert (image.mode, image.size) == ("RGBA", (127, 101))
+    tab.downloaded("cutouts.zip").unlink()
 
 
 def test_a_box_is_drawn_or_given_in_numbers(tab: Any, photos: list[Path]) -> None:
@@ -159,7 +160,7 @@ def test_the_photo_keeps_the_keyboard_while_a_box_is_tried(tab: Any, photos: lis
         "[...document.querySelectorAll('.numbers input')].forEach((one, place) => { one.value = [30, 18, 60, 45][place]; })"
     )
     tab.run("document.querySelector('.numbers').requestSubmit()")
-    until(tab, f"{DONE} === 1 && document.querySelector('.photo rect')")
+    until(tab, f"{DONE} === 1 && document.querySelector('.photo rect') !== null")
     assert tab.run(f"{ACTIVE}.tagName") == "INPUT"
 
 
