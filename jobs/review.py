@@ -31,7 +31,7 @@ def import_(
     except UnicodeDecodeError as error:
         raise ConfigError(f"{reviews} is not UTF-8 text; export the reviews again") from error
     imported = import_reviews(text, opened)
-    out.print(f"{imported.count} reviews in {imported.uri}", markup=False)
+    out.print(f"{imported.stored} reviews in {imported.uri}", markup=False)
     if imported.outdated:
         out.print(describe_outdated(imported.outdated), markup=False)
     result = review_sample(opened)

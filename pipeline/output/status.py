@@ -67,7 +67,8 @@ class Seen:
     """
 
     def __init__(self, clock: Callable[[], float] = clock_s) -> None:
-        self._clock, self._lease, self._since = clock, None, 0.0
+        self._clock, self._since = clock, 0.0
+        self._lease: tuple[int, float] | None = None
         self.is_renewed = False
         """Whether the lease has changed since the first look."""
 

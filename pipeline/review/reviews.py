@@ -103,7 +103,7 @@ class SampleResult:
 class Imported(NamedTuple):
     """What an import stored."""
 
-    count: int
+    stored: int
     outdated: int
     """Reviews of earlier results, which are not stored."""
     uri: str
@@ -182,7 +182,8 @@ def _versions(output: Output, ids: Collection[str]) -> dict[str, str]:
     """Return the versions of these items' present results. Items that are not in the index are left out."""
     if not ids:
         return {}
-    wanted, found = merge_ids([hash_ids(pa.array(sorted(ids), pa.string()))]), {}
+    wanted = merge_ids([hash_ids(pa.array(sorted(ids), pa.string()))])
+    found: dict[str, str] = {}
     for part in read_index(output, ["item_id", *VERSION_COLUMNS]):
         rows = part.filter(pa.array(contains(wanted, hash_ids(part["item_id"]))))
         found |= {row["item_id"]: version_of(row) for row in rows.to_pylist()}

@@ -79,14 +79,14 @@ def test_reviews_of_earlier_results_are_left_out(output: Output) -> None:
     versions = {row["item_id"]: row["version"] for row in find_rows(output, ids)}
     text = HEAD.replace("\n", ",version\n") + "".join(f"{one},accept,,,,{versions[one]}\n" for one in ids)
     imported = import_reviews(text, output)
-    assert (imported.count, imported.outdated) == (16, 0)
+    assert (imported.stored, imported.outdated) == (16, 0)
     replaced(output, ids[0], "f" * 64)
     result = review_sample(output)
     assert result is not None and not result.accepted and (result.reviewed, result.outdated) == (15, 1)
     assert result.message.endswith("; 1 review is of earlier results and left out")
     assert read_reviews(output).outdated == {ids[0]}
     imported = import_reviews(text + "gone,reject,,,,abc\n", output)
-    assert (imported.count, imported.outdated) == (15, 2), "the others of the file count"
+    assert (imported.stored, imported.outdated) == (15, 2), "the others of the file count"
     with pytest.raises(ConfigError, match="none of the 1 reviews is of a present result"):
         import_reviews(f"{HEAD.strip()},version\n{ids[0]},accept,,,,{versions[ids[0]]}\n", output)
     new = find_rows(output, ids[:1])[0]["version"]
