@@ -72,8 +72,7 @@ def render(
         copied = shutil.copytree(infra, Path(scratch) / "infra", copy_function=shutil.copyfile)  # writable copies
         folder = copied / "overlays" / overlay
         write_mapping(folder / "settings.yaml", settings)
-        if deadline_s is not None:
-            ray_job["spec"]["entrypoint"] = DEADLINE.sub(f"--deadline {deadline_s / 3600:.4g}h", ray_job["spec"]["entrypoint"])
+        _set_deadline(ray_job, deadline_s)
         if job is not None:
             _add_job(ray_job, settings["data"]["name"], job, copied / "base")
         write_mapping(copied / "base" / "rayjob.yaml", ray_job)
@@ -81,9 +80,7 @@ def render(
             _schedule_with_ray(folder)
         text = kustomize(folder)
     objects = list(yaml.safe_load_all(text))
-    if gpus_per_actor:
-        _check_share(objects, overlay, gpus_per_actor)
-        text = MAX_ACTORS.sub(lambda found: f"{found[1]}{max(1, int(int(found[2]) / gpus_per_actor))}", text)
+    text = _share_gpus(text, objects, overlay, gpus_per_actor)
     if broken := violations(objects, ray):
         raise ConfigError(f"overlay {overlay} breaks a rule: {broken[0]}")
     return text
@@ -97,15 +94,23 @@ def _schedule_with_ray(folder: Path) -> None:
     write_mapping(folder / "kustomization.yaml", kustomization)
 
 
-def _check_share(objects: list[dict[str, Any]], overlay: str, gpus_per_actor: float) -> None:
-    """Check that an actor finds its GPUs on one worker.
+def _set_deadline(ray_job: dict[str, Any], deadline_s: float | None) -> None:
+    """Set the deadline of the entrypoint; None keeps it."""
+    if deadline_s is not None:
+        ray_job["spec"]["entrypoint"] = DEADLINE.sub(f"--deadline {deadline_s / 3600:.4g}h", ray_job["spec"]["entrypoint"])
+
+
+def _share_gpus(text: str, objects: list[Any], overlay: str, gpus_per_actor: float | None) -> str:
+    """Return the manifests with as many actors as the GPUs are enough for.
 
     Raises:
-        ConfigError: No worker has so many.
+        ConfigError: No worker has as many GPUs as an actor uses.
     """
-    most = max((_gpus_of(thing) for thing in objects), default=0)
+    if not gpus_per_actor:
+        return text
+    most = _gpus_of(objects)
     if gpus_per_actor <= most:
-        return
+        return MAX_ACTORS.sub(lambda found: f"{found[1]}{max(1, int(int(found[2]) / gpus_per_actor))}", text)
     given = f"compute.gpus_per_actor={gpus_per_actor:g}"
     if not most:
         raise ConfigError(f"{given}: the workers of overlay {overlay} have no GPU; remove it, or render gpu-spot")
