@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from av import VideoFrame
 from av.sidedata.sidedata import Type
 
 from pipeline.types import Pixels
 
 MATRIX = (3, 3)
+
+_NO_FRAME = VideoFrame()
 
 
 class Orientation(NamedTuple):
@@ -36,10 +39,15 @@ def orientation_of(frame: Any) -> Orientation:
 
     A row (x, y, 1) of a stored pixel times the matrix (ISO/IEC 14496-12, 6.2.2) is the place where it is shown.
     """
-    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    side_data = frame.side_data
+    found = side_data.get(Type.DISPLAYMATRIX)
+    data = None if found is None else bytes(found)
+    # PyAV's frame keeps this object, which refers to its frame: only the garbage collector would free the two. Filled anew from
+    # another frame, it refers to that one.
+    side_data.__init__(_NO_FRAME)
     if data is None:
         return Orientation()
-    (a, b, _), (c, d, _), _ = np.frombuffer(bytes(data), np.int32).reshape(MATRIX).tolist()
+    (a, b, _), (c, d, _), _ = np.frombuffer(data, np.int32).reshape(MATRIX).tolist()
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return Orientation(False, a < 0, d < 0)
     return Orientation(True, c < 0, b < 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import struct
 from fractions import Fraction
@@ -299,6 +300,25 @@ def test_all_eight_orientations_are_shown_upright(tmp_path: Path, transposed: bo
     shown[y - y.min(), x - x.min()] = picture
     assert np.abs(found[1].pixels.astype(int) - shown).mean() < 3
     assert reader.facts.aspect == (Fraction(11, 16) if transposed else Fraction(16, 11))
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_frames_are_let_go(tmp_path: Path, rotation: int) -> None:
+    """PyAV's frame and its side data refer to each other, so each frame would wait for the garbage collector."""
+
+    def living() -> int:
+        return sum(isinstance(one, av.VideoFrame) for one in gc.get_objects())
+
+    path = write_clip(tmp_path / "clip.mp4", frames(60, 48, 64), rotation=rotation)
+    gc.collect()
+    before = living()
+    gc.disable()
+    try:
+        with path.open("rb") as file, VideoReader(file, Limits()) as reader:
+            assert sum(1 for _ in reader) == 60
+            assert living() - before < 8
+    finally:
+        gc.enable()
 
 
 ENCRYPTION = {
