@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import os
@@ -254,6 +255,15 @@ def make_photos() -> Callable[..., list[Path]]:
         return paths
 
     return make
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """No garbage collector, so that what is in a reference cycle stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
