@@ -190,7 +190,10 @@ class Segmenter:
         results = []
         for pixels, segment in zip(images, self.segment(images, parsed, names), strict=True):
             if isinstance(segment, ItemError):
-                raise segment
+                try:
+                    raise segment
+                finally:
+                    del segment  # it leads to this frame, and so to all images
             facts = segment.detection, segment.looks, segment.agreement
             results.append(Cutout(pixels, segment.mask, segment.score, self.recipe, *facts))
         return results if several else results[0]
@@ -239,7 +242,7 @@ class Segmenter:
             try:
                 placements[number] = place((height, width), box, self.recipe)
             except ItemError as error:
-                results[number] = error
+                results[number] = error.with_traceback(None)  # it leads to this frame, and so to all images
         numbers, scores = list(placements), self._detector_scores(found, detectors)
         for start in range(0, len(numbers), self.batch):
             batch = numbers[start : start + self.batch]

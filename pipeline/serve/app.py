@@ -193,8 +193,10 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, Response]
             raise RequestRefused(499, "gone", "the client went away")
         return working.result()
     finally:
-        for one in (working, gone):
-            one.cancel()
+        working.cancel()
+        gone.cancel()
+        # An error of the work leads to this frame, and its task to the error: only the garbage collector would free them.
+        del working, gone
 
 
 async def _disconnected(request: Request) -> None:

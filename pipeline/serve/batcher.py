@@ -120,16 +120,20 @@ class Batcher:
         finally:
             self.working_since = None
 
-    async def _work(self, batch: list[_Waiting]) -> None:
-        began = time.monotonic()
-        loop = asyncio.get_running_loop()
-        images, boxes, names = [one.pixels for one in batch], [one.box for one in batch], [one.names for one in batch]
-        results: list[Segment | ItemError | BaseException]
+    async def _results(
+        self, images: list[Pixels], boxes: list[Box | None], names: list[tuple[str, ...]]
+    ) -> Sequence[Segment | Exception]:
+        """Return the results of a pass. An error leads to this frame, so no variable here leads to the error."""
         try:
-            results = list(await loop.run_in_executor(self._thread, self._segment, images, boxes, names))
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._segment, images, boxes, names)
         except Exception as error:  # noqa: BLE001  it belongs to the requests; the model goes on with the next ones
             self.is_broken = self.is_broken or isinstance(error, BrokenDevice)
-            results = [error] * len(batch)
+            return [error] * len(images)
+
+    async def _work(self, batch: list[_Waiting]) -> None:
+        began = time.monotonic()
+        asked = [one.pixels for one in batch], [one.box for one in batch], [one.names for one in batch]
+        results = await self._results(*asked)
         self._metrics.observe_batch(len(batch), time.monotonic() - began)
         for one, result in zip(batch, results, strict=True):
             if one.done.done():

@@ -59,6 +59,7 @@ async def _result(waiting: asyncio.Future[Segment]) -> Segment:
         return await waiting
     finally:
         waiting.cancel()
+        del waiting  # an error leads to this frame, and the future to the error: only the garbage collector would free them
 
 
 class Service:
@@ -231,15 +232,15 @@ class Service:
         names = () if asked.point is not None else _names(asked, batcher.segmenter.recipe.detector)
         with batcher.expecting():
             pixels = await self.in_thread(decode, data, self.limits)
-            waiting = batcher.put(pixels, asked.box, names)
+            result = _result(batcher.put(pixels, asked.box, names))
         decoded = time.monotonic()
-        segment = await _result(waiting)
+        segment = await result
         if asked.point is not None:
             segment = await self._at(batcher, pixels, segment.mask, asked.point)
         segmented = time.monotonic()
         facts = segment.detection, segment.looks, segment.agreement
-        result = Cutout(pixels, segment.mask, segment.score, batcher.segmenter.recipe, *facts)
-        response = await self.in_thread(encode_answer, result, asked, self.backgrounds)
+        cutout = Cutout(pixels, segment.mask, segment.score, batcher.segmenter.recipe, *facts)
+        response = await self.in_thread(encode_answer, cutout, asked, self.backgrounds)
         encoded = time.monotonic()
         stages = {"decode": decoded - began, "wait": segmented - decoded, "encode": encoded - segmented}
         for stage, seconds in stages.items():

@@ -52,7 +52,10 @@ def look(segmenter: Segmenter, frame: Frame, names: tuple[str, ...]) -> Detectio
     """
     found = segmenter.finder.one_each([frame.pixels], [names])[0]
     if isinstance(found, ItemError) and not isinstance(found, PromptError):
-        raise found
+        try:
+            raise found
+        finally:
+            del found  # it leads to this frame, and so to the picture
     return found
 
 

@@ -187,7 +187,7 @@ class VideoReader:
             try:
                 self._container.seek(start, stream=stream, backward=True)
             except av.error.FFmpegError as error:
-                failure = error
+                failure = error.with_traceback(None)  # it leads to this frame, and so to the decoder
                 continue
             moved = True
             stream.codec_context.flush_buffers()

@@ -167,6 +167,28 @@ def test_an_error_of_the_model_belongs_to_its_batch(fake_preset: str, monkeypatc
     assert isinstance(batched(held, scenario), Segment)
 
 
+@pytest.mark.usefixtures("no_collector")
+def test_an_error_of_the_model_keeps_no_pixels(fake_preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(fake_preset, held=False)
+    seen = list[Any]()
+
+    async def fail(batcher: Batcher) -> None:
+        pixels = IMAGE.copy()
+        seen.append(weakref.ref(pixels))
+        try:
+            await batcher.put(pixels, None)
+        except ZeroDivisionError:
+            return
+
+    async def scenario(batcher: Batcher) -> None:
+        monkeypatch.setattr(held.inner, "segment", lambda *_: 1 / 0)
+        await fail(batcher)
+        await asyncio.sleep(0.05)
+        assert seen[0]() is None
+
+    batched(held, scenario)
+
+
 def service_of(preset: str, **settings: Any) -> Service:
     chosen = load_preset(preset)
     return Service({"fake": chosen}, {}, {}, Serving(**settings), Limits(item_s=0.01), Compute(), Files())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,12 +14,14 @@ from asgi import ask
 
 from pipeline.config.job import Compute, Limits
 from pipeline.config.presets import load_preset
+from pipeline.errors import ItemError, SegmentError
 from pipeline.imaging.decode import decode
-from pipeline.serve.app import make_app
+from pipeline.serve.app import _while_connected, make_app
 from pipeline.serve.asked import Asked
 from pipeline.serve.service import Service
 from pipeline.serve.settings import Serving
 from pipeline.storage.files import Files
+from pipeline.types import Box
 
 
 def test_a_decoder_that_hangs_is_told_by_the_health(fake_preset: str, picture: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,6 +83,46 @@ def test_two_presets_take_turns_on_one_thread(fake_preset: str, picture: bytes, 
         assert first.working_since is not None
         goes.set()
         assert [(await one).status_code for one in both] == [200, 200]
+        await service.stop()
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("how", ["box", "point", "model"])
+def test_pictures_that_fail_are_let_go(fake_preset: str, picture: bytes, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """The tasks of a request lead to their error, its traceback to their frames, and these to the pixels."""
+    seen = list[Any]()
+    asked = {"box": Asked("fake", box=Box(9000, 9000, 9100, 9100)), "point": Asked("fake", point=(9000, 9000))}
+
+    def noted(*arguments: Any) -> Any:
+        pixels = decode(*arguments)
+        seen.append(weakref.ref(pixels))
+        return pixels
+
+    def failing(*_: Any) -> Any:
+        raise SegmentError("out of memory")
+
+    async def leaves() -> Any:
+        await asyncio.sleep(30)
+
+    async def fail(service: Service) -> None:
+        try:
+            request: Any = SimpleNamespace(receive=leaves)
+            await _while_connected(request, service.cut(picture, asked.get(how) or Asked("fake")))
+        except ItemError:
+            return
+
+    monkeypatch.setattr("pipeline.serve.service.decode", noted)
+
+    async def scenario() -> None:
+        service = Service({"fake": load_preset(fake_preset)}, {}, {}, Serving(), Limits(), Compute(), Files())
+        await service.load()
+        if how == "model":
+            monkeypatch.setattr(service.batchers["fake"].segmenter, "segment", failing)
+        await fail(service)
+        await asyncio.sleep(0.1)
+        assert len(seen) == 1 and seen[0]() is None
         await service.stop()
 
     asyncio.run(asyncio.wait_for(scenario(), 60))

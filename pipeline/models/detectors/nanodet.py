@@ -65,7 +65,7 @@ class NanoDet:
             try:
                 classes = [known(name) for name in wanted]
             except PromptError as error:
-                results.append(error)
+                results.append(error.with_traceback(None))  # it leads to this frame, and so to all images
                 continue
             placed = letterbox(image, SIDE_PX)
             scores, distances = self._forward(placed.square)

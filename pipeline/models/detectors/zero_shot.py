@@ -74,7 +74,7 @@ class ZeroShotDetector:
                 try:
                     inputs[number] = one = self._inputs(image, wanted)
                 except PromptError as error:
-                    results[number] = error
+                    results[number] = error.with_traceback(None)  # it leads to this frame, and so to all images
                     continue
                 groups.setdefault(self._shape(one), []).append(number)
             for numbers in groups.values():

@@ -62,7 +62,7 @@ def attempt(errors: list[ItemError | None], row: int, step: Callable[[], T]) -> 
     try:
         return step()
     except ItemError as error:
-        errors[row] = error
+        errors[row] = error.with_traceback(None)  # it leads to this frame, and so to the errors and the pixels
         return None
 
 
