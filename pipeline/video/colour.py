@@ -41,7 +41,16 @@ HDR = {16: "PQ", 18: "HLG"}
 
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 
-_KNOWN = {int(space) for space in Colorspace}
+MATRICES = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+    10: Colorspace.BT2020,
+}
+"""swscale's name of each matrix (H.273). Those of PAL and NTSC, 5 and 6, are the same."""
 
 
 def check_colours(frame: VideoFrame) -> None:
@@ -103,10 +112,8 @@ def _levels() -> npt.NDArray[np.uint8]:
 
 
 def _converted(frame: VideoFrame, form: str) -> npt.NDArray[np.uint8]:
-    matrix = int(frame.colorspace)
-    if matrix not in _KNOWN:
-        large = frame.height >= HD_HEIGHT or frame.width >= HD_WIDTH
-        matrix = int(Colorspace.ITU709 if large else Colorspace.ITU601)
+    large = frame.height >= HD_HEIGHT or frame.width >= HD_WIDTH
+    matrix = MATRICES.get(int(frame.colorspace), Colorspace.ITU709 if large else Colorspace.ITU601)
     ranged = FULL if int(frame.color_range) == FULL or frame.format.name.startswith("yuvj") else LIMITED
     converted = frame.reformat(
         format=form,

@@ -82,7 +82,7 @@ def write_clip(
             track.disposition = int(language == languages[1])
         if cover:
             _add_cover(output, cover)
-        matrix = Colorspace.ITU709 if context.colorspace == 1 else Colorspace.ITU601
+        matrix = {1: Colorspace.ITU709, 9: Colorspace.BT2020, 10: Colorspace.BT2020}.get(context.colorspace, Colorspace.ITU601)
         for number, (picture, time) in enumerate(zip(pictures, times, strict=True)):
             frame = av.VideoFrame.from_ndarray(
                 np.ascontiguousarray(picture), format="rgba" if picture.shape[2] == 4 else "rgb24"

@@ -68,6 +68,18 @@ def test_frames_have_the_colours_that_were_written(tmp_path: Path, how: dict[str
         assert np.abs(difference).mean() < 4 and np.abs(difference.mean((0, 1))).max() < 1.5
 
 
+@pytest.mark.parametrize("matrix", [1, 5, 6, 9, 10])
+@pytest.mark.parametrize("size", [(720, 1280), (48, 64)], ids=["hd", "sd"])
+def test_the_matrix_is_the_one_that_the_video_names(tmp_path: Path, size: tuple[int, int], matrix: int) -> None:
+    """Players take BT.601 for small videos and BT.709 for large ones, unless these say what they have."""
+    picture = np.full((*size, 3), (30, 190, 60), np.uint8)
+    picture[:, : size[1] // 2] = (200, 40, 30)
+    options = {"preset": "ultrafast", "crf": "8"}
+    path = write_clip(tmp_path / "clip.mp4", [picture], options=options, colour={"colorspace": matrix})
+    pixels = read(path)[1][0].pixels.astype(int)
+    assert np.abs(pixels - picture).mean() < 3
+
+
 def test_transparency_is_composited_over_white(tmp_path: Path) -> None:
     alpha = np.zeros((48, 64, 1), np.uint8)
     alpha[:, :32] = 255
