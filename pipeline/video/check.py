@@ -11,8 +11,8 @@ import av
 import numpy as np
 
 from pipeline.errors import WriteError
-from pipeline.video.colour import to_rgba
-from pipeline.video.container import codec_name, decoder_of
+from pipeline.video.colour import Converter
+from pipeline.video.container import codec_name, decoded
 from pipeline.video.sound import Track
 from pipeline.video.writer import Written
 
@@ -43,14 +43,13 @@ def check_written(path: Path, written: Written, beat: Callable[[], None] = lambd
         with av.open(f"file:{path}") as container:
             stream: Any = container.streams.video[0]
             _compare_tracks(container.streams.audio, written)
-            decoder, count = decoder_of(stream), 0
+            converter, count = Converter(), 0
             tolerance_s = max(float(stream.time_base), WEBM_TICK_S) * 0.51
-            for packet in container.demux(stream):
-                for frame in decoder.decode(packet if packet.size else None):
-                    if count < len(written.seconds):
-                        beat()
-                        _compare(frame, float((frame.pts or 0) * stream.time_base), written, count, tolerance_s)
-                    count += 1
+            for frame in decoded(container, stream):
+                if count < len(written.seconds):
+                    beat()
+                    _compare(frame, converter, float((frame.pts or 0) * stream.time_base), written, count, tolerance_s)
+                count += 1
     except av.error.FFmpegError as error:
         raise WriteError(f"the written video can't be read back: {error}") from error
     if count != len(written.seconds):
@@ -71,7 +70,9 @@ def _compare_tracks(streams: Sequence[Any], written: Written) -> None:
             raise WriteError(f"sound track {number} of the written video is in {language!r} instead of {track.language!r}")
 
 
-def _compare(frame: av.VideoFrame, seconds: float, written: Written, number: int, tolerance_s: float) -> None:
+def _compare(
+    frame: av.VideoFrame, converter: Converter, seconds: float, written: Written, number: int, tolerance_s: float
+) -> None:
     if (frame.height, frame.width) != written.size:
         raise WriteError(
             f"the written video is {frame.width} x {frame.height} instead of {written.size.width} x {written.size.height}"
@@ -81,7 +82,7 @@ def _compare(frame: av.VideoFrame, seconds: float, written: Written, number: int
             f"frame {number} of the written video is at {seconds:.4f} s instead of {written.seconds[number]:.4f} s"
         )
     if written.alpha is not None:
-        alpha = float(np.mean(to_rgba(frame)[..., 3]))
+        alpha = float(np.mean(converter.to_rgba(frame)[..., 3]))
         if abs(alpha - written.alpha[number]) > ALPHA_TOLERANCE:
             raise WriteError(
                 f"frame {number} of the written video has a mean alpha of {alpha:.1f} instead of {written.alpha[number]:.1f}"

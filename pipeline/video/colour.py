@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from av import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from pipeline.errors import DecodeError
 from pipeline.types import Pixels
@@ -72,23 +72,6 @@ def has_alpha(frame: VideoFrame) -> bool:
     return any(component.is_alpha for component in frame.format.components)
 
 
-def to_rgba(frame: VideoFrame) -> npt.NDArray[np.uint8]:
-    """Return a frame as (H, W, 4) uint8 RGBA, not rotated."""
-    return _converted(frame, "rgba")
-
-
-def to_rgb(frame: VideoFrame) -> Pixels:
-    """Return a frame as (H, W, 3) uint8, not rotated; transparency is composited over white."""
-    is_wide = int(frame.color_primaries) == DISPLAY_P3_PRIMARIES
-    if not has_alpha(frame):
-        pixels = _converted(frame, "rgb24")
-        return from_display_p3(pixels) if is_wide else pixels
-    rgba = to_rgba(frame)
-    colours = from_display_p3(np.ascontiguousarray(rgba[..., :3])) if is_wide else rgba[..., :3]
-    alpha = rgba[..., 3:].astype(np.uint16)
-    return ((colours * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-
-
 def from_display_p3(pixels: Pixels) -> Pixels:
     """Convert (H, W, 3) uint8 from Display P3 to sRGB. Colours outside of sRGB get the nearest value per channel."""
     linear = cv2.transform(_linear()[pixels], P3_TO_709)
@@ -111,21 +94,44 @@ def _levels() -> npt.NDArray[np.uint8]:
     return np.asarray(np.rint(255 * level), np.uint8)
 
 
-def _converted(frame: VideoFrame, form: str) -> npt.NDArray[np.uint8]:
-    large = frame.height >= HD_HEIGHT or frame.width >= HD_WIDTH
-    matrix = MATRICES.get(int(frame.colorspace), Colorspace.ITU709 if large else Colorspace.ITU601)
-    ranged = FULL if int(frame.color_range) == FULL or frame.format.name.startswith("yuvj") else LIMITED
-    converted = frame.reformat(
-        format=form,
-        src_colorspace=matrix,
-        src_color_range=ranged,
-        dst_color_range=ColorRange.JPEG,
-        interpolation=EXACT,
-    )
-    return np.ascontiguousarray(converted.to_ndarray())
+class Converter:
+    """Converts the frames of one video, in one thread at a time. FFmpeg's context for it is made once, not per frame."""
 
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
 
-def from_pixels(pixels: npt.NDArray[np.uint8], form: str) -> VideoFrame:
-    """Return (H, W, 3) RGB or (H, W, 4) straight RGBA, uint8, as a frame of a YUV format in BT.709 with limited range."""
-    frame = VideoFrame.from_ndarray(pixels, format="rgba" if pixels.shape[2] == 4 else "rgb24")
-    return frame.reformat(format=form, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG, interpolation=EXACT)
+    def to_rgba(self, frame: VideoFrame) -> npt.NDArray[np.uint8]:
+        """Return a frame as (H, W, 4) uint8 RGBA, not rotated."""
+        return self._converted(frame, "rgba")
+
+    def to_rgb(self, frame: VideoFrame) -> Pixels:
+        """Return a frame as (H, W, 3) uint8, not rotated; transparency is composited over white."""
+        is_wide = int(frame.color_primaries) == DISPLAY_P3_PRIMARIES
+        if not has_alpha(frame):
+            pixels = self._converted(frame, "rgb24")
+            return from_display_p3(pixels) if is_wide else pixels
+        rgba = self.to_rgba(frame)
+        colours = from_display_p3(np.ascontiguousarray(rgba[..., :3])) if is_wide else rgba[..., :3]
+        alpha = rgba[..., 3:].astype(np.uint16)
+        return ((colours * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+    def to_yuv(self, pixels: npt.NDArray[np.uint8], form: str) -> VideoFrame:
+        """Return (H, W, 3) RGB or (H, W, 4) straight RGBA, uint8, as a frame of a YUV format in BT.709 with limited range."""
+        frame = VideoFrame.from_ndarray(pixels, format="rgba" if pixels.shape[2] == 4 else "rgb24")
+        return self._reformatter.reformat(
+            frame, format=form, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG, interpolation=EXACT
+        )
+
+    def _converted(self, frame: VideoFrame, form: str) -> npt.NDArray[np.uint8]:
+        large = frame.height >= HD_HEIGHT or frame.width >= HD_WIDTH
+        matrix = MATRICES.get(int(frame.colorspace), Colorspace.ITU709 if large else Colorspace.ITU601)
+        ranged = FULL if int(frame.color_range) == FULL or frame.format.name.startswith("yuvj") else LIMITED
+        converted = self._reformatter.reformat(
+            frame,
+            format=form,
+            src_colorspace=matrix,
+            src_color_range=ranged,
+            dst_color_range=ColorRange.JPEG,
+            interpolation=EXACT,
+        )
+        return np.ascontiguousarray(converted.to_ndarray())

@@ -61,6 +61,28 @@ def decoder_of(stream: Any) -> Any:
     return av.CodecContext.create(other, "r")
 
 
+def decode(decoder: Any, packet: Any) -> list[Any]:
+    """Return the frames that a packet completes. The last packet of a stream is empty, and completes all that are left.
+
+    Raises:
+        FFmpegError: The packet is damaged.
+    """
+    frames: list[Any] = decoder.decode(packet if packet.size else None)
+    return frames
+
+
+def decoded(container: Any, stream: Any) -> Iterator[Any]:
+    """Yield the frames of a stream from where the demuxer is.
+
+    Raises:
+        FFmpegError: The file is damaged.
+        DecodeError: The codec is unknown.
+    """
+    decoder = decoder_of(stream)
+    for packet in container.demux(stream):
+        yield from decode(decoder, packet)
+
+
 def make_deinterlacer(stream: Any, frame: Any) -> Graph:
     """Return a filter that makes progressive frames, one per frame, at the same times."""
     graph = Graph()

@@ -21,9 +21,10 @@ from pipeline.errors import DecodeError
 from pipeline.imaging.animation import animation_frames
 from pipeline.imaging.sniff import describe, sniff
 from pipeline.types import Pixels, Size
-from pipeline.video.colour import check_colours, to_rgb
+from pipeline.video.colour import Converter, check_colours
 from pipeline.video.container import (
     codec_name,
+    decode,
     decoder_of,
     is_encrypted,
     make_deinterlacer,
@@ -98,6 +99,7 @@ class VideoReader:
         self._before: int | None = None
         self._reached: float | None = None
         self._is_turned = self._is_taken = False
+        self._converter = Converter()
         self._container: Any = None
         self._stream: Any = None
         head = file.read(4096)
@@ -302,7 +304,7 @@ class VideoReader:
                 if packet.stream is not stream:
                     continue
                 _check_packet(packet, end)
-                for raw in decoder.decode(packet if packet.size else None):
+                for raw in decode(decoder, packet):
                     if raw.interlaced_frame and deinterlacer is None:
                         deinterlacer = make_deinterlacer(stream, raw)
                     yield from [raw] if deinterlacer is None else passed(deinterlacer, raw)
@@ -339,7 +341,7 @@ class VideoReader:
         turn = orientation_of(frame)
         self._is_turned = turn.transposed
         try:
-            pixels = to_rgb(frame)
+            pixels = self._converter.to_rgb(frame)
         except av.error.FFmpegError as error:
             at_s = float(pts * self._stream.time_base)
             raise DecodeError(f"the colours of the frame at {at_s:.2f} s can't be converted: {error.strerror}") from error

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
 from pipeline.types import Pixels
-from pipeline.video.colour import to_rgba
-from pipeline.video.container import decoder_of, open_container
+from pipeline.video.colour import Converter
+from pipeline.video.container import decoded, open_container
 from pipeline.video.reader import VideoReader
 
 EARLY_S = 0.0005
@@ -53,17 +53,15 @@ def written_still(file: BinaryIO, at_s: float) -> npt.NDArray[np.uint8]:
         with open_container(file) as container:
             stream: Any = container.streams.video[0]
             container.seek(max(0, round(at_s / stream.time_base)), stream=stream, backward=True)
-            decoder = decoder_of(stream)
-            for packet in container.demux(stream):
-                for frame in decoder.decode(packet if packet.size else None):
-                    if last is not None and float(frame.pts * stream.time_base) > at_s + EARLY_S:
-                        return to_rgba(last)
-                    last = frame
+            for frame in decoded(container, stream):
+                if last is not None and float(frame.pts * stream.time_base) > at_s + EARLY_S:
+                    break
+                last = frame
     except (av.error.FFmpegError, IndexError) as error:
         raise DecodeError(f"the written video can't be read: {error}") from error
     if last is None:
         raise DecodeError(f"the written video has no frame at {at_s:.2f} s")
-    return to_rgba(last)
+    return Converter().to_rgba(last)
 
 
 def length(file: BinaryIO) -> tuple[int, float] | None:

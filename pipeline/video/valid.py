@@ -11,7 +11,7 @@ from pipeline.errors import ItemError
 from pipeline.storage.files import Files
 from pipeline.types import Size
 from pipeline.video.archive import archive_error
-from pipeline.video.container import decoder_of, open_container
+from pipeline.video.container import decoded, open_container
 from pipeline.video.source import Source
 
 
@@ -36,10 +36,8 @@ def _error_of(file: BinaryIO, frames: int, size: Size) -> str | None:
     count = 0
     with open_container(file) as container:
         stream: Any = container.streams.video[0]
-        decoder = decoder_of(stream)
-        for packet in container.demux(stream):
-            for frame in decoder.decode(packet if packet.size else None):
-                count += 1
-                if (frame.height, frame.width) != size:
-                    return f"it has {frame.width} x {frame.height} pixels, but its index row says {size.width} x {size.height}"
+        for frame in decoded(container, stream):
+            count += 1
+            if (frame.height, frame.width) != size:
+                return f"it has {frame.width} x {frame.height} pixels, but its index row says {size.width} x {size.height}"
     return None if count == frames else f"it has {count} frames, but its index row says {frames}"

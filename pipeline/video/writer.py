@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pipeline.errors import WriteError
 from pipeline.types import Size
-from pipeline.video.colour import BT709, LIMITED, from_pixels
+from pipeline.video.colour import BT709, LIMITED, Converter
 from pipeline.video.forms import Form
 from pipeline.video.reader import Facts
 from pipeline.video.sound import Sound, Track
@@ -63,6 +63,7 @@ class VideoWriter:
             self.notes.append(f"{width} x {height}: scaled, because {form.name} has square pixels")
         self.written = Written(Size(height, width), alpha=[] if clear else None)
         self._pixel_format = form.clear if clear else form.opaque
+        self._converter = Converter()
         self._sound: Sound | None = None
         # The prefix keeps FFmpeg from reading "name:" as a protocol.
         self._container: Any = av.open(f"file:{path}", "w", format=form.container, options=dict(form.muxer))
@@ -110,7 +111,7 @@ class VideoWriter:
             pixels = np.pad(pixels, ((0, self._pad[0]), (0, self._pad[1]), (0, 0)), mode="edge")
         if pixels.shape[1] != self.written.size.width:
             pixels = cv2.resize(pixels, self.written.size[::-1], interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-        frame = from_pixels(np.ascontiguousarray(pixels), self._pixel_format)
+        frame = self._converter.to_yuv(np.ascontiguousarray(pixels), self._pixel_format)
         unit = self._stream.codec_context.time_base
         scale = self.facts.time_base / unit
         frame.pts, frame.time_base, frame.duration = round(pts * scale), unit, round(duration * scale)

@@ -21,8 +21,8 @@ from pipeline.config.job import Limits
 from pipeline.errors import WriteError
 from pipeline.video.archive import ArchiveWriter, check_archive
 from pipeline.video.check import check_written
-from pipeline.video.colour import to_rgba
-from pipeline.video.container import decoder_of
+from pipeline.video.colour import Converter
+from pipeline.video.container import decoded
 from pipeline.video.draw import Draw
 from pipeline.video.forms import FORMS, MOV, MP4, WEBM, Form
 from pipeline.video.reader import Frame, VideoReader
@@ -47,8 +47,8 @@ def read(path: Path) -> tuple[VideoReader, list[Frame]]:
 def read_back(path: Path) -> list[np.ndarray]:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        decoder = decoder_of(stream)
-        return [to_rgba(one) for packet in container.demux(stream) for one in decoder.decode(packet if packet.size else None)]
+        converter = Converter()
+        return [converter.to_rgba(one) for one in decoded(container, stream)]
 
 
 def written_as(source: Path, target: Path, form: Form, look: Any = "cutout") -> Written:

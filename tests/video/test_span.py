@@ -16,9 +16,8 @@ from PIL import Image
 from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
 from pipeline.manifest.videos import Part
-from pipeline.video import reader as reader_module
 from pipeline.video import sound as sound_module
-from pipeline.video.colour import to_rgb
+from pipeline.video.colour import Converter
 from pipeline.video.draw import Draw
 from pipeline.video.forms import FORMS
 from pipeline.video.reader import VideoReader
@@ -56,7 +55,8 @@ def long_clip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 def test_a_late_part_is_sought_and_frames_before_it_are_not_converted(long_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     beats, converted = list[int](), list[int]()
-    monkeypatch.setattr(reader_module, "to_rgb", lambda frame: converted.append(1) or to_rgb(frame))
+    to_rgb = Converter.to_rgb
+    monkeypatch.setattr(Converter, "to_rgb", lambda *arguments: converted.append(1) or to_rgb(*arguments))
     with long_clip.open("rb") as file, VideoReader(file, Limits(), lambda: beats.append(1)) as reader:
         found = list(frames_in(reader, span_of(Part(8.5, 9.0), reader.facts)))
     assert [round(float(one.pts * reader.facts.time_base) * 1000) for one in found] == [20 + 40 * i for i in range(12)]
