@@ -321,8 +321,8 @@ class VideoReader:
         """Return whether the index names bytes behind the end of the file (MP4 and MOV)."""
         if "mov" not in self._container.format.name:
             return False
-        ends = [entry.pos + entry.size for entry in list(stream.index_entries)[-1:]]
-        return bool(ends) and max(ends) > self._container.size
+        entries = stream.index_entries
+        return len(entries) > 0 and entries[-1].pos + entries[-1].size > self._container.size
 
     def _is_passed_over(self, frame: Any, pts: int) -> bool:
         """Return whether a frame comes before those that are wanted, and note it."""

@@ -57,11 +57,11 @@ def written_still(file: BinaryIO, at_s: float) -> npt.NDArray[np.uint8]:
                 if last is not None and float(frame.pts * stream.time_base) > at_s + EARLY_S:
                     break
                 last = frame
+        if last is not None:
+            return Converter().to_rgba(last)
     except (av.error.FFmpegError, IndexError) as error:
         raise DecodeError(f"the written video can't be read: {error}") from error
-    if last is None:
-        raise DecodeError(f"the written video has no frame at {at_s:.2f} s")
-    return Converter().to_rgba(last)
+    raise DecodeError(f"the written video has no frame at {at_s:.2f} s")
 
 
 def length(file: BinaryIO) -> tuple[int, float] | None:
