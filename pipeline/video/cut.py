@@ -6,13 +6,10 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from pipeline.concurrency import ahead
 from pipeline.config.job import Limits
 from pipeline.errors import DecodeError, PromptError, SegmentError, WriteError
 from pipeline.log import PassProgress
@@ -23,15 +20,14 @@ from pipeline.storage.errors import describe_error
 from pipeline.storage.files import Files
 from pipeline.types import Box
 from pipeline.video.draw import Draw
+from pipeline.video.failures import as_item_errors
 from pipeline.video.forms import Form
-from pipeline.video.masked import segmented
-from pipeline.video.named import with_first
+from pipeline.video.passing import passing
 from pipeline.video.pictures import PictureWriter
 from pipeline.video.reader import Facts, VideoReader
 from pipeline.video.source import Source
-from pipeline.video.span import Span, frames_again, frames_in, span_of
+from pipeline.video.span import Span, span_of
 from pipeline.video.steady import MaskedFrame
-from pipeline.video.tally import Tally
 from pipeline.video.targets import Target, write_targets
 
 WHOLE = Part()
@@ -90,34 +86,25 @@ def cut_video(
             cannot be written or differs from what was written (``write``). Errors of the source name it.
     """
     began = time.monotonic()
-    with ExitStack() as stack:
+    with ExitStack() as stack, _naming(source), as_item_errors():
         video = stack.enter_context(Source(source, files, limits))
-        try:
-            reader = stack.enter_context(VideoReader(video.open(), limits))
-            segmenter = load()
-            with PassProgress(f"cutting out {source}", reader.facts.frames if part == WHOLE else 0, "frames") as progress:
-                span = span_of(part, reader.facts)
-                frames, found = frames_in(reader, span), None
-                if box is None and names:
-                    frames, found = with_first(
-                        frames, partial(frames_again, video, span, limits), reader.facts, names, segmenter
-                    )
-                asked = segmented(frames, reader.facts, segmenter, box, named=found and found.named)
-                masked = stack.enter_context(closing(asked))
-                batches = stack.enter_context(closing(ahead(masked, wait=True)))
-                tally = Tally(reader.facts)
-                passing = progress.counting(tally.passing(chain.from_iterable(batches)))
-                notes = (
-                    *(found.notes if found else ()),
-                    *_write(passing, reader.facts, target, form, draw, video, files, span),
-                )
-        except DecodeError as error:
-            raise DecodeError(f"{source}: {error}") from error.__cause__
-        except SegmentError as error:
-            raise SegmentError(f"{source}: {error}") from error.__cause__
-        except PromptError as error:
-            raise PromptError(f"{source}: {error}") from error.__cause__
-    return VideoResult(reader.facts, tally.frames, tally.seconds, tally.quality, notes, time.monotonic() - began)
+        reader = stack.enter_context(VideoReader(video.open(), limits))
+        facts, segmenter = reader.facts, load()
+        with PassProgress(f"cutting out {source}", facts.frames if part == WHOLE else 0, "frames") as progress:
+            span = span_of(part, facts)
+            frames, tally, found = stack.enter_context(passing(video, reader, span, segmenter, box, names))
+            notes = found.notes if found else ()
+            notes += _write(progress.counting(frames), facts, target, form, draw, video, files, span)
+    return VideoResult(facts, tally.frames, tally.seconds, tally.quality, notes, time.monotonic() - began)
+
+
+@contextmanager
+def _naming(source: str) -> Iterator[None]:
+    """Name the source in errors that are about it."""
+    try:
+        yield
+    except (DecodeError, SegmentError, PromptError) as error:
+        raise type(error)(f"{source}: {error}") from error.__cause__
 
 
 def _write(

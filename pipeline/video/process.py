@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
-import av
-
-from pipeline.concurrency import ahead
 from pipeline.config.job import Limits
 from pipeline.config.recipe import Recipe
-from pipeline.errors import DecodeError
 from pipeline.manifest.videos import Part
 from pipeline.models.detectors.detector import Detection
 from pipeline.segmenter import Segmenter
@@ -23,13 +17,13 @@ from pipeline.storage.files import Files
 from pipeline.types import Box, Size
 from pipeline.video.cut import part_of, store
 from pipeline.video.draw import Draw, behind
+from pipeline.video.failures import as_item_errors
 from pipeline.video.forms import FORMS, MP4, Form
-from pipeline.video.masked import segmented
-from pipeline.video.named import with_first
+from pipeline.video.passing import passing
 from pipeline.video.reader import Facts, VideoReader
 from pipeline.video.segments import SegmentStore, frames_per_segment
 from pipeline.video.source import Source
-from pipeline.video.span import frames_again, frames_in, span_of
+from pipeline.video.span import span_of
 from pipeline.video.steady import MaskedFrame
 from pipeline.video.tally import SegmentFacts, Tally
 from pipeline.video.targets import Target, write_targets
@@ -45,7 +39,7 @@ class Clock(Protocol):
         """Set none until the next beat: the step has a timeout of its own."""
 
     def kept(self) -> None:
-        """Note that a part of the work needs not be repeated after a crash."""
+        """Note that a part of the work need not be repeated after a crash."""
 
 
 @dataclass(frozen=True)
@@ -136,39 +130,27 @@ def process(
     Raises:
         ItemError: It failed.
     """
-    with ExitStack() as stack, refused_by_ffmpeg():
+    with ExitStack() as stack, as_item_errors():
         reader = stack.enter_context(VideoReader(source.open(), limits, clock.beat))
-        span = span_of(request.part, reader.facts)
-        frames, found = frames_in(reader, span), None
-        if request.box is None and request.names:
-            again = partial(frames_again, source, span, limits, clock.beat)
-            frames, found = with_first(frames, again, reader.facts, request.names, segmenter)
+        facts, span = reader.facts, span_of(request.part, reader.facts)
         targets = {
             name: Target(stack.enter_context(part_of(uri)), *_form_of(name, recipe, backgrounds))
             for name, uri in request.targets.items()
         }
-        finished = segments_of(original.version or original.sha256, reader.facts.size, request, recipe, files)
-        named = found and found.named
-        asked = segmented(frames, reader.facts, segmenter, request.box, finished, clock.kept, named=named)
-        masked = stack.enter_context(closing(asked))
-        batches = stack.enter_context(closing(ahead(masked, wait=True)))
-        tally = Tally(reader.facts, frames_per_segment(reader.facts.size))
-        passing = tally.passing(chain.from_iterable(batches))
-        write_targets(_told(passing, on_frame), reader.facts, list(targets.values()), source.open, span, clock.beat)
+        kept = segments_of(original.version or original.sha256, facts.size, request, recipe, files)
+        frames, tally, found = stack.enter_context(
+            passing(source, reader, span, segmenter, request.box, request.names, store=kept, kept=clock.kept, beat=clock.beat)
+        )
+        write_targets(_counted(frames, on_frame), facts, list(targets.values()), source.open, span, clock.beat)
         clock.rest()
         before_store()
-        written = {name: files.digest(str(one.path)) for name, one in targets.items()}
-        for name, one in targets.items():
-            store(one.path, request.targets[name], files)
+        stored = _store(targets, request, files)
         clock.beat()
-    described = [_describe(name, one, *written[name]) for name, one in targets.items()]
-    notes = () if found is None else found.notes
-    facts = _facts(reader.facts, tally, list(targets.values()), notes) | {"files": described}
-    detection = None if found is None else found.detection
-    return Described(reader.facts.size, detection, tally.quality, tally.reasons, facts, tally.segments)
+    made = _facts(facts, tally, list(targets.values()), found.notes if found else ()) | {"files": stored}
+    return Described(facts.size, found and found.detection, tally.quality, tally.reasons, made, tally.segments)
 
 
-def _told(frames: Iterator[MaskedFrame], on_frame: Callable[[], None]) -> Iterator[MaskedFrame]:
+def _counted(frames: Iterator[MaskedFrame], on_frame: Callable[[], None]) -> Iterator[MaskedFrame]:
     for one in frames:
         yield one
         on_frame()
@@ -180,24 +162,23 @@ def segments_of(version: str, size: Size, request: Request, recipe: Recipe, file
     return SegmentStore.of(request.segments, files, asked)
 
 
-@contextmanager
-def refused_by_ffmpeg() -> Iterator[None]:
-    """Translate what FFmpeg refuses outside of the places where that is expected: files come from strangers.
-
-    Raises:
-        DecodeError: It refused something.
-    """
-    try:
-        yield
-    except av.error.FFmpegError as error:
-        raise DecodeError(f"FFmpeg refuses this video: {error.strerror}") from error
-
-
 def _form_of(name: str, recipe: Recipe, backgrounds: Mapping[str, bytes]) -> tuple[Form, Draw]:
     if name == "mask":
         return MP4, Draw("mask")
     form = FORMS[name]
     return form, Draw("cutout" if form.clear else "filled", recipe.foreground, behind(recipe, backgrounds))
+
+
+def _store(targets: Mapping[str, Target], request: Request, files: Files) -> list[dict[str, Any]]:
+    """Give the files their names, and describe them.
+
+    Raises:
+        WriteError: One cannot be written.
+    """
+    described = [_describe(name, one, *files.digest(str(one.path))) for name, one in targets.items()]
+    for name, one in targets.items():
+        store(one.path, request.targets[name], files)
+    return described
 
 
 def _describe(name: str, target: Target, sha256: str, size: int) -> dict[str, Any]:

@@ -46,6 +46,9 @@ class Sound:
         output: The container that gets the tracks. They are added here.
         form: The form of the output.
         span: The part that is carried. Times count from its start.
+
+    Raises:
+        FFmpegError: FFmpeg refuses the source, or a track in the output.
     """
 
     def __init__(self, file: BinaryIO, output: Any, form: Form, span: Span = ALL) -> None:
@@ -56,27 +59,34 @@ class Sound:
         self._tracks: dict[int, Any] = {}
         self._encoded: dict[int, Any] = {}
         self._resamplers: dict[int, tuple[tuple[str, str, int], Any]] = {}
-        tracks: list[Any] = list(self._source.streams.audio)
-        for track in tracks:
-            if track.codec_context is None:
-                self.notes.append("a sound track has an unknown codec and is left out")
-                continue
-            if codec_name(track.codec_context) in form.copied:
-                made = output.add_stream_from_template(track)
-            else:
-                made = self._encoded[track.index] = _encoder(output, form, track)
-            self._tracks[track.index] = made
-            _describe(made, track)
-            language = "" if form.container == QUICKTIME else made.metadata.get("language", "")
-            self.written.append(Track(codec_name(made.codec_context), language))
-        if span.start_s > EARLY_S:
-            with suppress(av.error.FFmpegError):  # without an index, all before it is read
-                self._source.seek(round((span.start_s - EARLY_S) * av.time_base))
-        self._packets = self._source.demux([one for one in tracks if one.index in self._tracks])
+        try:
+            for track in self._source.streams.audio:
+                self._add(track, output, form)
+            if span.start_s > EARLY_S:
+                with suppress(av.error.FFmpegError):  # without an index, all before it is read
+                    self._source.seek(round((span.start_s - EARLY_S) * av.time_base))
+            self._packets = self._source.demux([one for one in self._source.streams.audio if one.index in self._tracks])
+        except BaseException:
+            self.close()
+            raise
         self._waiting: Any = None
         self._ended: set[int] = set()
         self._over = not self._tracks
         self._filled: set[int] = set()
+
+    def _add(self, track: Any, output: Any, form: Form) -> None:
+        """Add a track to the output, or the remark that it is left out."""
+        if track.codec_context is None:
+            self.notes.append("a sound track has an unknown codec and is left out")
+            return
+        if codec_name(track.codec_context) in form.copied:
+            made = output.add_stream_from_template(track)
+        else:
+            made = self._encoded[track.index] = _encoder(output, form, track)
+        self._tracks[track.index] = made
+        _describe(made, track)
+        language = "" if form.container == QUICKTIME else made.metadata.get("language", "")
+        self.written.append(Track(codec_name(made.codec_context), language))
 
     @property
     def empty(self) -> list[int]:

@@ -15,8 +15,8 @@ from PIL import Image
 from pipeline.config.job import Limits
 from pipeline.storage.files import Files
 from pipeline.video.draw import Draw
+from pipeline.video.failures import as_item_errors
 from pipeline.video.forms import FORMS
-from pipeline.video.process import refused_by_ffmpeg
 from pipeline.video.reader import Frame, VideoReader
 from pipeline.video.segments import SegmentStore, StoredFrame, stored_frame
 from pipeline.video.steady import MaskedFrame
@@ -37,7 +37,7 @@ def read_video(name: str, data: bytes) -> None:
     frame_times(io.BytesIO(data))
     length(io.BytesIO(data))
     target = Target(Path("made.mp4"), FORMS["mp4"], Draw("mask"))
-    with refused_by_ffmpeg(), VideoReader(io.BytesIO(data), LIMITS) as reader:
+    with as_item_errors(), VideoReader(io.BytesIO(data), LIMITS) as reader:
         height, width = reader.facts.size
         if height * width > LIMITS.max_pixels:
             raise Wrong(f"{width} x {height} pixels")

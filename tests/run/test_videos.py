@@ -438,6 +438,26 @@ def test_a_process_that_lost_its_gpu_ends_in_a_stretch(
         list(finder(stretch))
 
 
+@pytest.mark.parametrize("error", [MemoryError(), av.error.ArgumentError(22, "Invalid argument")], ids=["memory", "ffmpeg"])
+def test_what_libraries_refuse_fails_one_video(
+    stage_context: Any, clips: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr("pipeline.video.segments.SEGMENT_FRAMES", 5)
+    context = stage_context(ledger=InMemoryLedger(), allowlist=AllowList((str(clips),)))
+    path = write_clip(clips / "a.mp4", frames(24, *SIZE))
+    items = pa.Table.from_pylist([{"item_id": "a", "output_name": "a", "image_uri": str(path)}], ITEM)
+    stretch, *_ = divide_videos(items, context=context)
+
+    def fail(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("pipeline.video.reader.VideoReader._checked", fail)
+    finder = FindMasks(context)
+    assert list(finder(stretch)) and not list(divide_videos(items, context=context)), "recorded below, where it goes wrong again"
+    *_, rows = cut_videos(items, finder.stage.segmenter, context)
+    assert rows["error_code"].to_pylist() == ["decode"] and not context.ledger.started
+
+
 def test_a_video_that_killed_three_processes_fails(stage_context: Any, clips: Path) -> None:
     path = write_clip(clips / "a.mp4", frames(6, *SIZE))
     ledger = InMemoryLedger({"video/a": 3})

@@ -54,6 +54,7 @@ def _divide(row: dict[str, Any], context: StageContext, beat: Callable[[], None]
     Raises:
         ItemError: It cannot be read.
     """
+    from pipeline.video.failures import as_item_errors
     from pipeline.video.reader import VideoReader
     from pipeline.video.segments import frames_per_segment
     from pipeline.video.source import Source
@@ -61,7 +62,7 @@ def _divide(row: dict[str, Any], context: StageContext, beat: Callable[[], None]
     from pipeline.video.stretches import divide, frame_times
 
     request, limits = request_of(row, (), context), context.job.limits
-    with Source(request.uri, context.files, limits) as source:
+    with Source(request.uri, context.files, limits) as source, as_item_errors():
         with VideoReader(source.open(), limits) as reader:
             facts = reader.facts
         version, times = source.version(), frame_times(source.open(), beat)
@@ -94,6 +95,7 @@ class FindMasks:
         yield nothing_committed(time.monotonic() - began)
 
     def _find(self, row: dict[str, Any], context: StageContext) -> None:
+        from pipeline.video.failures import as_item_errors
         from pipeline.video.process import segments_of
         from pipeline.video.reader import VideoReader
         from pipeline.video.source import Source
@@ -105,7 +107,7 @@ class FindMasks:
 
         def find() -> None:
             request, limits = request_of(row, (), context), context.job.limits
-            with Source(request.uri, context.files, limits) as source:
+            with Source(request.uri, context.files, limits) as source, as_item_errors():
                 with VideoReader(source.open(), limits) as reader:
                     facts = reader.facts
                 store = segments_of(str(row["version"]), facts.size, request, context.recipe, context.files)
