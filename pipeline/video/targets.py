@@ -17,7 +17,7 @@ from pipeline.video.forms import Form
 from pipeline.video.reader import Facts
 from pipeline.video.span import ALL, Span
 from pipeline.video.steady import MaskedFrame
-from pipeline.video.writer import VideoWriter
+from pipeline.video.writer import VideoWriter, Written
 
 
 @dataclass
@@ -61,6 +61,29 @@ def write_targets(
         WriteError: A file cannot be written, or differs from what was written.
         ItemError: What the frames raise.
     """
+    results = _write_all(frames, facts, targets, opened, span, beat)  # its encoders are gone: reading back takes memory, too
+    for target, (written, notes) in zip(targets, results, strict=True):
+        try:
+            check = check_written if target.form.container else check_archive
+            check(target.path, written, beat)
+        except WriteError as error:
+            raise WriteError(f"{target.form.name}: {error}") from error.__cause__
+        target.notes, target.size = notes, written.size
+
+
+def _write_all(
+    frames: Iterable[MaskedFrame],
+    facts: Facts,
+    targets: Sequence[Target],
+    opened: Callable[[], BinaryIO],
+    span: Span,
+    beat: Callable[[], None],
+) -> list[tuple[Written, list[str]]]:
+    """Write all frames to all targets. Returns what was written to each, and what differs from the source.
+
+    Raises:
+        ItemError: See ``write_targets``.
+    """
     with ExitStack() as stack:
         writers: list[VideoWriter | ArchiveWriter] = []
         for target in targets:
@@ -71,14 +94,7 @@ def write_targets(
             for writer, pixels in zip(writers, drawn, strict=True):
                 writer.add(pixels, one.frame.pts, one.frame.duration)
             beat()
-        results = [writer.finish() for writer in writers]
-    for target, writer, written in zip(targets, writers, results, strict=True):
-        try:
-            check = check_written if target.form.container else check_archive
-            check(target.path, written, beat)
-        except WriteError as error:
-            raise WriteError(f"{target.form.name}: {error}") from error.__cause__
-        target.notes, target.size = writer.notes, written.size
+        return [(writer.finish(), writer.notes) for writer in writers]
 
 
 def _writer_of(target: Target, facts: Facts, opened: Callable[[], BinaryIO], span: Span) -> VideoWriter | ArchiveWriter:

@@ -5,6 +5,8 @@ The clip: 321 x 241, variable rate, rotated, with two sound tracks.
 
 from __future__ import annotations
 
+import gc
+import io
 import zipfile
 from contextlib import ExitStack
 from fractions import Fraction
@@ -19,6 +21,7 @@ from PIL import Image
 
 from pipeline.config.job import Limits
 from pipeline.errors import WriteError
+from pipeline.video import targets as targets_module
 from pipeline.video.archive import ArchiveWriter, check_archive
 from pipeline.video.check import check_written
 from pipeline.video.colour import Converter
@@ -27,6 +30,8 @@ from pipeline.video.draw import Draw
 from pipeline.video.forms import FORMS, MOV, MP4, WEBM, Form
 from pipeline.video.reader import Frame, VideoReader
 from pipeline.video.sound import Track
+from pipeline.video.steady import MaskedFrame
+from pipeline.video.targets import Target, write_targets
 from pipeline.video.writer import VideoWriter, Written
 
 COUNT = 16
@@ -172,6 +177,24 @@ def test_pixels_that_are_not_square_stay_so(tmp_path: Path) -> None:
     assert read(tmp_path / "out.mov")[0].facts.aspect == Fraction(11, 16)
     convert(clip, tmp_path / "out.webm", WEBM)
     assert read(tmp_path / "out.webm")[0].facts.size == (80, 41), "square pixels: 60 * 11 / 16"
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_encoders_are_gone_before_the_files_are_read_back(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    living = list[int]()
+
+    def counting(*_: Any) -> None:
+        living.append(sum(isinstance(one, av.VideoCodecContext) and one.is_encoder for one in gc.get_objects()))
+
+    monkeypatch.setattr(targets_module, "check_written", counting)
+    targets = [Target(tmp_path / f"out{form.suffix}", form, Draw("mask")) for form in (MP4, WEBM)]
+    gc.collect()
+    with clip.open("rb") as file, VideoReader(file, Limits()) as reader:
+        masked = (MaskedFrame(one, np.zeros(one.pixels.shape[:2], np.uint8), 1.0) for one in reader)
+        write_targets(masked, reader.facts, targets, lambda: io.BytesIO(clip.read_bytes()))
+    assert living == [0, 0]
 
 
 @pytest.mark.parametrize("damage", ["count", "time", "alpha", "sound", "language", "codec"])
