@@ -120,7 +120,7 @@ def sample_videos(manifest: Manifest, files: Files, limits: Limits) -> VideoLeng
     for row in rows[:SAMPLED_VIDEOS]:
         try:
             with Source(manifest.allowlist.real_path(row["image_uri"]), files, limits) as source:
-                found.append(_length_of(part_of(row), length(source.open())))
+                found.append(_length_of(part_of(row), length(source.open(), limits)))
         except ItemError:
             found.append(None)
     known = [one for one in found if one is not None]

@@ -10,6 +10,7 @@ import av
 from av.filter import Graph
 from av.stream import Disposition
 
+from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm"
@@ -19,13 +20,21 @@ ALPHA_DECODERS = {"vp9": "libvpx-vp9", "vp8": "libvpx"}
 """Decoders that keep the alpha of WebM. FFmpeg's own drop it."""
 
 
-def open_container(file: BinaryIO) -> Any:
-    """Open a demuxer on a file of a stranger.
+MAX_PIXELS = "max_pixels"
+"""FFmpeg's option for the pixels of a frame that a decoder may allocate."""
+
+
+def open_container(file: BinaryIO, limits: Limits) -> Any:
+    """Open a demuxer on a file of a stranger. Its decoders allocate no frames that are far above ``limits.max_pixels``.
+
+    What the header of a file says of the size may be wrong. Decoders round sides up to whole blocks, so a little more is
+    allowed here; ``VideoReader`` compares the frames themselves.
 
     Raises:
         FFmpegError: FFmpeg knows no video in it.
     """
-    return av.open(file, "r", metadata_errors="replace", options={"format_whitelist": FORMATS})
+    most = min(limits.max_pixels + limits.max_pixels // 4 + 2**16, 2**31 - 1)
+    return av.open(file, "r", metadata_errors="replace", options={"format_whitelist": FORMATS, MAX_PIXELS: str(most)})
 
 
 def video_stream(container: Any) -> Any:
@@ -45,7 +54,7 @@ def is_encrypted(packet: Any) -> bool:
 
 
 def decoder_of(stream: Any) -> Any:
-    """Return the decoder of a stream: of WebM with alpha, the one that keeps it.
+    """Return the decoder of a stream, with the limit of its container: of WebM with alpha, the one that keeps it.
 
     Raises:
         DecodeError: Its codec is unknown.
@@ -54,11 +63,13 @@ def decoder_of(stream: Any) -> Any:
     if context is None:
         raise DecodeError("the codec of this video is unknown")
     other = ALPHA_DECODERS.get(codec_name(context)) if stream.metadata.get("alpha_mode") == "1" else None
-    if other is None:
-        if not context.is_open:
-            context.thread_type = "AUTO"
-        return context
-    return av.CodecContext.create(other, "r")
+    if other is not None:
+        context = av.CodecContext.create(other, "r")
+    elif not context.is_open:
+        context.thread_type = "AUTO"
+    if not context.is_open and MAX_PIXELS in stream.container.options:
+        context.options = {MAX_PIXELS: stream.container.options[MAX_PIXELS]}
+    return context
 
 
 def decode(decoder: Any, packet: Any) -> list[Any]:

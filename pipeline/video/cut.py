@@ -94,7 +94,7 @@ def cut_video(
             span = span_of(part, facts)
             frames, tally, found = stack.enter_context(passing(video, reader, span, segmenter, box, names))
             notes = found.notes if found else ()
-            notes += _write(progress.counting(frames), facts, target, form, draw, video, files, span)
+            notes += _write(progress.counting(frames), reader, target, form, draw, video, files, span)
     return VideoResult(facts, tally.frames, tally.seconds, tally.quality, notes, time.monotonic() - began)
 
 
@@ -108,9 +108,17 @@ def _naming(source: str) -> Iterator[None]:
 
 
 def _write(
-    frames: Iterable[MaskedFrame], facts: Facts, target: str, form: Form, draw: Draw, source: Source, files: Files, span: Span
+    frames: Iterable[MaskedFrame],
+    reader: VideoReader,
+    target: str,
+    form: Form,
+    draw: Draw,
+    source: Source,
+    files: Files,
+    span: Span,
 ) -> tuple[str, ...]:
     """Write the frames, and return what differs from the source."""
+    facts = reader.facts
     if not form.container:
         with PictureWriter(files.absolute(target), facts, files, grey=draw.look == "mask") as pictures:
             for one in frames:
@@ -119,7 +127,7 @@ def _write(
         return ("a folder of pictures has no sound",) if facts.sound else ()
     with part_of(files.absolute(target)) as part:
         one_file = Target(part, form, draw)
-        write_targets(frames, facts, [one_file], source.open, span)
+        write_targets(frames, facts, [one_file], source.open, reader.limits, span)
         store(part, files.absolute(target), files)
     return tuple(one_file.notes)
 

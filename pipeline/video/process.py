@@ -141,7 +141,7 @@ def process(
         frames, tally, found = stack.enter_context(
             passing(source, reader, span, segmenter, request.box, request.names, store=kept, kept=clock.kept, beat=clock.beat)
         )
-        write_targets(_counted(frames, on_frame), facts, list(targets.values()), source.open, span, clock.beat)
+        write_targets(_counted(frames, on_frame), facts, list(targets.values()), source.open, limits, span, clock.beat)
         clock.rest()
         before_store()
         stored = _store(targets, request, files)

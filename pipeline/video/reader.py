@@ -255,7 +255,7 @@ class VideoReader:
             DecodeError: FFmpeg knows no video in it, or its header is above a limit.
         """
         try:
-            container = open_container(file)
+            container = open_container(file, self.limits)
         except av.error.FFmpegError as error:
             media = head[4:8] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3"
             what = "damaged or cut off: its index is missing" if media else f"not a video: the bytes are {describe(head)}"

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 import av
 from av.stream import Disposition
 
+from pipeline.config.job import Limits
 from pipeline.errors import DecodeError, WriteError
 from pipeline.video.container import codec_name, is_encrypted, open_container
 from pipeline.video.forms import Form
@@ -45,15 +46,16 @@ class Sound:
         file: The source, opened for this. It stays open.
         output: The container that gets the tracks. They are added here.
         form: The form of the output.
+        limits: Of the video.
         span: The part that is carried. Times count from its start.
 
     Raises:
         FFmpegError: FFmpeg refuses the source, or a track in the output.
     """
 
-    def __init__(self, file: BinaryIO, output: Any, form: Form, span: Span = ALL) -> None:
+    def __init__(self, file: BinaryIO, output: Any, form: Form, limits: Limits, span: Span = ALL) -> None:
         self._span = span
-        self._source = open_container(file)
+        self._source = open_container(file, limits)
         self.notes: list[str] = []
         self.written: list[Track] = []
         self._tracks: dict[int, Any] = {}

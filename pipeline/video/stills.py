@@ -50,7 +50,7 @@ def written_still(file: BinaryIO, at_s: float) -> npt.NDArray[np.uint8]:
     """
     last: Any = None
     try:
-        with open_container(file) as container:
+        with open_container(file, Limits()) as container:
             stream: Any = container.streams.video[0]
             container.seek(max(0, round(at_s / stream.time_base)), stream=stream, backward=True)
             for frame in decoded(container, stream):
@@ -64,10 +64,10 @@ def written_still(file: BinaryIO, at_s: float) -> npt.NDArray[np.uint8]:
     raise DecodeError(f"the written video has no frame at {at_s:.2f} s")
 
 
-def length(file: BinaryIO) -> tuple[int, float] | None:
+def length(file: BinaryIO, limits: Limits) -> tuple[int, float] | None:
     """Return the number of frames and the seconds of a video, as its header says; None if it does not, or is no video."""
     try:
-        with open_container(file) as container:
+        with open_container(file, limits) as container:
             stream: Any = container.streams.video[0]
             seconds = (container.duration or 0) / av.time_base
             frames = stream.frames or round(seconds * (stream.average_rate or 0))

@@ -22,7 +22,7 @@ from pipeline.video.segments import SegmentStore, frames_per_segment
 from pipeline.video.span import Span, frames_in
 
 SEGMENTS = 4
-"""Segments per stretch: enough that finding its start does not count."""
+"""Segments per stretch: so many that the time to seek its start and to warm up hardly matters."""
 
 WARM_UP = 8
 """Frames before a stretch that the model sees, so that the object is carried into it."""
@@ -46,15 +46,16 @@ class Stretch(NamedTuple):
     pts: int
 
 
-def frame_times(file: BinaryIO, beat: Callable[[], None] = lambda: None) -> list[int]:
+def frame_times(file: BinaryIO, limits: Limits, beat: Callable[[], None] = lambda: None) -> list[int]:
     """Return the times of a video's frames in order, by its packets; none if they are not known without decoding.
 
     Args:
         file: The video, which is read completely.
+        limits: Of the video.
         beat: Called for some of the packets.
     """
     try:
-        with open_container(file) as container:
+        with open_container(file, limits) as container:
             stream = video_stream(container)
             packets = () if stream is None else container.demux(stream)
             # Of each packet its time only: together they are as large as the file.

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.config.job import Limits
 from pipeline.errors import WriteError
 from pipeline.types import Size
 from pipeline.video.archive import ArchiveWriter, check_archive
@@ -44,6 +46,7 @@ def write_targets(
     facts: Facts,
     targets: Sequence[Target],
     opened: Callable[[], BinaryIO],
+    limits: Limits,
     span: Span = ALL,
     beat: Callable[[], None] = lambda: None,
 ) -> None:
@@ -54,14 +57,17 @@ def write_targets(
         facts: The source's.
         targets: The files.
         opened: Opens the source for its sound.
+        limits: Of the source, and of its written frames.
         span: The part that the frames are of.
         beat: Called for every frame that is written or read back.
 
     Raises:
         WriteError: A file cannot be written, or differs from what was written.
+        DecodeError: Frames with square pixels would be above the limits.
         ItemError: What the frames raise.
     """
-    results = _write_all(frames, facts, targets, opened, span, beat)  # its encoders are gone: reading back takes memory, too
+    # The encoders are gone with the writers: reading back takes memory, too.
+    results = _write_all(frames, facts, targets, partial(_writer_of, facts, opened, limits, span), beat)
     for target, (written, notes) in zip(targets, results, strict=True):
         try:
             check = check_written if target.form.container else check_archive
@@ -75,8 +81,7 @@ def _write_all(
     frames: Iterable[MaskedFrame],
     facts: Facts,
     targets: Sequence[Target],
-    opened: Callable[[], BinaryIO],
-    span: Span,
+    writer_of: Callable[[Target], VideoWriter | ArchiveWriter],
     beat: Callable[[], None],
 ) -> list[tuple[Written, list[str]]]:
     """Write all frames to all targets. Returns what was written to each, and what differs from the source.
@@ -87,7 +92,7 @@ def _write_all(
     with ExitStack() as stack:
         writers: list[VideoWriter | ArchiveWriter] = []
         for target in targets:
-            writers.append(_writer_of(target, facts, opened, span))
+            writers.append(writer_of(target))
             stack.enter_context(writers[-1])
         for one in frames:
             drawn = draw_each([target.draw for target in targets], one.frame.pixels, one.mask, facts.aspect)
@@ -97,9 +102,11 @@ def _write_all(
         return [(writer.finish(), writer.notes) for writer in writers]
 
 
-def _writer_of(target: Target, facts: Facts, opened: Callable[[], BinaryIO], span: Span) -> VideoWriter | ArchiveWriter:
+def _writer_of(
+    facts: Facts, opened: Callable[[], BinaryIO], limits: Limits, span: Span, target: Target
+) -> VideoWriter | ArchiveWriter:
     """Return a writer of a target. A form without a container is an archive of pictures."""
     if not target.form.container:
         return ArchiveWriter(target.path, facts)
     sound = opened() if facts.sound else None
-    return VideoWriter(target.path, target.form, facts, clear=target.draw.clear, sound=sound, span=span)
+    return VideoWriter(target.path, target.form, facts, clear=target.draw.clear, sound=sound, limits=limits, span=span)

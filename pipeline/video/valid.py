@@ -34,7 +34,7 @@ def video_error(uri: str, files: Files, frames: int, size: Size) -> str | None:
 
 def _error_of(file: BinaryIO, frames: int, size: Size) -> str | None:
     count = 0
-    with open_container(file) as container:
+    with open_container(file, Limits(max_pixels=max(1, size.height * size.width))) as container:
         stream: Any = container.streams.video[0]
         for frame in decoded(container, stream):
             count += 1

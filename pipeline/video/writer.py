@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import WriteError
+from pipeline.config.job import Limits
+from pipeline.errors import DecodeError, WriteError
 from pipeline.types import Size
 from pipeline.video.colour import BT709, LIMITED, Converter
 from pipeline.video.forms import Form
@@ -23,6 +24,10 @@ from pipeline.video.span import ALL, Span
 
 CLOCK = Fraction(1, 90_000)
 """Finest unit of timestamps that every encoder takes."""
+
+
+LARGEST_SIDE = 65_535
+"""Of a frame in VP9."""
 
 
 @dataclass
@@ -37,6 +42,19 @@ class Written:
     """Positions of sound tracks without sound, which a container may leave out."""
 
 
+def _check_square(width: int, height: int, form: Form, limits: Limits) -> None:
+    """Refuse frames that are too large with square pixels: a source may have pixels that are a thousand times as wide as high.
+
+    Raises:
+        DecodeError: They are.
+    """
+    if width > LARGEST_SIDE or width * height > limits.max_pixels:
+        raise DecodeError(
+            f"with square pixels, as {form.name} has them, frames would have {width:,} x {height:,} pixels; {form.name} allows "
+            f"{LARGEST_SIDE:,} per side, and limits.max_pixels {limits.max_pixels:,}; write MOV or MP4, which keep the shape"
+        )
+
+
 class VideoWriter:
     """Writes a video. Call ``add`` for every frame, then ``finish``. Use as a context manager.
 
@@ -46,13 +64,17 @@ class VideoWriter:
         facts: The source's: size, times, rate, shape of its pixels.
         clear: Frames are RGBA and stay transparent.
         sound: The source, opened once more for its sound; None for none.
+        limits: Of the source, and of scaled frames.
         span: The part of the sound that belongs to the frames.
 
     Raises:
         WriteError: The encoder refuses the video.
+        DecodeError: Frames with square pixels would be above the limits.
     """
 
-    def __init__(self, path: Path, form: Form, facts: Facts, *, clear: bool, sound: BinaryIO | None, span: Span = ALL) -> None:
+    def __init__(
+        self, path: Path, form: Form, facts: Facts, *, clear: bool, sound: BinaryIO | None, limits: Limits, span: Span = ALL
+    ) -> None:
         self.form, self.facts = form, facts
         self._pad = tuple(side % 2 if form.even else 0 for side in facts.size)
         height, width = (side + extra for side, extra in zip(facts.size, self._pad, strict=True))
@@ -60,6 +82,7 @@ class VideoWriter:
         self._aspect = facts.aspect
         if form.square and facts.aspect != 1:
             width, self._aspect = max(1, round(width * facts.aspect)), Fraction(1)
+            _check_square(width, height, form, limits)
             self.notes.append(f"{width} x {height}: scaled, because {form.name} has square pixels")
         self.written = Written(Size(height, width), alpha=[] if clear else None)
         self._pixel_format = form.clear if clear else form.opaque
@@ -70,7 +93,7 @@ class VideoWriter:
         try:
             self._stream = self._add_stream(width, height)
             if sound is not None:
-                self._sound = Sound(sound, self._container, form, span)
+                self._sound = Sound(sound, self._container, form, limits, span)
                 self.notes += self._sound.notes
                 self.written.tracks = tuple(self._sound.written)
         except BaseException:

@@ -34,15 +34,15 @@ PRORES = {"profile": "4444", "alpha_bits": "16"}
 
 def read_video(name: str, data: bytes) -> None:
     """Read a video as a run does, and write it again."""
-    frame_times(io.BytesIO(data))
-    length(io.BytesIO(data))
+    frame_times(io.BytesIO(data), LIMITS)
+    length(io.BytesIO(data), LIMITS)
     target = Target(Path("made.mp4"), FORMS["mp4"], Draw("mask"))
     with as_item_errors(), VideoReader(io.BytesIO(data), LIMITS) as reader:
         height, width = reader.facts.size
         if height * width > LIMITS.max_pixels:
             raise Wrong(f"{width} x {height} pixels")
         masked = (MaskedFrame(one, np.zeros(one.pixels.shape[:2], np.uint8), 1.0) for one in reader)
-        write_targets(masked, reader.facts, [target], lambda: io.BytesIO(data))
+        write_targets(masked, reader.facts, [target], lambda: io.BytesIO(data), LIMITS)
     still(io.BytesIO(data), 0.1, LIMITS)
 
 

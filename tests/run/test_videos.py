@@ -453,7 +453,7 @@ def test_what_libraries_refuse_fails_one_video(
 
     monkeypatch.setattr("pipeline.video.reader.VideoReader._checked", fail)
     finder = FindMasks(context)
-    assert list(finder(stretch)) and not list(divide_videos(items, context=context)), "recorded below, where it goes wrong again"
+    assert list(finder(stretch)) and not list(divide_videos(items, context=context)), "the video itself fails"
     *_, rows = cut_videos(items, finder.stage.segmenter, context)
     assert rows["error_code"].to_pylist() == ["decode"] and not context.ledger.started
 

@@ -67,5 +67,5 @@ def test_a_demuxer_of_sound_is_closed_if_the_output_takes_no_track(tmp_path: Pat
     monkeypatch.setattr(sound_module, "open_container", lambda *given: opened.append(real(*given)) or opened[-1])
     output = SimpleNamespace(add_stream_from_template=raising(REFUSED))
     with pytest.raises(av.error.ArgumentError):
-        Sound(io.BytesIO(data), output, MP4)
+        Sound(io.BytesIO(data), output, MP4, Limits())
     assert len(opened[0].streams) == 0

@@ -17,6 +17,7 @@ from PIL import Image
 
 from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
+from pipeline.video.container import decoded, open_container
 from pipeline.video.reader import Frame, VideoReader
 from pipeline.video.stretches import frame_times
 
@@ -216,19 +217,18 @@ def test_limits(clip: Path, limits: dict[str, float], words: str) -> None:
         read(clip, **limits)
 
 
-def test_frames_of_another_size_are_refused(tmp_path: Path) -> None:
-    """A VP9 stream may change its size at a keyframe, as recordings of calls do."""
-    path = tmp_path / "joined.webm"
+def joined(path: Path, *heights: int) -> Path:
+    """A VP9 stream that changes its size at a keyframe, as recordings of calls do: two frames of each height."""
     with av.open(str(path), "w") as output:
         stream = output.add_stream("libvpx-vp9", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = 64, heights[0], "yuv420p"
         other = av.CodecContext.create("libvpx-vp9", "w")
-        other.width, other.height, other.pix_fmt = 64, 80, "yuv420p"  # type: ignore[attr-defined]
+        other.width, other.height, other.pix_fmt = 64, heights[1], "yuv420p"  # type: ignore[attr-defined]
         other.time_base = stream.codec_context.time_base = Fraction(1, 25)
-        for number, height in enumerate((48, 48, 80, 80)):
+        for number, height in enumerate((heights[0], heights[0], heights[1], heights[1])):
             frame = av.VideoFrame.from_ndarray(frames(1, height, 64)[0]).reformat(format="yuv420p")
             frame.pts, frame.time_base = number, Fraction(1, 25)
-            for packet in (stream if height == 48 else other).encode(frame):  # type: ignore[attr-defined]
+            for packet in (stream if number < 2 else other).encode(frame):  # type: ignore[attr-defined]
                 packet.stream = stream
                 output.mux(packet)
             if number == 1:
@@ -236,8 +236,24 @@ def test_frames_of_another_size_are_refused(tmp_path: Path) -> None:
         for packet in other.encode(None):  # type: ignore[attr-defined]
             packet.stream = stream
             output.mux(packet)
+    return path
+
+
+def test_frames_of_another_size_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match="frame 3 has another size than the first one"):
-        read(path)
+        read(joined(tmp_path / "joined.webm", 48, 80))
+
+
+def test_frames_far_above_the_limit_are_not_decoded(tmp_path: Path) -> None:
+    """What a header says of the size may be wrong, and a decoder allocates what its stream says."""
+    path, limits = joined(tmp_path / "joined.webm", 48, 4800), Limits(max_pixels=10_000)
+    seen = []
+    with path.open("rb") as file, open_container(file, limits) as container, pytest.raises(av.error.FFmpegError):
+        for frame in decoded(container, container.streams.video[0]):
+            seen.append(frame.height)
+    assert seen == [48, 48]
+    with pytest.raises(DecodeError, match="this video is damaged at about"):
+        read(path, max_pixels=limits.max_pixels)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -263,7 +279,7 @@ def test_a_cover_before_the_video_is_passed_over(tmp_path: Path) -> None:
     reader, found = read(data)
     assert (reader.facts.codec, reader.facts.time_base, reader.facts.rate, reader.facts.frames) == wanted
     assert times_ms(reader, found) == [0, 40, 80, 120, 160, 200]
-    assert frame_times(io.BytesIO(data)) == [one.pts for one in found]
+    assert frame_times(io.BytesIO(data), Limits()) == [one.pts for one in found]
 
 
 @pytest.mark.parametrize("start_ms", [0, 2000, 3_600_000])

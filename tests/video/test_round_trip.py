@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import io
+import struct
 import zipfile
 from contextlib import ExitStack
 from fractions import Fraction
@@ -20,7 +21,7 @@ from clips import frames, variable_times, write_clip
 from PIL import Image
 
 from pipeline.config.job import Limits
-from pipeline.errors import WriteError
+from pipeline.errors import DecodeError, WriteError
 from pipeline.video import targets as targets_module
 from pipeline.video.archive import ArchiveWriter, check_archive
 from pipeline.video.check import check_written
@@ -62,7 +63,7 @@ def written_as(source: Path, target: Path, form: Form, look: Any = "cutout") -> 
         file, again = (stack.enter_context(source.open("rb")) for _ in range(2))
         reader = stack.enter_context(VideoReader(file, Limits()))
         sound = again if reader.facts.sound else None
-        writer = stack.enter_context(VideoWriter(target, form, reader.facts, clear=draw.clear, sound=sound))
+        writer = stack.enter_context(VideoWriter(target, form, reader.facts, clear=draw.clear, sound=sound, limits=Limits()))
         for number, frame in enumerate(reader):
             writer.add(draw(frame.pixels, mask_of(number, *frame.pixels.shape[:2])), frame.pts, frame.duration)
         return writer.finish()
@@ -179,22 +180,37 @@ def test_pixels_that_are_not_square_stay_so(tmp_path: Path) -> None:
     assert read(tmp_path / "out.webm")[0].facts.size == (80, 41), "square pixels: 60 * 11 / 16"
 
 
+def test_pixels_are_not_stretched_beyond_the_limits(tmp_path: Path) -> None:
+    """A file may say that its pixels are 1080 times as wide as high."""
+    clip = write_clip(tmp_path / "clip.mp4", frames(2, 60, 80), aspect=Fraction(16, 11))
+    data = clip.read_bytes()
+    for across, allowed, said in (
+        (1080, 10**8, "86,400 x 60 pixels; webm allows 65,535 per side"),
+        (20, 95_000, r"1,600 x 60 pixels; .* limits\.max_pixels 95,000; write MOV or MP4"),
+    ):
+        clip.write_bytes(data.replace(b"pasp" + struct.pack(">II", 16, 11), b"pasp" + struct.pack(">II", across, 1)))
+        how: dict[str, Any] = {"clear": False, "sound": None, "limits": Limits(max_pixels=allowed)}
+        with clip.open("rb") as file, VideoReader(file, how["limits"]) as reader:
+            assert reader.facts.aspect == across
+            with pytest.raises(DecodeError, match=said):
+                VideoWriter(tmp_path / "out.webm", WEBM, reader.facts, **how)
+    convert(clip, tmp_path / "out.mov", MOV)
+
+
 @pytest.mark.usefixtures("no_collector")
-def test_encoders_are_gone_before_the_files_are_read_back(
-    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_encoders_are_gone_before_the_files_are_read_back(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     living = list[int]()
 
     def counting(*_: Any) -> None:
         living.append(sum(isinstance(one, av.VideoCodecContext) and one.is_encoder for one in gc.get_objects()))
 
+    counting()
     monkeypatch.setattr(targets_module, "check_written", counting)
     targets = [Target(tmp_path / f"out{form.suffix}", form, Draw("mask")) for form in (MP4, WEBM)]
-    gc.collect()
     with clip.open("rb") as file, VideoReader(file, Limits()) as reader:
         masked = (MaskedFrame(one, np.zeros(one.pixels.shape[:2], np.uint8), 1.0) for one in reader)
-        write_targets(masked, reader.facts, targets, lambda: io.BytesIO(clip.read_bytes()))
-    assert living == [0, 0]
+        write_targets(masked, reader.facts, targets, lambda: io.BytesIO(clip.read_bytes()), Limits())
+    assert living == [0, 0, 0]
 
 
 @pytest.mark.parametrize("damage", ["count", "time", "alpha", "sound", "language", "codec"])

@@ -31,7 +31,7 @@ def converted(clip: Path, form: str) -> Path:
     target, data = clip.with_name(f"made.{form}"), clip.read_bytes()
     with VideoReader(io.BytesIO(data), Limits()) as reader:
         masked = (MaskedFrame(one, np.full(one.pixels.shape[:2], 200, np.uint8), 1.0) for one in reader)
-        write_targets(masked, reader.facts, [Target(target, FORMS[form], Draw("mask"))], lambda: io.BytesIO(data))
+        write_targets(masked, reader.facts, [Target(target, FORMS[form], Draw("mask"))], lambda: io.BytesIO(data), Limits())
     return target
 
 
@@ -60,7 +60,7 @@ def test_a_part_has_all_tracks_to_its_end(tmp_path: Path, form: str) -> None:
     write_clip(clip, frames(50, 48, 64), container="matroska", sound=["aac", "aac"])
     ends: dict[int, float] = {}
     with clip.open("rb") as file, av.open(str(tmp_path / f"out.{form}"), "w") as output:
-        sound = Sound(file, output, FORMS[form], Span(0.0, 1.0))
+        sound = Sound(file, output, FORMS[form], Limits(), Span(0.0, 1.0))
         source = list(sound._source.demux(audio=(0, 1)))
         sound._packets = iter(sorted(source, key=lambda one: one.stream.index))  # as in a file with one chunk per track
         for packet in sound.packets(float("inf")):
@@ -124,7 +124,7 @@ def test_tracks_keep_languages_titles_and_the_default(tmp_path: Path, container:
 def test_a_track_may_change_from_stereo_to_surround(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip", PICTURES, container="matroska", sound=["pcm_s16le"])
     with clip.open("rb") as file, av.open(str(tmp_path / "out.webm"), "w") as output:
-        sound = Sound(file, output, FORMS["webm"])
+        sound = Sound(file, output, FORMS["webm"], Limits())
         made = 0
         for number, layout in enumerate(("stereo", "5.1(side)", "mono")):
             channels = av.AudioLayout(layout).nb_channels
@@ -153,7 +153,7 @@ def test_a_track_without_packets_does_not_cost_the_video(tmp_path: Path, form: s
 def test_what_an_encoder_refuses_is_said(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip", PICTURES, container="matroska", sound=["flac"], layout="5.1")
     with clip.open("rb") as file, av.open(str(tmp_path / "out.webm"), "w") as output:
-        sound = Sound(file, output, FORMS["webm"])
+        sound = Sound(file, output, FORMS["webm"], Limits())
         sound._encoded[1].codec_context.layout = "5.1(side)"
         with pytest.raises(WriteError, match=r"the sound of this video can't be encoded as opus: Invalid argument"):
             list(sound.packets(float("inf")))

@@ -121,7 +121,7 @@ def test_sound_is_that_of_the_part(clip: Path, tmp_path: Path, form: str) -> Non
     with clip.open("rb") as file, clip.open("rb") as sound, VideoReader(file, Limits()) as reader:
         span = span_of(Part(0.5, 1.5), reader.facts)
         masked = (MaskedFrame(one, np.zeros(one.pixels.shape[:2], np.uint8), 1.0) for one in frames_in(reader, span))
-        write_targets(masked, reader.facts, [target], lambda: sound, span)
+        write_targets(masked, reader.facts, [target], lambda: sound, Limits(), span)
     with av.open(str(target.path)) as made:
         times = [float(one.pts * one.time_base) for one in made.decode(audio=0)]
     assert times[0] == pytest.approx(0, abs=0.06) and times[-1] == pytest.approx(1.0, abs=0.06)
@@ -132,7 +132,7 @@ def test_sound_of_a_late_part_is_sought(long_clip: Path, tmp_path: Path, monkeyp
     span = Span(8.5, 9.0)
     for form in ("mov", "webm"):  # copied, encoded again
         with long_clip.open("rb") as file, av.open(str(tmp_path / f"x.{form}"), "w") as output:
-            sound = Sound(file, output, FORMS[form], span)
+            sound = Sound(file, output, FORMS[form], Limits(), span)
             sound._waiting = next(sound._packets)
             assert float(sound._waiting.pts * sound._waiting.time_base) > 6
             packets = list(sound.packets(math.inf))

@@ -82,7 +82,7 @@ def ahead(path: Path, model: Any, store: SegmentStore, span: Span = ALL, chosen:
     with path.open("rb") as file, VideoReader(file, Limits()) as reader:
         facts = reader.facts
     with path.open("rb") as file:
-        found = divide(frame_times(file), frames_per_segment(facts.size), span, float(facts.time_base))
+        found = divide(frame_times(file, Limits()), frames_per_segment(facts.size), span, float(facts.time_base))
     for stretch in found[chosen]:
         with path.open("rb") as file:
             find_masks(file, Limits(), stretch, span, model, store, lambda: None, lambda: None)
@@ -107,10 +107,10 @@ def test_times_of_packets_are_those_of_frames(clip: Path, tmp_path: Path) -> Non
     with clip.open("rb") as file, VideoReader(file, Limits()) as reader:
         wanted = [one.pts for one in reader]
     with clip.open("rb") as file:
-        assert frame_times(file) == wanted
+        assert frame_times(file, Limits()) == wanted
     (tmp_path / "text.mp4").write_text("no video")
     with (tmp_path / "text.mp4").open("rb") as file:
-        assert frame_times(file) == []
+        assert frame_times(file, Limits()) == []
 
 
 def test_packets_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,10 +131,10 @@ def test_packets_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
 
     stream = SimpleNamespace(disposition=0)
     container = SimpleNamespace(streams=SimpleNamespace(video=[stream]), demux=demux)
-    monkeypatch.setattr(stretches, "open_container", lambda _: nullcontext(container))
+    monkeypatch.setattr(stretches, "open_container", lambda *_: nullcontext(container))
     monkeypatch.setattr(stretches, "BEAT_PACKETS", 3)
     beats = list[int]()
-    assert frame_times(io.BytesIO(), lambda: beats.append(1)) == list(range(9))
+    assert frame_times(io.BytesIO(), Limits(), lambda: beats.append(1)) == list(range(9))
     assert len(beats) == 3, "signs of life: the whole file is read"
 
 

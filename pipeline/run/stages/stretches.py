@@ -65,7 +65,7 @@ def _divide(row: dict[str, Any], context: StageContext, beat: Callable[[], None]
     with Source(request.uri, context.files, limits) as source, as_item_errors():
         with VideoReader(source.open(), limits) as reader:
             facts = reader.facts
-        version, times = source.version(), frame_times(source.open(), beat)
+        version, times = source.version(), frame_times(source.open(), limits, beat)
     span, unit = span_of(request.part, facts), float(facts.time_base)
     return version, divide(times, frames_per_segment(facts.size), span, unit) if version else []
 
