@@ -16,7 +16,7 @@ from pipeline.errors import DecodeError, WriteError
 from pipeline.imaging.validate import decode_cutout
 from pipeline.types import Size
 from pipeline.video.check import ALPHA_TOLERANCE
-from pipeline.video.pictures import TIMES, encode_frame, times_file
+from pipeline.video.pictures import TIMES, encode_frame, name_of, times_file
 from pipeline.video.reader import Facts
 from pipeline.video.writer import Written
 
@@ -81,18 +81,17 @@ def _as_write_errors() -> Iterator[None]:
         raise WriteError(f"the archive can't be written: {error.strerror}") from error
 
 
-def name_of(number: int) -> str:
-    """Return the name of a frame's file."""
-    return f"{number:06}.png"
-
-
 def check_archive(path: Path, written: Written, beat: Callable[[], None]) -> None:
     """Compare the frames of a written archive: their number, sizes, times and alpha.
 
     Raises:
-        WriteError: They differ. The message says where.
+        WriteError: They differ, or it cannot be read. The message says where.
     """
-    with _as_write_errors(), path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise WriteError(f"the written archive can't be read back: {error.strerror}") from error
+    with file:
         if wrong := archive_error(file, len(written.seconds), written.size, written.alpha or (), beat):
             raise WriteError(f"the written archive differs: {wrong}")
 

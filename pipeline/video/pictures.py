@@ -99,7 +99,12 @@ class PictureWriter:
                 ) from error
 
     def _uri(self, number: int) -> str:
-        return join(self._part, f"{number:06}.png")
+        return join(self._part, name_of(number))
+
+
+def name_of(number: int) -> str:
+    """Return the name of a frame's file."""
+    return f"{number:06}.png"
 
 
 def _decoded(data: bytes, channels: int) -> npt.NDArray[np.uint8]:

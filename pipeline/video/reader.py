@@ -76,7 +76,7 @@ class Facts:
     first_pts: int = 0
 
 
-class _UnsoughtError(DecodeError):
+class _SeekError(DecodeError):
     """The demuxer cannot go to a frame, and is where it was."""
 
 
@@ -167,7 +167,7 @@ class VideoReader:
             if self._container is not None:
                 self._seek(pts, before=pts)
                 return
-        except _UnsoughtError:  # without an index, all frames are decoded
+        except _SeekError:  # without an index, all frames are decoded
             self._first = next(self._frames, None)
         while self._first is not None and self._first.pts < pts:  # an animation
             self._beat()
@@ -198,7 +198,7 @@ class VideoReader:
             if self._has_reached(pts):
                 return
         if failure is not None:
-            kind = DecodeError if moved else _UnsoughtError
+            kind = DecodeError if moved else _SeekError
             raise kind(f"this video has no frame at {float(pts * self.facts.time_base):.2f} s") from failure
 
     def _has_reached(self, pts: int) -> bool:

@@ -39,6 +39,7 @@ LOST_QUALITY = 0.5
 """Factor for the quality of a frame whose mask is like the carried one, after that was not like the one before."""
 
 MAX_REASONS = 2
+"""Reasons of a frame, and of a video, at most."""
 
 BLEND = 0.6
 """Share of the carried mask in the mask of a frame where the motion is trusted."""

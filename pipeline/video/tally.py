@@ -10,15 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.video.reader import Facts
-from pipeline.video.steady import MaskedFrame
+from pipeline.video.steady import MAX_REASONS, MaskedFrame
 
 QUANTILE = 0.05
 """The quality of a video is the one that this share of its frames does not reach."""
 
 WORST = 5
 """Moments of lowest quality that are kept."""
-
-MAX_REASONS = 2
 
 
 class Moment(NamedTuple):
@@ -122,7 +120,7 @@ class Tally:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """The signals that lowered the quality of the worst frames most often, at most two."""
+        """The signals that lowered the quality of the worst frames most often, at most ``MAX_REASONS``."""
         limit = self.quality
         pairs = zip(self._qualities, self._reasons, strict=True)
         counts = Counter(reason for quality, reasons in pairs if quality <= limit for reason in reasons)

@@ -84,5 +84,5 @@ def test_a_full_disk_is_an_error_of_the_item(tmp_path: Path, monkeypatch: pytest
             patch.setattr(zipfile.ZipFile, "close", full)
             writer.add(np.zeros((9, 12, 4), np.uint8), 0, 1)
             writer.finish()
-    with pytest.raises(WriteError, match="can't be written"):
+    with pytest.raises(WriteError, match="the written archive can't be read back: No such file"):
         check_archive(tmp_path / "gone.zip", Written(Size(9, 12), []), nothing)
