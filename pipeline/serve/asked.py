@@ -23,6 +23,10 @@ NAMES = ("preset", "box", "label", "point", "output", "rendition", "format", "ba
 """Names of the options, in the query or in a form."""
 
 
+FORMAT_NAMES = tuple(suffix.lstrip(".") for suffix in FORMATS)
+"""Values of the option ``format``."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """The options of a request.
@@ -66,7 +70,7 @@ def parse_asked(given: Mapping[str, str], presets: tuple[str, ...], renditions: 
     options = {name: value.strip() for name, value in given.items() if value.strip()}
     output = _one_of("output", options.get("output", "cutout"), get_args(Output))
     form = options.get("format", "png").lower()
-    form = FORMATS.get(f".{_one_of('format', form, [suffix.lstrip('.') for suffix in FORMATS])}", "png")
+    form = FORMATS[f".{_one_of('format', form, FORMAT_NAMES)}"]
     wanted = _rendition_names(options.get("rendition", ""), renditions)
     if wanted and output != "json" and ({"format", "background"} & set(options) or output != "cutout"):
         raise _refused(

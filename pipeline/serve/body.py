@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from starlette.datastructures import UploadFile
@@ -53,15 +54,10 @@ async def read_body(request: Request, limits: Limits) -> Body:
     is_form = kind == "multipart/form-data"
     most = limits.max_bytes + (FORM_BYTES if is_form else 0)
     stream = _limited(request, most, f"the body has more than {limits.max_bytes:,} bytes (limits.max_bytes)")
-    try:
-        async with asyncio.timeout(limits.fetch_s):
-            if is_form:
-                return await _form(request, stream, limits)
-            data = b"".join([chunk async for chunk in stream])
-    except TimeoutError:
-        raise RequestRefused(408, "fetch", f"the body did not arrive within {limits.fetch_s:g} s (limits.fetch_s)") from None
-    except ClientDisconnect:
-        raise RequestRefused(400, "fetch", "the connection ended before the body") from None
+    async with _arriving(limits):
+        if is_form:
+            return await _form(request, stream, limits)
+        data = b"".join([chunk async for chunk in stream])
     if not data:
         raise RequestRefused(400, "request", "the body is empty; send a picture")
     return Body(data, {})
@@ -75,16 +71,29 @@ async def read_json(request: Request, limits: Limits) -> Any:
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RequestRefused(415, "request", "send JSON with Content-Type: application/json")
+    async with _arriving(limits):
+        stream = _limited(request, FORM_BYTES, f"the body has more than {FORM_BYTES:,} bytes")
+        data = b"".join([chunk async for chunk in stream])
+    try:
+        return json.loads(data, parse_constant=_not_json)
+    except (ValueError, RecursionError):
+        raise RequestRefused(400, "request", "the body is not JSON that can be used") from None
+
+
+@asynccontextmanager
+async def _arriving(limits: Limits) -> AsyncIterator[None]:
+    """Read a body within ``limits.fetch_s``.
+
+    Raises:
+        RequestRefused: 400 or 408: its client left, or it takes longer.
+    """
     try:
         async with asyncio.timeout(limits.fetch_s):
-            stream = _limited(request, FORM_BYTES, f"the body has more than {FORM_BYTES:,} bytes")
-            return json.loads(b"".join([chunk async for chunk in stream]), parse_constant=_not_json)
+            yield
     except TimeoutError:
         raise RequestRefused(408, "fetch", f"the body did not arrive within {limits.fetch_s:g} s (limits.fetch_s)") from None
     except ClientDisconnect:
         raise RequestRefused(400, "fetch", "the connection ended before the body") from None
-    except (ValueError, RecursionError):
-        raise RequestRefused(400, "request", "the body is not JSON that can be used") from None
 
 
 def _not_json(constant: str) -> Any:

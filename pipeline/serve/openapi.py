@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any, get_args
 
 from pipeline.config.job import Limits
-from pipeline.serve.asked import NAMES, Output
+from pipeline.serve.asked import FORMAT_NAMES, NAMES, Output
 from pipeline.serve.body import FILE_FIELDS
 from pipeline.serve.jobs.openapi import job_paths
 from pipeline.serve.settings import Serving
@@ -109,7 +109,7 @@ def document(
     values = {
         "preset": list(presets),
         "output": list(get_args(Output)),
-        "format": ["png", "webp", "jpeg", "jpg", "tiff", "tif"],
+        "format": list(FORMAT_NAMES),
     }
     about = ABOUT | {"rendition": f"{ABOUT['rendition']} Names: {', '.join(renditions)}."}
     options = {

@@ -6,6 +6,9 @@ from typing import Any
 
 from pipeline.config.job_request import SAFE_SETTINGS, JobRequest
 
+JOBS, JOB = "/v1/jobs", "/v1/jobs/{id}"
+"""Addresses of all jobs and of one."""
+
 _ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
 _STATE = {
     "id": "Id of the job and of its run.",
@@ -38,7 +41,7 @@ def job_paths() -> dict[str, Any]:
     body = {"required": True, "content": {"application/json": {"schema": fields}}}
     where = [{"name": "id", "in": "path", "required": True, "description": "Id of the job.", "schema": {"type": "string"}}]
     return {
-        "/v1/jobs": {
+        JOBS: {
             "post": {
                 "operationId": "submitJob",
                 "summary": "Start a job: a run over a manifest",
@@ -53,7 +56,7 @@ def job_paths() -> dict[str, Any]:
                 "responses": {"200": _answer("The jobs.", jobs=True), **_refusals("403", "503")},
             },
         },
-        "/v1/jobs/{id}": {
+        JOB: {
             "get": {
                 "operationId": "job",
                 "summary": "Get the state of a job with its progress",

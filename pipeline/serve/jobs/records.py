@@ -102,7 +102,7 @@ class Records:
         """Ask a job's process to end.
 
         Raises:
-            WriteError: The wish cannot be written.
+            WriteError: The request to stop cannot be written.
         """
         self.files.write(self._stop(root, job_id), b"This file asks the job to stop.\n")
 

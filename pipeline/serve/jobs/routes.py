@@ -13,10 +13,9 @@ from pipeline.errors import StorageError, WriteError
 from pipeline.log import log
 from pipeline.serve.body import read_json
 from pipeline.serve.jobs.jobs import Jobs
+from pipeline.serve.jobs.openapi import JOB, JOBS
 from pipeline.serve.refusals import RequestRefused
 from pipeline.serve.service import Service
-
-JOBS, JOB = "/v1/jobs", "/v1/jobs/{id}"
 
 Endpoint = Callable[["JobRoutes", Request], Awaitable[Response]]
 

@@ -24,7 +24,7 @@ SHOWN = (
 """Fields of a progress object or run record that clients see. Failures are added in ``_failures``."""
 
 START_S = 3600.0
-"""Seconds after which a job of another machine counts as dead if its run has left no trace."""
+"""Seconds after which a job of another machine counts as dead if its run has written nothing yet."""
 
 OVER = "over"
 """Verdict about a job that has ended."""
@@ -46,7 +46,7 @@ def state_of(record: JobRecord, files: Files) -> dict[str, Any]:
     """
     try:
         run = read_status(record.output_uri, files, run_id=record.id)
-    except ConfigError:  # no trace of the run yet
+    except ConfigError:  # the run has written nothing yet
         run = None
     facts = {} if run is None else run.facts
     verdict, said = _verdict(record, run)
