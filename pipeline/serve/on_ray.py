@@ -6,6 +6,7 @@ HTTP with the clients; the replicas check token and limits themselves.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -99,9 +100,10 @@ def parse_arguments(arguments: Mapping[str, Any]) -> tuple[Options, dict[str, An
         read=_texts(arguments, "allow_roots"),
     )
     named: dict[str, Any] = {"hosts": _texts(arguments, "allow_hosts"), "origins": _texts(arguments, "allow_origins")}
-    for name in ("queue", "deadline_s"):
-        if name in arguments:
-            named[name] = _above_0(arguments[name], name)
+    if "queue" in arguments:
+        named["queue"] = _above_0(arguments["queue"], "queue", int, "a whole number")
+    if "deadline_s" in arguments:
+        named["deadline_s"] = _above_0(arguments["deadline_s"], "deadline_s", int | float, "a number of seconds")
     return options, named
 
 
@@ -112,7 +114,7 @@ def _texts(arguments: Mapping[str, Any], name: str) -> tuple[str, ...]:
     return tuple(given)
 
 
-def _above_0(given: Any, name: str) -> float:
-    if isinstance(given, bool) or not isinstance(given, int | float) or given <= 0:
-        raise ConfigError(f"args: {name} must be a number above 0")
+def _above_0(given: Any, name: str, kind: Any, words: str) -> Any:
+    if isinstance(given, bool) or not isinstance(given, kind) or not 0 < given < math.inf:
+        raise ConfigError(f"args: {name} must be {words} above 0, not {given!r}")
     return given

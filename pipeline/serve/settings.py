@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,9 @@ class Serving:
                 f"--host {self.host} can be reached from other machines, so it needs a token; "
                 f"set {TOKEN_VARIABLE}, or give --token-file FILE"
             )
+        for option, seconds in (("--deadline", self.deadline_s), ("--batch-wait", self.wait_s), ("--drain", self.drain_s)):
+            if not math.isfinite(seconds):
+                raise ConfigError(f"{option} {seconds} is no limit; give a finite number")
         for origin in self.origins:
             if not _is_origin(origin):
                 raise ConfigError(f"--allow-origin {origin} is not an origin; give scheme and host: https://shop.example.com")

@@ -61,3 +61,9 @@ def test_an_origin_that_cannot_be_read_is_another_one(fake_preset: str, origin: 
 def test_an_allowed_origin_must_be_one(origin: str) -> None:
     with pytest.raises(ConfigError, match="is not an origin"):
         Serving(origins=(origin,))
+
+
+@pytest.mark.parametrize("setting", [{"deadline_s": float("nan")}, {"drain_s": float("inf")}])
+def test_limits_in_seconds_are_finite(setting: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=r"is no limit; give a finite number"):
+        Serving(**setting)  # type: ignore[arg-type]

@@ -115,8 +115,12 @@ def test_a_replica_needs_a_token(on_ray: Any, fake_preset: str, monkeypatch: pyt
         ({"presets": "mvanet-lite"}, "presets must be a list"),
         ({"settings": ["limits.max_pixels=1"]}, "settings must be a mapping"),
         ({"settings": {"max_pixels": 1}}, "section.key"),
-        ({"queue": True}, "queue must be a number"),
-        ({"deadline_s": 0}, "deadline_s must be a number"),
+        ({"queue": True}, "queue must be a whole number above 0, not True"),
+        ({"queue": float("nan")}, "queue must be a whole number above 0, not nan"),
+        ({"queue": 2.5}, r"queue must be a whole number above 0, not 2\.5"),
+        ({"deadline_s": 0}, "deadline_s must be a number of seconds above 0, not 0"),
+        ({"deadline_s": float("nan")}, "deadline_s must be a number of seconds above 0, not nan"),
+        ({"deadline_s": float("inf")}, "deadline_s must be a number of seconds above 0, not inf"),
     ],
 )
 def test_wrong_arguments_are_refused_when_the_application_is_built(on_ray: Any, arguments: dict[str, Any], words: str) -> None:
