@@ -101,100 +101,110 @@ RESULT = _object(
 )
 """JSON schema of the answer to ``output=json``."""
 
+ERROR = {
+    "type": "object",
+    "required": ["code", "message"],
+    "properties": {
+        "code": {"type": "string", "description": "Stable, for programs."},
+        "message": {"type": "string", "description": "One sentence for people."},
+        "request_id": {"type": "string", "description": "With 500: what the log calls this request."},
+    },
+}
+"""JSON schema of a refusal."""
+
+REMBG = {
+    "model": "A configured preset; any other model gives the default.",
+    "om": "true: the mask instead of the cutout.",
+    "bgc": "Background: red,green,blue,255.",
+}
+"""Options of rembg's server that have an effect."""
+
+
+_PICTURE = {"schema": {"type": "string", "format": "binary"}}
+
 
 def document(
     presets: Sequence[str], renditions: Sequence[str], limits: Limits, settings: Serving, *, with_jobs: bool = False
 ) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document."""
-    values = {
-        "preset": list(presets),
-        "output": list(get_args(Output)),
-        "format": list(FORMAT_NAMES),
-    }
-    about = ABOUT | {"rendition": f"{ABOUT['rendition']} Names: {', '.join(renditions)}."}
-    options = {
-        name: {"type": "string", "description": about[name]} | ({"enum": values[name]} if name in values else {})
-        for name in NAMES
-    }
-    picture = {"schema": {"type": "string", "format": "binary"}}
-    files = {
-        name: picture["schema"] | {"description": "The picture, in one of the fields image and file."} for name in FILE_FIELDS
-    }
-    either = [{"required": [name]} for name in FILE_FIELDS]
-    form = {"schema": {"type": "object", "oneOf": either, "properties": {**files, **options}}}
-    pictures = dict.fromkeys(("image/png", "image/webp", "image/jpeg", "image/tiff"), picture)
-    cutout = {
-        "operationId": "cutout",
-        "summary": "Cut out the object of one picture",
-        "description": f"The picture is the body itself, or the field image of a form: at most {limits.max_bytes:,} bytes and "
-        f"{limits.max_pixels:,} pixels. Options stand in the query or in the form. Answers within {settings.deadline_s:g} s.",
-        "parameters": [_parameter(name, options[name]) for name in NAMES],
-        "requestBody": {"required": True, "content": {"image/*": picture, "multipart/form-data": form}},
-        "responses": _answers(pictures | {"application/json": {"schema": {"$ref": "#/components/schemas/Result"}}}),
-    }
-    rembg = {
-        "model": "A configured preset; any other model gives the default.",
-        "om": "true: the mask instead of the cutout.",
-        "bgc": "Background: red,green,blue,255.",
-    }
-    remove = {
-        "description": "rembg's other options are accepted and have no effect.",
-        "parameters": [_parameter(name, {"type": "string", "description": about}) for name, about in rembg.items()],
-        "responses": _answers({"image/png": picture}),
-    }
-    file = {"schema": {"type": "object", "required": ["file"], "properties": {"file": picture["schema"]}}}
-    url = _parameter("url", {"type": "string", "description": "Address below an allowed root (--allow-root)."}, required=True)
-    paths = {
-        "/v1/cutout": {"post": cutout},
-        "/api/remove": {
-            "post": remove
-            | {
-                "operationId": "remove",
-                "summary": "As rembg's server",
-                "requestBody": {"required": True, "content": {"multipart/form-data": file}},
-            },
-            "get": remove
-            | {
-                "operationId": "removeByAddress",
-                "summary": "As rembg's server, by address",
-                "parameters": [url, *remove["parameters"]],
-            },
-        },
-        **(job_paths() if with_jobs else {}),
-        "/v1/presets": _get("presets", "List the configured presets", "application/json"),
-        "/v1/renditions": _get("renditions", "List the renditions", "application/json"),
-        "/health": _get("health", "Is the process working? 503 if it must be restarted", "application/json", probe=True),
-        "/ready": _get(
-            "ready",
-            "Are the models loaded? 503 before, while the service ends, and with /health",
-            "application/json",
-            probe=True,
-        ),
-        "/metrics": _get("metrics", "Metrics for Prometheus", "text/plain"),
-    }
     made: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "Matteline", "version": version("matteline"), "license": {"name": "Apache-2.0"}},
-        "paths": paths,
-        "components": {
-            "schemas": {
-                "Error": {
-                    "type": "object",
-                    "required": ["code", "message"],
-                    "properties": {
-                        "code": {"type": "string", "description": "Stable, for programs."},
-                        "message": {"type": "string", "description": "One sentence for people."},
-                        "request_id": {"type": "string", "description": "With 500: what the log calls this request."},
-                    },
-                },
-                "Result": RESULT,
-            }
+        "paths": {
+            "/v1/cutout": {"post": _cutout(_options(presets, renditions), limits, settings)},
+            "/api/remove": _remove(),
+            **(job_paths() if with_jobs else {}),
+            **_reading(),
         },
+        "components": {"schemas": {"Error": ERROR, "Result": RESULT}},
     }
     if settings.token is not None:
         made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         made["security"] = [{"token": []}]
     return made
+
+
+def _options(presets: Sequence[str], renditions: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the schema of each option of a cutout."""
+    values = {"preset": list(presets), "output": list(get_args(Output)), "format": list(FORMAT_NAMES)}
+    about = ABOUT | {"rendition": f"{ABOUT['rendition']} Names: {', '.join(renditions)}."}
+    return {
+        name: {"type": "string", "description": about[name]} | ({"enum": values[name]} if name in values else {})
+        for name in NAMES
+    }
+
+
+def _cutout(options: dict[str, dict[str, Any]], limits: Limits, settings: Serving) -> dict[str, Any]:
+    files = {
+        name: _PICTURE["schema"] | {"description": "The picture, in one of the fields image and file."} for name in FILE_FIELDS
+    }
+    either = [{"required": [name]} for name in FILE_FIELDS]
+    form = {"schema": {"type": "object", "oneOf": either, "properties": {**files, **options}}}
+    pictures = dict.fromkeys(("image/png", "image/webp", "image/jpeg", "image/tiff"), _PICTURE)
+    return {
+        "operationId": "cutout",
+        "summary": "Cut out the object of one picture",
+        "description": f"The picture is the body itself, or the field image of a form: at most {limits.max_bytes:,} bytes and "
+        f"{limits.max_pixels:,} pixels. Options stand in the query or in the form. Answers within {settings.deadline_s:g} s.",
+        "parameters": [_parameter(name, options[name]) for name in NAMES],
+        "requestBody": {"required": True, "content": {"image/*": _PICTURE, "multipart/form-data": form}},
+        "responses": _answers(pictures | {"application/json": {"schema": {"$ref": "#/components/schemas/Result"}}}),
+    }
+
+
+def _remove() -> dict[str, Any]:
+    """Return the address of rembg's server."""
+    remove: dict[str, Any] = {
+        "description": "rembg's other options are accepted and have no effect.",
+        "parameters": [_parameter(name, {"type": "string", "description": about}) for name, about in REMBG.items()],
+        "responses": _answers({"image/png": _PICTURE}),
+    }
+    file = {"schema": {"type": "object", "required": ["file"], "properties": {"file": _PICTURE["schema"]}}}
+    url = _parameter("url", {"type": "string", "description": "Address below an allowed root (--allow-root)."}, required=True)
+    post = {
+        "operationId": "remove",
+        "summary": "As rembg's server",
+        "requestBody": {"required": True, "content": {"multipart/form-data": file}},
+    }
+    get = {
+        "operationId": "removeByAddress",
+        "summary": "As rembg's server, by address",
+        "parameters": [url, *remove["parameters"]],
+    }
+    return {"post": remove | post, "get": remove | get}
+
+
+def _reading() -> dict[str, Any]:
+    """Return the addresses that say what the service has and how it is."""
+    alive = "Is the process working? 503 if it must be restarted"
+    ready = "Are the models loaded? 503 before, while the service ends, and with /health"
+    return {
+        "/v1/presets": _get("presets", "List the configured presets", "application/json"),
+        "/v1/renditions": _get("renditions", "List the renditions", "application/json"),
+        "/health": _get("health", alive, "application/json", probe=True),
+        "/ready": _get("ready", ready, "application/json", probe=True),
+        "/metrics": _get("metrics", "Metrics for Prometheus", "text/plain"),
+    }
 
 
 def _parameter(name: str, schema: dict[str, Any], *, required: bool = False) -> dict[str, Any]:
