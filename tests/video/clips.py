@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -83,6 +84,8 @@ def write_clip(
         if cover:
             _add_cover(output, cover)
         matrix = {1: Colorspace.ITU709, 9: Colorspace.BT2020, 10: Colorspace.BT2020}.get(context.colorspace, Colorspace.ITU601)
+        length_s = (times[-1] + 40) / 1000
+        songs = [_Song(output, track, hertz, length_s) for track, hertz in zip(tracks, (440, 660, 880), strict=False)]
         for number, (picture, time) in enumerate(zip(pictures, times, strict=True)):
             frame = av.VideoFrame.from_ndarray(
                 np.ascontiguousarray(picture), format="rgba" if picture.shape[2] == 4 else "rgb24"
@@ -95,9 +98,11 @@ def write_clip(
             following = times[number + 1] if number + 1 < len(times) else time + 40
             frame.duration = following - time
             output.mux(stream.encode(frame))
-        for track, hertz in zip(tracks, (440, 660, 880), strict=False):
-            _sing(output, track, hertz, (times[-1] + 40) / 1000)
+            for song in songs:
+                song.sing(time / 1000)
         output.mux(stream.encode(None))
+        for song in songs:
+            song.end()
     return path
 
 
@@ -116,13 +121,26 @@ def _add_cover(output: Any, png: bytes) -> None:
     output.mux(packet)
 
 
-def _sing(output: Any, track: Any, hertz: float, seconds: float) -> None:
-    context = track.codec_context
-    rate, channels = context.sample_rate, context.layout.nb_channels
-    wave = np.sin(np.arange(int(seconds * rate)) * 2 * np.pi * hertz / rate).astype(np.float32) * 0.5
-    for start in range(0, len(wave), 960):
-        part = np.repeat(wave[start : start + 960], channels)[None]
-        frame = av.AudioFrame.from_ndarray(part, format="flt", layout=context.layout.name)
-        frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
-        output.mux(track.encode(frame))
-    output.mux(track.encode(None))
+class _Song:
+    """A sine, written beside the pictures as cameras do it."""
+
+    def __init__(self, output: Any, track: Any, hertz: float, seconds: float) -> None:
+        self.output, self.track, self.hertz = output, track, hertz
+        self.rate = track.codec_context.sample_rate
+        self.at, self.length = 0, int(seconds * self.rate)
+
+    def sing(self, until_s: float) -> None:
+        """Write all parts that begin up to a time."""
+        layout = self.track.codec_context.layout
+        while self.at < self.length and self.at <= until_s * self.rate:
+            samples = np.arange(self.at, min(self.at + 960, self.length))
+            wave = np.sin(samples * 2 * np.pi * self.hertz / self.rate).astype(np.float32) * 0.5
+            frame = av.AudioFrame.from_ndarray(np.repeat(wave, layout.nb_channels)[None], format="flt", layout=layout.name)
+            frame.sample_rate, frame.pts, frame.time_base = self.rate, self.at, Fraction(1, self.rate)
+            self.output.mux(self.track.encode(frame))
+            self.at += 960
+
+    def end(self) -> None:
+        """Write the rest."""
+        self.sing(math.inf)
+        self.output.mux(self.track.encode(None))
