@@ -16,7 +16,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's ``mallopt`` (mallopt(3))."""
 
 KEEP_MIB, LARGE_MIB = 256, 32
-"""Freed memory that the process keeps, and the size above which an array is returned to the kernel at once."""
+"""Freed memory that each heap of the process keeps, and the size above which an array is returned to the kernel at once."""
 
 PR_SET_PDEATHSIG = 1
 """Parameter of Linux's ``prctl`` (prctl(2))."""
