@@ -72,7 +72,8 @@ def _strip(entry: Entry) -> Image.Image:
 
 def _lines(text: str, width_px: int) -> list[str]:
     """Divide a caption into at most two lines of this width, between words where possible. A longer one ends with …."""
-    lines, rest = [], " ".join(text.split())
+    lines: list[str] = []
+    rest = " ".join(text.split())
     while rest and len(lines) < 2:
         end = _fitting(rest, width_px)
         cut = rest.rfind(" ", 0, end + 1) if end < len(rest) else end
