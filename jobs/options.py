@@ -274,8 +274,10 @@ def files_of(chosen: list[str] | None, endpoint_url: str | None, allow_roots: li
     return Files(storage.model_copy(update={"allow_roots": allowlist}))
 
 
-def files_and_compute_of(chosen: list[str] | None, endpoint_url: str | None) -> tuple[Files, Compute]:
-    """Return access to storage and the compute settings, for commands that use Ray for large outputs.
+def files_and_compute_of(
+    chosen: list[str] | None, endpoint_url: str | None, allow_roots: list[str] | None = None
+) -> tuple[Files, Compute]:
+    """Return access to storage (as ``files_of``) and the compute settings, for commands that use Ray for large outputs.
 
     Raises:
         ConfigError: A setting is of another section, unknown, or out of range.
@@ -285,7 +287,9 @@ def files_and_compute_of(chosen: list[str] | None, endpoint_url: str | None) -> 
     from pipeline.storage.files import Files
 
     given = _given(chosen, endpoint_url, "storage", "compute")
-    return Files(build(Storage, given.get("storage", {}), "--set")), build(Compute, given.get("compute", {}), "--set")
+    storage = build(Storage, given.get("storage", {}), "--set")
+    storage = storage.model_copy(update={"allow_roots": (*storage.allow_roots, *(allow_roots or ()))})
+    return Files(storage), build(Compute, given.get("compute", {}), "--set")
 
 
 def _given(chosen: list[str] | None, endpoint_url: str | None, *sections: str) -> dict[str, dict[str, Any]]:

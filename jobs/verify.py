@@ -38,6 +38,7 @@ def verify(
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    allow_root: options.AllowRoot = None,
     set_: options.PassSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
@@ -53,7 +54,7 @@ def verify(
 
     set_up_logging()
     columns = options.columns_of(image_column, id_column, box_column, boxes_column)
-    files, compute = options.files_and_compute_of(set_, endpoint_url)
+    files, compute = options.files_and_compute_of(set_, endpoint_url, allow_root)
     outputs = open_outputs(output, files)
     with workers(compute, outputs, 1.0 if repair else sample) as each:
         reports = {one.folder: _verify(one, manifest, columns, sample, repair, each) for one in outputs}
@@ -74,13 +75,17 @@ def _verify(output: Output, manifest: str | None, columns: Columns, sample: floa
     from pipeline.output.verify import repair
     from pipeline.output.verify import verify as check
     from pipeline.paths import example_path
+    from pipeline.storage.files import Files
     from pipeline.video.extra import video_reader
 
-    last = last_run(output) or {}
-    uri = output.files.absolute(example_path(manifest)) if manifest else last.get("manifest")
-    if uri == last.get("manifest") and columns == Columns():
-        columns = build(Columns, last.get("columns") or {}, "the record of the last run")
-    opened = open_manifest(uri, output.files, chosen=columns) if uri else None
+    last, files = last_run(output) or {}, output.files
+    uri = files.absolute(example_path(manifest)) if manifest else last.get("manifest")
+    if uri == last.get("manifest"):
+        if columns == Columns():
+            columns = build(Columns, last.get("columns") or {}, "the record of the last run")
+        roots = (*files.storage.allow_roots, *(last.get("allow_roots") or ()))
+        files = Files(files.storage.model_copy(update={"allow_roots": roots}))
+    opened = open_manifest(uri, files, chosen=columns) if uri else None
     if mend:
         return repair(output, run_id_after(new_run_id(), output), opened, each=each, read_video=video_reader())
     return check(output, opened, sample=sample, each=each, read_video=video_reader())
@@ -98,6 +103,9 @@ def _print_report(folder: str, report: VerifyReport, *, repaired: bool) -> None:
             findings.add_row(kind, str(count), KINDS[kind], report.examples[kind][0])
         out.print(findings)
     if repaired:
-        out.print(f"  {report.repaired} rows were removed; run the same command as before to make these items again")
+        again = "run the same command as before to make these items again"
+        out.print(
+            f"  {report.repaired} rows were removed; {again if report.repaired else 'no file of a row is damaged or missing'}"
+        )
     elif report.repairable:
         out.print(f"  to repair it: matteline verify --repair {shlex.quote(folder)}, then the same run again", markup=False)

@@ -62,6 +62,8 @@ class RunRecord:
     done_before: int
     columns: dict[str, str] = field(default_factory=dict)
     """Columns of the manifest that the job names (``columns``), for ``matteline verify``."""
+    allow_roots: list[str] = field(default_factory=list)
+    """Allowed roots beside the manifest's folder (``storage.allow_roots``), for ``matteline verify``."""
     started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     finished_at: str | None = None
     seconds: float = 0.0
@@ -170,6 +172,7 @@ class RunFacts(Stored):
     failures: dict[str, Failures]
     recipe: str | None = None
     columns: dict[str, str] | None = None
+    allow_roots: list[str] | None = None
     started_at: str | None = None
     finished_at: str | None = None
     error: str | None = None

@@ -97,8 +97,10 @@ def run_job(
 
 
 def _new_record(plan: Plan, run_id: str) -> RunRecord:
-    recipe, done, columns = plan.job.recipe, plan.rows - plan.todo, plan.job.columns.model_dump(exclude_none=True)
-    return RunRecord(run_id, plan.manifest.uri, recipe.fingerprint(), recipe.name, plan.rows, done, columns=columns)
+    job, done = plan.job, plan.rows - plan.todo
+    record = RunRecord(run_id, plan.manifest.uri, job.recipe.fingerprint(), job.recipe.name, plan.rows, done)
+    record.columns, record.allow_roots = job.columns.model_dump(exclude_none=True), list(job.storage.allow_roots)
+    return record
 
 
 def _say_what_is_to_do(plan: Plan, record: RunRecord) -> None:

@@ -88,3 +88,19 @@ def test_a_run_of_each_form(form: str, matteline: Any, tmp_path: Path, make_phot
     assert (tmp_path / "report.html").read_text(encoding="utf-8").count("photo not shown") == 0
     if not manifest:
         assert matteline(*command, "in/out").returncode == 2
+
+
+def test_verify_knows_the_roots_of_the_last_run(matteline: Any, tmp_path: Path, make_photos: Photos, fake_preset: str) -> None:
+    photos = make_photos(tmp_path / "photos", 2)
+    (tmp_path / "feeds").mkdir()
+    for name in ("items.csv", "copy.csv"):
+        (tmp_path / "feeds" / name).write_text(
+            "\n".join(["sku,url", *(f"{number},{one}" for number, one in enumerate(photos))])
+        )
+    columns = ("--image-column", "url", "--id-column", "sku")
+    done = matteline("run", "-m", "feeds/items.csv", "-o", "out", "-p", fake_preset, *columns, "--allow-root", "photos")
+    assert done.returncode == 0, done.stderr
+    assert matteline("verify", "out").returncode == 0
+    copy = ("verify", "out", "-m", "feeds/copy.csv", *columns)
+    assert matteline(*copy).returncode == 1, "another manifest has roots of its own"
+    assert matteline(*copy, "--allow-root", "photos").returncode == 0
