@@ -195,6 +195,7 @@ def _estimate(made: Plan, pool: Pool, passes: int, *, machines: int, price: Pric
     if price is not None and found.money is not None:
         count = "1 machine" if machines == 1 else f"{machines} machines"
         text = f"about {found.money:.2f}: {count} {price.machine} with the model, at {price.per_hour:g} per hour"
+        text += ", if it is as fast as this one" if speed.of_this_machine else ""
         lines.append(("cost", text))
     return lines
 
@@ -225,4 +226,5 @@ def _speed(made: Plan, pool: Pool) -> Speed:
             second_share=1.0 if share is None else share,
         )
     what = "the model alone takes" if recipe.second is None else "the two models alone take"
-    return Speed(1 / per_item_s, f"{what} {per_item_s:.3g} s per item on this machine, {pool.actors} in parallel")
+    said = f"{what} {per_item_s:.3g} s per item on this machine, {pool.actors} in parallel"
+    return Speed(1 / per_item_s, said, of_this_machine=True)

@@ -280,6 +280,10 @@ def check_unique_names(renditions: Sequence[Rendition]) -> None:
     for rendition in renditions:
         if rendition.name in RESERVED:
             raise ValueError(f"a rendition cannot be named {rendition.name}, because outputs have a folder of that name")
+        if renditions.count(rendition) > 1:
+            raise ValueError(
+                f"the rendition {rendition.name} is given twice; name it once (matteline serve offers all bundled ones)"
+            )
     names = Counter(file.name for rendition in renditions for file in rendition.files)
     duplicates = [name for name, count in names.items() if count > 1]
     if duplicates:

@@ -156,6 +156,8 @@ class Speed:
     items_per_s: float
     source: str
     """Method of measurement, as a sentence."""
+    of_this_machine: bool = False
+    """The model was timed where the command runs."""
 
 
 def second_share(resolved: ResolvedRecipe) -> float | None:

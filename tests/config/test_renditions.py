@@ -99,6 +99,11 @@ def test_invalid_settings_are_refused_in_one_line(facts: dict[str, Any], message
     assert "\n" not in str(refused.value)
 
 
+def test_a_rendition_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="the rendition white is given twice; name it once"):
+        load_preset("u2netp", {"renditions": ["white", "white"]})
+
+
 def test_duplicate_file_names_are_refused() -> None:
     with pytest.raises(ConfigError, match="two renditions have a file named thumb-128; rename one"):
         load_preset("u2netp", {"renditions": [{"name": "thumb", "size_px": [64, 128]}, {"name": "thumb-128"}]})
