@@ -10,7 +10,6 @@ from contextlib import suppress
 from math import ceil
 from typing import Any, cast
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -294,6 +293,8 @@ def _copied(image: Image.Image) -> Pixels:
 
 def _copy_into(pixels: Pixels, image: Image.Image) -> None:
     """Copy an RGB image to an array (H, W, 3), from Pillow's own memory where that is possible."""
+    import cv2  # slow, and not needed by a command that decodes nothing
+
     if Image.core.get_alignment() <= SAMPLES:  # type: ignore[attr-defined]  # else a gap may follow each row
         with suppress(ValueError):  # it is in several blocks
             samples = np.asarray(pa.array(image).flatten()).reshape(*pixels.shape[:2], SAMPLES)

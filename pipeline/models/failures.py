@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.errors import SegmentError
-from pipeline.imaging.png import RESOURCE_ERRORS
 
 
 class BrokenDevice(Exception):
@@ -22,6 +21,8 @@ def segment_errors(batch: int) -> Iterator[None]:
         SegmentError: Memory ran out, or an operation failed.
         BrokenDevice: The GPU is lost.
     """
+    from pipeline.imaging.png import RESOURCE_ERRORS  # imports OpenCV, which commands without pictures do not need
+
     try:
         yield
     except (RuntimeError, *RESOURCE_ERRORS) as error:
