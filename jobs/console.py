@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pipeline.output.run_record import RecipeReport
     from pipeline.output.summary import Summary
 
+DOUBTFUL = 0.4
+"""Score below which a detector's box is often wrong (configs/README.md)."""
+
 MAX_REMARKS = 5
 """Most frequent remarks about a rendition that are printed."""
 
@@ -53,6 +56,13 @@ def table(*columns: str, title: str | None = None) -> Table:
     for column in columns:
         made.add_column(Text(column.lstrip(">")), justify="right" if column.startswith(">") else "left", overflow="fold")
     return made
+
+
+def describe_found(box: Sequence[float], score: float, label: str) -> str:
+    """Say where a detector found an object, and whether the box is doubtful."""
+    corners = ",".join(f"{value:.0f}" for value in box)
+    doubt = "; it may be wrong: look at the cutout, or name the place with --box" if score < DOUBTFUL else ""
+    return f"found {label!r} in the box {corners} with a score of {score:.2f}{doubt}"
 
 
 def span(seconds: float) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from jobs import options
-from jobs.console import err, out, show_error
+from jobs.console import describe_found, err, out, show_error
 
 if TYPE_CHECKING:
     from pipeline.config.job import Compute, Limits
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 
 PIPE = "-"
 """Names stdin as a picture, and stdout as an output."""
-
-DOUBTFUL = 0.4
-"""Score below which a detector's box is often wrong (configs/README.md)."""
-
 SUFFIXES: dict[Format, str] = {"png": ".png", "webp": ".webp", "jpeg": ".jpg", "tiff": ".tiff"}
 
 
@@ -387,10 +383,7 @@ def _write(target: _Target, mask: str | None, result: Cutout, segmenter: Segment
     name = "stdout" if target.path == PIPE else target.path
     say.print(f"{name}: {width} x {height}, quality {result.quality:.2f}{review}{why}", markup=False)
     if result.detection is not None:
-        box, score, label = result.detection
-        corners = ",".join(f"{value:.0f}" for value in box)
-        doubt = "; it may be wrong: look at the cutout, or name the place with --box" if score < DOUBTFUL else ""
-        say.print(f"found {label!r} in the box {corners} with a score of {score:.2f}{doubt}", markup=False)
+        say.print(describe_found(*result.detection), markup=False)
     resolved = segmenter.resolved
     if not resolved.recipe.renditions:
         return
