@@ -297,7 +297,9 @@ def _copy_into(pixels: Pixels, image: Image.Image) -> None:
 
     if Image.core.get_alignment() <= SAMPLES:  # type: ignore[attr-defined]  # else a gap may follow each row
         with suppress(ValueError):  # it is in several blocks
-            samples = np.asarray(pa.array(image).flatten()).reshape(*pixels.shape[:2], SAMPLES)
+            # Not pa.array(image), which imports pandas.
+            array = pa.Array._import_from_c_capsule(*image.__arrow_c_array__())
+            samples = np.frombuffer(array.buffers()[-1], np.uint8).reshape(*pixels.shape[:2], SAMPLES)
             cv2.cvtColor(samples, cv2.COLOR_RGBA2RGB, dst=pixels)
             return
     pixels[:] = np.asarray(image)

@@ -132,13 +132,22 @@ class Batcher:
 
     async def _work(self, batch: list[_Waiting]) -> None:
         began = time.monotonic()
-        asked = [one.pixels for one in batch], [one.box for one in batch], [one.names for one in batch]
-        results = await self._results(*asked)
+        images = [one.pixels for one in batch]
+        results = await self._results(images, [one.box for one in batch], [one.names for one in batch])
         self._metrics.observe_batch(len(batch), time.monotonic() - began)
-        for one, result in zip(batch, results, strict=True):
-            if one.done.done():
-                continue
-            if isinstance(result, Segment):
-                one.done.set_result(result)
-            else:
-                one.done.set_exception(result)
+        _give(batch, results)
+        # From Python 3.12 on, the traceback of an error leads to this frame, too.
+        batch.clear()
+        images.clear()
+        del results
+
+
+def _give(batch: list[_Waiting], results: Sequence[Segment | Exception]) -> None:
+    """Give the results to those who wait for them and have not left."""
+    for one, result in zip(batch, results, strict=True):
+        if one.done.done():
+            continue
+        if isinstance(result, Segment):
+            one.done.set_result(result)
+        else:
+            one.done.set_exception(result)

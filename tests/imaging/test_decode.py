@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import struct
+import subprocess
 import sys
 import warnings
 import zlib
@@ -596,3 +597,13 @@ def test_awkward_files_in_all_orientations_agree(shared: Path) -> None:
         small = [cv2.resize(picture, (60, 60), interpolation=cv2.INTER_AREA).astype(int) for picture in pictures]
         for picture in small[1:]:
             assert np.abs(picture - small[0]).mean() < 12, name
+
+
+def test_decoding_imports_no_pandas(tmp_path: Path, photo: Maker) -> None:
+    (tmp_path / "a.jpg").write_bytes(saved(photo(20, 30), "JPEG"))
+    code = (
+        "import sys; from pathlib import Path; from pipeline.config.job import Limits; from pipeline.imaging.decode import decode;"
+        "decode(Path('a.jpg').read_bytes(), Limits()); print('pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n", "it takes half a second"
