@@ -603,7 +603,8 @@ def test_decoding_imports_no_pandas(tmp_path: Path, photo: Maker) -> None:
     (tmp_path / "a.jpg").write_bytes(saved(photo(20, 30), "JPEG"))
     code = (
         "import sys; from pathlib import Path; from pipeline.config.job import Limits;"
-        "from pipeline.imaging.decode import decode; decode(Path('a.jpg').read_bytes(), Limits()); print('pandas' in sys.modules)"
+        "from pipeline.imaging.decode import decode;"
+        "decode(Path('a.jpg').read_bytes(), Limits()); print('pandas' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n", "it takes half a second"

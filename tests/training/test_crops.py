@@ -22,7 +22,7 @@ from pipeline.training.crops import (
 )
 from pipeline.training.material import Material
 from pipeline.training.recipe import TrainRecipe
-from pipeline.training.samples import ROUGH_BOXES, Photos, Samples, resize_crop, sample_of
+from pipeline.training.samples import ROUGH_BOXES, Item, Photos, Samples, resize_crop, sample_of
 
 
 def photo_with(*boxes: tuple[int, int, int, int], height: int = 120, width: int = 160) -> Photo:
@@ -84,11 +84,11 @@ def test_half_of_the_boxes_on_photos_are_rough(monkeypatch: pytest.MonkeyPatch) 
         return crop_to_rough_box(photo, box, rng)
 
     monkeypatch.setattr(samples, "crop_to_rough_box", spy)
-    monkeypatch.setattr(Samples, "_photo", lambda self, number: photo)
+    monkeypatch.setattr(Samples, "_photo", lambda self, number: (0, photo))
     recipe = TrainRecipe.model_validate(
         {"name": "x", "variant": "mvanet-lite", "stages": [{"frame_px": 128, "batch": 1, "steps": 200}]}
     )
-    made = Samples(Photos([], Files()), None, recipe, 128)
+    made = Samples(Photos([Item("a", "a.jpg", "a.png")], Files()), None, recipe, 128)
     crops = [made._crop(number, "box", np.random.default_rng(number)) for number in range(400)]
     assert len(drawn) / 400 == pytest.approx(ROUGH_BOXES, abs=0.08) and set(drawn) == {(60, 40, 110, 80)}
     regions = np.array([crop.region for crop in crops])
@@ -96,7 +96,7 @@ def test_half_of_the_boxes_on_photos_are_rough(monkeypatch: pytest.MonkeyPatch) 
     loose = (regions[:, 2:] - regions[:, :2] > 1.5 * np.array([50, 40])).any(1)
     assert 0.02 < cut.mean() < 0.3, "a part of the object is outside"
     assert 0.02 < loose.mean() < 0.3, "margins that crop_to_box never draws"
-    monkeypatch.setattr(Samples, "_photo", lambda self, number: photo_with())
+    monkeypatch.setattr(Samples, "_photo", lambda self, number: (0, photo_with()))
     assert made._crop(0, "box", np.random.default_rng(0)).photo.alpha.max() == 0, "a photo without an object has no box"
 
 
