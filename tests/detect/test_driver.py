@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -124,7 +125,11 @@ def test_ray_gives_the_same_rows(find: Detect, photos: list[str], tmp_path: Path
     for path in (tmp_path / "boxes.parquet.work" / "parts").iterdir():
         path.unlink()
     assert find(rows, local_items=0) == local
-    assert boxes(tmp_path) == expected
+    found = boxes(tmp_path)
+    for name in ("box_score", "box"):  # another number of threads may round otherwise
+        found_values, values = ([row.pop(name) for row in some] for some in (found, expected))
+        np.testing.assert_allclose(np.array(found_values), np.array(values), rtol=1e-5)
+    assert found == expected
 
 
 def test_the_target_is_a_parquet_file(find: Detect, tmp_path: Path, tiny_detectors: dict[str, Path]) -> None:
