@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PIPE = "-"
 """Names stdin as a picture, and stdout as an output."""
+
 SUFFIXES: dict[Format, str] = {"png": ".png", "webp": ".webp", "jpeg": ".jpg", "tiff": ".tiff"}
 
 

@@ -265,13 +265,7 @@ def files_of(chosen: list[str] | None, endpoint_url: str | None, allow_roots: li
     Raises:
         ConfigError: A setting is of another section, unknown, or out of range.
     """
-    from pipeline.config.job import Storage
-    from pipeline.config.sections import build
-    from pipeline.storage.files import Files
-
-    storage = build(Storage, _given(chosen, endpoint_url, "storage").get("storage", {}), "--set")
-    allowlist = (*storage.allow_roots, *(allow_roots or ()))
-    return Files(storage.model_copy(update={"allow_roots": allowlist}))
+    return _files(_given(chosen, endpoint_url, "storage"), allow_roots)
 
 
 def files_and_compute_of(
@@ -282,14 +276,20 @@ def files_and_compute_of(
     Raises:
         ConfigError: A setting is of another section, unknown, or out of range.
     """
-    from pipeline.config.job import Compute, Storage
+    from pipeline.config.job import Compute
+    from pipeline.config.sections import build
+
+    given = _given(chosen, endpoint_url, "storage", "compute")
+    return _files(given, allow_roots), build(Compute, given.get("compute", {}), "--set")
+
+
+def _files(given: dict[str, dict[str, Any]], allow_roots: list[str] | None) -> Files:
+    from pipeline.config.job import Storage
     from pipeline.config.sections import build
     from pipeline.storage.files import Files
 
-    given = _given(chosen, endpoint_url, "storage", "compute")
     storage = build(Storage, given.get("storage", {}), "--set")
-    storage = storage.model_copy(update={"allow_roots": (*storage.allow_roots, *(allow_roots or ()))})
-    return Files(storage), build(Compute, given.get("compute", {}), "--set")
+    return Files(storage.model_copy(update={"allow_roots": (*storage.allow_roots, *(allow_roots or ()))}))
 
 
 def _given(chosen: list[str] | None, endpoint_url: str | None, *sections: str) -> dict[str, dict[str, Any]]:

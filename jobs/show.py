@@ -56,10 +56,10 @@ def show(
 
 
 def _print_lowest(output: Output) -> None:
-    from pipeline.output.summary import worst
+    from pipeline.output.summary import lowest_qualities
 
-    if lowest := worst(output, 3, with_pictures=False):
-        named = ", ".join(f"{row['item_id']} {row['quality']:.2f}" for row in lowest)
+    if lowest := lowest_qualities(output, 3):
+        named = ", ".join(f"{item_id} {quality:.2f}" for item_id, quality in lowest)
         out.print(f"  lowest quality: {named}", markup=False)
 
 

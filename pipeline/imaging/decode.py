@@ -125,7 +125,6 @@ def decode_preview(data: bytes, limits: Limits, side_px: int) -> tuple[Pixels, S
     """Decode an image for a small picture of it: a JPEG at 1/2, 1/4 or 1/8 of its size, if that leaves enough pixels.
 
     libjpeg then computes fewer pixels, so that a large photo takes a third of the time. Other formats are decoded completely.
-
     The longer side keeps at least ``side_px`` pixels, unless the image is smaller.
 
     Returns:
@@ -145,7 +144,8 @@ def _decode(data: bytes, limits: Limits, side_px: int | None) -> tuple[Pixels, S
         image: Image.Image = _open(data, form, limits)
         full = image.size
         if side_px is not None:
-            image.draft(None, cast(tuple[int, int], tuple(ceil(side * side_px / max(full)) for side in full)))
+            longer = max(full)
+            image.draft(None, (ceil(full[0] * side_px / longer), ceil(full[1] * side_px / longer)))
         image.load()
         _check_size(image.size, limits)
         turn = _turn(image)

@@ -171,7 +171,7 @@ def _relax(estimate: Planes, observed: Planes, alpha: Alpha) -> Planes:
 
 
 class _Level(NamedTuple):
-    """What all channels and rounds of a level share: planes (h·w,)."""
+    """Planes (h·w,) that all channels and rounds of a level share."""
 
     right: npt.NDArray[np.float32]
     """Weights between a pixel and the next one of its row."""

@@ -90,12 +90,14 @@ def outline(inside: Mask) -> Ring | None:
 def outlines(inside: Mask) -> list[Ring]:
     """Return one polygon per part of a mask, (H, W) uint8 of 0 and 1, along the borders of its pixels, as in COCO.
 
-    Holes are joined to their part as in ``outline``, and small parts and holes are left out. A border is a quarter of a pixel
-    inside of the pixels', beside the simplification.
+    Holes are joined to their part as in ``outline``, and small parts and holes are left out. The polygon lies a quarter of a
+    pixel inside the borders, and is then simplified.
     """
     x, y, width, height = cv2.boundingRect(inside)
-    crop = np.ascontiguousarray(inside[y : y + height, x : x + width])
-    double = np.asarray(cv2.resize(crop, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST), np.uint8) if width else crop
+    if not width:
+        return []
+    crop = inside[y : y + height, x : x + width]
+    double = np.asarray(cv2.resize(crop, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST), np.uint8)
     return [(_with_three_corners(ring) + 0.5) / 2 + (x, y) for ring in _rings(double)]
 
 

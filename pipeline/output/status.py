@@ -60,7 +60,7 @@ class RunStatus:
 
 
 class Seen:
-    """What a viewer has seen of a run's lease, and for how long, by a clock that cannot be set.
+    """A run's lease as a viewer has seen it, and for how long, by a clock that cannot be set.
 
     Args:
         clock: For tests.

@@ -150,18 +150,31 @@ def _add_remarks(renditions: pa.ChunkedArray, found: dict[str, Remarks]) -> None
                 one.notes[note] = one.notes.get(note, 0) + count
 
 
-def worst(output: Output, count: int, *, with_pictures: bool = True) -> list[dict[str, Any]]:
-    """Return the rows of lowest quality, worst first; ``with_pictures`` those that have a mask and a cutout.
+def worst(output: Output, count: int) -> list[dict[str, Any]]:
+    """Return the rows of lowest quality that have a mask and a cutout, worst first.
 
     Raises:
         StorageError: A part cannot be read, or is damaged.
     """
-    pictures = ("mask_path", "cutout_path") if with_pictures else ()
-    columns = ["item_id", "image_uri", "box", "detected_box", *pictures, "quality", "reasons"]
+    pictures = ("mask_path", "cutout_path")
+    return _lowest(output, count, ("image_uri", "box", "detected_box", "reasons", *pictures), pictures)
+
+
+def lowest_qualities(output: Output, count: int) -> list[tuple[str, float]]:
+    """Return ids and qualities of the items of lowest quality, worst first.
+
+    Raises:
+        StorageError: As ``worst``.
+    """
+    return [(row["item_id"], row["quality"]) for row in _lowest(output, count, (), ())]
+
+
+def _lowest(output: Output, count: int, columns: tuple[str, ...], needed: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return rows with these columns beside id and quality; the ``needed`` ones have values."""
 
     def candidates() -> Iterator[dict[str, Any]]:
-        for rows in read_index(output, columns):
-            complete = [pc.is_valid(rows[name]) for name in ("quality", *pictures)]
+        for rows in read_index(output, ["item_id", "quality", *columns]):
+            complete = [pc.is_valid(rows[name]) for name in ("quality", *needed)]
             yield from rows.filter(functools.reduce(pc.and_, complete)).sort_by("quality").slice(0, count).to_pylist()
 
     return heapq.nsmallest(count, candidates(), key=lambda row: (row["quality"], row["item_id"]))

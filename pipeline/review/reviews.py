@@ -101,7 +101,7 @@ class SampleResult:
 
 
 class Imported(NamedTuple):
-    """What an import stored."""
+    """The result of an import."""
 
     stored: int
     outdated: int
