@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from pipeline.errors import ConfigError, SegmentError, WeightsError
-from pipeline.models.engines import onnx
+from pipeline.models.engines import forks, onnx
 from pipeline.models.engines.onnx import _has_external_weights
 from pipeline.models.engines.onnx_model import OnnxModel
 from pipeline.models.engines.openvino import has_openvino
@@ -295,6 +295,7 @@ def test_a_missing_file_is_refused(recipe: Any, tmp_path: Path) -> None:
 
 
 def test_cuda_without_onnxruntime_gpu_is_refused(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forks, "_process", forks._Process())  # which remembers that CUDA was found
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])

@@ -187,7 +187,7 @@ def test_the_token_is_needed(start_service: Callable[..., Any], fake_preset: str
         (["--allow-origin", "*"], "not an origin"),
         (["--preset", "nonsense"], "nonsense"),
         (["--preset", "mvanet-lite", "--preset", "mvanet-lite"], "same name"),
-        (["--rendition", "amazon-main"], "two renditions"),
+        (["--rendition", "amazon-main"], "given twice"),
         (["--host", "192.0.2.1", "--token-file", "token"], "cannot listen"),
         (["--set", "limits.max_pixels=0"], "max_pixels"),
     ],
