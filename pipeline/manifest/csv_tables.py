@@ -19,7 +19,9 @@ from pipeline.manifest.table_files import HEAD_BYTES, ROWS, check_utf8, open_tex
 from pipeline.storage.files import Files
 from pipeline.storage.uris import redact
 
-_BLOCK = 4 << 20
+_BLOCK = 2 << 20
+"""Bytes that are parsed at once, and the limit of a row. PyArrow reads 32 blocks ahead, whatever they contain."""
+
 _CSV = "CSV file in UTF-8"
 
 
@@ -45,7 +47,7 @@ def csv_rows(uri: str, files: Files, chosen: Columns) -> Iterator[pa.Table]:
     """Yield tables of at most ``ROWS`` rows.
 
     Raises:
-        ConfigError: The file is empty or damaged, or a row has another number of cells than the names.
+        ConfigError: The file is empty or damaged, or a row is too long or has another number of cells than the names.
     """
     header = _header(uri, files)
     if not header.has_rows:
@@ -78,6 +80,10 @@ def csv_rows(uri: str, files: Files, chosen: Columns) -> Iterator[pa.Table]:
                 for start in range(0, batch.num_rows, ROWS):
                     yield _trim(pa.Table.from_batches([batch.slice(start, ROWS)]).rename_columns(clean), own)
         except pa.ArrowInvalid as error:
+            if "straddling" in str(error):
+                raise ConfigError(
+                    f"{redact(uri)}: a row of this CSV file has more than {_BLOCK} bytes; shorten its cells, or write Parquet"
+                ) from error
             if not invalid:
                 check_utf8(uri, files)
                 raise

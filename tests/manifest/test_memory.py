@@ -106,6 +106,13 @@ def long_cells_in_csv(path: Path) -> None:
             file.write(f"{row}.jpg,{'x' * 2_000_000}\n".encode())
 
 
+def one_long_row_of_csv(path: Path) -> None:
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(b"image_uri,title\na.jpg,")
+        for _ in range(600):
+            file.write(b"x" * 2**20)
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 @pytest.mark.parametrize(
     ("make", "suffix", "said"),
@@ -120,6 +127,7 @@ def long_cells_in_csv(path: Path) -> None:
         (one_long_line, "jsonl.gz", "line 1 has more than 4194304 bytes; write one item per line"),
         (many_long_lines, "jsonl.gz", "250"),
         (long_cells_in_csv, "csv.gz", "250"),
+        (one_long_row_of_csv, "csv.gz", "a row of this CSV file has more than 2097152 bytes; shorten its cells, or write Parquet"),
     ],
 )
 def test_the_peak_of_a_scan_is_bounded(make: Callable[[Path], None], suffix: str, said: str, tmp_path: Path) -> None:
