@@ -127,7 +127,11 @@ def one_long_row_of_csv(path: Path) -> None:
         (one_long_line, "jsonl.gz", "line 1 has more than 4194304 bytes; write one item per line"),
         (many_long_lines, "jsonl.gz", "250"),
         (long_cells_in_csv, "csv.gz", "250"),
-        (one_long_row_of_csv, "csv.gz", "a row of this CSV file has more than 2097152 bytes; shorten its cells, or write Parquet"),
+        (
+            one_long_row_of_csv,
+            "csv.gz",
+            "a row of this CSV file has more than 2097152 bytes; shorten its cells, or write Parquet",
+        ),
     ],
 )
 def test_the_peak_of_a_scan_is_bounded(make: Callable[[Path], None], suffix: str, said: str, tmp_path: Path) -> None:
