@@ -25,15 +25,16 @@ def detect_items(plan: Plan, run_id: str) -> Iterator[dict[str, Any]]:
         PipelineError: What a worker refused.
     """
     compute = plan.job.compute
-    with ray_cluster(compute) as cluster, ray_data(no_progress_s=compute.no_progress_s, block_mib=block_mib(plan)):
+    with ray_cluster(compute) as cluster:
         model = model_of(plan.job.recipe)
         pool = fit_pool(compute, cluster, gpu_model=model is None or can_use_gpu(model))
-        context = context_of(plan, pool, run_id, RayCrashLedger.start())
-        for shard in shards(plan, pool):
-            items: Any = read_items(shard, pool, context)  # Ray's types know no Arrow tables
-            parts = (
-                items.map_batches(decode_batch, **on_tasks(context, cpus=pool.task_cpus))
-                .map_batches(DetectBatch, **on_actors(context, pool))
-                .map_batches(write_part, **on_tasks(context, cpus=COMMIT_CPUS, rows=rows_per_part(plan)))
-            )
-            yield from parts.iter_rows()
+        with ray_data(no_progress_s=compute.no_progress_s, block_mib=block_mib(plan, pool)):
+            context = context_of(plan, pool, run_id, RayCrashLedger.start())
+            for shard in shards(plan, pool):
+                items: Any = read_items(shard, pool, context)  # Ray's types know no Arrow tables
+                parts = (
+                    items.map_batches(decode_batch, **on_tasks(context, cpus=pool.task_cpus))
+                    .map_batches(DetectBatch, **on_actors(context, pool))
+                    .map_batches(write_part, **on_tasks(context, cpus=COMMIT_CPUS, rows=rows_per_part(plan)))
+                )
+                yield from parts.iter_rows()

@@ -14,8 +14,9 @@ GPU_ROWS = 64
 DERIVED_ROWS = 64
 """Finished items per task, and per index part, when their missing files are made."""
 
-BLOCK_MIB = 64
-"""Decoded pixels per block in an ordinary run, in MiB."""
+BLOCK_MIB, CPU_BLOCK_MIB = 64, 16
+"""Decoded pixels per block in an ordinary run, in MiB: with GPUs, and without. A worker holds about three blocks: the pixels,
+their copy in Arrow's buffers, and what Ray makes of it. A model on the CPU is slow, so its blocks may be small."""
 
 BLOCKS, MAX_GROWTH = 8_000, 4
 """The driver keeps 60 KB per block until its dataset ends. Beyond this number of blocks they grow, up to this factor."""
@@ -42,9 +43,9 @@ def rows_per_block(plan: Plan, pool: Pool) -> int:
     return plan.job.compute.rows_per_block or max(at_least, min(at_most, max(min(2, batch), plan.todo // (8 * actors))))
 
 
-def block_mib(plan: Plan) -> int:
+def block_mib(plan: Plan, pool: Pool) -> int:
     """Return the decoded pixels per block in MiB. With large photos they decide the number of blocks, not the items."""
-    return grow(BLOCK_MIB, plan.todo)
+    return grow(BLOCK_MIB if pool.gpus else CPU_BLOCK_MIB, plan.todo)
 
 
 def rows_per_part(plan: Plan) -> int:

@@ -91,5 +91,5 @@ def context_of(plan: Plan, pool: Pool, run_id: str, ledger: CrashLedger | None =
         ledger,
         pool,
         batch_size(plan, pool),
-        block_mib(plan),
+        block_mib(plan, pool),
     )

@@ -43,6 +43,10 @@ Between two datasets the actors start anew, so a dataset is long: 128 blocks of 
 actor 50 minutes."""
 
 
+WRITE_ROWS = 8
+"""Items per call of the write stage, at most: no task for each item of the model's batch, since Ray divides what the model
+returns into blocks, but also no long wait for a slow model. Ray would copy the pixels of ten blocks into one."""
+
 FEW_VIDEOS = 4
 """Videos per actor below which long ones are divided among the actors."""
 
@@ -69,7 +73,7 @@ def graph(shard: Shard, pool: Pool, context: StageContext) -> Dataset:
     dataset: Dataset = (
         items.map_batches(decode_batch, **on_tasks(context, cpus=pool.task_cpus))
         .map_batches(SegmentBatch, **on_actors(context, pool))
-        .map_batches(write_batch, **on_tasks(context, cpus=pool.task_cpus))
+        .map_batches(write_batch, **on_tasks(context, cpus=pool.task_cpus, rows=min(WRITE_ROWS, context.batch_size)))
         .map_batches(commit_batch, **on_tasks(context, cpus=COMMIT_CPUS, rows=rows_per_part(shard.plan)))
     )
     return dataset
@@ -182,7 +186,7 @@ def execute(plan: Plan, pool: Pool, run_id: str, counters: RunCounters) -> Itera
     no_progress_s = plan.job.compute.no_progress_s
     try:
         # A block of one row: each stretch, and each sign of life of a video that takes hours, leaves its task at once.
-        with ray_data(no_progress_s=no_progress_s, block_mib=0 if plan.only == "videos" else block_mib(plan)):
+        with ray_data(no_progress_s=no_progress_s, block_mib=0 if plan.only == "videos" else block_mib(plan, pool)):
             context = context_of(plan, pool, run_id, RayCrashLedger.start())
             for shard, make in product(shards(plan, pool), graphs(plan, pool)):
                 dataset = make(shard, pool, context)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.concurrency import map_ahead
 from pipeline.errors import DecodeError, FetchError
-from pipeline.run.stages.columns import attempt, errors_of, pack, replace, unpack, with_errors
+from pipeline.run.stages.columns import Packed, attempt, errors_of, pack, replace, unpack, with_errors
 from pipeline.schema import MAX_DETAIL
 
 
@@ -104,3 +105,16 @@ def test_ahead_keeps_order_and_its_window() -> None:
                 taken += 1
     assert results == [number * number for number in range(50)]
     assert most == 4
+
+
+def test_packed_arrays_are_let_go() -> None:
+    """A worker that decodes photo after photo holds each of them once."""
+    packed, first, second = Packed(), np.full((2, 3), 1, np.uint8), np.full((1, 3), 2, np.uint8)
+    alive = [weakref.ref(first), weakref.ref(second)]
+    packed.add(None)
+    packed.add(first)
+    packed.add(second)
+    del first, second
+    assert [one() for one in alive] == [None, None]
+    assert packed.bytes == 9
+    assert packed.column().to_pylist() == [None, bytes([1] * 6), bytes([2] * 3)]

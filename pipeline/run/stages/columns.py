@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,16 +17,49 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def pack(arrays: Sequence[npt.NDArray[np.uint8] | None]) -> pa.LargeBinaryArray:
-    """Return arrays of any shape as one column of bytes; None becomes null. Shapes travel in other columns.
+class Packed:
+    """Arrays of any shape as one column of bytes. Shapes travel in other columns.
 
-    Several arrays are copied once. A single array is not copied, and must not be changed afterwards.
+    Several arrays are copied, each as it is added, so that it can be freed then. A single one is not copied, and must not be
+    changed afterwards.
     """
-    parts = [array.reshape(-1) for array in arrays if array is not None]
-    data = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.uint8), *parts])
-    offsets = np.cumsum([0, *(0 if array is None else array.size for array in arrays)], dtype=np.int64)
-    valid = pa.array([array is not None for array in arrays], pa.bool_()).buffers()[1]
-    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(arrays), [valid, pa.py_buffer(offsets), pa.py_buffer(data)])
+
+    def __init__(self) -> None:
+        self.only: npt.NDArray[np.uint8] | None = None
+        self.data = bytearray()
+        self.ends, self.valid = [0], list[bool]()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all arrays."""
+        return self.ends[-1]
+
+    def add(self, array: npt.NDArray[np.uint8] | None) -> None:
+        """Add a row; None becomes null."""
+        if array is not None:
+            if not self.bytes:
+                self.only = array
+            else:
+                for one in (self.only, array):
+                    self.data.extend(b"" if one is None else one.reshape(-1).data)
+                self.only = None
+        self.ends.append(self.bytes + (0 if array is None else array.size))
+        self.valid.append(array is not None)
+
+    def column(self) -> pa.LargeBinaryArray:
+        """Return the column. Nothing may be added afterwards."""
+        data = self.data if self.only is None else self.only.reshape(-1)
+        valid = pa.array(self.valid, pa.bool_()).buffers()[1]
+        buffers = [valid, pa.py_buffer(np.array(self.ends, np.int64)), pa.py_buffer(data)]
+        return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(self.valid), buffers)
+
+
+def pack(arrays: Iterable[npt.NDArray[np.uint8] | None]) -> pa.LargeBinaryArray:
+    """Return arrays as one column of bytes; see ``Packed``."""
+    packed = Packed()
+    for array in arrays:
+        packed.add(array)
+    return packed.column()
 
 
 def unpack(column: pa.ChunkedArray, row: int, shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:

@@ -15,7 +15,7 @@ from pipeline.imaging.decode import decode
 from pipeline.run.context import StageContext
 from pipeline.run.crash_ledger import IsolatedBatch
 from pipeline.run.metrics import FETCHED, SECONDS
-from pipeline.run.stages.columns import attempt, column, errors_of, pack, replace, sha256, with_errors
+from pipeline.run.stages.columns import Packed, attempt, column, errors_of, replace, sha256, with_errors
 from pipeline.run.stages.process import tune_process
 from pipeline.storage.allowlist import RETRY_ITEM
 from pipeline.storage.backend import Content
@@ -52,7 +52,7 @@ def decode_batch(items: pa.Table, *, context: StageContext) -> Iterator[pa.Table
     with ThreadPoolExecutor(threads) as pool:
         for row, (content, fetch_s) in enumerate(map_ahead(pool, fetch, range(items.num_rows), 2 * threads)):
             block.add(row, content, fetch_s, limits)
-            if block.bytes >= context.block_mib * 2**20:
+            if block.pixels.bytes >= context.block_mib * 2**20:
                 yield block.table()
                 block = _Block(items, errors, isolated)
     if block.rows:
@@ -66,20 +66,20 @@ class _Block:
     def __init__(self, items: pa.Table, errors: list[ItemError | None], isolated: IsolatedBatch) -> None:
         self.items, self.errors, self.isolated = items, errors, isolated
         self.rows: list[int] = []
-        self.images: list[Pixels | None] = []
+        self.pixels, self.sizes = Packed(), list[tuple[int, int] | tuple[None, None]]()
         self.facts: list[tuple[str | None, int | None, str | None, float, float]] = []
-        self.bytes = 0
 
     def add(self, row: int, content: Content | None, fetch_s: float, limits: Limits) -> None:
         start = time.perf_counter()
-        image, digest, size, version = None, None, None, None
+        image: Pixels | None = None
+        digest, size, version = None, None, None
         if content is not None:
             data, digest, size, version = content.data, sha256(content.data), len(content.data), content.etag or None
             image = attempt(self.errors, row, lambda: self.isolated.run_one(row, lambda: decode(data, limits)))
         self.rows.append(row)
-        self.images.append(image)
+        self.pixels.add(image)
+        self.sizes.append((None, None) if image is None else image.shape[:2])
         self.facts.append((digest, size, version, fetch_s, time.perf_counter() - start))
-        self.bytes += 0 if image is None else image.nbytes
 
     def table(self) -> pa.Table:
         digests, sizes, versions, fetch_s, decode_s = zip(*self.facts, strict=True)
@@ -89,9 +89,9 @@ class _Block:
         table = with_errors(self.items.take(self.rows), [self.errors[row] for row in self.rows])
         return replace(
             table,
-            pixels=pack(self.images),
-            height=column([None if image is None else image.shape[0] for image in self.images], pa.int32()),
-            width=column([None if image is None else image.shape[1] for image in self.images], pa.int32()),
+            pixels=self.pixels.column(),
+            height=column([height for height, _ in self.sizes], pa.int32()),
+            width=column([width for _, width in self.sizes], pa.int32()),
             image_sha256=column(digests, pa.string()),
             image_bytes=column(sizes, pa.int64()),
             image_version=column(versions, pa.string()),
