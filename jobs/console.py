@@ -16,6 +16,7 @@ from pipeline.log import SafeConsole
 
 if TYPE_CHECKING:
     from pipeline.errors import PipelineError
+    from pipeline.models.cascade import Look
     from pipeline.output.run_record import RecipeReport
     from pipeline.output.summary import Summary
 
@@ -63,6 +64,12 @@ def describe_found(box: Sequence[float], score: float, label: str) -> str:
     corners = ",".join(f"{value:.0f}" for value in box)
     doubt = "; it may be wrong: look at the cutout, or name the place with --box" if score < DOUBTFUL else ""
     return f"found {label!r} in the box {corners} with a score of {score:.2f}{doubt}"
+
+
+def describe_looks(looks: Sequence[Look], agreement: float) -> str:
+    """Say what each of two models thought of a picture that both saw, and whose mask is used."""
+    seen = ", ".join(f"{one.model} with a quality of {one.quality:.2f}{' (used)' if one.used else ''}" for one in looks)
+    return f"seen by {seen}; agreement of the two masks {agreement:.2f}"
 
 
 def span(seconds: float) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from jobs import options
-from jobs.console import describe_found, err, out, show_error
+from jobs.console import describe_found, describe_looks, err, out, show_error
 
 if TYPE_CHECKING:
     from pipeline.config.job import Compute, Limits
@@ -385,6 +385,8 @@ def _write(target: _Target, mask: str | None, result: Cutout, segmenter: Segment
     say.print(f"{name}: {width} x {height}, quality {result.quality:.2f}{review}{why}", markup=False)
     if result.detection is not None:
         say.print(describe_found(*result.detection), markup=False)
+    if result.agreement is not None:
+        say.print(describe_looks(result.looks, result.agreement), markup=False)
     resolved = segmenter.resolved
     if not resolved.recipe.renditions:
         return

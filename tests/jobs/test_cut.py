@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import re
 import sys
@@ -277,6 +278,27 @@ def test_a_point_leaves_out_what_is_only_in_the_box(cut: Cut) -> None:
     alpha = np.asarray(opened("l.png"))[..., 3]
     assert alpha[100, 30] > 127 and alpha[165, 150] > 127 and alpha[35:95, 105:165].max() < 20
     assert cut("two.png", "--box", "100,30,170,100", "--label", "auto", "-o", "square.png") == 0
+
+
+@pytest.mark.parametrize(("join", "first_used"), [("replace", ""), ("mean", " (used)")])
+def test_two_models_are_named_with_their_qualities(
+    cut: Cut, fake_preset: str, capsys: pytest.CaptureFixture[str], join: str, first_used: str
+) -> None:
+    second = {"preset": fake_preset, "below": 1, "join": join, "recipe": {"name": "large", "frame_px": 96}}
+    assert cut("photo-000.jpg", "-s", f"recipe.second={json.dumps(second)}") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    result = Segmenter(fake_preset, second=second)("photo-000.jpg")
+    first, other = (f"{one.quality:.2f}" for one in result.looks)
+    named = f"seen by fake with a quality of {first}{first_used}, large with a quality of {other} (used)"
+    assert f"{named}; agreement of the two masks {result.agreement:.2f}" in said
+
+
+def test_a_second_model_that_was_not_needed_is_not_named(
+    cut: Cut, fake_preset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = {"preset": fake_preset, "below": 0, "recipe": {"name": "large"}}
+    assert cut("photo-000.jpg", "-s", f"recipe.second={json.dumps(second)}") == 0
+    assert "large" not in capsys.readouterr().out
 
 
 def test_by_a_common_name_without_a_detector(cut: Cut, capsys: pytest.CaptureFixture[str]) -> None:
