@@ -17,7 +17,7 @@ from pipeline.imaging.frame import Placement, place
 from pipeline.imaging.parts import box_at, without_others
 from pipeline.imaging.picture import Picture, is_several, upright_rgb
 from pipeline.models.arguments import parse_boxes, parse_labels, parse_point
-from pipeline.models.cascade import Look, Segment, join_segments, sends_on
+from pipeline.models.cascade import Look, Segment, join_segments, sends_on, with_agreement
 from pipeline.models.cutout import Cutout
 from pipeline.models.detectors.detector import Detection
 from pipeline.models.detectors.finder import Finder
@@ -301,10 +301,15 @@ class Segmenter:
         results = {number: self._looked(one) if isinstance(one, Segment) else one for number, one in firsts.items()}
         numbers = [number for number, one in firsts.items() if sends_on(one, settings)]
         seen = second._cut(*([of[number] for number in numbers] for of in (images, boxes, found, detectors)))  # type: ignore[arg-type]
+        scores, calibration = second._detector_scores(found, detectors), second.resolved.calibration
         for number, other in zip(numbers, seen, strict=True):
             first = results[number]
             assert isinstance(first, Segment), "others are not sent on"
-            results[number] = join_segments(first, other if isinstance(other, ItemError) else second._looked(other), settings)
+            if isinstance(other, ItemError):
+                results[number] = join_segments(first, other, settings)
+                continue
+            judged = with_agreement(other, first.mask, self.recipe, calibration, scores[number])
+            results[number] = join_segments(first, second._looked(judged), settings)
         return results
 
     def _looked(self, segment: Segment) -> Segment:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from pipeline import Segmenter
+from pipeline.config.recipe import ESTIMATOR_SHA256
 from pipeline.errors import ConfigError, SegmentError, WeightsError
+from pipeline.quality.calibration import Calibration, Term
 
 rng = np.random.default_rng(3)
 PLAIN = np.full((60, 80, 3), 90, np.uint8)
@@ -44,6 +48,30 @@ def test_all_of_them_are_the_second_model_s(fake_preset: str) -> None:
     assert np.array_equal(result.mask, other.mask) and result.quality == other.quality
     assert result.signals == other.signals
     assert result.agreement is not None and 0.9 < result.agreement <= 1
+
+
+@pytest.mark.parametrize(("first_sha256", "counts"), [(None, True), ("1" * 64, False)], ids=["this first model", "another"])
+def test_the_agreement_counts_if_the_second_calibration_knows_it(
+    fake_preset: str, tmp_path: Path, first_sha256: str | None, counts: bool
+) -> None:
+    """The fake model has no weights, and so a hash of null."""
+    plain = calibration_file(tmp_path / "first.json", 64)
+    agreed = calibration_file(tmp_path / "second.json", 96, agreement=[-4.0, 2.0], first_sha256=first_sha256)
+    second = {"preset": fake_preset, "below": 1.0, "recipe": {"frame_px": 96, "calibration": agreed}}
+    result = Segmenter(fake_preset, calibration=plain, second=second)(clear(), box=(10, 10, 70, 50))
+    assert result.agreement is not None and 0.9 < result.agreement < 1
+    odds = -4 + 6 * result.agreement if counts else -1.0
+    assert result.quality == pytest.approx(1 / (1 + math.exp(-odds)))
+    assert result.looks[1].quality == result.quality and result.looks[0].quality == 0.5
+
+
+def calibration_file(path: Path, frame_px: int, agreement: list[float] | None = None, **facts: Any) -> str:
+    """A calibration in which nothing counts but the agreement: from its first value at 0 to the last at 1, -1 if missing."""
+    terms = {} if agreement is None else {"agreement": Term(at=(0, 1), adds=tuple(agreement), missing=-1, usual=2)}
+    common = {"version": 1, "model": "fake", "weights_sha256": None, "estimator_sha256": ESTIMATOR_SHA256, "good_from": 0.95}
+    made = Calibration(**common, frame_px=frame_px, bias=0, terms=terms, fitted_on={}, **facts)
+    path.write_bytes(made.as_json())
+    return str(path)
 
 
 def test_a_batch_gives_the_results_of_its_items(segmenter: Segmenter) -> None:

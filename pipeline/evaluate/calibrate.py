@@ -24,13 +24,13 @@ from pipeline.manifest.corruptions import is_copy
 from pipeline.output.index import read_index
 from pipeline.output.output import Output
 from pipeline.output.settings import read_settings
-from pipeline.quality.calibration import DETECTOR_SCORE, Calibration
+from pipeline.quality.calibration import AGREEMENT, DETECTOR_SCORE, Calibration
 from pipeline.quality.calibration_fit import Fit, check_library, fit
 from pipeline.quality.ranking import FAILED_BELOW, GOOD_FROM, Ranking, evaluate_score
 from pipeline.quality.score import FLAGS, score
 from pipeline.review.reviews import describe_outdated, read_reviews
 
-COLUMNS = ("item_id", "group", "tags", "signals", DETECTOR_SCORE, "dice_binary", "error_code")
+COLUMNS = ("item_id", "group", "tags", "signals", DETECTOR_SCORE, AGREEMENT, "dice_binary", "error_code")
 
 QUANTILES = np.linspace(0, 1, 21)
 """Shares whose quantiles of the quality a calibration records."""
@@ -85,6 +85,9 @@ def calibrate(outputs: Sequence[Output], held_out_share: float) -> CalibrationRe
     threshold is chosen on the same items (``choose_threshold``), without corrupted copies and boxes that miss the object: these
     are worse than the items of a run, and would raise it.
 
+    In an output with ``recipe.second``, the items that both models saw have masks of the second model, and the calibration is
+    of that. Their agreement with the first model is a signal.
+
     Raises:
         ConfigError: Too little is known, or the outputs are of different models.
         StorageError: A part cannot be read.
@@ -95,13 +98,16 @@ def calibrate(outputs: Sequence[Output], held_out_share: float) -> CalibrationRe
             f"--held-out {held_out_share:g} must be 0 or more and below 1: the share of photos held out of the fit"
         )
     recipe = _common_recipe(outputs)
-    rows = [row for output in outputs for row in _known_rows(output)]
+    rows = [row for output in outputs for row in _rows_of_one_model(output)]
     if not rows:
+        both, setting = ("", "") if recipe["first_sha256"] is None else (" of items that both models saw", " (recipe.second.below)")
         raise ConfigError(
-            f"{outputs[0].folder} has neither metrics nor reviews; run matteline evaluate into it, or matteline review import"
+            f"{outputs[0].folder} has neither metrics nor reviews{both}{setting}; run matteline evaluate into it, or matteline "
+            "review import"
         )
-    if recipe["detector_sha256"] is None:  # scores of several detectors are not comparable
-        rows = [row | {DETECTOR_SCORE: None} for row in rows]
+    for pinned, signal in (("detector_sha256", DETECTOR_SCORE), ("first_sha256", AGREEMENT)):
+        if recipe[pinned] is None:  # scores of several detectors are not comparable, nor are agreements with several models
+            rows = [row | {signal: None} for row in rows]
     items = _items(rows, held_out_share)
     train = items.where(~items.held_out)
     fitted = _fit(train)
@@ -117,6 +123,7 @@ def calibrate(outputs: Sequence[Output], held_out_share: float) -> CalibrationRe
         frame_px=recipe["frame_px"],
         estimator_sha256=ESTIMATOR_SHA256,
         detector_sha256=recipe["detector_sha256"] if DETECTOR_SCORE in fitted.terms else None,
+        first_sha256=recipe["first_sha256"] if AGREEMENT in fitted.terms else None,
         good_from=GOOD_FROM,
         bias=fitted.bias,
         terms=fitted.terms,
@@ -175,7 +182,8 @@ def _by_tag(items: _Items, calibration: Calibration) -> dict[str, TagScore]:
 
 
 def _quality(items: _Items, calibration: Calibration) -> npt.NDArray[np.float64]:
-    return np.array([score(one, calibration, one[DETECTOR_SCORE]).quality for one in items.signals], np.float64)
+    scores = (score(one, calibration, one[DETECTOR_SCORE], agreement=one[AGREEMENT]) for one in items.signals)
+    return np.array([one.quality for one in scores], np.float64)
 
 
 def _items(rows: Sequence[dict[str, Any]], held_out_share: float) -> _Items:
@@ -188,7 +196,7 @@ def _items(rows: Sequence[dict[str, Any]], held_out_share: float) -> _Items:
     chosen = np.array([name in held_out for name in names], bool)
     harder = np.array([is_copy(row["item_id"]) or is_incomplete(row["item_id"]) for row in rows], bool)
     tags = [frozenset(row["tags"] or ()) for row in rows]
-    signals = [row["signals"] | {DETECTOR_SCORE: row[DETECTOR_SCORE]} for row in rows]
+    signals = [row["signals"] | {name: row[name] for name in (DETECTOR_SCORE, AGREEMENT)} for row in rows]
     return _Items(signals, dice, good, fair, groups, chosen, harder, tags)
 
 
@@ -206,6 +214,12 @@ def held_out_groups(kinds: dict[str, str], share: float) -> set[str]:
     return held_out
 
 
+def _rows_of_one_model(output: Output) -> Iterator[dict[str, Any]]:
+    """Yield the items that are known. With two models, only those that both saw: their masks are the second model's."""
+    both = _second_of(output) is not None
+    return (row for row in _known_rows(output) if not both or row[AGREEMENT] is not None)
+
+
 def _known_rows(output: Output) -> Iterator[dict[str, Any]]:
     """Yield the items whose Dice is known, then those that only have a review."""
     measured = set()
@@ -221,7 +235,7 @@ def _known_rows(output: Output) -> Iterator[dict[str, Any]]:
     reviews = {name: row["verdict"] for name, row in found.latest.items() if name not in measured}
     if reviews:
         reviewed = pa.array(list(reviews))
-        for part in read_index(output, ["item_id", "signals", DETECTOR_SCORE]):
+        for part in read_index(output, ["item_id", "signals", DETECTOR_SCORE, AGREEMENT]):
             for row in part.filter(pc.is_in(part["item_id"], reviewed)).to_pylist():
                 if row["signals"] is not None:
                     good = reviews[row["item_id"]] == "accept"
@@ -229,21 +243,42 @@ def _known_rows(output: Output) -> Iterator[dict[str, Any]]:
 
 
 def _common_recipe(outputs: Sequence[Output]) -> dict[str, Any]:
-    """Return the name, the weights hash and the frame size that all outputs share.
+    """Return the name, the weights hash and the frame size of the model that all outputs share.
 
-    ``detector_sha256`` is the hash of their detector; None if they have none, or different ones.
+    ``detector_sha256`` is the hash of their detector, ``first_sha256`` that of the model before this one; None if they have
+    none, or different ones.
+
+    Raises:
+        ConfigError: They are of different models, or have masks that two models made together.
     """
     common: dict[str, Any] = {}
     detectors: set[str] = set()
+    firsts: set[str] = set()
     for output in outputs:
         settings = read_settings(output) or {"recipe": {}}
-        if settings["recipe"].get("second"):
-            raise ConfigError(
-                f"{output.folder} has masks of two models (recipe.second), and a calibration is of one; evaluate each alone"
-            )
-        facts = {name: settings["recipe"][name] for name in ("weights_sha256", "frame_px")} | {"name": settings["name"]}
-        if common and any(facts[name] != common[name] for name in ("weights_sha256", "frame_px")):
+        recipe, name = settings["recipe"], settings["name"]
+        detectors |= {one["weights_sha256"] for one in [recipe.get("detector")] if one}
+        if (second := _second_of(output)) is not None:
+            firsts |= {recipe["weights_sha256"]} - {None}
+            recipe, name = second["recipe"], f"{name}, second model"
+        facts = {key: recipe[key] for key in ("weights_sha256", "frame_px")} | {"name": name}
+        if common and any(facts[key] != common[key] for key in ("weights_sha256", "frame_px")):
             raise ConfigError(f"{output.folder} and {outputs[0].folder} are of different models; calibrate them separately")
         common = facts
-        detectors |= {one["weights_sha256"] for one in [settings["recipe"].get("detector")] if one}
-    return common | {"detector_sha256": detectors.pop() if len(detectors) == 1 else None}
+    pinned = {"detector_sha256": detectors, "first_sha256": firsts}
+    return common | {key: found.pop() if len(found) == 1 else None for key, found in pinned.items()}
+
+
+def _second_of(output: Output) -> dict[str, Any] | None:
+    """Return the recorded settings of an output's second model; None without one.
+
+    Raises:
+        ConfigError: A mask may be of both models, or of either.
+    """
+    second: dict[str, Any] | None = ((read_settings(output) or {}).get("recipe") or {}).get("second")
+    if second is not None and second["join"] != "replace":
+        raise ConfigError(
+            f"{output.folder} has recipe.second.join={second['join']}, and a calibration is of one model's masks; evaluate with "
+            "recipe.second.join=replace, or each model alone"
+        )
+    return second

@@ -19,7 +19,7 @@ from pipeline.imaging.ground_truth import decode_ground_truth
 from pipeline.imaging.validate import decode_mask
 from pipeline.output.layout import REPAIR, part_name
 from pipeline.output.output import Output
-from pipeline.quality.calibration import DETECTOR_SCORE
+from pipeline.quality.calibration import AGREEMENT, DETECTOR_SCORE
 from pipeline.quality.metrics import measure
 from pipeline.quality.tags import tags
 from pipeline.run.crash_ledger import CrashLedger, IsolatedBatch
@@ -108,8 +108,8 @@ def read_rows(uri: str, files: Files, columns: Sequence[str] | None = None) -> p
     try:
         schema = EVALUATION if columns is None else pa.schema([EVALUATION.field(name) for name in columns])
         rows = pq.ParquetFile(pa.BufferReader(files.read(uri))).read(schema.names)  # those that there are
-        if DETECTOR_SCORE in schema.names and DETECTOR_SCORE not in rows.schema.names:  # an older evaluation
-            rows = rows.append_column(DETECTOR_SCORE, pa.nulls(rows.num_rows, pa.float32()))
+        for name in {DETECTOR_SCORE, AGREEMENT} & set(schema.names) - set(rows.schema.names):  # an older evaluation
+            rows = rows.append_column(name, pa.nulls(rows.num_rows, pa.float32()))
         return rows.select(schema.names).cast(schema)
     except (FetchError, pa.ArrowException, ValueError) as error:
         raise StorageError(f"the evaluation {uri} cannot be read ({error}); run matteline evaluate again") from error

@@ -9,7 +9,7 @@ from pipeline.schema import INDEX
 
 INDEX_COLUMNS = (
     *("item_id", "status", "error_code", "error_detail", "image_uri", "height", "width", "mask_path", "quality", "signals"),
-    "detector_score",
+    *("detector_score", "agreement"),
 )
 """Index columns that an evaluation has too."""
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.config.recipe import Recipe
 from pipeline.config.second import Second
 from pipeline.errors import ItemError, SegmentError
 from pipeline.imaging.rle import binarize
 from pipeline.models.detectors.detector import Detection
-from pipeline.quality.score import Score
+from pipeline.quality.calibration import AGREEMENT, Calibration
+from pipeline.quality.score import Score, score
 from pipeline.types import Mask
 
 
@@ -45,6 +47,24 @@ class Segment:
 def sends_on(first: Segment | ItemError, second: Second) -> bool:
     """Return whether an image goes on to the second model."""
     return isinstance(first, Segment) and first.score.quality < second.below
+
+
+def with_agreement(
+    other: Segment, first: Mask, recipe: Recipe, calibration: Calibration | None, detector_score: float | None
+) -> Segment:
+    """Return a second model's result, whose score takes the agreement with the first model's mask into account.
+
+    Args:
+        other: The second model's result.
+        first: The first model's mask.
+        recipe: The first model's.
+        calibration: The second model's. Without a term for the agreement with this first model, the result stays as it is.
+        detector_score: As for ``quality.score.score``.
+    """
+    if calibration is None or AGREEMENT not in calibration.terms or calibration.first_sha256 != recipe.weights_sha256:
+        return other
+    alike = agreement(first, other.mask)
+    return replace(other, score=score(other.score.signals, calibration, detector_score, recipe.review_below, alike))
 
 
 def join_segments(first: Segment, other: Segment | ItemError, second: Second) -> Segment | ItemError:

@@ -23,7 +23,8 @@ MIN_PULL = 0.5
 """A signal is a reason if its term is lower than that of good masks by this, in log odds."""
 
 DETECTOR_SCORE = "detector_score"
-"""The index column that a calibration may use as a signal."""
+AGREEMENT = "agreement"
+"""The index columns that a calibration may use as signals."""
 
 MIN_PROBABILITY = 1e-4
 """Smallest probability, and distance of the largest from 1. A quality of 0 is reserved for the flags."""
@@ -57,6 +58,9 @@ class Calibration(Section):
     detector_sha256: str | None = None
     """Hash of the detector whose scores the term ``detector_score`` was fitted on: scores of another mean something else. Null
     without that term."""
+    first_sha256: str | None = None
+    """Hash of the weights of the first of two models (``recipe.second``), with whose masks the term ``agreement`` was fitted.
+    Null without that term."""
     good_from: float
     bias: float
     terms: dict[str, Term]

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError
-from pipeline.quality.calibration import DETECTOR_SCORE, Term
+from pipeline.quality.calibration import AGREEMENT, DETECTOR_SCORE, Term
 
 RISING = (
     *("expected_dice", "soft_dice", "stability", "confidence", "slope", "support", "contrast", "largest_share"),
-    DETECTOR_SCORE,
+    *(DETECTOR_SCORE, AGREEMENT),
 )
 """Signals that never lower the quality when they increase. ``box_agreement`` is none of them: a whole object in a loose box has
 as low a value as half of one in a tight box."""

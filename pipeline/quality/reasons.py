@@ -28,14 +28,15 @@ REASONS = {
     "flip_dice": "the mirrored photo gives another cutout",
     "expected_dice": "compared with the photo, the mask looks wrong or incomplete",
     "detector_score": "the detector was not sure that this is the object you named",
+    "agreement": "the two models do not agree on what belongs to the object",
     "object_changed": "this may be another object than a moment before",
     "object_missing": "the object you named was not found at this moment",
     "empty": "no object was found, so the cutout is empty",
     "full": "the whole picture was taken for the object, so nothing was cut away",
     "constant": "the model could not tell an object from the background",
 }
-"""Sentence by signal (``pipeline.schema.SIGNALS``), for the index column ``detector_score``, and for ``object_changed``
-and ``object_missing`` of videos: lower case and without a full stop, to stand in a list."""
+"""Sentence by signal (``pipeline.schema.SIGNALS``), for the index columns ``detector_score`` and ``agreement``, and for
+``object_changed`` and ``object_missing`` of videos: lower case and without a full stop, to stand in a list."""
 
 
 def explain(reason: str) -> str:

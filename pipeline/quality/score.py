@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.imaging.components import Components
-from pipeline.quality.calibration import DETECTOR_SCORE, Calibration
+from pipeline.quality.calibration import AGREEMENT, DETECTOR_SCORE, Calibration
 
 FLAGS = ("empty", "full", "constant")
 """Signals that set the quality to 0, whatever the others are."""
@@ -59,12 +59,14 @@ def score(
     calibration: Calibration | None = None,
     detector_score: float | None = None,
     review_below: float | None = None,
+    agreement: float | None = None,
 ) -> Score:
     """Compute the quality: 0 if a flag is set, otherwise the calibrated probability.
 
     Without calibration it is ``soft_dice`` less ``gaps``, half of ``stray`` and ``box_outside``; the uncertain share limits it.
     On photos with ground truth this ranks failures better than the smallest of more signals (``BENCHMARKS.md``). The agreement
-    of box and mask does not count: it is low for a whole object in a loose box, too.
+    of box and mask does not count: it is low for a whole object in a loose box, too. The agreement of two models counts if the
+    calibration has a term for it.
 
     Args:
         signals: As ``all_signals`` returns them.
@@ -72,12 +74,14 @@ def score(
         detector_score: Score in [0, 1] of the box that a detector found, of the detector that the calibration names. It counts
             if the calibration has a term for it. None: there is none.
         review_below: A quality below this has at least one reason. None: it may have none.
+        agreement: Dice in [0, 1] with the mask of the first of two models, of the model that the calibration names. None: there
+            is none.
     """
     flags = tuple(flag for flag in FLAGS if signals[flag])
     if flags:
         return Score(0.0, calibration is not None, flags[:2], signals)
     if calibration is not None:
-        known = signals | {DETECTOR_SCORE: detector_score}
+        known = signals | {DETECTOR_SCORE: detector_score, AGREEMENT: agreement}
         return Score(calibration.probability(known), True, calibration.reasons(known, review_below), signals)
     sure, stray, gaps = (float(signals[name] or 0) for name in ("soft_dice", "stray", "gaps"))
     uncertain = float(signals["uncertain_share"] or 0) / max(float(signals["area_share"] or 0), MIN_AREA)

@@ -51,13 +51,15 @@ def _evaluated(
     per_photo: int = 3,
     mark: str = "",
     detected: bool = False,
+    agreed: bool = False,
     **recipe: Any,
 ) -> Output:
     """Write an output with an evaluation of ``per_photo`` items per photo, a failed one, and one with a flag.
 
-    ``mark`` ends the ids of all but the first item of a photo. With ``detected`` these have the score of a detector.
+    ``mark`` ends the ids of all but the first item of a photo. With ``detected`` these have the score of a detector, and with
+    ``agreed`` the agreement of two models.
     """
-    rng = np.random.default_rng(1)
+    rng, beside = np.random.default_rng(1), np.random.default_rng(2)
     output = Output.at(str(folder), FILES)
     rows = []
     for photo in range(photos):
@@ -72,6 +74,8 @@ def _evaluated(
             rows.append(row | {"signals": signals_of(dice, rng), "dice_binary": dice, "quality": 0.5})
             if detected and number:
                 rows[-1] |= {"detector_score": float(np.clip(dice - 0.4 + rng.normal(0, 0.02), 0, 1))}
+            if agreed and number:
+                rows[-1] |= {"agreement": float(np.clip(dice - 0.1 + beside.normal(0, 0.01), 0, 1))}
     rows.append({"item_id": "gone", "group": "gone", "status": "failed", "error_code": "fetch"})
     empty = {"signals": rows[0]["signals"] | {"empty": True}, "dice_binary": 0.0}
     rows.append(rows[0] | {"item_id": "flat", "group": "flat"} | empty)
@@ -120,14 +124,39 @@ def test_scores_of_one_detector_are_a_signal(tmp_path: Path, evaluated: Callable
     assert (made.detector_sha256, "detector_score" in made.terms) == (None, False)
 
 
-def test_an_evaluation_from_before_the_detectors_score(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
+SECOND = {"below": 1.0, "join": "replace", "recipe": {"weights_sha256": "b" * 64, "frame_px": 320}}
+
+
+def test_the_agreement_of_two_models_is_a_signal_of_the_second_one(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
+    both = evaluated(tmp_path / "both", photos=240, agreed=True, second=SECOND)
+    made, plain = calibrate([both], 0.5), calibrate([evaluated(tmp_path / "plain", photos=240)], 0.5)
+    assert (made.calibration.weights_sha256, made.calibration.first_sha256) == ("b" * 64, "a" * 64)
+    assert int(made.calibration.fitted_on["items"] or 0) + made.rankings["quality"].items == 240 * 2, "the first saw the others"
+    term = made.calibration.terms["agreement"]
+    assert term.adds[0] < term.adds[-1] and list(term.adds) == sorted(term.adds)
+    assert read_calibration(made.calibration.as_json(), "x") == made.calibration
+    with_it, without = (one.rankings["quality"].numbers["auroc"].value for one in (made, plain))
+    assert with_it > without + 0.005
+    assert "agreement" not in plain.calibration.terms and plain.calibration.first_sha256 is None
+
+
+def test_agreements_with_different_first_models_give_no_term(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
+    outputs = [
+        evaluated(tmp_path / first, photos=60, agreed=True, weights_sha256=first * 64, second=SECOND) for first in ("a", "c")
+    ]
+    made = calibrate(outputs, 0).calibration
+    assert (made.weights_sha256, made.first_sha256, "agreement" in made.terms) == ("b" * 64, None, False)
+
+
+def test_an_evaluation_of_an_older_version(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
     part = f"{evaluated(tmp_path).layout.evaluation}/part-0.parquet"
     rows = pq.read_table(pa.BufferReader(FILES.read(part)))
     sink = io.BytesIO()
-    pq.write_table(rows.drop_columns(["detector_score"]), sink)
+    pq.write_table(rows.drop_columns(["detector_score", "agreement"]), sink)
     FILES.write(part, sink.getvalue())
     assert read_rows(part, FILES).equals(rows)
-    assert read_rows(part, FILES, ("item_id", "detector_score"))["detector_score"].null_count == len(rows)
+    for name in ("detector_score", "agreement"):
+        assert read_rows(part, FILES, ("item_id", name))[name].null_count == len(rows)
 
 
 def test_no_photo_needs_to_be_held_out(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
@@ -161,9 +190,17 @@ def test_quantiles_are_those_of_the_ordinary_photos_held_out(tmp_path: Path, eva
     assert calibrate([evaluated(tmp_path / "none")], 0.0).calibration.quantiles is None, "no photo was held out"
 
 
-def test_masks_of_two_models_are_refused(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
-    with pytest.raises(ConfigError, match=r"masks of two models \(recipe.second\)"):
-        calibrate([evaluated(tmp_path, second={"below": 0.3})], 0.5)
+@pytest.mark.parametrize("join", ["mean", "better"])
+def test_masks_that_may_be_of_both_models_are_refused(tmp_path: Path, evaluated: Callable[..., Output], join: str) -> None:
+    with pytest.raises(ConfigError, match=rf"recipe\.second\.join={join}, .* evaluate with recipe\.second\.join=replace"):
+        calibrate([evaluated(tmp_path, agreed=True, second=SECOND | {"join": join})], 0.5)
+
+
+def test_items_that_the_second_model_did_not_see_say_nothing_about_it(
+    tmp_path: Path, evaluated: Callable[..., Output]
+) -> None:
+    with pytest.raises(ConfigError, match=r"neither metrics nor reviews of items that both models saw \(recipe\.second\.below"):
+        calibrate([evaluated(tmp_path, second=SECOND)], 0.5)
 
 
 def test_all_outputs_must_be_of_one_model(tmp_path: Path, evaluated: Callable[..., Output]) -> None:

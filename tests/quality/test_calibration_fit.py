@@ -44,6 +44,19 @@ def test_it_ranks_and_is_calibrated_on_other_items() -> None:
     assert calibration_error(1 / (1 + np.exp(-predicted)), good) < 0.04
 
 
+def test_the_agreement_of_two_models_improves_the_order() -> None:
+    def with_agreement(count: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+        signals, good, fair, groups = items(count, seed)
+        noise = np.random.default_rng(seed + 10).normal(0, 0.7, count)
+        return signals | {"agreement": 1 / (1 + np.exp(-signals["area_share"] - noise))}, good, fair, groups
+
+    signals, *rest = with_agreement(900, 0)
+    known, plain = fit(signals, *rest), fit({name: one for name, one in signals.items() if name != "agreement"}, *rest)
+    assert set(known.terms) - set(plain.terms) == {"agreement"}
+    others, good, *_ = with_agreement(3000, 1)
+    assert auroc(odds(known, others), good) > auroc(odds(plain, others), good) + 0.03
+
+
 def test_all_curves_are_monotone() -> None:
     fitted = fit(*items())
     assert {"soft_dice", "stray", "box_outside"} <= set(fitted.terms) <= {*RISING, *FALLING}

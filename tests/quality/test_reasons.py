@@ -7,7 +7,9 @@ from pipeline.schema import SIGNALS
 
 
 def test_every_signal_has_a_sentence_of_its_own() -> None:
-    assert set(REASONS) == {field.name for field in SIGNALS} | {"detector_score", "object_changed", "object_missing"}
+    assert set(REASONS) == {field.name for field in SIGNALS} | {
+        *("detector_score", "agreement", "object_changed", "object_missing")
+    }
     assert len(set(REASONS.values())) == len(REASONS)
 
 

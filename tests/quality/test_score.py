@@ -96,3 +96,13 @@ def test_the_detectors_score_counts_where_the_calibration_has_a_term_for_it() ->
     assert "detector_score" not in unsure.signals
     assert score(signals(), without, 0.25) == score(signals(), without)
     assert score(signals(), None, 0.25) == score(signals())
+
+
+def test_the_agreement_of_two_models_counts_where_the_calibration_has_a_term_for_it() -> None:
+    facts = {"version": 1, "model": "m", "weights_sha256": None, "frame_px": 64, "estimator_sha256": "", "good_from": 0.95}
+    term = Term(at=(0.2, 0.9), adds=(-1.5, 1.0), missing=0, usual=0.5)
+    knows = Calibration(**facts, bias=0, terms={"agreement": term}, fitted_on={})
+    differ, agree, alone = (score(signals(), knows, agreement=one) for one in (0.3, 0.95, None))
+    assert differ.quality < alone.quality < agree.quality
+    assert (differ.reasons, agree.reasons) == (("agreement",), ())
+    assert score(signals(), None, agreement=0.3) == score(signals())
