@@ -122,11 +122,16 @@ def _plan(job: Job, target: str, files: Files) -> Plan:
         )
     files.check_writable(output.folder)
     recipe = job.recipe if job.recipe.detector is not None else job.recipe.model_copy(update={"detector": detector_with({})})
+    assert recipe.detector is not None
+    names = may_have_names(recipe.detector, manifest.carried)
+    if not names and recipe.detector.many != "each":
+        raise ConfigError(
+            f"nothing says what to find in {redact(manifest.uri)}, which has no column label or labels with names; add --label "
+            "NAME, or --set recipe.detector.many=each for all salient objects"
+        )
     if model_of(recipe) is not None:
         check_licence(job.preset, job.run.accept_licence)
     with waiting_for("fetching the detector", at_once=False):
-        assert recipe.detector is not None
-        names = may_have_names(recipe.detector, manifest.carried)
         resolved = resolve_finder(recipe, files, gpu=runs_on_gpus(job.compute, model_of(recipe)), names=names)
     _check_settings(output, _settings(resolved.recipe), job.run.retry)
     assert resolved.recipe.detector is not None
@@ -166,13 +171,13 @@ def _check_settings(output: Output, settings: dict[str, Any], retry: Collection[
         try:
             before = json.loads(output.files.read(uri))
             names = [name for name in settings if before.get(name) != settings[name]]
-            eased = "prompt" in retry and eases(before, settings, names)
-        except (FetchError, ValueError, AttributeError, TypeError, RecursionError) as error:
+            eased = eases(before, settings, names)
+        except (FetchError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
             raise StorageError(f"{redact(uri)} can't be read; delete the folder {redact(output.folder)}") from error
         if not names:
             return
-        if not eased:
-            hint = "add --retry prompt, " if eases(before, settings, names) else ""
+        if not eased or "prompt" not in retry:
+            hint = "add --retry prompt, " if eased else ""
             raise ConfigError(
                 f"{redact(output.folder)} was begun with another detector ({', '.join(names)}); {hint}delete that folder, or "
                 "choose another --output"
@@ -253,7 +258,7 @@ def _schema(manifest: Manifest) -> pa.Schema:
 
 
 def _rows(items: pa.Table, results: pa.ChunkedArray, schema: pa.Schema) -> pa.Table:
-    """Return one row per box. Items in which nothing was looked for have one row, with the box that they had.
+    """Return one row per box. Items in which nothing was looked for have one row, with the box, score and label that they had.
 
     Args:
         items: Rows of the manifest.
@@ -261,9 +266,9 @@ def _rows(items: pa.Table, results: pa.ChunkedArray, schema: pa.Schema) -> pa.Ta
         schema: That of the target.
     """
     numbers, facts = [], []
-    asked = zip(items["item_id"].to_pylist(), items["box"].to_pylist(), results.to_pylist(), strict=True)
-    for number, (item_id, box, found) in enumerate(asked):
-        boxes = found or [{"box": box, "score": None, "label": None}]
+    had = [items["box"].to_pylist(), _had(items, "box_score", schema), _had(items, "box_label", schema)]
+    for number, (item_id, found, *own) in enumerate(zip(items["item_id"].to_pylist(), results.to_pylist(), *had, strict=True)):
+        boxes = found or [dict(zip(("box", "score", "label"), own, strict=True))]
         for place, one in enumerate(boxes):
             numbers.append(number)
             facts.append({"item_id": item_id + (f"#{place}" if found else ""), **one})
@@ -275,3 +280,11 @@ def _rows(items: pa.Table, results: pa.ChunkedArray, schema: pa.Schema) -> pa.Ta
         "box_label": pa.array([one["label"] for one in facts], pa.string()),
     }
     return pa.table({name: made[name] if name in made else table[name] for name in schema.names}, schema)
+
+
+def _had(items: pa.Table, name: str, schema: pa.Schema) -> list[Any]:
+    """Return a column of a manifest that an earlier detection wrote; nulls if there is none of this type."""
+    try:
+        return list(items[name].cast(schema.field(name).type).to_pylist())
+    except (KeyError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return [None] * items.num_rows

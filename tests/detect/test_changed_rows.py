@@ -18,7 +18,7 @@ from PIL import Image, PngImagePlugin
 from pipeline.config.job import load_job
 from pipeline.detect.driver import RESULT, Summary, detect
 from pipeline.detect.parts import PARTS, results
-from pipeline.errors import ConfigError, Stopped
+from pipeline.errors import ConfigError, StorageError, Stopped
 from pipeline.output.output import Output
 from pipeline.paths import EXAMPLES
 from pipeline.storage.files import Files
@@ -79,6 +79,38 @@ def test_a_lower_threshold_with_retry_prompt(find: Detect, tmp_path: Path) -> No
         find(rows, threshold=0.5, retry=("prompt",))
     with pytest.raises(ConfigError, match=r"begun with another detector \(max_boxes, threshold\)|\(threshold, max_boxes\)"):
         find(rows, threshold=0.04, max_boxes=3, retry=("prompt",))
+
+
+@pytest.mark.parametrize("damage", ["missing", "text"])
+@pytest.mark.parametrize("retry", [(), ("prompt",)])
+def test_damaged_settings_of_an_earlier_detection(find: Detect, tmp_path: Path, damage: str, retry: tuple[str, ...]) -> None:
+    rows = [{"item_id": "cat", "image_uri": CAT, "label": "cat"}]
+    find(rows)
+    path = tmp_path / "boxes.parquet.work" / "detector.json"
+    before = json.loads(path.read_bytes())
+    del before["threshold"]
+    path.write_text(json.dumps(before | ({"threshold": "high"} if damage == "text" else {})))
+    with pytest.raises(StorageError, match=r"detector\.json can't be read; delete the folder"):
+        find(rows, retry=retry)
+
+
+def test_a_manifest_that_names_nothing_is_refused(find: Detect, tmp_path: Path) -> None:
+    for row in ({"item_id": "a", "image_uri": CAT}, {"item_id": "a", "image_uri": CAT, "label": 3}):
+        with pytest.raises(ConfigError, match=r"no column label or labels with names; add --label NAME, or --set recipe\.det"):
+            find([row])
+    with pytest.raises(ConfigError, match="nothing says what to find"):
+        find([{"item_id": "a", "image_uri": CAT}], label=["auto"])
+    assert not (tmp_path / "boxes.parquet").exists()
+
+
+def test_boxes_of_an_earlier_detection_keep_their_score_and_label(find: Detect, tmp_path: Path) -> None:
+    box = {"item_id": "a#0", "image_uri": CAT, "label": "cat", "box": [1.0, 2.0, 30.0, 40.0]}
+    find([box | {"box_score": 0.75, "box_label": "cat"}, {"item_id": "b", "image_uri": CAT, "label": "cat"}])
+    kept, found = boxes(tmp_path)
+    assert (kept["box"], kept["box_score"], kept["box_label"]) == ([1, 2, 30, 40], 0.75, "cat")
+    assert (found["item_id"], found["box_label"]) == ("b#0", "cat") and 0 < found["box_score"] < 1
+    find([box | {"box_score": "high", "box_label": 7}])
+    assert [(row["box_score"], row["box_label"]) for row in boxes(tmp_path)] == [(None, "7")]
 
 
 def test_after_the_deadline_nothing_is_begun(find: Detect, tmp_path: Path) -> None:

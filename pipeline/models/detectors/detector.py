@@ -82,7 +82,7 @@ def not_found(names: Sequence[str], settings: Detector) -> PromptError:
     listed = ", ".join(repr(name) for name in names[:5]) + (", …" if len(names) > 5 else "")
     return PromptError(
         f"no {listed} was found with a score above {settings.threshold:g}; try another name, lower "
-        "recipe.detector.threshold, or give a box; then run again with --retry prompt"
+        "recipe.detector.threshold, or give a box"
     )
 
 

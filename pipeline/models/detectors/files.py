@@ -26,7 +26,7 @@ PARTS = {"backbone_config": ("swin",), "text_config": ("bert", "owlv2_text_model
 """Values of ``model_type`` of the networks inside a detector. Others could be fetched from the hub by transformers."""
 
 REFERENCES = frozenset(
-    {"auto_map", "use_timm_backbone", "use_pretrained_backbone", "attn_implementation", "_attn_implementation"}
+    {"auto_map", "backbone", "use_timm_backbone", "use_pretrained_backbone", "attn_implementation", "_attn_implementation"}
 )
 """Keys of a config.json by which transformers fetches code, kernels or weights from elsewhere."""
 

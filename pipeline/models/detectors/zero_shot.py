@@ -90,14 +90,17 @@ class ZeroShotDetector:
         """Return the network's input for one image.
 
         Raises:
-            PromptError: The names are longer than the network's input.
+            PromptError: The names are longer than the network's input, or nothing is left of one.
         """
         if self.settings.model == "owlv2":
             texts = [TEMPLATE.format(name) for name in names]
             self._check_sentences(names, texts)
             encoded: Inputs = self.processor(images=[image], text=[texts], return_tensors="pt", truncation=True)
             return encoded
-        text = " ".join(f"{_plain(name)}{SEPARATOR}" for name in names)
+        plain = [_plain(name) for name in names]
+        if not all(plain):
+            raise PromptError(f"the name {names[plain.index('')]!r} has no letters; give a noun, such as 'potted plant'")
+        text = " ".join(f"{one}{SEPARATOR}" for one in plain)
         config = self.model.config
         limit = min(config.max_text_len, config.text_config.max_position_embeddings)
         count = len(self.processor.tokenizer(text)["input_ids"])

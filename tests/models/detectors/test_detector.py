@@ -48,6 +48,7 @@ def test_the_error_names_what_was_looked_for_and_the_threshold() -> None:
     text = str(not_found(("potted plant", "Übertopf"), settings()))
     assert "'potted plant', 'Übertopf'" in text
     assert "0.3" in text
+    assert "--" not in text, "it is also the answer of the service and of the Python API"
 
 
 def test_iou() -> None:

@@ -70,6 +70,7 @@ def test_precision_is_chosen_by_the_device(folder: Path) -> None:
         ({"auto_map": {"AutoModel": "modeling.Evil"}}, "refers to code"),
         ({"text_config": {"attn_implementation": "someone/kernel"}}, "refers to code"),
         ({"use_pretrained_backbone": True}, "refers to code or further files"),
+        ({"backbone": "someone/resnet", "backbone_config": None}, "refers to code or further files"),
         ({"backbone_config": {"model_type": "timm_backbone", "backbone": "hf_hub:x/y"}}, "refers to timm_backbone"),
     ],
 )

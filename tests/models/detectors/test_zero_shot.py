@@ -138,6 +138,13 @@ def test_names_beyond_the_detectors_input_fail_alone(load: Any) -> None:
     assert isinstance(found, list)
 
 
+@pytest.mark.parametrize("name", [".", "? .?"])
+def test_a_name_of_full_stops_fails_alone(load: Any, name: str) -> None:
+    refused, found = load("grounding-dino")(images()[:2], [("cup", name), ("cup",)])
+    assert isinstance(refused, PromptError) and f"the name {name!r} has no letters" in str(refused)
+    assert isinstance(found, list)
+
+
 def test_a_name_of_which_owlv2_would_see_the_beginning_only_fails_alone(load: Any) -> None:
     refused, found = load("owlv2")(images()[:2], [("cup", "very " * 20 + "red cup"), ("cup",)])
     assert isinstance(refused, PromptError)
