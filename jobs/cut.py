@@ -194,17 +194,19 @@ def _parse_point(point: str | None, box: str | None, label: list[str] | None) ->
     Raises:
         ConfigError: There is a box or a label, too, or the text is no point.
     """
-    from pipeline.errors import ConfigError
+    from pipeline.errors import ConfigError, ItemRefused
+    from pipeline.manifest.points import parse_point
 
     if point is None:
         return None
     if box or options.named(label):
         raise ConfigError("--point cannot be combined with --box or --label; give one of them")
+    if not point.strip():
+        raise ConfigError("--point is empty; give x,y in pixels")
     try:
-        x, y = (float(part) for part in point.split(","))
-    except ValueError:
-        raise ConfigError(f"--point {point!r} is not two numbers; give x,y in pixels") from None
-    return x, y
+        return parse_point(point)
+    except ItemRefused as error:
+        raise ConfigError(f"--point: {error}") from None
 
 
 def _targets(

@@ -109,10 +109,10 @@ class DecodeError(ItemError):
 
 
 class PromptError(ItemError):
-    """No object of the given name is found in the image, or the name cannot be used."""
+    """No object of the given name or at the given point is found in the image, or the name cannot be used."""
 
     code = "prompt"
-    about = "nothing of that name was found in the photo"
+    about = "nothing of that name, or at that point, was found in the photo"
 
 
 class SegmentError(ItemError):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast, overload
+from typing import Any, NamedTuple, cast, overload
 
-from pipeline.config.detector import AUTO
 from pipeline.config.job import Compute, Storage
 from pipeline.config.presets import DEFAULT_PRESET, load_preset
 from pipeline.config.recipe import Recipe
 from pipeline.config.sections import build
-from pipeline.errors import ConfigError, ItemError
+from pipeline.errors import ConfigError, ItemError, PromptError
 from pipeline.imaging.frame import Placement, place
 from pipeline.imaging.parts import box_at, without_others
 from pipeline.imaging.picture import Picture, is_several, upright_rgb
@@ -27,9 +26,16 @@ from pipeline.models.passes import Pass, load_pass
 from pipeline.models.resolve import check_licence, resolve
 from pipeline.models.scored import run_scored
 from pipeline.storage.files import Files
-from pipeline.types import Box, Pixels
+from pipeline.types import Box, Mask, Pixels
 
 __all__ = ["Cutout", "Segmenter"]
+
+
+class _Picked(NamedTuple):
+    """The object at a point: the box around its connected part, and the mask of all salient objects."""
+
+    box: Box
+    whole: Mask
 
 
 class Segmenter:
@@ -180,15 +186,14 @@ class Segmenter:
             BrokenDevice: The GPU is lost; only a new process can use it.
         """
         several = is_several(image)
-        if point is not None:
-            return self._at(image, parse_point(point, several=several, box=box, label=label))
+        points = None if point is None else [parse_point(point, several=several, box=box, label=label)]
         pictures = list(cast(Sequence[Picture], image)) if several else [cast(Picture, image)]
         parsed = parse_boxes(box, len(pictures) if several else None)
-        default = self.recipe.detector.label if self.recipe.detector is not None else ()
+        default = self.recipe.detector.label if self.recipe.detector is not None and points is None else ()
         names = parse_labels(label, len(pictures) if several else None, default)
         images = [upright_rgb(picture) for picture in pictures]
         results = []
-        for pixels, segment in zip(images, self.segment(images, parsed, names), strict=True):
+        for pixels, segment in zip(images, self.segment(images, parsed, names, points), strict=True):
             if isinstance(segment, ItemError):
                 try:
                     raise segment
@@ -198,18 +203,12 @@ class Segmenter:
             results.append(Cutout(pixels, segment.mask, segment.score, self.recipe, *facts))
         return results if several else results[0]
 
-    def _at(self, image: Any, point: tuple[float, float]) -> Cutout:
-        """Cut out the object at a point: the connected part of the salient mask that contains it.
-
-        The model sees the part's box again, in more detail. Other parts in that box become transparent.
-        """
-        pixels = upright_rgb(image)
-        first = self(pixels, label=AUTO)
-        result = self(pixels, box_at(first.mask, *point))
-        return replace(result, mask=without_others(result.mask, first.mask, *point))
-
     def segment(
-        self, images: Sequence[Pixels], boxes: Sequence[Box | None], names: Sequence[tuple[str, ...]] | None = None
+        self,
+        images: Sequence[Pixels],
+        boxes: Sequence[Box | None],
+        names: Sequence[tuple[str, ...]] | None = None,
+        points: Sequence[tuple[float, float] | None] | None = None,
     ) -> list[Segment | ItemError]:
         """Return masks and scores of images of any sizes. An image that fails gives its error and does not affect others.
 
@@ -217,11 +216,37 @@ class Segmenter:
             images: (H, W, 3) uint8 each.
             boxes: Boxes around the objects, or None.
             names: Names of the objects, which are looked for where there is no box. Default: none.
+            points: Points on the objects, of images without a box and a name. The box around the connected part of the salient
+                mask that contains the point is segmented again, and other parts become transparent. Default: none.
         """
         check_fork()
-        wanted = names or [()] * len(images)
+        wanted, at = names or [()] * len(images), points or [None] * len(images)
+        picked = self._picked(images, at)
+        boxes = [one.box if isinstance(one, _Picked) else box for one, box in zip(picked, boxes, strict=True)]
         found = self._find(images, boxes, wanted)
-        return self._cut(images, boxes, found, self._detectors(found, wanted))
+        found = [one if isinstance(one, ItemError) else other for one, other in zip(picked, found, strict=True)]
+        results = self._cut(images, boxes, found, self._detectors(found, wanted))
+        for number, (point, one) in enumerate(zip(at, picked, strict=True)):
+            segment = results[number]
+            if point is not None and isinstance(one, _Picked) and isinstance(segment, Segment):
+                results[number] = replace(segment, mask=without_others(segment.mask, one.whole, *point))
+        return results
+
+    def _picked(
+        self, images: Sequence[Pixels], points: Sequence[tuple[float, float] | None]
+    ) -> list[_Picked | ItemError | None]:
+        """Return the object at each point: the connected part of the salient mask that contains it. None without a point."""
+        picked: list[_Picked | ItemError | None] = [None] * len(images)
+        numbers = [number for number, point in enumerate(points) if point is not None]
+        nothing = [None] * len(numbers)
+        for number, whole in zip(numbers, self._cut([images[one] for one in numbers], nothing, nothing, nothing), strict=True):
+            point = points[number]
+            assert point is not None, "these have one"
+            try:
+                picked[number] = whole if isinstance(whole, ItemError) else _Picked(box_at(whole.mask, *point), whole.mask)
+            except PromptError as error:
+                picked[number] = error.with_traceback(None)  # it leads to this frame, and so to all images
+        return picked
 
     def _cut(
         self,

@@ -19,6 +19,7 @@ from pipeline.config.detector import load_detector_preset
 from pipeline.config.recipe import ESTIMATOR_SHA256
 from pipeline.errors import ConfigError, PromptError
 from pipeline.models import devices
+from pipeline.models.cascade import Segment
 from pipeline.models.detectors.detector import Detection
 from pipeline.models.graph_pass import GraphPass
 from pipeline.models.scored import run_scored
@@ -182,6 +183,10 @@ def test_a_point_picks_an_object(fake_preset: str) -> None:
     assert found.mask[60, 50] > 127 and not found.mask[60, 150]
     with pytest.raises(PromptError, match="no object was found at the point 100,10"):
         segmenter(photo, point=np.array([100, 10]))
+    picked, whole, missed = segmenter.segment([photo] * 3, [None] * 3, points=[(50, 60), None, (100, 10)])
+    assert isinstance(picked, Segment) and np.array_equal(picked.mask, found.mask)
+    assert isinstance(whole, Segment) and whole.mask[60, 150] > 127
+    assert isinstance(missed, PromptError)
     for wrong in ({"box": (1, 2, 3, 4)}, {"label": "cup"}):
         with pytest.raises(ConfigError, match="cannot be combined with a box or a label"):
             segmenter(photo, point=(1, 2), **wrong)

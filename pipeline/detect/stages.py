@@ -15,6 +15,7 @@ from pipeline.config.recipe import Recipe
 from pipeline.detect.parts import COLUMNS, PARTS, REQUEST
 from pipeline.errors import ItemError, PipelineError, PromptError
 from pipeline.imaging.parts import parts_of
+from pipeline.manifest.points import points_of
 from pipeline.manifest.prompts import may_have_names, prompts_of
 from pipeline.models.detectors.detector import Detection, not_found
 from pipeline.models.detectors.finder import Finder
@@ -80,13 +81,14 @@ class DetectBatch:
             raise self.refused
         errors, prompts = errors_of(batch), prompts_of(batch, self.settings)
         for row, one in enumerate(prompts):
-            if errors[row] is None and isinstance(one, PromptError):
+            if errors[row] is None and isinstance(one, ItemError):
                 errors[row] = one
-        boxed = batch["box"].is_valid().to_pylist()
+        points = points_of(batch)
+        placed = [box or points[row] is not None for row, box in enumerate(batch["box"].is_valid().to_pylist())]
         names = {
             row: one
             for row, one in enumerate(prompts)
-            if not isinstance(one, PromptError) and errors[row] is None and (one or (self.segmenter and not boxed[row]))
+            if not isinstance(one, ItemError) and errors[row] is None and (one or (self.segmenter and not placed[row]))
         }
         ids = batch["item_id"].to_pylist()
         rows, isolated = list(names), self.context.isolated("detect", [ids[row] for row in names])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,8 @@ class Boxes(NamedTuple):
     """(N,): The row has a valid box."""
     invalid: dict[int, InvalidBox]
     """Invalid boxes by row. A row that is neither valid nor invalid has no box."""
+    points: Mapping[int, str] = MappingProxyType({})
+    """Points by row, as text (``manifest.points``). They stand in ids where a box would."""
 
     def column(self) -> pa.Array:
         """Return the items' ``box`` column: list<float64>, null without a box."""
@@ -49,10 +52,10 @@ class Boxes(NamedTuple):
         return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(~self.valid))
 
     def label(self, row: int) -> str:
-        """Return the text that distinguishes a row's box in an id: ``10,20,30.5,40``; empty without a box."""
+        """Return the text that distinguishes a row's box or point in an id: ``10,20,30.5,40``; empty without one."""
         if row in self.invalid:
             return self.invalid[row].label
-        return _label(self.coordinates[row].tolist()) if self.valid[row] else ""
+        return _label(self.coordinates[row].tolist()) if self.valid[row] else self.points.get(row, "")
 
 
 def no_boxes(rows: int) -> Boxes:
@@ -88,8 +91,8 @@ def from_values(values: Sequence[Any]) -> Boxes:
         if isinstance(value, TooManyBoxes):
             boxes.invalid[row] = InvalidBox("", value.message)
             continue
-        box = _split_text(value) if isinstance(value, str) else value
-        if _is_none(box) or box == [] or _is_no_box(box):
+        box = split_text(value) if isinstance(value, str) else value
+        if is_none(box) or box == [] or _is_no_box(box):
             continue
         if not isinstance(box, list):
             box = [box]
@@ -180,13 +183,14 @@ def _too_many(count: int) -> TooManyBoxes:
     return TooManyBoxes(f"boxes has {count} boxes; an image may have {MAX_PER_IMAGE}")
 
 
-def _is_none(value: Any) -> bool:
+def is_none(value: Any) -> bool:
+    """Return whether a value stands for nothing: None or NaN."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _is_no_box(value: Any) -> bool:
     """Return whether a value is four times null or NaN, as arrays are filled up."""
-    return isinstance(value, list) and len(value) == 4 and all(map(_is_none, value))
+    return isinstance(value, list) and len(value) == 4 and all(map(is_none, value))
 
 
 def expand(values: Sequence[Any]) -> tuple[list[int], list[Any], list[str]]:
@@ -201,7 +205,7 @@ def expand(values: Sequence[Any]) -> tuple[list[int], list[Any], list[str]]:
     for row, value in enumerate(values):
         row_boxes = _parse_text(value) if isinstance(value, str) else value
         if not isinstance(row_boxes, list):
-            row_boxes = [] if _is_none(row_boxes) else [row_boxes]
+            row_boxes = [] if is_none(row_boxes) else [row_boxes]
         if any(map(_is_number, row_boxes)) or _is_no_box(row_boxes):
             row_boxes = [row_boxes]  # one box without its list
         row_boxes = [box for box in row_boxes if not _is_no_box(box)]
@@ -234,7 +238,7 @@ NO_BOX = ("", "nan", "none", "null", "na", "n/a", "[]", "()")
 """Texts, in lower case, that mean that there is no box."""
 
 
-def _split_text(text: str) -> list[Any]:
+def split_text(text: str) -> list[Any]:
     """Split ``[1, 2, 3, 4]``, ``(1 2 3 4)``, ``1;2;3;4`` and the like."""
     inner = text.strip().strip("\"'").strip()
     if inner.lower() in NO_BOX:
@@ -255,7 +259,7 @@ def _parse_text(text: str) -> Any:
     if found and not _BETWEEN.fullmatch(_IN_BRACKETS.sub("", text)):
         return [text]
     found = found or [part for part in re.split(r"[;|\n]", text) if part.strip()]
-    return found if all(len(_split_text(one)) == 4 for one in found) else [text]
+    return found if all(len(split_text(one)) == 4 for one in found) else [text]
 
 
 _IN_BRACKETS = re.compile(r"[\[(][^\[\]()]*[\])]")

@@ -19,6 +19,7 @@ from pipeline.errors import ConfigError, ItemRefused
 from pipeline.manifest import boxes as box_columns
 from pipeline.manifest.boxes import Boxes
 from pipeline.manifest.names import NameTemplate, output_names
+from pipeline.manifest.points import with_points
 from pipeline.manifest.videos import VIDEO_COLUMN, with_videos
 from pipeline.schema import ITEM, MAX_DETAIL, carried_name
 from pipeline.storage import uris
@@ -171,6 +172,7 @@ def items(
     raw, both = with_videos(raw)
     columns = roles(raw.schema, file)
     raw, rows, boxes, suffixes = _one_box_per_row(raw, columns.boxes)
+    boxes, bad_points = with_points(raw, boxes)
     written, long_uris = _drop_long(_text(raw.column("image_uri")), "image_uri")
     ids_of_rows = _text(raw.column("item_id")) if columns.has_id else pa.array([""] * raw.num_rows, pa.string())
     given, long_ids = _drop_long(ids_of_rows, "item_id")
@@ -181,7 +183,7 @@ def items(
     named, unnamed = output_names(names, raw, given, images, boxes, suffixes, base)
     invalid_boxes = {row: box.message for row, box in boxes.invalid.items()}
     named_twice = {at: both[row] for at, row in enumerate(rows.tolist()) if row in both}
-    details = _details(unnamed | invalid_boxes | errors | long_uris | long_ids | named_twice, raw.num_rows)
+    details = _details(unnamed | invalid_boxes | bad_points | errors | long_uris | long_ids | named_twice, raw.num_rows)
     resolved, details = _refuse_outside(resolved, details, allowlist, outside_roots)
     codes = pc.if_else(details.is_valid(), ItemRefused.code, pa.scalar(None, pa.string()))
     arrays = [ids, named, resolved, boxes.column(), codes, details, *_carried(raw, columns, carried)]
@@ -245,14 +247,14 @@ def _boxes(raw: pa.Table, form: str) -> Boxes:
 
 
 def _ids(given: pa.Array, written: pa.Array, boxes: Boxes, suffixes: list[str] | None, row_names: list[str]) -> pa.Array:
-    """Return the given ids; where there is none, the image's URI with the box, or the name of the row."""
+    """Return the given ids; where there is none, the image's URI with the box or point, or the name of the row."""
     missing = pc.equal(given, "")
     if suffixes is None and not pc.any(missing).as_py():
         return given
     texts = pc.if_else(missing, written, given)
     special = pc.or_(pc.equal(texts, ""), pc.match_substring_regex(texts, _SIGNED)).to_numpy(zero_copy_only=False)
     boxed = boxes.valid.copy()
-    boxed[list(boxes.invalid)] = True
+    boxed[[*boxes.invalid, *boxes.points]] = True
     changed = missing.to_numpy(zero_copy_only=False) & (special | boxed)
     if suffixes is None and not changed.any():
         return texts

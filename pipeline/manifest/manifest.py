@@ -274,7 +274,7 @@ def _describe_duplicates(manifest: Manifest, duplicates: IdSet, files: Files) ->
     count = "1 item id occurs" if len(duplicates) == 1 else f"{len(duplicates)} item ids occur"
     return (
         f"{count} more than once in the manifest {redact(manifest.uri)}: {listed}; give each row a unique item_id "
-        "(without that column, a unique combination of image_uri and box)"
+        "(without that column, a unique combination of image_uri and box or point)"
     )
 
 

@@ -8,8 +8,9 @@ import pyarrow as pa
 
 from pipeline.config.columns import Columns
 from pipeline.config.detector import Detector, parse_names, split_names
-from pipeline.errors import PromptError
+from pipeline.errors import ItemError, ItemRefused, PromptError
 from pipeline.manifest.items import is_list
+from pipeline.manifest.points import Point, points_of
 
 COLUMNS = ("label", "labels")
 """A name, and several: a list, or text such as ``cup; plant``. Both are carried into the index, as other columns are."""
@@ -47,10 +48,10 @@ def _is_numeric(kind: pa.DataType) -> bool:
     )
 
 
-def prompts_of(rows: pa.Table, detector: Detector | None) -> list[tuple[str, ...] | PromptError]:
+def prompts_of(rows: pa.Table, detector: Detector | None) -> list[tuple[str, ...] | ItemError]:
     """Return the names that are looked for in each row's image.
 
-    There are none without a detector, for a row with a box, and for the label ``auto``. A row without a label takes
+    There are none without a detector, for a row with a box or a point, and for the label ``auto``. A row without a label takes
     ``detector.label``. A column of numbers, such as those of classes, has no names.
 
     Args:
@@ -58,23 +59,25 @@ def prompts_of(rows: pa.Table, detector: Detector | None) -> list[tuple[str, ...
         detector: ``recipe.detector``.
 
     Returns:
-        The names per row, or the error of a row whose label cannot be used.
+        The names per row, or the error of a row whose label cannot be used, or that has a point, too.
     """
     if detector is None:
         return [()] * rows.num_rows
     single, several = (rows[name].to_pylist() if _has_names(rows.schema, name) else [None] * rows.num_rows for name in COLUMNS)
-    boxes = rows["box"].is_valid().to_pylist()
-    return [() if boxes[row] else _names(single[row], several[row], detector) for row in range(rows.num_rows)]
+    boxes, points = rows["box"].is_valid().to_pylist(), points_of(rows)
+    return [() if boxes[row] else _names(single[row], several[row], points[row], detector) for row in range(rows.num_rows)]
 
 
 def _has_names(schema: pa.Schema, name: str) -> bool:
     return name in schema.names and not _is_numeric(schema.field(name).type)
 
 
-def _names(label: Any, labels: Any, detector: Detector) -> tuple[str, ...] | PromptError:
+def _names(label: Any, labels: Any, point: Point | None, detector: Detector) -> tuple[str, ...] | ItemError:
     try:
         several = split_names(labels)
         names = parse_names([label, *(several if isinstance(several, list) else [several])])
     except PromptError as error:
         return error
+    if point is not None:
+        return ItemRefused("the row has a point and a label; keep one of them") if names else ()
     return detector.label if names is None else names

@@ -8,9 +8,14 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.manifest.id_set import IdSet
+from pipeline.manifest.points import COLUMN as POINT
+from pipeline.manifest.points import Point, points_of
 
 SIZE = 4096
 """Items of a sample."""
+
+COLUMNS = ("item_id", "image_uri", "box", POINT)
+"""Columns that a request is made of. A manifest without points has no column for them."""
 
 
 class Request(NamedTuple):
@@ -19,11 +24,14 @@ class Request(NamedTuple):
     item_id: str
     image_uri: str | None
     box: tuple[float, ...] | None
+    point: Point | None
 
     @staticmethod
-    def of(item_id: str, image_uri: str | None, box: list[float] | None) -> Request:
-        """Build one from values of Arrow columns."""
-        return Request(item_id, image_uri, None if box is None else tuple(box))
+    def all_of(rows: pa.Table) -> list[Request]:
+        """Build one from each row of a manifest or of the index."""
+        columns = (rows[name].to_pylist() for name in ("item_id", "image_uri", "box"))
+        boxed = zip(*columns, points_of(rows), strict=True)
+        return [Request(item_id, uri, None if box is None else tuple(box), point) for item_id, uri, box, point in boxed]
 
 
 class Sample:
@@ -38,9 +46,8 @@ class Sample:
         chosen = hashes < self._limit if self._limit is not None else np.ones(len(hashes), np.bool_)
         if not chosen.any():
             return
-        rows = items.select(["item_id", "image_uri", "box"]).filter(pa.array(chosen)).to_pylist()
-        for key, row in zip(hashes[chosen].tolist(), rows, strict=True):
-            self._requests[key] = Request.of(**row)
+        rows = items.select([name for name in COLUMNS if name in items.column_names]).filter(pa.array(chosen))
+        self._requests |= zip(hashes[chosen].tolist(), Request.all_of(rows), strict=True)
         if len(self._requests) > 2 * SIZE:
             kept = sorted(self._requests)[:SIZE]
             self._requests, self._limit = {key: self._requests[key] for key in kept}, kept[-1]

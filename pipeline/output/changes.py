@@ -11,10 +11,12 @@ import pyarrow.compute as pc
 
 from pipeline.config.detector import Detector
 from pipeline.config.job import Job
-from pipeline.errors import ItemError, PromptError, StorageError
+from pipeline.errors import ItemError, StorageError
 from pipeline.log import log
 from pipeline.manifest.id_set import IdSet, contains, hash_ids, merge_ids, sort_ids
 from pipeline.manifest.manifest import Manifest, read
+from pipeline.manifest.points import COLUMN as POINT
+from pipeline.manifest.points import points_of
 from pipeline.manifest.prompts import prompts_of
 from pipeline.manifest.snapshot import NO_FILES, Snapshot
 from pipeline.manifest.videos import PART_COLUMNS, VIDEO_COLUMN, are_videos
@@ -22,7 +24,10 @@ from pipeline.output.index import read_index
 from pipeline.output.output import Output
 from pipeline.storage.uris import strip_signature
 
-COLUMNS = ["item_id", "image_uri", "box", "prompt", "image_sha256", "image_version", "status", VIDEO_COLUMN, *PART_COLUMNS]
+COLUMNS = [
+    *("item_id", "image_uri", "box", "prompt", "image_sha256", "image_version", "status"),
+    *(POINT, VIDEO_COLUMN, *PART_COLUMNS),
+]
 THREADS = 32
 """Images that are checked at the same time."""
 
@@ -36,7 +41,7 @@ class _Known:
 
     ids: IdSet
     requests: IdSet
-    """Hashes of id, URI, box and names."""
+    """Hashes of id, URI, box or point, and names."""
     images: IdSet
     """Ids of items whose image was read, and may have changed since."""
     versions: IdSet
@@ -48,7 +53,7 @@ class _Known:
 def changed(manifest: Manifest, output: Output, job: Job, *, failed_only: bool = False, ready: Snapshot = NO_FILES) -> IdSet:
     """Return the ids of the items in the index whose manifest row or image has changed.
 
-    Rows are compared by URI, box and, with a detector, by the names that it looks for. Images are compared by version (ETag, or
+    Rows are compared by URI, box, point and, with a detector, by the names that it looks for. Images are compared by version (ETag, or
     size and time) with one request per image; if the version differs or is unknown, the image is read and compared by hash.
     Images that cannot be read count as unchanged, and so do items whose image was never read (``--retry fetch`` reprocesses
     those).
@@ -133,7 +138,7 @@ def _read_known(output: Output, detector: Detector | None, failed_only: bool, re
 
 
 def hash_requests(items: pa.Table, detector: Detector | None) -> IdSet:
-    """Return a hash of what each item of a manifest asks for: id, URI, box, the part of a video, and names for a detector."""
+    """Return a hash of what each item of a manifest asks for: id, URI, box or point, part of a video, names for a detector."""
     return _hash_requests(items, _prompts(items, detector))
 
 
@@ -141,13 +146,16 @@ def _prompts(items: pa.Table, detector: Detector | None) -> pa.ChunkedArray | No
     """Return the names that a detector looks for, as in the index column ``prompt``; None without a detector."""
     if detector is None:
         return None
-    names = [None if isinstance(one, PromptError) else list(one) or None for one in prompts_of(items, detector)]
+    names = [None if isinstance(one, ItemError) else list(one) or None for one in prompts_of(items, detector)]
     return pa.chunked_array([names], pa.list_(pa.string()))
 
 
 def _hash_requests(rows: pa.Table, prompts: pa.ChunkedArray | None = None) -> IdSet:
-    """Hash id, URI, box, the part of a video and, if there are any, names of each row."""
+    """Hash id, URI, box or point, the part of a video and, if there are any, names of each row."""
     boxes = pc.binary_join(rows["box"].cast(pa.list_(pa.string())), ",")
+    if POINT in rows.column_names:
+        points = [one and f"{one[0]!r},{one[1]!r}" for one in points_of(rows)]
+        boxes = pc.coalesce(boxes, pa.chunked_array([points], pa.string()))
     names = () if prompts is None else (pc.binary_join(prompts, "\n"),)
     return _hash_pairs(rows["item_id"], _without_signatures(rows["image_uri"]), boxes, _parts(rows), *names)
 

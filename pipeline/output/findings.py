@@ -14,7 +14,7 @@ KINDS = {
     "twice": "an item has more than one row",
     "missing": "an item of the manifest has no row",
     "unknown": "a row's item is not in the manifest",
-    "other": "a row is of another image or box than the manifest's (of a sample of 4,096 items)",
+    "other": "a row is of another image, box or point than the manifest's (of a sample of 4,096 items)",
     "incoherent": "the columns of a row contradict each other",
     "absent": "an object cannot be read",
     "changed": "an object's size or SHA-256 differs from the row's",

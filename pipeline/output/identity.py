@@ -11,12 +11,10 @@ import pyarrow.compute as pc
 from pipeline.errors import ConfigError, ItemError, StorageError
 from pipeline.log import log
 from pipeline.manifest.manifest import Manifest
-from pipeline.manifest.sample import Request
+from pipeline.manifest.sample import COLUMNS, Request
 from pipeline.output.index import read_index
 from pipeline.output.output import Output
 from pipeline.storage.uris import redact, strip_signature
-
-COLUMNS = ("item_id", "image_uri", "box", "image_sha256")
 
 MAX_READ = 8
 """Images that are read to find out whether they have only moved."""
@@ -28,11 +26,11 @@ class Comparison:
 
     same: int = 0
     others: list[tuple[Request, Request, str | None]] = field(default_factory=list)
-    """Items with another image or box: what the manifest asks for, what the row has, and the SHA-256 of its image."""
+    """Items with another image, box or point: what the manifest asks for, what the row has, and the SHA-256 of its image."""
 
     @property
     def share(self) -> float:
-        """Share of the compared items that have another image or box."""
+        """Share of the compared items that have another image, box or point."""
         return len(self.others) / max(1, self.same + len(self.others))
 
 
@@ -43,20 +41,20 @@ def compare(sample: Mapping[str, Request], output: Output) -> Comparison:
         StorageError: The index cannot be read.
     """
     found, ids = Comparison(), pa.array(sorted(sample), pa.string())
-    for part in read_index(output, (*COLUMNS, "status")):
+    for part in read_index(output, (*COLUMNS, "image_sha256", "status")):
         chosen = pc.and_(pc.is_in(part["item_id"], ids), pc.not_equal(part["status"], "failed"))
-        for row in part.filter(chosen).to_pylist():
-            wanted, was = sample[row["item_id"]], Request.of(row["item_id"], row["image_uri"], row["box"])
-            wanted = wanted._replace(image_uri=wanted.image_uri and strip_signature(wanted.image_uri))
-            if wanted == was:
+        rows = part.filter(chosen)
+        for was, sha256 in zip(Request.all_of(rows), rows["image_sha256"].to_pylist(), strict=True):
+            wanted = sample[was.item_id]
+            if wanted._replace(image_uri=wanted.image_uri and strip_signature(wanted.image_uri)) == was:
                 found.same += 1
             else:
-                found.others.append((sample[row["item_id"]], was, row["image_sha256"]))
+                found.others.append((wanted, was, sha256))
     return found
 
 
 def other_images(sample: Mapping[str, Request], manifest: Manifest, output: Output) -> list[Request]:
-    """Return the sampled items whose row is of another image or box. Images that have only moved are no others.
+    """Return the sampled items whose row is of another image, box or point. Images that have only moved are no others.
 
     Raises:
         StorageError: The index cannot be read.
@@ -66,12 +64,12 @@ def other_images(sample: Mapping[str, Request], manifest: Manifest, output: Outp
 
 
 def check_identity(sample: Mapping[str, Request], manifest: Manifest, output: Output) -> None:
-    """Refuse a manifest whose ids all mean other images or boxes than the finished items, and warn if some do.
+    """Refuse a manifest whose ids all mean other images, boxes or points than the finished items, and warn if some do.
 
     Images that have only moved are no others: their content is compared.
 
     Raises:
-        ConfigError: All compared items have another image or box.
+        ConfigError: All compared items have another image, box or point.
         StorageError: The index cannot be read.
     """
     found = compare(sample, output)
@@ -81,24 +79,25 @@ def check_identity(sample: Mapping[str, Request], manifest: Manifest, output: Ou
     example = f"{request.item_id!r} was {_describe(was)} and is {_describe(request)}"
     if not found.same:
         raise ConfigError(
-            f"the items of the manifest have the ids of finished items in {output.folder}, but other images or boxes: "
+            f"the items of the manifest have the ids of finished items in {output.folder}, but other images, boxes or points: "
             f"{example}. Use another output, or add --changed to process changed items again"
         )
     log.warning(
-        f"about {found.share:.1%} of the finished items have another image or box in the manifest, and stay as they are: "
+        f"about {found.share:.1%} of the finished items have another image, box or point in the manifest, and stay as they are: "
         f"{example}. Add --changed to process them again",
         extra={"facts": {"share": found.share}},
     )
 
 
 def _describe(request: Request) -> str:
-    box = "" if request.box is None else f" with the box {','.join(f'{value:g}' for value in request.box)}"
-    return f"{redact(request.image_uri or 'nothing')}{box}"
+    kind, place = ("box", request.box) if request.box is not None else ("point", request.point)
+    where = "" if place is None else f" with the {kind} {','.join(f'{value:g}' for value in place)}"
+    return f"{redact(request.image_uri or 'nothing')}{where}"
 
 
 def _have_moved(found: Comparison, manifest: Manifest, output: Output) -> bool:
-    """Return whether the images that were read are those of the rows, and the boxes, too."""
-    if any(request.box != was.box for request, was, _ in found.others):
+    """Return whether the images that were read are those of the rows, and the boxes and points, too."""
+    if any((request.box, request.point) != (was.box, was.point) for request, was, _ in found.others):
         return False
     return all(_is_same(request, sha256, manifest, output) for request, _, sha256 in found.others[:MAX_READ])
 

@@ -55,17 +55,19 @@ def test_every_object_has_a_row_and_no_detector_is_needed(
         {"item_id": "a", "image_uri": photos["two"], "box": None},
         {"item_id": "b", "image_uri": photos["none"], "box": None},
         {"item_id": "c", "image_uri": photos["two"], "box": [10.0, 10.0, 100.0, 100.0]},
+        {"item_id": "d", "image_uri": photos["two"], "point": "50,60"},
     ]
     summary = find(tmp_path, fake_preset, rows, local_items)
     found = boxes(tmp_path)
-    assert set(found) == {"a#0", "a#1", "c"}
+    assert set(found) == {"a#0", "a#1", "c", "d"}
     for name, (x0, y0, x1, y1) in {"a#0": LEFT, "a#1": RIGHT}.items():
         assert found[name]["box"] == pytest.approx([x0, y0, x1, y1], abs=3)
         assert found[name]["box_label"] == "auto"
     assert found["a#0"]["box_score"] > found["a#1"]["box_score"] > 0
     assert found["a#0"]["box_score"] + found["a#1"]["box_score"] == pytest.approx(1)
     assert found["c"]["box"] == [10, 10, 100, 100] and found["c"]["box_score"] is None
-    assert (summary.items, summary.boxes, summary.failures) == (3, 3, {"prompt": 1})
+    assert (found["d"]["box"], found["d"]["point"]) == (None, "50,60")
+    assert (summary.items, summary.boxes, summary.failures) == (4, 3, {"prompt": 1})
     assert "no salient object was found" in summary.examples["prompt"]
 
 

@@ -46,6 +46,15 @@ def test_requests_differ_by_id_uri_and_box() -> None:
     assert (hashes[5:] == changes._hash_requests(table.slice(5))).all()
 
 
+def test_a_point_is_a_part_of_the_request_in_whatever_form() -> None:
+    plain = pa.table({"item_id": ["a"] * 3, "image_uri": ["u"] * 3, "box": pa.nulls(3, pa.list_(pa.float64()))})
+    texts = changes._hash_requests(plain.append_column("point", pa.array(["3,4", "3,4.5", None])))
+    lists = changes._hash_requests(plain.append_column("point", pa.array([[3, 4], [3, 4.5], None])))
+    assert texts.tolist() == lists.tolist()
+    assert len(set(texts.tolist())) == 3
+    assert texts[2] == changes._hash_requests(plain)[2], "without a point it is the request of before"
+
+
 def test_what_has_changed(tmp_path: Path) -> None:
     """Each item is named for what differs; ``index`` has the row of the former run."""
     files = Files()

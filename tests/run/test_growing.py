@@ -270,7 +270,7 @@ def test_ids_that_mean_other_photos_are_noticed(
     for old, photo in zip(sorted(others.rglob("*.jpg")), new, strict=True):
         photo.rename(old)
     with pytest.raises(
-        ConfigError, match=r"have the ids of finished items in .* but other images or boxes: .*photo-00.*others"
+        ConfigError, match=r"have the ids of finished items in .* but other images, boxes or points: .*photo-00.*others"
     ):
         run()
     report = verify(output, open_manifest(str(others), FILES))
@@ -294,7 +294,7 @@ def test_some_other_boxes_are_told(
     go()
     run("[1, 1, 90, 80]")
     assert run("[1, 1, 90, 70]").done_before == 2
-    (told,) = [one.getMessage() for one in logged if "another image or box" in one.getMessage()]
+    (told,) = [one.getMessage() for one in logged if "another image, box or point" in one.getMessage()]
     assert told.startswith("about 50.0% of the finished items") and "with the box 1,1,90,80 and is" in told
 
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from pipeline.errors import ItemError, PipelineError, PromptError
+from pipeline.errors import ItemError, PipelineError
+from pipeline.manifest.points import Point, points_of
 from pipeline.manifest.prompts import prompts_of
 from pipeline.models.cascade import Segment, as_rows
 from pipeline.run.context import StageContext
@@ -21,10 +22,11 @@ from pipeline.types import Box
 
 
 class _Rows(NamedTuple):
-    """A batch with the names that are looked for in each row's image."""
+    """A batch with the names that are looked for in each row's image, and the point in it."""
 
     table: pa.Table
     names: list[tuple[str, ...]]
+    points: list[Point | None]
 
 
 class SegmentBatch:
@@ -56,14 +58,14 @@ class SegmentBatch:
         start = time.perf_counter()
         errors = errors_of(batch)
         prompts = prompts_of(batch, self.context.recipe.detector)
-        names = [() if isinstance(one, PromptError) else one for one in prompts]
+        names = [() if isinstance(one, ItemError) else one for one in prompts]
         for row, one in enumerate(prompts):
-            if errors[row] is None and isinstance(one, PromptError):
+            if errors[row] is None and isinstance(one, ItemError):
                 errors[row] = one
         segments: list[Segment | None] = [None] * batch.num_rows
         todo = [row for row, error in enumerate(errors) if error is None]
         ids = batch["item_id"].to_pylist()
-        isolated, rows = self.context.isolated("segment", [ids[row] for row in todo]), _Rows(batch, names)
+        isolated, rows = self.context.isolated("segment", [ids[row] for row in todo]), _Rows(batch, names, points_of(batch))
         found = isolated.run_items(lambda numbers: self._segment(rows, [todo[number] for number in numbers]))
         for row, segment in zip(todo, found, strict=True):
             if isinstance(segment, ItemError):
@@ -101,5 +103,5 @@ class SegmentBatch:
         heights, widths, boxes = (batch.table[name].to_pylist() for name in ("height", "width", "box"))
         images = [unpack(batch.table["pixels"], row, (heights[row], widths[row], 3)) for row in rows]
         parsed = [None if boxes[row] is None else Box(*boxes[row]) for row in rows]
-        names = [batch.names[row] for row in rows]
-        return self.segmenter.segment([image for image in images if image is not None], parsed, names)
+        names, points = [batch.names[row] for row in rows], [batch.points[row] for row in rows]
+        return self.segmenter.segment([image for image in images if image is not None], parsed, names, points)

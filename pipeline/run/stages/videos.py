@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import ItemError, PromptError, StorageError, WriteError
+from pipeline.errors import ItemError, ItemRefused, StorageError, WriteError
+from pipeline.manifest.points import COLUMN as POINT
+from pipeline.manifest.points import parse_point
 from pipeline.manifest.prompts import prompts_of
 from pipeline.manifest.videos import VIDEO_COLUMN, part_of
 from pipeline.output import kept_masks
@@ -84,10 +86,12 @@ def request_of(row: Mapping[str, Any], names: tuple[str, ...], context: StageCon
     """Return what a row of the manifest wants of a video.
 
     Raises:
-        ItemError: Its part is none, its link leads out of the allowed roots, or its name out of the output.
+        ItemError: Its part is none, it has a point, its link leads out of the allowed roots, or its name out of the output.
     """
     from pipeline.video.process import Request
 
+    if isinstance(row.get(POINT), str | list) and parse_point(row[POINT]) is not None:
+        raise ItemRefused("a point is for a picture; give the box of the object in the first frame, or remove the point")
     box = None if row["box"] is None else Box(*row["box"])
     paths: dict[str, str] = {name: video_path(name, row["output_name"]) for name in context.recipe.videos}
     if not all(map(is_inside, paths.values())):
@@ -178,7 +182,7 @@ def is_over(work: Future[Any]) -> bool:
 
 def _cut(
     row: dict[str, Any],
-    prompt: tuple[str, ...] | PromptError,
+    prompt: tuple[str, ...] | ItemError,
     segmenter: Segmenter,
     context: StageContext,
     frames: _Frames,
@@ -204,7 +208,7 @@ def _cut(
 def _process(
     fact: dict[str, Any],
     result: dict[str, Any],
-    prompt: tuple[str, ...] | PromptError,
+    prompt: tuple[str, ...] | ItemError,
     segmenter: Segmenter,
     context: StageContext,
     isolated: IsolatedBatch,
@@ -217,7 +221,7 @@ def _process(
     """
     from pipeline.video.process import fetch, process  # imports PyAV, which runs without videos do not need
 
-    if isinstance(prompt, PromptError):
+    if isinstance(prompt, ItemError):
         raise prompt
     fact["prompt"] = list(prompt) or None
     request = request_of(fact, prompt, context)
