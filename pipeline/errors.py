@@ -12,10 +12,10 @@ The class of an error decides what happens: the run is refused before work start
     ├── Stopped              deadline or signal; can be continued         exit 4
     ├── LeaseHeld            another run uses this output                 exit 5
     └── ItemError            one item failed: an index row, the run goes on
-        ├── ItemRefused   "item"      the manifest row itself (its box, its URI)
+        ├── ItemRefused   "item"      the manifest row itself (its box, its point, its URI)
         ├── FetchError    "fetch"     the image cannot be read
         ├── DecodeError   "decode"    the bytes are not an image within the limits
-        ├── PromptError   "prompt"    no object of the given name is found, or the name cannot be used
+        ├── PromptError   "prompt"    no object of the given name or at the given point, or an unusable name
         ├── SegmentError  "segment"   the model failed
         ├── RefineError   "refine"    the refiner failed
         ├── WriteError    "write"     a mask or cutout cannot be written
@@ -88,7 +88,7 @@ class ItemError(PipelineError):
 
 
 class ItemRefused(ItemError):
-    """The manifest row cannot be used: its box or its URI."""
+    """The manifest row cannot be used: its box, its point or its URI."""
 
     code = "item"
     about = "the manifest's row cannot be used"

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -27,6 +28,7 @@ from pipeline.log import log, waiting_for
 from pipeline.manifest.id_set import IdSet, contains, duplicate_ids, hash_ids, merge_ids
 from pipeline.manifest.manifest import Manifest, open_manifest, scan
 from pipeline.manifest.prompts import may_have_names, unused_names
+from pipeline.manifest.videos import are_videos
 from pipeline.models.resolve import check_licence, resolve_finder
 from pipeline.output.changes import hash_requests
 from pipeline.output.output import Output
@@ -101,7 +103,7 @@ def detect(job: Job, target: str) -> Summary:
     if left > 0 and has_passed(deadline):
         raise deadline_passed(left)
     assert plan.job.recipe.detector is not None
-    done = done_ids(plan.output, plan.manifest, plan.job.recipe.detector)
+    done = merge_ids([done_ids(plan.output, plan.manifest, plan.job.recipe.detector), plan.videos])
     if missing := int((~contains(done, plan.ids)).sum()):
         raise ItemsMissing(f"{missing} of {plan.rows} items have no row in {plan.output.folder}; run the same command again")
     return _write(plan, files.absolute(target))
@@ -135,7 +137,7 @@ def _plan(job: Job, target: str, files: Files) -> Plan:
         resolved = resolve_finder(recipe, files, gpu=runs_on_gpus(job.compute, model_of(recipe)), names=names)
     _check_settings(output, _settings(resolved.recipe), job.run.retry)
     assert resolved.recipe.detector is not None
-    done = done_ids(output, manifest, resolved.recipe.detector, job.run.retry)
+    done = merge_ids([done_ids(output, manifest, resolved.recipe.detector, job.run.retry), scanned.videos])
     todo = scanned.rows - int(contains(done, scanned.ids).sum())
     return Plan(
         job.with_recipe(resolved.recipe),
@@ -199,7 +201,7 @@ def _parts(plan: Plan) -> Iterator[dict[str, Any]]:
 
 
 def _write(plan: Plan, target: str) -> Summary:
-    """Write the target: the manifest's rows in their order, each with what was found.
+    """Write the target: the manifest's rows in their order, each with what was found. Videos stay as they are.
 
     Raises:
         ConfigError: Two rows would have the same id.
@@ -212,11 +214,15 @@ def _write(plan: Plan, target: str) -> Summary:
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             for items in read_all(plan.manifest, plan.output.files):
                 requests = hash_requests(items, detector)
+                videos = are_videos(items)
                 good, places = found.of(requests)
-                summary.items += good.num_rows
-                for row in found.failures_of(requests).to_pylist():
+                places += np.flatnonzero(videos).tolist()
+                summary.items += len(places)
+                for row in found.failures_of(requests[~videos]).to_pylist():
                     summary.add_failure(row["error_code"], row["error_detail"])
-                boxes = _rows(items.take(pa.array(places, pa.int64())), good["found"], schema)
+                order = pa.array(np.argsort(places, kind="stable"), pa.int64())
+                boxed = pa.chunked_array([*good["found"].chunks, pa.nulls(int(videos.sum()), FOUND)])
+                boxes = _rows(items.take(pa.array(places, pa.int64()).take(order)), boxed.take(order), schema)
                 summary.boxes += boxes.num_rows - boxes["box"].null_count
                 written.append(hash_ids(boxes["item_id"]))
                 writer.write_table(boxes)

@@ -103,6 +103,19 @@ def test_a_manifest_that_names_nothing_is_refused(find: Detect, tmp_path: Path) 
     assert not (tmp_path / "boxes.parquet").exists()
 
 
+def test_videos_stay_as_they_are(find: Detect, tmp_path: Path) -> None:
+    """A run looks for the name in the video."""
+    rows = [{"item_id": name, "image_uri": CAT, "label": "cat"} for name in ("a", "b", "c")]
+    rows[1]["image_uri"] = str(tmp_path / "clip.mp4")
+    summary = find(rows)
+    assert (summary.items, summary.failures) == (3, {})
+    found = boxes(tmp_path)
+    assert [row["item_id"] for row in found if not row["item_id"].endswith(("#1", "#2"))] == ["a#0", "b", "c#0"]
+    (video,) = (row for row in found if row["item_id"] == "b")
+    assert (video["image_uri"], video["box"], video["label"]) == (rows[1]["image_uri"], None, "cat")
+    assert find(rows) == summary and boxes(tmp_path) == found
+
+
 def test_boxes_of_an_earlier_detection_keep_their_score_and_label(find: Detect, tmp_path: Path) -> None:
     box = {"item_id": "a#0", "image_uri": CAT, "label": "cat", "box": [1.0, 2.0, 30.0, 40.0]}
     find([box | {"box_score": 0.75, "box_label": "cat"}, {"item_id": "b", "image_uri": CAT, "label": "cat"}])
