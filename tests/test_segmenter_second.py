@@ -59,7 +59,7 @@ def test_the_agreement_counts_if_the_second_calibration_knows_it(
     agreed = calibration_file(tmp_path / "second.json", 96, agreement=[-4.0, 2.0], first_sha256=first_sha256)
     second = {"preset": fake_preset, "below": 1.0, "recipe": {"frame_px": 96, "calibration": agreed}}
     result = Segmenter(fake_preset, calibration=plain, second=second)(clear(), box=(10, 10, 70, 50))
-    assert result.agreement is not None and 0.9 < result.agreement < 1
+    assert result.agreement is not None and 0.9 < result.agreement <= 1
     odds = -4 + 6 * result.agreement if counts else -1.0
     assert result.quality == pytest.approx(1 / (1 + math.exp(-odds)))
     assert result.looks[1].quality == result.quality and result.looks[0].quality == 0.5

@@ -55,7 +55,7 @@ class Boxes(NamedTuple):
         """Return the text that distinguishes a row's box or point in an id: ``10,20,30.5,40``; empty without one."""
         if row in self.invalid:
             return self.invalid[row].label
-        return _label(self.coordinates[row].tolist()) if self.valid[row] else self.points.get(row, "")
+        return label_of(self.coordinates[row].tolist()) if self.valid[row] else self.points.get(row, "")
 
 
 def no_boxes(rows: int) -> Boxes:
@@ -98,15 +98,15 @@ def from_values(values: Sequence[Any]) -> Boxes:
             box = [box]
         if isinstance(value, str) and not _are_numbers(box):
             message = f"box {value[:100]!r} is not four numbers; give x0, y0, x1, y1 in pixels, or no box"
-            boxes.invalid[row] = InvalidBox(_label(box), message)
+            boxes.invalid[row] = InvalidBox(label_of(box), message)
             continue
         try:
             boxes.coordinates[row] = Box.parse(box)
             boxes.valid[row] = True
         except ItemRefused as error:
-            boxes.invalid[row] = InvalidBox(_label(box), str(error))
+            boxes.invalid[row] = InvalidBox(label_of(box), str(error))
         except OverflowError:
-            boxes.invalid[row] = InvalidBox(_label(box), "box has a number that is too large; correct it")
+            boxes.invalid[row] = InvalidBox(label_of(box), "box has a number that is too large; correct it")
     return boxes
 
 
@@ -230,7 +230,7 @@ def _check(coordinates: npt.NDArray[np.float64], given: npt.NDArray[np.bool_], v
         try:
             Box.parse(value)
         except ItemRefused as error:
-            invalid[row] = InvalidBox(_label(value), str(error))
+            invalid[row] = InvalidBox(label_of(value), str(error))
     return Boxes(coordinates, valid, invalid)
 
 
@@ -277,5 +277,6 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-def _label(values: Sequence[Any]) -> str:
+def label_of(values: Sequence[Any]) -> str:
+    """Return numbers as they stand in ids: with commas, and whole ones without a point."""
     return ",".join(str(int(value)) if isinstance(value, float) and value.is_integer() else str(value) for value in values)

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import ItemRefused
-from pipeline.manifest.boxes import Boxes, is_none, split_text
+from pipeline.manifest.boxes import Boxes, is_none, label_of, split_text
 
 COLUMN = "point"
 """A list of x and y, or text such as ``310,240``. A column of single numbers, or of another kind, has no points."""
@@ -59,7 +59,7 @@ def with_points(rows: pa.Table, boxes: Boxes) -> tuple[Boxes, dict[int, str]]:
             texts[row], errors[row] = str(value)[:100], str(error)
             continue
         if point is not None:
-            texts[row] = f"{point[0]:g},{point[1]:g}"
+            texts[row] = label_of(point)
             if boxes.valid[row] or row in boxes.invalid:
                 errors[row] = "the row has a point and a box; keep one of them"
     return boxes._replace(points=texts), errors
