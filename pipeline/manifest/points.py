@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -30,21 +32,19 @@ def parse_point(given: Any) -> Point | None:
         return None
     try:
         x, y = (float(one) for one in parts)
-        if abs(x) < float("inf") and abs(y) < float("inf"):  # false for NaN, too
-            return x, y
     except (TypeError, ValueError, OverflowError):
-        pass
-    raise ItemRefused(f"point {str(given)[:100]!r} is not two numbers; give x, y in pixels, or no point")
+        x = y = math.nan
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise ItemRefused(f"point {str(given)[:100]!r} is not two numbers; give x, y in pixels, or no point")
+    return x, y
 
 
 def points_of(rows: pa.Table) -> list[Point | None]:
     """Return the point of each row of a manifest or of the index; None without one, and for one that cannot be used."""
     found: list[Point | None] = [None] * rows.num_rows
     for row, value in enumerate(_values(rows)):
-        try:
+        with suppress(ItemRefused):  # ``with_points`` has refused the row
             found[row] = parse_point(value)
-        except ItemRefused:
-            pass  # ``with_points`` has refused the row
     return found
 
 
