@@ -34,6 +34,7 @@ __all__ = ["Cutout", "Segmenter"]
 class _Picked(NamedTuple):
     """The object at a point: the box around its connected part, and the mask of all salient objects."""
 
+    point: tuple[float, float]
     box: Box
     whole: Mask
 
@@ -220,16 +221,16 @@ class Segmenter:
                 mask that contains the point is segmented again, and other parts become transparent. Default: none.
         """
         check_fork()
-        wanted, at = names or [()] * len(images), points or [None] * len(images)
-        picked = self._picked(images, at)
+        wanted = names or [()] * len(images)
+        picked = self._picked(images, points or [None] * len(images))
         boxes = [one.box if isinstance(one, _Picked) else box for one, box in zip(picked, boxes, strict=True)]
         found = self._find(images, boxes, wanted)
         found = [one if isinstance(one, ItemError) else other for one, other in zip(picked, found, strict=True)]
         results = self._cut(images, boxes, found, self._detectors(found, wanted))
-        for number, (point, one) in enumerate(zip(at, picked, strict=True)):
+        for number, one in enumerate(picked):
             segment = results[number]
-            if point is not None and isinstance(one, _Picked) and isinstance(segment, Segment):
-                results[number] = replace(segment, mask=without_others(segment.mask, one.whole, *point))
+            if isinstance(one, _Picked) and isinstance(segment, Segment):
+                results[number] = replace(segment, mask=without_others(segment.mask, one.whole, *one.point))
         return results
 
     def _picked(
@@ -237,13 +238,15 @@ class Segmenter:
     ) -> list[_Picked | ItemError | None]:
         """Return the object at each point: the connected part of the salient mask that contains it. None without a point."""
         picked: list[_Picked | ItemError | None] = [None] * len(images)
-        numbers = [number for number, point in enumerate(points) if point is not None]
-        nothing = [None] * len(numbers)
-        for number, whole in zip(numbers, self._cut([images[one] for one in numbers], nothing, nothing, nothing), strict=True):
-            point = points[number]
-            assert point is not None, "these have one"
+        asked = {number: point for number, point in enumerate(points) if point is not None}
+        nothing = [None] * len(asked)
+        wholes = self._cut([images[number] for number in asked], nothing, nothing, nothing)
+        for (number, point), whole in zip(asked.items(), wholes, strict=True):
+            if isinstance(whole, ItemError):
+                picked[number] = whole
+                continue
             try:
-                picked[number] = whole if isinstance(whole, ItemError) else _Picked(box_at(whole.mask, *point), whole.mask)
+                picked[number] = _Picked(point, box_at(whole.mask, *point), whole.mask)
             except PromptError as error:
                 picked[number] = error.with_traceback(None)  # it leads to this frame, and so to all images
         return picked
