@@ -214,7 +214,8 @@ def test_the_score_of_a_default_detector_and_that_for_a_second_model_count(
         segmenter = Segmenter(fake_preset, device="cpu", second=second, detector=detector)
         for one in (segmenter, segmenter.second):
             assert one is not None
-            one.resolved = replace(one.resolved, calibration=SimpleNamespace(detector_sha256=sha256))  # type: ignore[arg-type]
+            knows = SimpleNamespace(detector_sha256=sha256, terms={})
+            one.resolved = replace(one.resolved, calibration=knows)  # type: ignore[arg-type]
         found = segmenter(cat, label="cat").detection
         assert found is not None
         assert [scores for _, scores in seen] == [[found.score], [found.score]]

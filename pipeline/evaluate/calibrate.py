@@ -100,10 +100,10 @@ def calibrate(outputs: Sequence[Output], held_out_share: float) -> CalibrationRe
     recipe = _common_recipe(outputs)
     rows = [row for output in outputs for row in _rows_of_one_model(output)]
     if not rows:
-        both, setting = ("", "") if recipe["first_sha256"] is None else (" of items that both models saw", " (recipe.second.below)")
+        both = "" if recipe["first_sha256"] is None else " of items that both models saw (recipe.second.below)"
         raise ConfigError(
-            f"{outputs[0].folder} has neither metrics nor reviews{both}{setting}; run matteline evaluate into it, or matteline "
-            "review import"
+            f"{outputs[0].folder} has neither metrics nor reviews{both}; run matteline evaluate into it, or matteline review "
+            "import"
         )
     for pinned, signal in (("detector_sha256", DETECTOR_SCORE), ("first_sha256", AGREEMENT)):
         if recipe[pinned] is None:  # scores of several detectors are not comparable, nor are agreements with several models
@@ -278,7 +278,7 @@ def _second_of(output: Output) -> dict[str, Any] | None:
     second: dict[str, Any] | None = ((read_settings(output) or {}).get("recipe") or {}).get("second")
     if second is not None and second["join"] != "replace":
         raise ConfigError(
-            f"{output.folder} has recipe.second.join={second['join']}, and a calibration is of one model's masks; evaluate with "
-            "recipe.second.join=replace, or each model alone"
+            f"{output.folder} has recipe.second.join={second['join']}, and a calibration is of one model's masks; evaluate "
+            "with recipe.second.join=replace, or each model alone"
         )
     return second

@@ -53,10 +53,10 @@ class _Known:
 def changed(manifest: Manifest, output: Output, job: Job, *, failed_only: bool = False, ready: Snapshot = NO_FILES) -> IdSet:
     """Return the ids of the items in the index whose manifest row or image has changed.
 
-    Rows are compared by URI, box, point and, with a detector, by the names that it looks for. Images are compared by version (ETag, or
-    size and time) with one request per image; if the version differs or is unknown, the image is read and compared by hash.
-    Images that cannot be read count as unchanged, and so do items whose image was never read (``--retry fetch`` reprocesses
-    those).
+    Rows are compared by URI, box, point and, with a detector, by the names that it looks for. Images are compared by version
+    (ETag, or size and time) with one request per image; if the version differs or is unknown, the image is read and compared by
+    hash. Images that cannot be read count as unchanged, and so do items whose image was never read (``--retry fetch``
+    reprocesses those).
 
     Args:
         manifest: The manifest.

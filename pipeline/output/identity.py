@@ -83,8 +83,8 @@ def check_identity(sample: Mapping[str, Request], manifest: Manifest, output: Ou
             f"{example}. Use another output, or add --changed to process changed items again"
         )
     log.warning(
-        f"about {found.share:.1%} of the finished items have another image, box or point in the manifest, and stay as they are: "
-        f"{example}. Add --changed to process them again",
+        f"about {found.share:.1%} of the finished items have another image, box or point in the manifest, and stay as they "
+        f"are: {example}. Add --changed to process them again",
         extra={"facts": {"share": found.share}},
     )
 

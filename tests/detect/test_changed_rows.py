@@ -18,7 +18,7 @@ from PIL import Image, PngImagePlugin
 from pipeline.config.job import load_job
 from pipeline.detect.driver import RESULT, Summary, detect
 from pipeline.detect.parts import PARTS, results
-from pipeline.errors import ConfigError, StorageError, Stopped
+from pipeline.errors import ConfigError, Stopped, StorageError
 from pipeline.output.output import Output
 from pipeline.paths import EXAMPLES
 from pipeline.storage.files import Files

@@ -74,9 +74,7 @@ def test_a_point_picks_the_object_as_cut_does(
     assert mask(tmp_path / "out", "both")[60, [50, 150]].min() > 127
 
 
-def test_another_point_is_another_item(
-    tmp_path: Path, photo: Any, fake_preset: str, logged: list[logging.LogRecord]
-) -> None:
+def test_another_point_is_another_item(tmp_path: Path, photo: Any, fake_preset: str, logged: list[logging.LogRecord]) -> None:
     first, other = {"item_id": "a", "point": "50,60"}, {"item_id": "b", "point": "50,60"}
     run(manifest(tmp_path, first, other), tmp_path / "out", preset=fake_preset)
     run(manifest(tmp_path, first, other | {"point": " (50, 60) "}), tmp_path / "out", preset=fake_preset)
