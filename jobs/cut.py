@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.imaging.renditions.plain import Format
     from pipeline.segmenter import Cutout, Segmenter
     from pipeline.storage.files import Files
-    from pipeline.types import Box, Pixels
+    from pipeline.types import Pixels
 
 PIPE = "-"
 """Names stdin as a picture, and stdout as an output."""
@@ -115,7 +115,7 @@ def cut(
     limits = build(Limits, changes.get("limits", {}), "--set")
     compute = build(Compute, changes.get("compute", {}), "--set")
     files = Files(storage.model_copy(update={"allow_roots": (*storage.allow_roots, *(allow_root or ()))}))
-    where, touched = _parse_box(box, label), _parse_point(point, box, label)
+    where, touched = options.box_of(box, label), options.point_of(point, box, label)
     if are_videos(pictures, output, form):
         refuse_for_videos({"--point": point, "--mask": mask, "--rendition": rendition})
         chosen = load_preset(preset or DEFAULT_PRESET, changes.get("recipe"))
@@ -169,44 +169,6 @@ def _load(recipe: Recipe, compute: Compute, files: Files, pictures: int) -> Segm
 
         engine = _engine(recipe, compute, pictures)
         return Segmenter.from_recipe(recipe, files, device=compute.device, threads=compute.threads_per_actor, engine=engine)
-
-
-def _parse_box(box: str | None, label: list[str] | None) -> Box | None:
-    """Parse ``--box``.
-
-    Raises:
-        ConfigError: There is a label, too, or the text is no box.
-    """
-    from pipeline.errors import ConfigError, ItemRefused
-    from pipeline.manifest.boxes import parse_box
-
-    if box and options.named(label):
-        raise ConfigError("--box already says where the object is; remove --box or --label")
-    try:
-        return None if box is None else parse_box(box)
-    except ItemRefused as error:
-        raise ConfigError(f"--box: {error}") from None
-
-
-def _parse_point(point: str | None, box: str | None, label: list[str] | None) -> tuple[float, float] | None:
-    """Parse ``--point``.
-
-    Raises:
-        ConfigError: There is a box or a label, too, or the text is no point.
-    """
-    from pipeline.errors import ConfigError, ItemRefused
-    from pipeline.manifest.points import parse_point
-
-    if point is None:
-        return None
-    if box or options.named(label):
-        raise ConfigError("--point cannot be combined with --box or --label; give one of them")
-    if not point.strip():
-        raise ConfigError("--point is empty; give x,y in pixels")
-    try:
-        return parse_point(point)
-    except ItemRefused as error:
-        raise ConfigError(f"--point: {error}") from None
 
 
 def _targets(

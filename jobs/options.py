@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pipeline.config.columns import Columns
     from pipeline.config.job import Compute, Job
     from pipeline.storage.files import Files
+    from pipeline.types import Box
 
 Preset = Annotated[str | None, typer.Option("--preset", "-p", help="Model: a name from `matteline models`, or a .yaml file.")]
 Renditions = Annotated[
@@ -232,6 +233,44 @@ def named(labels: list[str] | None) -> bool:
     from pipeline.config.detector import AUTO
 
     return any(one.strip().lower() not in ("", AUTO) for one in labels or ())
+
+
+def box_of(box: str | None, label: list[str] | None) -> Box | None:
+    """Parse ``--box``.
+
+    Raises:
+        ConfigError: There is a label, too, or the text is no box.
+    """
+    from pipeline.errors import ConfigError, ItemRefused
+    from pipeline.manifest.boxes import parse_box
+
+    if box and named(label):
+        raise ConfigError("--box already says where the object is; remove --box or --label")
+    try:
+        return None if box is None else parse_box(box)
+    except ItemRefused as error:
+        raise ConfigError(f"--box: {error}") from None
+
+
+def point_of(point: str | None, box: str | None, label: list[str] | None) -> tuple[float, float] | None:
+    """Parse ``--point``.
+
+    Raises:
+        ConfigError: There is a box or a label, too, or the text is no point.
+    """
+    from pipeline.errors import ConfigError, ItemRefused
+    from pipeline.manifest.points import parse_point
+
+    if point is None:
+        return None
+    if box or named(label):
+        raise ConfigError("--point cannot be combined with --box or --label; give one of them")
+    if not point.strip():
+        raise ConfigError("--point is empty; give x,y in pixels")
+    try:
+        return parse_point(point)
+    except ItemRefused as error:
+        raise ConfigError(f"--point: {error}") from None
 
 
 def settings(chosen: list[str] | None, endpoint_url: str | None) -> list[str]:

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.cut import _beside, _parse_box, _targets
+from jobs.cut import _beside, _targets
 from jobs.main import app
+from jobs.options import box_of
 from pipeline import Segmenter
 from pipeline.config.job import load_job
 from pipeline.errors import ConfigError, DecodeError, FetchError, PromptError
@@ -216,7 +217,7 @@ def test_what_is_refused(cut: Cut, arguments: tuple[str, ...], words: str) -> No
 
 @pytest.mark.parametrize("text", ["[1,2,30,40]", "1 2 30 40", "(1, 2, 30, 40)", "1;2;30;40", " 1,2,30,40 "])
 def test_boxes_are_taken_as_in_a_manifest(text: str) -> None:
-    assert _parse_box(text, None) == (1, 2, 30, 40)
+    assert box_of(text, None) == (1, 2, 30, 40)
 
 
 def test_a_web_address_needs_an_allowed_root(cut: Cut) -> None:
