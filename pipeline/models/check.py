@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.config.recipe import CGM_SHA256, Recipe
+from pipeline.errors import WeightsError
 from pipeline.models.devices import can_run_on_gpu
-from pipeline.models.engines.openvino import check_engine
+from pipeline.models.engines.openvino import NATIVE_ENGINE, check_engine
 from pipeline.models.graphs.bundled import network_graph
 from pipeline.models.heads import read_head
 from pipeline.models.layouts import CGM, check_frame, layout_of
@@ -30,7 +31,7 @@ def check_files(
         WeightsError: A file is not of the layout that the recipe names.
     """
     if network_graph(recipe) is None:
-        _check_model(recipe, weights, engine, headers_only)
+        check_weights(recipe, weights, engine, headers_only=headers_only)
     else:  # these are the bundled weights, as their hash says
         check_engine(engine, "torch", *(["onnxruntime"] if recipe.precision == "fp32" else []))
     if recipe.refiner == "cgm" and recipe.refiner_weights_sha256 != CGM_SHA256 and _layout(refiner_weights) != CGM:
@@ -41,22 +42,41 @@ def check_files(
         check_refiner(recipe, refiner_weights)
 
 
-def _check_model(recipe: Recipe, weights: Path | None, engine: str, headers_only: bool) -> None:
-    if headers_only and recipe.model == "onnx" and weights is not None:
-        check_engine(engine, "onnxruntime")
-        read_head(weights)
-    elif recipe.model == "onnx" and weights is not None:
+def check_weights(recipe: Recipe, weights: Path | None, engine: str = "auto", *, headers_only: bool = False) -> None:
+    """Check the layout or the graph of ``recipe.weights``, and that recipe and engine fit it. The arguments are those of ``check_files``.
+
+    Raises:
+        ConfigError: Recipe and engine do not fit together.
+        WeightsError: The file is missing, or not of the layout that the recipe names.
+    """
+    if recipe.model == "fake":
+        return
+    check_engine(engine, NATIVE_ENGINE[recipe.model])
+    if recipe.model == "mvanet":
+        check_frame(recipe.frame_px)
+    path = needed_file(recipe, weights)
+    if recipe.model == "mvanet":
+        if layout_of(path) in (None, CGM) and not headers_only:
+            from pipeline.models.mvanet.checkpoint import recognise  # imports PyTorch
+
+            recognise(path)
+    elif headers_only:
+        read_head(path)
+    else:
         from pipeline.models.engines.onnx import OnnxNetwork
 
-        check_engine(engine, "onnxruntime")
-        OnnxNetwork(weights, recipe, device="cpu", threads=1, check=True)
-    elif recipe.model == "mvanet" and (_layout(weights) not in (None, CGM) or headers_only):
-        check_engine(engine, "torch")
-        check_frame(recipe.frame_px)
-    elif recipe.model != "fake":
-        from pipeline.models.load import check_weights  # imports PyTorch
+        OnnxNetwork(path, recipe, device="cpu", threads=1, check=True)
 
-        check_weights(recipe, weights, engine)
+
+def needed_file(recipe: Recipe, weights: Path | None) -> Path:
+    """Return the file of ``recipe.weights``.
+
+    Raises:
+        WeightsError: The recipe names none.
+    """
+    if weights is None:
+        raise WeightsError(f"the model {recipe.model} needs a weights file; set recipe.weights")
+    return weights
 
 
 def _layout(weights: Path | None) -> str | None:

@@ -1,4 +1,4 @@
-"""The entry point to models of the PyTorch pass: ``load_model`` to run one, ``check_weights`` to reject a bad file."""
+"""Load the models of the PyTorch pass."""
 
 from __future__ import annotations
 
@@ -11,23 +11,20 @@ import torch
 from torch import Tensor
 
 from pipeline.config.recipe import Recipe
-from pipeline.errors import ConfigError, WeightsError
+from pipeline.errors import ConfigError
+from pipeline.models.check import needed_file
 from pipeline.models.engines.convert import OpenVinoModel
 from pipeline.models.engines.forks import note_load
-from pipeline.models.engines.onnx import OnnxNetwork
 from pipeline.models.engines.onnx_model import OnnxModel
-from pipeline.models.engines.openvino import check_engine, choose_engine
+from pipeline.models.engines.openvino import NATIVE_ENGINE, choose_engine
 from pipeline.models.failures import segment_errors
 from pipeline.models.fake_model import FakeModel
 from pipeline.models.forward import Frames, Normalise, choose_device, compute_in_full, to_logits
 from pipeline.models.layouts import check_frame
-from pipeline.models.mvanet.checkpoint import load_mvanet, recognise
+from pipeline.models.mvanet.checkpoint import load_mvanet
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Type of parameters and activations for each ``recipe.precision``."""
-
-NATIVE_ENGINE = {"mvanet": "torch", "onnx": "onnxruntime"}
-"""Engine of each ``recipe.model`` where OpenVINO is not used."""
 
 
 class Model(Protocol):
@@ -107,7 +104,7 @@ def load_model(
         torch.set_num_threads(threads)
     if recipe.model == "fake":
         return FakeModel(recipe.frame_px, chosen)
-    path = _path(recipe, weights)
+    path = needed_file(recipe, weights)
     if recipe.model == "onnx":
         return OnnxModel(path, recipe, device=device, threads=threads, engine=engine, cache=cache)
     check_frame(recipe.frame_px)
@@ -130,22 +127,6 @@ def load_model(
     return MvanetModel(load_mvanet(path, device=chosen, dtype=dtype), recipe, chosen, dtype)
 
 
-def check_weights(recipe: Recipe, weights: Path | None, engine: str = "auto") -> None:
-    """Check a weights file's layout or graph, and that recipe and engine fit it, without loading it.
-
-    Raises:
-        ConfigError: As ``load_model``, except for the device.
-        WeightsError: As ``load_model``.
-    """
-    if recipe.model in NATIVE_ENGINE:
-        check_engine(engine, NATIVE_ENGINE[recipe.model])
-    if recipe.model == "mvanet":
-        check_frame(recipe.frame_px)
-        recognise(_path(recipe, weights))
-    elif recipe.model == "onnx":
-        OnnxNetwork(_path(recipe, weights), recipe, device="cpu", threads=1, check=True)
-
-
 def check_precision(precision: str, device: torch.device) -> None:
     """Check that a device can compute in a precision.
 
@@ -157,9 +138,3 @@ def check_precision(precision: str, device: torch.device) -> None:
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         name = torch.cuda.get_device_name(device)
         raise ConfigError(f"{name} can't compute in bf16; use recipe.precision=fp16 or fp32")
-
-
-def _path(recipe: Recipe, weights: Path | None) -> Path:
-    if weights is None:
-        raise WeightsError(f"the model {recipe.model} needs a weights file; set recipe.weights")
-    return weights

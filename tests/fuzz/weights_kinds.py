@@ -20,7 +20,8 @@ from safetensors.torch import save
 
 from pipeline.config.recipe import Recipe
 from pipeline.errors import SegmentError
-from pipeline.models.load import check_weights, load_model
+from pipeline.models.check import check_weights
+from pipeline.models.load import load_model
 from pipeline.models.mvanet.checkpoint import recognise
 from pipeline.models.refiners.cgm import check_cgm, load_cgm
 from pipeline.models.tensors import load_tensors, open_matching

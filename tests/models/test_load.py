@@ -23,7 +23,7 @@ from pipeline.models.failures import BrokenDevice
 from pipeline.models.fake import SOFTNESS, THRESHOLD, FakeNetwork
 from pipeline.models.fake_model import FakeModel
 from pipeline.models.forward import Normalise, choose_device, to_logits
-from pipeline.models.load import MvanetModel, check_weights, load_model
+from pipeline.models.load import MvanetModel, load_model
 from pipeline.models.mvanet import checkpoint
 from pipeline.models.mvanet.network import BEN2, MVANET
 

@@ -20,6 +20,9 @@ from pipeline.errors import ConfigError
 from pipeline.log import waiting_for
 from pipeline.models.engines.graph_cache import read_cached
 
+NATIVE_ENGINE = {"mvanet": "torch", "onnx": "onnxruntime"}
+"""Engine of each ``recipe.model`` where OpenVINO is not used."""
+
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 """OpenVINO's names of ``recipe.precision``."""
 
