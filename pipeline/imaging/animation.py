@@ -11,7 +11,7 @@ from PIL import GifImagePlugin, WebPImagePlugin
 
 from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
-from pipeline.imaging.container import canvas_size, check_gif
+from pipeline.imaging.container import canvas_size, check_gif, check_size
 from pipeline.imaging.picture import upright_rgb
 from pipeline.imaging.sniff import sniff
 from pipeline.types import Pixels
@@ -50,9 +50,9 @@ def animation_frames(data: bytes, limits: Limits) -> Iterator[AnimationFrame]:
         elif form != "WebP":
             raise DecodeError(f"this is a {form}, not an animated GIF or WebP")
         if size := canvas_size(data, form):  # of which Pillow allocates several frames on opening
-            _check_size(size, limits)
+            check_size(size, limits)
         image: Any = (GifImagePlugin.GifImageFile if form == "GIF" else WebPImagePlugin.WebPImageFile)(io.BytesIO(data))
-        _check_size(image.size, limits)
+        check_size(image.size, limits)
         for number in count():
             try:
                 image.seek(number)
@@ -65,9 +65,3 @@ def animation_frames(data: bytes, limits: Limits) -> Iterator[AnimationFrame]:
         raise DecodeError(f"this {form} can't be used: {error}") from error.__cause__
     except Exception as error:  # decoders raise anything on damaged bytes
         raise DecodeError(f"this {form} is damaged or cut off") from error
-
-
-def _check_size(size: tuple[int, int], limits: Limits) -> None:
-    width, height = size
-    if width * height > limits.max_pixels:
-        raise DecodeError(f"{width} x {height} pixels; limits.max_pixels allows {limits.max_pixels:,}")

@@ -13,9 +13,13 @@ from collections.abc import Iterator
 
 from PIL import TiffImagePlugin
 
+from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
 from pipeline.imaging.icc import REC_709, Colours, coded_colours
 from pipeline.imaging.sniff import Format
+
+MAX_SIDE_PX = 1_000_000
+"""Longest side that libpng reads; a larger mask could not be read back."""
 
 MAX_SCANS = 100
 """Scans of a JPEG. Encoders write about ten. Each may have ten bytes, and the decoder walks the complete picture for each."""
@@ -168,6 +172,24 @@ def canvas_size(data: bytes, form: Format) -> tuple[int, int] | None:
     if data[12:16] == b"VP8L":
         return (bits & mask) + 1, (bits >> 14 & mask) + 1
     return int.from_bytes(data[26:28], "little") & mask, int.from_bytes(data[28:30], "little") & mask
+
+
+def check_size(size: tuple[int, int], limits: Limits) -> None:
+    """Compare a size, width and height, with the limits, before memory is taken for it.
+
+    Raises:
+        DecodeError: It is empty, or above the limits.
+    """
+    width, height = size
+    if width < 1 or height < 1:
+        raise DecodeError(f"it is {width} wide and {height} high; an image needs at least one pixel")
+    if width * height > limits.max_pixels:
+        raise DecodeError(
+            f"it is {width:,} wide and {height:,} high, {width * height:,} pixels; "
+            f"limits.max_pixels allows {limits.max_pixels:,}"
+        )
+    if max(width, height) > MAX_SIDE_PX:
+        raise DecodeError(f"it is {width:,} wide and {height:,} high; no side may exceed {MAX_SIDE_PX:,} pixels")
 
 
 def check_gif(data: bytes) -> None:

@@ -34,6 +34,7 @@ from pipeline.imaging.container import (
     check_gif,
     check_jpeg,
     check_png,
+    check_size,
     check_tiff,
     png_colours,
     seek_full_page,
@@ -42,9 +43,6 @@ from pipeline.imaging.container import (
 from pipeline.imaging.icc import Colours, coded_colours, profile
 from pipeline.imaging.sniff import Format, sniff
 from pipeline.types import Pixels, Size
-
-MAX_SIDE_PX = 1_000_000
-"""Longest side that libpng reads; a larger mask could not be read back."""
 
 SAMPLES = 4
 """Bytes per pixel in Pillow's memory of an RGB image."""
@@ -147,7 +145,7 @@ def _decode(data: bytes, limits: Limits, side_px: int | None) -> tuple[Pixels, S
             longer = max(full)
             image.draft(None, (ceil(full[0] * side_px / longer), ceil(full[1] * side_px / longer)))
         image.load()
-        _check_size(image.size, limits)
+        check_size(image.size, limits)
         turn = _turn(image)
         image = image if turn is None else image.transpose(turn)  # frees the other
         width, height = full[::-1] if turn in _ON_ITS_SIDE else full
@@ -199,7 +197,7 @@ def _loaded(image: Image.Image) -> Image.Image:
 def _open(data: bytes, form: Format, limits: Limits) -> ImageFile.ImageFile:
     """Check the container, read the header and compare the size with the limits."""
     image = _read_header(data, form, limits)
-    _check_size(image.size, limits)
+    check_size(image.size, limits)
     return image
 
 
@@ -214,7 +212,7 @@ def _read_header(data: bytes, form: Format, limits: Limits) -> ImageFile.ImageFi
     if form in _CHECKS:
         _CHECKS[form](data)
     if size := canvas_size(data, form):
-        _check_size(size, limits)
+        check_size(size, limits)
     image = _OPENERS[form](io.BytesIO(without_metadata(data) if form == "PNG" else data))
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         seek_full_page(image)
@@ -232,7 +230,7 @@ def _open_avif(data: bytes, limits: Limits) -> ImageFile.ImageFile:
         raise DecodeError("this build of Pillow does not support AVIF; install Pillow's own wheel")
     header = avif.read_header(data)
     if header.size:
-        _check_size(header.size, limits)
+        check_size(header.size, limits)
     avif.check_coded_sizes(data, header)
     image = _AvifImageFile(io.BytesIO(data))
     if header.colours and "icc_profile" not in image.info:
@@ -252,19 +250,6 @@ def _describe_colours(image: Image.Image, colours: Colours | None) -> None:
     """Give an image the profile of its colours."""
     if colours:
         image.info["icc_profile"] = profile(colours, grey=image.mode in {"L", "LA", "I;16"})
-
-
-def _check_size(size: tuple[int, int], limits: Limits) -> None:
-    width, height = size
-    if width < 1 or height < 1:
-        raise DecodeError(f"it is {width} wide and {height} high; an image needs at least one pixel")
-    if width * height > limits.max_pixels:
-        raise DecodeError(
-            f"it is {width:,} wide and {height:,} high, {width * height:,} pixels; "
-            f"limits.max_pixels allows {limits.max_pixels:,}"
-        )
-    if max(width, height) > MAX_SIDE_PX:
-        raise DecodeError(f"it is {width:,} wide and {height:,} high; no side may exceed {MAX_SIDE_PX:,} pixels")
 
 
 def upright(image: Image.Image) -> Image.Image:
