@@ -14,7 +14,7 @@ from pipeline.config.job import Limits
 from pipeline.errors import ConfigError, ItemError, ItemRefused
 from pipeline.imaging.ground_truth import decode_ground_truth
 from pipeline.imaging.rough_boxes import BOX_KINDS, INCOMPLETE, BoxKind, rough_box
-from pipeline.manifest.corruptions import MARK, THREADS, is_copy, seed_of
+from pipeline.manifest.corruptions import MARK, THREADS, is_copy, photo_groups, seed_of
 from pipeline.manifest.items import CORNERS
 from pipeline.manifest.tags import parse_tags
 from pipeline.storage.allowlist import AllowList
@@ -63,10 +63,9 @@ def with_rough_boxes(
     """
     if "truth_uri" not in table.column_names or not table.num_rows - table["truth_uri"].null_count:
         raise ConfigError("--boxes needs ground truth: give --masks, --dis5k, --unpack, or --coco with --write-masks")
-    groups: dict[str, str] = {}
     rows = [
-        {"group": groups.setdefault(row["image_uri"], row["item_id"])} | row | {"tags": parse_tags(row.get("tags"))}
-        for row in table.to_pylist()
+        {"group": group} | row | {"tags": parse_tags(row.get("tags"))}
+        for row, group in zip(table.to_pylist(), photo_groups(table), strict=True)
     ]
     masked = [row for row in rows if row["truth_uri"] is not None and not is_copy(row["item_id"])]
     in_columns = "box" not in table.column_names

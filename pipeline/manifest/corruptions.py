@@ -58,6 +58,13 @@ def seed_of(item_id: str) -> int:
     return int.from_bytes(hashlib.sha256(item_id.encode("utf-8", "surrogatepass")).digest()[:8])
 
 
+def photo_groups(table: pa.Table) -> list[str]:
+    """Return the group of each row: the first ``item_id`` of its photo. A row without a photo is alone."""
+    first: dict[str, str] = {}
+    photos = zip(table["image_uri"].to_pylist(), table["item_id"].to_pylist(), strict=True)
+    return [first.setdefault(uri or item_id, item_id) for uri, item_id in photos]
+
+
 def with_corruptions(
     table: pa.Table, kinds: Sequence[Kind], target: str, allowlist: AllowList, files: Files
 ) -> tuple[pa.Table, dict[str, int]]:
@@ -85,10 +92,9 @@ def with_corruptions(
         raise ConfigError("--corruptions needs ground truth: give --masks, --dis5k, --unpack, or --coco with --write-masks")
     if "group" in table.column_names:
         raise ConfigError("the data set has a column 'group', and --corruptions adds one of that name; rename yours")
-    groups: dict[str, str] = {}
     rows = [
-        row | {"tags": parse_tags(row.get("tags")), "group": groups.setdefault(row["image_uri"], row["item_id"])}
-        for row in table.to_pylist()
+        row | {"tags": parse_tags(row.get("tags")), "group": group}
+        for row, group in zip(table.to_pylist(), photo_groups(table), strict=True)
     ]
     masked = [row for row in rows if row["truth_uri"] is not None]
     make_copies = partial(_copies, kinds=kinds, target=target, names=FileNames(), allowlist=allowlist, files=files)
@@ -139,7 +145,9 @@ def _copies(
 def _read(row: dict[str, Any], allowlist: AllowList, files: Files) -> tuple[Pixels, Mask]:
     limits = Limits()
 
-    def read(uri: str) -> bytes:
+    def read(uri: str | None) -> bytes:
+        if uri is None:
+            raise ItemRefused("it has no picture")
         if not allowlist.allows(uri):
             raise ItemRefused(allowlist.refusal(uri))
         return files.read(allowlist.real_path(uri), max_bytes=limits.max_bytes)

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from jobs.main import app
 from pipeline.errors import ConfigError
 from pipeline.imaging.corruptions import KINDS, tag
+from pipeline.manifest.box_copies import with_rough_boxes
 from pipeline.manifest.corruptions import is_copy, parse_kinds, with_corruptions
 from pipeline.storage.allowlist import AllowList
 from pipeline.storage.files import Files
@@ -68,6 +69,21 @@ def test_items_of_one_photo_share_a_group_and_keep_their_columns(photos: Path) -
         *((name, "a", 16, ["hair", "thin"]) for name in ("a", "b")),
         *((f"{name}@blur", "a", 16, ["hair", "thin", tag("blur")]) for name in ("a", "b")),
     ]
+
+
+def test_a_row_without_a_picture_has_no_copy_and_is_alone(photos: Path) -> None:
+    """A Parquet data set may have masks without pictures; see ``unpack``."""
+    masks = [f"{photos}/masks/{number}.png" for number in range(3)]
+    rows = [{"item_id": f"i{number}", "image_uri": None, "truth_uri": mask} for number, mask in enumerate(masks)]
+    rows[2]["image_uri"] = f"{photos}/photos/2.png"
+    allowlist, files = AllowList((str(photos),)), Files()
+    table, left_out = with_corruptions(pa.Table.from_pylist(rows), ("blur",), str(photos / "c"), allowlist, files)
+    assert left_out == {"i0: it has no picture": 1, "i1: it has no picture": 1}
+    assert [(row["item_id"], row["group"]) for row in table.to_pylist()] == [
+        *(("i0", "i0"), ("i1", "i1"), ("i2", "i2"), ("i2@blur", "i2"))
+    ]
+    boxed, _ = with_rough_boxes(pa.Table.from_pylist(rows), ("tight",), allowlist, files)
+    assert boxed["group"].to_pylist() == ["i0", "i1", "i2"] * 2
 
 
 def test_missing_copies_are_reported(photos: Path) -> None:
