@@ -10,7 +10,7 @@ from typing import Literal
 from pipeline.errors import StorageError
 from pipeline.log import log
 from pipeline.manifest.snapshot import Snapshot, only_ready
-from pipeline.manifest.videos import VIDEO_SUFFIXES
+from pipeline.manifest.videos import VIDEO_SUFFIXES, folder_suffixes
 from pipeline.storage.backend import FileInfo
 from pipeline.storage.files import Files
 from pipeline.storage.uris import name, redact, scheme
@@ -66,9 +66,11 @@ def list_folder(folder: str, files: Files, suffixes: tuple[str, ...], ready: Sna
             others[found[0].lower() if found else "no suffix"] += 1
     if others:
         counts = [f"{suffix}: {count}" for suffix, count in others.most_common(MAX_SUFFIXES)]
-        hint = "" if others.keys().isdisjoint(VIDEO_SUFFIXES) else "; for videos: pip install 'matteline[video]'"
+        lacks_extra = not folder_suffixes() and not others.keys().isdisjoint(VIDEO_SUFFIXES)
+        hint = "; for videos: pip install 'matteline[video]'" if lacks_extra else ""
         counts += ["…"] if len(others) > MAX_SUFFIXES else []
-        log.warning(f"{redact(folder)}: {others.total()} files are left out, by suffix {', '.join(counts)}{hint}")
+        left = "1 file is" if others.total() == 1 else f"{others.total()} files are"
+        log.warning(f"{redact(folder)}: {left} left out, by suffix {', '.join(counts)}{hint}")
     if links:
         log.warning(f"{_these(links)}: links to folders are not followed; give the folders that they lead to")
     if unreadable:

@@ -236,15 +236,18 @@ def _parquet_schema(uri: str, files: Files, chosen: Columns, *, tell: bool = Tru
 def _check_cells(row_group: Any, names: Sequence[str], uri: str) -> None:
     """Refuse cells of these columns whose pages could be too large for memory: a reader decompresses complete pages.
 
+    A name may have dots: ``a.b`` is the field ``b`` of the column ``a``, or the column ``a.b``. Both are read.
+
     Raises:
         ConfigError: It names the column.
     """
     # Arrow ends the process when it is asked for a column of damaged metadata; reading that column raises. So ask seldom.
     if row_group.total_byte_size <= MAX_LARGE_CELLS_BYTES:
         return
+    prefixes = tuple(f"{name}." for name in names)
     for column in map(row_group.column, range(row_group.num_columns)):
         size, rows = column.total_uncompressed_size, column.num_values
-        if column.path_in_schema.split(".")[0] not in names:
+        if not f"{column.path_in_schema}.".startswith(prefixes):
             continue
         if size > MAX_LARGE_CELLS_BYTES and size / max(1, rows) > LARGE_CELL_BYTES:
             raise ConfigError(
@@ -265,12 +268,12 @@ def _parquet_rows(fragment: Fragment, files: Files, chosen: Columns) -> Iterator
         file = pq.ParquetFile(source, pre_buffer=True, read_dictionary=texts)
         is_nested = any(pa.types.is_nested(field.type) for field in file.schema_arrow)
         cells, row = fragment.cells, fragment.first_row - 1
+        read = columns if cells is None else [*columns, *cells.read]
         for group in fragment.row_groups:
             facts = file.metadata.row_group(group)
-            _check_cells(facts, columns, fragment.uri)
+            _check_cells(facts, read, fragment.uri)
             row_bytes = facts.total_byte_size / max(1, facts.num_rows) if cells is None else 0.0  # pictures are not read
             rows = max(1, min(NESTED_ROWS if is_nested or cells is not None else ROWS, int(TABLE_BYTES / max(1.0, row_bytes))))
-            read = columns if cells is None else [*columns, *cells.read]
             for batch in _batches(file, rows, group, read):
                 batch.validate(full=True)  # Parquet files may hold texts that are not UTF-8, which is found nowhere else
                 table = pa.Table.from_batches([batch])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import StorageError
+from pipeline.manifest import listing
 from pipeline.manifest.build import from_folder
 from pipeline.manifest.listing import is_system_file, list_folder
 from pipeline.manifest.manifest import open_manifest, scan
@@ -28,6 +29,17 @@ def test_other_files_are_counted_by_suffix(tmp_path: Path, logged: list[logging.
     assert list(list_folder(str(tmp_path), Files(), (".jpg",))) == [f"{tmp_path}/a.jpg"]
     (line,) = [one.getMessage() for one in logged]
     assert line == f"{tmp_path}: 5 files are left out, by suffix .cr2: 2, .psd: 1, .txt: 1, no suffix: 1"
+
+
+def test_videos_need_no_package_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[logging.LogRecord]
+) -> None:
+    """``matteline manifest`` lists images only."""
+    touch(tmp_path, "a.jpg", "b.mp4")
+    for suffixes, hint in (((".mp4",), ""), ((), "; for videos: pip install 'matteline[video]'")):
+        monkeypatch.setattr(listing, "folder_suffixes", lambda suffixes=suffixes: suffixes)
+        from_folder(str(tmp_path), Files())
+        assert logged.pop().getMessage() == f"{tmp_path}: 1 file is left out, by suffix .mp4: 1{hint}"
 
 
 def test_a_folder_of_images_alone_says_nothing(tmp_path: Path, logged: list[logging.LogRecord]) -> None:

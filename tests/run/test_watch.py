@@ -176,7 +176,7 @@ def test_what_needs_no_work_leaves_no_trace(
     assert len(records(tmp_path / "out")) == 1
     warnings = [line.getMessage() for line in logged if line.levelno == logging.WARNING]
     assert [line.partition(": ")[2] for line in warnings] == [
-        "1 files are left out, by suffix .cr2: 1",
+        "1 file is left out, by suffix .cr2: 1",
         "2 files are left out, by suffix .cr2: 1, .raw: 1",
     ]
 
