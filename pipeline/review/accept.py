@@ -24,8 +24,9 @@ def accept(output: Output, target: str | None = None) -> Baseline:
     sample, again = review_sample(output), "draw another one with matteline report --sample"
     if sample is not None and not sample.accepted:
         raise ConfigError(f"the sample of {output.folder} is not passed: {sample.message}")
-    if sample is not None and (since := found.items - found.counts["failed"] - sample.plan.lot):
-        raise ConfigError(f"the sample was drawn from {sample.plan.lot} items, and {since} were added since; {again}")
+    lot = found.items - found.counts["failed"]
+    if sample is not None and lot != sample.plan.lot:
+        raise ConfigError(f"the sample was drawn from {sample.plan.lot} items, and the output has {lot} now; {again}")
     now = datetime.now(UTC).isoformat(timespec="seconds")
     baseline = Baseline(output.folder, run_id, now, found, target or baseline_uri(output.layout))
     output.write(baseline.uri, baseline.encode())

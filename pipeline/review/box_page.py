@@ -80,6 +80,7 @@ def _read(uri: str, files: Files) -> tuple[list[dict[str, Any]], int]:
     def rows(file: pq.ParquetFile) -> Iterator[dict[str, Any]]:
         nonlocal total
         for batch in file.iter_batches(columns=list(COLUMNS)):
+            batch.validate(full=True)  # texts may be no UTF-8, which is found nowhere else
             for row in batch.to_pylist():
                 if row["box"] is not None:
                     total += 1

@@ -56,7 +56,7 @@ class Comparison:
     before: int = 0
     after: int = 0
     same: int = 0
-    """Items with identical masks."""
+    """Items with identical masks; videos with identical files."""
     changed: int = 0
     appeared: int = 0
     vanished: int = 0
@@ -158,11 +158,18 @@ def _pairs(was: pa.Table, rows: pa.Table, found: Comparison) -> Iterator[Pair]:
             found.mended += failed == (True, False)
             if any(failed):
                 continue
-            if old["mask_sha256"] == new["mask_sha256"] and old["mask_sha256"] is not None:
+            if _sha256(old) == _sha256(new) is not None:
                 found.same += 1
                 continue
             found.changed += 1
             yield old, new
+
+
+def _sha256(row: dict[str, Any]) -> str | None:
+    """Return the hash of an item's mask, or else of the first file of a video; None without both."""
+    files: list[dict[str, Any]] = (row["video_facts"] or {}).get("files") or [{}]
+    found: str | None = row["mask_sha256"] or files[0].get("sha256")
+    return found
 
 
 def _change(sides: tuple[Output, Output], pair: Pair) -> tuple[Change, Pair]:

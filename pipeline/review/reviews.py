@@ -2,8 +2,8 @@
 
 Each import writes one part, ``reviews/reviews-<16 hex digits>.parquet``. Its name is a hash of its content, so importing a file
 twice stores it once. The latest review of an item's present result counts: one of an earlier result (``versions``) is left out.
-A review without a version, in a file that people wrote, counts for any result. ``reviews/sample.json`` is the sample under
-review.
+In a file that people wrote, a review without a version counts for any result, and one without a time was made in 1970. Of
+reviews of one time, that of the last import counts. ``reviews/sample.json`` is the sample under review.
 """
 
 from __future__ import annotations
@@ -161,7 +161,8 @@ def read_reviews(output: Output) -> Reviews:
         StorageError: A part or the index cannot be read, or is damaged.
     """
     latest: dict[tuple[str, str | None], dict[str, Any]] = {}
-    for info in output.files.list(output.layout.reviews, suffixes=(".parquet",)):
+    parts = output.files.list(output.layout.reviews, suffixes=(".parquet",))
+    for info in sorted(parts, key=lambda one: (one.modified, one.uri)):
         try:
             rows = _read_part(output.files.read(info.uri))
         except FetchError as error:
@@ -171,6 +172,7 @@ def read_reviews(output: Output) -> Reviews:
         for row in rows:
             key = (row["item_id"], row["version"])
             if key not in latest or latest[key]["time"] <= row["time"]:
+                latest.pop(key, None)  # so that the dictionary has the order of the imports
                 latest[key] = row
     versions = _versions(output, {item_id for item_id, _ in latest})
     current = sorted((row for row in latest.values() if _is_current(row, versions)), key=lambda row: row["time"])

@@ -113,7 +113,7 @@ def test_a_drawn_sample_must_be_accepted_first(output: Output) -> None:
     import_reviews("item_id,verdict\n" + "".join(f"{item_id},accept\n" for item_id in ids), output)
     assert accept(output).distribution.items == 2000
     write_run(output, "20260102T000000Z-b", 5)
-    with pytest.raises(ConfigError, match="drawn from 2000 items, and 5 were added since; draw another"):
+    with pytest.raises(ConfigError, match="drawn from 2000 items, and the output has 2005 now; draw another"):
         accept(output)
     with pytest.raises(ConfigError, match="has no items to accept"):
         accept(Output.at(f"{parent(output.folder)}/empty", FILES))

@@ -71,7 +71,10 @@ def test_photos_outside_the_roots_and_other_files_are_refused(
     table = pq.read_table(tmp_path / "in" / "boxes.parquet")
     for name, at in (("box", 2), ("box_score", 3)):
         pq.write_table(table.set_column(at, name, pa.array(["0.5", "x"])), tmp_path / f"{name}.parquet")
+    odd = table.set_column(4, "box_label", pa.array([b"\xff", b"x"]).view(pa.string()))
+    pq.write_table(odd, tmp_path / "latin.parquet")
     for name, said in (
+        ("latin", "is not a Parquet file, or is damaged"),
         *(("other", "has no column image_uri"), ("text", "is not a Parquet file"), ("gone", "gone.parquet")),
         *(("box", "box has the type string; store lists"), ("box_score", "box_score has the type string; store numbers")),
     ):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.output.index import read_part
+from pipeline.output.index import read_part, write_part
 from pipeline.output.output import Output
 from pipeline.review.compare import compare, dice
 from pipeline.schema import INDEX
@@ -40,6 +40,20 @@ def test_rows_that_an_interrupted_run_left_twice_are_compared(tmp_path: Path, ma
     rows = [row | {"quality": 0.5} for row in read_part(part, other.files, None).to_pylist()]
     pq.write_table(pa.Table.from_pylist(rows, INDEX), f"{other.layout.index}/part-again.parquet")
     assert [change.item_id for change in compare(one, other).worst] == ["i0", "i0"]
+
+
+def test_a_video_with_the_same_file_is_the_same(tmp_path: Path) -> None:
+    one, other = (Output.at(str(tmp_path / name), Files()) for name in ("one", "two"))
+    for output, last in ((one, "b"), (other, "c")):
+        videos = {"v0": "a", "v1": last}
+        rows = [
+            {"item_id": name, "output_name": name, "status": "ok", "quality": 0.5, "video_facts": {"files": [{"sha256": sha256}]}}
+            for name, sha256 in videos.items()
+        ]
+        write_part(output, pa.Table.from_pylist(rows, INDEX))
+    found = compare(one, other)
+    assert (found.same, found.changed, found.incomparable) == (1, 1, 1)
+    assert [(change.item_id, change.note) for change in found.worst] == [("v1", "of videos, only the quality is compared")]
 
 
 def test_ten_times_as_many_failures_are_drift(tmp_path: Path, make_output: MakeOutput) -> None:

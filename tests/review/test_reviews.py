@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,18 @@ def test_the_latest_review_counts_and_a_file_is_stored_once(output: Output) -> N
         "i1": ("reject", None),
         "i2": ("reject", 'a, "b"'),
     }
+
+
+def test_of_reviews_without_a_time_those_of_the_last_import_count(output: Output) -> None:
+    """Parts are named by their content, so their names say nothing about their order."""
+    version = find_rows(output, ["i1"])[0]["version"]
+    texts = [f"item_id,verdict,note\ni1,{verdict},{note}\n" for note in range(4) for verdict in ("accept", "reject")]
+    texts += [f"item_id,verdict,note,version\ni1,accept,v,{version}\n", texts[1]]
+    for at, text in enumerate(texts):
+        path = Path(import_reviews(text, output).uri)
+        os.utime(path, (1e9 + at, 1e9 + at))
+        (found,) = read_reviews(output).latest.values()
+        assert [found["verdict"], found["note"]] == text.split("\n")[1].split(",")[1:3]
 
 
 @pytest.mark.parametrize(
