@@ -41,14 +41,16 @@ class Classes:
         return self.names.index(class_of(row))
 
     def labels(self) -> dict[int, str]:
-        """Return the names by their ids in palette images: as in the source, or 1, 2, … where it has ids outside of 1 to 254.
+        """Return the names by their ids in palette images.
+
+        They are those of the source, or 1, 2, … where one of these is outside of 1 to 254, or belongs to two names.
 
         Raises:
             ConfigError: There are too many classes.
         """
         if len(self.names) > MAX_LABEL:
             raise ConfigError(f"there are {len(self.names)} categories, but a palette holds {MAX_LABEL}; use --coco")
-        fits = all(1 <= one <= MAX_LABEL for one in self.ids)
+        fits = all(1 <= one <= MAX_LABEL for one in self.ids) and len(set(self.ids)) == len(self.ids)
         return dict(zip(self.ids if fits else range(1, len(self.names) + 1), self.names, strict=True))
 
 

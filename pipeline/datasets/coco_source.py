@@ -19,6 +19,9 @@ from pipeline.storage.files import Files
 
 _SPACE = " \t\n\r"
 
+MAX_DIGITS = 18
+"""Digits of a category's id, at most."""
+
 
 def coco_file_name(row: Row) -> str | None:
     """Return the image's file name in the source, which is a part of the item's id; None for an item of another manifest."""
@@ -104,7 +107,7 @@ def is_coco(data: bytes) -> bool:
 
 def _is_category(entry: Any) -> bool:
     number = _text_of(entry, "id")
-    return number is not None and number.isdecimal() and bool(_text_of(entry, "name"))
+    return number is not None and number.isdecimal() and len(number) <= MAX_DIGITS and bool(_text_of(entry, "name"))
 
 
 class CocoSource:
@@ -131,7 +134,7 @@ class CocoSource:
             """The ids that several annotations have which differ."""
             for key, value in self.members():
                 if key == "categories":
-                    self.categories = list(filter(_is_category, value))
+                    self.categories = list(filter(_is_category, value or ()))
                 elif key == "annotations":
                     self._add_ids(number for one in value if (number := _text_of(one, "id")) is not None)
             if self.shared:

@@ -259,7 +259,7 @@ def test_what_the_manifest_left_out_stays_as_it_is(
     output: Output, write: Write, tmp_path: Path, exported: dict[str, Any], split: list[str] | None, encoding: str
 ) -> None:
     content = source()
-    content["categories"] += [{"id": 5}, {"name": "x"}, None]
+    content["categories"] += [{"id": 5}, {"name": "x"}, None, {"id": "9" * 5000, "name": "more digits than Python reads"}]
     content["images"] += [{"file_name": "without-id.jpg"}, None]
     content["annotations"] += [{"image_id": 9}, None, {"id": 12, "category_id": 44}]
     content["annotations"][0]["image_id"] = "397133"
@@ -272,6 +272,16 @@ def test_what_the_manifest_left_out_stays_as_it_is(
     assert [one for one in content["annotations"][4:] if one in annotations] == content["annotations"][4 : 5 if split else None]
     changed = [one["id"] for one in annotations if one not in content["annotations"]]
     assert sorted(changed) == [7, 82445]
+
+
+def test_a_source_may_have_null_for_categories(
+    output: Output, write: Write, tmp_path: Path, exported: dict[str, Any]
+) -> None:
+    """``matteline manifest --coco`` takes it, too."""
+    content = source() | {"categories": None}
+    write(**exported | {"coco_file": write_source(tmp_path / "source.json", content)})
+    export(output, tmp_path / "new.json")
+    assert json.loads((tmp_path / "new.json").read_text())["categories"] is None
 
 
 def test_a_source_without_use_is_refused(output: Output, write: Write, tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ def test_ids_that_no_palette_can_hold_are_replaced() -> None:
     classes = Classes.of(["new"], [{"id": 1, "name": "cup"}, {"id": 0, "name": "all"}])
     assert classes == Classes(("all", "cup", "new"), (0, 1, 2))
     assert classes.labels() == {1: "all", 2: "cup", 3: "new"}
+    twice = Classes.of([], [{"id": 3, "name": "cup"}, {"id": 3, "name": "mug"}])
+    assert twice.labels() == {1: "cup", 2: "mug"}, "one number would name both"
     with pytest.raises(ConfigError, match="there are 255 categories, but a palette holds 254"):
         Classes.of(map(str, range(MAX_LABEL + 1))).labels()
 
