@@ -225,11 +225,12 @@ class Trainer:
         if self.processes.rank:
             return
         means = dict(zip(LOSSES, torch.stack(losses).mean(0).tolist(), strict=True)) if losses else {}
-        rate = rate_factor(self.progress.step - 1, self.recipe) * self.recipe.rate
+        step = self.progress.step
+        rate = rate_factor(step - 1, self.recipe) * self.recipe.rate if step else 0.0
         report(self.options.output, self.progress, rate, means, validation, sheet)
         weights = {key: value.half() if value.is_floating_point() else value for key, value in self.averaged.items()}
         weights = {key: value for key, value in weights.items() if not key.endswith(".num_batches_tracked")}
-        metadata = {"recipe": self.recipe.model_dump_json(), "step": str(self.progress.step)}
+        metadata = {"recipe": self.recipe.model_dump_json(), "step": str(step)}
         checkpoint.write(self.options.output / WEIGHTS, weights, metadata)
 
     def _save(self, name: str) -> None:

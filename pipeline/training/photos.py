@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.config.columns import Columns
 from pipeline.errors import ConfigError
 from pipeline.log import log
-from pipeline.manifest.ground_truth import check_truth, groups_of, truth_of
+from pipeline.manifest.ground_truth import check_truth, truth_of
 from pipeline.manifest.items import USUAL
 from pipeline.manifest.manifest import Manifest, open_manifest, read
 from pipeline.schema import carried_name
@@ -20,9 +21,9 @@ from pipeline.training.samples import Item, Photos, id_hash, is_held_out
 def read_photos(uri: str, truth: str, files: Files, held_out_of: int, columns: Columns = USUAL) -> tuple[Photos, Photos]:
     """Return the photos to train on, and those held out for validation (one in ``held_out_of``, by id, and at least one).
 
-    All items of a photo are either in the one or in the other: those with the same value in the column ``group``, or with the
-    same image. ``uri`` is the manifest, ``truth`` its column of ground truth, ``columns`` those with other names than the
-    usual ones.
+    All items of a photo are either in the one or in the other: those with the same value in the column ``group``, or without
+    one, with the same image. ``uri`` is the manifest, ``truth`` its column of ground truth, ``columns`` those with other names
+    than the usual ones.
 
     Raises:
         ConfigError: There is no such column, or fewer than two photos can be used.
@@ -61,7 +62,9 @@ def _split(groups: dict[str, list[Item]], held_out_of: int) -> tuple[list[Item],
 def _usable_items(rows: pa.Table, manifest: Manifest, truth: str) -> Iterator[tuple[str, Item]]:
     """Yield the items with an image and ground truth, each with its group: that of the manifest, or else its image."""
     truth_uris, reasons = truth_of(rows, manifest, truth)
-    named = groups_of(rows).to_pylist() if carried_name("group") in rows.column_names else rows["image_uri"].to_pylist()
+    name = carried_name("group")
+    groups = rows[name].cast(pa.string()) if name in rows.column_names else pa.nulls(rows.num_rows, pa.string())
+    named = pc.coalesce(groups, rows["image_uri"]).to_pylist()
     names = ("item_id", "image_uri", "error_detail", "box")
     found = zip(*(rows[name].to_pylist() for name in names), truth_uris.to_pylist(), reasons, named, strict=True)
     for item_id, image, error, box, truth_uri, reason, group in found:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,12 +33,13 @@ MODELS = ("mvanet-lite", "u2net")
 AGREE_FROM = 0.95
 """Dice of two masks from which on they agree."""
 
-INDEX_COLUMNS = ["item_id", "output_name", "image_uri", "mask_path", "video_facts"]
+INDEX_COLUMNS = ["item_id", "output_name", "image_uri", "box", "mask_path", "video_facts"]
 
 LABELS = pa.schema(
     [
         pa.field("item_id", pa.string()),
         pa.field("image_uri", pa.string()),
+        pa.field("box", pa.list_(pa.float64())),
         pa.field("truth_uri", pa.string()),
         pa.field("agreement", pa.float32()),
     ]
@@ -107,7 +109,8 @@ def write_labels(first: Output, other: Output, root: str, *, agree_from: float =
         if alike >= agree_from:
             truth_uri = uris.join(root, "labels", f"{row['output_name']}.png")
             first.write(truth_uri, encode_mask(mean_mask(*masks)))
-            kept.append({"item_id": row["item_id"], "image_uri": row["image_uri"], "truth_uri": truth_uri, "agreement": alike})
+            own = {name: row[name] for name in ("item_id", "image_uri", "box")}
+            kept.append(own | {"truth_uri": truth_uri, "agreement": alike})
     if not kept:
         raise ConfigError(f"the models agree on none of {seen} pictures; lower --agree-from, or give other models")
     target = uris.join(root, "manifest.parquet")
@@ -117,7 +120,7 @@ def write_labels(first: Output, other: Output, root: str, *, agree_from: float =
     return target
 
 
-def _pictures(output: Output) -> Iterator[dict[str, str]]:
+def _pictures(output: Output) -> Iterator[dict[str, Any]]:
     """Yield the index rows of pictures that have a mask."""
     for rows in read_index(output, INDEX_COLUMNS):
         for row in rows.to_pylist():

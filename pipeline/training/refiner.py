@@ -37,10 +37,12 @@ from pipeline.training.scenes import FACTORS, FINISHES, KINDS, Scene, make_scene
 
 TRAINING_FACTORS = (2, 3, 4, 4, 6, 8)
 """Sizes of scenes to train on, as factors of the model's frame; a size that stands twice is drawn twice as often."""
+
 VALIDATION_SEEDS = 10_000_000
+"""Seeds from here on are for validation."""
+
 ALIVE_S = 10.0
 """Seconds between two looks at whether the processes that make scenes are alive."""
-"""Seeds from here on are for validation."""
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,15 @@ class Validation:
 def report(
     folder: Path, progress: Progress, rate: float, losses: Mapping[str, float], validation: Validation, sheet: Tensor
 ) -> None:
-    """Append a row to ``curve.csv``; replace ``curve.png`` (with matplotlib) and ``sheet.jpg`` (frame, ground truth, alpha)."""
+    """Append a row to ``curve.csv``; replace ``curve.png`` (with matplotlib) and ``sheet.jpg`` (frame, ground truth, alpha).
+
+    An empty sheet replaces none: the first of several processes may have no photo that can be read.
+    """
     row = {"step": progress.step, "seconds": round(progress.spent_s), "rate": rate, **losses, **validation.as_row()}
     path = folder / CURVE
     log.info(append_row(path, row))
-    cv2.imwrite(str(folder / "sheet.jpg"), sheet.numpy()[..., ::-1])
+    if sheet.numel():
+        cv2.imwrite(str(folder / "sheet.jpg"), sheet.numpy()[..., ::-1])
     if importlib.util.find_spec("matplotlib"):
         _plot(path, folder / "curve.png")
 

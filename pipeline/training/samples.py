@@ -153,7 +153,7 @@ class Samples(Dataset[Sample]):
             return crop_photo(photo, rng)
         if view == "pair":
             other, neighbour = self._photo(number + 1 + int(rng.integers(1, 1000)))
-            if other != place:  # else the same object would be both object and background
+            if self._uri(other) != self._uri(place):  # else the same object would be both object and background
                 return crop_to_box(side_by_side(photo, neighbour, rng), rng)
         if not boxed and rng.random() < 0.5:
             photo = keep_one_object(photo, rng)
@@ -161,6 +161,9 @@ class Samples(Dataset[Sample]):
         if box is None or rng.random() >= ROUGH_BOXES:
             return crop_to_box(photo, rng)
         return crop_to_rough_box(photo, box, rng)
+
+    def _uri(self, place: int) -> str:
+        return self.photos.items[place].image_uri
 
     def _photo(self, number: int) -> tuple[int, Photo]:
         """Return a readable photo and its place among the photos."""

@@ -38,12 +38,16 @@ def test_all_items_of_a_photo_are_on_one_side(tmp_path: Path) -> None:
     (tmp_path / "grouped.csv").write_text("\n".join([header, *grouped]))
     objects = [f'{n}#{k},{n}.jpg,{n}-{k}.png,"[0, 0, {k + 5}, 9]",' for n in range(30) for k in range(3)]
     (tmp_path / "objects.csv").write_text("\n".join([header.removesuffix(",group"), *(row[:-1] for row in objects)]))
-    for name, photo_of in (("grouped", lambda one: one.item_id.split("@")[0]), ("objects", lambda one: one.image_uri)):
+    (tmp_path / "some.csv").write_text("\n".join([header, *objects[:-1], objects[-1] + "alone"]))
+    for name, photo_of in (
+        *(("grouped", lambda one: one.item_id.split("@")[0]), ("objects", lambda one: one.image_uri)),
+        ("some", lambda one: one.item_id if one.item_id == "29#2" else one.image_uri),
+    ):
         training, held_out = read_photos(str(tmp_path / f"{name}.csv"), "truth_uri", Files(), 5)
         kept, out = ({photo_of(one) for one in some.items} for some in (training, held_out))
         assert len(training.items) + len(held_out.items) == 90
         assert out and not kept & out
-        assert {one.boxed for one in training.items} == {name == "objects"}
+        assert {one.boxed for one in training.items} == {name != "grouped"}
 
 
 def test_items_that_cannot_be_used_are_named_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,20 @@ def test_two_presets_label_a_folder_that_a_training_reads(
     assert training.read(0).alpha.max() == 255
 
 
+def test_labels_keep_the_boxes(make_photos: Callable[..., list[Path]], fake_preset: str, tmp_path: Path) -> None:
+    """Without it, the other objects of a photo would be background."""
+    make_photos(tmp_path / "photos", 2)
+    rows = ["image_uri,box", 'photos/photo-000.jpg,"5,5,100,85"', "photos/photo-001.jpg,"]
+    (tmp_path / "m.csv").write_text("\n".join(rows))
+    twin = tmp_path / "twin.yaml"
+    twin.write_text(Path(fake_preset).read_text())
+    manifest = label(str(tmp_path / "m.csv"), str(tmp_path / "out"), [fake_preset, str(twin)])
+    boxes = {Path(row["image_uri"]).name: row["box"] for row in pq.read_table(manifest).to_pylist()}
+    assert boxes == {"photo-000.jpg": [5, 5, 100, 85], "photo-001.jpg": None}
+    sides = read_photos(manifest, "truth_uri", Files(Storage(allow_roots=(str(tmp_path),))), held_out_of=4)
+    assert sorted(item.boxed for side in sides for item in side.items) == [False, True]
+
+
 def test_what_cannot_be_labelled_is_refused(tmp_path: Path, fake_preset: str) -> None:
     with pytest.raises(ConfigError, match="give two different models"):
         label("photos", str(tmp_path), [fake_preset, fake_preset])

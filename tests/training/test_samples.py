@@ -43,12 +43,19 @@ def test_items_with_a_box_are_shown_in_crops_to_it(photos: Photos) -> None:
 def test_a_photo_is_never_beside_itself(photos: Photos) -> None:
     views = {"whole": 0, "box": 0, "pair": 1, "composite": 0}
     recipe = TrainRecipe.model_validate(RECIPE | {"views": views, "colour": 0, "damage": 0})
-    alone = dataclasses.replace(photos, items=photos.items[:1])
-    made = Samples(alone, None, recipe, 128)
-    for number in range(20):
-        frame, alpha, _ = made[number]
-        bright = frame.float().mean(-1) > 130  # discs are brighter than their ground
-        assert (alpha[bright] > 127).float().mean() > 0.9
+    one, other, *_ = photos.items
+    for items, joined in (
+        *(([one], False), ([one, dataclasses.replace(one, item_id="another object of it")], False)),
+        ([one, other], True),
+    ):
+        made = Samples(dataclasses.replace(photos, items=items), None, recipe, 128)
+        sizes = {made._crop(number, "pair", np.random.default_rng(number)).photo.alpha.shape for number in range(20)}
+        alone = {photos.read(place).alpha.shape for place in range(len(photos.items))}
+        assert (sizes <= alone) != joined, "a joined photo is larger than each of both"
+        for number in range(0 if joined else 20):
+            frame, alpha, _ = made[number]
+            bright = frame.float().mean(-1) > 130  # discs are brighter than their ground
+            assert (alpha[bright] > 127).float().mean() > 0.9
 
 
 def test_frames_are_those_of_a_job() -> None:
