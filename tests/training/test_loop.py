@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,14 @@ from pipeline.models.mvanet.checkpoint import load_mvanet, recognise
 from pipeline.models.mvanet.network import LITE, MVANet
 from pipeline.storage.files import Files
 from pipeline.training import checkpoint, samples
-from pipeline.training.checkpoint import peek
+from pipeline.training.checkpoint import Progress, peek
 from pipeline.training.distributed import Processes
 from pipeline.training.loop import CHECKPOINT, STEADY, WEIGHTS, Trainer, TrainOptions
 from pipeline.training.material import Material
 from pipeline.training.network import LOSSES, SupervisedMVANet
 from pipeline.training.photos import read_photos
 from pipeline.training.recipe import TrainRecipe, load_training
-from pipeline.training.reporting import append_row
+from pipeline.training.reporting import Validation, append_row, report
 from pipeline.training.samples import ProductSamples, Samples
 from pipeline.training.schedule import difference, rate_factor
 
@@ -67,6 +68,14 @@ def trainer(disc_manifest: Callable[[int], Path]) -> Callable[..., Trainer]:
     return make
 
 
+@pytest.fixture(scope="module")
+def finished(trainer: Callable[..., Trainer], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a complete training by ``recipe()``. Tests that write into it take a copy."""
+    folder = tmp_path_factory.mktemp("finished")
+    trainer(recipe(), folder).run()
+    return folder
+
+
 def test_the_loss_falls_and_the_object_is_found(trainer: Any, tmp_path: Path) -> None:
     one = trainer(recipe(stages=[stage(24, batch=4)], decay_steps=6, average=0.8, rate=6e-3), tmp_path, validate_every=6)
     one.run()
@@ -89,8 +98,9 @@ def steps_of(folder: Path) -> list[str]:
         return [row["step"] for row in csv.DictReader(file)]
 
 
-def test_an_interruption_changes_no_number(trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer(recipe(), tmp_path / "complete").run()
+def test_an_interruption_changes_no_number(
+    trainer: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(5)  # nothing may depend on the state of the random generator
     step, steps = Trainer._step, []
 
@@ -111,24 +121,36 @@ def test_an_interruption_changes_no_number(trainer: Any, tmp_path: Path, monkeyp
     assert resumed.run().step == 6
     assert steps_of(tmp_path / "interrupted") == ["2", "4", "6"]
     for name in (WEIGHTS, CHECKPOINT):
-        ours, expected = (load_file(tmp_path / folder / name) for folder in ("interrupted", "complete"))
+        ours, expected = (load_file(folder / name) for folder in (tmp_path / "interrupted", finished))
         assert ours.keys() == expected.keys()
         assert all(torch.equal(ours[key], expected[key]) for key in expected)
     assert resumed.run().step == 6  # nothing is left to do
 
 
-def test_the_initial_weights_are_measured_before_the_first_step(trainer: Any, tmp_path: Path) -> None:
-    trainer(recipe(), tmp_path / "first").run()
-    start = str(tmp_path / "first" / WEIGHTS)
-    one = trainer(recipe(start=start), tmp_path / "second", validate_every=None)
+def test_the_initial_weights_are_measured_before_the_first_step(trainer: Any, finished: Path, tmp_path: Path) -> None:
+    start = str(finished / WEIGHTS)
+    one = trainer(recipe(start=start), tmp_path, validate_every=None)
     one.run()
-    with (tmp_path / "second" / "curve.csv").open() as file:
+    with (tmp_path / "curve.csv").open() as file:
         first, *rows = list(csv.DictReader(file))
     assert (first["step"], first["rate"], first["loss"]) == ("0", "0", "")
     assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5", "6"], "ten times in a training, or after every step"
     assert 0 < float(first["dice"]) < 1 and float(rows[-1]["loss"]) > 0
-    assert trainer(recipe(start=start), tmp_path / "second").run().step == 6
-    assert steps_of(tmp_path / "second") == ["0", "1", "2", "3", "4", "5", "6"]
+    assert trainer(recipe(start=start), tmp_path).run().step == 6
+    assert steps_of(tmp_path) == ["0", "1", "2", "3", "4", "5", "6"]
+
+
+def test_initial_weights_are_measured_without_a_warm_up(trainer: Any, finished: Path, tmp_path: Path) -> None:
+    short = recipe(start=str(finished / WEIGHTS), stages=[stage(1)], warm_steps=0, decay_steps=0)
+    trainer(short, tmp_path).run()
+    with (tmp_path / "curve.csv").open() as file:
+        assert [(row["step"], row["rate"]) for row in csv.DictReader(file)] == [("0", "0"), ("1", "0.003")]
+
+
+def test_a_process_whose_photos_cannot_be_read_writes_no_sheet(tmp_path: Path) -> None:
+    """The others have measured theirs."""
+    report(tmp_path, Progress(step=1, spent_s=2), 0.1, {}, Validation(0.1, 0.8, 0.9), torch.empty(0, dtype=torch.uint8))
+    assert {path.name for path in tmp_path.iterdir()} == {"curve.csv", "curve.png"}
 
 
 def test_photos_held_out_that_cannot_be_read_are_left_out(
@@ -168,8 +190,8 @@ def test_an_error_of_a_worker_process_is_told_as_it_is(trainer: Any, tmp_path: P
     assert str(refused.value) == "8 photos in a row cannot be read; check the manifest's images and ground truth"
 
 
-def test_a_training_is_extended_from_before_its_rate_decays(trainer: Any, tmp_path: Path) -> None:
-    trainer(recipe(), tmp_path).run()
+def test_a_training_is_extended_from_before_its_rate_decays(trainer: Any, finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     assert checkpoint.peek(tmp_path / STEADY)[1] == recipe().steady_steps == 4
     assert trainer(recipe(stages=[stage(9)]), tmp_path).progress.step == 4
     assert steps_of(tmp_path) == [], "the row of step 6 is beyond the checkpoint"
@@ -225,8 +247,8 @@ def test_a_curve_of_an_earlier_version_gets_the_new_column(tmp_path: Path) -> No
     assert curve.read_text().split() == ["step,dice,products_dice", "1,0.5,", "2,0.6,0.25"]
 
 
-def test_a_checkpoint_of_an_earlier_version_is_resumed(trainer: Any, tmp_path: Path) -> None:
-    trainer(recipe(), tmp_path).run()
+def test_a_checkpoint_of_an_earlier_version_is_resumed(trainer: Any, finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     with safe_open(tmp_path / CHECKPOINT, framework="pt") as file:
         metadata = {key: value for key, value in file.metadata().items() if key != "data"}
     save_file(load_file(tmp_path / CHECKPOINT), tmp_path / CHECKPOINT, metadata)
@@ -264,9 +286,8 @@ def test_a_start_file_may_move_if_its_hash_is_known() -> None:
     assert difference(recipe(start="a"), 6, recipe(start="b")) == "start is a there and b here"
 
 
-def test_a_damaged_checkpoint_is_named(trainer: Any, tmp_path: Path) -> None:
-    trainer(recipe(stages=[stage(5)]), tmp_path).run()
-    data = (tmp_path / CHECKPOINT).read_bytes()
+def test_a_damaged_checkpoint_is_named(trainer: Any, finished: Path, tmp_path: Path) -> None:
+    data = (finished / CHECKPOINT).read_bytes()
     (tmp_path / CHECKPOINT).write_bytes(data[: len(data) // 2])
     with pytest.raises(WeightsError, match="delete it"):
         trainer(recipe(), tmp_path)
@@ -286,13 +307,12 @@ def test_samples_are_the_same_alone_in_batches_and_in_worker_processes(trainer: 
                 assert torch.equal(mine[place], samples[3 + batch * first.batch + place][plane])
 
 
-def test_the_weights_run_as_a_model_and_a_batch_equals_its_items(trainer: Any, tmp_path: Path) -> None:
-    trainer(recipe(stages=[stage(1)], warm_steps=0, decay_steps=0), tmp_path).run()
-    network = load_mvanet(tmp_path / WEIGHTS, device=torch.device("cpu"), dtype=torch.float32)
+def test_the_weights_run_as_a_model_and_a_batch_equals_its_items(finished: Path) -> None:
+    network = load_mvanet(finished / WEIGHTS, device=torch.device("cpu"), dtype=torch.float32)
     x = torch.randn(3, 3, 256, 256)
     with torch.inference_mode():
         together, one_by_one = network(x), torch.cat([network(one[None]) for one in x])
-    assert recognise(tmp_path / WEIGHTS) == "trained-mvanet-lite"
+    assert recognise(finished / WEIGHTS) == "trained-mvanet-lite"
     assert (together - one_by_one).abs().max() < 1e-4 * together.abs().max()
 
 
