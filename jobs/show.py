@@ -12,6 +12,7 @@ from jobs import options
 from jobs.console import err, out, print_report
 
 if TYPE_CHECKING:
+    from pipeline.imaging.sheet import Entry
     from pipeline.output.output import Output
     from pipeline.output.run_record import RecipeReport
 
@@ -29,7 +30,10 @@ def show(
     set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
-    """Print an output's items by status, failures with examples, quality, and last run."""
+    """Print an output's items by status, failures with examples, quality, and last run.
+
+    Exit code 1: the contact sheet is written, and some of its pictures are missing.
+    """
     from pipeline.output.output import open_outputs
     from pipeline.output.run_record import report_of
 
@@ -50,9 +54,11 @@ def show(
         for report in reports:
             _print_lowest(report.output)
     if sheet:
-        _write_sheet(reports[-1].output, files.absolute(sheet))
+        complete = _write_sheet(reports[-1].output, files.absolute(sheet))
         say = err if as_json else out  # after JSON, stdout has nothing else
         say.print(sheet if quiet else f"  sheet    {sheet}", markup=False)
+        if not complete:
+            raise SystemExit(1)
 
 
 def _print_lowest(output: Output) -> None:
@@ -76,19 +82,36 @@ def _facts(report: RecipeReport) -> dict[str, Any]:
     }
 
 
-def _write_sheet(output: Output, target: str) -> None:
+def _write_sheet(output: Output, target: str) -> bool:
+    """Write the contact sheet, and return whether all pictures are on it. Items whose pictures cannot be read are left out."""
+    from pipeline.errors import ItemError
+    from pipeline.imaging.sheet import contact_sheet
+    from pipeline.output.summary import worst
+
+    rows, entries = worst(output, SHEET_ITEMS), []
+    for row in rows:
+        try:
+            entries.append(_entry(output, row))
+        except ItemError as error:
+            err.print(f"left out of the sheet: {row['item_id']}: {error}", markup=False)
+    output.files.write(target, contact_sheet(entries))
+    return len(entries) == len(rows)
+
+
+def _entry(output: Output, row: dict[str, Any]) -> Entry:
+    """Read an item's photo, mask and cutout.
+
+    Raises:
+        ItemError: One of them cannot be read.
+    """
     from pipeline.config.job import Limits
     from pipeline.imaging.decode import decode_preview
-    from pipeline.imaging.sheet import CELL, Entry, contact_sheet
+    from pipeline.imaging.sheet import CELL, Entry
     from pipeline.imaging.validate import decode_cutout, decode_mask
-    from pipeline.output.summary import worst
     from pipeline.quality.reasons import explain
 
-    files, entries = output.files, []
-    for row in worst(output, SHEET_ITEMS):
-        photo, _ = decode_preview(files.read(row["image_uri"]), Limits(), 2 * max(CELL))
-        caption = f"{row['item_id']}  quality {row['quality']:.2f}  {'; '.join(map(explain, row['reasons']))}"
-        box = row["box"] or row["detected_box"]
-        mask, cutout = output.load(row["mask_path"], decode_mask), output.load(row["cutout_path"], decode_cutout)
-        entries.append(Entry(photo, mask, cutout, tuple(box) if box else None, caption))
-    files.write(target, contact_sheet(entries))
+    limits, box = Limits(), row["box"] or row["detected_box"]
+    photo, _ = decode_preview(output.files.read(row["image_uri"], max_bytes=limits.max_bytes), limits, 2 * max(CELL))
+    mask, cutout = output.load(row["mask_path"], decode_mask), output.load(row["cutout_path"], decode_cutout)
+    caption = f"{row['item_id']}  quality {row['quality']:.2f}  {'; '.join(map(explain, row['reasons']))}"
+    return Entry(photo, mask, cutout, tuple(box) if box else None, caption)

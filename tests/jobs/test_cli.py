@@ -296,6 +296,11 @@ def test_show_prints_nothing_beside_what_was_asked_for(
     assert len(json.loads(shown.stdout)) == 1 and "sheet    s.jpg" in shown.stderr
     assert matteline("show", "out", "--quiet", "--sheet", "s.jpg").stdout == "s.jpg\n"
     assert "  sheet    s.jpg\n" in matteline("show", "out", "--sheet", "s.jpg").stdout
+    (tmp_path / "photos" / "photo-001.jpg").unlink()
+    (tmp_path / "s.jpg").unlink()
+    shown = matteline("show", "out", "--sheet", "s.jpg")
+    assert shown.returncode == 1 and "left out of the sheet: photo-001.jpg: " in shown.stderr
+    assert 0 < Image.open(tmp_path / "s.jpg").height
 
 
 def test_a_measurement_that_cannot_be_kept_is_not_begun(matteline: Command, tmp_path: Path, monkeypatch: Any) -> None:
