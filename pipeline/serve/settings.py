@@ -59,9 +59,15 @@ class Serving:
         for option, seconds in (("--deadline", self.deadline_s), ("--batch-wait", self.wait_s), ("--drain", self.drain_s)):
             if not math.isfinite(seconds):
                 raise ConfigError(f"{option} {seconds} is no limit; give a finite number")
+        for name in self.hosts:
+            if not _is_host(name):
+                raise ConfigError(f"--allow-host {name} is not a host name; give one without scheme and port: cut.example.com")
         for origin in self.origins:
             if not _is_origin(origin):
-                raise ConfigError(f"--allow-origin {origin} is not an origin; give scheme and host: https://shop.example.com")
+                raise ConfigError(
+                    f"--allow-origin {origin} is not an origin as browsers send it; give scheme and host in lower case, and a "
+                    "port only if it is not the scheme's own: https://shop.example.com"
+                )
 
     @property
     def is_loopback(self) -> bool:
@@ -76,16 +82,28 @@ class Serving:
         """Return the host names that are answered; None: all, because a token protects the service."""
         if not self.is_loopback and not self.hosts:
             return None
-        return frozenset({"localhost", "127.0.0.1", "::1", self.host, *self.hosts})
+        return frozenset({"localhost", "127.0.0.1", "::1", *(name.lower() for name in (self.host, *self.hosts))})
+
+
+def _is_host(text: str) -> bool:
+    """Return whether a text is a name or address without a port, as ``Host`` headers have it."""
+    try:
+        parts = urlsplit(f"//[{text}]" if text.count(":") > 1 else f"//{text}")
+    except ValueError:
+        return False
+    return text.isascii() and parts.hostname == text.lower() and not any(sign in text for sign in " \t@*")
 
 
 def _is_origin(text: str) -> bool:
-    """Return whether a text is scheme and host of a web page."""
+    """Return whether a text is an origin as the header ``Origin`` has it: scheme, host, and a port that is not the scheme's."""
     try:
         parts = urlsplit(text)
+        port = parts.port
     except ValueError:
         return False
-    return parts.scheme in {"http", "https"} and bool(parts.hostname) and text == f"{parts.scheme}://{parts.netloc}"
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == {"http": 80, "https": 443}[parts.scheme]:
+        return False
+    return text == f"{parts.scheme}://{parts.netloc}" == text.lower() and "@" not in parts.netloc
 
 
 def read_token(file: str | None) -> str | None:

@@ -57,10 +57,29 @@ def test_an_origin_that_cannot_be_read_is_another_one(fake_preset: str, origin: 
     assert not [record for record in logged if record.exc_info]
 
 
-@pytest.mark.parametrize("origin", ["http://[", "http://[x]", "*", "shop.example.com", "https://shop.example.com/page"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("http://[", "http://[x]", "http://x:y", "*", "shop.example.com", "https://shop.example.com/page"),
+        *("https://Shop.example.com", "https://shop.example.com:443", "http://shop.example.com:80", "https://me@shop.example"),
+    ],
+)
 def test_an_allowed_origin_must_be_one(origin: str) -> None:
+    """As browsers send it: another spelling would never be equal to theirs."""
     with pytest.raises(ConfigError, match="is not an origin"):
         Serving(origins=(origin,))
+
+
+def test_origins_and_hosts_that_browsers_send_are_taken() -> None:
+    origins = ("https://shop.example.com", "http://localhost:3000", "http://[::1]:8000")
+    settings = Serving(origins=origins, hosts=("Cut.lan", "::2"))
+    assert settings.answered_hosts == {"localhost", "127.0.0.1", "::1", "cut.lan", "::2"}
+
+
+@pytest.mark.parametrize("name", ["", "*", "https://cut.lan", "cut.lan:8000", "cut.lan/", "a b", "bücher.de", "["])
+def test_an_allowed_host_must_be_a_name(name: str) -> None:
+    with pytest.raises(ConfigError, match="is not a host name"):
+        Serving(hosts=(name,))
 
 
 @pytest.mark.parametrize("setting", [{"deadline_s": float("nan")}, {"drain_s": float("inf")}])
