@@ -1,7 +1,8 @@
 """Check every request before it is read: host, origin, token. Logs and counts every answer, and gives it an id.
 
 The check of ``Host`` keeps out web pages whose name is made to lead to this machine (DNS rebinding). The check of ``Origin``
-keeps out other web pages altogether: a browser would hide the answer from them, but the work would be done.
+keeps out other web pages altogether: a browser would hide the answer from them, but the work would be done. For pictures and
+links of a page, browsers send no ``Origin``; there, ``Sec-Fetch-Site`` says that another page asks, and ``Referer`` which one.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class Guard:
         host = headers.get("host", "")
         if self._hosts is not None and scope["path"] not in PROBED and _name(host) not in self._hosts:
             raise RequestRefused(421, "host", "this host name is not served here; name it with --allow-host")
-        origin = headers.get("origin")
+        origin = _origin_of(headers, scope["path"])
         if origin is not None and origin not in self._settings.origins and _authority(origin) != host.lower():
             raise RequestRefused(403, "origin", "pages of other origins are not served; name the origin with --allow-origin")
         if origin in self._settings.origins:
@@ -124,6 +125,22 @@ class Guard:
                 401, "token", "the token is missing or wrong; send Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
             )
         return True
+
+
+def _origin_of(headers: Headers, path: str) -> str | None:
+    """Return the origin of the page that asks; None if there is none, or if it is the service's own.
+
+    Other pages may link to the addresses in ``OPEN``, which say nothing about pictures.
+    """
+    if (origin := headers.get("origin")) is not None:
+        return origin
+    if path in OPEN or headers.get("sec-fetch-site") not in {"cross-site", "same-site"}:
+        return None
+    try:
+        parts = urlsplit(headers.get("referer", ""))
+    except ValueError:
+        return "null"
+    return f"{parts.scheme}://{parts.netloc}" if parts.netloc else "null"
 
 
 def _authority(origin: str) -> str | None:

@@ -53,6 +53,28 @@ def test_a_preflight_is_checked_logged_and_counted(fake_preset: str, logged: lis
     assert len([record for record in logged if record.getMessage() == "request"]) == 4
 
 
+@pytest.mark.parametrize(
+    "path, headers, code",
+    [
+        ("/v1/presets", {}, None),  # curl
+        ("/v1/presets", {"sec-fetch-site": "same-origin", "referer": "http://localhost/"}, None),
+        ("/v1/presets", {"sec-fetch-site": "none"}, None),  # typed
+        ("/api/remove?url=x", {"sec-fetch-site": "cross-site", "referer": "https://evil.example/"}, "origin"),
+        ("/api/remove?url=x", {"sec-fetch-site": "cross-site"}, "origin"),  # a page with Referrer-Policy: no-referrer
+        ("/v1/presets", {"sec-fetch-site": "same-site", "referer": "http://localhost:3000/"}, "origin"),
+        ("/v1/presets", {"sec-fetch-site": "cross-site", "referer": "http://["}, "origin"),
+        ("/v1/presets", {"sec-fetch-site": "cross-site", "referer": f"{SHOP}/cups"}, None),  # an allowed origin
+        ("/", {"sec-fetch-site": "cross-site", "referer": "https://wiki.example/"}, None),  # a link to the page
+    ],
+)
+def test_pictures_and_links_of_other_pages_are_refused(
+    fake_preset: str, path: str, headers: dict[str, str], code: str | None
+) -> None:
+    """``<img src="http://localhost:8000/api/remove?url=…">`` has no ``Origin``, and would make the service work."""
+    answer = asked(service_of(fake_preset, origins=(SHOP,)), "GET", path, **headers)
+    assert (answer.status, code) == (200, None) or answer.code == code, answer
+
+
 def test_pages_may_read_refusals(fake_preset: str) -> None:
     refused = asked(service_of(fake_preset, origins=(SHOP,), token=TOKEN), "GET", "/v1/presets", origin=SHOP)
     assert refused.code == "token" and refused.headers["access-control-allow-origin"] == SHOP
