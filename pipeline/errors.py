@@ -101,6 +101,10 @@ class FetchError(ItemError):
     about = "the photo cannot be read"
 
 
+class AddressRefused(FetchError):
+    """The web address, or one that it redirects to, may not be read. The message names the allowed roots."""
+
+
 class DecodeError(ItemError):
     """The bytes are not an image within the limits."""
 

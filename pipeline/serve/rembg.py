@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.config.job import Limits
+from pipeline.errors import AddressRefused
+from pipeline.log import log
 from pipeline.serve.asked import Asked
 from pipeline.serve.refusals import RequestRefused
 from pipeline.storage import uris
@@ -37,14 +39,19 @@ def fetch(url: str, files: Files, limits: Limits) -> bytes:
     """Return the picture at a web address below an allowed root.
 
     Raises:
-        RequestRefused: 400 or 403: it is no web address, or below no allowed root.
+        RequestRefused: 400 or 403: it is no web address, or it or one that it redirects to is below no allowed root.
         FetchError: It cannot be read.
     """
     if uris.scheme(url) not in uris.HTTP_SCHEMES:
         raise RequestRefused(400, "request", "give the address of a picture: ?url=https://…")
     if not AllowList.of(files.storage).allows(url):
         raise RequestRefused(403, "address", "this address may not be read; send the picture itself with POST")
-    return files.read(url, max_bytes=limits.max_bytes, timeout_s=limits.fetch_s)
+    try:
+        return files.read(url, max_bytes=limits.max_bytes, timeout_s=limits.fetch_s)
+    except AddressRefused as error:  # its sentence names the roots, and the servers behind redirects
+        log.info("an address was refused", extra={"facts": {"detail": str(error)}})
+        message = "this address, or one that it redirects to, may not be read; send the picture itself with POST"
+        raise RequestRefused(403, "address", message) from None
 
 
 def _background(text: str) -> str | None:

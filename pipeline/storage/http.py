@@ -18,7 +18,7 @@ import fsspec
 import yarl
 from fsspec.asyn import get_loop, sync
 
-from pipeline.errors import FetchError, StorageError
+from pipeline.errors import AddressRefused, FetchError, StorageError
 from pipeline.storage.allowlist import AllowList, display_uri, parse_url
 from pipeline.storage.backend import Content, check_size
 from pipeline.storage.errors import HttpStatusError
@@ -98,11 +98,11 @@ class HttpBackend:
         """Return the session and the proxy for an address.
 
         Raises:
-            FetchError: The address is outside the allowed roots, or it is not public.
+            AddressRefused: The address is outside the allowed roots, or it is not public.
         """
         proxy, named = _proxy(address), self.allowlist.names(str(address))
         if not (named or self.allowlist.allows(str(address))):
-            raise FetchError(self.allowlist.refusal(str(address), "the address"))
+            raise AddressRefused(self.allowlist.refusal(str(address), "the address"))
         if proxy and not named:
             await _check_public_host(address)
         # The user chose the proxy, so it may be anywhere. The connections that it opens can't be checked here.
@@ -264,7 +264,7 @@ async def _check_public_host(address: yarl.URL) -> None:
     """Check the addresses of a host that a proxy will connect to. A name that only the proxy can resolve passes.
 
     Raises:
-        FetchError: One of the addresses is not public.
+        AddressRefused: One of the addresses is not public.
     """
     loop = asyncio.get_running_loop()
     try:
@@ -275,8 +275,8 @@ async def _check_public_host(address: yarl.URL) -> None:
         raise _not_public(str(address))
 
 
-def _not_public(uri: str) -> FetchError:
-    return FetchError(
+def _not_public(uri: str) -> AddressRefused:
+    return AddressRefused(
         f"{display_uri(uri)}: its server has a non-public address (private, loopback or link-local), which is read only if an "
         "allowed root names the host; add --allow-root with its scheme and host"
     )

@@ -178,3 +178,16 @@ def test_addresses_below_an_allowed_root_are_read(
     for other in ("/photos/../secret.jpg", "/secret.jpg"):
         assert service.get(f"/api/remove?url={web.url}{other}").json["code"] == "address"
     assert len(web.seen) == 1
+
+
+def test_a_redirect_out_of_the_roots_says_nothing_of_them(
+    start_service: Callable[..., Any], web: Any, fake_preset: str, tmp_path: Path
+) -> None:
+    roots = ("--allow-root", f"{web.url}/photos", "--allow-root", str(tmp_path))
+    service = start_service("--preset", fake_preset, *roots)
+    for target in (f"{web.url}/private/x.jpg", "http://intranet.example/x.jpg", "http://169.254.169.254/latest"):
+        web.say((302, {"Location": target}, b""))
+        answer = service.get(f"/api/remove?url={web.url}/photos/cup.jpg")
+        assert (answer.status, answer.json["code"]) == (403, "address")
+        said = answer.json["message"]
+        assert not any(secret in said for secret in ("photos", "private", "intranet", "169.254", str(tmp_path)))
