@@ -164,13 +164,15 @@ class Service:
 
     @property
     def fault(self) -> RequestRefused | None:
-        """Return what only a restart can mend: 503, the GPU is lost, or a step takes longer than ``limits.item_s``.
+        """Return what only a restart can mend: 503, the GPU is lost, a queue has ended, or a step exceeds ``limits.item_s``.
 
         A step is a pass of the model, or the decoding or encoding of one picture. No library can be interrupted in it, so it
         holds its thread for ever.
         """
         if any(one.is_broken for one in self.batchers.values()):
             return RequestRefused(503, "device", "the GPU is lost to this process; restart the service")
+        if not self.draining and any(task.done() for task in self._tasks):
+            return RequestRefused(503, "stuck", "the queue of a model has ended; restart the service")
         if self.stuck_s > self.limits.item_s:
             message = f"the model has worked on one batch for more than {self.limits.item_s:g} s (limits.item_s)"
             return RequestRefused(503, "stuck", message)

@@ -57,6 +57,29 @@ def test_a_decoder_that_hangs_is_told_by_the_health(fake_preset: str, picture: b
         ends.set()
 
 
+def test_a_queue_that_has_ended_is_told_by_the_health(
+    fake_preset: str, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every later picture would wait for its deadline."""
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    async def scenario() -> None:
+        settings = Serving(deadline_s=0.3)
+        service = Service({"fake": load_preset(fake_preset)}, {}, {}, settings, Limits(), Compute(), Files())
+        await service.load()
+        app = make_app(service)
+        monkeypatch.setattr(service.metrics, "observe_batch", broken)
+        assert (await ask(app, "POST", "/v1/cutout", picture)).code == "deadline"
+        for method, path in (("GET", "/health"), ("GET", "/ready"), ("POST", "/v1/cutout")):
+            answer = await ask(app, method, path, picture)
+            assert (answer.status, answer.code) == (503, "stuck")
+        await service.stop()
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
 def test_two_presets_take_turns_on_one_thread(fake_preset: str, picture: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         presets = {"fake": load_preset(fake_preset), "other": load_preset(fake_preset, {"box_margin": 0.2})}
