@@ -139,6 +139,7 @@ def test_a_run_that_is_refused_says_why(service_with_jobs: Any, roots: tuple[Pat
         ({"output": "READ/photos"}, 403, "address", "--output-root"),
         ({"output": "WRITE"}, 403, "address", "below the root"),
         ({"output": "WRITE/_matteline-jobs/x"}, 403, "address", "below the root"),
+        ({"output": "WRITE/shop/_matteline-jobs"}, 403, "address", "below the root"),
         ({"output": "WRITE/x/../../elsewhere"}, 403, "address", "--output-root"),
         ({"preset": "ben2-base"}, 400, "request", "choose from fake"),
         ({"preset": "/etc/x.yaml"}, 400, "request", "choose from fake"),
@@ -394,6 +395,8 @@ def test_sentences_name_only_places_of_the_client() -> None:
     )
     text = "/srv/real/photos/m.csv is not '/home/me/.cache/x.bin' or s3://other/key; see https://a.example/b, or out/a"
     assert told(text, record) == "photos/m.csv is not '…' or …; see …, or out/a"
+    spaced = """cannot read '/home/me/my photos/x.bin' or "~/my cache/y", it's 'photos/a b' of 's3://x/a b'"""
+    assert told(spaced, record) == """cannot read '…' or "…", it's 'photos/a b' of '…'"""
     assert told("/srv/real/photos is full: 5/6 GB, read/write", record) == "out/a is full: 5/6 GB, read/write"
 
 

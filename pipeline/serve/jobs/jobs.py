@@ -119,13 +119,15 @@ class Jobs:
     async def _reap(self, record: JobRecord, root: str, process: asyncio.subprocess.Process) -> None:
         """Wait for a process, and record its end if it could not do that itself."""
         status = await process.wait()
-        code = Stopped.exit_code if status == -signal.SIGTERM else status if 0 <= status <= 5 else 1
-        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        error = None if status == 0 else f"its process {how}; run the same command again to continue"
-        with suppress(RuntimeError):  # the service ends, and its threads with it
-            await asyncio.to_thread(self._records.end, root, record, code, error)
-        self._running.pop(record.id, None)
-        self._own.pop(record.id, None)
+        try:
+            code = Stopped.exit_code if status == -signal.SIGTERM else status if 0 <= status <= 5 else 1
+            how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+            error = None if status == 0 else f"its process {how}; run the same command again to continue"
+            with suppress(RuntimeError):  # the service ends, and its threads with it
+                await asyncio.to_thread(self._records.end, root, record, code, error)
+        finally:  # whatever fails, the job no longer counts
+            self._running.pop(record.id, None)
+            self._own.pop(record.id, None)
         log.info("job ended", extra={"facts": {"job": record.id, "status": status}})
 
     async def _refresh(self) -> None:

@@ -83,8 +83,8 @@ def check_inside(place: Place) -> None:
     Raises:
         RequestRefused: 403.
     """
-    name = place.uri.removeprefix(_real_root(place)).strip("/").partition("/")[0]
-    if not name or name == RECORDS:
+    names = place.uri.removeprefix(_real_root(place)).strip("/").split("/")
+    if not names[0] or RECORDS in names:  # deeper ones are those of a root below this one
         raise RequestRefused(403, "address", "output: name a folder below the root, such as …/spring")
 
 

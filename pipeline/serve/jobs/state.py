@@ -33,7 +33,9 @@ HELD = "another run uses this output, or has taken it over; wait until it ends, 
 """What clients are told in place of the run's own sentence, which names the user, the machine and the process of the other."""
 
 _ABOUT = {error.code: error.about for error in ITEM_ERRORS}
-_PATH = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:/|(?<![\w.<>])[~/])[^\s'\",;)]+")
+_START = r"(?:[A-Za-z][A-Za-z0-9+.-]*:/|(?<![\w.<>])[~/])"
+_PATH = re.compile(rf"(?<='){_START}[^'\n]+(?=')|(?<=\"){_START}[^\"\n]+(?=\")|{_START}[^\s'\",;)]+")
+"""A path or URI: in quotation marks with its spaces, otherwise up to the first space."""
 
 
 def state_of(record: JobRecord, files: Files) -> dict[str, Any]:
