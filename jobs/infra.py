@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -104,7 +104,42 @@ def render(
 @infra.command()
 def service(
     image: Annotated[str | None, typer.Option("--image", help="Container image, with its tag.")] = None,
-    preset: Annotated[str | None, typer.Option("--preset", "-p", help="Model: a name from `matteline models`.")] = None,
+    preset: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--preset",
+            "-p",
+            help="Model: a name from `matteline models`. Repeatable: each is one more model in every replica; the first is the "
+            "default.",
+        ),
+    ] = None,
+    rendition: options.OwnRenditions = None,
+    set_: options.Set = None,
+    accept_licence: options.AcceptLicence = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host", metavar="NAME", help="Answer only to this host name, and localhost. Default: to any. Repeatable."
+        ),
+    ] = None,
+    allow_origin: options.AllowOrigin = None,
+    allow_root: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-root",
+            metavar="URI",
+            help="Let GET /api/remove?url=… read web addresses below this one, which begins with https://. Repeatable.",
+        ),
+    ] = None,
+    identity: Annotated[
+        str | None,
+        typer.Option(
+            "--identity",
+            metavar="CLOUD",
+            help="Let the pods reach the cloud's identity service, for weights in a bucket: eks (Pod Identity) or gke. "
+            "Default: they reach none.",
+        ),
+    ] = None,
     machines: Annotated[str | None, typer.Option("--machines", help="Machines with a GPU, at most.")] = None,
     replicas: Annotated[str | None, typer.Option("--replicas", help="Replicas of the model, at most; two share a GPU.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the service, at most 32 characters.")] = None,
@@ -115,10 +150,56 @@ def service(
     Clients send a token, which a Secret named matteline-service-token holds: kubectl create secret generic
     matteline-service-token --from-literal=token=$(openssl rand -hex 32).
     """
-    from pipeline.deploy.service import render_service
+    from pipeline.deploy.service import render_service, service_settings
+    from pipeline.serve.settings import SHORTEST_TOKEN, Serving
 
-    given = {"image": image, "preset": preset, "machines": machines, "replicas": replicas, "name": name}
-    _write(render_service({key: value for key, value in given.items() if value is not None}), file)
+    presets = preset or [str(service_settings().get("preset"))]
+    given = {"image": image, "preset": presets[0], "machines": machines, "replicas": replicas, "name": name}
+    changes = {key: value for key, value in given.items() if value is not None}
+    # Refuses names that cannot be used. The token is that of the Secret.
+    Serving("0.0.0.0", token="x" * SHORTEST_TOKEN, hosts=tuple(allow_host or ()), origins=tuple(allow_origin or ()))
+    arguments = _served(presets, rendition, set_, accept_licence=accept_licence) | {
+        "allow_hosts": allow_host,
+        "allow_origins": allow_origin,
+        "allow_roots": _web_roots(allow_root),
+    }
+    arguments = {key: value for key, value in arguments.items() if value}
+    _write(render_service(changes, arguments, identity=identity), file)
+
+
+def _served(
+    presets: list[str], renditions: list[str] | None, pairs: list[str] | None, *, accept_licence: bool
+) -> dict[str, Any]:
+    """Return the arguments of ``pipeline.serve.on_ray`` that say what is served.
+
+    Raises:
+        ConfigError: A value is invalid, the cluster could not read what it names, or a licence is not accepted.
+    """
+    from pipeline.config.job import parse_overrides
+    from pipeline.config.portable import portable_service
+    from pipeline.models.resolve import check_licence
+
+    loaded, arguments = portable_service(presets, parse_overrides(pairs or []), renditions or ())
+    for one in loaded:
+        check_licence(one, accept_licence)
+    return arguments | {"presets": presets[1:], "accept_licence": accept_licence}
+
+
+def _web_roots(roots: list[str] | None) -> list[str]:
+    """Return the allowed roots, if the pods can read them.
+
+    Raises:
+        ConfigError: One is no web address that they reach.
+    """
+    from pipeline.config.job import Storage
+    from pipeline.errors import ConfigError
+    from pipeline.storage.allowlist import AllowList
+
+    for root in roots or ():
+        if not root.startswith("https://"):
+            raise ConfigError(f"--allow-root {root} does not begin with https://: a service on a cluster reads nothing else")
+        AllowList.of(Storage(allow_roots=(root,)))
+    return roots or []
 
 
 def _carried(

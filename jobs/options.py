@@ -23,6 +23,19 @@ Renditions = Annotated[
         help="Also write this rendition: a name from `matteline renditions`, or a .yaml file. Repeatable.",
     ),
 ]
+OwnRenditions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rendition",
+        "-r",
+        metavar="FILE",
+        help="Offer this rendition of yours, a .yaml file, besides the bundled ones. Repeatable.",
+    ),
+]
+AllowOrigin = Annotated[
+    list[str] | None,
+    typer.Option("--allow-origin", metavar="ORIGIN", help="Serve web pages of this origin (CORS). Repeatable."),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(

@@ -23,12 +23,7 @@ def serve(
             "first is the default.",
         ),
     ] = None,
-    rendition: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--rendition", "-r", metavar="FILE", help="Offer this rendition of yours, a .yaml file, besides the bundled ones."
-        ),
-    ] = None,
+    rendition: options.OwnRenditions = None,
     token_file: Annotated[
         str | None,
         typer.Option(
@@ -55,10 +50,7 @@ def serve(
             help="Answer requests to this host name. With --host 0.0.0.0: only to these names and localhost. Repeatable.",
         ),
     ] = None,
-    allow_origin: Annotated[
-        list[str] | None,
-        typer.Option("--allow-origin", metavar="ORIGIN", help="Serve web pages of this origin (CORS). Repeatable."),
-    ] = None,
+    allow_origin: options.AllowOrigin = None,
     allow_root: Annotated[
         list[str] | None,
         typer.Option(

@@ -1,19 +1,19 @@
-"""Write a job as files that another machine can read: a cluster's, which has none of this machine's files."""
+"""Write a job, or the settings of a service, so that another machine can read them: one with none of this machine's files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pipeline.config.detector import Detector, detector_names, load_detector_preset
-from pipeline.config.job import Job
-from pipeline.config.presets import DEFAULT_PRESET
-from pipeline.config.rendition import Rendition, load_rendition, rendition_names
+from pipeline.config.job import Compute, Job, Limits, Storage
+from pipeline.config.presets import DEFAULT_PRESET, Preset, load_preset
+from pipeline.config.rendition import Rendition, check_unique_names, load_rendition, rendition_names
 from pipeline.config.second import Second
-from pipeline.config.sections import BUNDLED, read_yaml
+from pipeline.config.sections import BUNDLED, build, read_yaml
 from pipeline.errors import ConfigError
 from pipeline.paths import WEIGHTS
 
@@ -25,6 +25,14 @@ _FILES = ("weights", "refiner_weights", "calibration")
 
 _SECRETS = ("key", "secret", "token", "profile")
 """Settings of ``storage`` that name or are credentials."""
+
+_YAML = (".yaml", ".yml")
+
+SERVED = ("recipe", "compute", "limits", "storage")
+"""Sections of settings that a service uses for its own requests. The others are for runs."""
+
+_SERVED_COMPUTE = ("device", "engine", "threads_per_actor", "batch_size")
+"""Settings of ``compute`` that a service uses."""
 
 
 def portable_job(job: Job, given: Mapping[str, Any], folder: str) -> dict[str, str]:
@@ -42,7 +50,7 @@ def portable_job(job: Job, given: Mapping[str, Any], folder: str) -> dict[str, s
     recipe = dict(content.pop("recipe", {}))
     files: dict[str, str] = {}
     preset = str(given.get("preset") or DEFAULT_PRESET)
-    if Path(preset).suffix in (".yaml", ".yml"):
+    if Path(preset).suffix in _YAML:
         files[PRESET_FILE] = _own_preset(Path(preset))
         recipe.setdefault("name", job.recipe.name)
         preset = f"{folder}/{PRESET_FILE}"
@@ -62,6 +70,69 @@ def portable_job(job: Job, given: Mapping[str, Any], folder: str) -> dict[str, s
     return {JOB_FILE: yaml.safe_dump(content, sort_keys=False, allow_unicode=True), **files}
 
 
+def portable_service(
+    presets: Sequence[str], changes: Mapping[str, Mapping[str, Any]], renditions: Sequence[str] = ()
+) -> tuple[list[Preset], dict[str, Any]]:
+    """Return the presets of a service on a Ray cluster, and its arguments ``settings`` and ``renditions``.
+
+    Args:
+        presets: Names of bundled presets, the default first.
+        changes: Settings by section and key.
+        renditions: Files of the user's own renditions, which the arguments contain.
+
+    Raises:
+        ConfigError: A value is invalid, a setting has no effect on a service, names a file of this machine, or is a secret.
+    """
+    if others := sorted(set(changes) - set(SERVED)):
+        raise ConfigError(
+            f"--set {others[0]}.{min(changes[others[0]])}: a service on a cluster takes no jobs; "
+            f"give settings of {', '.join(SERVED)}"
+        )
+    build(Limits, changes.get("limits", {}), "--set")
+    build(Compute, changes.get("compute", {}), "--set")
+    if unused := sorted(set(changes.get("compute", {})) - set(_SERVED_COMPUTE)):
+        raise ConfigError(f"--set compute.{unused[0]} is for runs; a service uses compute.{', '.join(_SERVED_COMPUTE)}")
+    storage = build(Storage, changes.get("storage", {}), "--set")
+    _check_secrets(storage)
+    for root in storage.allow_roots:
+        _check_uri("the allowed root", root)
+    recipe = dict(changes.get("recipe", {}))
+    if "renditions" in recipe:
+        raise ConfigError("--set recipe.renditions is for runs; a service offers all bundled ones, and files of --rendition")
+    loaded = [_served_preset(name, recipe) for name in presets]
+    if len({one.recipe.name for one in loaded}) < len(loaded):
+        raise ConfigError("two presets have the same name; give each --preset once")
+    kept = {key: value for key, value in recipe.items() if key.partition(".")[0] != "detector"}
+    if len(kept) < len(recipe) and loaded[0].recipe.detector is not None:
+        recipe = kept | {"detector": _own_detector(loaded[0].recipe.detector)}
+    own = [load_rendition(one) for one in renditions]
+    try:
+        check_unique_names([*map(load_rendition, rendition_names()), *own])
+    except ValueError as error:
+        raise ConfigError(f"--rendition: {error}") from None
+    sections = {**changes, "recipe": recipe}
+    settings = {f"{section}.{key}": value for section, pairs in sections.items() for key, value in pairs.items()}
+    return loaded, {"settings": settings, "renditions": [_own_rendition(one) for one in own]}
+
+
+def _served_preset(name: str, recipe: Mapping[str, Any]) -> Preset:
+    """Return a bundled preset with changes to its recipe.
+
+    Raises:
+        ConfigError: It or a change cannot be used, or names a file of this machine.
+    """
+    if Path(name).suffix in _YAML:
+        raise ConfigError(f"preset {name!r} is a file of this machine; name a bundled one, and change it with --set recipe.…")
+    preset = load_preset(name, recipe)
+    for key in _FILES:
+        _check_uri(f"recipe.{key}", recipe.get(key))
+    if preset.recipe.detector is not None:
+        _own_detector(preset.recipe.detector)
+    if preset.recipe.second is not None:
+        _check_second(preset.recipe.second)
+    return preset
+
+
 def _own_detector(detector: Detector) -> dict[str, Any]:
     """Return the settings of a detector, without its file. Bundled weights go by the name of a bundled detector.
 
@@ -79,7 +150,7 @@ def _own_detector(detector: Detector) -> dict[str, Any]:
 
 
 def _check_second(second: Second) -> None:
-    if Path(second.preset).suffix in (".yaml", ".yml"):
+    if Path(second.preset).suffix in _YAML:
         raise ConfigError(
             f"recipe.second.preset {second.preset!r} is a file of this machine; name a bundled preset, and change it with "
             "recipe.second.recipe"
@@ -90,13 +161,17 @@ def _check_second(second: Second) -> None:
             _check_uri(f"recipe.second.recipe.{name}", value)
 
 
-def _check_sections(job: Job) -> None:
+def _check_secrets(storage: Storage) -> None:
     for name in _SECRETS:
-        if getattr(job.storage, name) is not None:
+        if getattr(storage, name) is not None:
             raise ConfigError(
                 f"storage.{name} would be readable in the manifests; give the pods' service account a role instead, "
                 "or pass the usual AWS variables from a Secret"
             )
+
+
+def _check_sections(job: Job) -> None:
+    _check_secrets(job.storage)
     if job.notify.to is not None:
         raise ConfigError(
             "notify.to would be readable in the manifests; put it into a Secret: "

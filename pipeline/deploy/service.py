@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -24,14 +26,43 @@ DEPLOYMENT = "Cutouts"
 TOKEN = "MATTELINE_TOKEN"
 """``pipeline.serve.settings.TOKEN_VARIABLE``."""
 
+ARGUMENTS = re.compile(r"^( +)args:\n(?:\1 .*\n)+", re.MULTILINE)
+"""The application's ``args`` in ``rayservice.yaml``, with their indentation."""
+
+REPLICAS = "max_replicas: "
+"""Text by which the kustomization finds the number of replicas."""
+
 Tree = dict[str, Any]
 
 
-def render_service(changes: Mapping[str, str], infra: Path = INFRA) -> str:
+def identities(infra: Path = INFRA) -> list[str]:
+    """Return the clouds whose identity service the pods can be given access to, sorted."""
+    return sorted(path.parent.name for path in (infra / "service" / "identity").glob("*/kustomization.yaml"))
+
+
+def service_settings(infra: Path = INFRA) -> Tree:
+    """Return the data of ``infra/service/settings.yaml``.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    return dict(read_mapping(infra / "service" / "settings.yaml").get("data") or {})
+
+
+def render_service(
+    changes: Mapping[str, str],
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    identity: str | None = None,
+    infra: Path = INFRA,
+) -> str:
     """Render the service and check the result.
 
     Args:
         changes: Settings (``KEYS``) that replace those of ``infra/service/settings.yaml``.
+        arguments: Arguments of ``pipeline.serve.on_ray`` that are added to those of ``rayservice.yaml``. ``presets`` are those
+            after the first one. ``settings`` are added to the others by name.
+        identity: One of ``identities``; None: the pods reach no identity service of a cloud.
         infra: The folder with ``service``.
 
     Raises:
@@ -39,21 +70,54 @@ def render_service(changes: Mapping[str, str], infra: Path = INFRA) -> str:
     """
     ray = read_mapping(infra / "service" / "rayservice.yaml")["spec"]["rayClusterConfig"]["rayVersion"]
     settings = read_mapping(infra / "service" / "settings.yaml")
-    settings["data"] = {**settings["data"], **changes}
+    settings["data"] = {**service_settings(infra), **changes}
     given = texts_of(settings["data"], KEYS)
     check_name_and_image(given["name"], given["image"], ray)
     if not PRESET.fullmatch(given["preset"]):
         raise ConfigError(f"preset {given['preset']!r} must be a name from `matteline models`")
     for key in ("machines", "replicas"):
         check_number(key, given[key])
+    if identity is not None and identity not in identities(infra):
+        raise ConfigError(f"there is no identity service {identity!r}; choose one of {', '.join(identities(infra))}")
     with tempfile.TemporaryDirectory(prefix="matteline-infra-") as scratch:
         folder = shutil.copytree(infra / "service", Path(scratch) / "service", copy_function=shutil.copyfile)
         write_mapping(folder / "settings.yaml", settings)
+        if arguments:
+            _add_arguments(folder / "rayservice.yaml", given["preset"], arguments)
+        if identity is not None:
+            kustomization = read_mapping(folder / "kustomization.yaml")
+            kustomization["components"] = [*kustomization["components"], f"identity/{identity}"]
+            write_mapping(folder / "kustomization.yaml", kustomization)
         text = kustomize(folder)
     broken = violations(list(yaml.safe_load_all(text)), ray)
     if broken:
         raise ConfigError(f"the service breaks a rule: {broken[0]}")
     return text
+
+
+def _add_arguments(file: Path, preset: str, more: Mapping[str, Any]) -> None:
+    """Add arguments of the application to ``rayservice.yaml``.
+
+    The presets stay in the first line, in double quotes: the kustomization replaces the first one by its place.
+
+    Raises:
+        ConfigError: The file has no arguments where they are expected, or a value would be replaced as well.
+    """
+    text = file.read_text(encoding="utf-8")
+    found = ARGUMENTS.search(text)
+    if found is None:
+        raise ConfigError(f"{file.name}: serveConfigV2 has no args")
+    arguments = yaml.safe_load(found[0])["args"]
+    arguments |= {key: value for key, value in more.items() if key not in ("presets", "settings")}
+    arguments["settings"] = {**arguments.get("settings", {}), **more.get("settings", {})}
+    presets = [preset, *more.get("presets", [])]
+    rest = yaml.safe_dump({key: value for key, value in arguments.items() if key != "presets"}, sort_keys=False, width=10_000)
+    if REPLICAS in rest:
+        raise ConfigError(f"a setting contains {REPLICAS!r}, by which the number of replicas is found; write it otherwise")
+    lines = [f"presets: {json.dumps(presets)}", *rest.splitlines()]
+    indent = found[1]
+    made = "".join(f"{line}\n" for line in [f"{indent}args:", *(f"{indent}  {line}" for line in lines)])
+    file.write_text(text[: found.start()] + made + text[found.end() :], encoding="utf-8")
 
 
 def violations(objects: list[Tree], ray: str) -> list[str]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config.job import Compute, Limits, Storage
+from pipeline.config.job import Compute, Limits, Storage, load_job
+from pipeline.config.portable import SERVED
 from pipeline.config.presets import DEFAULT_PRESET, load_preset
 from pipeline.config.rendition import Rendition, check_unique_names, load_rendition, rendition_names
 from pipeline.config.sections import build
@@ -26,7 +27,7 @@ class Options:
 
     Attributes:
         presets: Names or files of presets, the default first.
-        renditions: Files of renditions, besides the bundled ones.
+        renditions: Files of renditions besides the bundled ones, or the renditions themselves, which jobs do not offer.
         changes: Settings by section and key.
         accept_licence: Allow weights whose licence restricts commercial use.
         read: Roots of addresses that requests may name to be read.
@@ -35,7 +36,7 @@ class Options:
     """
 
     presets: tuple[str, ...] = (DEFAULT_PRESET,)
-    renditions: tuple[str, ...] = ()
+    renditions: tuple[str | Rendition, ...] = ()
     changes: Mapping[str, Mapping[str, Any]] | None = None
     accept_licence: bool = False
     read: tuple[str, ...] = ()
@@ -51,6 +52,11 @@ def configure(options: Options, settings: Serving) -> Callable[[], Service]:
         StorageError: A root for outputs cannot be written.
     """
     changes = options.changes or {}
+    if not options.write and (unused := sorted(set(changes) - set(SERVED))):
+        raise ConfigError(
+            f"--set {unused[0]}.{min(changes[unused[0]])} is for jobs, and this service takes none; leave it out, or take jobs "
+            "with --output-root"
+        )
     storage = build(Storage, changes.get("storage", {}), "--set")
     limits = build(Limits, changes.get("limits", {}), "--set")
     compute = build(Compute, changes.get("compute", {}), "--set")
@@ -79,23 +85,26 @@ def _offer(options: Options, files: Files, presets: tuple[str, ...]) -> Offer | 
     if not options.write:
         return None
     given = {f"{section}.{key}": value for section, pairs in (options.changes or {}).items() for key, value in pairs.items()}
-    return Offer(
+    offer = Offer(
         read=files.storage.allow_roots,
         write=options.write,
         most=options.max_jobs,
         presets=dict(zip(presets, options.presets, strict=True)),
-        renditions={load_rendition(one).name: one for one in (*rendition_names(), *options.renditions)},
+        renditions={load_rendition(one).name: one for one in (*rendition_names(), *options.renditions) if isinstance(one, str)},
         settings=given | ({"run.accept_licence": True} if options.accept_licence else {}),
     )
+    for preset in options.presets:  # refuses settings now that would otherwise fail every job
+        load_job(manifest="manifest.csv", output=options.write[0], preset=preset, overrides=offer.settings)
+    return offer
 
 
-def _renditions(own: Sequence[str], files: Files, limits: Limits) -> tuple[dict[str, Rendition], Backgrounds]:
+def _renditions(own: Sequence[str | Rendition], files: Files, limits: Limits) -> tuple[dict[str, Rendition], Backgrounds]:
     """Return the bundled renditions and the user's own by the name of their file, and their background pictures.
 
     Raises:
         ConfigError: One cannot be used, or a name is used twice.
     """
-    chosen = [load_rendition(name) for name in [*rendition_names(), *own]]
+    chosen = [load_rendition(one) if isinstance(one, str) else one for one in (*rendition_names(), *own)]
     try:
         check_unique_names(chosen)
     except ValueError as error:

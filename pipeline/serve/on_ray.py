@@ -15,6 +15,8 @@ from starlette.types import ASGIApp
 
 from pipeline.config.job import nest_settings
 from pipeline.config.presets import DEFAULT_PRESET
+from pipeline.config.rendition import Rendition
+from pipeline.config.sections import build as build_section
 from pipeline.errors import ConfigError
 from pipeline.log import set_up_logging
 from pipeline.serve.app import make_app
@@ -35,7 +37,8 @@ ARGUMENTS = (
     "queue",
     "deadline_s",
 )
-"""Keys of ``args`` in a Serve configuration; see ``matteline serve --help`` for their meaning."""
+"""Keys of ``args`` in a Serve configuration; see ``matteline serve --help`` for their meaning. ``renditions`` may also contain
+mappings of settings, as ``matteline infra service`` writes them."""
 
 
 class Replica:
@@ -94,7 +97,7 @@ def parse_arguments(arguments: Mapping[str, Any]) -> tuple[Options, dict[str, An
         raise ConfigError("args: settings must be a mapping such as {limits.max_pixels: 25000000}")
     options = Options(
         presets=_texts(arguments, "presets") or (DEFAULT_PRESET,),
-        renditions=_texts(arguments, "renditions"),
+        renditions=_renditions(arguments),
         changes=nest_settings(settings),
         accept_licence=arguments.get("accept_licence") is True,
         read=_texts(arguments, "allow_roots"),
@@ -105,6 +108,13 @@ def parse_arguments(arguments: Mapping[str, Any]) -> tuple[Options, dict[str, An
     if "deadline_s" in arguments:
         named["deadline_s"] = _above_0(arguments["deadline_s"], "deadline_s", int | float, "a number of seconds")
     return options, named
+
+
+def _renditions(arguments: Mapping[str, Any]) -> tuple[str | Rendition, ...]:
+    given = arguments.get("renditions") or ()
+    if not isinstance(given, list | tuple) or not all(isinstance(one, str | Mapping) for one in given):
+        raise ConfigError("args: renditions must be a list of files or of mappings")
+    return tuple(one if isinstance(one, str) else build_section(Rendition, one, "args: renditions") for one in given)
 
 
 def _texts(arguments: Mapping[str, Any], name: str) -> tuple[str, ...]:

@@ -18,9 +18,10 @@ import yaml
 from typer.testing import CliRunner
 
 from jobs.main import app
+from pipeline.config.detector import load_detector_preset
 from pipeline.config.job import nest_settings
-from pipeline.config.presets import load_preset
-from pipeline.deploy.service import DEPLOYMENT, IMPORT_PATH, KEYS, TOKEN, render_service, violations
+from pipeline.config.presets import load_preset, preset_names
+from pipeline.deploy.service import DEPLOYMENT, IMPORT_PATH, KEYS, TOKEN, identities, render_service, violations
 from pipeline.errors import ConfigError
 from pipeline.serve.metrics import ON_RAY
 from pipeline.serve.settings import TOKEN_VARIABLE
@@ -86,6 +87,137 @@ def test_the_command_writes_the_same(text: str, tmp_path: Path) -> None:
     for key, value in (("image", "matteline:latest"), ("replicas", "0"), ("replicas", "99"), ("name", "A"), ("preset", "a b")):
         done = CliRunner().invoke(app, ["infra", "service", f"--{key}", value])
         assert isinstance(done.exception, ConfigError), key
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """A rendition of the user's own."""
+    (tmp_path / "mine.yaml").write_text('trim: 0.05\nbackground: "#f4f1ea"\nformat: jpeg\n')
+    return tmp_path / "mine.yaml"
+
+
+@pytest.fixture
+def rendered_service(text: str) -> Callable[..., list[Tree]]:
+    """``rendered_service(*options)``: what ``matteline infra service`` writes. ``text`` skips the test without Kustomize."""
+
+    def run(*options: str) -> list[Tree]:
+        done = CliRunner().invoke(app, ["infra", "service", *options])
+        assert done.exit_code == 0, done.exception
+        return list(yaml.safe_load_all(done.stdout))
+
+    return run
+
+
+def test_settings_become_arguments(
+    rendered_service: Callable[..., list[Tree]],
+    refused: Callable[[list[Tree]], list[str]],
+    locked_ray: str,
+    mine: Path,
+    objects: list[Tree],
+) -> None:
+    settings = ("limits.max_pixels=25000000", "storage.region=eu-west-1", "recipe.detector=nanodet", "compute.batch_size=2")
+    made = rendered_service(
+        *("--preset", "mvanet-lite", "--preset", "u2netp", "--rendition", str(mine), "--accept-licence", "--replicas", "3"),
+        *(word for setting in settings for word in ("--set", setting)),
+        *("--allow-host", "cut.example.com", "--allow-origin", "https://shop.example.com:8443"),
+        *("--allow-root", "https://photos.example.com/spring"),
+    )
+    assert refused(made) + violations(made, locked_ray) == []
+    arguments, plain = application(made)["args"], application(objects)["args"]
+    assert arguments == plain | {
+        "presets": ["mvanet-lite", "u2netp"],
+        "settings": plain["settings"]
+        | {
+            "limits.max_pixels": "25000000",
+            "storage.region": "eu-west-1",
+            "recipe.detector": {"preset": "nanodet", "threshold": 0.25},
+            "compute.batch_size": "2",
+        },
+        "renditions": [{"trim": 0.05, "background": "#f4f1ea", "format": "jpeg", "name": "mine"}],
+        "accept_licence": True,
+        "allow_hosts": ["cut.example.com"],
+        "allow_origins": ["https://shop.example.com:8443"],
+        "allow_roots": ["https://photos.example.com/spring"],
+    }
+    (deployment,) = application(made)["deployments"]
+    assert deployment["autoscaling_config"]["max_replicas"] == 3
+    assert deployment == application(objects)["deployments"][0] | {"autoscaling_config": deployment["autoscaling_config"]}
+
+
+def test_a_detector_of_the_users_own_goes_along(rendered_service: Callable[..., list[Tree]], tmp_path: Path) -> None:
+    bundled = load_detector_preset("nanodet").model_dump(mode="json", exclude={"detector"})
+    own = {"model": "grounding-dino", "weights": "s3://shop/detector", "threshold": 0.4}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(bundled | {"detector": own}))
+    made = rendered_service("--set", f"recipe.detector={tmp_path / 'own.yaml'}", "--set", "recipe.detector.label=cup")
+    settings = application(made)["args"]["settings"]
+    assert settings["recipe.detector"]["weights"] == "s3://shop/detector" and settings["recipe.detector"]["label"] == ["cup"]
+    assert str(tmp_path) not in str(made) and "recipe.detector.label" not in settings
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--set", "max_pixels=5"], "section.key=value"),
+        (["--set", "limits.max_pixel=5"], "max_pixel"),
+        (["--set", "limits.max_pixels=0"], "max_pixels"),
+        (["--set", "recipe.review_below=2"], "review_below"),
+        (["--set", "budget.deadline_s=60"], "takes no jobs"),
+        (["--set", "compute.ray_address=auto"], "is for runs"),
+        (["--set", "storage.key=AKIDX", "--set", "storage.secret=hush"], "would be readable"),
+        (["--set", "storage.allow_roots=[/data]"], "file of this machine"),
+        (["--set", "recipe.weights=/tmp/own.onnx"], "file of this machine"),
+        (["--set", "recipe.second=FOLDER/own.yaml"], "file of this machine"),
+        (["--set", "recipe.renditions=[white]"], "--rendition"),
+        (["--set", "recipe.detector=x"], "there is no detector 'x'"),
+        (["--set", "recipe.detector=nanodet", "--set", 'recipe.detector.label=["max_replicas: 9"]'], "write it otherwise"),
+        (["--preset", "x"], "there is no preset 'x'"),
+        (["--preset", "FOLDER/own.yaml"], "file of this machine"),
+        (["--preset", "u2netp", "--preset", "U2NETP"], "the same name"),
+        (["--preset", "LICENSED"], "--accept-licence"),
+        (["--rendition", "x"], "there is no rendition 'x'"),
+        (["--rendition", "white"], "is given twice"),
+        (["--rendition", "FOLDER/picture.yaml"], "file of this machine"),
+        (["--allow-host", "https://cut.example.com"], "is not a host name"),
+        (["--allow-origin", "shop.example.com"], "is not an origin"),
+        (["--allow-root", "/data"], "https://"),
+        (["--allow-root", "https://user:word@photos.example.com"], "without user"),
+        (["--identity", "aws"], "eks, gke"),
+    ],
+)
+def test_what_the_cluster_could_not_use_is_refused(options: list[str], words: str, tmp_path: Path) -> None:
+    """In one sentence, before anything is rendered."""
+    own = load_preset("u2netp").model_dump(mode="json", exclude_unset=True) | {"recipe": {"model": "fake", "frame_px": 64}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
+    (tmp_path / "picture.yaml").write_text("background: wood.jpg\n")
+    licensed = next(name for name in preset_names() if not load_preset(name).commercial)
+    given = [one.replace("FOLDER", str(tmp_path)).replace("LICENSED", licensed) for one in options]
+    done = CliRunner().invoke(app, ["infra", "service", *given])
+    assert isinstance(done.exception, ConfigError), done.exception
+    message = str(done.exception)
+    assert words in message and "\n" not in message and "hush" not in message
+
+
+METADATA = "169.254."
+"""Beginning of the addresses at which clouds hand out credentials."""
+
+
+def test_the_pods_reach_no_credentials_of_the_cloud_unless_told_to(
+    objects: list[Tree],
+    rendered_service: Callable[..., list[Tree]],
+    refused: Callable[[list[Tree]], list[str]],
+    locked_ray: str,
+) -> None:
+    assert METADATA not in str(objects)
+    opened = {"eks": [("169.254.170.23/32", 80)], "gke": [("169.254.169.252/32", 988), ("169.254.169.254/32", 80)]}
+    assert identities() == sorted(opened)
+    for cloud, addresses in opened.items():
+        made = rendered_service("--identity", cloud)
+        assert refused(made) + violations(made, locked_ray) == []
+        (policy,) = (thing for thing in made if METADATA in str(thing))
+        assert policy["spec"]["podSelector"]["matchLabels"]["ray.io/node-type"] == "worker"
+        rules = policy["spec"]["egress"]
+        assert [(rule["to"][0]["ipBlock"]["cidr"], rule["ports"][0]["port"]) for rule in rules] == addresses
+        assert len(made) == len(objects) + 1
 
 
 def fields(file: str, name: str) -> set[str]:

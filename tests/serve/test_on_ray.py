@@ -13,12 +13,17 @@ import types
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 import uvicorn
+import yaml
+from typer.testing import CliRunner
 
+from jobs.main import app
+from pipeline.config.presets import load_preset
 from pipeline.errors import ConfigError
 
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -102,6 +107,29 @@ def test_a_replica_serves_the_same_application(
     assert replica._service.draining and not thread.is_alive()
 
 
+def test_a_replica_takes_what_matteline_infra_service_writes(
+    on_ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MATTELINE_TOKEN", TOKEN)
+    (tmp_path / "mine.yaml").write_text('trim: 0.05\nbackground: "#f4f1ea"\nformat: jpeg\n')
+    recipe = ("--set", "recipe.detector=nanodet", "--set", "recipe.detector.label=cup", "--set", "recipe.specks=0.02")
+    others = ("--set", "limits.max_pixels=25000000", "--allow-host", "cut.example.com", "--allow-root", "https://a.example/b")
+    given = ("--preset", "mvanet-lite", "--preset", "u2netp", "--rendition", str(tmp_path / "mine.yaml"), *recipe, *others)
+    done = CliRunner().invoke(app, ["infra", "service", *given])
+    if "is on PATH" in str(done.exception):
+        pytest.skip(str(done.exception))
+    assert done.exit_code == 0, done.exception
+    (config,) = (one["spec"]["serveConfigV2"] for one in yaml.safe_load_all(done.stdout) if one["kind"] == "RayService")
+    service = on_ray.Replica(on_ray.build(yaml.safe_load(config)["applications"][0]["args"]).arguments)._service
+    changes = {"detector": "nanodet", "detector.label": "cup", "specks": 0.02}
+    assert {name: one.recipe for name, one in service.presets.items()} == {
+        name: load_preset(name, changes).recipe for name in ("mvanet-lite", "u2netp")
+    }
+    assert service.limits.max_pixels == 25_000_000 and service.limits.max_bytes == 50_000_000
+    assert service.renditions["mine"].background == "#f4f1ea" and "amazon-main" in service.renditions
+    assert service.settings.hosts == ("cut.example.com",) and "https://a.example/b" in service.files.storage.allow_roots
+
+
 def test_a_replica_needs_a_token(on_ray: Any, fake_preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MATTELINE_TOKEN", raising=False)
     with pytest.raises(ConfigError, match="needs a token"):
@@ -113,6 +141,9 @@ def test_a_replica_needs_a_token(on_ray: Any, fake_preset: str, monkeypatch: pyt
     [
         ({"preset": "mvanet-lite"}, "there is no 'preset'"),
         ({"presets": "mvanet-lite"}, "presets must be a list"),
+        ({"renditions": "mine.yaml"}, "renditions must be a list"),
+        ({"renditions": [5]}, "renditions must be a list"),
+        ({"renditions": [{"name": "mine", "trims": 1}]}, "args: renditions: trims"),
         ({"settings": ["limits.max_pixels=1"]}, "settings must be a mapping"),
         ({"settings": {"max_pixels": 1}}, "section.key"),
         ({"queue": True}, "queue must be a whole number above 0, not True"),

@@ -190,6 +190,9 @@ def test_the_token_is_needed(start_service: Callable[..., Any], fake_preset: str
         (["--rendition", "amazon-main"], "given twice"),
         (["--host", "192.0.2.1", "--token-file", "token"], "cannot listen"),
         (["--set", "limits.max_pixels=0"], "max_pixels"),
+        (["--set", "budget.deadline_s=60"], "--output-root"),
+        (["--allow-root", ".", "--output-root", "out", "--set", "budget.deadline_s=1h"], "deadline_s"),
+        (["--allow-root", ".", "--output-root", "out", "--set", "output.nme=x"], "output.nme"),
     ],
 )
 def test_a_wrong_configuration_is_refused(matteline: Any, tmp_path: Path, arguments: list[str], words: str) -> None:
