@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -28,16 +29,22 @@ def start_service() -> Iterator[Callable[..., Running]]:
 
 @pytest.fixture(scope="session")
 def service(start_service: Callable[..., Running]) -> Running:
-    """The service as it is by default."""
-    return start_service()
+    """The service as it is by default, or with the model that ``PRESET`` names."""
+    preset = os.environ.get("PRESET")
+    return start_service(*(["--preset", preset] if preset else []))
 
 
 @pytest.fixture(scope="session")
 def keep(results: Callable[[str], Path]) -> Iterator[Callable[[str, Any], None]]:
-    """``keep(name, numbers)``: add numbers to ``out/serve/measured.json``, which also describes the machine."""
-    kept: dict[str, Any] = {"machine": asdict(describe())}
-    yield lambda name, numbers: kept.update({name: numbers})
-    (results("serve") / "measured.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    """``keep(name, numbers)``: add numbers to ``out/serve/measured.json``, with the machine that they are of.
+
+    Numbers of parts that do not run this time stay.
+    """
+    file = results("serve") / "measured.json"
+    kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    machine = asdict(describe())
+    yield lambda name, numbers: kept.update({name: {"machine": machine, **numbers}})
+    file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

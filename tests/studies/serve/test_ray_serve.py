@@ -1,10 +1,11 @@
-"""The RayService's own configuration under the real Ray Serve, on CPUs: answers, and a replica that is killed.
+"""What ``matteline infra service`` writes, under the real Ray Serve, on CPUs: answers, settings, and a replica that is killed.
 
 Needs the extra ``rayserve``, which ``make serve-check`` installs.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
@@ -20,9 +21,10 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from PIL import Image
 from service_process import Running
 
-from pipeline.paths import INFRA
+from pipeline.deploy.service import render_service
 
 pytestmark = [
     pytest.mark.study,
@@ -33,6 +35,11 @@ CLIENTS, REQUESTS, REPLICAS = 4, 40, 2
 START_S = 180
 TOKEN = "a-token-for-this-study-" + "0" * 16
 ALLOWED = {"Authorization": f"Bearer {TOKEN}"}
+MORE = {
+    "settings": {"limits.max_pixels": "300000"},
+    "renditions": [{"name": "mine", "background": "#ff0000", "format": "jpeg"}],
+}
+"""Arguments, as the options ``--set`` and ``--rendition`` become."""
 
 
 def free_port() -> int:
@@ -42,11 +49,11 @@ def free_port() -> int:
 
 
 def on_cpus(port: int) -> dict[str, Any]:
-    """The configuration of ``infra/service`` with the bundled model, two replicas and no GPU."""
-    service = yaml.safe_load((INFRA / "service" / "rayservice.yaml").read_text(encoding="utf-8"))
+    """The rendered configuration with the bundled model, two replicas and no GPU."""
+    objects = yaml.safe_load_all(render_service({"preset": "mvanet-lite"}, MORE))
+    (service,) = (thing for thing in objects if thing["kind"] == "RayService")
     config: dict[str, Any] = yaml.safe_load(service["spec"]["serveConfigV2"])
     (application,) = config["applications"]
-    application["args"]["presets"] = ["mvanet-lite"]
     (deployment,) = application["deployments"]
     deployment["ray_actor_options"] = {"num_cpus": 1}
     deployment["autoscaling_config"] |= {"min_replicas": REPLICAS, "max_replicas": REPLICAS}
@@ -105,6 +112,16 @@ def test_answers_are_those_of_the_service_alone(cluster: Running, cup: bytes, mo
     assert cluster.post("/v1/cutout", b"no picture", **ALLOWED).json["code"] == "decode"
     assert cluster.post("/v1/cutout", cup).status == 401
     assert b"<!doctype html>" in cluster.get("/", **ALLOWED).body
+
+
+def test_its_settings_and_renditions_arrive(cluster: Running, cup: bytes) -> None:
+    answer = cluster.post("/v1/cutout?rendition=mine", cup, **ALLOWED)
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "image/jpeg")
+    red, green, blue = Image.open(io.BytesIO(answer.body)).getpixel((2, 2))
+    assert red > 240 and green < 15 and blue < 15
+    large = io.BytesIO()
+    Image.new("1", (601, 500)).save(large, "PNG")
+    assert "limits.max_pixels" in cluster.post("/v1/cutout", large.getvalue(), **ALLOWED).json["message"]
 
 
 def test_a_killed_replica_is_replaced(cluster: Running, cup: bytes, bars: Any) -> None:

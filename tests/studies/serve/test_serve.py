@@ -114,19 +114,41 @@ def hostile(data: Path) -> Iterator[tuple[str, bytes]]:
     yield from damaged(1, max(0, FILES - len(rows)))
 
 
-def test_hostile_files_get_nothing_but_4xx(start_service: Callable[..., Any], bars: Any, data: Path, fake_preset: str) -> None:
+def growth(samples: list[tuple[int, float, int]]) -> list[tuple[float, float]]:
+    """Medians of MiB and of descriptors, after a sixth and at the end, of samples ``(number, MiB, descriptors)``."""
+    samples.sort()
+    third = max(1, len(samples) // 3)
+    parts = samples[third // 2 : third + third // 2], samples[-third:]
+    return [tuple(statistics.median(row[column] for row in part) for part in parts) for column in (1, 2)]
+
+
+def test_hostile_files_get_nothing_but_4xx(
+    start_service: Callable[..., Any], bars: Any, data: Path, fake_preset: str, keep: Keep
+) -> None:
     """The fake model: what is hostile here is the file."""
     running, statuses, wrong = start_service("--preset", fake_preset, "--set", "limits.max_pixels=25000000"), Counter(), []
+    process, samples = psutil.Process(running.process.pid), []
 
-    def post(one: tuple[str, bytes]) -> None:
-        answer = running.post("/v1/cutout", one[1])
+    def post(one: tuple[int, tuple[str, bytes]]) -> None:
+        number, (name, body) = one
+        answer = running.post("/v1/cutout", body)
         statuses[answer.status] += 1
         if answer.status != 200 and not 400 <= answer.status < 500:
-            wrong.append((one[0], answer.status, answer.body[:200]))
+            wrong.append((name, answer.status, answer.body[:200]))
+        if number % max(1, FILES // 60) == 0:
+            samples.append((number, process.memory_info().rss / 2**20, process.num_fds()))
 
     with ThreadPoolExecutor(4) as clients:
-        list(clients.map(post, hostile(data)))
-    print(f"answers by status: {dict(statuses)}; {wrong[:5]}")
+        list(clients.map(post, enumerate(hostile(data))))
+    (early, late), (fewer, more) = growth(samples)
+    print(f"answers by status: {dict(statuses)}; MiB {early:.0f} to {late:.0f}; descriptors {fewer:.0f} to {more:.0f}")
+    print(wrong[:5])
+    keep(
+        "hostile",
+        {"files": FILES, "statuses": dict(statuses), "mib": [early, late], "descriptors": [fewer, more]},
+    )
+    bars.at_most(f"{FILES:,} hostile files: MiB more than the {early:.0f} after a sixth", late - early, 48)
+    bars.at_most(f"{FILES:,} hostile files: descriptors more than {fewer:.0f}", more - fewer, 3)
     bars.at_most(f"of {sum(statuses.values()):,} hostile files: neither a picture nor 4xx", len(wrong), 0)
     bars.at_least("the service still answers", int(running.get("/ready").status == 200), 1)
     running.end()
@@ -166,15 +188,7 @@ def test_soak(service: Any, bars: Any, keep: Keep) -> None:
     with ThreadPoolExecutor(CLIENTS) as clients:
         list(clients.map(one, range(-WARM_UP, 0)))
         list(clients.map(one, range(REQUESTS)))
-    samples.sort()
-    third = max(1, len(samples) // 3)
-    (early, late), (fewer, more) = [
-        [
-            statistics.median(row[column] for row in part)
-            for part in (samples[third // 2 : third + third // 2], samples[-third:])
-        ]
-        for column in (1, 2)
-    ]
+    (early, late), (fewer, more) = growth(samples)
     p50, p90, p99 = (statistics.quantiles(seconds, n=100)[at] for at in (49, 89, 98))
     print(
         f"{REQUESTS:,} requests {dict(statuses)}; seconds p50 {p50:.2f}, p90 {p90:.2f}, p99 {p99:.2f}; "
