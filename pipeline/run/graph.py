@@ -73,7 +73,7 @@ def graph(shard: Shard, pool: Pool, context: StageContext) -> Dataset:
     dataset: Dataset = (
         items.map_batches(decode_batch, **on_tasks(context, cpus=pool.task_cpus))
         .map_batches(SegmentBatch, **on_actors(context, pool))
-        .map_batches(write_batch, **on_tasks(context, cpus=pool.task_cpus, rows=min(WRITE_ROWS, context.batch_size)))
+        .map_batches(write_batch, **on_tasks(context, cpus=pool.task_cpus, rows=min(WRITE_ROWS, context.batch_size or 1)))
         .map_batches(commit_batch, **on_tasks(context, cpus=COMMIT_CPUS, rows=rows_per_part(shard.plan)))
     )
     return dataset
