@@ -15,11 +15,13 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from pipeline.config.job import Compute
 from pipeline.config.job_request import SAFE_SETTINGS
 from pipeline.errors import LeaseHeld
 from pipeline.output.lease import Lease, new_run_id, this_process
 from pipeline.output.output import Output
 from pipeline.output.run_record import RunRecord
+from pipeline.run.callback import RunProgress
 from pipeline.serve.jobs import jobs, process
 from pipeline.serve.jobs.offer import Offer
 from pipeline.serve.jobs.records import JobRecord, now
@@ -400,12 +402,35 @@ def test_sentences_name_only_places_of_the_client() -> None:
     assert told("/srv/real/photos is full: 5/6 GB, read/write", record) == "out/a is full: 5/6 GB, read/write"
 
 
+def progress_of(items: int, ok: int, done_before: int = 0) -> RunProgress:
+    return RunProgress("run", "running", items, done_before, ok, 0, 0, 0, 0.0)
+
+
+@pytest.mark.skipif(not hasattr(os, "setpriority"), reason="no priorities")
+def test_a_job_yields_to_requests_but_not_while_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    lowered: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "getpriority", lambda *_: 3)
+    monkeypatch.setattr(os, "setpriority", lambda which, who, value: lowered.append((which, value)))
+    for progress, whose in (
+        ([progress_of(100, 0), progress_of(100, 9)], os.PRIO_PGRP),
+        ([progress_of(120, 0, done_before=30), progress_of(120, 9, done_before=30)], os.PRIO_PGRP),
+        ([progress_of(101, 0)], None),
+        ([progress_of(101, 0), progress_of(101, 1), progress_of(101, 50)], os.PRIO_PROCESS),
+    ):
+        lowered.clear()
+        yielding = process._Yielding(Compute(local_items=100))
+        for one in progress:
+            yielding(one)
+        assert lowered == ([] if whose is None else [(whose, 13)])
+
+
 def test_systems_without_process_groups_and_niceness(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As on Windows."""
-    for module, name in ((os, "nice"), (os, "killpg"), (signal, "SIGKILL")):
+    for module, name in ((os, "setpriority"), (os, "killpg"), (signal, "SIGKILL")):
         monkeypatch.delattr(module, name)
     monkeypatch.setattr(process, "Path", lambda _: tmp_path / "oom_score_adj")
-    process._yield_to_the_service()
+    process._end_first()
+    process._Yielding(Compute())(progress_of(7, 0))
     killed: list[bool] = []
     jobs._kill(SimpleNamespace(pid=1, kill=lambda: killed.append(True)))  # type: ignore[arg-type]
     assert killed == [True]

@@ -16,10 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.job import load_job
+from pipeline.config.job import Compute, load_job
 from pipeline.errors import PipelineError
 from pipeline.log import facts_in_every_line, log, set_up_logging
+from pipeline.run.callback import RunProgress
 from pipeline.run.driver import run_job
+from pipeline.run.gpus import is_small
 from pipeline.run.signals import SignalHandler
 from pipeline.run.stages.process import keep_pandas_out
 from pipeline.run.worker_process import start_ahead
@@ -44,14 +46,14 @@ def main() -> int:
     records = Records((root,), Files(job.storage))
     signals = SignalHandler(lambda error: records.end(root, record, error.exit_code, str(error)))
     signals.install()
-    _yield_to_the_service()
+    _end_first()
     threading.Thread(target=_watch, args=(records, root, record.id), name="stop", daemon=True).start()
     code, error = 0, None  # type: int, str | None
     with facts_in_every_line(job=record.id):
         try:
             start_ahead(job)
             keep_pandas_out()
-            run_job(job, signals=signals, run_id=record.id, callback=_without_a_bar)
+            run_job(job, signals=signals, run_id=record.id, callback=_Yielding(job.compute))
         except PipelineError as failure:
             code, error = failure.exit_code, str(failure)
             log.error(f"job failed: {failure}")
@@ -64,8 +66,30 @@ def main() -> int:
     return code
 
 
-def _without_a_bar(_: object) -> None:
-    """Take the run's progress, so that it draws no bar on the service's terminal. The output has it."""
+class _Yielding:
+    """Takes the run's progress, and lowers the job's priority. Because of it, the run draws no bar on the service's terminal.
+
+    A job on Ray does that when its first items are done. Ray gives up if its processes do not start within 30 s, and at low
+    priority they do not, beside a service that keeps all cores busy. Its workers have a low priority anyway.
+
+    Args:
+        compute: Says which runs work without Ray.
+    """
+
+    def __init__(self, compute: Compute) -> None:
+        self._compute, self._has_yielded = compute, False
+
+    def __call__(self, progress: RunProgress) -> None:
+        """Lower the priority, once."""
+        left = progress.items - progress.done_before
+        without_ray = is_small(self._compute, left)
+        if self._has_yielded or not (without_ray or progress.done + progress.derived > progress.done_before):
+            return
+        self._has_yielded = True
+        if hasattr(os, "setpriority"):  # Windows has none
+            whose = os.PRIO_PGRP if without_ray else os.PRIO_PROCESS  # with the worker that was started ahead
+            with suppress(OSError):
+                os.setpriority(whose, 0, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
 
 
 def _watch(records: Records, root: str, job_id: str) -> None:
@@ -74,11 +98,8 @@ def _watch(records: Records, root: str, job_id: str) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _yield_to_the_service() -> None:
-    """Let the service's requests go first, and if memory runs out, let the kernel end this process and not the service."""
-    if hasattr(os, "nice"):  # Windows has none
-        with suppress(OSError):
-            os.nice(NICENESS)
+def _end_first() -> None:
+    """If memory runs out, let the kernel end this process and those that it starts, and not the service."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
 
