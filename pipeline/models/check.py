@@ -43,7 +43,7 @@ def check_files(
 
 
 def check_weights(recipe: Recipe, weights: Path | None, engine: str = "auto", *, headers_only: bool = False) -> None:
-    """Check the layout or the graph of ``recipe.weights``, and that recipe and engine fit it. The arguments are those of ``check_files``.
+    """Check the layout or the graph of ``recipe.weights``, and that recipe and engine fit it. Arguments: see ``check_files``.
 
     Raises:
         ConfigError: Recipe and engine do not fit together.

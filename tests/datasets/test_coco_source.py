@@ -274,9 +274,7 @@ def test_what_the_manifest_left_out_stays_as_it_is(
     assert sorted(changed) == [7, 82445]
 
 
-def test_a_source_may_have_null_for_categories(
-    output: Output, write: Write, tmp_path: Path, exported: dict[str, Any]
-) -> None:
+def test_a_source_may_have_null_for_categories(output: Output, write: Write, tmp_path: Path, exported: dict[str, Any]) -> None:
     """``matteline manifest --coco`` takes it, too."""
     content = source() | {"categories": None}
     write(**exported | {"coco_file": write_source(tmp_path / "source.json", content)})

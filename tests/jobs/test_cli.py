@@ -300,7 +300,7 @@ def test_show_prints_nothing_beside_what_was_asked_for(
     (tmp_path / "s.jpg").unlink()
     shown = matteline("show", "out", "--sheet", "s.jpg")
     assert shown.returncode == 1 and "left out of the sheet: photo-001.jpg: " in shown.stderr
-    assert 0 < Image.open(tmp_path / "s.jpg").height
+    assert Image.open(tmp_path / "s.jpg").height > 0
 
 
 def test_a_measurement_that_cannot_be_kept_is_not_begun(matteline: Command, tmp_path: Path, monkeypatch: Any) -> None:

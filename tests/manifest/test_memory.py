@@ -99,7 +99,7 @@ LONG = gzip.compress(b"x" * 2_000_000, 1)
 
 
 def write_members(path: Path, *texts: str) -> None:
-    """Write texts as members of a gzip file, one after the other. An x stands for 2,000,000 of them, which are compressed once."""
+    """Write texts as members of a gzip file, one after the other. An x stands for two million, which are compressed once."""
     path.write_bytes(b"".join(LONG if text == "x" else gzip.compress(text.encode(), 1) for text in texts))
 
 

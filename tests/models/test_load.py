@@ -17,6 +17,7 @@ import torch
 
 from pipeline.errors import ConfigError, SegmentError, WeightsError
 from pipeline.models import resolve
+from pipeline.models.check import check_weights
 from pipeline.models.engines import openvino
 from pipeline.models.engines.openvino import choose_engine
 from pipeline.models.failures import BrokenDevice

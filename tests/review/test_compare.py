@@ -47,7 +47,8 @@ def test_a_video_with_the_same_file_is_the_same(tmp_path: Path) -> None:
     for output, last in ((one, "b"), (other, "c")):
         videos = {"v0": "a", "v1": last}
         rows = [
-            {"item_id": name, "output_name": name, "status": "ok", "quality": 0.5, "video_facts": {"files": [{"sha256": sha256}]}}
+            {"item_id": name, "output_name": name, "status": "ok", "quality": 0.5}
+            | {"video_facts": {"files": [{"sha256": sha256}]}}
             for name, sha256 in videos.items()
         ]
         write_part(output, pa.Table.from_pylist(rows, INDEX))
