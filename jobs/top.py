@@ -100,7 +100,8 @@ def _numbers(status: RunStatus) -> RenderableType:
         frames = f", {facts['frames_per_s']:g} frames/s" if facts.get("frames") else ""
         lines["speed"] = speed + lately + frames + left
     if facts.get("frames"):
-        lines["frames"] = f"{facts['frames']:,} of videos, written"
+        more = f", about {facts['frames_left']:,} left" if facts.get("frames_left") else ""
+        lines["frames"] = f"{facts['frames']:,} of videos, written{more}"
     if status.sign_age_s is not None and status.verdict != "over":
         lease = "not held" if status.lease_age_s is None else f"renewed {span(status.lease_age_s)} ago"
         ages = f"progress {span(status.progress_age_s or 0)} ago, lease {lease}"

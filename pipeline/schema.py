@@ -218,7 +218,7 @@ INDEX = pa.schema(
 """The index: one row per item."""
 
 
-TRAVELLING = ("pixels", "mask", "fetch_s", "decode_s", "segment_s")
+TRAVELLING = ("pixels", "mask", "fetch_s", "decode_s", "segment_s", "video_progress", "video_stretch")
 """Columns between the stages that do not reach the index."""
 
 

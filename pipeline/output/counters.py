@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from pipeline.log import SafeConsole, log, repeating
+from pipeline.output.time_left import FramesLeft, seconds_left
 
 MOST_NAMED = 1000
 """Failed items per error code that a run names in its log. The index has all of them."""
@@ -26,10 +28,11 @@ class RunCounters:
 
     Args:
         total: Items to do.
+        videos: Those of them that are videos.
         bar: False shows no bar on a terminal.
     """
 
-    def __init__(self, total: int, *, bar: bool = True) -> None:
+    def __init__(self, total: int, videos: int = 0, *, bar: bool = True) -> None:
         self.total, self._bar = total, bar
         self.counts = {"ok": 0, "review": 0, "failed": 0}
         self.failures: dict[str, dict[str, Any]] = {}
@@ -46,6 +49,11 @@ class RunCounters:
         """Seconds that the model worked on committed items."""
         self.frames = 0
         """Frames of videos that were written."""
+        self.left = FramesLeft(videos)
+        """Frames of videos that are to be written."""
+        self.is_on_videos = False
+        """Whether the work is that of videos, which come after the pictures."""
+        self._video_s = 0.0
         self.doing = ""
         """What the run waits for until the first items are committed, such as ``loading the model``."""
         self.store_bytes = 0
@@ -63,8 +71,6 @@ class RunCounters:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[facts]}"),
-                TextColumn("left"),
-                TimeRemainingColumn(),
                 console=SafeConsole(stderr=True),
                 transient=True,
             )
@@ -92,13 +98,19 @@ class RunCounters:
 
     @property
     def frames_per_s(self) -> float:
-        """Frames of videos written per second of work."""
-        return self.frames / self.seconds if self.seconds else 0.0
+        """Frames of videos written per second of work on videos."""
+        return self.frames / self._video_s if self._video_s else 0.0
 
     @property
     def items_per_s(self) -> float:
         """Items committed per second of work."""
         return self.done / self.seconds if self.seconds else 0.0
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds that are left, estimated; None if that is not known."""
+        left = self.left
+        return seconds_left(self.total - self.done, self.items_per_s, left.videos, left.frames, self.frames_per_s)
 
     @contextmanager
     def working(self, actors: float) -> Iterator[None]:
@@ -115,6 +127,7 @@ class RunCounters:
         if self._ticked is not None:
             now = time.monotonic()
             self.seconds += now - self._ticked
+            self._video_s += now - self._ticked if self.is_on_videos else 0.0
             self.actor_s += self.actors * (now - self._ticked)
             self._ticked = now
 
@@ -126,13 +139,14 @@ class RunCounters:
             self.counts[status] += count
         if self._progress is not None and self._task is not None:
             speed = f"{self.items_per_s:.2f} items/s" + (f"  {self.frames_per_s:.1f} frames/s" if self.frames else "")
-            facts = f"{speed}  {self.counts['failed']} failed  {self.counts['review']} to review"
+            left = "" if self.eta_s is None else f"  {timedelta(seconds=round(self.eta_s))} left"
+            facts = f"{speed}  {self.counts['failed']} failed  {self.counts['review']} to review{left}"
             self._progress.update(self._task, completed=self.done, facts=facts)
 
     def _log(self) -> None:
         """Log one line of progress, also if nothing was committed since the last."""
         speed = self.items_per_s
-        eta_s = round((self.total - self.done) / speed) if speed else None
+        eta_s = None if self.eta_s is None else round(self.eta_s)
         facts: dict[str, Any] = {**self.counts, "total": self.total, "items_per_s": round(speed, 3), "eta_s": eta_s}
         if self.frames:
             facts |= {"frames": self.frames, "frames_per_s": round(self.frames_per_s, 2)}
@@ -143,6 +157,7 @@ class RunCounters:
     def add_part(self, part: Mapping[str, Any]) -> None:
         """Add one index part, by what the commit stage says about it."""
         self.frames += part["frames"]
+        self.left.add(part)
         self.add(part["ok"], part["review"], part["failed"])
         items, mean, variance = (part[f"expected_{name}"] for name in ("items", "mean", "variance"))
         self.expected = (self.expected[0] + items, self.expected[1] + mean, self.expected[2] + variance)

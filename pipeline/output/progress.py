@@ -22,6 +22,7 @@ from pipeline.errors import WriteError
 from pipeline.log import log
 from pipeline.output.output import Output
 from pipeline.output.run_record import RunFacts, RunRecord
+from pipeline.output.time_left import seconds_left
 
 RUNNING = "running"
 """State of a run that has not ended. Afterwards the state is the outcome of the run record."""
@@ -40,6 +41,7 @@ class ProgressFacts(RunFacts):
     updated_at: Time
     every_s: Moment
     recent_items_per_s: Moment | None = None
+    recent_frames_per_s: Moment | None = None
     eta_s: Moment | None = None
 
 
@@ -65,7 +67,7 @@ class Progress:
         self.record, self._uri, self._files = record, output.layout.progress(record.run_id), output.files
         self._constants = {"host": socket.gethostname(), "owner": owner, "every_s": every_s}
         self._beat = beat
-        self._history: deque[tuple[float, int]] = deque()
+        self._history: deque[tuple[float, int, int]] = deque()
         self._stop, self._writing, self._measuring, self._warned = threading.Event(), threading.Lock(), threading.Lock(), False
         # Two threads, so that slow storage does not delay the metrics.
         self._threads = [
@@ -115,25 +117,30 @@ class Progress:
         record = self.record
         fields = {key: value for key, value in asdict(record).items() if key not in ("versions", "drift", "store_mib_per_item")}
         done = record.ok + record.review + record.failed
-        recent = self._recent_items_per_s(done)
+        recent, recent_frames = self._recent_speeds(done, record.frames)
         speed = record.items_per_s if recent is None else recent
+        frames_per_s = record.frames_per_s if recent_frames is None else recent_frames
         left = max(0, record.items - record.done_before - done)
+        eta_s = seconds_left(left, speed, record.videos_left, record.frames_left, frames_per_s)
         return {
             **fields,
             "state": record.outcome or RUNNING,
             "left": left,
             "recent_items_per_s": recent if recent is None else round(recent, 3),
-            "eta_s": round(left / speed) if speed and record.outcome is None else None,
+            "recent_frames_per_s": recent_frames if recent_frames is None else round(recent_frames, 2),
+            "eta_s": round(eta_s) if eta_s is not None and record.outcome is None else None,
             "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
             **self._constants,
         }
 
-    def _recent_items_per_s(self, done: int) -> float | None:
-        """Return the speed over the last ``WINDOW_S`` seconds; None on the first update."""
+    def _recent_speeds(self, done: int, frames: int) -> tuple[float, float] | tuple[None, None]:
+        """Return items and frames per second over the last ``WINDOW_S`` seconds; None on the first update."""
         with self._measuring:
             now = time.monotonic()
-            self._history.append((now, done))
+            self._history.append((now, done, frames))
             while len(self._history) > 2 and now - self._history[1][0] >= WINDOW_S:
                 self._history.popleft()
-            then, before = self._history[0]
-        return max(0.0, (done - before) / (now - then)) if now > then else None
+            then, done_then, frames_then = self._history[0]
+        if now <= then:
+            return None, None
+        return max(0.0, (done - done_then) / (now - then)), max(0.0, (frames - frames_then) / (now - then))

@@ -79,6 +79,10 @@ class RunRecord:
     frames: int = 0
     """Frames of videos that were written. A repeated task counts again."""
     frames_per_s: float = 0.0
+    videos_left: int = 0
+    """Videos that are not finished."""
+    frames_left: int | None = None
+    """Frames of these videos that are to be written, estimated by headers; None if no length is known."""
     actors: int | None = None
     """Actors of the model when the last pass started."""
     gpus_per_actor: float = 0.0
@@ -116,6 +120,7 @@ class RunRecord:
         self.expected_below = Expectation(*counters.expected).facts()
         self.items_per_s = round(counters.items_per_s, 3)
         self.frames, self.frames_per_s = counters.frames, round(counters.frames_per_s, 2)
+        self.videos_left, self.frames_left = counters.left.videos, counters.left.frames
         if counters.actor_s and counters.done:
             self.actor_hours = counters.actor_s / 3600
             self.idle_share = round(max(0.0, 1 - counters.model_s / counters.actor_s), 3)
@@ -180,6 +185,8 @@ class RunFacts(Stored):
     items_per_s: Moment | None = None
     frames: Count | None = None
     frames_per_s: Moment | None = None
+    videos_left: Count | None = None
+    frames_left: Count | None = None
     gpus_per_actor: Moment | None = None
     actor_hours: Moment | None = None
     idle_share: Share | None = None

@@ -10,6 +10,7 @@ from pipeline.errors import PipelineError
 from pipeline.log import log
 from pipeline.output.progress import RUNNING
 from pipeline.output.run_record import RunRecord
+from pipeline.output.time_left import seconds_left
 
 EVERY_S = 0.25
 """Seconds between two calls, at least. The last call of a run comes at once."""
@@ -29,6 +30,9 @@ class RunProgress:
         failed: Items of this run that have no result.
         derived: Items finished before that got an output or rendition that they lacked.
         items_per_s: Items that this run finishes per second; 0 until the first ones are finished.
+        videos_left: Videos that are not finished.
+        frames_left: Frames of these videos that are to be written, estimated by headers; None if no length is known.
+        frames_per_s: Frames of videos that this run writes per second.
     """
 
     run_id: str
@@ -40,6 +44,9 @@ class RunProgress:
     failed: int
     derived: int
     items_per_s: float
+    videos_left: int = 0
+    frames_left: int | None = None
+    frames_per_s: float = 0.0
 
     @property
     def done(self) -> int:
@@ -52,7 +59,7 @@ class RunProgress:
         left = self.items - self.done
         if not left:
             return 0.0
-        return left / self.items_per_s if self.items_per_s else None
+        return seconds_left(left, self.items_per_s, self.videos_left, self.frames_left, self.frames_per_s)
 
 
 Callback = Callable[[RunProgress], object]
@@ -99,8 +106,9 @@ class Reporter:
             return
         record = self._record
         counts = (record.items, record.done_before, record.ok, record.review, record.failed, record.derived)
+        speeds = (record.items_per_s, record.videos_left, record.frames_left, record.frames_per_s)
         try:
-            self._callback(RunProgress(record.run_id, record.outcome or RUNNING, *counts, record.items_per_s))
+            self._callback(RunProgress(record.run_id, record.outcome or RUNNING, *counts, *speeds))
         except PipelineError:
             raise
         except Exception:  # noqa: BLE001  it is the caller's code

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pipeline.config.job import Limits
 from pipeline.errors import ConfigError, FetchError, ItemError, StorageError
 from pipeline.manifest.manifest import Manifest, read
-from pipeline.manifest.videos import PART_COLUMNS, Part, are_videos, part_of
+from pipeline.manifest.videos import PART_COLUMNS, are_videos, part_of
 from pipeline.models.resolve import ResolvedRecipe
 from pipeline.storage.files import Files
 from pipeline.storage.members import TarMember, parse_member
@@ -107,6 +107,7 @@ class VideoLengths:
 def sample_videos(manifest: Manifest, files: Files, limits: Limits) -> VideoLengths:
     """Return the lengths of some videos: the first ones of each fragment that is looked at."""
     from pipeline.video.source import Source
+    from pipeline.video.span import length_of
     from pipeline.video.stills import length
 
     rows: list[dict[str, Any]] = []
@@ -120,21 +121,11 @@ def sample_videos(manifest: Manifest, files: Files, limits: Limits) -> VideoLeng
     for row in rows[:SAMPLED_VIDEOS]:
         try:
             with Source(manifest.allowlist.real_path(row["image_uri"]), files, limits) as source:
-                found.append(_length_of(part_of(row), length(source.open(), limits)))
+                found.append(length_of(part_of(row), length(source.open(), limits)))
         except ItemError:
             found.append(None)
     known = [one for one in found if one is not None]
     return VideoLengths([frames for frames, _ in known], [seconds for _, seconds in known], len(found) - len(known))
-
-
-def _length_of(part: Part, whole: tuple[int, float] | None) -> tuple[int, float] | None:
-    """Return the frames and seconds of a part of a video of this length, with equal gaps; None if it is not known."""
-    if whole is None:
-        return None
-    frames, seconds = whole
-    start_s, end_s = part.start_s or 0.0, seconds if part.end_s is None else part.end_s
-    inside_s = max(0.0, min(end_s, seconds) - start_s)
-    return round(frames * inside_s / seconds), inside_s
 
 
 def _size(uri: str, files: Files) -> int | None:

@@ -22,7 +22,7 @@ from pipeline.run import local
 from pipeline.run.budget import check_budget, deadline_passed, has_passed
 from pipeline.run.callback import Reporter
 from pipeline.run.gpus import is_small
-from pipeline.run.preflight import Plan, by_kind, missing_items, only_missing
+from pipeline.run.preflight import Plan, by_kind, missing_items, only_missing, videos_to_do
 from pipeline.run.prepare import tidy_index
 
 PASSES = 2
@@ -41,7 +41,7 @@ def run_passes(plan: Plan, record: RunRecord, lease: Lease, reporter: Reporter) 
     Raises:
         PipelineError: The run was stopped, a worker refused weights or settings, or items are still missing.
     """
-    with RunCounters(plan.todo, bar=reporter.is_silent) as counters:
+    with RunCounters(plan.todo, videos_to_do(plan), bar=reporter.is_silent) as counters:
         _run_passes(plan, record, lease, counters, reporter)
 
 
@@ -86,6 +86,7 @@ def _run_pass(plan: Plan, record: RunRecord, lease: Lease, counters: RunCounters
 
 def _segment_items(plan: Plan, record: RunRecord, lease: Lease, counters: RunCounters) -> Generator[dict[str, Any], None, None]:
     for some in by_kind(plan):
+        counters.is_on_videos = some.only == "videos"
         yield from _segment_kind(some, record, lease, counters)
 
 

@@ -65,9 +65,14 @@ class Plan:
     """The items that ``todo`` counts; None for all."""
 
 
+def videos_to_do(plan: Plan) -> int:
+    """Return the number of videos to do."""
+    return int((~contains(plan.done, plan.videos)).sum())
+
+
 def by_kind(plan: Plan) -> Iterator[Plan]:
     """Yield a plan for the pictures to do, and one for the videos, if there are any of them."""
-    videos = int((~contains(plan.done, plan.videos)).sum())
+    videos = videos_to_do(plan)
     if plan.todo > videos:
         yield dataclasses.replace(plan, todo=plan.todo - videos, only="pictures" if len(plan.videos) else None)
     if videos:

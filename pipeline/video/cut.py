@@ -26,7 +26,7 @@ from pipeline.video.passing import passing
 from pipeline.video.pictures import PictureWriter
 from pipeline.video.reader import Facts, VideoReader
 from pipeline.video.source import Source
-from pipeline.video.span import Span, span_of
+from pipeline.video.span import Span, frames_expected, span_of
 from pipeline.video.steady import MaskedFrame
 from pipeline.video.targets import Target, write_targets
 
@@ -90,7 +90,7 @@ def cut_video(
         video = stack.enter_context(Source(source, files, limits))
         reader = stack.enter_context(VideoReader(video.open(), limits))
         facts, segmenter = reader.facts, load()
-        with PassProgress(f"cutting out {source}", facts.frames if part == WHOLE else 0, "frames") as progress:
+        with PassProgress(f"cutting out {source}", frames_expected(facts, part, limits), "frames") as progress:
             span = span_of(part, facts)
             frames, tally, found = stack.enter_context(passing(video, reader, span, segmenter, box, names))
             notes = found.notes if found else ()

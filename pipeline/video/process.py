@@ -23,7 +23,7 @@ from pipeline.video.passing import passing
 from pipeline.video.reader import Facts, VideoReader
 from pipeline.video.segments import SegmentStore, frames_per_segment
 from pipeline.video.source import Source
-from pipeline.video.span import span_of
+from pipeline.video.span import frames_expected, span_of
 from pipeline.video.steady import MaskedFrame
 from pipeline.video.tally import SegmentFacts, Tally
 from pipeline.video.targets import Target, write_targets
@@ -40,6 +40,16 @@ class Clock(Protocol):
 
     def kept(self) -> None:
         """Note that a part of the work need not be repeated after a crash."""
+
+
+class Counter(Protocol):
+    """Counts frames."""
+
+    def expect(self, frames: int) -> None:
+        """Note how many there will be, about; 0: unknown."""
+
+    def add(self) -> None:
+        """Note that one was written to all files."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,7 @@ def process(
     limits: Limits,
     clock: Clock,
     before_store: Callable[[], None],
-    on_frame: Callable[[], None] = lambda: None,
+    counter: Counter,
 ) -> Described:
     """Cut out a video and write its files, which appear when all of them are whole and were read back.
 
@@ -125,7 +135,7 @@ def process(
         limits: Limits of the video.
         clock: Its deadline.
         before_store: Called before the first file gets its name.
-        on_frame: Called for every frame that was written to all files.
+        counter: Counts the frames.
 
     Raises:
         ItemError: It failed.
@@ -133,6 +143,7 @@ def process(
     with ExitStack() as stack, as_item_errors():
         reader = stack.enter_context(VideoReader(source.open(), limits, clock.beat))
         facts, span = reader.facts, span_of(request.part, reader.facts)
+        counter.expect(frames_expected(facts, request.part, limits))
         targets = {
             name: Target(stack.enter_context(part_of(uri)), *_form_of(name, recipe, backgrounds))
             for name, uri in request.targets.items()
@@ -141,7 +152,7 @@ def process(
         frames, tally, found = stack.enter_context(
             passing(source, reader, span, segmenter, request.box, request.names, store=kept, kept=clock.kept, beat=clock.beat)
         )
-        write_targets(_counted(frames, on_frame), facts, list(targets.values()), source.open, limits, span, clock.beat)
+        write_targets(_counted(frames, counter), facts, list(targets.values()), source.open, limits, span, clock.beat)
         clock.rest()
         before_store()
         stored = _store(targets, request, files)
@@ -150,10 +161,10 @@ def process(
     return Described(facts.size, found and found.detection, tally.quality, tally.reasons, made, tally.segments)
 
 
-def _counted(frames: Iterator[MaskedFrame], on_frame: Callable[[], None]) -> Iterator[MaskedFrame]:
+def _counted(frames: Iterator[MaskedFrame], counter: Counter) -> Iterator[MaskedFrame]:
     for one in frames:
         yield one
-        on_frame()
+        counter.add()
 
 
 def segments_of(version: str, size: Size, request: Request, recipe: Recipe, files: Files) -> SegmentStore:

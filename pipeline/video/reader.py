@@ -61,6 +61,7 @@ class Facts:
         rate: Frames per second, about.
         aspect: Width of a pixel divided by its height, upright.
         frames: Number of frames by the header, 0 if it says none. May be wrong.
+        seconds: Duration by the header, 0 if it says none. May be wrong.
         codec: FFmpeg's canonical name of the video codec, such as ``av1``, not ``libdav1d``.
         sound: Canonical names of the codecs of the sound tracks.
         first_pts: Time of the first frame.
@@ -74,6 +75,7 @@ class Facts:
     codec: str = ""
     sound: tuple[str, ...] = ()
     first_pts: int = 0
+    seconds: float = 0.0
 
 
 class _SeekError(DecodeError):
@@ -242,10 +244,11 @@ class VideoReader:
             stream.time_base,
             stream.average_rate or stream.guessed_rate or USUAL_RATE,
             1 / aspect if self._is_turned and aspect else aspect or Fraction(1),
-            stream.frames,
+            max(0, stream.frames),
             codec_name(stream.codec_context),
             tuple(codec_name(one.codec_context) for one in self._container.streams.audio),
             first.pts,
+            max(0, self._container.duration or 0) / av.time_base,
         )
 
     def _open(self, file: BinaryIO, head: bytes) -> Any:

@@ -33,6 +33,25 @@ def span_of(part: Part, facts: Facts) -> Span:
     return Span(first_s + (part.start_s or 0.0), math.inf if part.end_s is None else first_s + part.end_s)
 
 
+def length_of(part: Part, whole: tuple[int, float] | None) -> tuple[int, float] | None:
+    """Return the frames and seconds of a part of a video of this length, with equal gaps; None if it is not known."""
+    if whole is None:
+        return None
+    frames, seconds = whole
+    start_s, end_s = part.start_s or 0.0, seconds if part.end_s is None else part.end_s
+    inside_s = max(0.0, min(end_s, seconds) - start_s)
+    return round(frames * inside_s / seconds), inside_s
+
+
+def frames_expected(facts: Facts, part: Part, limits: Limits) -> int:
+    """Return how many frames a part has by the header, which may be wrong; 0 if it is not known."""
+    frames = facts.frames or round(facts.seconds * facts.rate)
+    if part == Part():
+        return min(frames, limits.max_frames)
+    length = length_of(part, (frames, facts.seconds) if facts.seconds else None)
+    return 0 if length is None else min(length[0], limits.max_frames)
+
+
 def frames_in(reader: VideoReader, span: Span) -> Iterator[Frame]:
     """Yield the frames of a part. Their times count from its start.
 

@@ -144,6 +144,15 @@ def test_the_verdict_on_a_run(output: Output, expires_at: float, changes: dict[s
     assert words in text and "35 of 100" in text and "http://10.0.0.1:8265" in text
 
 
+def test_frames_of_videos_are_shown(output: Output) -> None:
+    write_lease(output, NOW + 90)
+    write_progress(output, frames=1500, frames_per_s=12.5, videos_left=2, frames_left=18_500, eta_s=1480)
+    text = shown(output)[1]
+    assert "1,500 of videos, written, about 18,500 left" in text and "12.5 frames/s" in text
+    write_progress(output, frames=1500, frames_per_s=12.5)  # of an older version
+    assert "1,500 of videos, written\n" in "\n".join(line.rstrip() for line in shown(output)[1].splitlines()) + "\n"
+
+
 class Clock:
     seconds = 0.0
 

@@ -108,6 +108,22 @@ def test_the_time_left_follows_the_recent_speed(record: RunRecord, monkeypatch: 
     assert facts["eta_s"] == 420
 
 
+def test_the_time_left_with_videos_follows_the_recent_speed_of_frames(
+    record: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("pipeline.output.progress.time.monotonic", lambda: now)
+    progress = Progress(record, Output.at(FOLDER, Files()), owner="me", every_s=30)
+    progress.facts()
+    record.items, record.done_before, record.videos_left = 3, 0, 3
+    now = 30.0
+    assert progress.facts()["eta_s"] is None, "no frame yet"
+    record.frames, record.frames_left = 600, 29_400
+    now = 60.0
+    facts = progress.facts()
+    assert (facts["recent_frames_per_s"], facts["eta_s"], facts["frames_left"]) == (10.0, 2940, 29_400)
+
+
 def test_a_run_writes_its_final_state(tmp_path: Path, make_photos: MakePhotos, fake_preset: str) -> None:
     make_photos(tmp_path / "photos", 6)
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"no photo")

@@ -11,6 +11,7 @@ import pytest
 from pipeline.output.counters import RunCounters
 from pipeline.output.output import Output
 from pipeline.output.run_record import RunRecord, records, speed_of
+from pipeline.run.stages.commit import NO_FRAMES
 from pipeline.storage.files import Files
 
 
@@ -71,7 +72,7 @@ def test_a_second_pass_adds_to_the_first(clock: list[float]) -> None:
 
 def test_expectations_of_parts_add_up() -> None:
     record, counters = RunRecord("r", "m", "f", "p", 100, 0), RunCounters(100)
-    part = {"ok": 0, "review": 0, "failed": 0, "model_s": 0.0, "failures": "{}", "frames": 0}
+    part = {"ok": 0, "review": 0, "failed": 0, "model_s": 0.0, "failures": "{}", **NO_FRAMES}
 
     def add(items: int, mean: float, variance: float) -> None:
         counters.add_part(part | {"expected_items": items, "expected_mean": mean, "expected_variance": variance})

@@ -34,6 +34,13 @@ def test_it_has_the_counts_of_the_record_and_an_estimate(record: RunRecord) -> N
     assert RunProgress("run-1", "complete", 12, 12, 0, 0, 0, 0, items_per_s=0.0).eta_s == 0
 
 
+def test_with_videos_the_estimate_is_that_of_their_frames(record: RunRecord) -> None:
+    told: list[RunProgress] = []
+    record.videos_left, record.frames_left, record.frames_per_s = 2, 300, 20.0
+    Reporter(told.append, record).update()
+    assert (told[0].items_per_s, told[0].frames_left, told[0].eta_s) == (2.0, 300, 15.0)
+
+
 def test_it_is_called_four_times_per_second_at_most_and_at_the_end(record: RunRecord, clock: list[float]) -> None:
     told: list[RunProgress] = []
     reporter = Reporter(told.append, record)

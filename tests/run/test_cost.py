@@ -11,8 +11,7 @@ import pytest
 from pipeline.config.job import Storage
 from pipeline.errors import ConfigError
 from pipeline.manifest.manifest import open_manifest
-from pipeline.manifest.videos import Part
-from pipeline.run.cost import Price, Sizes, Speed, _length_of, estimate, measured_speed, sample_sizes
+from pipeline.run.cost import Price, Sizes, Speed, estimate, measured_speed, sample_sizes
 from pipeline.storage.files import Files
 
 
@@ -80,10 +79,3 @@ def test_frames_of_videos_count_as_items_of_an_earlier_run() -> None:
     some = record(run_id="1", ok=3, review=1, frames=1200, actor_hours=0.5, gpus_per_actor=0.0)
     found = measured_speed([some], "a", 0.0, every=2)
     assert found == Speed(604 / 1800, "run 1 did 4 items with 1,200 frames of videos in 0.5 actor hours")
-
-
-def test_the_length_of_a_part_is_not_that_of_the_video() -> None:
-    whole = (500, 20.0)
-    found = [_length_of(part, whole) for part in (Part(), Part(5.0), Part(None, 10.0), Part(18.0, 99.0), Part(30.0))]
-    assert found == [whole, (375, 15.0), (250, 10.0), (50, 2.0), (0, 0.0)]
-    assert _length_of(Part(1.0), None) is None

@@ -23,6 +23,7 @@ from PIL import Image
 from pipeline.config.job import load_job
 from pipeline.errors import ConfigError
 from pipeline.models.failures import BrokenDevice
+from pipeline.output.counters import RunCounters
 from pipeline.output.output import Output
 from pipeline.output.run_record import RunRecord
 from pipeline.output.verify import verify
@@ -32,7 +33,7 @@ from pipeline.run.preflight import make_plan, without_done
 from pipeline.run.prepare import tidy_index
 from pipeline.run.stages import videos
 from pipeline.run.stages.segment import SegmentBatch
-from pipeline.run.stages.stretches import FindMasks, divide_videos
+from pipeline.run.stages.stretches import STRETCH, FindMasks, divide_videos
 from pipeline.run.stages.videos import commit_videos, cut_videos, is_sign_of_life
 from pipeline.schema import ITEM, SEGMENTS, index_schema
 from pipeline.storage.allowlist import AllowList
@@ -398,7 +399,43 @@ def test_a_long_video_gives_signs_of_life(
     assert {one["ok"] + one["review"] + one["failed"] for one in alive} == {0} and not (tmp_path / "index").exists()
     facts = commit_videos(rows, context=context).to_pylist()[0]
     assert facts["failed"] == 0 and sum(one["frames"] for one in (*alive, facts)) == 6
+    assert {one["video"] for one in (*alive, facts)} == {"a"}
+    assert (alive[-1]["video_frames"], alive[-1]["video_left"]) == (6, 6 - sum(one["frames"] for one in alive))
+    assert (facts["video_frames"], facts["video_left"]) == (6, 0)
     assert pq.read_schema(facts["part"]).equals(index_schema(context.carried))
+
+
+def test_the_time_left_in_a_run_is_that_of_the_frames(
+    go: Go, clips: Path, tmp_path: Path, make_photos: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After one of three videos, a third of the items is done, but not a third of the frames."""
+    make_photos(clips, 1)
+    write_clip(clips / "a.mp4", frames(4, *SIZE))
+    write_clip(clips / "b.mkv", frames(40, *SIZE), container="matroska")
+    write_clip(clips / "c.mp4", frames(6, *SIZE))
+    told: list[tuple[int, int, int | None, float | None]] = []
+
+    def note(counters: RunCounters, part: dict[str, Any]) -> None:
+        add_part(counters, part)
+        told.append((counters.frames, counters.left.videos, counters.left.frames, counters.eta_s))
+
+    add_part = RunCounters.add_part
+    monkeypatch.setattr(RunCounters, "add_part", note)
+    record = go("compute.rows_per_part=1")
+    ends = {videos: (written, left, eta_s) for written, videos, left, eta_s in told}
+    assert ends[3] == (0, None, None), "after the picture, no length is known"
+    assert ends[2][:2] == (4, 8) and ends[1][:2] == (44, 22) and ends[0] == (50, 0, 0.0)
+    assert all(eta_s is not None and eta_s > 0 for _, _, eta_s in (ends[2], ends[1]))
+    assert (record.videos_left, record.frames_left) == (0, 0)
+
+
+def test_columns_of_a_manifest_may_have_the_names_that_the_stages_use(go: Go, clips: Path, tmp_path: Path) -> None:
+    write_clip(clips / "a.mp4", frames(4, *SIZE))
+    (tmp_path / "m.csv").write_text("image_uri,video_progress,new_frames,version,pts\nclips/a.mp4,x,y,z,w\n")
+    go(manifest="m.csv")
+    (row,) = rows_of(tmp_path / "out").values()
+    names = ("manifest_video_progress", "new_frames", "version", "pts")
+    assert row["error_code"] is None and [row[name] for name in names] == ["x", "y", "z", "w"]
 
 
 def test_segments_of_former_content_are_deleted(
@@ -494,7 +531,7 @@ def test_masks_that_were_found_ahead_are_used(
     items = pa.Table.from_pylist(rows, ITEM)
     tables = list(divide_videos(items, context=context))
     stretches = pa.concat_tables(tables).to_pylist()
-    assert [(one["item_id"], one["first"], one["warm_up"]) for one in stretches] == [
+    assert [(one["item_id"], one[STRETCH]["first"], one[STRETCH]["warm_up"]) for one in stretches] == [
         ("long", 0, 0),
         ("long", 4, 8),
         ("long", 8, 8),

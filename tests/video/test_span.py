@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pipeline.video.draw import Draw
 from pipeline.video.forms import FORMS
 from pipeline.video.reader import VideoReader
 from pipeline.video.sound import Sound
-from pipeline.video.span import ALL, Span, frames_in, span_of
+from pipeline.video.span import ALL, Span, frames_expected, frames_in, length_of, span_of
 from pipeline.video.steady import MaskedFrame
 from pipeline.video.targets import Target, write_targets
 
@@ -46,11 +47,28 @@ def test_frames_of_a_part_keep_their_gaps(clip: Path) -> None:
     assert all(np.array_equal(one, other) for (_, one), (_, other) in zip(some, wanted, strict=True))
 
 
+def test_the_length_of_a_part_is_not_that_of_the_video() -> None:
+    whole = (500, 20.0)
+    found = [length_of(part, whole) for part in (Part(), Part(5.0), Part(None, 10.0), Part(18.0, 99.0), Part(30.0))]
+    assert found == [whole, (375, 15.0), (250, 10.0), (50, 2.0), (0, 0.0)]
+    assert length_of(Part(1.0), None) is None
+
+
 @pytest.fixture(scope="module", params=["mp4", "matroska"])
 def long_clip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "long"
     options = {"g": "25", "bf": "2"}
     return write_clip(path, frames(10, 48, 64) * 25, container=request.param, options=options, sound=["aac"])
+
+
+def test_frames_are_expected_by_the_header(long_clip: Path) -> None:
+    with long_clip.open("rb") as file, VideoReader(file, Limits()) as reader:
+        parts = (Part(), Part(2.0, 4.0), Part(None, 99.0), Part(50.0))
+        found = [frames_expected(reader.facts, part, Limits()) for part in parts]
+        assert found == [pytest.approx(250, abs=2), pytest.approx(50, abs=2), pytest.approx(250, abs=2), 0]
+        assert frames_expected(reader.facts, Part(), Limits(max_frames=100)) == 100, "it fails there"
+        silent = replace(reader.facts, frames=0, seconds=0.0)
+        assert [frames_expected(silent, part, Limits()) for part in parts] == [0, 0, 0, 0]
 
 
 def test_a_late_part_is_sought_and_frames_before_it_are_not_converted(long_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,14 @@ if TYPE_CHECKING:
     from pipeline.video.stretches import Stretch
 
 
+STRETCH = "video_stretch"
+"""Column between the stages: a stretch, and the version of its video."""
+
+STRETCH_TYPE = pa.struct([("first", pa.int64()), ("warm_up", pa.int64()), ("pts", pa.int64()), ("version", pa.string())])
+
+
 def divide_videos(items: pa.Table, *, context: StageContext) -> Iterator[pa.Table]:
-    """Yield one row per stretch of each video that is long enough, with ``first``, ``warm_up``, ``pts`` and ``version``.
+    """Yield one row per stretch of each video that is long enough, with the stretch.
 
     A video with a box or a name is not divided: only its first frame says which object is meant.
     """
@@ -42,10 +48,7 @@ def divide_videos(items: pa.Table, *, context: StageContext) -> Iterator[pa.Tabl
             stretches = []
         isolated.finish()
         for one in stretches:
-            table = items.slice(number, 1)
-            for name, value in {**one._asdict(), "version": version}.items():
-                table = table.append_column(name, pa.array([value]))
-            yield table
+            yield items.slice(number, 1).append_column(STRETCH, pa.array([{**one._asdict(), "version": version}], STRETCH_TYPE))
 
 
 def _divide(row: dict[str, Any], context: StageContext, beat: Callable[[], None]) -> tuple[str, list[Stretch]]:
@@ -102,7 +105,9 @@ class FindMasks:
         from pipeline.video.span import span_of
         from pipeline.video.stretches import Stretch, find_masks
 
-        stretch = Stretch(row["first"], row["warm_up"], row["pts"])
+        fields = dict(row[STRETCH])
+        version = fields.pop("version")
+        stretch = Stretch(**fields)
         isolated = context.isolated("stretch", [f"{row['item_id']}/{stretch.first}"])
 
         def find() -> None:
@@ -110,7 +115,7 @@ class FindMasks:
             with Source(request.uri, context.files, limits) as source, as_item_errors():
                 with VideoReader(source.open(), limits) as reader:
                     facts = reader.facts
-                store = segments_of(str(row["version"]), facts.size, request, context.recipe, context.files)
+                store = segments_of(version, facts.size, request, context.recipe, context.files)
                 span = span_of(request.part, facts)
                 find_masks(source.open(), limits, stretch, span, self.stage.segmenter, store, isolated.beat, isolated.kept)
 

@@ -42,8 +42,12 @@ if TYPE_CHECKING:
 LIFE_S = 20.0
 """Seconds between two signs of life of a video, so that a run does not count as stuck while it works on a long one."""
 
-FRAMES = "new_frames"
-"""Column between the stages: frames written since the last table."""
+PROGRESS = "video_progress"
+"""Column between the stages, which says how far a video is: as ``commit.NO_FRAMES``."""
+
+PROGRESS_TYPE = pa.struct(
+    [("frames", pa.int64()), ("video", pa.string()), ("video_frames", pa.int64()), ("video_left", pa.int64())]
+)
 
 UNKNOWN: dict[str, Any] = {
     **dict.fromkeys(name for name in (*INDEX.names, *TRAVELLING) if name not in ITEM.names),
@@ -74,12 +78,14 @@ def cut_videos(items: pa.Table, segmenter: Segmenter, context: StageContext) -> 
     for number, row in enumerate(items.to_pylist()):
         if context.is_late():
             return
-        frames = _Frames()
+        frames = _Frames(row["item_id"])
         with ThreadPoolExecutor(1) as pool:
             work = pool.submit(_cut, row, prompts[number], segmenter, context, frames)
             while not is_over(work):
-                yield _with_frames(_nothing(context), frames)
-        yield _with_frames(index_table(_without_signature(items.slice(number, 1)), [work.result()], context), frames)
+                yield _with_progress(_nothing(context), frames)
+        result = work.result()
+        frames.end()
+        yield _with_progress(index_table(_without_signature(items.slice(number, 1)), [result], context), frames)
 
 
 def request_of(row: Mapping[str, Any], names: tuple[str, ...], context: StageContext) -> Request:
@@ -103,11 +109,11 @@ def request_of(row: Mapping[str, Any], names: tuple[str, ...], context: StageCon
 
 def commit_videos(rows: pa.Table, *, context: StageContext) -> pa.Table:
     """Write one index part and return one row about it, as ``commit_batch``. With a sign of life, nothing is written."""
-    frames = sum(rows[FRAMES].to_pylist())
+    (progress,) = rows[PROGRESS].to_pylist()
     if is_sign_of_life(rows):
-        return nothing_committed(frames=frames)
-    rows = rows.drop_columns(FRAMES)
-    facts = replace(commit_batch(rows, context=context), frames=pa.array([frames]))
+        return nothing_committed(progress=progress)
+    rows = rows.drop_columns(PROGRESS)
+    facts = replace(commit_batch(rows, context=context), **{name: pa.array([value]) for name, value in progress.items()})
     for row in rows.select(["item_id", "status"]).to_pylist():
         if row["status"] != "failed":  # a video that failed may be tried again
             kept_masks.forget(context.output, row["item_id"])
@@ -141,23 +147,34 @@ def is_sign_of_life(rows: pa.Table) -> bool:
 
 
 class _Frames:
-    """Counts the frames that are written."""
+    """Counts the frames of a video that are written."""
 
-    def __init__(self) -> None:
-        self._written = self._told = 0
+    def __init__(self, item_id: str) -> None:
+        self._item_id = item_id
+        self._expected = self._written = self._told = 0
+
+    def expect(self, frames: int) -> None:
+        """Note how many there will be, about; 0: unknown."""
+        self._expected = frames
 
     def add(self) -> None:
         """Count one."""
         self._written += 1
 
-    def new(self) -> int:
-        """Return how many were added since the last call."""
-        before, self._told = self._told, self._written
-        return self._told - before
+    def end(self) -> None:
+        """Note that no more will come."""
+        self._expected = self._written
+
+    def progress(self) -> dict[str, Any]:
+        """Return a value of the column ``PROGRESS``."""
+        written = self._written
+        new, self._told = written - self._told, written
+        left = max(0, self._expected - written)
+        return {"frames": new, "video": self._item_id, "video_frames": self._expected, "video_left": left}
 
 
-def _with_frames(rows: pa.Table, frames: _Frames) -> pa.Table:
-    return rows.append_column(FRAMES, pa.array([frames.new()], pa.int64()))
+def _with_progress(rows: pa.Table, frames: _Frames) -> pa.Table:
+    return rows.append_column(PROGRESS, pa.array([frames.progress()], PROGRESS_TYPE))
 
 
 def _nothing(context: StageContext) -> pa.Table:
@@ -234,7 +251,7 @@ def _process(
         fact |= {"image_sha256": original.sha256, "image_bytes": original.bytes, "image_version": original.version}
         fact["fetch_s"] = original.fetch_s
         where = context.files, context.job.limits, isolated
-        made = process(source, original, request, context.recipe, context.backgrounds, segmenter, *where, note, frames.add)
+        made = process(source, original, request, context.recipe, context.backgrounds, segmenter, *where, note, frames)
     fact["height"], fact["width"] = made.size
     fact["quality"], fact["reasons"] = made.quality, list(made.reasons)
     if (found := made.detection) is not None:

@@ -18,6 +18,7 @@ from pipeline.storage.files import Files
 
 SHOWN = (
     *("state", "items", "done_before", "ok", "review", "failed", "derived", "left"),
+    *("frames", "frames_per_s", "recent_frames_per_s", "videos_left", "frames_left"),
     *("items_per_s", "recent_items_per_s", "eta_s", "seconds", "started_at", "updated_at", "finished_at"),
     *("recipe", "preset", "expected_below", "actors", "gpus_per_actor", "actor_hours", "idle_share", "items_per_gpu_hour"),
 )
