@@ -67,13 +67,14 @@ def ahead(items: Iterable[T], *, wait: bool = False) -> Generator[T]:
     """
     source, end = iter(items), object()
     pool = ThreadPoolExecutor(1)
+    coming = pool.submit(next, source, end)
     try:
-        coming = pool.submit(next, source, end)
         while (item := coming.result()) is not end:
             coming = pool.submit(next, source, end)
             yield cast(T, item)
     finally:
         pool.shutdown(wait=wait)
+        del coming  # its error would lead to this frame and back, and keep what the source uses until Python collects garbage
 
 
 def local_cpus() -> int:

@@ -110,13 +110,13 @@ class VideoReader:
             form = sniff(head)
         except DecodeError:
             self._stream = self._open(file, head)
-            self._frames = self._decoded(self._stream)
+            self._frames: Iterator[Frame] = self._decoded(self._stream)
         else:
             if form not in {"GIF", "WebP"}:
                 raise DecodeError(f"this is a picture ({form}), not a video; give it a picture's name, or give a video")
             self._frames = self._animation(file)
         try:
-            self._first = next(self._frames, None)
+            self._first: Frame | None = next(self._frames, None)
         except BaseException:
             self.close()
             raise
@@ -132,7 +132,10 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        """Close the demuxer. Not while another thread takes frames."""
+        """Close the demuxer, the decoder and the converter. Not while another thread takes frames."""
+        # Frames that are not taken refer to this reader, and would keep the decoder's threads until Python collects garbage.
+        self._frames, self._first, self._stream = iter(()), None, None
+        self._converter = Converter()  # it has threads, too
         if self._container is not None:
             self._container.close()
             self._container = None

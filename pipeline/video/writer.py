@@ -86,6 +86,7 @@ class VideoWriter:
             self.notes.append(f"{width} x {height}: scaled, because {form.name} has square pixels")
         self.written = Written(Size(height, width), alpha=[] if clear else None)
         self._pixel_format = form.clear if clear else form.opaque
+        self._last_s = 0.0  # duration of the last frame
         self._converter = Converter()
         self._sound: Sound | None = None
         # The prefix keeps FFmpeg from reading "name:" as a protocol.
@@ -161,9 +162,10 @@ class VideoWriter:
         return self.written
 
     def close(self) -> None:
-        """Close the file without finishing it, if it is open."""
+        """Close the file without finishing it, if it is open, and the encoders."""
         if self._sound is not None:
             self._sound.close()
+        self._stream, self._converter = None, Converter()
         with suppress(av.error.FFmpegError, OSError):  # what is left of it is deleted
             self._container.close()
 
