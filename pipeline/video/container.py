@@ -75,9 +75,13 @@ def decoder_of(stream: Any) -> Any:
 def decode(decoder: Any, packet: Any) -> list[Any]:
     """Return the frames that a packet completes. The last packet of a stream is empty, and completes all that are left.
 
+    Another packet may be empty, too. It has a time, and no frame.
+
     Raises:
         FFmpegError: The packet is damaged.
     """
+    if not packet.size and packet.dts is not None:
+        return []  # a decoder would take it for the end
     frames: list[Any] = decoder.decode(packet if packet.size else None)
     return frames
 

@@ -22,6 +22,7 @@ from pipeline.types import Box
 from pipeline.video.draw import Draw
 from pipeline.video.failures import as_item_errors
 from pipeline.video.forms import Form
+from pipeline.video.matroska import check_structure
 from pipeline.video.passing import passing
 from pipeline.video.pictures import PictureWriter
 from pipeline.video.reader import Facts, VideoReader
@@ -88,6 +89,7 @@ def cut_video(
     began = time.monotonic()
     with ExitStack() as stack, _naming(source), as_item_errors():
         video = stack.enter_context(Source(source, files, limits))
+        check_structure(video.open())
         reader = stack.enter_context(VideoReader(video.open(), limits))
         facts, segmenter = reader.facts, load()
         with PassProgress(f"cutting out {source}", frames_expected(facts, part, limits), "frames") as progress:

@@ -19,6 +19,7 @@ from pipeline.video.cut import part_of, store
 from pipeline.video.draw import Draw, behind
 from pipeline.video.failures import as_item_errors
 from pipeline.video.forms import FORMS, MP4, Form
+from pipeline.video.matroska import check_structure
 from pipeline.video.passing import passing
 from pipeline.video.reader import Facts, VideoReader
 from pipeline.video.segments import SegmentStore, frames_per_segment
@@ -141,6 +142,7 @@ def process(
         ItemError: It failed.
     """
     with ExitStack() as stack, as_item_errors():
+        check_structure(source.open(), clock.beat)
         reader = stack.enter_context(VideoReader(source.open(), limits, clock.beat))
         facts, span = reader.facts, span_of(request.part, reader.facts)
         counter.expect(frames_expected(facts, request.part, limits))

@@ -21,6 +21,7 @@ from pipeline.errors import DecodeError
 from pipeline.imaging.animation import animation_frames
 from pipeline.imaging.sniff import describe, sniff
 from pipeline.types import Pixels, Size
+from pipeline.video.awaited import Awaited
 from pipeline.video.colour import Converter, check_colours
 from pipeline.video.container import (
     codec_name,
@@ -302,7 +303,7 @@ class VideoReader:
         """Demux and decode. Packets of sound are looked at for their times only, which tell whether the file is cut off."""
         decoder = decoder_of(stream)
         deinterlacer: Graph | None = None
-        end = 0.0
+        end, awaited = 0.0, Awaited(codec_name(stream.codec_context), stream.time_base)
         try:
             for packet in self._container.demux():
                 if packet.pts is not None:
@@ -310,10 +311,14 @@ class VideoReader:
                 if packet.stream is not stream:
                     continue
                 _check_packet(packet, end)
+                awaited.send(packet)
                 for raw in decode(decoder, packet):
+                    awaited.receive(raw)
                     if raw.interlaced_frame and deinterlacer is None:
                         deinterlacer = make_deinterlacer(stream, raw)
                     yield from [raw] if deinterlacer is None else passed(deinterlacer, raw)
+            if deinterlacer is None:  # fields may have packets of their own
+                awaited.check_end()
             yield from [] if deinterlacer is None else passed(deinterlacer, None)
         except av.error.FFmpegError as error:
             raise DecodeError(f"this video is damaged at about {end:.2f} s") from error

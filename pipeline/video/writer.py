@@ -95,7 +95,6 @@ class VideoWriter:
             self._stream = self._add_stream(width, height)
             if sound is not None:
                 self._sound = Sound(sound, self._container, form, limits, span)
-                self.notes += self._sound.notes
                 self.written.tracks = tuple(self._sound.written)
         except BaseException:
             self.close()
@@ -129,7 +128,7 @@ class VideoWriter:
 
         Raises:
             WriteError: The encoder or the disk refuses it.
-            DecodeError: The source's sound is damaged.
+            DecodeError: The source's sound is encrypted.
         """
         if any(self._pad):
             pixels = np.pad(pixels, ((0, self._pad[0]), (0, self._pad[1]), (0, 0)), mode="edge")
@@ -139,7 +138,7 @@ class VideoWriter:
         unit = self._stream.codec_context.time_base
         scale = self.facts.time_base / unit
         frame.pts, frame.time_base, frame.duration = round(pts * scale), unit, round(duration * scale)
-        seconds = float(pts * self.facts.time_base)
+        seconds, self._last_s = float(pts * self.facts.time_base), float(duration * self.facts.time_base)
         self.written.seconds.append(seconds)
         if self.written.alpha is not None:
             self.written.alpha.append(float(pixels[..., 3].mean()))
@@ -150,11 +149,12 @@ class VideoWriter:
 
         Raises:
             WriteError: The disk refuses it.
-            DecodeError: The source's sound is damaged.
+            DecodeError: The source's sound is encrypted.
         """
         self._mux(None, float("inf"))
         self.written.empty = [] if self._sound is None else self._sound.empty
-        self.notes += [f"sound track {number} has no sound there" for number in self.written.empty]
+        if self._sound is not None and (seconds := self.written.seconds):
+            self.notes += self._sound.remarks(seconds[0], seconds[-1] + self._last_s)
         try:
             self._container.close()
         except (av.error.FFmpegError, OSError) as error:

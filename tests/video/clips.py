@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,17 @@ def write_clip(
         for song in songs:
             song.end()
     return path
+
+
+def remuxed(source: Path, target: Path, keep: Callable[[Any], bool]) -> Path:
+    """Copy those packets of a clip that ``keep`` returns True for into a new container. ``keep`` may change a packet."""
+    with av.open(str(source)) as file, av.open(str(target), "w") as output:
+        streams = [output.add_stream_from_template(one) for one in file.streams]
+        for packet in file.demux():
+            if packet.size and keep(packet):
+                packet.stream = streams[packet.stream.index]
+                output.mux(packet)
+    return target
 
 
 def _add_sound(output: Any, codec: str, layout: str, sample_rate: int) -> Any:
