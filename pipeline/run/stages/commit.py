@@ -53,7 +53,7 @@ def nothing_committed(model_s: float = 0.0, progress: Mapping[str, Any] = NO_FRA
     """Return the row about work of the model, or on a video, that has committed no item. ``progress`` is as ``NO_FRAMES``."""
     counts = dict.fromkeys((*STATUSES, "expected_items"), 0)
     row = {"part": "", **counts, "expected_mean": 0.0, "expected_variance": 0.0, "model_s": model_s, "failures": "{}"}
-    return pa.table({name: [value] for name, value in (row | progress).items()})
+    return pa.table({name: [value] for name, value in {**row, **progress}.items()})
 
 
 def _measure(rows: pa.Table, counts: Mapping[str, int], failures: Mapping[str, Mapping[str, Any]]) -> None:
