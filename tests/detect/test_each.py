@@ -52,7 +52,7 @@ def test_every_object_has_a_row_and_no_detector_is_needed(
     if not local_items:
         request.getfixturevalue("ray_session")
     rows = [
-        {"item_id": "a", "image_uri": photos["two"], "box": None},
+        {"item_id": "a", "image_uri": photos["two"], "box": None, "point": None},
         {"item_id": "b", "image_uri": photos["none"], "box": None},
         {"item_id": "c", "image_uri": photos["two"], "box": [10.0, 10.0, 100.0, 100.0]},
         {"item_id": "d", "image_uri": photos["two"], "point": "50,60"},
