@@ -57,7 +57,7 @@ def test_the_agreement_counts_if_the_second_calibration_knows_it(
     """The fake model has no weights, and so a hash of null."""
     plain = calibration_file(tmp_path / "first.json", 64)
     agreed = calibration_file(tmp_path / "second.json", 96, agreement=[-4.0, 2.0], first_sha256=first_sha256)
-    second = {"preset": fake_preset, "below": 1.0, "recipe": {"frame_px": 96, "calibration": agreed}}
+    second = {"preset": fake_preset, "below": 1.0, "join": "replace", "recipe": {"frame_px": 96, "calibration": agreed}}
     result = Segmenter(fake_preset, calibration=plain, second=second)(clear(), box=(10, 10, 70, 50))
     assert result.agreement is not None and 0.9 < result.agreement <= 1
     odds = -4 + 6 * result.agreement if counts else -1.0

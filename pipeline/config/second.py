@@ -20,20 +20,25 @@ class Second(Section):
 
     preset: str = Field(min_length=1, description="Name of a bundled preset, or a .yaml file: the second model.")
     below: float = Field(
-        default=0.4, ge=0, le=1, description="Items whose quality after the first model is lower go to the second model."
+        default=0.2, ge=0, le=1, description="Items whose quality after the first model is lower go to the second model."
     )
-    join: Join = Field(
-        default="replace",
-        description="Result of both: replace takes the second model's, better that of higher quality, mean the mean of both.",
+    join: Join | None = Field(
+        default=None,
+        description="Result: the second's, that of higher quality, or the mean. Default: better, or replace if uncalibrated.",
     )
     recipe: Recipe = Field(
         description="Its recipe, of which masks and scores are used. Default: the preset's; keys given here change it."
     )
 
+    @property
+    def joined_by(self) -> Join:
+        """The way to make one result of two: ``join``, or the default for calibrated or uncalibrated qualities."""
+        return self.join or ("better" if self.recipe.calibration else "replace")
+
     def facts(self) -> dict[str, Any]:
         """Return everything that changes masks and scores, as JSON."""
         own = self.recipe.facts()
-        return {"below": self.below, "join": self.join, "recipe": {key: own[key] for key in own if key not in NOT_TAKEN}}
+        return {"below": self.below, "join": self.joined_by, "recipe": {key: own[key] for key in own if key not in NOT_TAKEN}}
 
     def problem(self, first: Recipe) -> str | None:
         """Return why this model cannot be the second one after ``first``, with the fix; None if it can."""

@@ -82,9 +82,9 @@ def join_segments(first: Segment, other: Segment | ItemError, second: Second) ->
         "better": (qualities[0] > qualities[1], qualities[0] <= qualities[1]),
         "mean": (True, True),
     }
-    chosen = used[second.join]
+    chosen = used[second.joined_by]
     mask, score = (other.mask, other.score) if chosen[1] else (first.mask, first.score)
-    if second.join == "mean":
+    if second.joined_by == "mean":
         mask = mean_mask(first.mask, other.mask)
         score = replace(min(first.score, other.score, key=lambda one: one.quality), quality=sum(qualities) / 2)
     looks = tuple(replace(look, used=one) for look, one in zip((*first.looks, *other.looks), chosen, strict=True))

@@ -29,9 +29,16 @@ def own(**changes: Any) -> dict[str, Any]:
 def test_a_preset_s_name_is_enough() -> None:
     second = load_preset("mvanet-lite", {"second": "u2netp"}).recipe.second
     assert second is not None
-    assert (second.preset, second.below, second.join) == ("u2netp", 0.4, "replace")
+    assert (second.preset, second.below, second.joined_by) == ("u2netp", 0.2, "better")
     assert second.recipe == load_preset("u2netp").recipe
     assert load_preset("mvanet-lite", {"second": None}).recipe.second is None
+
+
+def test_qualities_are_compared_only_if_they_are_calibrated() -> None:
+    plain = recipe(own()).second
+    assert plain is not None and plain.joined_by == "replace"
+    assert plain.facts()["join"] == "replace"
+    assert load_preset("mvanet-lite", {"second": "u2net"}).recipe.second.facts()["join"] == "better"  # type: ignore[union-attr]
 
 
 def test_settings_of_the_command_line_reach_it() -> None:

@@ -178,4 +178,4 @@ def test_the_share_comes_from_the_calibration_of_the_first_model(
     assert "the two models alone take" in said
     arguments = ("plan", "-m", "photos", "-o", "out", "-p", fake_preset, "--set", f"recipe.second={fake_preset}")
     said = " ".join(matteline(*arguments).stdout.split())
-    assert "second model fake, for the items of a quality below 0.4; their share is not known" in said
+    assert "second model fake, for the items of a quality below 0.2; their share is not known" in said
