@@ -22,15 +22,11 @@ import pytest
 from PIL import Image
 
 from pipeline import run
-from pipeline.config.job import load_job
 from pipeline.config.presets import load_preset
 from pipeline.config.second import Second
 from pipeline.errors import WeightsError
-from pipeline.evaluate.calibrate import calibrate, held_out_groups
-from pipeline.evaluate.driver import EvaluateOptions, evaluate
+from pipeline.evaluate.calibrate import held_out_groups
 from pipeline.models.cascade import agreement
-from pipeline.output.output import Output
-from pipeline.quality.calibration_fit import MIN_ITEMS
 from pipeline.quality.ranking import FAILED_BELOW, auroc
 from pipeline.storage.files import Files
 from pipeline.storage.weights_cache import fetch_weights
@@ -127,7 +123,7 @@ def pair(data: Path, masks_of: Callable[..., Rows]) -> Pair:
     kinds = {row["item_id"]: row["source"] for row in everything}
     held_out = held_out_groups(kinds, 0.5)
     dice = {"first": [a["dice"] for a, _ in both], "replace": [b["dice"] for _, b in both]}
-    dice["better"] = [(b if b["quality"] > a["quality"] else a)["dice"] for a, b in both]
+    dice["better"] = [(a if a["quality"] > b["quality"] else b)["dice"] for a, b in both]
     dice["mean"] = [agreement(((a["mask"].astype(int) + b["mask"] + 1) // 2).astype(np.uint8), a["truth"]) for a, b in both]
     return Pair(
         np.array([row["quality"] for row, _ in both]),
@@ -137,21 +133,6 @@ def pair(data: Path, masks_of: Callable[..., Rows]) -> Pair:
         (seconds_of(first), seconds_of(other)),
         np.array([name in held_out for name in first]),
     )
-
-
-@pytest.fixture(scope="module")
-def calibration(pair: Pair, plain: Path, out: Path) -> str:
-    """A calibration of the second model, unless its preset has one."""
-    if own := load_preset(SECOND).recipe.calibration:
-        return own
-    if len(pair.quality) < 2 * MIN_ITEMS:
-        pytest.skip(f"{len(pair.quality)} photos are too few to calibrate {SECOND}")
-    job = load_job(manifest=str(plain), output=str(out / "second" / SECOND), preset=SECOND, overrides=SETTINGS)
-    evaluate([job], EvaluateOptions())
-    fitted = calibrate([Output.at(str(out / "second" / SECOND / SECOND), Files())], 0.5).calibration
-    path = out / "second" / f"{SECOND}.calibration.json"
-    path.write_bytes(fitted.as_json())
-    return str(path)
 
 
 def seconds_of(rows: Rows) -> float:
@@ -196,8 +177,8 @@ def test_the_cascade_is_as_good_as_the_better_model_at_most_of_the_cost(pair: Pa
     bars.at_most(f"{name}: seconds per item ({seconds:.2f}) ÷ those of both", seconds / sum(pair.seconds), MAX_COST)
 
 
-def test_a_run_of_both_is_what_the_curve_says(pair: Pair, calibration: str, masks_of: Callable[..., Rows]) -> None:
-    rows = masks_of("both", FIRST, second={"preset": SECOND, "recipe": {"calibration": calibration}})
+def test_a_run_of_both_is_what_the_curve_says(pair: Pair, masks_of: Callable[..., Rows]) -> None:
+    rows = masks_of("both", FIRST, second={"preset": SECOND})
     everywhere = np.ones(len(pair.quality), bool)
     share, dice, _ = pair.at(DEFAULT, JOIN, everywhere)
     assert np.mean([len(row["models"]) == 2 for row in rows.values()]) == pytest.approx(share)
