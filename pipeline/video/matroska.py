@@ -24,6 +24,10 @@ IN_CLUSTER = frozenset({BLOCK_GROUP, SIMPLE_BLOCK, 0xE7, 0x5854, 0xA7, 0xAB, 0xA
 MAX_ID, MAX_SIZE = 4, 8
 """Bytes of an element's id and of its size, at most."""
 
+MAX_ELEMENTS = 20_000_000
+"""Elements per file, at most. Four hours at 60 frames per second with five tracks of sound have a third of that. A hostile
+file may consist of empty ones."""
+
 BEAT_ELEMENTS = 20
 """Elements of a segment, such as clusters, between two signs of life."""
 
@@ -72,6 +76,7 @@ class _Walk:
 
     def __init__(self, file: BinaryIO, total: int, beat: Callable[[], None]) -> None:
         self.file, self.total, self.beat = file, total, beat
+        self.visited = 0
         self.tracks: set[int] = set()
         """Numbers of the tracks, as blocks have them: with the marker of their length."""
 
@@ -114,8 +119,10 @@ class _Walk:
                     self._check_block(child)
 
     def _track_number(self, field: _Element) -> int:
+        if field.size is None or field.size > MAX_SIZE:  # hostile: all of it would be read
+            raise _Damage(field.start)
         self.file.seek(field.start)
-        number = int.from_bytes(self.file.read(field.size or 0))
+        number = int.from_bytes(self.file.read(field.size))
         length = max(1, -(-(number + 1).bit_length() // 7))
         return number | 1 << 7 * length
 
@@ -131,7 +138,7 @@ class _Walk:
         """Yield the elements from one position to another. One of unknown size is followed by what it contains.
 
         Raises:
-            _Damage: They do not fill the space, or an id or a size is none.
+            _Damage: They do not fill the space, an id or a size is none, or there are too many.
             _End: The file ends before.
         """
         while at < end:
@@ -139,6 +146,9 @@ class _Walk:
                 raise _End
             self.file.seek(at)
             one = self._element()
+            self.visited += 1
+            if self.visited > MAX_ELEMENTS:
+                raise _Damage(one.start)
             at = one.start + (one.size or 0)
             if at > end and end < self.total:
                 raise _Damage(one.start)

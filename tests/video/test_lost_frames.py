@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import random
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from clips import frames, write_clip
 
 from pipeline.config.job import Limits
 from pipeline.errors import DecodeError
+from pipeline.video import matroska
 from pipeline.video.matroska import check_structure
 from pipeline.video.reader import VideoReader
 
@@ -86,3 +87,29 @@ def test_other_files_and_those_that_are_cut_off_have_no_damage_in_their_structur
     mp4 = write_clip(tmp_path / "clip.mp4", frames(5, 48, 64)).read_bytes()
     for data in (b"", b"\x1aE\xdf\xa3", b"no video", mp4, *(clip[:size] for size in range(4, len(clip), 97))):
         check_structure(io.BytesIO(data))
+
+
+def test_hostile_structures_take_little_memory_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def element(number: int, content: bytes) -> bytes:
+        return number.to_bytes(-(-number.bit_length() // 8), "big") + (1 << 56 | len(content)).to_bytes(8, "big") + content
+
+    class Counting(io.BytesIO):
+        largest = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            self.largest = max(self.largest, size or 0)
+            return super().read(size)
+
+    number = element(matroska.TRACK_NUMBER, bytes(1 << 20))
+    file = Counting(
+        element(matroska.EBML, b"") + element(matroska.SEGMENT, element(matroska.TRACKS, element(matroska.TRACK, number)))
+    )
+    with pytest.raises(DecodeError, match="damaged at byte"):
+        check_structure(file)
+    assert file.largest <= matroska.MAX_SIZE
+
+    monkeypatch.setattr(matroska, "MAX_ELEMENTS", 100)
+    for count, refused in (50, False), (200, True):
+        data = element(matroska.EBML, b"") + element(matroska.SEGMENT, element(matroska.VOID, b"") * count)
+        with pytest.raises(DecodeError) if refused else nullcontext():
+            check_structure(io.BytesIO(data))
