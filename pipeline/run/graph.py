@@ -44,8 +44,8 @@ actor 50 minutes."""
 
 
 WRITE_ROWS = 8
-"""Items per call of the write stage, at most: no task for each item of the model's batch, since Ray divides what the model
-returns into blocks, but also no long wait for a slow model. Ray would copy the pixels of ten blocks into one."""
+"""Items per call of the write stage, at most. Ray divides what the model returns into blocks, of one item each if the photos
+are large, and each block would be a task. Of ten blocks and more, Ray would copy the pixels."""
 
 FEW_VIDEOS = 4
 """Videos per actor below which long ones are divided among the actors."""

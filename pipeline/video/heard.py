@@ -7,7 +7,7 @@ SILENT_S = 1.0
 
 
 class Heard:
-    """What was carried of one sound track. Times are seconds of the output.
+    """Record which parts of one sound track are carried. Times are seconds of the output.
 
     Args:
         number: Of the track among the source's, from 0.

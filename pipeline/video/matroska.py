@@ -119,7 +119,7 @@ class _Walk:
                     self._check_block(child)
 
     def _track_number(self, field: _Element) -> int:
-        if field.size is None or field.size > MAX_SIZE:  # hostile: all of it would be read
+        if field.size is None or field.size > MAX_SIZE:  # a hostile size would be read into memory
             raise _Damage(field.start)
         self.file.seek(field.start)
         number = int.from_bytes(self.file.read(field.size))

@@ -1,4 +1,4 @@
-"""Damage that FFmpeg passes over without an error fails the video: no frame is lost without a word."""
+"""Damage that FFmpeg passes over without an error fails the video."""
 
 from __future__ import annotations
 

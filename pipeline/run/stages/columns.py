@@ -20,8 +20,8 @@ R = TypeVar("R")
 class Packed:
     """Arrays of any shape as one column of bytes. Shapes travel in other columns.
 
-    Several arrays are copied, each as it is added, so that it can be freed then. A single one is not copied, and must not be
-    changed afterwards.
+    A single array is not copied, and must not be changed afterwards. Several are copied as they are added, so the caller may
+    free them.
     """
 
     def __init__(self) -> None:
@@ -36,13 +36,12 @@ class Packed:
 
     def add(self, array: npt.NDArray[np.uint8] | None) -> None:
         """Add a row; None becomes null."""
-        if array is not None:
-            if not self.bytes:
-                self.only = array
-            else:
-                for one in (self.only, array):
-                    self.data.extend(b"" if one is None else one.reshape(-1).data)
-                self.only = None
+        if array is not None and not self.bytes:
+            self.only = array
+        elif array is not None:
+            for one in (array,) if self.only is None else (self.only, array):
+                self.data.extend(one.reshape(-1).data)
+            self.only = None
         self.ends.append(self.bytes + (0 if array is None else array.size))
         self.valid.append(array is not None)
 
