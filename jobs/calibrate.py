@@ -14,21 +14,17 @@ from jobs.evaluate import print_tables
 def calibrate(
     outputs: Annotated[list[str], typer.Argument(help="Outputs of one model. Each needs an evaluation or reviews.")],
     to: Annotated[str, typer.Option("--to", "-o", metavar="FILE", help="The calibration to write, a .json file.")],
-    held_out: Annotated[
-        float,
-        typer.Option("--held-out", metavar="SHARE", help="Share of the photos that are kept out of the fit, to test it."),
-    ] = 0.5,
     set_: options.StorageSet = None,
     endpoint_url: options.Endpoint = None,
 ) -> None:
     """Fit a calibration: quality becomes the probability that a mask's Dice is at least 0.95.
 
     It also chooses the threshold between ok and review, for recipes without review_below: the lowest quality above which at
-    most 5 % of the held-out masks have a Dice below 0.9.
+    most 5 % of the masks have a Dice below 0.9.
 
-    It uses the measurements of `matteline evaluate` and the reviews of `matteline review import`. Items of one photo (equal
-    values in the column group) are either all in the fit or all held out. Use the file with --set recipe.calibration=FILE, or
-    name it in a preset.
+    It uses the measurements of `matteline evaluate` and the reviews of `matteline review import`. The tables and the threshold
+    are of a cross-validation: the quality of each item is that of a fit on other photos (other values in the column group). Use
+    the file with --set recipe.calibration=FILE, or name it in a preset.
     """
     from pipeline.config.recipe import REVIEW_BELOW
     from pipeline.evaluate.calibrate import calibrate as fit
@@ -39,7 +35,7 @@ def calibrate(
     files = options.files_of(set_, endpoint_url)
     refuse_foreign("--to", files.absolute(to), files, (".json",), json_with("bias", "terms", "good_from"))
     opened = [open_output(output, files) for output in outputs]
-    result = fit(opened, held_out)
+    result = fit(opened)
     if result.rankings:
         tables = [ranking_table(list(result.rankings.items())), score_table("The score by tag", result.by_tag)]
         print_tables(tables)
@@ -53,7 +49,7 @@ def calibrate(
         out.print(result.threshold.describe(), markup=False)
     else:
         out.print(
-            "no threshold: too few held-out items, or too many failures among the best of them; the status depends on "
+            "no threshold: too few items with a Dice, or too many failures among the best of them; the status depends on "
             f"review_below {REVIEW_BELOW:g}, unless you set it",
             markup=False,
         )

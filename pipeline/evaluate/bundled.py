@@ -38,7 +38,6 @@ from pipeline.storage.allowlist import AllowList
 from pipeline.storage.files import Files
 
 MODELS = ("mvanet-lite", "u2netp")
-HELD_OUT = 0.5
 
 ALWAYS: tuple[BoxKind, ...] = ("none", "tight", "loose")
 IN_TURN: tuple[BoxKind, ...] = ("whole", "shifted", "cut", "beside")
@@ -153,7 +152,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     manifest = make_manifest(str(photos), folder, options.every)
     for model in options.models:
-        result = calibrate([measured(model, manifest, folder)], HELD_OUT)
+        result = calibrate([measured(model, manifest, folder)])
         install(model, result)
         text = report(model, result)
         (folder / f"{model}.md").write_text(text, encoding="utf-8")

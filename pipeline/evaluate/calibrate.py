@@ -1,8 +1,7 @@
-"""Fit a calibration on masks whose Dice or review is known; judge it and choose its threshold on other photos."""
+"""Fit a calibration on masks whose Dice or review is known. Judge it and choose its threshold by cross-validation."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,10 +23,10 @@ from pipeline.manifest.corruptions import is_copy
 from pipeline.output.index import read_index
 from pipeline.output.output import Output
 from pipeline.output.settings import read_settings
-from pipeline.quality.calibration import AGREEMENT, DETECTOR_SCORE, Calibration
+from pipeline.quality.calibration import AGREEMENT, DETECTOR_SCORE, Calibration, probability
 from pipeline.quality.calibration_fit import Fit, check_library, fit
 from pipeline.quality.ranking import FAILED_BELOW, GOOD_FROM, Ranking, evaluate_score
-from pipeline.quality.score import FLAGS, score
+from pipeline.quality.score import FLAGS
 from pipeline.review.reviews import describe_outdated, read_reviews
 
 COLUMNS = ("item_id", "group", "tags", "signals", DETECTOR_SCORE, AGREEMENT, "dice_binary", "error_code")
@@ -41,15 +40,18 @@ PLAIN = "plain"
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """A calibration, and its performance on the photos held out of the fit."""
+    """A calibration, and its performance on items with a known Dice.
+
+    The quality of each item is that of a fit on four fifths of the photos, its own not among them.
+    """
 
     calibration: Calibration
     rankings: dict[str, Ranking]
-    """By score, of items with a known Dice; empty if no photo was held out."""
+    """By score; empty without such items."""
     by_tag: dict[str, TagScore]
-    """Performance of the quality on the held-out items, by tag."""
+    """Performance of the quality by tag."""
     threshold: Threshold | None
-    """The calibration's ``review_below``; None if the held-out items do not show that one is high enough."""
+    """The calibration's ``review_below``; None if the items do not show that one is high enough."""
     reviews: int
     """Items of which only a review is known."""
 
@@ -66,24 +68,34 @@ class _Items:
     """Not a failure."""
     groups: npt.NDArray[np.int64]
     """Number of the photo."""
-    held_out: npt.NDArray[np.bool_]
     harder: npt.NDArray[np.bool_]
     """True for a corrupted copy of a photo, and for a copy whose box need not contain the object."""
     tags: list[frozenset[str]]
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> _Items:
-        signals = [self.signals[row] for row in np.flatnonzero(chosen)]
-        flags = (self.held_out[chosen], self.harder[chosen])
-        tags = [self.tags[row] for row in np.flatnonzero(chosen)]
-        return _Items(signals, self.dice[chosen], self.good[chosen], self.fair[chosen], self.groups[chosen], *flags, tags)
+        rows = np.flatnonzero(chosen)
+        signals, tags = [self.signals[row] for row in rows], [self.tags[row] for row in rows]
+        return _Items(signals, self.dice[rows], self.good[rows], self.fair[rows], self.groups[rows], self.harder[rows], tags)
 
 
-def calibrate(outputs: Sequence[Output], held_out_share: float) -> CalibrationResult:
+@dataclass(frozen=True)
+class _Judged:
+    """Items with a known Dice, and their quality by fits without their photos."""
+
+    items: _Items
+    quality: npt.NDArray[np.float64]
+
+    def plain(self) -> _Judged:
+        """Return the items without harder copies."""
+        return _Judged(self.items.where(~self.items.harder), self.quality[~self.items.harder])
+
+
+def calibrate(outputs: Sequence[Output]) -> CalibrationResult:
     """Fit a calibration on what ``matteline evaluate`` and ``matteline review import`` wrote into outputs of one model.
 
-    ``held_out_share`` is the share of the photos of every kind (their first tag) that the calibration is judged on. The
-    threshold is chosen on the same items (``choose_threshold``), without corrupted copies and boxes that miss the object: these
-    are worse than the items of a run, and would raise it.
+    It is fitted on all items, and judged by cross-validation over photos. The threshold is chosen on the same qualities
+    (``choose_threshold``), without corrupted copies and boxes that miss the object. These are worse than the items of a run, so
+    they would raise it.
 
     In an output with ``recipe.second``, the items that both models saw have masks of the second model, and the calibration is
     of that. Their agreement with the first model is a signal.
@@ -93,10 +105,6 @@ def calibrate(outputs: Sequence[Output], held_out_share: float) -> CalibrationRe
         StorageError: A part cannot be read.
     """
     check_library()
-    if not 0 <= held_out_share < 1:
-        raise ConfigError(
-            f"--held-out {held_out_share:g} must be 0 or more and below 1: the share of photos held out of the fit"
-        )
     recipe = _common_recipe(outputs)
     rows = [row for output in outputs for row in _rows_of_one_model(output)]
     if not rows:
@@ -108,14 +116,11 @@ def calibrate(outputs: Sequence[Output], held_out_share: float) -> CalibrationRe
     for pinned, signal in (("detector_sha256", DETECTOR_SCORE), ("first_sha256", AGREEMENT)):
         if recipe[pinned] is None:  # scores of several detectors are not comparable, nor are agreements with several models
             rows = [row | {signal: None} for row in rows]
-    items = _items(rows, held_out_share)
-    train = items.where(~items.held_out)
-    fitted = _fit(train)
-    about: dict[str, int | float | str | None] = {
-        "items": len(train.good),
-        "photos": len(np.unique(train.groups)),
-        "good": int(train.good.sum()),
-    }
+    items = _items(rows)
+    fitted, quality = _fit(items)
+    known = np.isfinite(items.dice)
+    judged = _Judged(items.where(known), quality[known])
+    rankings, threshold = _rankings(judged), _threshold(judged.plain())
     calibration = Calibration(
         version=1,
         model=recipe["name"],
@@ -127,91 +132,98 @@ def calibrate(outputs: Sequence[Output], held_out_share: float) -> CalibrationRe
         good_from=GOOD_FROM,
         bias=fitted.bias,
         terms=fitted.terms,
-        fitted_on=about,
+        review_below=None if threshold is None else threshold.review_below,
+        quantiles=_quantiles(judged.plain()),
+        fitted_on=_about(items, judged, rankings, threshold),
     )
-    held_out = items.where(items.held_out & np.isfinite(items.dice))
-    rankings = _rankings(held_out, calibration)
+    by_tag = _by_tag(judged, REVIEW_BELOW if threshold is None else threshold.review_below)
+    return CalibrationResult(calibration, rankings, by_tag, threshold, int((~known).sum()))
+
+
+def cross_validated(rows: Sequence[dict[str, Any]]) -> npt.NDArray[np.float64]:
+    """Return the quality (N,) of measured rows of one model (``evaluate.schema``), each by a fit without its photo.
+
+    Raises:
+        ConfigError: There are too few items, good ones, bad ones or photos.
+    """
+    return _fit(_items([_with_dice(row) for row in rows]))[1]
+
+
+def _fit(items: _Items) -> tuple[Fit, npt.NDArray[np.float64]]:
+    """Fit on the items without a hard flag, which sets the quality to 0 whatever the signals are.
+
+    Returns:
+        The fit, and the quality (N,) of each item by cross-validation.
+    """
+    plain = np.array([not any(one[flag] for flag in FLAGS) for one in items.signals], bool)
+    used = items.where(plain)
+    names = used.signals[0] if used.signals else {}
+    columns = {name: np.array([one.get(name) for one in used.signals], np.float64) for name in names}
+    fitted = fit(columns, used.good, used.fair, used.groups)
+    quality = np.zeros(len(plain))
+    quality[plain] = [probability(odds) for odds in fitted.held_out]
+    return fitted, quality
+
+
+def _about(
+    items: _Items, judged: _Judged, rankings: dict[str, Ranking], threshold: Threshold | None
+) -> dict[str, int | float | str | None]:
+    """Return ``Calibration.fitted_on``."""
+    about: dict[str, int | float | str | None] = {
+        "items": len(items.good),
+        "photos": len(np.unique(items.groups)),
+        "good": int(items.good.sum()),
+    }
     if rankings:
-        about |= {"judged_items": len(held_out.dice), "judged_failures": int((held_out.dice < FAILED_BELOW).sum())}
-        numbers = rankings["quality"].numbers
+        dice, numbers = judged.items.dice, rankings["quality"].numbers
+        about |= {"judged_items": len(dice), "judged_failures": int((dice < FAILED_BELOW).sum())}
         about |= {name: round(numbers[name].value, 4) for name in ("auroc", "aurc", "calibration_error")}
-    threshold = _threshold(held_out, calibration)
     if threshold is not None:
         about |= {f"threshold_{name}": getattr(threshold, name) for name in ("items", "ok", "failures")}
-    review_below = threshold and threshold.review_below
-    quantiles = _quantiles(held_out, calibration)
-    calibration = calibration.model_copy(update={"fitted_on": about, "review_below": review_below, "quantiles": quantiles})
-    by_tag = _by_tag(held_out, calibration)
-    return CalibrationResult(calibration, rankings, by_tag, threshold, int(np.isnan(items.dice).sum()))
+    return about
 
 
-def _fit(items: _Items) -> Fit:
-    """Fit on the items without a hard flag. A flag sets the quality to 0 whatever the signals are."""
-    plain = items.where(np.array([not any(one[flag] for flag in FLAGS) for one in items.signals], bool))
-    names = plain.signals[0] if plain.signals else {}
-    columns = {name: np.array([one.get(name) for one in plain.signals], np.float64) for name in names}
-    return fit(columns, plain.good, plain.fair, plain.groups)
-
-
-def _rankings(items: _Items, calibration: Calibration) -> dict[str, Ranking]:
+def _rankings(judged: _Judged) -> dict[str, Ranking]:
+    items = judged.items
     if not len(items.dice):
         return {}
-    scores: dict[str, Any] = {"quality": _quality(items, calibration)}
+    scores: dict[str, Any] = {"quality": judged.quality}
     scores |= {name: [one[name] for one in items.signals] for name in SCORES if name != "quality"}
     return {name: evaluate_score(np.array(values, np.float64), items.dice, items.groups) for name, values in scores.items()}
 
 
-def _threshold(items: _Items, calibration: Calibration) -> Threshold | None:
-    plain = items.where(~items.harder)
-    return choose_threshold(_quality(plain, calibration), plain.dice, plain.groups)
+def _threshold(plain: _Judged) -> Threshold | None:
+    return choose_threshold(plain.quality, plain.items.dice, plain.items.groups)
 
 
-def _quantiles(items: _Items, calibration: Calibration) -> tuple[float, ...] | None:
-    """Return the quantiles of the quality of items without harder copies; None without items."""
-    quality = _quality(items.where(~items.harder), calibration)
-    return tuple(np.quantile(quality, QUANTILES).round(4).tolist()) if len(quality) else None
+def _quantiles(plain: _Judged) -> tuple[float, ...] | None:
+    """Return the quantiles of the quality; None without items."""
+    return tuple(np.quantile(plain.quality, QUANTILES).round(4).tolist()) if len(plain.quality) else None
 
 
-def _by_tag(items: _Items, calibration: Calibration) -> dict[str, TagScore]:
+def _by_tag(judged: _Judged, threshold: float) -> dict[str, TagScore]:
+    items = judged.items
     if not len(items.dice):
         return {}
-    quality = _quality(items, calibration)
-    threshold = REVIEW_BELOW if calibration.review_below is None else calibration.review_below
     tags = [one if harder else one | {PLAIN} for one, harder in zip(items.tags, items.harder, strict=True)]
-    return score_by_tag(quality, items.dice, quality >= threshold, tags)
+    return score_by_tag(judged.quality, items.dice, judged.quality >= threshold, tags)
 
 
-def _quality(items: _Items, calibration: Calibration) -> npt.NDArray[np.float64]:
-    scores = (score(one, calibration, one[DETECTOR_SCORE], agreement=one[AGREEMENT]) for one in items.signals)
-    return np.array([one.quality for one in scores], np.float64)
-
-
-def _items(rows: Sequence[dict[str, Any]], held_out_share: float) -> _Items:
+def _items(rows: Sequence[dict[str, Any]]) -> _Items:
     dice = np.array([np.nan if row["dice"] is None else row["dice"] for row in rows], np.float64)
     good = np.array([row["good"] for row in rows], bool)
     fair = np.where(np.isfinite(dice), dice >= FAILED_BELOW, good)
-    names = [row["group"] for row in rows]
-    held_out = held_out_groups({row["group"]: row["kind"] for row in rows}, held_out_share)
-    groups = np.asarray(np.unique(names, return_inverse=True)[1], np.int64)
-    chosen = np.array([name in held_out for name in names], bool)
+    groups = np.asarray(np.unique([row["group"] for row in rows], return_inverse=True)[1], np.int64)
     harder = np.array([is_copy(row["item_id"]) or is_incomplete(row["item_id"]) for row in rows], bool)
     tags = [frozenset(row["tags"] or ()) for row in rows]
     signals = [row["signals"] | {name: row[name] for name in (DETECTOR_SCORE, AGREEMENT)} for row in rows]
-    return _Items(signals, dice, good, fair, groups, chosen, harder, tags)
+    return _Items(signals, dice, good, fair, groups, harder, tags)
 
 
-def held_out_groups(kinds: dict[str, str], share: float) -> set[str]:
-    """Return this share of the photos of every kind: those with the lowest hashes of their names.
-
-    The same photos give the same choice. With more or fewer photos of a kind, some near the limit change sides.
-
-    ``kinds`` has the kind of each photo.
-    """
-    held_out: set[str] = set()
-    for kind in sorted(set(kinds.values())):
-        photos = sorted((hashlib.sha256(name.encode()).hexdigest(), name) for name in kinds if kinds[name] == kind)
-        held_out |= {name for _, name in photos[: round(share * len(photos))]}
-    return held_out
+def _with_dice(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a measured row with its Dice, and whether that is good."""
+    dice = row["dice_binary"]
+    return {**row, "dice": dice, "good": dice >= GOOD_FROM}
 
 
 def _rows_of_one_model(output: Output) -> Iterator[dict[str, Any]]:
@@ -227,8 +239,7 @@ def _known_rows(output: Output) -> Iterator[dict[str, Any]]:
         for row in read_rows(info.uri, output.files, COLUMNS).to_pylist():
             if row["error_code"] is None:
                 measured.add(row["item_id"])
-                kind, dice = next(iter(row["tags"] or ()), ""), row["dice_binary"]
-                yield {**row, "kind": kind, "dice": dice, "good": dice >= GOOD_FROM}
+                yield _with_dice(row)
     found = read_reviews(output)
     if outdated := len(found.outdated - measured):
         log.warning(f"{output.folder}: {describe_outdated(outdated)}")
@@ -239,7 +250,7 @@ def _known_rows(output: Output) -> Iterator[dict[str, Any]]:
             for row in part.filter(pc.is_in(part["item_id"], reviewed)).to_pylist():
                 if row["signals"] is not None:
                     good = reviews[row["item_id"]] == "accept"
-                    yield {**row, "group": row["item_id"], "tags": (), "kind": "verdict", "dice": None, "good": good}
+                    yield {**row, "group": row["item_id"], "tags": (), "dice": None, "good": good}
 
 
 def _common_recipe(outputs: Sequence[Output]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Threshold:
         """Return the numbers in words. The bound counts photos: masks of one photo often fail together."""
         bound = upper_bound(self.failed_photos, self.photos, 0.95)
         return (
-            f"review_below {self.review_below:g}: {self.ok} of {self.items} held-out items are ok; {self.failures} of these "
+            f"review_below {self.review_below:g}: {self.ok} of {self.items} items are ok; {self.failures} of these "
             f"({self.failures / self.ok:.1%}) have a Dice below {FAILED_BELOW:g}. They are of {self.failed_photos} of "
             f"{self.photos} photos (with 95 % confidence at most {bound:.1%})"
         )
@@ -51,7 +51,7 @@ def choose_threshold(
 
     At it, and at every higher multiple of 0.01 that leaves ``MIN_OK`` ok items, the share of failures is at most 5 %. The first
     threshold below 5 % alone may owe this to a gap between two failures. The criterion is the observed share. Its upper
-    confidence bound would need 153 ok items with 3 failures, which a few hundred held-out items rarely give (``u2netp`` would
+    confidence bound would need 153 ok items with 3 failures, which a few hundred items rarely give (``u2netp`` would
     have no threshold); ``Threshold.describe`` states it.
 
     Args:

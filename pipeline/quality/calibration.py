@@ -30,6 +30,11 @@ MIN_PROBABILITY = 1e-4
 """Smallest probability, and distance of the largest from 1. A quality of 0 is reserved for the flags."""
 
 
+def probability(odds: float) -> float:
+    """Return the probability of log odds, in [MIN_PROBABILITY, 1 - MIN_PROBABILITY]."""
+    return min(1 - MIN_PROBABILITY, max(MIN_PROBABILITY, 1 / (1 + math.exp(-min(50.0, max(-50.0, odds))))))
+
+
 class Term(Section):
     """A signal's contribution to the log odds: linear between the points, constant beyond them."""
 
@@ -68,15 +73,13 @@ class Calibration(Section):
     review_below: Share | None = None
     """Threshold by ``evaluate.threshold``: at most 5 % of the items above it are failures. None: unknown."""
     quantiles: tuple[Share, ...] | None = None
-    """Qualities of ordinary photos that were held out of the fit: the lowest, the highest, and evenly spaced quantiles between.
-    None: unknown."""
+    """Qualities of ordinary photos: the lowest, the highest, and evenly spaced quantiles between. None: unknown."""
     fitted_on: dict[str, int | float | str | None]
-    """For information: numbers of items and photos, and the ranking quality on held-out items."""
+    """For information: numbers of items and photos, and the ranking quality by cross-validation."""
 
     def probability(self, signals: Mapping[str, Any]) -> float:
         """Return the probability of a good mask, in [MIN_PROBABILITY, 1 - MIN_PROBABILITY]."""
-        odds = self.bias + sum(term.log_odds(signals.get(name)) for name, term in self.terms.items())
-        return min(1 - MIN_PROBABILITY, max(MIN_PROBABILITY, 1 / (1 + math.exp(-min(50.0, max(-50.0, odds))))))
+        return probability(self.bias + sum(term.log_odds(signals.get(name)) for name, term in self.terms.items()))
 
     def reasons(self, signals: Mapping[str, Any], review_below: float | None = None) -> tuple[str, ...]:
         """Return the signals, at most two, that lower the probability most, strongest first.

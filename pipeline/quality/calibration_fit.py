@@ -2,8 +2,8 @@
 
 Boosting adds one stump at a time to the log odds (Friedman, 2001), each on one signal in that signal's own direction
 (``RISING``, ``FALLING``). The result is a sum of one monotone curve per signal. It learns two thresholds at once, because
-failures say more about the order than good masks alone. A slope and an offset, fitted on held-out photos (Platt, 1999), make
-it the probability of a good mask.
+failures say more about the order than good masks alone. A slope and an offset make it the probability of a good mask (Platt,
+1999). They and the number of stumps are chosen by cross-validation.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ class Fit:
 
     bias: float
     terms: dict[str, Term]
+    held_out: tuple[float, ...]
+    """(N,) The log odds of each item by a fit on four fifths of the photos, its own not among them."""
 
 
 def check_library() -> None:
@@ -103,7 +105,9 @@ def fit(signals: Mapping[str, Floats], good: Flags, fair: Flags, groups: npt.NDA
         held_out = _held_out_odds(values, good, fair, groups, rising)
         lines = {rounds: _platt(odds, good) for rounds, odds in held_out.items()}
         rounds = min(lines, key=lambda rounds: _loss(lines[rounds][0] * held_out[rounds] + lines[rounds][1], good))
-        return _curves(_boost(values, good, fair, rising, rounds), values, good, names, lines[rounds])
+        slope, offset = lines[rounds]
+        bias, terms = _curves(_boost(values, good, fair, rising, rounds), values, good, names, lines[rounds])
+    return Fit(bias, terms, tuple((slope * held_out[rounds] + offset).tolist()))
 
 
 def _boost(values: Floats, good: Flags, fair: Flags, rising: list[int], rounds: int) -> Boosting:
@@ -147,8 +151,10 @@ def _loss(odds: Floats, good: Flags) -> float:
     return float(np.logaddexp(0, np.where(good, -odds, odds)).mean())
 
 
-def _curves(boosted: Boosting, values: Floats, good: Flags, names: list[str], line: tuple[float, float]) -> Fit:
-    """Convert the boosting to one curve per signal, by varying one signal and keeping the others."""
+def _curves(
+    boosted: Boosting, values: Floats, good: Flags, names: list[str], line: tuple[float, float]
+) -> tuple[float, dict[str, Term]]:
+    """Convert the boosting to a bias and one curve per signal, by varying one signal and keeping the others."""
     slope, offset = line
     base = np.nanmedian(values, 0)
     middle = float(boosted.decision_function(base[None])[0])
@@ -166,7 +172,7 @@ def _curves(boosted: Boosting, values: Floats, good: Flags, names: list[str], li
                 points = _extrapolate(points) if name in RISING else _mirror(_extrapolate(_mirror(points)))
             values_at, added = zip(*points, strict=True)
             terms[name] = Term(at=values_at, adds=added, missing=missing, usual=round(float(usual), 5))
-    return Fit(round(offset + slope * middle, 5), terms)
+    return round(offset + slope * middle, 5), terms
 
 
 Points = list[tuple[float, float]]

@@ -1,4 +1,4 @@
-"""Calibrations are fitted on some photos of an evaluation and judged on the others."""
+"""Calibrations are fitted on an evaluation and judged by cross-validation."""
 
 from __future__ import annotations
 
@@ -14,18 +14,25 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ConfigError, StorageError
-from pipeline.evaluate.calibrate import calibrate
+from pipeline.evaluate.calibrate import calibrate, cross_validated
 from pipeline.evaluate.measure import read_rows
 from pipeline.evaluate.schema import EVALUATION
 from pipeline.output.output import Output
 from pipeline.output.settings import write_settings
 from pipeline.quality.calibration import read_calibration
+from pipeline.quality.ranking import FAILED_BELOW, auroc
 from pipeline.review.reviews import import_reviews
 from pipeline.schema import INDEX, SIGNALS
 from pipeline.storage.files import Files
 
 pytest.importorskip("sklearn")
 FILES = Files()
+
+
+@pytest.fixture(autouse=True)
+def few_stumps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choice of their number takes nine tenths of the time; ``quality/test_calibration_fit.py`` tests it."""
+    monkeypatch.setattr("pipeline.quality.calibration_fit.ROUNDS", (50,))
 
 
 def signals_of(dice: float, rng: np.random.Generator) -> dict[str, Any]:
@@ -85,12 +92,11 @@ def _evaluated(
     return output
 
 
-def test_half_of_the_photos_are_held_out(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
-    made = calibrate([evaluated(tmp_path, photos=240, per_photo=2, mark="blur")], 0.5)
+def test_every_item_is_fitted_on_and_judged(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
+    made = calibrate([evaluated(tmp_path, photos=120, per_photo=2, mark="blur")])
     about, judged = made.calibration.fitted_on, made.rankings["quality"].items
-    assert about["photos"] == 121  # of 241
-    assert judged + int(about["items"] or 0) == 481
-    assert made.threshold is not None and made.threshold.items == (judged + 1) // 2, "without the corrupted copies"
+    assert (about["photos"], about["items"], judged) == (121, 241, 241)
+    assert made.threshold is not None and made.threshold.items == 121, "without the corrupted copies"
     assert made.threshold.review_below == made.calibration.review_below
     assert about["threshold_ok"] == made.threshold.ok > 60
     assert made.by_tag["all"].items == judged and made.by_tag["plain"].items == made.threshold.items
@@ -103,24 +109,31 @@ def test_half_of_the_photos_are_held_out(tmp_path: Path, evaluated: Callable[...
     assert read_calibration(made.calibration.as_json(), "x") == made.calibration
 
 
-def test_items_of_a_photo_stay_together_and_the_choice_is_always_the_same(
-    tmp_path: Path, evaluated: Callable[..., Output]
-) -> None:
-    first = calibrate([evaluated(tmp_path / "a")], 0.5)
-    assert first.calibration.fitted_on["items"] in (61 * 3, 60 * 3 + 1)  # without or with the item that is alone in its group
-    again = calibrate([evaluated(tmp_path / "b")], 0.5)
-    assert again.calibration == first.calibration
+def test_an_item_is_judged_by_fits_without_its_photo(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
+    """With signals that say nothing but the photo's number, a fit on the same photos would know each photo's masks."""
+    output, rng = evaluated(tmp_path), np.random.default_rng(3)
+    part = f"{output.layout.evaluation}/part-0.parquet"
+    rows = [row for row in read_rows(part, FILES).to_pylist() if row["error_code"] is None]
+    for row in rows:
+        known = np.random.default_rng(int(row["group"]) if row["group"] != "flat" else 999).random()
+        row["signals"] |= {"soft_dice": known, "stray": rng.random()}
+    dice = np.array([row["dice_binary"] for row in rows])
+    assert calibrate([output]).rankings["quality"].numbers["auroc"].value > 0.9
+    assert auroc(-cross_validated(rows), dice < FAILED_BELOW) < 0.65
+    again = cross_validated(rows)
+    assert np.array_equal(cross_validated(rows), again), "the choice is always the same"
+    assert again[[row["item_id"] for row in rows].index("flat")] == 0, "a flag"
 
 
 def test_scores_of_one_detector_are_a_signal(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
     one = evaluated(tmp_path / "one", photos=60, detected=True, detector={"weights_sha256": "d" * 64})
-    made = calibrate([one], 0).calibration
+    made = calibrate([one]).calibration
     term = made.terms["detector_score"]
     assert made.detector_sha256 == "d" * 64
     assert term.adds[0] < term.adds[-1] and list(term.adds) == sorted(term.adds)
     assert read_calibration(made.as_json(), "x") == made
     other = evaluated(tmp_path / "other", photos=60, detected=True, detector={"weights_sha256": "e" * 64})
-    made = calibrate([one, other], 0).calibration
+    made = calibrate([one, other]).calibration
     assert (made.detector_sha256, "detector_score" in made.terms) == (None, False)
 
 
@@ -129,9 +142,9 @@ SECOND = {"below": 1.0, "join": "replace", "recipe": {"weights_sha256": "b" * 64
 
 def test_the_agreement_of_two_models_is_a_signal_of_the_second_one(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
     both = evaluated(tmp_path / "both", agreed=True, second=SECOND)
-    made, plain = calibrate([both], 0.5), calibrate([evaluated(tmp_path / "plain")], 0.5)
+    made, plain = calibrate([both]), calibrate([evaluated(tmp_path / "plain")])
     assert (made.calibration.weights_sha256, made.calibration.first_sha256) == ("b" * 64, "a" * 64)
-    assert int(made.calibration.fitted_on["items"] or 0) + made.rankings["quality"].items == 120 * 2, "the first saw the others"
+    assert made.calibration.fitted_on["items"] == made.rankings["quality"].items == 120 * 2, "the first saw the others"
     term = made.calibration.terms["agreement"]
     assert term.adds[0] < term.adds[-1] and list(term.adds) == sorted(term.adds)
     assert read_calibration(made.calibration.as_json(), "x") == made.calibration
@@ -144,7 +157,7 @@ def test_agreements_with_different_first_models_give_no_term(tmp_path: Path, eva
     outputs = [
         evaluated(tmp_path / first, photos=60, agreed=True, weights_sha256=first * 64, second=SECOND) for first in ("a", "c")
     ]
-    made = calibrate(outputs, 0).calibration
+    made = calibrate(outputs).calibration
     assert (made.weights_sha256, made.first_sha256, "agreement" in made.terms) == ("b" * 64, None, False)
 
 
@@ -159,12 +172,6 @@ def test_an_evaluation_of_an_older_version(tmp_path: Path, evaluated: Callable[.
         assert read_rows(part, FILES, ("item_id", name))[name].null_count == len(rows)
 
 
-def test_no_photo_needs_to_be_held_out(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
-    made = calibrate([evaluated(tmp_path)], 0.0)
-    assert made.calibration.fitted_on["items"] == 361
-    assert made.rankings == {} and made.threshold is None and made.calibration.review_below is None
-
-
 def test_reviews_count_for_items_that_were_not_measured(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
     output = evaluated(tmp_path)
     rng = np.random.default_rng(2)
@@ -176,45 +183,42 @@ def test_reviews_count_for_items_that_were_not_measured(tmp_path: Path, evaluate
     write_parquet(f"{output.layout.index}/part-0.parquet", rows, INDEX)
     lines = [f"new-{number},{'accept' if number % 2 else 'reject'}" for number in range(20)]
     import_reviews("item_id,verdict\n0@0,reject\n" + "\n".join(lines), output)
-    made = calibrate([output], 0.0)
-    assert made.reviews == 20
+    made = calibrate([output])
+    assert made.reviews == 20 and made.rankings["quality"].items == 361, "only items with a Dice are judged"
     assert made.calibration.fitted_on["items"] == 381
 
 
-def test_quantiles_are_those_of_the_ordinary_photos_held_out(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
-    plain = calibrate([evaluated(tmp_path / "plain", photos=240, per_photo=1)], 0.5).calibration
+def test_quantiles_are_those_of_ordinary_photos(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
+    plain = calibrate([evaluated(tmp_path / "plain", photos=120, per_photo=1)]).calibration
     assert plain.quantiles is not None and len(plain.quantiles) == 21
     assert list(plain.quantiles) == sorted(plain.quantiles)
     shares = [plain.share_below(quality) for quality in (-0.1, plain.quantiles[10], 1.1)]
     assert shares == [0, pytest.approx(0.5), 1]
-    assert calibrate([evaluated(tmp_path / "none")], 0.0).calibration.quantiles is None, "no photo was held out"
 
 
 @pytest.mark.parametrize("join", ["mean", "better"])
 def test_masks_that_may_be_of_both_models_are_refused(tmp_path: Path, evaluated: Callable[..., Output], join: str) -> None:
     with pytest.raises(ConfigError, match=rf"recipe\.second\.join={join}, .* evaluate with recipe\.second\.join=replace"):
-        calibrate([evaluated(tmp_path, agreed=True, second=SECOND | {"join": join})], 0.5)
+        calibrate([evaluated(tmp_path, agreed=True, second=SECOND | {"join": join})])
 
 
 def test_items_that_the_second_model_did_not_see_say_nothing_about_it(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
     with pytest.raises(ConfigError, match=r"neither metrics nor reviews of items that both models saw \(recipe\.second\.below"):
-        calibrate([evaluated(tmp_path, second=SECOND)], 0.5)
+        calibrate([evaluated(tmp_path, second=SECOND)])
 
 
 def test_all_outputs_must_be_of_one_model(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
     with pytest.raises(ConfigError, match="different models"):
-        calibrate([evaluated(tmp_path / "a"), evaluated(tmp_path / "b", frame_px=512)], 0.5)
-    both = calibrate([evaluated(tmp_path / "c"), evaluated(tmp_path / "d")], 0.0)
+        calibrate([evaluated(tmp_path / "a"), evaluated(tmp_path / "b", frame_px=512)])
+    both = calibrate([evaluated(tmp_path / "c"), evaluated(tmp_path / "d")])
     assert both.calibration.fitted_on["items"] == 2 * 361
 
 
-def test_wrong_shares_and_missing_or_damaged_evaluations_are_refused(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
+def test_missing_or_damaged_evaluations_are_refused(tmp_path: Path, evaluated: Callable[..., Output]) -> None:
     output = evaluated(tmp_path)
-    with pytest.raises(ConfigError, match="--held-out 1 must be"):
-        calibrate([output], 1.0)
     FILES.write(f"{output.layout.evaluation}/part-0.parquet", b"nothing")
     with pytest.raises(StorageError, match="run matteline evaluate again"):
-        calibrate([output], 0.5)
+        calibrate([output])
     FILES.delete(f"{output.layout.evaluation}/part-0.parquet")
     with pytest.raises(ConfigError, match="run matteline evaluate into it"):
-        calibrate([output], 0.5)
+        calibrate([output])

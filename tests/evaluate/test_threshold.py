@@ -22,7 +22,7 @@ def test_the_lowest_threshold_with_few_failures() -> None:
     assert chosen is not None
     assert (chosen.review_below, chosen.items, chosen.ok, chosen.failures) == (0.31, 150, 100, 5)
     assert chosen.describe() == (
-        "review_below 0.31: 100 of 150 held-out items are ok; 5 of these (5.0%) have a Dice below 0.9. They are of 3 of 50 "
+        "review_below 0.31: 100 of 150 items are ok; 5 of these (5.0%) have a Dice below 0.9. They are of 3 of 50 "
         "photos (with 95 % confidence at most 14.8%)"
     )
 

@@ -38,6 +38,10 @@ def odds(fitted: Fit, signals: dict[str, np.ndarray]) -> np.ndarray:
 
 def test_it_ranks_and_is_calibrated_on_other_items() -> None:
     fitted = fit(*items())
+    signals, good, *_ = items()
+    by_others = np.array(fitted.held_out)
+    assert auroc(odds(fitted, signals), good) > auroc(by_others, good), "an item's own photo helps"
+    assert calibration_error(1 / (1 + np.exp(-by_others)), good) < 0.04
     signals, good, *_ = items(3000, seed=1)
     predicted = odds(fitted, signals)
     assert auroc(predicted, good) > auroc(signals["soft_dice"], good) + 0.03

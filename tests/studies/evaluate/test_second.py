@@ -1,8 +1,8 @@
 """``make evaluate``: a second model for photos of low quality, and several views of each frame.
 
 The second model is the full U²-Net, whose weights are no part of the package: 176 MB are downloaded once, or found below
-``MATTELINE_BAKED``. Without them the study is skipped. Where the default of ``recipe.second.below`` should be is read from the
-photos that calibrations are fitted on; the bars are about the other photos.
+``MATTELINE_BAKED``. Without them the study is skipped. The calibrations of both models were fitted on these photos. That can
+flatter how well the quality chooses the photos that are sent on, but no mask.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from pipeline import run
 from pipeline.config.presets import load_preset
 from pipeline.config.second import Second
 from pipeline.errors import WeightsError
-from pipeline.evaluate.calibrate import held_out_groups
 from pipeline.models.cascade import agreement
 from pipeline.quality.ranking import FAILED_BELOW, auroc
 from pipeline.storage.files import Files
@@ -47,7 +46,6 @@ MAX_COST = 0.6
 """Seconds per item of the cascade, at most, as a share of those of both models for all items."""
 
 Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 Rows = dict[str, dict[str, Any]]
 
 
@@ -62,13 +60,11 @@ class Pair(NamedTuple):
     agreement: Floats
     seconds: tuple[float, float]
     """Median seconds per item of each model."""
-    held_out: Flags
-    """Photos that no calibration was fitted on."""
 
-    def at(self, below: float, join: str, where: Flags) -> tuple[float, float, float]:
+    def at(self, below: float, join: str) -> tuple[float, float, float]:
         """Return the share sent on, the mean Dice, and the seconds per item."""
-        sent = self.quality[where] < below
-        dice = np.where(sent, self.dice[join][where], self.dice["first"][where])
+        sent = self.quality < below
+        dice = np.where(sent, self.dice[join], self.dice["first"])
         return float(sent.mean()), float(dice.mean()), self.seconds[0] + float(sent.mean()) * self.seconds[1]
 
 
@@ -110,7 +106,7 @@ def masks_of(plain: Path, out: Path) -> Callable[..., Rows]:
 
 
 @pytest.fixture(scope="module")
-def pair(data: Path, masks_of: Callable[..., Rows]) -> Pair:
+def pair(masks_of: Callable[..., Rows]) -> Pair:
     """Both models on all photos."""
     recipe = load_preset(SECOND).recipe
     try:
@@ -119,9 +115,6 @@ def pair(data: Path, masks_of: Callable[..., Rows]) -> Pair:
         pytest.skip(f"{SECOND} is not on this machine: {error}")
     first, other = masks_of(FIRST, FIRST), masks_of(SECOND, SECOND)
     both = [(row, other[name]) for name, row in first.items()]
-    everything = pq.read_table(data / "eval" / "photos.parquet", columns=["item_id", "source"]).to_pylist()
-    kinds = {row["item_id"]: row["source"] for row in everything}
-    held_out = held_out_groups(kinds, 0.5)
     dice = {"first": [a["dice"] for a, _ in both], "replace": [b["dice"] for _, b in both]}
     dice["better"] = [(a if a["quality"] > b["quality"] else b)["dice"] for a, b in both]
     dice["mean"] = [agreement(((a["mask"].astype(int) + b["mask"] + 1) // 2).astype(np.uint8), a["truth"]) for a, b in both]
@@ -131,7 +124,6 @@ def pair(data: Path, masks_of: Callable[..., Rows]) -> Pair:
         {name: np.array(values) for name, values in dice.items()},
         np.array([agreement(a["mask"], b["mask"]) for a, b in both]),
         (seconds_of(first), seconds_of(other)),
-        np.array([name in held_out for name in first]),
     )
 
 
@@ -140,47 +132,44 @@ def seconds_of(rows: Rows) -> float:
 
 
 def test_the_curve(pair: Pair) -> None:
-    """The share sent on, Dice and seconds per item, for each threshold: on the photos that it may be chosen on, and others."""
-    for title, where in (("fitted on", ~pair.held_out), ("held out", pair.held_out)):
-        print(f"\n\n{FIRST}, then {SECOND}, on {where.sum()} photos ({title})\n")
-        print("| below | sent on | Dice: replace | better | mean | seconds per item | of both |\n|--:|--:|--:|--:|--:|--:|--:|")
-        for below in BELOW:
-            share, replaced, seconds = pair.at(below, "replace", where)
-            better, mean = (pair.at(below, join, where)[1] for join in ("better", "mean"))
-            print(
-                f"| {below:g} | {share:.0%} | {replaced:.3f} | {better:.3f} | {mean:.3f} | {seconds:.2f} | "
-                f"{seconds / sum(pair.seconds):.0%} |"
-            )
-        print(f"\n{SECOND} alone: Dice {pair.dice['replace'][where].mean():.3f}, {pair.seconds[1]:.2f} s")
+    """Print the share sent on, Dice and seconds per item, for each threshold."""
+    print(f"\n\n{FIRST}, then {SECOND}, on {len(pair.quality)} photos\n")
+    print("| below | sent on | Dice: replace | better | mean | seconds per item | of both |\n|--:|--:|--:|--:|--:|--:|--:|")
+    for below in BELOW:
+        share, replaced, seconds = pair.at(below, "replace")
+        better, mean = (pair.at(below, join)[1] for join in ("better", "mean"))
+        print(
+            f"| {below:g} | {share:.0%} | {replaced:.3f} | {better:.3f} | {mean:.3f} | {seconds:.2f} | "
+            f"{seconds / sum(pair.seconds):.0%} |"
+        )
+    print(f"\n{SECOND} alone: Dice {pair.dice['replace'].mean():.3f}, {pair.seconds[1]:.2f} s")
 
 
 def test_agreement_tells_failures_among_photos_that_both_saw(pair: Pair) -> None:
-    """AUROC for failures of the second model's masks, by its quality, by agreement, and by the product of both."""
-    for title, where in (("fitted on", ~pair.held_out), ("held out", pair.held_out)):
-        sent = where & (pair.quality < DEFAULT)
-        failed = pair.dice["replace"][sent] < FAILED_BELOW
-        scores = {
-            "quality": pair.other_quality,
-            "agreement": pair.agreement,
-            "quality · agreement": pair.other_quality * pair.agreement,
-        }
-        found = {name: auroc(-values[sent], failed) for name, values in scores.items()}
-        said = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
-        print(f"\n{sent.sum()} photos below {DEFAULT:g} ({title}), {failed.sum()} failures, AUROC: {said}")
+    """Print the AUROC for failures of the second model's masks, by its quality, by agreement, and by the product of both."""
+    sent = pair.quality < DEFAULT
+    failed = pair.dice["replace"][sent] < FAILED_BELOW
+    scores = {
+        "quality": pair.other_quality,
+        "agreement": pair.agreement,
+        "quality · agreement": pair.other_quality * pair.agreement,
+    }
+    found = {name: auroc(-values[sent], failed) for name, values in scores.items()}
+    said = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+    print(f"\n{sent.sum()} photos below {DEFAULT:g}, {failed.sum()} failures, AUROC: {said}")
 
 
 def test_the_cascade_is_as_good_as_the_better_model_at_most_of_the_cost(pair: Pair, bars: Any) -> None:
-    share, dice, seconds = pair.at(DEFAULT, JOIN, pair.held_out)
-    alone = max(pair.dice[name][pair.held_out].mean() for name in ("first", "replace"))
-    name = f"{FIRST}, then {SECOND} for {share:.0%} of {pair.held_out.sum()} held-out photos"
+    share, dice, seconds = pair.at(DEFAULT, JOIN)
+    alone = max(pair.dice[name].mean() for name in ("first", "replace"))
+    name = f"{FIRST}, then {SECOND} for {share:.0%} of {len(pair.quality)} photos"
     bars.at_least(f"{name}: Dice, and that of the better one alone", dice, alone)
     bars.at_most(f"{name}: seconds per item ({seconds:.2f}) ÷ those of both", seconds / sum(pair.seconds), MAX_COST)
 
 
 def test_a_run_of_both_is_what_the_curve_says(pair: Pair, masks_of: Callable[..., Rows]) -> None:
     rows = masks_of("both", FIRST, second={"preset": SECOND})
-    everywhere = np.ones(len(pair.quality), bool)
-    share, dice, _ = pair.at(DEFAULT, JOIN, everywhere)
+    share, dice, _ = pair.at(DEFAULT, JOIN)
     assert np.mean([len(row["models"]) == 2 for row in rows.values()]) == pytest.approx(share)
     assert np.mean([row["dice"] for row in rows.values()]) == pytest.approx(dice, abs=1e-6)
 
