@@ -102,8 +102,8 @@ def run_in_worker(work: Work, blocks: Iterable[pa.Table], no_progress_s: float) 
             starts = 0 if session.has_begun else starts + 1
             if starts == MAX_STARTS:
                 raise Stopped(
-                    f"the worker process ended {starts} times before it began ({death}); if it ran out of memory, lower "
-                    "compute.batch_size or choose a smaller model"
+                    f"the worker process ended {starts} times before it began ({death}); if a module is missing, "
+                    "install matteline again; if it ran out of memory, lower compute.batch_size or choose a smaller model"
                 ) from None
             again = "; its items are repeated one by one" if session.has_begun else ", and is started again"
             log.warning(f"the worker process {death}{again}")

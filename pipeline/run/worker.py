@@ -104,9 +104,11 @@ def _receive(inbox: queue.Queue[Any]) -> None:
 
 
 def _open_channel() -> Tell:
-    """Take stdout for messages. What libraries print goes to stderr instead."""
+    """Take stdout for messages. What libraries print from now on is dropped. Errors of imports have gone to stderr."""
     channel, lock = os.fdopen(os.dup(1), "wb"), threading.Lock()
-    os.dup2(2, 1)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
 
     def tell(kind: str, content: Any) -> None:
         with lock:

@@ -12,6 +12,7 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from pipeline.config.job import Job
     from pipeline.run.crash_ledger import InMemoryLedger
 
+MAX_LINE = 300
+"""Characters of what a worker printed, in a message."""
+
 
 class WorkerDied(Exception):
     """The worker process ended; the text says how."""
@@ -39,6 +43,7 @@ class Worker:
         self.started_for = _surroundings()
         self.ledger, self.has_begun, self.has_worked = ledger, False, False
         self._inbox: queue.Queue[tuple[str, Any]] = queue.Queue()
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115  closed with the worker
         started: Future[subprocess.Popen[bytes]] = Future()
         # Linux ends the worker when the thread that started it ends (prctl(2)). Therefore it gets a thread of its own.
         threading.Thread(target=self._start_and_listen, args=(started,), name="worker", daemon=True).start()
@@ -70,7 +75,8 @@ class Worker:
         if kind == "broken":
             raise RuntimeError(content)
         if kind == "died":
-            raise WorkerDied(_how(self.process.wait()))
+            status = self.process.wait()
+            raise WorkerDied(_how(status) + (self._why() if status > 0 else ""))
         return kind, content
 
     def close(self) -> None:
@@ -79,11 +85,18 @@ class Worker:
             self.process.kill()
             self.process.wait()
 
+    def _why(self) -> str:
+        """Return the last line that the worker printed before it was ready, such as an import error; empty without one."""
+        self._printed.seek(0)
+        lines = self._printed.read().decode(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return f": {last[:MAX_LINE]}" if last else ""
+
     def _start_and_listen(self, started: Future[subprocess.Popen[bytes]]) -> None:
         # -P: nothing is imported from the folder that the user happens to be in.
         command = [sys.executable, "-P", "-m", "pipeline.run.worker"]
         try:
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._printed)
         except OSError as error:
             started.set_exception(error)
             return

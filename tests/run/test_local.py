@@ -126,9 +126,11 @@ def test_a_killed_worker_is_replaced(
 def test_workers_that_cannot_start_end_the_run(go: Go, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
-    (broken / "sitecustomize.py").write_text("import os, sys\nif 'pipeline.run.worker' in sys.orig_argv: os._exit(7)\n")
+    end = "print('no\\nModuleNotFoundError: numpy', file=sys.stderr, flush=True); os._exit(7)"
+    (broken / "sitecustomize.py").write_text(f"import os, sys\nif 'pipeline.run.worker' in sys.orig_argv: {end}\n")
     monkeypatch.setenv("PYTHONPATH", str(broken))
-    with pytest.raises(Stopped, match="the worker process ended 3 times before it began \\(ended with status 7\\)"):
+    why = r"\(ended with status 7: ModuleNotFoundError: numpy\)"
+    with pytest.raises(Stopped, match=f"the worker process ended 3 times before it began {why}"):
         go()
     assert not (tmp_path / "out" / "index").exists()
 
