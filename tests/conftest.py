@@ -32,14 +32,16 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # idle OpenMP threads spin on the cores of the other processes
-os.environ.setdefault("RAY_worker_niceness", "0")  # beside tests that compute, workers at nice 15 would wait for minutes
+NICENESS = "RAY_worker_niceness"
+os.environ.setdefault(NICENESS, "0")  # beside tests that compute, workers at nice 15 would wait for minutes
 
 # Machines are shared and slow at times; time is not what these tests are about.
 hypothesis.settings.register_profile("matteline", deadline=None)
 hypothesis.settings.load_profile("matteline")
 
 TESTS = Path(__file__).resolve().parent
-LONG = {"test_graph.py", "test_growing.py", "test_readme.py", "test_loop.py", "test_distributed.py", "test_parity.py"}
+LONG = {"test_graph.py", "test_growing.py", "test_readme.py", "test_loop.py", "test_openvino.py", "test_fuzz_kinds.py"}
+LONG |= {"test_segmenter_sharing.py", "test_driver.py"}
 """Files, beside those of ``jobs``, of a minute and more."""
 
 
@@ -193,7 +195,13 @@ def own_process(tmp_path: Path) -> Command:
 
     def run(*arguments: str, cwd: Path = tmp_path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [MATTELINE, *arguments], cwd=cwd, env=own_environment(env), capture_output=True, text=True, timeout=240, check=False
+            [MATTELINE, *arguments],
+            cwd=cwd,
+            env=environment_of_a_user(env),
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
         )
 
     return run
@@ -202,9 +210,16 @@ def own_process(tmp_path: Path) -> Command:
 MATTELINE = str(Path(sys.executable).with_name("matteline"))
 
 
-def own_environment(changes: dict[str, str] | None = None) -> dict[str, str]:
-    """Return this process's environment without credentials and without its Ray."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RAY_"))} | (changes or {})
+def environment_of_a_user(changes: dict[str, str] | None = None) -> dict[str, str]:
+    """Return this process's environment without credentials and without its Ray, but with the niceness of Ray's workers."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RAY_"))}
+    return kept | {NICENESS: os.environ[NICENESS]} | (changes or {})
+
+
+@pytest.fixture(scope="session")
+def own_environment() -> Callable[..., dict[str, str]]:
+    """``own_environment({…})``: the environment of a process that starts as a user's does, with these changes."""
+    return environment_of_a_user
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -124,10 +123,10 @@ with ray_cluster(Compute()):
 """
 
 
-def test_a_ray_of_our_own_is_reached_from_this_machine_only() -> None:
+def test_a_ray_of_our_own_is_reached_from_this_machine_only(own_environment: Any) -> None:
     """Whoever reaches it can run code in it."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    done = subprocess.run([sys.executable, "-c", LISTENING], env=environment, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", LISTENING]
+    done = subprocess.run(command, env=own_environment(), capture_output=True, text=True, check=True)
     lines = [line.rsplit(maxsplit=1) for line in done.stdout.splitlines()]
     assert ["auth", "token"] in lines
     found = {name: ip for name, ip in lines if name != "auth"}

@@ -177,12 +177,12 @@ def test_what_is_told_holds_no_credentials(hook: Hook) -> None:
 
 @pytest.mark.parametrize(("where", "moment"), [(0, "starting the actors"), (100, "loading the model")])
 def test_a_signal_is_told_too(
-    tmp_path: Path, make_photos: MakePhotos, fake_preset: str, hook: Hook, where: int, moment: str
+    tmp_path: Path, make_photos: MakePhotos, fake_preset: str, hook: Hook, where: int, moment: str, own_environment: Any
 ) -> None:
     make_photos(tmp_path / "photos", 60)
     settings = ["compute.progress_s=0.2", "compute.rows_per_part=1", f"compute.local_items={where}"]
     command = [MATTELINE, "run", "-m", "photos", "-o", "out", "-p", fake_preset, *(w for one in settings for w in ("-s", one))]
-    env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {"MATTELINE_NOTIFY": hook.address}
+    env = own_environment({"MATTELINE_NOTIFY": hook.address})
     with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as run:
         assert run.stderr is not None
         said = []

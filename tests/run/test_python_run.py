@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import pickle
 import signal
 import subprocess
@@ -326,13 +325,13 @@ print(found)
 
 @pytest.mark.parametrize(("middle", "runs"), [(NOTEBOOK, 3), (ON_RAY, 1)], ids=["notebook", "ray"])
 def test_a_script_without_a_guard_keeps_its_signal_handlers_and_its_log(
-    photos: Path, tmp_path: Path, fake_preset: str, middle: str, runs: int
+    photos: Path, tmp_path: Path, fake_preset: str, middle: str, runs: int, own_environment: Any
 ) -> None:
     (tmp_path / "script.py").write_text(BEGINNING + middle + END)
     done = subprocess.run(
         [sys.executable, "script.py", str(photos), fake_preset],
         cwd=tmp_path,
-        env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        env=own_environment(),
         capture_output=True,
         text=True,
         check=False,
