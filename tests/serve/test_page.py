@@ -31,6 +31,7 @@ def opened(browser: ModuleType) -> Iterator[Any]:
 def tab(opened: Any, service: Any) -> Any:
     opened.errors.clear()
     opened.open(f"http://127.0.0.1:{service.port}/")
+    until(opened, "document.getElementById('rendition').options.length > 1")  # one that is not there cannot be chosen
     return opened
 
 
