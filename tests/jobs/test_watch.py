@@ -97,7 +97,7 @@ def test_a_watch_survives_a_kill_and_ends_cleanly(
         assert second.process.stdout is not None
         assert "7" in second.process.stdout.read(), "the report of the output"
     assert any("the watch has ended" in line for line in second.lines)
-    assert len(children) == 1 and not psutil.wait_procs(children, timeout=5)[1]
+    assert len(children) == 1 and not psutil.wait_procs(children, timeout=60)[1]
     names = [f"photo-{number:03}.jpg" for number in range(6)]
     assert done(tmp_path) == ["bad.jpg", *names]
     in_the_model = (tmp_path / "trace").read_text().splitlines()
