@@ -36,7 +36,8 @@ def test_two_processes_train_one_network_and_validate_each_photo_once(
     settings.write_text(yaml.safe_dump(RECIPE))
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "jobs.main")
     command = ("train", "-m", str(manifest), "-t", str(settings), "-o", str(out), "--device", "cpu", "--threads", "1")
-    done = subprocess.run([*launcher, *command], check=False, capture_output=True, text=True, timeout=240)
+    here = ("--workers", "0")  # a worker process would start anew, and import PyTorch, for every validation
+    done = subprocess.run([*launcher, *command, *here], check=False, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     with (out / "curve.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -81,7 +81,8 @@ def test_a_training_resumes(material: Material, tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(pipeline.training.refiner, "CropBuffer", full_buffer)
     monkeypatch.setattr(Material, "read", classmethod(lambda *args, **kwargs: material))
-    monkeypatch.setattr(pipeline.training.refiner, "KINDS", ("fur",))
+    for name, only in {"KINDS": "fur", "FINISHES": "sharp", "FACTORS": 2}.items():  # one small scene to validate on
+        monkeypatch.setattr(pipeline.training.refiner, name, (only,))
     for settings in (SMALL, replace(SMALL, steps=6)):
         train(tmp_path, tmp_path / "out", settings, hours=1, producers=0)
     rows = list(csv.DictReader((tmp_path / "out" / "curve.csv").open(encoding="utf-8")))
