@@ -36,9 +36,16 @@ def check(bars: Any, kind: str, outcomes: list[Outcome]) -> None:
     bars.at_most(f"{kind}: memory growth in MiB", max(one.growth_mib for one in outcomes), MAX_GROWTH_MIB)
 
 
+MAX_SAMPLES = 9
+"""Valid samples of a kind, at most."""
+FEW = 3
+"""Damaged files of each kind outside the study."""
+
+
 def test_some_damaged_files_of_every_kind(bars: Any) -> None:
-    """One process reads the samples and a few damaged files of each kind."""
-    outcomes = list(run_trials(TRIAL, ",".join(COUNTS), SEED, 0, 9 * len(COUNTS)))
+    """One process reads a few damaged files of each kind, after the valid samples, which it must accept to begin at all."""
+    outcomes = list(run_trials(TRIAL, ",".join(COUNTS), SEED, MAX_SAMPLES * len(COUNTS), FEW * len(COUNTS)))
+    assert not [one.name for one in outcomes if one.name.startswith("valid")], "the samples are read twice"
     check(bars, f"{len(outcomes)} files of {len(COUNTS)} kinds", outcomes)
     assert {"read", "refused"} == {one.what for one in outcomes}
 
