@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F  # noqa: N812
 
 from pipeline.config.recipe import Recipe
 from pipeline.models.engines.openvino import has_bf16, has_openvino
@@ -75,9 +76,24 @@ def test_a_batch_equals_its_images(golden: Any, recipe: Any, loaded: Any, photo_
     )
 
 
-@pytest.mark.parametrize(
-    "golden", ["ben2", *(pytest.param(name, marks=pytest.mark.study) for name in ("mvanet", "finegrain"))], indirect=True
-)
+@pytest.mark.parametrize("golden", ["ben2"], indirect=True)
+def test_the_features_of_the_overview_are_the_published_ones(golden: Any, recipe: Any, loaded: Any) -> None:
+    """Compute one of the five views at full size, and no decoder: what a part of the suite can afford.
+
+    ``test_upsample.py`` compares the decoder, with few parameters, to its published form.
+    """
+    assert recognise(golden.path) == golden.layout
+    model = model_of(golden, recipe, loaded, 1024, "fp32")
+    with torch.inference_mode():
+        overview = F.interpolate(model.normalise(full_frame(golden)), scale_factor=0.5, mode="bilinear", align_corners=False)
+        features = model.network.backbone(overview)
+    with np.load(GOLDENS / golden.numbers) as published:
+        for level, feature in enumerate(features):
+            for name, found in {"mean": feature.mean((2, 3)), "std": feature.std((2, 3))}.items():
+                np.testing.assert_allclose(found[0], published[f"feature{level}_{name}"][-1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.study
 def test_full_size(golden: Any, recipe: Any, loaded: Any, bars: Any) -> None:
     """Compare alpha (BEN2) or logits (the others) with the published code's, and BEN2's features of every view."""
     assert recognise(golden.path) == golden.layout
