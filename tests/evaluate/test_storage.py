@@ -20,7 +20,6 @@ from pipeline.storage.files import Files
 pytest.importorskip("py_sod_metrics")
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_on_s3(s3: Any, tmp_path: Path, make_photos: Any, fake_preset: str) -> None:
     s3.make_bucket("evaluate")
     storage, root = Storage(**s3.settings), f"s3://evaluate/{secrets.token_hex(6)}"
