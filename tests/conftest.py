@@ -273,6 +273,12 @@ def make_photos() -> Callable[..., list[Path]]:
 
 
 @pytest.fixture
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals from a tenth of the resamples, which take seconds per score; ``quality/test_intervals.py`` has all of them."""
+    monkeypatch.setattr("pipeline.quality.intervals.RESAMPLES", 100)
+
+
+@pytest.fixture
 def no_collector() -> Iterator[None]:
     """No garbage collector, so that what is in a reference cycle stays."""
     gc.collect()

@@ -26,6 +26,7 @@ from pipeline.schema import INDEX, SIGNALS
 from pipeline.storage.files import Files
 
 pytest.importorskip("sklearn")
+pytestmark = pytest.mark.usefixtures("few_resamples")
 FILES = Files()
 
 

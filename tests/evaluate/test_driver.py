@@ -29,6 +29,7 @@ from pipeline.storage.allowlist import AllowList
 from pipeline.storage.files import Files
 
 pytest.importorskip("py_sod_metrics")
+pytestmark = pytest.mark.usefixtures("few_resamples")
 MakePhotos = Callable[..., list[Path]]
 OUTPUT = Output.at(str(Path(__file__).parent), Files())
 

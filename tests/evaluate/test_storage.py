@@ -18,6 +18,7 @@ from pipeline.output.output import open_output
 from pipeline.storage.files import Files
 
 pytest.importorskip("py_sod_metrics")
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
 def test_on_s3(s3: Any, tmp_path: Path, make_photos: Any, fake_preset: str) -> None:

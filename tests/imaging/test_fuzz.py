@@ -71,7 +71,7 @@ def check(bars: Any, count: int) -> None:
 
 
 def test_damaged_files(bars: Any) -> None:
-    check(bars, 10_000)
+    check(bars, CHUNK)
 
 
 @pytest.mark.study

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("py_sod_metrics")
+pytestmark = pytest.mark.usefixtures("few_resamples")
 Command = Callable[..., subprocess.CompletedProcess[str]]
 MakePhotos = Callable[..., list[Path]]
 
