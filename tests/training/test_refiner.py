@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def test_a_training_resumes(material: Material, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Material, "read", classmethod(lambda *args, **kwargs: material))
     for name, only in {"KINDS": "fur", "FINISHES": "sharp", "FACTORS": 2}.items():  # one small scene to validate on
         monkeypatch.setattr(pipeline.training.refiner, name, (only,))
+    monkeypatch.setattr(pipeline.training.refiner, "make_scene", partial(make_scene, side=192))
     for settings in (SMALL, replace(SMALL, steps=6)):
         train(tmp_path, tmp_path / "out", settings, hours=1, producers=0)
     rows = list(csv.DictReader((tmp_path / "out" / "curve.csv").open(encoding="utf-8")))
