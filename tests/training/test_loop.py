@@ -77,11 +77,11 @@ def finished(trainer: Callable[..., Trainer], tmp_path_factory: pytest.TempPathF
 
 
 def test_the_loss_falls_and_the_object_is_found(trainer: Any, tmp_path: Path) -> None:
-    one = trainer(recipe(stages=[stage(24, batch=4)], decay_steps=6, average=0.8, rate=6e-3), tmp_path, validate_every=6)
+    one = trainer(recipe(stages=[stage(16)], decay_steps=4, average=0.8, rate=6e-3), tmp_path, validate_every=4)
     one.run()
     with (tmp_path / "curve.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["step"] for row in rows] == ["6", "12", "18", "24"]
+    assert [row["step"] for row in rows] == ["4", "8", "12", "16"]
     assert float(rows[-1]["loss"]) < 0.7 * float(rows[0]["loss"])
     assert float(rows[-1]["iou"]) > 0.5 > float(rows[0]["mae"])
     assert {*LOSSES, "mae", "iou", "dice", "rate", "seconds"} < set(rows[0])
