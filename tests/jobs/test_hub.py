@@ -116,13 +116,7 @@ def metadata(names: list[str]) -> bytes:
 
 @pytest.mark.parametrize("form", ["parquet", "folder"])
 def test_a_run_over_a_data_set_on_the_hub(
-    form: str,
-    hub: Hub,
-    own_process: Any,
-    matteline: Any,
-    tmp_path: Path,
-    make_photos: Callable[..., list[Path]],
-    fake_preset: str,
+    form: str, hub: Hub, own_process: Any, tmp_path: Path, make_photos: Callable[..., list[Path]], fake_preset: str
 ) -> None:
     photos = make_photos(tmp_path / "photos", 3)
     if form == "parquet":
@@ -145,7 +139,7 @@ def test_a_run_over_a_data_set_on_the_hub(
     hub.asked.clear()
     assert "0 of 3 items to do" in own_process(*command, "--changed", env=env).stderr
     assert not [one for one in hub.asked if one.endswith(".jpg")]  # versions are those of the listing
-    verified = matteline("verify", "out")
+    verified = own_process("verify", "out", env=env)
     assert verified.returncode == 0, verified.stderr
 
 
