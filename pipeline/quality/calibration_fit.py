@@ -8,7 +8,7 @@ failures say more about the order than good masks alone. A slope and an offset m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -53,6 +53,10 @@ class Boosting(Protocol):
 
     def decision_function(self, values: Floats) -> Floats:
         """Return log odds (N,) for (N, signals)."""
+        ...
+
+    def staged_decision_function(self, values: Floats) -> Iterator[Floats]:
+        """Yield the log odds (N,) after each stump."""
         ...
 
 
@@ -133,8 +137,10 @@ def _held_out_odds(
 
     predicted = {rounds: np.zeros(len(good)) for rounds in ROUNDS}
     for train, test in GroupKFold(FOLDS).split(values, good, groups):
-        for rounds, odds in predicted.items():
-            odds[test] = _boost(values[train], good[train], fair[train], rising, rounds).decision_function(values[test])
+        boosted = _boost(values[train], good[train], fair[train], rising, max(ROUNDS))
+        for rounds, odds in enumerate(boosted.staged_decision_function(values[test]), 1):
+            if rounds in predicted:
+                predicted[rounds][test] = odds
     return predicted
 
 
