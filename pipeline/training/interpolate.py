@@ -1,0 +1,65 @@
+"""Interpolate between weights: ``python -m pipeline.training.interpolate BEFORE AFTER -o FILE``.
+
+Fine-tuned weights do better on the new material and may do worse on the old. Weights between the two often do better on both
+(Wortsman et al., "Robust fine-tuning of zero-shot models", arXiv 2109.01903). Choose the share on photos held out of both
+trainings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline.errors import WeightsError
+
+Weights = dict[str, Tensor]
+
+
+def read(path: Path) -> tuple[Weights, dict[str, str]]:
+    """Return the tensors and the metadata of a ``.safetensors`` file.
+
+    Raises:
+        WeightsError: It is no such file.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118  no dict
+    except Exception as error:
+        raise WeightsError(f"{path} is not a .safetensors file: {error}") from error
+
+
+def interpolate(before: Weights, after: Weights, share: float) -> Weights:
+    """Return (1 - share) · before + share · after for every tensor of real numbers, and the others of ``after``.
+
+    Raises:
+        WeightsError: The two are not of one network.
+    """
+    if {name: one.shape for name, one in before.items()} != {name: one.shape for name, one in after.items()}:
+        raise WeightsError("the two files are not of one network: their tensors differ in names or shapes")
+    return {
+        name: torch.lerp(before[name].float(), one.float(), share).to(one.dtype) if one.is_floating_point() else one
+        for name, one in after.items()
+    }
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("before", type=Path, help="weights that the fine-tuning started from")
+    parser.add_argument("after", type=Path, help="fine-tuned weights")
+    parser.add_argument("--share", type=float, default=0.5, help="share of the fine-tuned weights, 0 to 1; default 0.5")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the .safetensors file to write")
+    options = parser.parse_args()
+    (before, _), (after, facts) = read(options.before), read(options.after)
+    facts["interpolated"] = json.dumps({"share": options.share})
+    save_file(interpolate(before, after, options.share), options.output, facts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from pipeline.errors import WeightsError
+from pipeline.training.interpolate import interpolate, main, read
+
+
+def weights(value: float) -> dict[str, torch.Tensor]:
+    return {"conv": torch.full((2, 3), value, dtype=torch.float16), "seen": torch.tensor(int(value))}
+
+
+def test_every_tensor_lies_between() -> None:
+    mixed = interpolate(weights(1), weights(3), 0.25)
+    assert torch.equal(mixed["conv"], torch.full((2, 3), 1.5, dtype=torch.float16))
+    assert mixed["seen"] == 3, "a counter is no weight"
+    for share, value in ((0.0, 1), (1.0, 3)):
+        assert torch.equal(interpolate(weights(1), weights(3), share)["conv"], weights(value)["conv"])
+
+
+def test_files_of_different_networks_are_refused() -> None:
+    with pytest.raises(WeightsError, match="not of one network"):
+        interpolate(weights(1), weights(3) | {"conv": torch.zeros(3, 2)}, 0.5)
+    with pytest.raises(WeightsError, match="not of one network"):
+        interpolate(weights(1), weights(3) | {"more": torch.zeros(1)}, 0.5)
+
+
+def test_the_command_keeps_the_facts_of_the_fine_tuned_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after, out = (tmp_path / f"{name}.safetensors" for name in ("before", "after", "out"))
+    save_file(weights(1), before)
+    save_file(weights(3), after, {"step": "260"})
+    monkeypatch.setattr(sys, "argv", ["interpolate", str(before), str(after), "--share", "0.6", "-o", str(out)])
+    main()
+    assert torch.equal(read(out)[0]["conv"], interpolate(weights(1), weights(3), 0.6)["conv"])
+    with safe_open(out, "pt") as file:
+        assert file.metadata() == {"step": "260", "interpolated": '{"share": 0.6}'}
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "no.safetensors").write_bytes(b"no")
+    with pytest.raises(WeightsError, match=r"no\.safetensors is not a \.safetensors file"):
+        read(tmp_path / "no.safetensors")
