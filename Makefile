@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?= ../shared
 PHOTOS ?= $(DATA)/data/train
 
-.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-video demo-video bench-refiner evaluate calibrate bench-scale bench-gpu simulate report-demo serve-check comfyui-check comfyui-run dashboard graphs train-refiner train-estimator train-lite products-sheet lock clean
+.PHONY: demo test check infra-check cluster-test parity faults fuzz soak bench bench-video demo-video bench-refiner evaluate calibrate bench-scale bench-gpu simulate report-demo serve-check comfyui-check comfyui-run dashboard graphs train-refiner train-estimator train-lite train-lite-products products-sheet lock clean
 .DEFAULT_GOAL := help
 
 help:          ## list the targets
@@ -149,13 +149,18 @@ KEEP_MEMORY := glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshol
 # A folder for each PHOTOS: the manifest of another one must not be taken for it.
 LITE_DATA := out/lite-data/$(subst /,-,$(patsubst /%,%,$(abspath $(PHOTOS))))
 
+TRAIN = OMP_NUM_THREADS=1 GLIBC_TUNABLES=$(KEEP_MEMORY) $(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(or $(PROCESSES),2) \
+	-m jobs.main train -m $(LITE_DATA)/manifest.parquet --composites $(DATA)/data --hours $(or $(HOURS),4) --device cpu --threads 1
+
 $(LITE_DATA)/manifest.parquet: .venv/core
 	@test -d $(PHOTOS) || { echo "make train-lite wants Parquet files with photos and masks in $(PHOTOS); name another folder: make train-lite PHOTOS=/path"; exit 2; }
 	$(BIN)/matteline manifest $(PHOTOS) --unpack $(LITE_DATA) -o $@
 
 train-lite: out/backbone/efficientnet-lite0.safetensors $(LITE_DATA)/manifest.parquet ## train mvanet-lite from PHOTOS and DATA (default ../shared) into OUT=out/lite; PROCESSES=2 of one core, HOURS=4; resumes
-	OMP_NUM_THREADS=1 GLIBC_TUNABLES=$(KEEP_MEMORY) $(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(or $(PROCESSES),2) -m jobs.main train -t mvanet-lite \
-		-m $(LITE_DATA)/manifest.parquet --composites $(DATA)/data -o $(or $(OUT),out/lite) --hours $(or $(HOURS),4) --device cpu --threads 1
+	$(TRAIN) -t mvanet-lite -o $(or $(OUT),out/lite)
+
+train-lite-products: $(LITE_DATA)/manifest.parquet ## continue a finished train-lite (OUT=out/lite) with synthetic products, into out/lite-products; an hour on 2 cores; resumes
+	$(TRAIN) -t mvanet-lite-products --start $(or $(OUT),out/lite)/weights.safetensors -o $(or $(OUT),out/lite)-products
 
 products-sheet: .venv/core ## draw 48 of the synthetic products that train-lite learns from, with their alpha, from DATA (default ../shared); SEED=1; out/products.jpg
 	@test -f $(DATA)/data/objects/objects.parquet || { echo "make products-sheet wants $(DATA)/data/objects/objects.parquet; name another folder: make products-sheet DATA=/path/to/shared"; exit 2; }
