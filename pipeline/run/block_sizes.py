@@ -14,10 +14,10 @@ GPU_ROWS = 64
 DERIVED_ROWS = 64
 """Finished items per task, and per index part, when their missing files are made."""
 
-BLOCK_MIB, CPU_BLOCK_MIB = 64, 4
+BLOCK_MIB, CPU_BLOCK_MIB = 64, 8
 """Decoded pixels per block in an ordinary run, in MiB: with GPUs, and without. A worker holds two blocks: the one that it
-decodes, and the one before, which Ray stores. A model on a CPU is slow, so small blocks do not delay it. With 4 MiB, a photo
-of 2 megapixels is a block of its own, and its pixels are not copied."""
+decodes, and the one before, which Ray stores. A model on a CPU is slow, so small blocks do not delay it. With 8 MiB, two
+photos of 2 megapixels are a block. Smaller ones would double the driver's records of blocks."""
 
 BLOCKS, MAX_GROWTH = 8_000, 4
 """The driver keeps 60 KB per block until its dataset ends. Beyond this number of blocks they grow, up to this factor."""
