@@ -68,7 +68,7 @@ def main() -> None:
     tell = _open_channel()
     log.handlers, log.propagate = [_ToDriver(tell)], False
     inbox: queue.Queue[Any] = queue.Queue()
-    threading.Thread(target=_receive, args=(inbox,), daemon=True).start()
+    threading.Thread(target=_receive, args=(inbox, tell), daemon=True).start()
     idle_s: float | None = None
     while True:
         try:
@@ -94,13 +94,19 @@ def _blocks(inbox: queue.Queue[Any], tell: Tell) -> Iterator[pa.Table]:
         yield block
 
 
-def _receive(inbox: queue.Queue[Any]) -> None:
-    """Pass on what the driver sends. When it ends, this process ends at once, whatever it is doing."""
+def _receive(inbox: queue.Queue[Any], tell: Tell) -> None:
+    """Pass on what the driver sends. When it ends, this process ends at once, whatever it is doing.
+
+    A message that cannot be read, such as one of a module that is missing, is an error of the run.
+    """
     try:
         while True:
             inbox.put(pickle.load(sys.stdin.buffer))
     except EOFError:
         os._exit(0)
+    except BaseException:
+        tell("broken", traceback.format_exc())
+        raise
 
 
 def _open_channel() -> Tell:

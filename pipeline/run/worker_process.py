@@ -43,6 +43,7 @@ class Worker:
         self.started_for = _surroundings()
         self.ledger, self.has_begun, self.has_worked = ledger, False, False
         self._inbox: queue.Queue[tuple[str, Any]] = queue.Queue()
+        self._is_ready = False
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115  closed with the worker
         started: Future[subprocess.Popen[bytes]] = Future()
         # Linux ends the worker when the thread that started it ends (prctl(2)). Therefore it gets a thread of its own.
@@ -76,7 +77,7 @@ class Worker:
             raise RuntimeError(content)
         if kind == "died":
             status = self.process.wait()
-            raise WorkerDied(_how(status) + (self._why() if status > 0 else ""))
+            raise WorkerDied(_how(status) + ("" if self._is_ready else self._why()))
         return kind, content
 
     def close(self) -> None:
@@ -111,6 +112,7 @@ class Worker:
             self._inbox.put(("died", None))
 
     def _take(self, kind: str, content: Any) -> None:
+        self._is_ready = True
         if kind == "ledger":
             method, keys = content
             getattr(self.ledger, method)(keys)
