@@ -1,8 +1,8 @@
 """Interpolate between weights: ``python -m pipeline.training.interpolate BEFORE AFTER -o FILE``.
 
-Fine-tuned weights do better on the new material and may do worse on the old. Weights between the two often do better on both
-(Wortsman et al., "Robust fine-tuning of zero-shot models", arXiv 2109.01903). Choose the share on photos held out of both
-trainings.
+Fine-tuned weights do better on the new material and may do worse on the old. Weights between the two may be better on the old
+than either (Wortsman et al., "Robust fine-tuning of zero-shot models", arXiv 2109.01903). Choose the share on photos held out
+of both trainings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.errors import WeightsError
+from pipeline.errors import ConfigError, PipelineError, WeightsError
+from pipeline.storage.weights_cache import file_sha256
 
 Weights = dict[str, Tensor]
 
@@ -38,8 +39,11 @@ def interpolate(before: Weights, after: Weights, share: float) -> Weights:
     """Return (1 - share) · before + share · after for every tensor of real numbers, and the others of ``after``.
 
     Raises:
+        ConfigError: The share is not between 0 and 1.
         WeightsError: The two are not of one network.
     """
+    if not 0 <= share <= 1:
+        raise ConfigError(f"--share {share:g} must be from 0 to 1: the share of the fine-tuned weights")
     if {name: one.shape for name, one in before.items()} != {name: one.shape for name, one in after.items()}:
         raise WeightsError("the two files are not of one network: their tensors differ in names or shapes")
     return {
@@ -56,9 +60,14 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.5, help="share of the fine-tuned weights, 0 to 1; default 0.5")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the .safetensors file to write")
     options = parser.parse_args()
-    (before, _), (after, facts) = read(options.before), read(options.after)
-    facts["interpolated"] = json.dumps({"share": options.share})
-    save_file(interpolate(before, after, options.share), options.output, facts)
+    try:
+        (before, _), (after, facts) = read(options.before), read(options.after)
+        facts["interpolated"] = json.dumps({"before_sha256": file_sha256(options.before), "share": options.share})
+        mixed = interpolate(before, after, options.share)
+    except PipelineError as error:
+        parser.error(str(error))
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    save_file(mixed, options.output, facts)
 
 
 if __name__ == "__main__":

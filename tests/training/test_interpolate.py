@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pipeline.errors import WeightsError
+from pipeline.errors import ConfigError, WeightsError
 from pipeline.training.interpolate import interpolate, main, read
 
 
@@ -22,6 +24,11 @@ def test_every_tensor_lies_between() -> None:
     assert mixed["seen"] == 3, "a counter is no weight"
     for share, value in ((0.0, 1), (1.0, 3)):
         assert torch.equal(interpolate(weights(1), weights(3), share)["conv"], weights(value)["conv"])
+
+
+def test_a_share_above_1_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--share 60 must be from 0 to 1"):
+        interpolate(weights(1), weights(3), 60)
 
 
 def test_files_of_different_networks_are_refused() -> None:
@@ -39,7 +46,12 @@ def test_the_command_keeps_the_facts_of_the_fine_tuned_file(tmp_path: Path, monk
     main()
     assert torch.equal(read(out)[0]["conv"], interpolate(weights(1), weights(3), 0.6)["conv"])
     with safe_open(out, "pt") as file:
-        assert file.metadata() == {"step": "260", "interpolated": '{"share": 0.6}'}
+        facts = file.metadata()
+    assert facts["step"] == "260"
+    assert json.loads(facts["interpolated"]) == {"before_sha256": hashlib.sha256(before.read_bytes()).hexdigest(), "share": 0.6}
+    monkeypatch.setattr(sys, "argv", ["interpolate", str(before), str(after), "--share", "60", "-o", str(out)])
+    with pytest.raises(SystemExit):
+        main()
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
