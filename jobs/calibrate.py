@@ -23,8 +23,8 @@ def calibrate(
     most 5 % of the masks have a Dice below 0.9.
 
     It uses the measurements of `matteline evaluate` and the reviews of `matteline review import`. The tables and the threshold
-    are of a cross-validation: the quality of each item is that of a fit on other photos (other values in the column group). Use
-    the file with --set recipe.calibration=FILE, or name it in a preset.
+    come from a cross-validation: each item is judged by a fit on other photos (other values in the column group). Use the file
+    with --set recipe.calibration=FILE, or name it in a preset.
     """
     from pipeline.config.recipe import REVIEW_BELOW
     from pipeline.evaluate.calibrate import calibrate as fit

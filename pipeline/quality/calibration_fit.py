@@ -8,7 +8,7 @@ failures say more about the order than good masks alone. A slope and an offset m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,6 +46,7 @@ is inverted, incomplete or of a box beside the object is even worse, and no othe
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
 
 
 class Boosting(Protocol):
@@ -67,7 +68,8 @@ class Fit:
     bias: float
     terms: dict[str, Term]
     held_out: tuple[float, ...]
-    """(N,) The log odds of each item by a fit on four fifths of the photos, its own not among them."""
+    """(N,) The log odds of each item by curves that were fitted on four fifths of the photos, its own not among them. They have
+    as many stumps as the fit on all photos."""
 
 
 def check_library() -> None:
@@ -106,12 +108,17 @@ def fit(signals: Mapping[str, Floats], good: Flags, fair: Flags, groups: npt.NDA
     values = np.stack([signals[name] for name in names], 1)
     rising = [1 if name in RISING else -1 for name in names]
     with threadpool_limits(1):  # with more threads so few items take minutes on a busy machine
-        held_out = _held_out_odds(values, good, fair, groups, rising)
-        lines = {rounds: _platt(odds, good) for rounds, odds in held_out.items()}
-        rounds = min(lines, key=lambda rounds: _loss(lines[rounds][0] * held_out[rounds] + lines[rounds][1], good))
-        slope, offset = lines[rounds]
+        parts = _parts(values, good, groups)
+        odds = _odds_by_rounds(values, good, fair, rising, parts)
+        lines = {rounds: _platt(one, good) for rounds, one in odds.items()}
+        rounds = min(lines, key=lambda rounds: _loss(lines[rounds][0] * odds[rounds] + lines[rounds][1], good))
+        held_out = np.zeros(len(good))
+        for train, test in parts:
+            boosted = _boost(values[train], good[train], fair[train], rising, rounds)
+            line = _platt(odds[rounds][train], good[train])
+            held_out[test] = _sum(*_curves(boosted, values[train], good[train], names, line), values[test], names)
         bias, terms = _curves(_boost(values, good, fair, rising, rounds), values, good, names, lines[rounds])
-    return Fit(bias, terms, tuple((slope * held_out[rounds] + offset).tolist()))
+    return Fit(bias, terms, tuple(held_out.tolist()))
 
 
 def _boost(values: Floats, good: Flags, fair: Flags, rising: list[int], rounds: int) -> Boosting:
@@ -129,14 +136,19 @@ def _boost(values: Floats, good: Flags, fair: Flags, rising: list[int], rounds: 
     return fitted
 
 
-def _held_out_odds(
-    values: Floats, good: Flags, fair: Flags, groups: npt.NDArray[np.int64], rising: list[int]
-) -> dict[int, Floats]:
-    """Return the log odds (N,), predicted by fits without the item's photo, by number of stumps."""
+def _parts(values: Floats, good: Flags, groups: npt.NDArray[np.int64]) -> list[tuple[Rows, Rows]]:
+    """Return the rows to fit on and those to predict, for each fifth of the photos."""
     from sklearn.model_selection import GroupKFold
 
+    return list(GroupKFold(FOLDS).split(values, good, groups))
+
+
+def _odds_by_rounds(
+    values: Floats, good: Flags, fair: Flags, rising: list[int], parts: Sequence[tuple[Rows, Rows]]
+) -> dict[int, Floats]:
+    """Return the log odds (N,), predicted by boosting without the item's photo, by number of stumps."""
     predicted = {rounds: np.zeros(len(good)) for rounds in ROUNDS}
-    for train, test in GroupKFold(FOLDS).split(values, good, groups):
+    for train, test in parts:
         boosted = _boost(values[train], good[train], fair[train], rising, max(ROUNDS))
         for rounds, odds in enumerate(boosted.staged_decision_function(values[test]), 1):
             if rounds in predicted:
@@ -179,6 +191,12 @@ def _curves(
             values_at, added = zip(*points, strict=True)
             terms[name] = Term(at=values_at, adds=added, missing=missing, usual=round(float(usual), 5))
     return round(offset + slope * middle, 5), terms
+
+
+def _sum(bias: float, terms: Mapping[str, Term], values: Floats, names: Sequence[str]) -> list[float]:
+    """Return the log odds of items, with values (N, signals), by the curves."""
+    rows = [{name: None if np.isnan(one) else one for name, one in zip(names, row, strict=True)} for row in values.tolist()]
+    return [bias + sum(term.log_odds(row[name]) for name, term in terms.items()) for row in rows]
 
 
 Points = list[tuple[float, float]]

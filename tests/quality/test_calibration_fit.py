@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.quality.calibration_fit import FALLING, RISING, Fit, fit
+from pipeline.quality import calibration_fit
+from pipeline.quality.calibration_fit import FALLING, FOLDS, RISING, Fit, fit
 from pipeline.quality.ranking import auroc, calibration_error
 
 pytest.importorskip("sklearn")
+
+CONTRAST = [name for name in (*RISING, *FALLING) if name in ("soft_dice", "stray", "contrast", "box_outside")].index("contrast")
+"""Column of the signal in the fitted values."""
 
 
 def items(count: int = 900, seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
@@ -46,6 +51,30 @@ def test_it_ranks_and_is_calibrated_on_other_items() -> None:
     predicted = odds(fitted, signals)
     assert auroc(predicted, good) > auroc(signals["soft_dice"], good) + 0.03
     assert calibration_error(1 / (1 + np.exp(-predicted)), good) < 0.04
+
+
+def test_an_item_is_judged_by_fits_without_its_photo(monkeypatch: pytest.MonkeyPatch) -> None:
+    signals, good, fair, groups = items()
+    signals["contrast"] = groups.astype(float)
+    boost, photos = calibration_fit._boost, list[set[float]]()
+
+    class Boosted:
+        def __init__(self, values: np.ndarray, *rest: Any) -> None:
+            self.boosted = boost(values, *rest)
+            photos.append(set(values[:, CONTRAST]))
+
+        def decision_function(self, values: np.ndarray) -> np.ndarray:
+            return self.boosted.decision_function(values)
+
+        def staged_decision_function(self, values: np.ndarray) -> Any:
+            assert not photos[-1] & set(values[:, CONTRAST]), "the boosting has seen the photo"
+            return self.boosted.staged_decision_function(values)
+
+    monkeypatch.setattr(calibration_fit, "_boost", Boosted)
+    judged = fit(signals, good, fair, groups)
+    assert len(photos) == 2 * FOLDS + 1 and photos[-1] == set(groups)
+    assert photos[:FOLDS] == photos[FOLDS : 2 * FOLDS], "the curves are of the same parts"
+    assert len(judged.held_out) == len(good)
 
 
 def test_the_agreement_of_two_models_improves_the_order() -> None:

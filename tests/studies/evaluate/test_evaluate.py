@@ -166,7 +166,8 @@ def quality(segmenter: Segmenter, logits: np.ndarray, frames: np.ndarray) -> flo
 def judged(evaluated: Any, out: Path) -> Callable[[str, str], pa.Table]:
     """``judged("mvanet-lite", "loose")``: the model's items of a kind, with the quality by fits without their photos.
 
-    The bundled calibration was fitted on all of these photos. Its own quality would flatter it.
+    The bundled calibrations were fitted on these photos, so their own quality of them is too good.
+    ``test_the_bundled_calibration_is_like_the_cross_validated_ones`` compares the two.
     """
     kinds = ("unboxed", "boxed", "loose")
 
@@ -182,6 +183,14 @@ def judged(evaluated: Any, out: Path) -> Callable[[str, str], pa.Table]:
         return found | {"plain": found["unboxed"].filter(originals)}
 
     return lambda model, kind: judge(model)[kind]
+
+
+def test_the_bundled_calibration_is_like_the_cross_validated_ones(
+    model: str, judged: Callable[[str, str], pa.Table], evaluated: Any, out: Path, bars: Any
+) -> None:
+    bundled = rows_of("unboxed", evaluated("unboxed")[model], out)["quality"].to_numpy()
+    difference = np.abs(bundled - judged(model, "unboxed")["quality"].to_numpy()).mean()
+    bars.at_most(f"{model}: mean difference of the bundled calibration's quality and the cross-validated one", difference, 0.1)
 
 
 @pytest.mark.parametrize("bar", ["failures among ok", "expected from", "expected to"])

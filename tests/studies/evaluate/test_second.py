@@ -1,8 +1,8 @@
 """``make evaluate``: a second model for photos of low quality, and several views of each frame.
 
 The second model is the full U²-Net, whose weights are no part of the package: 176 MB are downloaded once, or found below
-``MATTELINE_BAKED``. Without them the study is skipped. The calibrations of both models were fitted on these photos. That can
-flatter how well the quality chooses the photos that are sent on, but no mask.
+``MATTELINE_BAKED``. Without them the study is skipped. The calibrations of the models were fitted on some or all of these
+photos, so the results are a little too good: the quality chooses which photos are sent on, and whose mask is taken.
 """
 
 from __future__ import annotations
