@@ -159,10 +159,11 @@ $(LITE_DATA)/manifest.parquet: .venv/core
 train-lite: out/backbone/efficientnet-lite0.safetensors $(LITE_DATA)/manifest.parquet ## train mvanet-lite from PHOTOS and DATA (default ../shared) into OUT=out/lite; PROCESSES=2 of one core, HOURS=4; resumes
 	$(TRAIN) -t mvanet-lite -o $(or $(OUT),out/lite)
 
-train-lite-products: $(LITE_DATA)/manifest.parquet ## continue a finished train-lite (OUT=out/lite) with synthetic products, into out/lite-products; an hour on 2 cores; resumes
-	$(TRAIN) -t mvanet-lite-products --start $(or $(OUT),out/lite)/weights.safetensors -o $(or $(OUT),out/lite)-products
+train-lite-products: $(LITE_DATA)/manifest.parquet ## continue a finished train-lite (FROM=out/lite) with synthetic products into OUT=out/lite-products; an hour on 2 cores; resumes
+	@test -f $(or $(FROM),out/lite)/weights.safetensors || { echo "make train-lite-products wants $(or $(FROM),out/lite)/weights.safetensors; finish make train-lite, or name its folder: FROM=/path"; exit 2; }
+	$(TRAIN) -t mvanet-lite-products --start $(or $(FROM),out/lite)/weights.safetensors -o $(or $(OUT),out/lite-products)
 
-products-sheet: .venv/core ## draw 48 of the synthetic products that train-lite learns from, with their alpha, from DATA (default ../shared); SEED=1; out/products.jpg
+products-sheet: .venv/core ## draw 48 of the synthetic products that train-lite-products learns from, with their alpha, from DATA (default ../shared); SEED=1; out/products.jpg
 	@test -f $(DATA)/data/objects/objects.parquet || { echo "make products-sheet wants $(DATA)/data/objects/objects.parquet; name another folder: make products-sheet DATA=/path/to/shared"; exit 2; }
 	$(BIN)/python -m pipeline.training.products.sheet --data $(DATA)/data --seed $(or $(SEED),1) --out out/products.jpg
 
