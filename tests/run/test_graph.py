@@ -194,7 +194,7 @@ def test_blocks_of_pixels_grow_in_runs_of_millions(tmp_path: Path, make_photos: 
     make_photos(tmp_path / "photos", 1)
     where = {"manifest": str(tmp_path / "photos"), "output": str(tmp_path / "out"), "preset": fake_preset}
     plan = make_plan(load_job(**where), Files())
-    for pool, sizes in (Pool(1, 1, 0, 1, "cuda"), [64, 64, 125, 256]), (POOL, [16, 64, 64, 64]):
+    for pool, sizes in (Pool(1, 1, 0, 1, "cuda"), [64, 64, 125, 256]), (POOL, [8, 32, 32, 32]):
         assert [block_mib(replace(plan, todo=todo), pool) for todo in (1, 512_000, 1_000_000, 10_000_000)] == sizes
 
 
