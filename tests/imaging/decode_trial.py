@@ -27,8 +27,8 @@ from pipeline.imaging.decode import decode
 from pipeline.types import Pixels
 
 MAX_MEMORY_MIB = 1024
-MAX_CPU_S = {"damage": 20, "torture": 60, "folder": 60, "planted": 1}
-MAX_WAIT_S = {"damage": 300, "torture": 300, "folder": 300, "planted": 5}
+MAX_CPU_S = {"damage": 20, "torture": 60, "folder": 60, "planted": 4}
+MAX_WAIT_S = {"damage": 300, "torture": 300, "folder": 300, "planted": 10}
 LIMITS = {"torture": Limits(), "folder": Limits()}
 SMALL = Limits(max_pixels=1_000_000, max_bytes=2_000_000)
 
