@@ -13,26 +13,15 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.errors import ConfigError, PipelineError, WeightsError
+from pipeline.models.layouts import is_safetensors
+from pipeline.models.tensors import open_tensors
 from pipeline.storage.weights_cache import file_sha256
+from pipeline.training.checkpoint import write
 
 Weights = dict[str, Tensor]
-
-
-def read(path: Path) -> tuple[Weights, dict[str, str]]:
-    """Return the tensors and the metadata of a ``.safetensors`` file.
-
-    Raises:
-        WeightsError: It is no such file.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118  no dict
-    except Exception as error:
-        raise WeightsError(f"{path} is not a .safetensors file: {error}") from error
 
 
 def interpolate(before: Weights, after: Weights, share: float) -> Weights:
@@ -61,13 +50,15 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="the .safetensors file to write")
     options = parser.parse_args()
     try:
-        (before, _), (after, facts) = read(options.before), read(options.after)
-        facts["interpolated"] = json.dumps({"before_sha256": file_sha256(options.before), "share": options.share})
-        mixed = interpolate(before, after, options.share)
+        mixed = interpolate(open_tensors(options.before), open_tensors(options.after), options.share)
     except PipelineError as error:
         parser.error(str(error))
+    facts = {"interpolated": json.dumps({"before_sha256": file_sha256(options.before), "share": options.share})}
+    if is_safetensors(options.after):
+        with safe_open(options.after, "pt") as file:
+            facts = (file.metadata() or {}) | facts
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    save_file(mixed, options.output, facts)
+    write(options.output, mixed, facts)
 
 
 if __name__ == "__main__":

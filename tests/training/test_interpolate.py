@@ -11,7 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pipeline.errors import ConfigError, WeightsError
-from pipeline.training.interpolate import interpolate, main, read
+from pipeline.models.tensors import open_tensors
+from pipeline.training.interpolate import interpolate, main
 
 
 def weights(value: float) -> dict[str, torch.Tensor]:
@@ -44,7 +45,7 @@ def test_the_command_keeps_the_facts_of_the_fine_tuned_file(tmp_path: Path, monk
     save_file(weights(3), after, {"step": "260"})
     monkeypatch.setattr(sys, "argv", ["interpolate", str(before), str(after), "--share", "0.6", "-o", str(out)])
     main()
-    assert torch.equal(read(out)[0]["conv"], interpolate(weights(1), weights(3), 0.6)["conv"])
+    assert torch.equal(open_tensors(out)["conv"], interpolate(weights(1), weights(3), 0.6)["conv"])
     with safe_open(out, "pt") as file:
         facts = file.metadata()
     assert facts["step"] == "260"
@@ -54,7 +55,14 @@ def test_the_command_keeps_the_facts_of_the_fine_tuned_file(tmp_path: Path, monk
         main()
 
 
-def test_another_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "no.safetensors").write_bytes(b"no")
-    with pytest.raises(WeightsError, match=r"no\.safetensors is not a \.safetensors file"):
-        read(tmp_path / "no.safetensors")
+def test_a_damaged_file_is_refused_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged, out = tmp_path / "no.safetensors", tmp_path / "out.safetensors"
+    damaged.write_bytes(b"no")
+    monkeypatch.setattr(sys, "argv", ["interpolate", str(damaged), str(damaged), "-o", str(out)])
+    with pytest.raises(SystemExit):
+        main()
+    said = " ".join(capsys.readouterr().err.split())
+    assert "no.safetensors is neither a .safetensors nor a PyTorch weights file" in said
+    assert not out.exists()
